@@ -1,0 +1,162 @@
+"""The transformer of an NLD checkpoint: a Llama-style decoder whose mode is only the attention it is given.
+
+Knows weights and one ragged row of tokens. Does not know caches, masks or modes: the caller hands in `attend`, which
+receives each layer's rotated queries, keys and values and returns the attention output. Attribute names are the
+checkpoint's tensor names. Shapes: T tokens, H query heads, K key-value heads, D head_dim, E hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trimode.kernels import ops
+
+from . import rope
+from .config import ModelConfig
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]"""
+
+
+class Linear(nn.Linear):
+    """A bias-free matrix whose product goes through the kernel door."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.linear(input, self.weight)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
+class LowRank(nn.Module):
+    """The draft adapter of one output projection: x -> scale * B(A(x)), added for draft rows only."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.lora_A = Linear(inputs, rank)
+        self.lora_B = Linear(rank, outputs)
+        self.scale = scale
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.lora_B(self.lora_A(x))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(config.hidden_size, queries)
+        self.k_proj = Linear(config.hidden_size, keys)
+        self.v_proj = Linear(config.hidden_size, keys)
+        self.o_proj = Linear(queries, config.hidden_size)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(ops.silu_mul(self.gate_proj(x), self.up_proj(x)))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Transformer(nn.Module):
+    """`encoder` and `diffusion_head` carry the checkpoint's names; `adapter` is a module list or None."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.diffusion_head = Linear(config.hidden_size, config.vocab_size)
+        if config.tie_word_embeddings:
+            self.diffusion_head.weight = self.encoder.embed_tokens.weight
+        self.adapter: nn.ModuleList | None = None
+        self.frequencies = self.rope_frequencies(config)
+        self.rope_factor = rope.attention_factor(config.rope)
+
+    @staticmethod
+    def rope_frequencies(config: ModelConfig) -> Tensor:
+        """[D / 2] fp32; kept outside the state dict, because no checkpoint stores it."""
+        return rope.inverse_frequencies(config.rope, config.head_dim)
+
+    def add_adapter(self, rank: int, scale: float) -> nn.ModuleList:
+        """A fresh adapter whose output is zero until trained or loaded."""
+        outputs, inputs = self.config.hidden_size, self.config.num_attention_heads * self.config.head_dim
+        self.adapter = nn.ModuleList(LowRank(inputs, outputs, rank, scale) for _ in self.encoder.layers)
+        return self.adapter
+
+    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, adapted: Tensor | None = None) -> Tensor:
+        """Final hidden states [T, E] for tokens [T] at positions [T].
+
+        `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row.
+        """
+        x = self.encoder.embed_tokens(tokens)
+        cos, sin = (part.to(x.dtype)[:, None] for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
+        scale = rope.query_scale(self.config.rope, positions)
+        q_scale = None if scale is None else scale.to(x.dtype)[:, None, None]
+        layers: Sequence[Layer] = list(self.encoder.layers)  # type: ignore[arg-type]
+        for index, layer in enumerate(layers):
+            x = x + self._attention(index, layer, x, cos, sin, q_scale, attend, adapted)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return self.encoder.norm(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [T, V] of hidden states [T, E]."""
+        return self.diffusion_head(hidden)
+
+    def _attention(
+        self,
+        index: int,
+        layer: Layer,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        q_scale: Tensor | None,
+        attend: Attend,
+        adapted: Tensor | None,
+    ) -> Tensor:
+        attn = layer.self_attn
+        h = layer.input_layernorm(x)
+        q, k, v = (proj(h).unflatten(-1, (-1, attn.head_dim)) for proj in (attn.q_proj, attn.k_proj, attn.v_proj))
+        q, k = ops.rotate(q, cos, sin), ops.rotate(k, cos, sin)
+        mixed = attend(index, q if q_scale is None else q * q_scale, k, v).flatten(1)
+        out = attn.o_proj(mixed)
+        if adapted is None:
+            return out
+        if self.adapter is None:
+            raise ValueError("rows ask for the draft adapter, but this model has none")
+        return out + self.adapter[index](mixed) * adapted[:, None].to(out.dtype)

@@ -1,0 +1,61 @@
+"""Rotary position embedding with YaRN and the Llama-4 query scale (nld.md §1).
+
+Knows positions and angles only. Frequencies are fp32 whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .config import RopeConfig
+
+
+def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
+    """[head_dim / 2] fp32. YaRN blends extrapolated and interpolated frequencies; a factor below 1 is not clamped."""
+    powers = rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    if rope.kind == "default":
+        return 1.0 / powers
+    low, high = (_correction_dim(rope, head_dim, beta) for beta in (rope.beta_fast, rope.beta_slow))
+    low, high = max(math.floor(low), 0), min(math.ceil(high), head_dim - 1)
+    ramp = (torch.arange(head_dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    extrapolated = 1.0 - ramp.clamp(0, 1)
+    return extrapolated / powers + (1.0 - extrapolated) / (rope.factor * powers)
+
+
+def _correction_dim(rope: RopeConfig, head_dim: int, rotations: float) -> float:
+    """The dimension that turns `rotations` times over the original context."""
+    wavelengths = rope.original_max_position_embeddings / (rotations * 2 * math.pi)
+    return head_dim * math.log(wavelengths) / (2 * math.log(rope.theta))
+
+
+def attention_factor(rope: RopeConfig) -> float:
+    """The factor on cos and sin; 1.0 where mscale equals mscale_all_dim, as in every released NLD config."""
+    if rope.kind == "default":
+        return 1.0
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    if rope.mscale and rope.mscale_all_dim:
+        return _mscale(rope.factor, rope.mscale) / _mscale(rope.factor, rope.mscale_all_dim)
+    return _mscale(rope.factor, 1.0)
+
+
+def _mscale(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def cos_sin(frequencies: Tensor, positions: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each [tokens, head_dim] fp32, for positions [tokens]."""
+    angles = positions[:, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos() * factor, angles.sin() * factor
+
+
+def query_scale(rope: RopeConfig, positions: Tensor) -> Tensor | None:
+    """Llama-4 scaling [tokens] fp32: 1 + beta * ln(1 + floor(position / original context)); None where unused."""
+    if not rope.llama_4_scaling_beta:
+        return None
+    steps = torch.floor(positions.float() / rope.original_max_position_embeddings)
+    return 1.0 + rope.llama_4_scaling_beta * torch.log1p(steps)

@@ -1,0 +1,106 @@
+"""Text to token ids and back, with the checkpoint's own tokenizer and chat template.
+
+Knows that control markers (`<|im_end|>`, `<think>`, ...) may come from the template only: text handed in by a caller is
+encoded by a twin of the tokenizer that has no added tokens, so a typed marker stays text. Knows nothing of decoding.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as RawTokenizer
+from transformers import PreTrainedTokenizerFast
+
+from .errors import CheckpointError, RequestError
+
+Message = Mapping[str, Any]
+_HOLE = re.compile("\ue000([0-9]+)\ue001")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of token ids. `message` is the index of the message whose content it is, None for template text."""
+
+    ids: tuple[int, ...]
+    message: int | None
+
+
+class Tokenizer:
+    """`markup` reads control markers as control tokens; `plain` reads every character as text."""
+
+    def __init__(self, tokenizer_json: str, template: str | None) -> None:
+        self.markup = RawTokenizer.from_str(tokenizer_json)
+        fields = json.loads(tokenizer_json)
+        self.markers = tuple(token["content"] for token in fields["added_tokens"])
+        self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
+        self._chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
+        self.has_template = template is not None
+        self.json = tokenizer_json
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """Reads `tokenizer.json` and the template from `chat_template.jinja` or `tokenizer_config.json`."""
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights")
+        return cls(path.read_text(encoding="utf-8"), _template(directory))
+
+    @property
+    def vocab_size(self) -> int:
+        return self.markup.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of caller text; markers in it stay text."""
+        return self.plain.encode(text, add_special_tokens=False).ids
+
+    def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
+        """Ids of the rendered conversation. `variables` go to the template (tools, kind, schema, ...)."""
+        return [token for piece in self.pieces(messages, **variables) for token in piece.ids]
+
+    def pieces(self, messages: Sequence[Message], **variables: Any) -> list[Piece]:
+        """The rendered conversation, split into template text and message contents."""
+        if not self.has_template:
+            raise RequestError("this checkpoint has no chat template; pass prompt= instead of messages=")
+        self._refuse_markers(variables)
+        holes = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(messages)]
+        rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **variables))
+        texts = _HOLE.split(rendered)
+        return [
+            self._content(messages, int(text)) if position % 2 else self._template_text(text)
+            for position, text in enumerate(texts)
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
+        return self.markup.decode(list(ids), skip_special_tokens=True)
+
+    def token(self, token_id: int) -> str:
+        """The text of one token, markers included."""
+        return self.markup.decode([token_id], skip_special_tokens=False)
+
+    def _content(self, messages: Sequence[Message], index: int) -> Piece:
+        return Piece(tuple(self.encode(str(messages[index]["content"]))), index)
+
+    def _template_text(self, text: str) -> Piece:
+        return Piece(tuple(self.markup.encode(text, add_special_tokens=False).ids), None)
+
+    def _refuse_markers(self, variables: Mapping[str, Any]) -> None:
+        # Tools and schemas are rendered by the template and so read as markup: a marker inside would become a token.
+        text = json.dumps(variables, ensure_ascii=False, default=str)
+        found = next((marker for marker in self.markers if marker in text), None)
+        if found is not None:
+            raise RequestError(f"tools or schema contain the control marker {found!r}; remove it from names and descriptions")
+
+
+def _template(directory: Path) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    config = directory / "tokenizer_config.json"
+    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else None

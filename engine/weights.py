@@ -1,0 +1,174 @@
+"""Checkpoint directories: files to modules and back. The only place that knows file and tensor names (nld.md §2).
+
+Reads safetensors alone, whole or sharded, plus the PEFT folder of the draft adapter. Refuses pickle files, unknown
+architectures, missing, surplus and misshapen tensors, each with what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import ModelConfig
+from .errors import CheckpointError
+from .model import Transformer
+
+SINGLE: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+ADAPTER: Final = "linear_spec_lora"
+_ADAPTER_CONFIG: Final = "adapter_config.json"
+_ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+_ADAPTER_NAME: Final = "base_model.model.encoder.layers.{layer}.self_attn.o_proj.{part}.weight"
+_HEAD: Final = "diffusion_head.weight"
+_IGNORED_SUFFIXES: Final = (".k_scale", ".v_scale")  # of FP8-KV repacks; our cache keeps the model's dtype
+
+
+def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Transformer:
+    """The model of `directory` with its draft adapter, if it has one, in evaluation mode."""
+    if not directory.is_dir():
+        raise CheckpointError(f"no checkpoint directory at {directory}")
+    config = ModelConfig.load(directory)
+    files = weight_files(directory)
+    with torch.device("meta"):
+        model = Transformer(config)
+    _assign(model, dict(_tensors(files, dtype, device)), directory)
+    _load_adapter(model, directory / ADAPTER, dtype, device)
+    model.frequencies = Transformer.rope_frequencies(config).to(device)
+    return model.eval().requires_grad_(False)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, from the single file or the shard index."""
+    single, index = directory / SINGLE, directory / INDEX
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (directory / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{index} names shards that are not there: {', '.join(missing)}")
+        return [directory / name for name in names]
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in directory.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{directory} holds pickle weights ({', '.join(pickles)}), which can run code when read; "
+            f"expected {SINGLE} or {INDEX}: convert them to safetensors"
+        )
+    raise CheckpointError(f"expected {SINGLE} or {INDEX} in {directory}, found neither")
+
+
+def _tensors(files: list[Path], dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    for path in files:
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for name in file.keys():  # noqa: SIM118  safe_open is no mapping
+                    if not name.endswith(_IGNORED_SUFFIXES):
+                        yield name, file.get_tensor(name).to(dtype)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _assign(model: Transformer, found: dict[str, Tensor], origin: Path) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        found.setdefault(_HEAD, found.get("encoder.embed_tokens.weight", torch.empty(0)))
+    _compare(expected, {name: tuple(tensor.shape) for name, tensor in found.items()}, origin)
+    model.load_state_dict(found, assign=True)
+    if model.config.tie_word_embeddings:
+        model.diffusion_head.weight = model.encoder.embed_tokens.weight
+
+
+def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], origin: Path) -> None:
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or surplus:
+        raise CheckpointError(
+            f"{origin}: tensor names differ from the config; missing: {_some(missing)}; unexpected: {_some(surplus)}"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CheckpointError(f"{origin}: {name}: expected shape {list(shape)}, found {list(found[name])}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) or "none"
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
+    if not directory.is_dir():
+        return
+    path = directory / _ADAPTER_CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} has no {_ADAPTER_CONFIG}")
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if fields.get("target_modules") != ["o_proj"]:
+        raise CheckpointError(f"{path}: expected target_modules ['o_proj'], found {fields.get('target_modules')!r}")
+    rank, alpha = fields.get("r"), fields.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank <= 0:
+        raise CheckpointError(f"{path}: expected r and lora_alpha to be numbers, found r={rank!r}, lora_alpha={alpha!r}")
+    adapter = model.add_adapter(rank, alpha / rank)
+    found = dict(_tensors([directory / _ADAPTER_WEIGHTS], dtype, device))
+    named = {_adapter_key(name): tensor for name, tensor in adapter.state_dict().items()}
+    _compare(
+        {name: tuple(tensor.shape) for name, tensor in named.items()},
+        {name: tuple(tensor.shape) for name, tensor in found.items()},
+        directory,
+    )
+    adapter.load_state_dict({name: found[_adapter_key(name)] for name in adapter.state_dict()}, assign=True)
+
+
+def _adapter_key(name: str) -> str:
+    """`3.lora_A.weight` of the module list -> the PEFT name in the file."""
+    layer, part, _ = name.split(".")
+    return _ADAPTER_NAME.format(layer=layer, part=part)
+
+
+def save_weights(model: Transformer, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes `model.safetensors` and, if the model has an adapter, its PEFT folder (fp32, as NLD ships it)."""
+    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("adapter.")}
+    if model.config.tie_word_embeddings:
+        del state[_HEAD]
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(state, directory / SINGLE, metadata={"format": "pt"})
+    if model.adapter is not None:
+        save_adapter(model, directory / ADAPTER)
+
+
+def save_adapter(model: Transformer, directory: Path) -> None:
+    """Writes the draft adapter with PEFT's names."""
+    if model.adapter is None:
+        raise ValueError("the model has no adapter to save")
+    directory.mkdir(parents=True, exist_ok=True)
+    first = model.adapter[0]
+    rank = int(first.lora_A.weight.shape[0])  # type: ignore[union-attr, arg-type]
+    fields = {
+        "peft_type": "LORA",
+        "target_modules": ["o_proj"],
+        "r": rank,
+        "lora_alpha": float(first.scale) * rank,  # type: ignore[arg-type]
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (directory / _ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    state = {_adapter_key(name): tensor.detach().float().contiguous() for name, tensor in model.adapter.state_dict().items()}
+    save_file(state, directory / _ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def sha256(paths: list[Path]) -> str:
+    """One digest over the bytes of several files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -5,6 +5,6 @@ Today every device runs the torch reference; kernels of their own will be picked
 
 from __future__ import annotations
 
-from .reference import linear, rms_norm, rotate, silu_mul
+from .reference import KEY_TILE, ROW_TILE, attention, gumbel, linear, pick, rms_norm, rotate, silu_mul
 
-__all__ = ["linear", "rms_norm", "rotate", "silu_mul"]
+__all__ = ["KEY_TILE", "ROW_TILE", "attention", "gumbel", "linear", "pick", "rms_norm", "rotate", "silu_mul"]

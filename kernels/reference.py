@@ -13,6 +13,7 @@ from torch import Tensor
 
 ROW_TILE = 4
 KEY_TILE = 64
+ROW_CHUNK = 256
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -40,3 +41,122 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding in the half-rotation layout: x [T, H, D], cos and sin [T, 1, D]."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def attention(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
+    """q [T, H, D] at positions start.. over keys and values [K, capacity, D], the own rows already written -> [T, H, D].
+
+    causal: row i sees keys 0 .. start + i. Otherwise every row sees keys 0 .. start + T - 1.
+    """
+    rows = q.shape[0]
+    parts = [
+        _attend_rows(q[at : at + ROW_CHUNK], keys, values, start + at, start + rows, causal)
+        for at in range(0, rows, ROW_CHUNK)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, first: int, end: int, causal: bool) -> Tensor:
+    rows, heads, dim = q.shape
+    groups, capacity, _ = keys.shape
+    tiles = -(-(first + rows if causal else end) // KEY_TILE)
+    k = keys[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
+    v = values[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
+    packed = (q * dim**-0.5).view(rows, groups, -1, dim).transpose(0, 1).reshape(groups, 1, -1, dim)
+    packed = F.pad(packed, (0, 0, 0, max(0, ROW_TILE - packed.shape[2])))
+    scores = (packed @ k.transpose(-1, -2)).float()
+    scores = scores + _hidden(rows, heads // groups, packed.shape[2], first, end, tiles, causal, q.device)
+    weights = torch.exp(scores - scores.amax(dim=(1, 3), keepdim=True))
+    # cumsum adds tile after tile: a tile that is wholly hidden adds exact zeros, however many follow.
+    total = weights.sum(-1, keepdim=True).cumsum(1)[:, -1]
+    mixed = (weights.to(v.dtype) @ v).float().cumsum(1)[:, -1]
+    out = (mixed / total)[:, : rows * (heads // groups)]
+    return out.view(groups, rows, -1, dim).transpose(0, 1).reshape(rows, heads, dim).to(q.dtype)
+
+
+def _hidden(
+    rows: int, group: int, packed: int, first: int, end: int, tiles: int, causal: bool, device: torch.device
+) -> Tensor:
+    """[tiles, packed, KEY_TILE] with 0 where a packed row sees a key, -inf elsewhere; padding rows see every key."""
+    key = torch.arange(tiles * KEY_TILE, device=device)
+    last = torch.arange(first, first + rows, device=device) if causal else torch.full((rows,), end - 1, device=device)
+    last = F.pad(last.repeat_interleave(group), (0, packed - rows * group), value=tiles * KEY_TILE)
+    bias = torch.zeros(packed, tiles * KEY_TILE, device=device).masked_fill_(key > last[:, None], float("-inf"))
+    return bias.view(packed, tiles, KEY_TILE).transpose(0, 1)
+
+
+def pick(
+    logits: Tensor,
+    banned: Tensor,
+    allowed: Tensor | None,
+    noise: Tensor | None,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> tuple[Tensor, Tensor]:
+    """The head epilogue: (tokens [R] int64, confidence [R] fp32) of logits [R, V].
+
+    tokens = argmax of masked logits at temperature 0, else of filtered(masked logits / T) + noise [R, V]. `banned` [V]
+    bool is never chosen; `allowed` [R, ceil(V / 32)] int32 is the grammar's bit mask. Confidence is the token's
+    probability at temperature 1 among the allowed tokens, banned ones included in the sum (nld.md §8.6).
+    """
+    wide = logits.float()
+    if allowed is not None:
+        wide = wide.masked_fill(~unpack_mask(allowed, wide.shape[-1]), float("-inf"))
+    scores = wide.masked_fill(banned, float("-inf"))
+    if noise is not None:
+        scores = filtered(scores / temperature, top_k, top_p) + noise
+    tokens = scores.argmax(-1)
+    confidence = torch.exp(wide.gather(-1, tokens[:, None])[:, 0] - wide.logsumexp(-1))
+    return tokens, confidence
+
+
+def unpack_mask(mask: Tensor, size: int) -> Tensor:
+    """[R, W] int32 bit mask -> [R, size] bool."""
+    bits = torch.arange(32, device=mask.device, dtype=torch.int32)
+    return ((mask[..., None] >> bits) & 1).bool().flatten(-2)[..., :size]
+
+
+def filtered(scores: Tensor, top_k: int, top_p: float) -> Tensor:
+    """`scores` [R, V] with -inf outside the top_k best and outside the smallest set whose probability reaches top_p."""
+    if 0 < top_k < scores.shape[-1]:
+        scores = scores.masked_fill(scores < scores.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
+    if top_p < 1:
+        ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+        probability = ordered.softmax(-1)
+        beyond = probability.cumsum(-1) - probability >= top_p
+        scores = scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))
+    return scores
+
+
+_PHILOX_M = (0xD2511F53, 0xCD9E8D57)
+_PHILOX_W = (0x9E3779B9, 0xBB67AE85)
+_WORD = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10 (Salmon et al., SC 2011) over int64 tensors that hold 32-bit words."""
+    a, b, c, d = counter
+    low, high = key
+    for _ in range(10):
+        # int64 products wrap, but their bits are the 64-bit product's; the mask removes the sign of the shift.
+        first, second = a * _PHILOX_M[0], c * _PHILOX_M[1]
+        a, b, c, d = (
+            ((second >> 32) & _WORD) ^ b ^ low,
+            second & _WORD,
+            ((first >> 32) & _WORD) ^ d ^ high,
+            first & _WORD,
+        )
+        low, high = (low + _PHILOX_W[0]) & _WORD, (high + _PHILOX_W[1]) & _WORD
+    return a, b, c, d
+
+
+def gumbel(seed: int, positions: Tensor, vocab_size: int) -> Tensor:
+    """[P, V] fp32 standard Gumbel noise, a pure function of (seed, position, token). positions [P] int64."""
+    block = torch.arange(-(-vocab_size // 4), device=positions.device)
+    zero = torch.zeros_like(positions)[:, None] + torch.zeros_like(block)
+    where = positions[:, None]
+    words = philox((zero + block, zero, zero + (where & _WORD), zero + (where >> 32)), (seed & _WORD, seed >> 32))
+    # 23 random bits plus a half: never 0, never 1, exact in fp32.
+    uniform = ((torch.stack(words, dim=-1).flatten(1) >> 9).float() + 0.5) * 2.0**-23
+    return -torch.log(-torch.log(uniform[:, :vocab_size]))

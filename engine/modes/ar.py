@@ -1,0 +1,11 @@
+"""Autoregressive decoding (nld.md §4a): one causal pass a token. The reference that every exact mode must equal."""
+
+from __future__ import annotations
+
+from ..run import Run
+from ..segment import Passes
+
+
+def ar(run: Run) -> Passes:
+    while run.output.finish is None:
+        yield from run.next_token()

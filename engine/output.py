@@ -1,0 +1,87 @@
+"""The growing output of one request: the one place that decides where it ends.
+
+Knows end tokens, the token budget and stop strings. Every mode commits through it, so that all of them cut at the same
+token. Does not know how the tokens were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .request import FinishReason, Mode, Reason, Rejected, Round
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class Output:
+    """Committed tokens and the rounds that made them."""
+
+    def __init__(self, max_tokens: int, stop: Sequence[str], ends: Sequence[int], decode: Decode) -> None:
+        self.max_tokens = max_tokens
+        self.stop = tuple(stop)
+        self.ends = frozenset(ends)
+        self.decode = decode
+        self.tokens: list[int] = []
+        self.rounds: list[Round] = []
+        self.finish: FinishReason | None = None
+        self._cut: int | None = None
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still come."""
+        return self.max_tokens - len(self.tokens)
+
+    def commit(
+        self,
+        mode: Mode,
+        tokens: Sequence[int],
+        origins: str,
+        *,
+        drafted: int = 0,
+        rejected: Sequence[Rejected] = (),
+        forward_passes: int = 0,
+        fills: Sequence[int] = (),
+    ) -> bool:
+        """Appends a round, cut where the output ends; accepted drafts behind the cut count as rejected. True: go on."""
+        kept = self._append(tokens)
+        late = [Rejected(token=t, reason="stop") for t, o in zip(tokens[kept:], origins[kept:], strict=True) if o == "a"]
+        self.rounds.append(
+            Round(
+                mode=mode,
+                tokens=tuple(tokens[:kept]),
+                origins=origins[:kept],
+                drafted=drafted,
+                rejected=(*rejected, *late),
+                forward_passes=forward_passes,
+                fills=tuple(fills),
+            )
+        )
+        return self.finish is None
+
+    @property
+    def text(self) -> str:
+        """Text up to the end token or the stop string."""
+        return self.decode(self.tokens)[: self._cut]
+
+    def _append(self, tokens: Sequence[int]) -> int:
+        for count, token in enumerate(tokens, start=1):
+            self.tokens.append(token)
+            if token in self.ends or self._stopped():
+                self.finish = "stop"
+            elif not self.room:
+                self.finish = "length"
+            if self.finish is not None:
+                return count
+        return len(tokens)
+
+    def _stopped(self) -> bool:
+        if not self.stop:
+            return False
+        text = self.decode(self.tokens)
+        found = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
+        self._cut = min(found) if found else None
+        return bool(found)
+
+
+def rejections(tokens: Sequence[int], reason: Reason) -> list[Rejected]:
+    return [Rejected(token=token, reason=reason) for token in tokens]

@@ -1,0 +1,171 @@
+"""What a call asks for and what comes back: frozen hand-offs between the policy layer and the engine.
+
+Knows token ids, modes and counts. One options class a mode, so that an impossible combination cannot be written down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from .constraint import Constraint
+from .errors import RequestError
+
+Mode = Literal["ar", "diffusion", "linear_spec"]
+FinishReason = Literal["stop", "length"]
+EXACT: frozenset[str] = frozenset({"ar", "linear_spec"})
+"""Modes that return the same tokens for the same request."""
+
+
+def _check(ok: bool, name: str, given: object, allowed: str) -> None:
+    if not ok:
+        raise RequestError(f"{name}={given!r}: expected {allowed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """temperature 0 is greedy. The token at position p depends on (seed, p) and the logits alone, in every mode.
+
+    Filters act after the schema mask and the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.temperature < 100, "temperature", self.temperature, "a number from 0 up")
+        _check(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
+        _check(0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
+        _check(0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArOptions:
+    """One token a pass."""
+
+    mode: ClassVar[Mode] = "ar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionOptions:
+    """Blocks of `block_length` tokens; a pass commits every slot whose confidence reaches `threshold`, and the best one."""
+
+    mode: ClassVar[Mode] = "diffusion"
+    block_length: int = 32
+    threshold: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check(2 <= self.block_length <= 256, "block_length", self.block_length, "a whole number from 2 to 256")
+        _check(0 < self.threshold <= 1, "threshold", self.threshold, "a number above 0, at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearSpecOptions:
+    """A draft of `block_length` - 1 tokens in one pass, verified in the next."""
+
+    mode: ClassVar[Mode] = "linear_spec"
+    block_length: int = 32
+
+    def __post_init__(self) -> None:
+        _check(2 <= self.block_length <= 256, "block_length", self.block_length, "a whole number from 2 to 256")
+
+
+Options = ArOptions | DiffusionOptions | LinearSpecOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeRequest:
+    """One decoding job in token ids. `max_tokens` counts every output token, the end token included."""
+
+    prompt: tuple[int, ...]
+    options: Options = field(default_factory=ArOptions)
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        _check(isinstance(self.max_tokens, int) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
+        _check(all(self.stop), "stop", self.stop, "non-empty strings")
+
+
+Reason = Literal["", "schema", "target", "low_confidence", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A drafted token that did not become output, and why.
+
+    target: verification chose another token there or before; schema: the grammar refused it; stop: the output had ended.
+    """
+
+    token: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One pass (ar), draft-and-verify cycle (linear_spec) or block (diffusion).
+
+    `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
+    (the best allowed token where a draft broke the grammar). `fills`: slots filled by each denoise pass.
+    """
+
+    mode: Mode
+    tokens: tuple[int, ...]
+    origins: str
+    drafted: int = 0
+    rejected: tuple[Rejected, ...] = ()
+    forward_passes: int = 0
+    fills: tuple[int, ...] = ()
+
+    @property
+    def accepted(self) -> int:
+        return self.origins.count("a")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counts of one call. `forward_passes` leaves prefill out; `tokens_per_forward` = output_tokens / forward_passes."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    prefill_passes: int
+    forward_passes: int
+    drafted: int
+    accepted: int
+    corrected: int
+    forced: int
+    repaired: int
+    seconds: float
+    prefill_seconds: float
+
+    @property
+    def rejected(self) -> int:
+        return self.drafted - self.accepted
+
+    @property
+    def tokens_per_forward(self) -> float | None:
+        """None where the prefill pass alone made the output."""
+        return self.output_tokens / self.forward_passes if self.forward_passes else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding speed: output tokens over the time after prefill."""
+        decode = self.seconds - self.prefill_seconds
+        return self.output_tokens / decode if decode > 0 and self.forward_passes else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeResult:
+    """Output ids (an end token included), their text without it, and how they came about."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    rounds: tuple[Round, ...]
+    stats: Stats

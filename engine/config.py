@@ -130,5 +130,7 @@ def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
             known[key] = found[key]
     rope = RopeConfig(**known)
     if kind == "yarn" and (rope.factor <= 0 or rope.original_max_position_embeddings <= 0):
-        raise CheckpointError(f"{origin}: yarn needs factor > 0 and original_max_position_embeddings > 0, found {found!r}")
+        raise CheckpointError(
+            f"{origin}: yarn needs factor > 0 and original_max_position_embeddings > 0, found {found!r}"
+        )
     return rope

@@ -47,7 +47,9 @@ class Tokenizer:
         """Reads `tokenizer.json` and the template from `chat_template.jinja` or `tokenizer_config.json`."""
         path = directory / "tokenizer.json"
         if not path.is_file():
-            raise CheckpointError(f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights")
+            raise CheckpointError(
+                f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights"
+            )
         return cls(path.read_text(encoding="utf-8"), _template(directory))
 
     @property
@@ -94,7 +96,9 @@ class Tokenizer:
         text = json.dumps(variables, ensure_ascii=False, default=str)
         found = next((marker for marker in self.markers if marker in text), None)
         if found is not None:
-            raise RequestError(f"tools or schema contain the control marker {found!r}; remove it from names and descriptions")
+            raise RequestError(
+                f"tools or schema contain the control marker {found!r}; remove it from names and descriptions"
+            )
 
 
 def _template(directory: Path) -> str | None:

@@ -1,13 +1,13 @@
 """What can go wrong in the policy layer, one class a cause. Every message says what was given and what to do.
 
-    TrimodeError (engine)
-    ├── SchemaError
-    │   ├── UnsupportedKeyword    the grammar cannot hold this keyword: pointer, keyword, hint
-    │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, never of the model
-    │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
-    ├── OutputCut                 max_tokens ended a typed output before it was complete
-    ├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
-    └── StepError                 a step function that cannot be turned into a prompt
+TrimodeError (engine)
+├── SchemaError
+│   ├── UnsupportedKeyword    the grammar cannot hold this keyword: pointer, keyword, hint
+│   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, never of the model
+│   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
+├── OutputCut                 max_tokens ended a typed output before it was complete
+├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
+└── StepError                 a step function that cannot be turned into a prompt
 """
 
 from __future__ import annotations

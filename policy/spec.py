@@ -77,9 +77,7 @@ def options_of(mode: Mode, settings: Settings) -> Options:
 
 
 def sampling_of(settings: Settings) -> Sampling:
-    return Sampling(
-        **{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None}
-    )
+    return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
 
 
 def _tuple(value: Any) -> tuple[str, ...] | None:

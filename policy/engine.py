@@ -29,19 +29,6 @@ from .spec import Settings, StepKind, options_of, sampling_of
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call, fully resolved: what to write, under which plan, held to what."""
-
-    step: str
-    kind: StepKind
-    plan: DecodePlan
-    prompt: str | None = None
-    messages: tuple[Mapping[str, Any], ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()
-    schema: Schema | None = None
-
-
 class Engine:
     """One checkpoint in memory. `load` makes it; `generate` decodes; safe to share between threads."""
 
@@ -105,7 +92,7 @@ class Engine:
             Call(
                 step="generate",
                 kind=kind,
-                plan=plan_of(kind, "generate", [("call argument", said)]),
+                plan=resolve(StepContext(kind=kind, name="generate"), (), [("call argument", said)]),
                 prompt=prompt,
                 messages=tuple(messages or ()),
                 tools=tuple(describe_tool(tool) for tool in tools),
@@ -113,20 +100,47 @@ class Engine:
             )
         )
 
-    def run(self, call: Call) -> Result:
-        """One resolved call, start to end."""
-        request = self._request(call)
-        decoded = self.tokens.decode(request)
-        return self._result(call, decoded)
+    def run(self, call: Call, audit: AuditFile | None = None) -> Result:
+        """One resolved call, start to end, with its span and, given `audit`, its record."""
+        with Recording(call, self.runtime, audit, self.tokenizer.decode) as recording:
+            recording.request = self._request(call)
+            recording.result = decoded = self.tokens.decode(recording.request)
+            recording.notes += self._notes(call, decoded)
+            value = None
+            if call.schema is not None and decoded.finish_reason == "stop":
+                recording.valid = False
+                value = call.schema.parse(decoded.text)
+                recording.valid = True
+        return Result(
+            text=decoded.text,
+            value=value,
+            valid=recording.valid,
+            decoded=decoded,
+            plan=call.plan,
+            audit_id=recording.id,
+            notes=tuple(recording.notes),
+        )
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What decodes here, with digests: part of every record."""
+        return Runtime(
+            model=self.checkpoint.name,
+            model_sha256=self.checkpoint.model_sha256,
+            tokenizer_sha256=self.checkpoint.tokenizer_sha256,
+            device=str(self.tokens.device),
+            dtype=str(self.tokens.dtype).removeprefix("torch."),
+        )
 
     def _request(self, call: Call) -> DecodeRequest:
         settings = call.plan.settings
-        assert settings.max_tokens is not None
+        if call.schema is not None and settings.stop:
+            raise RequestError("stop strings cannot be combined with a schema: they could cut the text before it is valid")
         return DecodeRequest(
             prompt=tuple(self.encode(call)),
             options=options_of(call.plan.mode, settings),
             sampling=sampling_of(settings),
-            max_tokens=settings.max_tokens,
+            max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
             constraint=None if call.schema is None else self.grammars.matcher(call.schema),
         )
@@ -144,16 +158,20 @@ class Engine:
             variables["schema"] = call.schema.document
         return self.tokenizer.encode_chat(call.messages, **variables)
 
-    def _result(self, call: Call, decoded: DecodeResult) -> Result:
-        notes = tuple(self._notes(call, decoded))
-        held = call.schema is not None and decoded.finish_reason == "stop"
-        value = call.schema.parse(decoded.text) if held and call.schema is not None else None
-        return Result(
-            text=decoded.text,
-            value=value,
-            valid=True if held else None,
-            decoded=decoded,
-            plan=call.plan,
-            audit_id="",
-            notes=notes,
-        )
+    def _notes(self, call: Call, decoded: DecodeResult) -> list[str]:
+        """What did not go as plainly asked."""
+        notes = []
+        if call.plan.mode == "linear_spec" and self.tokens.model.adapter is None:
+            notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
+        if call.schema is not None and decoded.finish_reason == "length":
+            notes.append(f"cut by max_tokens={call.plan.settings.max_tokens} before the schema was complete")
+        return notes
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from trimode.engine.request import Mode
+
 from .errors import PolicyError
-from .spec import DEFAULTS, STEP_KINDS, Mode, Settings, StepKind, known_mode
+from .spec import DEFAULTS, STEP_KINDS, Settings, StepKind, known_mode
 
 Layer = tuple[str, Settings]
 """Where settings were said (in words) and what was said."""

@@ -41,8 +41,13 @@ class Settings:
 
     def over(self, below: Settings) -> Settings:
         """These settings, and those of `below` where these say nothing."""
-        said = {name: value for name in NAMES if (value := getattr(self, name)) is not None}
-        return replace(below, **said)
+        values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        return replace(below, **{name: value for name, value in values.items() if value is not None})
+
+    def said(self) -> dict[str, Any]:
+        """The settings that say something, as JSON values."""
+        values = {name: getattr(self, name) for name in NAMES}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
 
     @classmethod
     def of(cls, words: Mapping[str, Any], origin: str) -> Settings:
@@ -50,7 +55,10 @@ class Settings:
         unknown = sorted(set(words) - set(NAMES))
         if unknown:
             raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}")
-        settings = cls(**{name: _tuple(value) if name == "stop" else value for name, value in words.items()})
+        typed: dict[str, Any] = {**words}
+        if "stop" in words:
+            typed["stop"] = _tuple(words["stop"])
+        settings = cls(**typed)
         if settings.mode is not None:
             known_mode(settings.mode, origin)
         return settings
@@ -80,7 +88,5 @@ def sampling_of(settings: Settings) -> Sampling:
     return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
 
 
-def _tuple(value: Any) -> tuple[str, ...] | None:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, Sequence) else value
+def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

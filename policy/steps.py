@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
 
-from .engine import Call
+from .call import Call
 from .errors import OutputCut, StepError
 from .grammar import check
 from .resolve import Layer, StepContext, resolve

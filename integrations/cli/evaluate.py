@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from trimode.policy.engine import Call, Engine
+from trimode.policy.call import Call
+from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Message, Step, read_episodes
 from trimode.policy.errors import SchemaError
 from trimode.policy.resolve import StepContext, resolve

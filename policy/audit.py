@@ -110,7 +110,7 @@ class AuditLine:
             return self.entry.record.call
         try:
             return str(json.loads(self.raw)["record"]["call"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
 
 

@@ -42,7 +42,8 @@ class Template:
     def mask(self) -> Tensor:
         bits = np.zeros(VOCABULARY, dtype=np.uint8)
         bits[list(self.places[self.at] if self.at < len(self.places) else {END})] = 1
-        return torch.from_numpy(np.packbits(bits, bitorder="little").view(np.int32))
+        words = np.packbits(bits, bitorder="little").view(np.int32)
+        return torch.from_numpy(words)  # pyright: ignore[reportUnknownMemberType]
 
     def advance(self, tokens: Sequence[int]) -> None:
         self.at += len(tokens)
@@ -62,7 +63,7 @@ def letters(ids: Sequence[int]) -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> TokenEngine:
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
     fields: dict[str, Any] = {
         "architectures": ["NemotronLabsDiffusionModel"],
         "vocab_size": VOCABULARY,

@@ -126,6 +126,10 @@ def _drop_rejected(record: Any) -> None:
     next(made for made in record["rounds"] if made["rejected"])["rejected"].pop()
 
 
+def _drop_counts(record: Any) -> None:
+    record["counts"] = None
+
+
 def _change_prompt(record: Any) -> None:
     record["prompt_ids"][0] += 1
 
@@ -139,6 +143,7 @@ def _change_prompt(record: Any) -> None:
         (2, _drop_round, "token_ids"),
         (3, _drop_round, "output_sha256"),
         (5, _drop_round, "counts.output_tokens"),
+        (5, _drop_counts, "counts"),
         (0, _change_prompt, "prompt_sha256"),
     ],
 )
@@ -213,8 +218,12 @@ def test_other_schema_version_is_refused(sample: Sample) -> None:
 
 def test_threads_and_several_writers_keep_one_chain(sample: Sample, tmp_path: Path) -> None:
     writers = [AuditFile(tmp_path / "audit.jsonl", content=False) for _ in range(2)]
+
+    def write(at: int) -> int:
+        return writers[at % 2].write(sample.record)
+
     with ThreadPoolExecutor(4) as pool:
-        numbers = list(pool.map(lambda at: writers[at % 2].write(sample.record), range(24)))
+        numbers = list(pool.map(write, range(24)))
     assert sorted(numbers) == list(range(1, 25))
     assert verify(tmp_path / "audit.jsonl") == []
 

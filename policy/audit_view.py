@@ -20,8 +20,8 @@ def table(records: Iterable[CallRecord]) -> Table:
     """A row a call. accepted: accepted/drafted; passes leave prefill out; TPF: tokens per forward pass."""
     view = Table(box=None, header_style="bold", pad_edge=False)
     for name in (*_START, *_NUMBERS, *_END):
-        number = name in ("#", *_NUMBERS)
-        view.add_column(name, justify="right" if number else "left", no_wrap=number)
+        numeric = name in ("#", *_NUMBERS)
+        view.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for number, record in enumerate(records, start=1):
         # Text, because rich would read brackets in a step's name or reason as markup.
         view.add_row(*(Text(cell) for cell in _row(number, record)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,9 @@ def letters(ids: Sequence[int]) -> str:
 
 
 @pytest.fixture(scope="session")
-def engine() -> TokenEngine:
+def engine() -> Iterator[TokenEngine]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiny products: more threads only wait for each other
     torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
     fields: dict[str, Any] = {
         "architectures": ["NemotronLabsDiffusionModel"],
@@ -79,7 +81,8 @@ def engine() -> TokenEngine:
         "eos_token_id": END,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }
-    return TokenEngine(Transformer(ModelConfig.from_dict(fields)), letters, VOCABULARY)
+    yield TokenEngine(Transformer(ModelConfig.from_dict(fields)), letters, VOCABULARY)
+    torch.set_num_threads(threads)
 
 
 Recorded = Callable[..., CallRecord]

@@ -95,6 +95,7 @@ def test_edited_accepted_count_is_named_with_line_call_round_and_field(sample: S
     assert (first.expected, first.found) == (str(count), str(count + 1))
     assert first.message.startswith("round 1: accepted drafts")
     assert [(problem.line, problem.field) for problem in others][:2] == [(at + 1, "sha256"), (at + 2, "previous")]
+    assert all("chain broken" in problem.message for problem in others[:2])
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 5])

@@ -24,7 +24,7 @@ _INT64: Final = 2**63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Consecutive rounds of one mode. `first`: the number of its first round; `before`: the mode that it took over from."""
+    """Consecutive rounds of one mode. `first`: the number of the first; `before`: the mode that it took over from."""
 
     mode: str
     rounds: tuple[RoundRecord, ...]

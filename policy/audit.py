@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -110,7 +110,7 @@ class AuditLine:
             return self.entry.record.call
         try:
             return str(json.loads(self.raw)["record"]["call"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
 
 
@@ -148,7 +148,7 @@ def _chain(line: AuditLine, previous: str) -> Iterator[Problem]:
         return
     seal = _digest(line.raw[:-_SEAL_LENGTH] + b"}")
     if entry.sha256 != seal or not line.raw.endswith(_SEAL % seal.encode()):
-        yield problem("sha256", seal, entry.sha256, "the line was changed after it was written")
+        yield problem("sha256", seal, entry.sha256, "chain broken: this line was changed after it was written")
     if entry.previous != previous:
         message = "chain broken: the line before this one was changed, removed or put in"
         yield problem("previous", previous, entry.previous, message)
@@ -179,7 +179,7 @@ def _digest(data: bytes) -> str:
 
 
 @contextmanager
-def _open_locked(path: Path) -> Iterator[IO[bytes]]:
+def _open_locked(path: Path) -> Generator[IO[bytes], None, None]:
     """The file for appending, readable by its owner only, held against other processes until it is closed."""
     with open(path, "ab+", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         if sys.platform != "win32":

@@ -11,18 +11,17 @@ from rich.text import Text
 from .check import Problem
 from .record import CallRecord
 
-_LEFT: Final = ("step", "kind", "mode", "schema", "finish", "reason")
-_RIGHT: Final = ("#", "tokens", "passes", "TPF", "accepted", "forced", "repaired")
-_ORDER: Final = (
-    "#", "step", "kind", "mode", "tokens", "passes", "TPF", "accepted", "forced", "repaired", "schema", "finish", "reason",
-)  # fmt: skip
+_START: Final = ("#", "step", "kind", "mode")
+_NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
+_END: Final = ("schema", "finish", "reason")
 
 
 def table(records: Iterable[CallRecord]) -> Table:
     """A row a call. accepted: accepted/drafted; passes leave prefill out; TPF: tokens per forward pass."""
     view = Table(box=None, header_style="bold", pad_edge=False)
-    for name in _ORDER:
-        view.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=name not in _LEFT)
+    for name in (*_START, *_NUMBERS, *_END):
+        numeric = name in ("#", *_NUMBERS)
+        view.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for number, record in enumerate(records, start=1):
         # Text, because rich would read brackets in a step's name or reason as markup.
         view.add_row(*(Text(cell) for cell in _row(number, record)))
@@ -45,7 +44,7 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     end = (_schema(record), record.error or record.finish_reason or "", why)
     counts = record.counts
     if counts is None:
-        return (*start, *("-",) * 6, *end)
+        return (*start, *("-",) * len(_NUMBERS), *end)
     speed = f"{counts.output_tokens / counts.forward_passes:.2f}" if counts.forward_passes else "-"
     accepted = f"{counts.accepted}/{counts.drafted}" if counts.drafted else "-"
     numbers = (counts.output_tokens, counts.forward_passes, speed, accepted, counts.forced, counts.repaired)

@@ -41,6 +41,8 @@ def _checks(record: CallRecord) -> Iterator[Check]:
         yield from _round_checks(f"rounds[{index}]", f"round {index}", made)
     if record.counts is not None:
         yield from _count_checks(record, record.counts)
+    elif record.rounds:
+        yield "counts", "the counts of the call", None, "rounds without counts"
     last = record.rounds[-1].sha256 if record.rounds else None
     if last is not None or record.output_sha256 is not None:
         yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
@@ -78,7 +80,7 @@ def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
     total = counts.accepted + counts.corrected + counts.forced
     yield "counts.output_tokens", total, counts.output_tokens, "accepted + corrected + forced against output tokens"
     within = min(counts.output_tokens, record.max_tokens)
-    yield "max_tokens", within, counts.output_tokens, "output tokens against the budget"
+    yield "counts.output_tokens", within, counts.output_tokens, "output tokens within max_tokens"
 
 
 def _content_checks(record: CallRecord) -> Iterator[Check]:

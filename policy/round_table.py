@@ -50,5 +50,5 @@ def _row(number: int, made: RoundRecord) -> str:
 
 def _code(text: str) -> str:
     """A code span that a table cell can hold: no line end, pipe or backtick breaks out of it."""
-    plain = text.strip().replace("\n", "⏎").replace("\r", "").replace("|", "¦").replace("`", "ˋ")
+    plain = text.strip().replace("\n", "⏎").replace("\r", "").replace("|", "¦").replace("`", "'")
     return f"`{plain}`" if plain else ""

@@ -27,7 +27,7 @@ from .record import CallRecord, StepKind, error_type, versions
 class CallSpan:
     """Owns the span of one call from start to end. `context` is where child spans, such as a tool's, belong.
 
-    `content`: put prompt, output and drafts on spans; None asks `content.captures`. `parent`: None takes the current one.
+    `content`: put prompt, output and drafts on spans; None asks `content.captures`. `parent`: default the current span.
     """
 
     def __init__(

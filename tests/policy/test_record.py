@@ -1,0 +1,119 @@
+"""Records of real calls: they hold what was asked and what came about, and lose content only when told to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from hashlib import sha256
+
+import pytest
+
+from trimode.engine.errors import RequestError
+from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
+from trimode.policy.check import check_record
+from trimode.policy.content import SWITCH, captures
+from trimode.policy.record import CallRecord, sequence_digests
+
+Recorded = Callable[..., CallRecord]
+MODES = ["ar", "diffusion", "linear_spec"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("schema", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_real_calls_add_up_with_and_without_content(recorded: Recorded, mode: str, schema: bool, seed: int) -> None:
+    record = recorded(mode, schema=schema, seed=seed)
+    assert list(check_record(record, 1)) == []
+    assert list(check_record(record.redacted(), 1)) == []
+    assert {part.mode for part in record.rounds} == {mode}
+    assert record.token_ids == tuple(token for part in record.rounds for token in part.tokens or ())
+
+
+def test_a_schema_leaves_forced_tokens_and_refused_drafts(recorded: Recorded) -> None:
+    record = recorded("linear_spec", schema=True)
+    assert record.counts is not None and record.counts.forced > 0
+    assert any(reason == "schema" for part in record.rounds for _, reason in part.rejected)
+    assert any(part.rejected_text for part in record.rounds)
+
+
+def test_record_holds_what_a_replay_needs(recorded: Recorded) -> None:
+    record = recorded("linear_spec", schema=True)
+    again = DecodeRequest(
+        prompt=record.prompt_ids or (),
+        options=LinearSpecOptions(block_length=6),
+        sampling=Sampling(**asdict(record.sampling)),
+        max_tokens=record.max_tokens,
+        stop=record.stop,
+    )
+    assert record.options == {"mode": "linear_spec", "block_length": 6}
+    assert again.sampling == Sampling(temperature=0.7, seed=7) and again.stop == ("!!",)
+    assert record.schema == {"type": "array"}
+    assert set(record.versions) == {"trimode", "torch"}
+
+
+def test_exact_modes_leave_the_same_digest(recorded: Recorded) -> None:
+    ar, linear = recorded("ar").redacted(), recorded("linear_spec").redacted()
+    assert ar.output_sha256 == linear.output_sha256
+    assert ar.rounds != linear.rounds
+
+
+def test_redacted_record_holds_no_content(recorded: Recorded) -> None:
+    kept = recorded("diffusion", failed=None, notes=("asked for quadratic_spec, ran diffusion",)).redacted()
+    assert not kept.has_content
+    assert (kept.prompt_ids, kept.token_ids, kept.text, kept.schema, kept.error_message) == (None,) * 5
+    assert kept.notes == ("asked for quadratic_spec, ran diffusion",)
+    for part in kept.rounds:
+        assert (part.tokens, part.text, part.rejected_text) == (None,) * 3
+        assert all(token is None for token, _ in part.rejected)
+
+
+def test_digest_of_a_short_round_depends_on_the_prompt() -> None:
+    one, other = sequence_digests([1, 2], [[9]]), sequence_digests([1, 3], [[9]])
+    assert one[1] != other[1]
+    assert one[1] == sha256(b"".join(token.to_bytes(8, "little") for token in (1, 2, 9))).hexdigest()
+    assert sequence_digests([1, 2, 9], []) == [one[1]]
+
+
+def test_failed_call_is_recorded_without_a_result(recorded: Recorded) -> None:
+    record = recorded("ar", failed=RequestError("secret 42"))
+    assert (record.counts, record.finish_reason, record.output_sha256, record.rounds) == (None, None, None, ())
+    assert record.error == "trimode.engine.errors.RequestError"
+    assert record.error_message == "secret 42" and record.redacted().error_message is None
+    assert list(check_record(record, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "span", "file"),
+    [
+        (None, False, False),
+        ("", False, False),
+        ("NO_CONTENT", False, False),
+        ("false", False, False),
+        ("SPAN_ONLY", True, True),
+        ("event_only", False, True),
+        ("SPAN_AND_EVENT", True, True),
+        ("true", True, True),
+    ],
+)
+def test_content_switch(monkeypatch: pytest.MonkeyPatch, value: str | None, span: bool, file: bool) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    if value is not None:
+        monkeypatch.setenv(SWITCH, value)
+    assert (captures("span"), captures("file")) == (span, file)
+    assert captures("span", True) and not captures("file", False)
+
+
+def test_unknown_content_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "SPANS")
+    with pytest.raises(ValueError, match=r"'SPANS': expected one of NO_CONTENT, .*SPAN_AND_EVENT"):
+        captures("span")
+
+
+def test_records_and_spans_need_no_torch() -> None:
+    modules = ", ".join(f"trimode.policy.{name}" for name in ("record", "audit", "audit_view", "telemetry"))
+    code = f"import json, sys, {modules}; print(json.dumps([m for m in ('torch', 'transformers') if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

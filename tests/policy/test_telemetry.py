@@ -1,0 +1,272 @@
+"""The span contract: names, parents and values, for whole, failed and abandoned calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import (  # pyright: ignore[reportMissingTypeStubs]
+    gen_ai_attributes,
+)
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics  # pyright: ignore[reportMissingTypeStubs]
+from opentelemetry.semconv.attributes import error_attributes
+from opentelemetry.trace import SpanKind, StatusCode
+
+from trimode.policy import names
+from trimode.policy.content import SWITCH
+from trimode.policy.record import CallRecord
+from trimode.policy.telemetry import CallSpan
+
+Recorded = Callable[..., CallRecord]
+MESSAGES: Sequence[Mapping[str, Any]] = [{"role": "user", "content": "Book a train"}]
+
+CALL = {
+    "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.request.seed",
+    "gen_ai.request.temperature", "gen_ai.request.top_p", "gen_ai.request.max_tokens", "gen_ai.request.stop_sequences",
+    "gen_ai.output.type", "gen_ai.response.id", "gen_ai.response.model", "gen_ai.response.finish_reasons",
+    "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.cache_read.input_tokens",
+    "trimode.schema_version", "trimode.audit.id", "trimode.step.name", "trimode.step.kind", "trimode.policy.name",
+    "trimode.policy.version", "trimode.policy.sha256", "trimode.decode.reason", "trimode.decode.modes",
+    "trimode.decode.prefill_passes", "trimode.schema.sha256", "trimode.schema.valid", "trimode.notes",
+    "trimode.model.sha256", "trimode.tokenizer.sha256", "trimode.prompt.sha256", "trimode.output.token_ids.sha256",
+    "trimode.device", "trimode.dtype",
+}  # fmt: skip
+CALL_CONTENT = {"gen_ai.input.messages", "gen_ai.output.messages"}
+DECODE = {
+    "openinference.span.kind", "trimode.decode.mode", "trimode.decode.output_tokens", "trimode.decode.forward_passes",
+    "trimode.decode.tokens_per_forward", "trimode.decode.corrected_tokens", "trimode.decode.forced_tokens",
+    "trimode.decode.repaired_tokens", "trimode.draft.proposed_tokens", "trimode.draft.accepted_tokens",
+    "trimode.draft.rejected_tokens",
+}  # fmt: skip
+DRAFT = {
+    "trimode.draft.acceptance_rate", "trimode.draft.proposed", "trimode.draft.accepted", "trimode.draft.tape",
+}  # fmt: skip
+DECODE_CONTENT = {"input.value", "output.value", "metadata"}
+
+
+class Spans:
+    """A tracer of its own, and what it exported."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("test")
+
+    def open(self, record: CallRecord, **more: Any) -> CallSpan:
+        return CallSpan(
+            call=record.call,
+            model="tiny",
+            step=record.step,
+            kind=record.kind,
+            tracer=self.tracer,
+            messages=MESSAGES,
+            **more,
+        )
+
+    def of(self, record: CallRecord, **more: Any) -> tuple[ReadableSpan, list[ReadableSpan]]:
+        """The call's span and its decode spans."""
+        self.open(record, **more).end(record)
+        return self.finished()
+
+    def finished(self) -> tuple[ReadableSpan, list[ReadableSpan]]:
+        *decodes, call = self.exporter.get_finished_spans()
+        self.exporter.clear()
+        return call, decodes
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    monkeypatch.delenv(SWITCH, raising=False)
+    return Spans()
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+@pytest.mark.parametrize("mode", ["ar", "diffusion", "linear_spec"])
+@pytest.mark.parametrize("content", [False, True])
+def test_exact_set_of_attributes(recorded: Recorded, spans: Spans, mode: str, content: bool) -> None:
+    record = recorded(mode, schema=True, notes=("asked for quadratic_spec",))
+    call, (decode,) = spans.of(record, content=content)
+    assert set(attributes(call)) == CALL | (CALL_CONTENT if content else set())
+    groups = (
+        (mode != "ar", DRAFT),
+        (content, DECODE_CONTENT),
+        (content and mode != "ar", {"trimode.draft.rejected"}),
+        (mode == "diffusion", {"trimode.block.steps"}),
+    )
+    expected = DECODE.union(*(keys for wanted, keys in groups if wanted))
+    assert set(attributes(decode)) == expected
+
+
+def test_call_span_follows_the_convention(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("linear_spec", schema=True)
+    call, (decode,) = spans.of(record)
+    found, counts = attributes(call), record.counts
+    assert counts is not None
+    assert (call.name, call.kind, call.status.status_code) == ("chat tiny", SpanKind.INTERNAL, StatusCode.UNSET)
+    assert found["gen_ai.provider.name"] == "trimode" and found["gen_ai.operation.name"] == "chat"
+    assert (found["gen_ai.request.seed"], found["gen_ai.request.max_tokens"]) == (7, 30)
+    assert found["gen_ai.request.stop_sequences"] == ("!!",)
+    assert found["gen_ai.usage.output_tokens"] == counts.output_tokens
+    assert found["gen_ai.response.finish_reasons"] == (record.finish_reason,)
+    assert found["trimode.audit.id"] == record.call and found["trimode.decode.modes"] == ("linear_spec",)
+    assert decode.parent is not None and call.context is not None
+    assert (decode.name, decode.parent.span_id) == ("decode linear_spec", call.context.span_id)
+
+
+def test_decode_span_tells_the_acceptance_path(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("linear_spec", schema=True)
+    _, (decode,) = spans.of(record)
+    found, counts = attributes(decode), record.counts
+    assert counts is not None
+    assert sum(found["trimode.draft.proposed"]) == found["trimode.draft.proposed_tokens"] == counts.drafted
+    assert sum(found["trimode.draft.accepted"]) == found["trimode.draft.accepted_tokens"] == counts.accepted
+    assert found["trimode.draft.rejected_tokens"] == counts.drafted - counts.accepted
+    assert found["trimode.draft.acceptance_rate"] == counts.accepted / counts.drafted
+    pairs = zip(found["trimode.draft.accepted"], found["trimode.draft.proposed"], strict=True)
+    assert found["trimode.draft.tape"] == " ".join(f"{accepted}/{proposed}" for accepted, proposed in pairs)
+    assert found["trimode.decode.forced_tokens"] == counts.forced
+    assert found["trimode.decode.tokens_per_forward"] == counts.output_tokens / counts.forward_passes
+
+
+def test_diffusion_tells_its_steps_a_block(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("diffusion")
+    _, (decode,) = spans.of(record)
+    steps = [len(made.fills) for made in record.rounds if made.fills]
+    assert list(attributes(decode)["trimode.block.steps"]) == steps != []
+
+
+def test_a_mode_switch_is_two_decode_spans_in_order(recorded: Recorded, spans: Spans) -> None:
+    linear, ar = recorded("linear_spec"), recorded("ar")
+    record = replace(linear, rounds=(*linear.rounds, *ar.rounds))
+    call, (first, second) = spans.of(record)
+    assert attributes(call)["trimode.decode.modes"] == ("linear_spec", "ar")
+    assert (first.name, second.name) == ("decode linear_spec", "decode ar")
+    found = attributes(second)
+    assert (found["trimode.switch.from"], found["trimode.switch.to"]) == ("linear_spec", "ar")
+    assert found["trimode.decode.times_estimated"] is True and "trimode.switch.from" not in attributes(first)
+    assert first.end_time == second.start_time
+    assert record.start_ns <= (first.start_time or 0) <= (second.end_time or 0) <= record.end_ns
+
+
+def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "SPAN_ONLY")
+    record = recorded("linear_spec", schema=True)
+    call, (decode,) = spans.of(record)
+    found = attributes(call)
+    assert json.loads(found["gen_ai.input.messages"]) == [
+        {"role": "user", "parts": [{"type": "text", "content": "Book a train"}]}
+    ]
+    (answer,) = json.loads(found["gen_ai.output.messages"])
+    assert answer["parts"] == [{"type": "text", "content": record.text}]
+    assert answer["finish_reason"] == record.finish_reason
+    lost = json.loads(attributes(decode)["trimode.draft.rejected"])
+    expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
+    assert [[n, token, why] for n, tokens, _, why in lost for token in tokens] == expected
+    assert "tape" in attributes(decode)["input.value"] and "| origins |" in attributes(decode)["output.value"]
+
+
+def test_no_content_leaks_by_default(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("linear_spec", failed=ValueError("secret answer"))
+    span = spans.open(record)
+    span.end(record)
+    call, decodes = spans.finished()
+    shown = call.to_json() + "".join(decode.to_json() for decode in decodes)
+    assert "Book a train" not in shown and "secret answer" not in shown
+    assert call.events == ()
+
+
+def test_failed_call_has_status_and_error_type(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("ar", failed=ValueError("too long"))
+    call, decodes = spans.of(record, content=True)
+    assert decodes == []
+    assert (call.status.status_code, call.status.description) == (StatusCode.ERROR, "too long")
+    assert attributes(call)["error.type"] == "ValueError"
+    assert "gen_ai.usage.output_tokens" not in attributes(call)
+
+
+def test_call_without_a_record_still_ends(recorded: Recorded, spans: Spans) -> None:
+    span = spans.open(recorded("ar"))
+    span.end(error=KeyboardInterrupt())
+    span.end()
+    call, decodes = spans.finished()
+    assert decodes == [] and attributes(call)["error.type"] == "KeyboardInterrupt"
+
+
+def test_stream_left_early_ends_its_span_and_no_context_lingers(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("ar")
+
+    def stream() -> Iterator[int]:
+        span = spans.open(record)
+        try:
+            yield from record.token_ids or ()
+        finally:
+            span.end(record)
+
+    events = stream()
+    next(events)
+    assert not trace.get_current_span().get_span_context().is_valid
+    events.close()  # type: ignore[attr-defined]
+    call, _ = spans.finished()
+    assert call.name == "chat tiny" and call.end_time is not None
+
+
+def test_the_callers_span_is_the_parent(recorded: Recorded, spans: Spans) -> None:
+    record = recorded("ar")
+    with spans.tracer.start_as_current_span("invoke_agent trip") as agent:
+        spans.open(record).end(record)
+        explicit = spans.open(record, parent=trace.set_span_in_context(trace.INVALID_SPAN))
+        explicit.end(record)
+    calls = [span for span in spans.exporter.get_finished_spans() if span.name == "chat tiny"]
+    assert calls[0].parent is not None and calls[0].parent.span_id == agent.get_span_context().span_id
+    assert calls[1].parent is None
+
+
+def test_a_seed_beyond_an_attribute_is_told_as_text(recorded: Recorded, spans: Spans) -> None:
+    call, _ = spans.of(recorded("ar", seed=2**64 - 1))
+    assert attributes(call)["trimode.request.seed"] == str(2**64 - 1)
+    assert "gen_ai.request.seed" not in attributes(call)
+
+
+def test_duration_is_measured(recorded: Recorded, spans: Spans) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    spans.of(recorded("ar"), meter=meter)
+    spans.of(recorded("ar", failed=ValueError()), meter=meter)
+    data = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
+    (metric,) = data["resource_metrics"][0]["scope_metrics"][0]["metrics"]
+    assert (metric["name"], metric["unit"]) == ("gen_ai.client.operation.duration", "s")
+    errors = [point["attributes"].get("error.type") for point in metric["data"]["data_points"]]
+    assert sorted(errors, key=str) == [None, "ValueError"]
+
+
+def test_without_an_sdk_nothing_happens(recorded: Recorded) -> None:
+    record = recorded("ar")
+    CallSpan(call=record.call, model="tiny", step="act", kind="json").end(record)
+
+
+def test_borrowed_names_are_the_conventions() -> None:
+    ours = {name: value for name, value in vars(names).items() if name.startswith("GEN_AI_")}
+    assert len(ours) == 18
+    assert ours == {name: getattr(gen_ai_attributes, name) for name in ours}
+    assert names.ERROR_TYPE == error_attributes.ERROR_TYPE
+    assert names.OPERATION_DURATION == gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION
+
+
+def test_our_names_are_ours() -> None:
+    borrowed = ("gen_ai.", "error.type", "openinference.", "input.value", "output.value", "metadata")
+    values = [value for name, value in vars(names).items() if name.isupper() and "." in value]
+    assert len(values) == len(set(values))
+    assert all(value.startswith(("trimode.", *borrowed)) for value in values)

@@ -7,7 +7,7 @@ Does not know how tokens are found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +19,15 @@ from trimode.engine.request import DecodeRequest, DecodeResult
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
+from .audit import AuditFile
+from .call import Call
 from .checkpoint import Checkpoint, locate
 from .grammar import GrammarCompiler
-from .resolve import DecodePlan
+from .record import Runtime
+from .recording import Recording
+from .resolve import StepContext, resolve
 from .result import Result
-from .schema import Schema, describe_tool, schema_of
+from .schema import describe_tool, schema_of
 from .spec import Settings, StepKind, options_of, sampling_of
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

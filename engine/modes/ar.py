@@ -6,6 +6,6 @@ from ..run import Run
 from ..segment import Passes
 
 
-def ar(run: Run) -> Passes:
+def decode(run: Run) -> Passes:
     while run.output.finish is None:
         yield from run.next_token()

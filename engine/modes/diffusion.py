@@ -17,7 +17,7 @@ from ..run import Run
 from ..segment import Logits, Passes
 
 
-def diffusion(run: Run, options: DiffusionOptions) -> Passes:
+def decode(run: Run, options: DiffusionOptions) -> Passes:
     yield from run.next_token()
     while run.output.finish is None:
         forced = run.force()

@@ -33,7 +33,7 @@ class Draft:
         return self.origins.count("a") + len(self.refused)
 
 
-def linear_spec(run: Run, options: LinearSpecOptions) -> Passes:
+def decode(run: Run, options: LinearSpecOptions) -> Passes:
     yield from run.next_token()
     while run.output.finish is None:
         forced = run.force()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -139,7 +140,7 @@ def evaluate(
     for path in files:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(path.name, total=limit)
-            found = harness.evaluate(engine, path, registry, limit, plan, lambda _: bar.advance(task))
+            found = harness.evaluate(engine, path, registry, limit, plan, partial(bar.advance, task))
         rows += found.rows()
         console.print(harness.table(found.rows(), found.source))
         for reason, count in found.skipped.items():
@@ -162,14 +163,17 @@ def train(context: typer.Context) -> None:
 @audit_app.command()
 def show(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_json: AsJson = False) -> None:
     """Lists the calls of an audit file, a line each."""
-    from trimode.policy.audit import read_audit
+    from trimode.policy.audit import read_audit, records
     from trimode.policy.audit_view import table
 
-    records = read_audit(file)
+    lines = read_audit(file)
     if as_json:
-        print(json.dumps(records))
+        print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
     else:
-        console.print(table(records))
+        console.print(table(records(lines)))
+    for line in lines:
+        if line.entry is None:
+            print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
 
 
 @audit_app.command("verify")

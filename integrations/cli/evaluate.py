@@ -140,14 +140,14 @@ def evaluate(
     registry: Path | None,
     limit: int | None,
     plan: Plan,
-    progress: Callable[[str], None] = lambda _: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Decodes every model step of the first `limit` episodes of one file."""
     found = Evaluation(path.name.removesuffix(".gz").removesuffix(".jsonl"), plan.modes)
     for episode in islice(read_episodes(path, registry), limit):
         for step in episode.steps():
             answer(engine, episode, step, plan, found)
-        progress(episode.id)
+        advance()
     return found
 
 

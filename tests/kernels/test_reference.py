@@ -25,7 +25,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -84,7 +84,7 @@ def test_gumbel_has_the_moments_of_the_standard_gumbel() -> None:
     assert abs(float((noise < 0).double().mean()) - math.exp(-1)) < 0.005
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(32, 40), (48, 129), (65, 33), (7, 5), (384, 1000), (1, 1), (256, 1024)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(32, 40), (48, 129), (4, 1), (64, 5), (384, 1000), (100, 7), (256, 1024)])
 @pytest.mark.usefixtures("threads")
 def test_linear_rows_do_not_depend_on_their_number(inputs: int, outputs: int) -> None:
     x, weight = draw(67, inputs), draw(outputs, inputs, seed=1)
@@ -102,16 +102,30 @@ def test_linear_gives_gradients() -> None:
     torch.testing.assert_close(x.grad, weight.sum(0).expand(3, 8))
 
 
-@pytest.mark.parametrize("size", [1, 7, 32, 65, 384, 5120])
+@pytest.mark.parametrize("size", [1, 7, 16, 65, 384, 1024, 5120])
 @pytest.mark.usefixtures("threads")
 def test_norm_and_activation_rows_do_not_depend_on_their_number(size: int) -> None:
     x, up, weight = draw(37, size), draw(37, size, seed=1), draw(size, seed=2)
     normed, mixed = ops.rms_norm(x, weight, 1e-5), ops.silu_mul(x, up)
     torch.testing.assert_close(normed, F.rms_norm(x, (size,), weight, 1e-5))
     torch.testing.assert_close(mixed, x * torch.sigmoid(x) * up)
-    for rows in (1, 2, 3, 5, 8, 33):
+    for rows in (1, 2, 3, 5, 8, 33, 36):
         assert torch.equal(ops.rms_norm(x[:rows], weight, 1e-5), normed[:rows])
         assert torch.equal(ops.silu_mul(x[:rows], up[:rows]), mixed[:rows])
+
+
+@pytest.mark.parametrize("value", [-200.0, -88.0, -1e-30, 0.0, 1e-30, 88.0, 200.0])
+def test_silu_is_finite_and_right_at_the_ends(value: float) -> None:
+    gate, up = torch.full((1, 4), value), torch.full((1, 4), 2.0)
+    torch.testing.assert_close(ops.silu_mul(gate, up), F.silu(gate) * up)
+    steep = gate.clone().requires_grad_()
+    ops.silu_mul(steep, up).sum().backward()
+    assert steep.grad is not None and steep.grad.isfinite().all()
+
+
+def test_silu_rounds_half_precision_once() -> None:
+    gate, up = (draw(8, 33, seed=seed).bfloat16() for seed in (0, 1))
+    torch.testing.assert_close(ops.silu_mul(gate, up), F.silu(gate) * up, rtol=0.01, atol=1e-6)
 
 
 def test_rotate_turns_each_pair_by_its_angle() -> None:

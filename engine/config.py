@@ -112,7 +112,10 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
             raise CheckpointError(f"{origin}: expected {key} to be positive, found 0")
     if config.head_dim % 2:
         raise CheckpointError(f"{origin}: expected head_dim to be even, found {config.head_dim}")
-    for key, token in (("mask_token_id", config.mask_token_id), *(("eos_token_id", end) for end in config.eos_token_ids)):
+    for key, token in (
+        ("mask_token_id", config.mask_token_id),
+        *(("eos_token_id", end) for end in config.eos_token_ids),
+    ):
         if not 0 <= token < config.vocab_size:
             raise CheckpointError(f"{origin}: expected {key} below vocab_size={config.vocab_size}, found {token}")
 
@@ -144,7 +147,7 @@ def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
     if kind not in ("default", "yarn"):
         raise CheckpointError(f"{origin}: expected rope_type 'default' or 'yarn', found {kind!r}")
     for key, only in (("partial_rotary_factor", 1), ("truncate", True)):
-        if found.get(key, only) != only:
+        if found.get(key) not in (None, only):
             raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {found[key]!r}")
     known: dict[str, Any] = {"theta": _number(found, "rope_theta", origin, float), "kind": kind}
     for key in RopeConfig.__slots__:  # type: ignore[attr-defined]

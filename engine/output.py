@@ -44,7 +44,9 @@ class Output:
     ) -> bool:
         """Appends a round, cut where the output ends; accepted drafts behind the cut count as rejected. True: go on."""
         kept = self._append(tokens)
-        late = [Rejected(token=t, reason="stop") for t, o in zip(tokens[kept:], origins[kept:], strict=True) if o == "a"]
+        late = [
+            Rejected(token=t, reason="stop") for t, o in zip(tokens[kept:], origins[kept:], strict=True) if o == "a"
+        ]
         self.rounds.append(
             Round(
                 mode=mode,

@@ -44,7 +44,12 @@ class Sampling:
         _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
         _check(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(isinstance(self.seed, int) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        _check(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**64,
+            "seed",
+            self.seed,
+            "a whole number from 0 to 2**64 - 1",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

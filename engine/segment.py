@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-
 from torch import Tensor
 
 from trimode.kernels import ops
@@ -85,5 +84,3 @@ def cut_after(tokens: Sequence[int], ends: frozenset[int]) -> list[int]:
     """`tokens` up to and including the first end token."""
     at = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[: at + 1])
-
-

@@ -49,7 +49,9 @@ class Tokenizer:
         """Reads `tokenizer.json` and the template from `chat_template.jinja` or `tokenizer_config.json`."""
         path = directory / "tokenizer.json"
         if not path.is_file():
-            raise CheckpointError(f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights")
+            raise CheckpointError(
+                f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights"
+            )
         template = _template(directory)
         try:
             return cls(path.read_text(encoding="utf-8"), template)

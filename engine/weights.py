@@ -116,7 +116,9 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
         raise CheckpointError(f"{path}: expected target_modules ['o_proj'], found {fields.get('target_modules')!r}")
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank <= 0:
-        raise CheckpointError(f"{path}: expected r and lora_alpha to be numbers, found r={rank!r}, lora_alpha={alpha!r}")
+        raise CheckpointError(
+            f"{path}: expected r and lora_alpha to be numbers, found r={rank!r}, lora_alpha={alpha!r}"
+        )
     if not (directory / _ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"expected {_ADAPTER_WEIGHTS} in {directory}, found none")
     adapter = model.add_adapter(rank, alpha / rank)
@@ -165,7 +167,9 @@ def save_adapter(model: Transformer, directory: Path) -> None:
         "inference_mode": True,
     }
     (directory / _ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    state = {_adapter_key(name): tensor.detach().float().contiguous() for name, tensor in model.adapter.state_dict().items()}
+    state = {
+        _adapter_key(name): tensor.detach().float().contiguous() for name, tensor in model.adapter.state_dict().items()
+    }
     save_file(state, directory / _ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 

@@ -88,7 +88,12 @@ class Run:
         batches = self._batches(index, stage)
         first = self.step if index == self.stage else 0
         self.stage = index
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns) as bar:
             task = bar.add_task(stage.name, total=stage.steps, completed=first, note="")
             for self.step in range(first, stage.steps):

@@ -103,16 +103,12 @@ class Source:
 
 def _padded(ids: list[int], own: list[bool], length: int) -> Window:
     short = length - len(ids)
-    return Window(
-        np.asarray(ids + [0] * short, dtype=np.int16), np.asarray(own + [False] * short, dtype=np.bool_)
-    )
+    return Window(np.asarray(ids + [0] * short, dtype=np.int16), np.asarray(own + [False] * short, dtype=np.bool_))
 
 
 def mixture(tokenizer: Tokenizer, pack: Path, length: int, seed: int, limit: int) -> Iterator[Window]:
     """Windows of all sources in the shares of `SOURCES`, in an order set by `seed`."""
-    streams = {
-        name: Source(tokenizer, pack / f"{name}.jsonl.gz", length, seed, limit).windows() for name in SOURCES
-    }
+    streams = {name: Source(tokenizer, pack / f"{name}.jsonl.gz", length, seed, limit).windows() for name in SOURCES}
     rng = random.Random(seed)
     while True:
         name = rng.choices(list(SOURCES), weights=list(SOURCES.values()))[0]

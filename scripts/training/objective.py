@@ -47,7 +47,9 @@ def block_starts(own: np.ndarray, block: int, rng: random.Random) -> list[tuple[
     return starts
 
 
-def make_batch(windows: list[Window], blocks: int, block: int, mask_id: int, rng: random.Random, drafts: bool = False) -> Batch:
+def make_batch(
+    windows: list[Window], blocks: int, block: int, mask_id: int, rng: random.Random, drafts: bool = False
+) -> Batch:
     """A batch of AR rows (clean half) and, if `blocks` is not 0, diffusion rows (noisy half).
 
     With `drafts` every block is wholly masked.

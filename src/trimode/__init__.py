@@ -1,0 +1,54 @@
+"""trimode: per-step decoding for agents on tri-mode language models.
+
+The public names; everything else is reached through them. Importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimode.engine.errors import CheckpointError, PromptTooLong, RequestError, TrimodeError
+    from trimode.policy.engine import Engine
+    from trimode.policy.errors import (
+        OutputCut,
+        PolicyError,
+        SchemaError,
+        SchemaViolation,
+        StepError,
+        UnsupportedKeyword,
+    )
+    from trimode.policy.resolve import Policy
+    from trimode.policy.result import Result
+    from trimode.policy.schema import ToolCall
+    from trimode.policy.session import Session, session, using
+    from trimode.policy.steps import ask, step
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "trimode.engine.errors": ("CheckpointError", "PromptTooLong", "RequestError", "TrimodeError"),
+    "trimode.policy.engine": ("Engine",),
+    "trimode.policy.errors": (
+        "OutputCut", "PolicyError", "SchemaError", "SchemaViolation", "StepError", "UnsupportedKeyword",
+    ),
+    "trimode.policy.resolve": ("Policy",),
+    "trimode.policy.result": ("Result",),
+    "trimode.policy.schema": ("ToolCall",),
+    "trimode.policy.session": ("Session", "session", "using"),
+    "trimode.policy.steps": ("ask", "step"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CheckpointError", "Engine", "OutputCut", "Policy", "PolicyError", "PromptTooLong", "RequestError", "Result",
+    "SchemaError", "SchemaViolation", "Session", "StepError", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask",
+    "session", "step", "using",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'trimode' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)

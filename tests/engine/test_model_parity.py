@@ -145,7 +145,8 @@ def feed(engine: TokenEngine, tokens: Sequence[int], cache: Cache, chunks: Seque
     """Causal logits of `tokens`, prefilled up to each cut in turn."""
     cuts = [0, *chunks, len(tokens)]
     parts = [
-        run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0] for a, b in zip(cuts, cuts[1:], strict=False)
+        run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0]
+        for a, b in zip(cuts, cuts[1:], strict=False)
     ]
     return torch.cat(parts)
 
@@ -181,7 +182,13 @@ def test_a_block_after_a_prefix_equals_the_oracle(geometry: Geometry, start: int
 def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometry) -> None:
     model = ours(geometry, seed=3)
     engine, oracle = small.engine(model), theirs(model)
-    plan: list[tuple[int, int, Attention]] = [(0, 5, "causal"), (40, 32, "block"), (64, 1, "causal"), (90, 9, "block"), (33, 20, "causal")]
+    plan: list[tuple[int, int, Attention]] = [
+        (0, 5, "causal"),
+        (40, 32, "block"),
+        (64, 1, "causal"),
+        (90, 9, "block"),
+        (33, 20, "causal"),
+    ]
     prompts = [small.prompt(10 + index, start + size, 50) for index, (start, size, _) in enumerate(plan)]
     caches = [new_cache(engine) for _ in plan]
     for tokens, cache, (start, _, _) in zip(prompts, caches, plan, strict=True):

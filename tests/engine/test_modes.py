@@ -126,7 +126,9 @@ def test_every_mode_equals_its_naive_twin(
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-@pytest.mark.parametrize("options", [LinearSpecOptions(block_length=16), DiffusionOptions(block_length=32, threshold=0.3)])
+@pytest.mark.parametrize(
+    "options", [LinearSpecOptions(block_length=16), DiffusionOptions(block_length=32, threshold=0.3)]
+)
 @pytest.mark.parametrize("temperature", [0.0, 1.2])
 def test_long_blocks_equal_their_naive_twin(options: Options, temperature: float, rank: int) -> None:
     engine = small.engine(small.model(rank, NO_END, shared=4, sharpness=3, rank=rank))
@@ -222,7 +224,9 @@ def test_a_reused_prefix_changes_nothing(
 
 @given(model=models, options=any_options, sampling=samplings)
 @EXAMPLES
-def test_a_conversation_prefills_only_what_is_new(model: small.Transformer, options: Options, sampling: Sampling) -> None:
+def test_a_conversation_prefills_only_what_is_new(
+    model: small.Transformer, options: Options, sampling: Sampling
+) -> None:
     engine = small.engine(model, prefixes=2)
     history = small.prompt(0, 11)
     for turn in range(3):
@@ -234,7 +238,11 @@ def test_a_conversation_prefills_only_what_is_new(model: small.Transformer, opti
         history = (*history, *warm.token_ids, *small.prompt(turn, 3))
 
 
-@pytest.mark.parametrize("options", [ArOptions(), DiffusionOptions(block_length=8, threshold=0.2), LinearSpecOptions(block_length=8)], ids=lambda o: o.mode)
+@pytest.mark.parametrize(
+    "options",
+    [ArOptions(), DiffusionOptions(block_length=8, threshold=0.2), LinearSpecOptions(block_length=8)],
+    ids=lambda o: o.mode,
+)
 def test_the_budget_holds_exactly(options: Options) -> None:
     engine = small.engine(small.model(2, NO_END, shared=4))
     whole = decode(engine, DecodeRequest(prompt=(1, 2), options=options, max_tokens=30)).token_ids
@@ -244,7 +252,9 @@ def test_the_budget_holds_exactly(options: Options) -> None:
         assert result.finish_reason == "length"
 
 
-@pytest.mark.parametrize("options", [ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8)], ids=lambda o: o.mode)
+@pytest.mark.parametrize(
+    "options", [ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8)], ids=lambda o: o.mode
+)
 def test_one_token_needs_no_pass_beyond_prefill(options: Options) -> None:
     result = decode(small.engine(small.model(2)), DecodeRequest(prompt=(1, 2), options=options, max_tokens=1))
     assert len(result.token_ids) == 1
@@ -274,7 +284,9 @@ def earliest_stop(ids: tuple[int, ...], stop: tuple[str, ...]) -> tuple[int, str
     model=models,
     options=st.one_of(st.builds(ArOptions), st.builds(LinearSpecOptions, block_length=st.integers(2, 12))),
     seed=st.integers(0, 99),
-    stop=st.lists(st.sampled_from(["ab", "ba", "aab", "xyx", "bc", "é", "abcab", " ", "zx", "never"]), min_size=1, max_size=3),
+    stop=st.lists(
+        st.sampled_from(["ab", "ba", "aab", "xyx", "bc", "é", "abcab", " ", "zx", "never"]), min_size=1, max_size=3
+    ),
 )
 @EXAMPLES
 def test_a_stop_string_cuts_at_the_earliest_token(
@@ -370,7 +382,9 @@ def test_diffusion_keeps_to_the_grammar_in_bounded_passes(
     assert result.stats.forward_passes <= 3 * len(result.token_ids) + 2 * block_length
 
 
-@pytest.mark.parametrize("options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode)
+@pytest.mark.parametrize(
+    "options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode
+)
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9])
 def test_a_wholly_forced_text_needs_no_pass(options: Options, length: int) -> None:
     moves = {state: {10 + state: state + 1} for state in range(length)} | {length: dict[int, int]()}
@@ -385,7 +399,9 @@ def test_a_wholly_forced_text_needs_no_pass(options: Options, length: int) -> No
     assert cut.finish_reason == "length"
 
 
-@pytest.mark.parametrize("options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode)
+@pytest.mark.parametrize(
+    "options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode
+)
 def test_forced_stretches_longer_than_a_block_are_taken_whole(options: Options) -> None:
     moves = {state: {10 + state % 9: (state + 1) % 22} for state in range(22)}
     moves[0] = {8: 1, 9: 1}
@@ -461,7 +477,9 @@ def test_sampled_outputs_follow_the_models_distribution_in_exact_modes() -> None
 
 def test_a_prompt_that_does_not_fit_is_refused() -> None:
     engine = small.engine(small.model(1))
-    with pytest.raises(PromptTooLong, match=r"4000 tokens \+ max_tokens=97 exceeds the context of 4096 tokens.*at most 96"):
+    with pytest.raises(
+        PromptTooLong, match=r"4000 tokens \+ max_tokens=97 exceeds the context of 4096 tokens.*at most 96"
+    ):
         engine.decode(DecodeRequest(prompt=(1,) * 4000, max_tokens=97))
 
 

@@ -84,7 +84,9 @@ def test_gumbel_has_the_moments_of_the_standard_gumbel() -> None:
     assert abs(float((noise < 0).double().mean()) - math.exp(-1)) < 0.005
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(32, 40), (48, 129), (4, 1), (64, 5), (384, 1000), (100, 7), (256, 1024)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(32, 40), (48, 129), (4, 1), (64, 5), (384, 1000), (100, 7), (256, 1024)]
+)
 @pytest.mark.usefixtures("threads")
 def test_linear_rows_do_not_depend_on_their_number(inputs: int, outputs: int) -> None:
     x, weight = draw(67, inputs), draw(outputs, inputs, seed=1)
@@ -167,7 +169,9 @@ def test_attention_equals_torch(start: int, rows: int, group: int, causal: bool)
     data=st.data(),
 )
 @QUICK
-def test_a_causal_row_does_not_depend_on_its_company(start: int, rows: int, group: int, dim: int, data: st.DataObject) -> None:
+def test_a_causal_row_does_not_depend_on_its_company(
+    start: int, rows: int, group: int, dim: int, data: st.DataObject
+) -> None:
     heads = 2 * group
     q = draw(rows, heads, dim, seed=start)
     keys, values = draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2)

@@ -1,0 +1,198 @@
+"""The command line: `trimode demo | generate | eval | train | audit show | audit verify`.
+
+Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
+Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from trimode.engine.errors import TrimodeError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
+audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
+app.add_typer(audit_app, name="audit")
+console = Console()
+
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Runs the app; errors that trimode raises on purpose become one line."""
+    try:
+        app()
+    except TrimodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@app.command()
+def demo(
+    audit: Annotated[
+        Path | None, typer.Option(help="Where to write the audit file; a temporary file if not given.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
+    from trimode.policy.audit import verify
+    from trimode.policy.audit_view import problems_table
+
+    from trimode.policy.engine import Engine
+
+    from . import demo as player
+
+    path = audit or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
+    session = player.play(Engine.load(checkpoint), console, path, episodes)
+    console.print(player.summary(session.results))
+    problems = verify(path)
+    console.print(f"audit file: {path} ({len(session.results)} calls)")
+    if problems:
+        console.print(problems_table(problems))
+        raise typer.Exit(1)
+    console.print("audit verify: every call adds up (accepted + corrected + forced = output tokens)")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
+    chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
+    mode: Annotated[str | None, typer.Option(help="ar, diffusion or linear_spec.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema to hold the output to.")] = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    max_tokens: int = 128,
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decodes one output and says what it cost."""
+    from trimode.policy.engine import Engine
+
+    engine = Engine.load(checkpoint)
+    result = engine.generate(
+        prompt=None if chat else prompt,
+        messages=[{"role": "user", "content": prompt}] if chat else None,
+        schema=_json_file(schema) if schema else None,
+        mode=mode,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
+    stats = result.stats
+    counts = {
+        "mode": result.plan.mode, "reason": result.plan.reason, "finish_reason": result.finish_reason,
+        "output_tokens": stats.output_tokens, "forward_passes": stats.forward_passes, "accepted": stats.accepted,
+        "corrected": stats.corrected, "forced": stats.forced, "rejected": stats.rejected, "valid": result.valid,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps({"text": result.text, "token_ids": result.token_ids, **counts}, ensure_ascii=False))
+        return
+    console.print(result.text, markup=False, highlight=False)
+    console.print("  ".join(f"{name} {value}" for name, value in counts.items()), style="dim", highlight=False)
+
+
+@app.command("eval")
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Episode files, NAME.jsonl.gz.", exists=True, dir_okay=False)],
+    registry: Annotated[
+        Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
+    ] = None,
+    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,diffusion,linear_spec",
+    limit: Annotated[int | None, typer.Option(min=1, help="Episodes a file.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON here.")] = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    block_length: int | None = None,
+    threshold: float | None = None,
+    max_tokens: int = 160,
+    prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Decodes every model step of recorded episodes in each mode: TPF, tokens/s, validity, exact match, agreement."""
+    from rich.progress import Progress
+
+    from trimode.policy.engine import Engine
+    from trimode.policy.spec import Settings, known_mode
+
+    from . import evaluate as harness
+
+    chosen = tuple(known_mode(mode.strip(), "--modes") for mode in modes.split(","))
+    settings = Settings(
+        temperature=temperature, seed=seed, block_length=block_length, threshold=threshold, max_tokens=max_tokens
+    )
+    plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens)
+    engine = Engine.load(checkpoint)
+    rows: list[harness.Row] = []
+    for path in files:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(path.name, total=limit)
+            found = harness.evaluate(engine, path, registry, limit, plan, lambda _: bar.advance(task))
+        rows += found.rows()
+        console.print(harness.table(found.rows(), found.source))
+        for reason, count in found.skipped.items():
+            console.print(f"not asked: {count} steps ({reason})")
+        if out:
+            out.write_text(harness.as_json(rows) + "\n", encoding="utf-8")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Trains the reference checkpoint (arguments as of scripts/train.py; needs a source checkout)."""
+    import subprocess
+
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+    if not script.is_file():
+        raise TrimodeError("training needs a source checkout: scripts/train.py is not part of the installed package")
+    raise typer.Exit(subprocess.call([sys.executable, str(script), *context.args]))
+
+
+@audit_app.command()
+def show(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_json: AsJson = False) -> None:
+    """Lists the calls of an audit file, a line each."""
+    from trimode.policy.audit import read_audit
+    from trimode.policy.audit_view import table
+
+    records = read_audit(file)
+    if as_json:
+        print(json.dumps(records))
+    else:
+        console.print(table(records))
+
+
+@audit_app.command("verify")
+def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_json: AsJson = False) -> None:
+    """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
+    from dataclasses import asdict
+
+    from trimode.policy.audit import verify
+    from trimode.policy.audit_view import problems_table
+
+    problems = verify(file)
+    if as_json:
+        print(json.dumps([asdict(problem) for problem in problems]))
+    elif problems:
+        console.print(problems_table(problems))
+    else:
+        console.print(f"{file}: every call adds up")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _json_file(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrimodeError(f"cannot read a JSON Schema from {path}: {error}") from None

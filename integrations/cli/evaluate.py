@@ -1,0 +1,238 @@
+"""`trimode eval`: every model step of recorded episodes, decoded in each mode from the recorded conversation.
+
+Knows episodes, the public engine and what to count. Each step is decoded alone (batch 1); modes take turns on the same
+step, so that they meet the same machine. Prefill is counted in neither passes nor tokens/s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+
+from trimode.policy.call import Call
+from trimode.policy.engine import Engine
+from trimode.policy.episodes import Episode, Message, Step, read_episodes
+from trimode.policy.errors import SchemaError
+from trimode.policy.resolve import StepContext, resolve
+from trimode.policy.result import Result
+from trimode.policy.schema import Schema, schema_of, tool_schema
+from trimode.policy.spec import Settings
+
+HELD: Final = ("tool_call", "json")
+STRIDE: Final = 8
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one (source, mode, step kind)."""
+
+    n: int = 0
+    tokens: int = 0
+    forward_passes: int = 0
+    seconds: float = 0.0
+    held: int = 0
+    cut: int = 0
+    valid: int = 0
+    names: int = 0
+    arguments: int = 0
+    agree: int = 0
+
+    def add(self, kind: str, target: str, result: Result, ar: Result | None) -> None:
+        stats = result.stats
+        self.n += 1
+        self.tokens += stats.output_tokens
+        self.forward_passes += stats.forward_passes
+        self.seconds += stats.seconds - stats.prefill_seconds
+        self.agree += ar is not None and ar.token_ids == result.token_ids
+        if kind in HELD:
+            self._held(kind, json.loads(target), result)
+
+    def _held(self, kind: str, target: Any, result: Result) -> None:
+        self.held += 1
+        self.cut += result.finish_reason == "length"
+        self.valid += result.valid is True
+        if result.valid is True:
+            found = result.value.model_dump() if kind == "tool_call" else result.value
+            self.names += kind == "tool_call" and found["name"] == target["name"]
+            self.arguments += found == target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table and of `--json`. Shares are 0..1, None where they do not apply.
+
+    `valid` is the share of finished schema-bound outputs; those that max_tokens ended are in `cut`.
+    """
+
+    source: str
+    mode: str
+    step: str
+    n: int
+    tokens: int
+    forward_passes: int
+    tpf: float | None
+    tokens_per_s: float | None
+    valid: float | None
+    cut: int
+    exact_name: float | None
+    exact_args: float | None
+    agree_ar: float | None
+
+    @classmethod
+    def of(cls, source: str, mode: str, step: str, tally: Tally, with_ar: bool) -> Row:
+        return cls(
+            source=source,
+            mode=mode,
+            step=step,
+            n=tally.n,
+            tokens=tally.tokens,
+            forward_passes=tally.forward_passes,
+            tpf=_share(tally.tokens, tally.forward_passes),
+            tokens_per_s=_share(tally.tokens, tally.seconds),
+            valid=_share(tally.valid, tally.held - tally.cut),
+            cut=tally.cut,
+            exact_name=_share(tally.names, tally.held) if step == "tool_call" else None,
+            exact_args=_share(tally.arguments, tally.held),
+            agree_ar=_share(tally.agree, tally.n) if with_ar else None,
+        )
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Tallies of one source, and the steps that could not be asked, by reason."""
+
+    source: str
+    modes: tuple[str, ...]
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, step: Step, results: dict[str, Result]) -> None:
+        for mode, result in results.items():
+            tally = self.tallies.setdefault((mode, step.kind), Tally())
+            tally.add(step.kind, step.target, result, results.get("ar"))
+
+    def skip(self, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+    def rows(self) -> list[Row]:
+        with_ar = "ar" in self.modes
+        return [Row.of(self.source, mode, step, tally, with_ar) for (mode, step), tally in sorted(self.tallies.items())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one evaluation asks: modes, sampling, and how much context a prompt may take."""
+
+    modes: tuple[str, ...]
+    settings: Settings
+    prompt_tokens: int
+
+
+def evaluate(
+    engine: Engine,
+    path: Path,
+    registry: Path | None,
+    limit: int | None,
+    plan: Plan,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Decodes every model step of the first `limit` episodes of one file."""
+    found = Evaluation(path.name.removesuffix(".gz").removesuffix(".jsonl"), plan.modes)
+    for episode in islice(read_episodes(path, registry), limit):
+        for step in episode.steps():
+            answer(engine, episode, step, plan, found)
+        progress(episode.id)
+    return found
+
+
+def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Evaluation) -> None:
+    """One step in every mode, or the reason why it was not asked."""
+    try:
+        calls = [(mode, call_of(engine, episode, step, mode, plan)) for mode in plan.modes]
+    except SchemaError as error:
+        return found.skip(type(error).__name__)
+    prompt = len(engine.encode(calls[0][1]))
+    if prompt + (plan.settings.max_tokens or 0) > engine.context:
+        return found.skip("prompt longer than the context")
+    try:
+        found.add(step, {mode: engine.run(call) for mode, call in calls})
+    except SchemaError as error:
+        found.skip(type(error).__name__)
+
+
+def call_of(engine: Engine, episode: Episode, step: Step, mode: str, plan: Plan) -> Call:
+    """The call that asks for `step` after its recorded history, with the oldest turns left out where it is too long."""
+    schema = _schema(episode, step)
+    said = [("eval", Settings(mode=mode).over(plan.settings))]
+    resolved = resolve(StepContext(kind=_kind(step), name=step.kind), (), said)
+
+    def with_history(messages: Sequence[Message]) -> Call:
+        return Call(
+            step=step.kind,
+            kind=_kind(step),
+            plan=resolved,
+            messages=tuple(messages),
+            tools=episode.tools,
+            schema=schema,
+        )
+
+    return next(_fitting(engine, step.history, with_history, plan.prompt_tokens))
+
+
+def _fitting(
+    engine: Engine, history: Sequence[Message], build: Callable[[Sequence[Message]], Call], budget: int
+) -> Iterator[Call]:
+    """The call with as much history as fits. Whole strides are dropped, so that successive prompts share a prefix."""
+    head, rest = list(history[:1]), list(history[1:])
+    if not history or history[0]["role"] != "system":
+        head, rest = [], list(history)
+    for start in range(0, len(rest) + STRIDE, STRIDE):
+        call = build([*head, *(rest[start:] or rest[-1:])])
+        if start + STRIDE >= len(rest) or len(engine.encode(call)) <= budget:
+            yield call
+
+
+def _schema(episode: Episode, step: Step) -> Schema | None:
+    if step.kind == "tool_call":
+        return tool_schema(episode.tools)
+    return None if step.schema is None else schema_of(step.schema)
+
+
+def _kind(step: Step) -> Any:
+    return step.kind
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def table(rows: Iterable[Row], title: str) -> Table:
+    """Rows for people: shares in percent."""
+    view = Table(title=title, title_justify="left")
+    for name in ("source", "step", "mode"):
+        view.add_column(name)
+    for name in ("n", "tokens", "TPF", "tok/s", "valid", "cut", "name", "args", "= ar"):
+        view.add_column(name, justify="right")
+    for row in sorted(rows, key=lambda row: (row.source, row.step, row.mode)):
+        shares = [_percent(x) for x in (row.exact_name, row.exact_args, row.agree_ar)]
+        counts = [str(row.n), f"{row.tokens:,}", _number(row.tpf, 2), _number(row.tokens_per_s, 0)]
+        view.add_row(row.source, row.step, row.mode, *counts, _percent(row.valid), str(row.cut), *shares)
+    return view
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    return json.dumps([asdict(row) for row in rows], indent=1)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

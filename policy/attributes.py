@@ -1,0 +1,173 @@
+"""Records as span attributes: plain functions, one a group of keys. A value of None means: leave the key out.
+
+Knows records and names. Does not know tracers or spans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from opentelemetry.util.types import AttributeValue
+from pydantic import JsonValue
+
+from . import names
+from .record import CallRecord, Counts, RoundRecord
+from .round_table import markdown, summary, tape
+
+Attributes = dict[str, AttributeValue | None]
+_INT64: Final = 2**63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Consecutive rounds of one mode. `first`: the number of its first round; `before`: the mode that it took over from."""
+
+    mode: str
+    rounds: tuple[RoundRecord, ...]
+    first: int
+    before: str | None
+    start_ns: int
+    end_ns: int
+    estimated: bool
+
+    def total(self, origin: str) -> int:
+        return sum(made.origins.count(origin) for made in self.rounds)
+
+
+def parts_of(record: CallRecord) -> Iterator[Part]:
+    """The decoding time after prefill, shared out by forward passes: the engine's rounds carry no clock."""
+    if record.counts is None:
+        return
+    runs = [(mode, tuple(rounds)) for mode, rounds in groupby(record.rounds, key=lambda made: made.mode)]
+    begin, end = _window(record, record.counts)
+    whole = sum(made.forward_passes for made in record.rounds) or 1
+    first, passes, before = 0, 0, None
+    for mode, rounds in runs:
+        done = passes + sum(made.forward_passes for made in rounds)
+        yield Part(
+            mode=mode,
+            rounds=rounds,
+            first=first,
+            before=before,
+            start_ns=begin + (end - begin) * passes // whole,
+            end_ns=begin + (end - begin) * done // whole,
+            estimated=len(runs) > 1,
+        )
+        first, passes, before = first + len(rounds), done, mode
+
+
+def _window(record: CallRecord, counts: Counts) -> tuple[int, int]:
+    begin = record.start_ns + int(counts.prefill_seconds * 1e9)
+    end = min(record.end_ns, record.start_ns + int(counts.seconds * 1e9))
+    return min(begin, end), end
+
+
+def record_attributes(record: CallRecord) -> Attributes:
+    """Of the inference span: what was asked, what came of it, and what a replay needs."""
+    return _request(record) | _outcome(record) | _provenance(record)
+
+
+def _request(record: CallRecord) -> Attributes:
+    sampling = record.sampling
+    fits = sampling.seed < _INT64
+    structured = record.schema_sha256 is not None or record.kind in ("json", "tool_call")
+    return {
+        names.GEN_AI_REQUEST_SEED: sampling.seed if fits else None,
+        names.REQUEST_SEED: None if fits else str(sampling.seed),
+        names.GEN_AI_REQUEST_TEMPERATURE: float(sampling.temperature),
+        names.GEN_AI_REQUEST_TOP_P: float(sampling.top_p),
+        names.GEN_AI_REQUEST_TOP_K: sampling.top_k or None,
+        names.GEN_AI_REQUEST_MAX_TOKENS: record.max_tokens,
+        names.GEN_AI_REQUEST_STOP_SEQUENCES: record.stop or None,
+        names.GEN_AI_OUTPUT_TYPE: "json" if structured else "text",
+    }
+
+
+def _outcome(record: CallRecord) -> Attributes:
+    counts = record.counts
+    return {
+        names.GEN_AI_RESPONSE_ID: record.call,
+        names.GEN_AI_RESPONSE_MODEL: record.runtime.model,
+        names.GEN_AI_RESPONSE_FINISH_REASONS: (record.finish_reason,) if record.finish_reason else None,
+        names.GEN_AI_USAGE_INPUT_TOKENS: counts.prompt_tokens if counts else None,
+        names.GEN_AI_USAGE_OUTPUT_TOKENS: counts.output_tokens if counts else None,
+        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: counts.cached_tokens if counts else None,
+        names.PREFILL_PASSES: counts.prefill_passes if counts else None,
+        names.DECODE_MODES: tuple(dict.fromkeys(made.mode for made in record.rounds)) or None,
+        names.DECODE_REASON: record.policy.reason,
+        names.SCHEMA_SHA256: record.schema_sha256,
+        names.SCHEMA_VALID: record.schema_valid,
+        names.NOTES: record.notes or None,
+    }
+
+
+def _provenance(record: CallRecord) -> Attributes:
+    return {
+        names.POLICY_NAME: record.policy.name,
+        names.POLICY_VERSION: record.policy.version,
+        names.POLICY_SHA256: record.policy.sha256,
+        names.MODEL_SHA256: record.runtime.model_sha256,
+        names.TOKENIZER_SHA256: record.runtime.tokenizer_sha256,
+        names.PROMPT_SHA256: record.prompt_sha256,
+        names.OUTPUT_SHA256: record.output_sha256,
+        names.DEVICE: record.runtime.device,
+        names.DTYPE: record.runtime.dtype,
+    }
+
+
+def decode_attributes(part: Part) -> Attributes:
+    proposed, accepted = [made.drafted for made in part.rounds], [made.accepted for made in part.rounds]
+    tokens, passes = sum(len(made.origins) for made in part.rounds), sum(made.forward_passes for made in part.rounds)
+    drafts = sum(proposed) > 0
+    return {
+        names.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        names.DECODE_MODE: part.mode,
+        names.OUTPUT_TOKENS: tokens,
+        names.FORWARD_PASSES: passes,
+        names.TOKENS_PER_FORWARD: tokens / passes if passes else None,
+        names.CORRECTED_TOKENS: part.total("c") + part.total("r"),
+        names.FORCED_TOKENS: part.total("f"),
+        names.REPAIRED_TOKENS: part.total("r"),
+        names.DRAFT_PROPOSED_TOKENS: sum(proposed),
+        names.DRAFT_ACCEPTED_TOKENS: sum(accepted),
+        names.DRAFT_REJECTED_TOKENS: sum(proposed) - sum(accepted),
+        names.DRAFT_ACCEPTANCE_RATE: sum(accepted) / sum(proposed) if drafts else None,
+        names.DRAFT_PROPOSED: proposed if drafts else None,
+        names.DRAFT_ACCEPTED: accepted if drafts else None,
+        names.DRAFT_TAPE: tape(part.rounds) if drafts else None,
+        names.BLOCK_STEPS: [len(made.fills) for made in part.rounds if made.fills] or None,
+        names.SWITCH_FROM: part.before,
+        names.SWITCH_TO: part.mode if part.before else None,
+        names.TIMES_ESTIMATED: part.estimated or None,
+    }
+
+
+def content_of(part: Part) -> Attributes:
+    """Content of the decode span, in the keys that trace viewers put on their front tab."""
+    lost = list(_rejected(part))
+    about = {"mode": part.mode, "rounds": len(part.rounds), "tape": tape(part.rounds)}
+    return {
+        names.INPUT_VALUE: summary(part.mode, part.rounds),
+        names.OUTPUT_VALUE: markdown(part.rounds, part.first),
+        names.METADATA: json.dumps(about),
+        names.DRAFT_REJECTED: json.dumps(lost, ensure_ascii=False) if lost else None,
+    }
+
+
+def _rejected(part: Part) -> Iterator[list[JsonValue]]:
+    """[round, token ids, text, why], one for each run of rejected drafts with the same reason."""
+    for number, made in enumerate(part.rounds, start=part.first):
+        texts = made.rejected_text or ("",) * len(made.rejected)
+        drafts = zip(made.rejected, texts, strict=True)
+        for why, group in groupby(drafts, key=lambda draft: draft[0][1]):
+            run = list(group)
+            yield [number, [token for (token, _), _ in run], "".join(text for _, text in run), why]
+
+
+def message_json(role: str, text: str) -> dict[str, JsonValue]:
+    """A message in the convention's form."""
+    return {"role": role, "parts": [{"type": "text", "content": text}]}

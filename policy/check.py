@@ -1,0 +1,94 @@
+"""What has to hold inside one record for the call to add up.
+
+Knows records. Does not know files. Counts are taken from the origins, letter by letter, so that one false number is
+reported once, where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .record import CallRecord, Counts, RoundRecord, sequence_digests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`."""
+
+    line: int
+    call: str
+    field: str
+    expected: str
+    found: str
+    message: str
+
+
+def check_record(record: CallRecord, line: int) -> Iterator[Problem]:
+    for field, expected, found, message in _checks(record):
+        if expected != found:
+            yield Problem(
+                line=line, call=record.call, field=field, expected=str(expected), found=str(found), message=message
+            )
+
+
+Check = tuple[str, object, object, str]
+"""(field, expected, found, what was compared)"""
+
+
+def _checks(record: CallRecord) -> Iterator[Check]:
+    for index, made in enumerate(record.rounds):
+        yield from _round_checks(f"rounds[{index}]", f"round {index}", made)
+    if record.counts is not None:
+        yield from _count_checks(record, record.counts)
+    last = record.rounds[-1].sha256 if record.rounds else None
+    if last is not None or record.output_sha256 is not None:
+        yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
+    if record.has_content:
+        yield from _content_checks(record)
+
+
+def _round_checks(at: str, name: str, made: RoundRecord) -> Iterator[Check]:
+    accepted = made.origins.count("a")
+    strangers = "".join(sorted(set(made.origins) - set("acfr")))
+    yield f"{at}.origins", "", strangers, f"{name}: letters other than a, c, f, r"
+    yield f"{at}.accepted", accepted, made.accepted, f"{name}: accepted drafts in origins {made.origins!r}"
+    drafted = accepted + len(made.rejected)
+    yield f"{at}.drafted", drafted, made.drafted, f"{name}: {accepted} accepted + {len(made.rejected)} rejected drafts"
+    if made.fills:
+        yield f"{at}.fills", made.drafted, sum(made.fills), f"{name}: slots filled by its passes against drafted"
+        yield f"{at}.forward_passes", len(made.fills), made.forward_passes, f"{name}: one pass a fill"
+    if made.tokens is not None:
+        yield f"{at}.tokens", len(made.origins), len(made.tokens), f"{name}: number of tokens against origins"
+
+
+def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
+    origins = "".join(made.origins for made in record.rounds)
+    sums = {
+        "output_tokens": len(origins),
+        "accepted": origins.count("a"),
+        "corrected": origins.count("c") + origins.count("r"),
+        "forced": origins.count("f"),
+        "repaired": origins.count("r"),
+        "drafted": sum(made.drafted for made in record.rounds),
+        "forward_passes": sum(made.forward_passes for made in record.rounds),
+    }
+    for name, expected in sums.items():
+        yield f"counts.{name}", expected, getattr(counts, name), f"{name} of the call against its rounds"
+    total = counts.accepted + counts.corrected + counts.forced
+    yield "counts.output_tokens", total, counts.output_tokens, "accepted + corrected + forced against output tokens"
+    within = min(counts.output_tokens, record.max_tokens)
+    yield "max_tokens", within, counts.output_tokens, "output tokens against the budget"
+
+
+def _content_checks(record: CallRecord) -> Iterator[Check]:
+    prompt, output = record.prompt_ids or (), record.token_ids or ()
+    parts = [made.tokens or () for made in record.rounds]
+    joined = tuple(token for part in parts for token in part)
+    yield "token_ids", joined, output, "tokens of the rounds, in order, against the output"
+    digests = sequence_digests(prompt, parts)
+    yield "prompt_sha256", digests[0], record.prompt_sha256, "digest of the prompt ids"
+    for index, (digest, made) in enumerate(zip(digests[1:], record.rounds, strict=True)):
+        yield f"rounds[{index}].sha256", digest, made.sha256, f"round {index}: digest of the tokens up to its end"
+    if record.counts is not None:
+        yield "counts.prompt_tokens", len(prompt), record.counts.prompt_tokens, "number of prompt ids"

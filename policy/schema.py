@@ -1,0 +1,171 @@
+"""Types, JSON Schemas and tool lists as one thing: a `Schema` that yields grammar text and checks finished output.
+
+Knows pydantic and jsonschema. Does not know tokens or grammar engines. Canonical text has no spaces between items, the
+form that `canonical` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jsonschema
+import jsonschema.protocols
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from .episodes import canonical
+from .errors import SchemaError, SchemaViolation
+
+Json = Any
+Tool = Mapping[str, Json] | Callable[..., Any]
+
+
+class ToolCall(BaseModel):
+    """A call that the model chose: the tool's name and arguments that fit the tool's parameters."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A JSON Schema with, where it came from a Python type, the adapter that builds the value."""
+
+    document: dict[str, Json]
+    adapter: TypeAdapter[Any] | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _oracle(self) -> jsonschema.protocols.Validator:
+        kind = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
+        return kind(self.document, format_checker=kind.FORMAT_CHECKER)
+
+    def parse(self, text: str) -> Any:
+        """The value of finished output. Raises SchemaViolation, which is a bug of ours, where an oracle disagrees."""
+        try:
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except ValueError as error:
+            raise SchemaViolation(text, f"not JSON: {error}") from None
+        if (error := next(iter(self._oracle.iter_errors(value)), None)) is not None:
+            raise SchemaViolation(text, f"jsonschema at {error.json_path}: {error.message}")
+        if self.adapter is None:
+            return value
+        try:
+            return self.adapter.validate_json(text)
+        except ValidationError as error:
+            raise SchemaViolation(text, f"pydantic: {error}") from None
+
+
+def schema_of(target: Any) -> Schema:
+    """`target`: a Schema, a JSON Schema (dict, True), a list of tools, or any type that pydantic understands."""
+    if isinstance(target, Schema):
+        return target
+    if target is True:
+        return schema_of({})
+    if target is False:
+        raise SchemaError("schema False allows no value at all")
+    if isinstance(target, Mapping):
+        return _checked(dict(target))
+    if isinstance(target, Sequence) and not isinstance(target, str | bytes):
+        return tool_schema(target)
+    return _typed(target)
+
+
+def tool_schema(tools: Sequence[Tool]) -> Schema:
+    """One call of one of `tools`: {"name": ..., "arguments": {...}}, arguments held to that tool's parameters."""
+    if not tools:
+        raise SchemaError("an empty tool list allows no call; pass at least one tool")
+    described = [describe_tool(tool) for tool in tools]
+    if len({tool["name"] for tool in described}) < len(described):
+        raise SchemaError(f"tool names must differ, found {[tool['name'] for tool in described]}")
+    calls = [_call(tool, f"#/anyOf/{i}" if len(described) > 1 else "#") for i, tool in enumerate(described)]
+    document = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return Schema(_checked(document).document, TypeAdapter(ToolCall))
+
+
+def describe_tool(tool: Tool) -> dict[str, Json]:
+    """{"name", "description", "parameters"} of a tool dict (bare or in OpenAI's envelope) or of a typed function."""
+    if isinstance(tool, Mapping):
+        bare = tool.get("function", tool)
+        if not isinstance(bare, Mapping) or "name" not in bare:
+            raise SchemaError(f"a tool needs a name, a description and parameters, found {dict(tool)!r}")
+        parameters = bare.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+        return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
+    name = getattr(tool, "__name__", "tool")
+    return {"name": name, "description": inspect.getdoc(tool) or "", "parameters": _typed(tool).document}
+
+
+def _call(tool: Mapping[str, Json], place: str) -> dict[str, Json]:
+    arguments = _moved(tool["parameters"], f"{place}/properties/arguments")
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool["name"]}, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Json, place: str) -> Json:
+    """`schema` as it reads inside a larger document: local references point to where its parts are now."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, place) for key, value in schema.items()}
+    if isinstance(target := schema.get("$ref"), str) and target.startswith("#"):
+        moved["$ref"] = place + target[1:]
+    return moved
+
+
+def _typed(target: Any) -> Schema:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(target)
+        document = adapter.json_schema()
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise SchemaError(f"cannot make a schema of {target!r}: {error}") from None
+    # pydantic ignores surplus keys, so a model must not be able to write them.
+    return Schema(_checked(_closed(document)).document, adapter)
+
+
+def _closed(schema: Json) -> Json:
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def _checked(document: dict[str, Json]) -> Schema:
+    kind = jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(document)
+        canonical(document)
+    except jsonschema.SchemaError as error:
+        raise SchemaError(f"not a JSON Schema, at {error.json_path}: {error.message}") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"a JSON Schema must be JSON: {error}") from None
+    return Schema(document)
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"duplicate keys in {[key for key, _ in pairs]}")
+    return found
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,92 @@
+"""What a call may say about its decoding, and how several such words merge.
+
+Knows the knobs and their names. Does not know engines, models or where a word came from beyond its label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, get_args
+
+from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Mode, Options, Sampling
+
+from .errors import PolicyError
+
+StepKind = Literal["plan", "tool_call", "json", "prose"]
+STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+OPTIONS: Final[dict[str, type[Options]]] = {
+    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Knobs of one call; None means not said here.
+
+    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it.
+    """
+
+    mode: str | None = None
+    block_length: int | None = None
+    threshold: float | None = None
+    exact: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+
+    def over(self, below: Settings) -> Settings:
+        """These settings, and those of `below` where these say nothing."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        return replace(below, **{name: value for name, value in values.items() if value is not None})
+
+    def said(self) -> dict[str, Any]:
+        """The settings that say something, as JSON values."""
+        values = {name: getattr(self, name) for name in NAMES}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any], origin: str) -> Settings:
+        """Settings from a mapping. Unknown names and unknown modes are refused; `origin` says where they stood."""
+        unknown = sorted(set(words) - set(NAMES))
+        if unknown:
+            raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}")
+        typed: dict[str, Any] = {**words}
+        if "stop" in words:
+            typed["stop"] = _tuple(words["stop"])
+        settings = cls(**typed)
+        if settings.mode is not None:
+            known_mode(settings.mode, origin)
+        return settings
+
+
+NAMES: Final = tuple(field.name for field in fields(Settings))
+
+DEFAULTS: Final = Settings(
+    temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), block_length=32, threshold=0.9
+)
+
+
+def known_mode(mode: str, origin: str) -> Mode:
+    for known in MODES:
+        if mode == known:
+            return known
+    raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}")
+
+
+def options_of(mode: Mode, settings: Settings) -> Options:
+    """The mode's own options; knobs that the mode does not have are not passed on."""
+    kind = OPTIONS[mode]
+    return kind(**{f.name: value for f in fields(kind) if (value := getattr(settings, f.name)) is not None})
+
+
+def sampling_of(settings: Settings) -> Sampling:
+    return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
+
+
+def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

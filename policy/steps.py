@@ -1,0 +1,231 @@
+"""`@trimode.step`: a typed function becomes an agent step that a model writes.
+
+Knows functions, annotations and prompts: the docstring (with `{argument}` places) or the returned value is the prompt,
+the return annotation the type of the output. Does not know modes: it collects what was said and lets `resolve` choose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import string
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+
+from .call import Call
+from .errors import OutputCut, StepError
+from .grammar import check
+from .resolve import Layer, StepContext, resolve
+from .result import Result
+from .schema import Schema, ToolCall, describe_tool, schema_of, tool_schema
+from .session import current_session, overrides
+from .spec import STEP_KINDS, Settings, StepKind
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """What is known of a step when it is defined."""
+
+    name: str
+    kind: StepKind
+    tools: tuple[dict[str, Any], ...]
+    schema: Schema | None
+    decorated: Settings
+    called: Settings = Settings()
+
+    def layers(self) -> list[Layer]:
+        return [
+            (f"decorator of step {self.name!r}", self.decorated),
+            *overrides(),
+            ("call argument", self.called),
+        ]
+
+
+class Step(Generic[P, R]):
+    """A synchronous step: call it for the value, `result` for the whole `Result`, `options` for other settings."""
+
+    def __init__(self, function: Callable[P, Any], spec: StepSpec) -> None:
+        self.function, self.spec = function, spec
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, value_of(self.result(*args, **kwargs), self.spec))
+
+    def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return perform(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
+
+    def options(self, **settings: Any) -> Step[P, R]:
+        """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
+        return Step(self.function, _called(self.spec, settings))
+
+
+class AsyncStep(Generic[P, R]):
+    """An asynchronous step; decoding runs in a worker thread."""
+
+    def __init__(self, function: Callable[P, Awaitable[Any]], spec: StepSpec) -> None:
+        self.function, self.spec = function, spec
+        update_wrapper(self, function)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, value_of(await self.result(*args, **kwargs), self.spec))
+
+    async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+        returned = await self.function(*args, **kwargs)
+        return await asyncio.to_thread(perform, self.spec, self.function, returned, args, kwargs)
+
+    def options(self, **settings: Any) -> AsyncStep[P, R]:
+        """The same step with call-level settings, the strongest word."""
+        return AsyncStep(self.function, _called(self.spec, settings))
+
+
+def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # pyright: ignore[reportInvalidTypeVarUse]
+    """The prompt of a step whose function computes it: `return ask(text)` or `return ask(messages)`.
+
+    Takes the type that the caller expects, because a step's annotation is the type of what the model writes.
+    """
+    return cast(R, prompt)
+
+
+class StepDecorator:
+    """What `step(kind, ...)` returns: typed for sync and async functions alike."""
+
+    def __init__(
+        self, kind: StepKind | None, name: str | None, tools: Sequence[Any], schema: Any, settings: Settings
+    ) -> None:
+        self.kind, self.name, self.tools, self.schema, self.settings = kind, name, tools, schema, settings
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncStep[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Step[P, R]: ...
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        spec = define(function, self.kind, self.name, self.tools, self.schema, self.settings)
+        return (AsyncStep if inspect.iscoroutinefunction(function) else Step)(function, spec)
+
+
+@overload
+def step(kind: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+@overload
+def step(kind: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    kind: StepKind | None = None,
+    /,
+    *,
+    name: str | None = None,
+    tools: Sequence[Any] = (),
+    schema: Any = None,
+    **settings: Any,
+) -> StepDecorator: ...
+def step(
+    kind: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    tools: Sequence[Any] = (),
+    schema: Any = None,
+    **settings: Any,
+) -> Any:
+    """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
+
+    Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, else `json`. `schema` (a type or a
+    JSON Schema) holds the output where the annotation says too little. It is compiled here, so that an
+    UnsupportedKeyword shows where the step is defined. Settings are those of `trimode.using`.
+    """
+    if callable(kind):
+        return StepDecorator(None, None, (), None, Settings())(kind)
+    if kind is not None and kind not in STEP_KINDS:
+        raise StepError(f"unknown step kind {kind!r}; known: {', '.join(STEP_KINDS)}")
+    return StepDecorator(kind, name, tools, schema, Settings.of(settings, "step()"))
+
+
+def define(
+    function: Callable[..., Any],
+    kind: StepKind | None,
+    name: str | None,
+    tools: Sequence[Any],
+    target: Any,
+    settings: Settings,
+) -> StepSpec:
+    """What the decorator knows: kind, schema (compiled once to see that it can be held) and settings."""
+    returns = _return_type(function)
+    chosen: StepKind = kind or ("prose" if returns is str else "tool_call" if returns is ToolCall else "json")
+    schema = _schema(chosen, returns, tools) if target is None else schema_of(target)
+    if schema is not None:
+        check(schema)
+    described = tuple(describe_tool(tool) for tool in tools)
+    return StepSpec(name=name or function.__name__, kind=chosen, tools=described, schema=schema, decorated=settings)
+
+
+def perform(
+    spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Result:
+    """Resolves and runs one call of a step in the current session."""
+    session = current_session()
+    plan = resolve(StepContext(kind=spec.kind, name=spec.name), session.policies, spec.layers())
+    messages = _messages(spec, function, returned, args, kwargs)
+    call = Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
+    result = session.engine.run(call, session.audit)
+    session.results.append((spec.kind, result))
+    return result
+
+
+def value_of(result: Result, spec: StepSpec) -> Any:
+    if spec.schema is None:
+        return result.text
+    if result.valid is None:
+        raise OutputCut(result.text, len(result.token_ids))
+    return result.value
+
+
+def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:
+    return replace(spec, called=Settings.of(settings, "options()").over(spec.called))
+
+
+def _return_type(function: Callable[..., Any]) -> Any:
+    try:
+        return get_type_hints(function, include_extras=True).get("return", str)
+    except NameError as error:
+        raise StepError(
+            f"step {function.__name__!r}: {error}; annotations must be resolvable where the function is defined, "
+            "so put the types that it names at module level"
+        ) from None
+
+
+def _schema(kind: StepKind, returns: Any, tools: Sequence[Any]) -> Schema | None:
+    if kind == "tool_call":
+        if not tools:
+            raise StepError('a tool_call step needs tools: @step("tool_call", tools=[...])')
+        return tool_schema(tools)
+    return None if returns is str and kind != "json" else schema_of(returns)
+
+
+def _messages(
+    spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ...]:
+    """The conversation: what the function returned (text or messages), else its docstring with the arguments filled in."""
+    if isinstance(returned, str):
+        return ({"role": "user", "content": returned},)
+    if isinstance(returned, Sequence):
+        return tuple(cast(Sequence[Mapping[str, Any]], returned))
+    if returned is not None and returned is not ...:
+        raise StepError(f"step {spec.name!r} returned {type(returned).__name__}; return text, messages or nothing")
+    return ({"role": "user", "content": _filled(spec, function, args, kwargs)},)
+
+
+def _filled(spec: StepSpec, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    template = inspect.getdoc(function)
+    if not template:
+        raise StepError(f"step {spec.name!r} has neither a docstring nor a returned prompt")
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    named = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+    if unknown := sorted(named - set(bound.arguments)):
+        raise StepError(f"step {spec.name!r}: the docstring names {{{unknown[0]}}}, which is no argument")
+    rest = [f"{name}: {value}" for name, value in bound.arguments.items() if name not in named]
+    return "\n".join([template.format(**bound.arguments), *rest])

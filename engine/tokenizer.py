@@ -71,13 +71,14 @@ class Tokenizer:
         return [token for piece in self.pieces(messages, **variables) for token in piece.ids]
 
     def pieces(self, messages: Sequence[Message], **variables: Any) -> list[Piece]:
-        """The rendered conversation, split into template text and message contents."""
+        """The rendered conversation, split into template text and (non-empty) message contents."""
         if not self.has_template:
             raise RequestError("this checkpoint has no chat template; pass prompt= instead of messages=")
         if not all(isinstance(message.get("content"), str) for message in messages):
             raise RequestError("every message needs its content as a string")
         self._refuse_markers({**variables, "messages": [{**message, "content": ""} for message in messages]})
-        holes = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(messages)]
+        # An empty content stays empty: templates leave out a block that has none.
+        holes = [{**m, "content": f"\ue000{index}\ue001" if m["content"] else ""} for index, m in enumerate(messages)]
         try:
             rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **variables))
         except TemplateError as error:

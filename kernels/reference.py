@@ -17,7 +17,7 @@ ROW_CHUNK = 256
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [T, in] times weight [out, in] transposed -> [T, out]. Row-invariant for `in` a multiple of 4 (aligned rows)."""
+    """x [T, in] times weight [out, in] transposed -> [T, out]; row-invariant for `in` a multiple of 4."""
     rows = x.shape[0]
     short = -rows % ROW_TILE
     if not short or x.requires_grad:
@@ -65,7 +65,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool)
 
 def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, first: int, end: int, causal: bool) -> Tensor:
     rows, heads, dim = q.shape
-    groups, capacity, _ = keys.shape
+    groups = keys.shape[0]
     tiles = -(-(first + rows if causal else end) // KEY_TILE)
     k = keys[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
     v = values[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)

@@ -17,7 +17,8 @@ HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py")
 
 def _share(path: Path) -> None:
     spec = spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)

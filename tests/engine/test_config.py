@@ -113,7 +113,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"eos_token_id": "</s>"}, "expected eos_token_id to be an id or a list of ids, found '</s>'"),
     ({"rms_norm_eps": None}, "expected rms_norm_eps to be a non-negative float, found None"),
     ({"rope_parameters": {"factor": 2}}, "expected rope_parameters with rope_theta inside, found"),
-    ({"rope_parameters": {**YARN, "rope_type": "longrope"}}, "expected rope_type 'default' or 'yarn', found 'longrope'"),
+    (
+        {"rope_parameters": {**YARN, "rope_type": "longrope"}},
+        "expected rope_type 'default' or 'yarn', found 'longrope'",
+    ),
     ({"rope_parameters": {**YARN, "factor": 0}}, "factor > 0"),
     ({"rope_parameters": {**YARN, "factor": "16"}}, "expected factor to be a non-negative float, found '16'"),
     ({"rope_parameters": {**YARN, "rope_theta": "1e6"}}, "expected rope_theta to be a non-negative float, found '1e6'"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -94,8 +95,9 @@ def theirs(model: Transformer) -> Any:
         "mscale_all_dim": rope.mscale_all_dim,
         "llama_4_scaling_beta": rope.llama_4_scaling_beta,
     }
+    configure: Any = Ministral3Config
     oracle: Any = Ministral3ForCausalLM(
-        Ministral3Config(
+        configure(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
@@ -106,7 +108,7 @@ def theirs(model: Transformer) -> Any:
             rms_norm_eps=config.rms_norm_eps,
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=config.tie_word_embeddings,
-            rope_parameters=parameters,  # type: ignore[arg-type]
+            rope_parameters=parameters,
             attn_implementation="eager",
         )
     )
@@ -144,10 +146,7 @@ def new_cache(engine: TokenEngine) -> Cache:
 def feed(engine: TokenEngine, tokens: Sequence[int], cache: Cache, chunks: Sequence[int]) -> Tensor:
     """Causal logits of `tokens`, prefilled up to each cut in turn."""
     cuts = [0, *chunks, len(tokens)]
-    parts = [
-        run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0]
-        for a, b in zip(cuts, cuts[1:], strict=False)
-    ]
+    parts = [run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0] for a, b in pairwise(cuts)]
     return torch.cat(parts)
 
 
@@ -230,7 +229,8 @@ def test_the_adapter_changes_its_rows_only() -> None:
     draft = Segment(tokens=tokens, start=0, attention="block", adapter=True)
     alone = [run(engine, [segment], [new_cache(engine)])[0] for segment in (plain, draft)]
     mixed = run(engine, [plain, draft, plain], [new_cache(engine) for _ in range(3)])
-    assert torch.equal(mixed[0], alone[0]) and torch.equal(mixed[2], alone[0])
+    assert torch.equal(mixed[0], alone[0])
+    assert torch.equal(mixed[2], alone[0])
     assert torch.equal(mixed[1], alone[1])
     assert (alone[0] - alone[1]).abs().max() > 1e-2
 

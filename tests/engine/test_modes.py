@@ -21,6 +21,7 @@ from naive import Naive
 from trimode.engine.config import ModelConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import PromptTooLong, RequestError
+from trimode.engine.model import Transformer
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -115,7 +116,7 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
 )
 @settings(EXAMPLES, max_examples=120)
 def test_every_mode_equals_its_naive_twin(
-    model: small.Transformer, options: Options, sampling: Sampling, prompt: tuple[int, ...], max_tokens: int
+    model: Transformer, options: Options, sampling: Sampling, prompt: tuple[int, ...], max_tokens: int
 ) -> None:
     engine = small.engine(model)
     request = DecodeRequest(prompt=prompt, options=options, sampling=sampling, max_tokens=max_tokens)
@@ -149,7 +150,7 @@ def test_long_blocks_equal_their_naive_twin(options: Options, temperature: float
 )
 @EXAMPLES
 def test_exact_modes_return_the_same_ids(
-    model: small.Transformer, sampling: Sampling, block_length: int, prompt_seed: int, size: int
+    model: Transformer, sampling: Sampling, block_length: int, prompt_seed: int, size: int
 ) -> None:
     engine = small.engine(model, prefixes=0)
     request = DecodeRequest(prompt=small.prompt(prompt_seed, size), sampling=sampling, max_tokens=50)
@@ -207,7 +208,7 @@ def test_a_batch_in_mixed_modes_gives_each_request_what_it_gets_alone(seed: int)
 @given(model=models, options=any_options, sampling=samplings, cut=st.integers(1, 60), seed=st.integers(0, 99))
 @EXAMPLES
 def test_a_reused_prefix_changes_nothing(
-    model: small.Transformer, options: Options, sampling: Sampling, cut: int, seed: int
+    model: Transformer, options: Options, sampling: Sampling, cut: int, seed: int
 ) -> None:
     engine = small.engine(model)
     first = DecodeRequest(prompt=small.prompt(seed, 60), options=options, sampling=sampling, max_tokens=20)
@@ -224,9 +225,7 @@ def test_a_reused_prefix_changes_nothing(
 
 @given(model=models, options=any_options, sampling=samplings)
 @EXAMPLES
-def test_a_conversation_prefills_only_what_is_new(
-    model: small.Transformer, options: Options, sampling: Sampling
-) -> None:
+def test_a_conversation_prefills_only_what_is_new(model: Transformer, options: Options, sampling: Sampling) -> None:
     engine = small.engine(model, prefixes=2)
     history = small.prompt(0, 11)
     for turn in range(3):
@@ -290,7 +289,7 @@ def earliest_stop(ids: tuple[int, ...], stop: tuple[str, ...]) -> tuple[int, str
 )
 @EXAMPLES
 def test_a_stop_string_cuts_at_the_earliest_token(
-    model: small.Transformer, options: Options, seed: int, stop: list[str]
+    model: Transformer, options: Options, seed: int, stop: list[str]
 ) -> None:
     engine = small.engine(model)
     request = DecodeRequest(
@@ -341,7 +340,7 @@ def automaton(seed: int) -> Automaton:
 )
 @settings(EXAMPLES, max_examples=120)
 def test_exact_modes_agree_under_a_constraint(
-    model: small.Transformer, sampling: Sampling, block_length: int, seed: int, max_tokens: int
+    model: Transformer, sampling: Sampling, block_length: int, seed: int, max_tokens: int
 ) -> None:
     model.config = small.CONFIG
     engine = small.engine(model)
@@ -368,7 +367,7 @@ def test_exact_modes_agree_under_a_constraint(
 )
 @settings(EXAMPLES, max_examples=150)
 def test_diffusion_keeps_to_the_grammar_in_bounded_passes(
-    model: small.Transformer, sampling: Sampling, block_length: int, threshold: float, seed: int, max_tokens: int
+    model: Transformer, sampling: Sampling, block_length: int, threshold: float, seed: int, max_tokens: int
 ) -> None:
     model.config = small.CONFIG
     options = DiffusionOptions(block_length=block_length, threshold=threshold)
@@ -431,7 +430,7 @@ TOY = ModelConfig(
 )
 
 
-def exact_pairs(model: small.Transformer, prompt: tuple[int, ...], temperature: float) -> dict[tuple[int, ...], float]:
+def exact_pairs(model: Transformer, prompt: tuple[int, ...], temperature: float) -> dict[tuple[int, ...], float]:
     """The probability of every output of at most two tokens."""
     plain = Naive(model, prompt, Sampling(), 2, VOCABULARY, (3,))
 

@@ -70,7 +70,7 @@ def test_the_ends_of_every_range_are_allowed() -> None:
 
 
 def test_unknown_options_cannot_be_written() -> None:
-    options: Callable[..., object] = ArOptions
+    options: Any = ArOptions
     with pytest.raises(TypeError):
         options(threshold=0.5)
 
@@ -92,6 +92,7 @@ def test_rates_are_absent_where_prefill_made_the_output() -> None:
     counts: dict[str, Any] = dict.fromkeys(Stats.__dataclass_fields__, 0)
     assert Stats(**counts).tokens_per_forward is None
     assert Stats(**counts).tokens_per_second is None
-    made = Stats(**counts | {"output_tokens": 12, "forward_passes": 4, "seconds": 3.0, "prefill_seconds": 1.0})
+    counts |= {"output_tokens": 12, "forward_passes": 4, "seconds": 3.0, "prefill_seconds": 1.0}
+    made = Stats(**counts)
     assert made.tokens_per_forward == 3
     assert made.tokens_per_second == 6

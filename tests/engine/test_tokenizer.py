@@ -60,7 +60,8 @@ def tokenizer_json() -> str:
 
 JSON = tokenizer_json()
 TOKENIZER = Tokenizer(JSON, TEMPLATE)
-HUGGING_FACE: Any = PreTrainedTokenizerFast(tokenizer_object=RawTokenizer.from_str(JSON), chat_template=TEMPLATE)
+FAST: Any = PreTrainedTokenizerFast
+HUGGING_FACE = FAST(tokenizer_object=RawTokenizer.from_str(JSON), chat_template=TEMPLATE)
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
 with_markers = st.lists(st.one_of(texts, st.sampled_from(MARKERS)), max_size=6).map("".join)
@@ -163,7 +164,9 @@ def test_contents_that_look_like_places_stay_text(content: str) -> None:
     assert TOKENIZER.decode(ids) == f"user\n{content}\nuser\nother\n"
 
 
-@pytest.mark.parametrize("message", [{"role": "user"}, {"role": "user", "content": None}, {"role": "user", "content": [1]}])
+@pytest.mark.parametrize(
+    "message", [{"role": "user"}, {"role": "user", "content": None}, {"role": "user", "content": [1]}]
+)
 def test_a_message_without_text_is_refused(message: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="content as a string"):
         TOKENIZER.encode_chat([message])

@@ -137,7 +137,10 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-UP, ADAPTER_A = "encoder.layers.0.mlp.up_proj.weight", "base_model.model.encoder.layers.1.self_attn.o_proj.lora_A.weight"
+UP, ADAPTER_A = (
+    "encoder.layers.0.mlp.up_proj.weight",
+    "base_model.model.encoder.layers.1.self_attn.o_proj.lora_A.weight",
+)
 LORA = "linear_spec_lora/"
 ADAPTER_FILE = LORA + "adapter_model.safetensors"
 
@@ -242,7 +245,10 @@ def adapter_tensor_lost(at: Path) -> None:
 
 REFUSALS: list[tuple[Callable[[Path], None], str]] = [
     (no_config, r"no config\.json in"),
-    (other_architecture, r"expected architectures to hold 'NemotronLabsDiffusionModel', found \['Ministral3ForCausalLM'\]"),
+    (
+        other_architecture,
+        r"expected architectures to hold 'NemotronLabsDiffusionModel', found \['Ministral3ForCausalLM'\]",
+    ),
     (no_weights, r"expected model\.safetensors or model\.safetensors\.index\.json in .*, found neither"),
     (pickles, r"holds pickle weights \(pytorch_model\.bin\).*convert them to safetensors"),
     (truncated, r"model\.safetensors is not a whole safetensors file"),
@@ -285,7 +291,7 @@ def test_a_config_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint directory at .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint directory at .*nowhere"):
         load(tmp_path / "nowhere")
 
 

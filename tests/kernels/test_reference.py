@@ -122,7 +122,8 @@ def test_silu_is_finite_and_right_at_the_ends(value: float) -> None:
     torch.testing.assert_close(ops.silu_mul(gate, up), F.silu(gate) * up)
     steep = gate.clone().requires_grad_()
     ops.silu_mul(steep, up).sum().backward()
-    assert steep.grad is not None and steep.grad.isfinite().all()
+    assert steep.grad is not None
+    assert steep.grad.isfinite().all()
 
 
 def test_silu_rounds_half_precision_once() -> None:
@@ -239,7 +240,8 @@ def naive_pick(
         ranked = sorted(tokens, key=lambda t: -scores[t])
         kept = ranked[:top_k] if top_k else ranked
         total = sum(math.exp(scores[t] - scores[ranked[0]]) for t in kept)
-        nucleus, mass = [], 0.0
+        nucleus: list[int] = []
+        mass = 0.0
         for token in kept:
             if mass >= top_p:
                 break

@@ -70,7 +70,7 @@ def test_gumbel_is_a_function_of_seed_position_and_token(seed: int, positions: l
 
 def test_gumbel_changes_with_seed_position_and_token() -> None:
     base = ops.gumbel(1, torch.tensor([5]), 64)[0]
-    assert base.unique().numel() == 64
+    assert len(set(base.tolist())) == 64
     assert not torch.equal(base, ops.gumbel(1, torch.tensor([6]), 64)[0])
     assert not torch.equal(base, ops.gumbel(1, torch.tensor([5 + 2**32]), 64)[0])
     assert not torch.equal(base, ops.gumbel(2, torch.tensor([5]), 64)[0])
@@ -99,9 +99,8 @@ def test_linear_rows_do_not_depend_on_their_number(inputs: int, outputs: int) ->
 
 def test_linear_gives_gradients() -> None:
     x, weight = draw(3, 8).requires_grad_(), draw(5, 8, seed=1)
-    ops.linear(x, weight).sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, 8))
+    (found,) = torch.autograd.grad(ops.linear(x, weight).sum(), [x])
+    torch.testing.assert_close(found, weight.sum(0).expand(3, 8))
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 65, 384, 1024, 5120])
@@ -121,9 +120,8 @@ def test_silu_is_finite_and_right_at_the_ends(value: float) -> None:
     gate, up = torch.full((1, 4), value), torch.full((1, 4), 2.0)
     torch.testing.assert_close(ops.silu_mul(gate, up), F.silu(gate) * up)
     steep = gate.clone().requires_grad_()
-    ops.silu_mul(steep, up).sum().backward()
-    assert steep.grad is not None
-    assert steep.grad.isfinite().all()
+    (slope,) = torch.autograd.grad(ops.silu_mul(steep, up).sum(), [steep])
+    assert slope.isfinite().all()
 
 
 def test_silu_rounds_half_precision_once() -> None:
@@ -301,4 +299,5 @@ def test_confidence_counts_banned_tokens_but_not_refused_ones() -> None:
     banned = torch.tensor([False, True, False, False])
     mask = pack(torch.tensor([[True, True, False, False]]))
     token, confidence = ops.pick(logits, banned, mask, None, 0.0, 0, 1.0)
-    assert (int(token), float(confidence)) == (0, pytest.approx(0.5))
+    assert int(token) == 0
+    assert float(confidence) == pytest.approx(0.5)

@@ -58,11 +58,7 @@ class ModelConfig:
         path = directory / "config.json"
         if not path.is_file():
             raise CheckpointError(f"no config.json in {directory}")
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from None
-        return cls.from_dict(fields, str(path))
+        return cls.from_dict(read_object(path), str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
@@ -73,15 +69,27 @@ class ModelConfig:
             rms_norm_eps=_number(fields, "rms_norm_eps", origin, float),
             eos_token_ids=_eos(fields, origin),
             rope=_rope(fields, origin),
-            block_size=int(fields.get("block_size") or 32),
+            block_size=_number(fields, "block_size", origin) if fields.get("block_size") is not None else 32,
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
         )
+        _check_geometry(config, origin)
         if config.num_attention_heads % config.num_key_value_heads:
             raise CheckpointError(
                 f"{origin}: num_attention_heads={config.num_attention_heads} is no multiple of "
                 f"num_key_value_heads={config.num_key_value_heads}"
             )
         return config
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file at `path`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 _INTEGERS: Final = (
@@ -98,9 +106,23 @@ def _number(fields: Mapping[str, Any], key: str, origin: str, kind: type = int) 
     return kind(value)
 
 
+def _check_geometry(config: ModelConfig, origin: str) -> None:
+    for key in (*_INTEGERS, "block_size"):
+        if key != "mask_token_id" and getattr(config, key) == 0:
+            raise CheckpointError(f"{origin}: expected {key} to be positive, found 0")
+    if config.head_dim % 2:
+        raise CheckpointError(f"{origin}: expected head_dim to be even, found {config.head_dim}")
+    for key, token in (
+        ("mask_token_id", config.mask_token_id),
+        *(("eos_token_id", end) for end in config.eos_token_ids),
+    ):
+        if not 0 <= token < config.vocab_size:
+            raise CheckpointError(f"{origin}: expected {key} below vocab_size={config.vocab_size}, found {token}")
+
+
 def _check_variant(fields: Mapping[str, Any], origin: str) -> None:
     architectures = fields.get("architectures") or []
-    if ARCHITECTURE not in architectures:
+    if not isinstance(architectures, list) or ARCHITECTURE not in architectures:
         raise CheckpointError(f"{origin}: expected architectures to hold {ARCHITECTURE!r}, found {architectures!r}")
     for key, allowed in _REFUSED.items():
         if fields.get(key) not in allowed:
@@ -112,7 +134,7 @@ def _check_variant(fields: Mapping[str, Any], origin: str) -> None:
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:
     value = fields.get("eos_token_id")
     ids = value if isinstance(value, list) else [value]
-    if not ids or not all(isinstance(token, int) for token in ids):
+    if not ids or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise CheckpointError(f"{origin}: expected eos_token_id to be an id or a list of ids, found {value!r}")
     return tuple(ids)
 
@@ -121,16 +143,21 @@ def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
     found = fields.get("rope_parameters")
     if not isinstance(found, dict) or "rope_theta" not in found:
         raise CheckpointError(f"{origin}: expected rope_parameters with rope_theta inside, found {found!r}")
-    kind = found.get("rope_type", "default")
+    kind = found.get("rope_type", found.get("type", "default"))
     if kind not in ("default", "yarn"):
         raise CheckpointError(f"{origin}: expected rope_type 'default' or 'yarn', found {kind!r}")
-    known = {"theta": float(found["rope_theta"]), "kind": kind}
+    for key, only in (("partial_rotary_factor", 1), ("truncate", True)):
+        if found.get(key) not in (None, only):
+            raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {found[key]!r}")
+    known: dict[str, Any] = {"theta": _number(found, "rope_theta", origin, float), "kind": kind}
     for key in RopeConfig.__slots__:  # type: ignore[attr-defined]
         if found.get(key) is not None:
-            known[key] = found[key]
+            known[key] = _number(found, key, origin, int if key == "original_max_position_embeddings" else float)
     rope = RopeConfig(**known)
-    if kind == "yarn" and (rope.factor <= 0 or rope.original_max_position_embeddings <= 0):
+    scaled = kind == "yarn" or rope.llama_4_scaling_beta
+    if rope.theta <= 1 or rope.factor <= 0 or (scaled and rope.original_max_position_embeddings <= 0):
         raise CheckpointError(
-            f"{origin}: yarn needs factor > 0 and original_max_position_embeddings > 0, found {found!r}"
+            f"{origin}: expected rope_theta > 1, factor > 0 and, for yarn or llama_4_scaling_beta, "
+            f"original_max_position_embeddings > 0, found {found!r}"
         )
     return rope

@@ -22,6 +22,10 @@ def _check(ok: bool, name: str, given: object, allowed: str) -> None:
         raise RequestError(f"{name}={given!r}: expected {allowed}")
 
 
+def _check_block_length(given: int) -> None:
+    _check(isinstance(given, int) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """temperature 0 is greedy. The token at position p depends on (seed, p) and the logits alone, in every mode.
@@ -35,10 +39,17 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(0 <= self.temperature < 100, "temperature", self.temperature, "a number from 0 up")
+        # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
+        fits = self.temperature == 0 or 1e-20 <= self.temperature < 100
+        _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
         _check(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        _check(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**64,
+            "seed",
+            self.seed,
+            "a whole number from 0 to 2**64 - 1",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +68,7 @@ class DiffusionOptions:
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        _check(2 <= self.block_length <= 256, "block_length", self.block_length, "a whole number from 2 to 256")
+        _check_block_length(self.block_length)
         _check(0 < self.threshold <= 1, "threshold", self.threshold, "a number above 0, at most 1")
 
 
@@ -69,7 +80,7 @@ class LinearSpecOptions:
     block_length: int = 32
 
     def __post_init__(self) -> None:
-        _check(2 <= self.block_length <= 256, "block_length", self.block_length, "a whole number from 2 to 256")
+        _check_block_length(self.block_length)
 
 
 Options = ArOptions | DiffusionOptions | LinearSpecOptions

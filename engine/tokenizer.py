@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
+from .config import read_object
 from .errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
@@ -36,7 +38,7 @@ class Tokenizer:
     def __init__(self, tokenizer_json: str, template: str | None) -> None:
         self.markup = RawTokenizer.from_str(tokenizer_json)
         fields = json.loads(tokenizer_json)
-        self.markers = tuple(token["content"] for token in fields["added_tokens"])
+        self.markers = tuple(token["content"] for token in fields.get("added_tokens") or [])
         self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
         self._chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
         self.has_template = template is not None
@@ -50,7 +52,11 @@ class Tokenizer:
             raise CheckpointError(
                 f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights"
             )
-        return cls(path.read_text(encoding="utf-8"), _template(directory))
+        template = _template(directory)
+        try:
+            return cls(path.read_text(encoding="utf-8"), template)
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
 
     @property
     def vocab_size(self) -> int:
@@ -65,12 +71,18 @@ class Tokenizer:
         return [token for piece in self.pieces(messages, **variables) for token in piece.ids]
 
     def pieces(self, messages: Sequence[Message], **variables: Any) -> list[Piece]:
-        """The rendered conversation, split into template text and message contents."""
+        """The rendered conversation, split into template text and (non-empty) message contents."""
         if not self.has_template:
             raise RequestError("this checkpoint has no chat template; pass prompt= instead of messages=")
-        self._refuse_markers(variables)
-        holes = [{**message, "content": f"\ue000{index}\ue001"} for index, message in enumerate(messages)]
-        rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **variables))
+        if not all(isinstance(message.get("content"), str) for message in messages):
+            raise RequestError("every message needs its content as a string")
+        self._refuse_markers({**variables, "messages": [{**message, "content": ""} for message in messages]})
+        # An empty content stays empty: templates leave out a block that has none.
+        holes = [{**m, "content": f"\ue000{index}\ue001" if m["content"] else ""} for index, m in enumerate(messages)]
+        try:
+            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **variables))
+        except TemplateError as error:
+            raise RequestError(f"the chat template refuses these messages: {error}") from None
         texts = _HOLE.split(rendered)
         return [
             self._content(messages, int(text)) if position % 2 else self._template_text(text)
@@ -92,12 +104,14 @@ class Tokenizer:
         return Piece(tuple(self.markup.encode(text, add_special_tokens=False).ids), None)
 
     def _refuse_markers(self, variables: Mapping[str, Any]) -> None:
-        # Tools and schemas are rendered by the template and so read as markup: a marker inside would become a token.
+        # All but message contents is rendered by the template and so read as markup: a marker inside would become a
+        # token, and a private-use bracket would read as the place of a message's content.
         text = json.dumps(variables, ensure_ascii=False, default=str)
-        found = next((marker for marker in self.markers if marker in text), None)
+        found = next((marker for marker in (*self.markers, "\ue000", "\ue001") if marker in text), None)
         if found is not None:
             raise RequestError(
-                f"tools or schema contain the control marker {found!r}; remove it from names and descriptions"
+                f"tools, schema or a message's role contain the control marker {found!r}; "
+                "remove it from names and descriptions"
             )
 
 
@@ -106,5 +120,5 @@ def _template(directory: Path) -> str | None:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     config = directory / "tokenizer_config.json"
-    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    template = read_object(config).get("chat_template") if config.is_file() else None
     return template if isinstance(template, str) else None

@@ -10,14 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .config import ModelConfig
+from .config import ModelConfig, read_object
 from .errors import CheckpointError
 from .model import Transformer
 
@@ -51,7 +51,10 @@ def weight_files(directory: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = read_object(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise CheckpointError(f"{index}: expected weight_map to map tensor names to file names, found {shards!r}")
+        names = sorted(set(shards.values()))
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             raise CheckpointError(f"{index} names shards that are not there: {', '.join(missing)}")
@@ -108,7 +111,7 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
     path = directory / _ADAPTER_CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory} has no {_ADAPTER_CONFIG}")
-    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    fields = read_object(path)
     if fields.get("target_modules") != ["o_proj"]:
         raise CheckpointError(f"{path}: expected target_modules ['o_proj'], found {fields.get('target_modules')!r}")
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
@@ -116,6 +119,8 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
         raise CheckpointError(
             f"{path}: expected r and lora_alpha to be numbers, found r={rank!r}, lora_alpha={alpha!r}"
         )
+    if not (directory / _ADAPTER_WEIGHTS).is_file():
+        raise CheckpointError(f"expected {_ADAPTER_WEIGHTS} in {directory}, found none")
     adapter = model.add_adapter(rank, alpha / rank)
     found = dict(_tensors([directory / _ADAPTER_WEIGHTS], dtype, device))
     named = {_adapter_key(name): tensor for name, tensor in adapter.state_dict().items()}

@@ -17,7 +17,7 @@ ROW_CHUNK = 256
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [T, in] times weight [out, in] transposed -> [T, out]."""
+    """x [T, in] times weight [out, in] transposed -> [T, out]; row-invariant for `in` a multiple of 4."""
     rows = x.shape[0]
     short = -rows % ROW_TILE
     if not short or x.requires_grad:
@@ -33,8 +33,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, both [T, I]."""
-    return F.silu(gate) * up
+    """silu(gate) * up, both [T, I].
+
+    Spelled out, because torch's fused silu computes the tail of a vector loop with another exp: which elements are tail
+    depends on the number of rows and threads. Under autograd the fused one, whose gradient is finite everywhere.
+    """
+    if gate.requires_grad:
+        return F.silu(gate) * up
+    wide = gate.float()
+    return (wide / (1 + torch.exp(-wide))).to(gate.dtype) * up
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool)
 
 def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, first: int, end: int, causal: bool) -> Tensor:
     rows, heads, dim = q.shape
-    groups, capacity, _ = keys.shape
+    groups = keys.shape[0]
     tiles = -(-(first + rows if causal else end) // KEY_TILE)
     k = keys[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
     v = values[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)

@@ -1,0 +1,29 @@
+"""What every test shares: one CPU thread, and the helper modules under their plain names.
+
+pytest runs with `--import-mode=importlib`, which puts no test folder on `sys.path`; a helper that tests import by name
+is therefore loaded here, once, before any test module.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+
+HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py")
+
+
+def _share(path: Path) -> None:
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+
+
+torch.set_num_threads(1)
+for helper in HELPERS:
+    _share(Path(__file__).parent / helper)

@@ -1,0 +1,70 @@
+"""A toy `Constraint`: a finite automaton over token ids, random but without dead ends."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Automaton:
+    """`moves[state][token]` is the next state; in a state of `accepting` the text may end."""
+
+    moves: Mapping[int, Mapping[int, int]]
+    accepting: frozenset[int]
+    ends: tuple[int, ...]
+    vocab: int
+    state: int = 0
+    seen: list[int] = field(default_factory=list[int])
+
+    def mask(self) -> Tensor:
+        words = np.zeros(-(-self.vocab // 32), dtype=np.uint32)
+        ends = self.ends if self.state in self.accepting else ()
+        for token in (*self.moves[self.state], *ends):
+            words[token // 32] |= np.uint32(1 << token % 32)
+        return torch.from_numpy(words.view(np.int32))
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            assert token not in self.ends, "end tokens never reach a constraint"
+            self.state = self.moves[self.state][token]
+            self.seen.append(token)
+
+    def fork(self) -> Automaton:
+        return Automaton(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
+
+
+def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:
+    """Whether `tokens`, from the start, keep to the rules; an end token must come last and where the text may end."""
+    state = 0
+    for at, token in enumerate(tokens):
+        if token in automaton.ends:
+            return state in automaton.accepting and at == len(tokens) - 1
+        if token not in automaton.moves[state]:
+            return False
+        state = automaton.moves[state][token]
+    return True
+
+
+def random_automaton(seed: int, vocab: int, usable: Sequence[int], ends: Sequence[int], states: int = 12) -> Automaton:
+    """A third of the states force their token, the others allow a few or many; each state goes on or may end."""
+    chance = random.Random(seed)
+    text = [token for token in usable if token not in ends]
+    moves: dict[int, dict[int, int]] = {}
+    accepting: set[int] = set()
+    for state in range(states):
+        width = chance.choice([1, 1, 2, 4, len(text) // 2, len(text)])
+        moves[state] = {token: chance.randrange(states) for token in chance.sample(text, width)}
+        if width > 1 and chance.random() < 0.3:
+            accepting.add(state)
+    final = states
+    moves[final] = {}
+    accepting.add(final)
+    for token in list(moves[states - 1]):
+        moves[states - 1][token] = final
+    return Automaton(moves, frozenset(accepting), tuple(ends), vocab)

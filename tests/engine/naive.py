@@ -1,0 +1,170 @@
+"""The decoding modes without cache, scheduler, gate or rounds: every pass is one forward over the whole sequence.
+
+Written from the algorithms' description alone, in the plainest way; what the engine must reproduce id for id and pass
+for pass. A constraint, where taken, is asked for its mask before each token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trimode.engine.constraint import Constraint
+from trimode.engine.model import Transformer
+from trimode.engine.request import Sampling
+from trimode.kernels import reference
+
+
+@dataclass
+class Naive:
+    """One model, one request. `out` are its output ids, `passes` its forward passes, prefill left out."""
+
+    model: Transformer
+    prompt: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    usable: int
+    ends: Sequence[int]
+    out: list[int] = field(default_factory=list[int])
+    passes: int = 0
+    forced: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return len(self.out) >= self.max_tokens or (bool(self.out) and self.out[-1] in self.ends)
+
+    @property
+    def room(self) -> int:
+        return self.max_tokens - len(self.out)
+
+    def forward(self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False) -> Tensor:
+        """Logits of all rows: `context` causal, `block` after it seeing everything; the adapter acts on the block."""
+        tokens = torch.tensor([*context, *block])
+        size, start = len(tokens), len(context)
+        seen = torch.ones(size, size, dtype=torch.bool).tril()
+        seen[start:] = True
+        rows = torch.arange(size)
+
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            repeat = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+            q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(0, 1)
+
+        with torch.no_grad():
+            return self.model.head(self.model(tokens, rows, attend, rows >= start if adapter else None))
+
+    def choose(self, logits: Tensor, position: int, allowed: Sequence[int] | None = None) -> int:
+        """The token that one row of logits gives for `position`."""
+        scores = logits.clone()
+        for token in range(len(scores)):
+            if token >= self.usable or token == self.model.config.mask_token_id:
+                scores[token] = -torch.inf
+            if allowed is not None and token not in allowed:
+                scores[token] = -torch.inf
+        if self.sampling.temperature == 0:
+            return int(scores.argmax())
+        scores = scores / self.sampling.temperature
+        ranked = sorted(range(len(scores)), key=lambda token: -float(scores[token]))
+        kept = ranked[: self.sampling.top_k] if self.sampling.top_k else ranked
+        chance = torch.softmax(scores[kept], 0)
+        nucleus = [token for at, token in enumerate(kept) if at == 0 or float(chance[:at].sum()) < self.sampling.top_p]
+        noise = reference.gumbel(self.sampling.seed, torch.tensor([position]), len(scores))[0]
+        return max(nucleus, key=lambda token: float(scores[token] + noise[token]))
+
+    def emit(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if not self.finished:
+                self.out.append(token)
+
+    def step(self, allowed: Sequence[int] | None = None) -> int:
+        """One causal pass for one token."""
+        context = [*self.prompt, *self.out]
+        token = self.choose(self.forward(context)[-1], len(context), allowed)
+        self.emit([token])
+        return token
+
+    def ar(self, constraint: Constraint | None = None) -> None:
+        prefill = True
+        while not self.finished:
+            allowed = None if constraint is None else bits(constraint.mask())
+            if allowed is not None and len(allowed) == 1:
+                self.emit(allowed)
+                self.forced += 1
+            else:
+                self.step(allowed)
+                self.passes += not prefill
+                prefill = False
+            if constraint is not None and self.out[-1] not in self.ends:
+                constraint.advance(self.out[-1:])
+
+    def linear_spec(self, block_length: int) -> None:
+        self.step()
+        while not self.finished:
+            if self.room == 1:
+                self.step()
+                self.passes += 1
+                return
+            known = [*self.prompt, *self.out]
+            draft = self.draft(known, block_length)[: self.room - 1]
+            logits = self.forward([*known, *draft])
+            first = len(known) - 1
+            chosen = [self.choose(logits[first + i], len(known) + i) for i in range(len(draft) + 1)]
+            accepted = 0
+            while accepted < len(draft) and draft[accepted] == chosen[accepted]:
+                accepted += 1
+            self.passes += 2
+            self.emit(chosen[: accepted + 1])
+
+    def draft(self, known: Sequence[int], block_length: int) -> list[int]:
+        """Tokens for the masked slots after the last known one, which is the block's seed."""
+        masks = [self.model.config.mask_token_id] * (block_length - 1)
+        logits = self.forward(known[:-1], [known[-1], *masks], adapter=self.model.adapter is not None)
+        return [self.choose(logits[len(known) + i], len(known) + i) for i in range(block_length - 1)]
+
+    def diffusion(self, block_length: int, threshold: float) -> None:
+        self.step()
+        while not self.finished:
+            slots: list[int | None] = [None] * (block_length - 1)
+            while not self.settled(slots):
+                self.denoise(slots, threshold)
+                self.passes += 1
+            self.emit(prefix(slots))
+            if not self.finished:
+                self.step()
+                self.passes += 1
+
+    def settled(self, slots: Sequence[int | None]) -> bool:
+        ready = prefix(slots)
+        return len(ready) == len(slots) or len(ready) >= self.room or any(token in self.ends for token in ready)
+
+    def denoise(self, slots: list[int | None], threshold: float) -> None:
+        known = [*self.prompt, *self.out]
+        filled = [self.model.config.mask_token_id if slot is None else slot for slot in slots]
+        logits = self.forward(known[:-1], [known[-1], *filled])[len(known) :]
+        open_slots = [at for at, slot in enumerate(slots) if slot is None]
+        tokens = {at: self.choose(logits[at], len(known) + at) for at in open_slots}
+        sure = {at: float(torch.softmax(logits[at], 0)[tokens[at]]) for at in open_slots}
+        best = max(open_slots, key=lambda at: sure[at])
+        for at in open_slots:
+            if at == best or sure[at] >= threshold:
+                slots[at] = tokens[at]
+
+
+def prefix(slots: Sequence[int | None]) -> list[int]:
+    """The filled slots before the first masked one."""
+    ready: list[int] = []
+    for slot in slots:
+        if slot is None:
+            break
+        ready.append(slot)
+    return ready
+
+
+def bits(mask: Tensor) -> list[int]:
+    """The tokens whose bit is set, one by one."""
+    return [32 * at + bit for at, word in enumerate(mask.tolist()) for bit in range(32) if word >> bit & 1]

@@ -1,0 +1,77 @@
+"""Random models and engines small enough to decode thousands of tokens a second.
+
+`shared` puts one direction into every embedding, so that causal and block passes look alike and drafts are sometimes
+accepted; without it two passes of a random model agree about once in a vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from trimode.engine.config import ModelConfig, RopeConfig
+from trimode.engine.engine import TokenEngine
+from trimode.engine.model import Transformer
+
+VOCAB, TEXT_VOCAB, MASK, EOS = 40, 38, 5, 3
+PIECES = ["a", "b", "ab", "ba", "c", "xy", "x", "y", " ", "é", "z", "abc"]
+
+CONFIG = ModelConfig(
+    vocab_size=VOCAB,
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    rms_norm_eps=1e-5,
+    max_position_embeddings=4096,
+    mask_token_id=MASK,
+    eos_token_ids=(EOS,),
+    rope=RopeConfig(theta=1e4),
+)
+
+
+def model(
+    seed: int,
+    config: ModelConfig = CONFIG,
+    *,
+    shared: float = 1.0,
+    sharpness: float = 6.0,
+    rank: int = 0,
+) -> Transformer:
+    """A random transformer; `rank` > 0 gives it a draft adapter with a random B."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = Transformer(config)
+        with torch.no_grad():
+            made.encoder.embed_tokens.weight.add_(shared * torch.randn(config.hidden_size))
+            if not config.tie_word_embeddings:
+                made.diffusion_head.weight.mul_(sharpness)
+            for name, weight in made.named_parameters():
+                if "norm" in name:
+                    weight.add_(0.2 * torch.randn_like(weight))
+            if rank:
+                for part in made.add_adapter(rank, 4.0):
+                    part.get_submodule("lora_B").get_parameter("weight").normal_(0, 0.2)
+    return made.eval().requires_grad_(False)
+
+
+def with_ends(*ends: int) -> ModelConfig:
+    return replace(CONFIG, eos_token_ids=ends)
+
+
+def text(ids: Sequence[int]) -> str:
+    """One piece an id, the end token silent; several pieces share letters, so stop strings cross token borders."""
+    return "".join(PIECES[token % len(PIECES)] for token in ids if token != EOS)
+
+
+def engine(made: Transformer, prefixes: int = 4) -> TokenEngine:
+    return TokenEngine(made, text, min(TEXT_VOCAB, made.config.vocab_size), prefixes)
+
+
+def prompt(seed: int, length: int, vocab: int = VOCAB) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(int(token) for token in torch.randint(0, vocab, (length,), generator=generator))

@@ -1,0 +1,256 @@
+"""The engine's ragged, cached forward against `transformers`' Ministral3ForCausalLM on random small models.
+
+The oracle runs whole sequences with eager attention; ours runs in chunks through `TokenEngine._forward` and `Cache`.
+Block attention is checked by giving the oracle the mask written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import small
+import torch
+from torch import Tensor
+from transformers.models.ministral3.configuration_ministral3 import Ministral3Config
+from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCausalLM
+
+from trimode.engine.cache import Cache
+from trimode.engine.config import ModelConfig, RopeConfig
+from trimode.engine.engine import TokenEngine
+from trimode.engine.model import Transformer
+from trimode.engine.segment import Attention, Segment
+
+LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What varies between the random models."""
+
+    factor: float = 16.0
+    theta: float = 1e6
+    beta: float = 0.1
+    hidden: int = 24
+    heads: int = 4
+    groups: int = 2
+    dim: int = 16
+    layers: int = 2
+    tied: bool = False
+    mscale: tuple[float, float] = (1.0, 1.0)
+
+
+GEOMETRIES = [
+    Geometry(),
+    Geometry(factor=1.0, heads=2, groups=1),
+    Geometry(factor=0.25, tied=True),
+    Geometry(theta=1e9, dim=32, heads=6, groups=3, hidden=40),
+    Geometry(factor=8.0, dim=6, heads=8, groups=2, layers=3, tied=True),
+    Geometry(factor=4.0, heads=4, groups=4, beta=0.7, mscale=(1.0, 0.5)),
+    Geometry(beta=0.0, heads=1, groups=1, hidden=8, dim=24),
+]
+
+
+def ours(geometry: Geometry, seed: int) -> Transformer:
+    rope = RopeConfig(
+        theta=geometry.theta,
+        kind="yarn",
+        factor=geometry.factor,
+        original_max_position_embeddings=32,
+        mscale=geometry.mscale[0],
+        mscale_all_dim=geometry.mscale[1],
+        llama_4_scaling_beta=geometry.beta,
+    )
+    config = ModelConfig(
+        vocab_size=50,
+        hidden_size=geometry.hidden,
+        intermediate_size=36,
+        num_hidden_layers=geometry.layers,
+        num_attention_heads=geometry.heads,
+        num_key_value_heads=geometry.groups,
+        head_dim=geometry.dim,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=512,
+        mask_token_id=small.MASK,
+        eos_token_ids=(small.EOS,),
+        rope=rope,
+        tie_word_embeddings=geometry.tied,
+    )
+    return small.model(seed, config, sharpness=3.0, shared=0.2)
+
+
+def theirs(model: Transformer) -> Any:
+    config, rope = model.config, model.config.rope
+    parameters: dict[str, Any] = {
+        "rope_type": "yarn",
+        "rope_theta": rope.theta,
+        "factor": rope.factor,
+        "original_max_position_embeddings": rope.original_max_position_embeddings,
+        "beta_fast": rope.beta_fast,
+        "beta_slow": rope.beta_slow,
+        "mscale": rope.mscale,
+        "mscale_all_dim": rope.mscale_all_dim,
+        "llama_4_scaling_beta": rope.llama_4_scaling_beta,
+    }
+    configure: Any = Ministral3Config
+    oracle: Any = Ministral3ForCausalLM(
+        configure(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            rms_norm_eps=config.rms_norm_eps,
+            max_position_embeddings=config.max_position_embeddings,
+            tie_word_embeddings=config.tie_word_embeddings,
+            rope_parameters=parameters,
+            attn_implementation="eager",
+        )
+    )
+    names = {"encoder.": "model.", "diffusion_head.": "lm_head."}
+    state: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        old = next(prefix for prefix in names if name.startswith(prefix))
+        state[names[old] + name.removeprefix(old)] = tensor
+    oracle.load_state_dict(state)
+    return oracle.eval()
+
+
+def oracle_logits(oracle: Any, tokens: Sequence[int], block_from: int | None = None) -> Tensor:
+    """[T, V]; rows from `block_from` on see each other both ways."""
+    size = len(tokens)
+    seen = torch.ones(size, size, dtype=torch.bool).tril()
+    if block_from is not None:
+        seen[block_from:, block_from:] = True
+    mask = torch.zeros(1, 1, size, size).masked_fill(~seen, float("-inf"))
+    with torch.no_grad():
+        found: Tensor = oracle(input_ids=torch.tensor([list(tokens)]), attention_mask=mask).logits[0]
+    return found
+
+
+def run(engine: TokenEngine, segments: Sequence[Segment], caches: Sequence[Cache]) -> list[Tensor]:
+    with torch.inference_mode():
+        hidden = engine._forward(segments, caches)  # pyright: ignore[reportPrivateUsage]
+        return [engine.model.head(part) for part in hidden]
+
+
+def new_cache(engine: TokenEngine) -> Cache:
+    return Cache(engine.model.config, LENGTH + 60, torch.float32, torch.device("cpu"))
+
+
+def feed(engine: TokenEngine, tokens: Sequence[int], cache: Cache, chunks: Sequence[int]) -> Tensor:
+    """Causal logits of `tokens`, prefilled up to each cut in turn."""
+    cuts = [0, *chunks, len(tokens)]
+    parts = [run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0] for a, b in pairwise(cuts)]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=repr)
+@pytest.mark.parametrize("chunks", [[], [1], [31, 64, 65], [7, 8, 9, 50, 99]], ids=repr)
+def test_causal_logits_equal_the_oracle(geometry: Geometry, chunks: list[int]) -> None:
+    model = ours(geometry, seed=len(chunks))
+    engine, tokens = small.engine(model), small.prompt(1, LENGTH, 50)
+    found = feed(engine, tokens, new_cache(engine), chunks)
+    expected = oracle_logits(theirs(model), tokens)
+    assert expected.abs().max() > 0.5
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=repr)
+@pytest.mark.parametrize(("start", "size"), [(0, 16), (1, 2), (40, 32), (63, 33)])
+def test_a_block_after_a_prefix_equals_the_oracle(geometry: Geometry, start: int, size: int) -> None:
+    model = ours(geometry, seed=start)
+    engine, tokens = small.engine(model), small.prompt(2, start + size, 50)
+    cache = new_cache(engine)
+    if start:
+        feed(engine, tokens[:start], cache, [])
+    block = Segment(tokens=tokens[start:], start=start, attention="block", read=size)
+    found = run(engine, [block], [cache])[0]
+    expected = oracle_logits(theirs(model), tokens, block_from=start)[start:]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    causal = oracle_logits(theirs(model), tokens)[start:]
+    assert (found[:-1] - causal[:-1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES[:4], ids=repr)
+def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometry) -> None:
+    model = ours(geometry, seed=3)
+    engine, oracle = small.engine(model), theirs(model)
+    plan: list[tuple[int, int, Attention]] = [
+        (0, 5, "causal"),
+        (40, 32, "block"),
+        (64, 1, "causal"),
+        (90, 9, "block"),
+        (33, 20, "causal"),
+    ]
+    prompts = [small.prompt(10 + index, start + size, 50) for index, (start, size, _) in enumerate(plan)]
+    caches = [new_cache(engine) for _ in plan]
+    for tokens, cache, (start, _, _) in zip(prompts, caches, plan, strict=True):
+        if start:
+            feed(engine, tokens[:start], cache, [start // 2])
+    segments = [
+        Segment(tokens=tokens[start:], start=start, attention=kind)
+        for tokens, (start, _, kind) in zip(prompts, plan, strict=True)
+    ]
+    together = run(engine, segments, caches)
+    for found, tokens, (start, _, kind), segment, cache in zip(together, prompts, plan, segments, caches, strict=True):
+        expected = oracle_logits(oracle, tokens, start if kind == "block" else None)[start:]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert torch.equal(run(engine, [segment], [cache])[0], found)
+
+
+def test_rows_of_a_pass_are_bitwise_those_of_one_token_passes() -> None:
+    model = ours(Geometry(), seed=5)
+    engine, tokens = small.engine(model), small.prompt(4, LENGTH, 50)
+    whole = feed(engine, tokens, new_cache(engine), [])
+    single = feed(engine, tokens, new_cache(engine), list(range(1, LENGTH)))
+    assert torch.equal(whole, single)
+
+
+def test_a_block_leaves_no_trace_in_the_cache() -> None:
+    model = ours(Geometry(), seed=6)
+    engine, tokens = small.engine(model), small.prompt(5, 80, 50)
+    cache = new_cache(engine)
+    first = feed(engine, tokens[:40], cache, [])
+    run(engine, [Segment(tokens=tokens[10:40], start=40, attention="block")], [cache])
+    rest = run(engine, [Segment(tokens=tokens[40:], start=40)], [cache])[0]
+    assert torch.equal(torch.cat((first, rest)), feed(engine, tokens, new_cache(engine), []))
+
+
+def test_the_adapter_changes_its_rows_only() -> None:
+    made = small.model(7, rank=3)
+    engine, tokens = small.engine(made), small.prompt(6, 30)
+    plain = Segment(tokens=tokens, start=0, attention="block")
+    draft = Segment(tokens=tokens, start=0, attention="block", adapter=True)
+    alone = [run(engine, [segment], [new_cache(engine)])[0] for segment in (plain, draft)]
+    mixed = run(engine, [plain, draft, plain], [new_cache(engine) for _ in range(3)])
+    assert torch.equal(mixed[0], alone[0])
+    assert torch.equal(mixed[2], alone[0])
+    assert torch.equal(mixed[1], alone[1])
+    assert (alone[0] - alone[1]).abs().max() > 1e-2
+
+
+def test_the_adapter_is_the_low_rank_product() -> None:
+    made = small.model(8, rank=3)
+    merged = small.model(8)
+    assert made.adapter is not None
+    for index, part in enumerate(made.adapter):
+        low, high = (part.get_submodule(name).get_parameter("weight") for name in ("lora_A", "lora_B"))
+        merged.encoder.layers[index].get_parameter("self_attn.o_proj.weight").add_(4.0 * high @ low)
+    tokens = small.prompt(7, 20)
+    drafted = Segment(tokens=tokens, start=0, attention="block", adapter=True)
+    expected = Segment(tokens=tokens, start=0, attention="block")
+    engines = small.engine(made), small.engine(merged)
+    found = run(engines[0], [drafted], [new_cache(engines[0])])[0]
+    torch.testing.assert_close(found, run(engines[1], [expected], [new_cache(engines[1])])[0], rtol=0, atol=1e-4)
+
+
+def test_asking_for_a_missing_adapter_is_an_error() -> None:
+    engine = small.engine(small.model(9))
+    with pytest.raises(ValueError, match="has none"):
+        run(engine, [Segment(tokens=(1, 2), start=0, attention="block", adapter=True)], [new_cache(engine)])

@@ -1,0 +1,212 @@
+"""Text to ids with the reference template: control ids come from the template alone, and ordinary text gets the ids
+that `transformers` gives it.
+
+The tokenizer is built here by the recipe of the reference one: byte-level BPE over a few sentences.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as RawTokenizer
+from transformers import PreTrainedTokenizerFast
+
+from trimode.engine.errors import CheckpointError, RequestError
+from trimode.engine.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = (ROOT / "scripts" / "training" / "chat_template.jinja").read_text(encoding="utf-8")
+SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<SPECIAL_100>")
+THINKING = ("<think>", "</think>")
+MARKERS = (*SPECIAL, *THINKING)
+START, END = 3, 4
+CORPUS = [
+    "<|im_start|>system You are helpful. user assistant prose json tool_call <|im_end|>",
+    "The weather in Paris is sunny today, about 21 degrees; the train leaves at 10:45.",
+    '{"name": "find_train", "arguments": {"from": "Paris", "to": "Lyon", "seats": 2}}',
+    "One paragraph.\n\nAnother one.\n\n\nAnd a third.\n\n",
+    "<think> I should call the tool </think> and im_end im_start <s> <unk> think",
+] * 5
+EXAMPLES = settings(deadline=None, derandomize=True, max_examples=100)
+
+
+def tokenizer_json() -> str:
+    raw = RawTokenizer(models.BPE())
+    words = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=list(MARKERS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(CORPUS, trainer)
+    raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    raw.add_tokens([AddedToken(text, special=False, normalized=False) for text in THINKING])
+    return raw.to_str()
+
+
+JSON = tokenizer_json()
+TOKENIZER = Tokenizer(JSON, TEMPLATE)
+FAST: Any = PreTrainedTokenizerFast
+HUGGING_FACE = FAST(tokenizer_object=RawTokenizer.from_str(JSON), chat_template=TEMPLATE)
+
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
+with_markers = st.lists(st.one_of(texts, st.sampled_from(MARKERS)), max_size=6).map("".join)
+
+
+def user(content: str, **more: str) -> dict[str, str]:
+    return {"role": "user", "content": content, **more}
+
+
+@given(text=with_markers)
+@EXAMPLES
+def test_any_text_round_trips_without_control_ids(text: str) -> None:
+    ids = TOKENIZER.encode(text)
+    assert not any(token < len(MARKERS) for token in ids)
+    assert TOKENIZER.decode(ids) == text
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_a_typed_marker_stays_text_and_a_template_marker_becomes_control(marker: str) -> None:
+    ids = TOKENIZER.encode_chat([user(f"say {marker} twice {marker}")], add_generation_prompt=True)
+    assert [token for token in ids if token < len(MARKERS)] == [START, END, START]
+    assert "".join(TOKENIZER.token(token) for token in ids) == (
+        f"<|im_start|>user\nsay {marker} twice {marker}<|im_end|>\n<|im_start|>prose\n"
+    )
+    assert TOKENIZER.decode(ids) == f"user\nsay {marker} twice {marker}\nprose\n"
+
+
+def test_the_thinking_pair_is_control_but_shown() -> None:
+    template = "<think></think>{{ messages[0]['content'] }}"
+    ids = Tokenizer(JSON, template).encode_chat([user("a")])
+    assert ids[:2] == [6, 7]
+    assert TOKENIZER.decode(ids) == "<think></think>a"
+
+
+@given(contents=st.lists(with_markers, min_size=1, max_size=4))
+@EXAMPLES
+def test_pieces_say_which_ids_are_whose_content(contents: list[str]) -> None:
+    roles = ["user", "assistant", "tool", "user"]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    pieces = TOKENIZER.pieces(messages)
+    for index, content in enumerate(contents):
+        assert [TOKENIZER.decode(piece.ids) for piece in pieces if piece.message == index] == [content] * bool(content)
+    assert [token for piece in pieces for token in piece.ids] == TOKENIZER.encode_chat(messages)
+    control = [token for piece in pieces for token in piece.ids if token < len(MARKERS)]
+    assert control == [START, END] * len(contents)
+
+
+def hugging_face(messages: list[dict[str, str]], **variables: Any) -> list[int]:
+    text = HUGGING_FACE.apply_chat_template(messages, tokenize=False, **variables)
+    found: list[int] = HUGGING_FACE(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+@given(contents=st.lists(texts.map(str.strip), min_size=1, max_size=4))
+@EXAMPLES
+def test_stripped_text_gets_the_ids_of_transformers(contents: list[str]) -> None:
+    roles = ["system", "user", "assistant", "user"]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    ids = TOKENIZER.encode_chat(messages, add_generation_prompt=True)
+    assert ids == hugging_face(messages, add_generation_prompt=True)
+
+
+def test_tools_get_the_ids_of_transformers() -> None:
+    train = {"type": "object", "properties": {"to": {"type": "string"}, "seats": {"enum": [1, 2]}}, "required": ["to"]}
+    tools = [{"name": "find_train", "parameters": train}, {"name": "now", "parameters": {"type": "object"}}]
+    messages = [{"role": "system", "content": "Be brief."}, user("To Lyon, please.")]
+    variables: dict[str, Any] = {"tools": tools, "kind": "tool_call", "add_generation_prompt": True}
+    ids = TOKENIZER.encode_chat(messages, **variables)
+    assert ids == hugging_face(messages, **variables)
+    assert "find_train{to:string,seats?:1|2}" in TOKENIZER.decode(ids)
+
+
+def test_a_leading_line_break_is_not_merged_with_the_templates() -> None:
+    """Where the two differ: contents are encoded on their own, so a border never depends on what the caller typed."""
+    messages = [user("\n\nhello")]
+    ids = TOKENIZER.encode_chat(messages)
+    assert ids != hugging_face(messages)
+    assert TOKENIZER.decode(ids) == "user\n\n\nhello\n"
+
+
+@pytest.mark.parametrize("marker", [*MARKERS, "\ue0000\ue001"])
+def test_a_marker_outside_the_contents_is_refused(marker: str) -> None:
+    schema = {"type": "object", "properties": {f"a{marker}": {"type": "string"}}}
+    tools = [{"name": f"x{marker}", "parameters": {}}]
+    for messages, variables in (
+        ([user("a")], {"tools": tools}),
+        ([user("a")], {"schema": schema}),
+        ([user("a")], {"kind": marker}),
+        ([user("a", kind=f"prose{marker}")], {}),
+        ([{"role": f"user{marker}", "content": "a"}], {}),
+    ):
+        with pytest.raises(RequestError, match="control marker"):
+            TOKENIZER.encode_chat(messages, **variables)
+
+
+@given(content=st.sampled_from(["\ue0000\ue001", "\ue0001\ue001", "\ue000", "\ue0007\ue001x"]))
+@EXAMPLES
+def test_contents_that_look_like_places_stay_text(content: str) -> None:
+    ids = TOKENIZER.encode_chat([user(content), user("other")])
+    assert TOKENIZER.decode(ids) == f"user\n{content}\nuser\nother\n"
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "user"}, {"role": "user", "content": None}, {"role": "user", "content": [1]}]
+)
+def test_a_message_without_text_is_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="content as a string"):
+        TOKENIZER.encode_chat([message])
+
+
+def test_what_the_template_refuses_is_refused_with_its_words() -> None:
+    with pytest.raises(RequestError, match="a system message must come first"):
+        TOKENIZER.encode_chat([user("a"), {"role": "system", "content": "late"}])
+
+
+def test_without_a_template_messages_are_refused() -> None:
+    with pytest.raises(RequestError, match="no chat template; pass prompt="):
+        Tokenizer(JSON, None).encode_chat([user("a")])
+
+
+def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+    ids = TOKENIZER.encode("é")
+    assert len(ids) == 2
+    assert TOKENIZER.decode(ids[:1]) == "\ufffd"
+
+
+def test_loading_reads_the_template_from_either_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(JSON, encoding="utf-8")
+    assert not Tokenizer.load(tmp_path).has_template
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "config"}), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).encode_chat([user("a")]) == TOKENIZER.encode("config")
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.encode_chat([user("a")]) == TOKENIZER.encode_chat([user("a")])
+    assert loaded.vocab_size == TOKENIZER.vocab_size == len(HUGGING_FACE)
+
+
+def test_a_missing_or_broken_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json in"):
+        Tokenizer.load(tmp_path)
+    for broken in ("{", "{}", "[]", '{"model": 3}'):
+        (tmp_path / "tokenizer.json").write_text(broken, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a tokenizer"):
+            Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(JSON, encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is not JSON"):
+        Tokenizer.load(tmp_path)

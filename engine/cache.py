@@ -39,7 +39,7 @@ class Cache:
 
 
 class PrefixStore:
-    """The caches of the last few finished requests. Reuse changes no token: cached entries are bitwise what prefill gives."""
+    """Caches of the last finished requests. Reuse changes no token: entries are bitwise what prefill gives."""
 
     def __init__(self, size: int) -> None:
         self._entries: deque[tuple[tuple[int, ...], Cache]] = deque(maxlen=size)

@@ -65,7 +65,7 @@ class Gate:
         return Gate(None if self.constraint is None else self.constraint.fork(), tuple(self.ends))
 
     def forced(self, limit: int) -> list[int]:
-        """Moves past the tokens that the grammar leaves no choice about, up to an end token or `limit`, and returns them."""
+        """Takes the tokens that the grammar leaves no choice about, up to an end token or `limit`."""
         run: list[int] = []
         while self.constraint is not None and len(run) < limit:
             token = only(self.constraint.mask())

@@ -8,6 +8,7 @@ checkpoint's tensor names. Shapes: T tokens, H query heads, K key-value heads, D
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,15 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]"""
 
 
-class Linear(nn.Linear):
+class _Typed(nn.Module):
+    """nn.Module whose call, like its `forward`, is known to give a tensor."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+
+class Linear(_Typed, nn.Linear):
     """A bias-free matrix whose product goes through the kernel door."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -31,7 +40,7 @@ class Linear(nn.Linear):
         return ops.linear(input, self.weight)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(_Typed):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
@@ -41,7 +50,7 @@ class RMSNorm(nn.Module):
         return ops.rms_norm(x, self.weight, self.eps)
 
 
-class LowRank(nn.Module):
+class LowRank(_Typed):
     """The draft adapter of one output projection: x -> scale * B(A(x)), added for draft rows only."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, scale: float) -> None:
@@ -66,7 +75,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(queries, config.hidden_size)
 
 
-class MLP(nn.Module):
+class MLP(_Typed):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
@@ -94,7 +103,7 @@ class Encoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
-class Transformer(nn.Module):
+class Transformer(_Typed):
     """`encoder` and `diffusion_head` carry the checkpoint's names; `adapter` is a module list or None."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -124,11 +133,11 @@ class Transformer(nn.Module):
 
         `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row.
         """
-        x = self.encoder.embed_tokens(tokens)
+        x: Tensor = self.encoder.embed_tokens(tokens)
         cos, sin = (part.to(x.dtype)[:, None] for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
         scale = rope.query_scale(self.config.rope, positions)
         q_scale = None if scale is None else scale.to(x.dtype)[:, None, None]
-        layers: Sequence[Layer] = list(self.encoder.layers)  # type: ignore[arg-type]
+        layers = cast(Sequence[Layer], self.encoder.layers)
         for index, layer in enumerate(layers):
             x = x + self._attention(index, layer, x, cos, sin, q_scale, attend, adapted)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
@@ -159,4 +168,4 @@ class Transformer(nn.Module):
             return out
         if self.adapter is None:
             raise ValueError("rows ask for the draft adapter, but this model has none")
-        return out + self.adapter[index](mixed) * adapted[:, None].to(out.dtype)
+        return out + cast(LowRank, self.adapter[index])(mixed) * adapted[:, None].to(out.dtype)

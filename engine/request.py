@@ -61,7 +61,7 @@ class ArOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionOptions:
-    """Blocks of `block_length` tokens; a pass commits every slot whose confidence reaches `threshold`, and the best one."""
+    """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best."""
 
     mode: ClassVar[Mode] = "diffusion"
     block_length: int = 32
@@ -110,7 +110,7 @@ Reason = Literal["", "schema", "target", "low_confidence", "stop"]
 class Rejected:
     """A drafted token that did not become output, and why.
 
-    target: verification chose another token there or before; schema: the grammar refused it; stop: the output had ended.
+    target: verification chose another token there or before; schema: the grammar refused it; stop: the output was over.
     """
 
     token: int
@@ -140,7 +140,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Counts of one call. `forward_passes` leaves prefill out; `tokens_per_forward` = output_tokens / forward_passes."""
+    """Counts of one call. `forward_passes` leaves prefill out; `corrected` includes `repaired`."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -161,7 +161,7 @@ class Stats:
 
     @property
     def tokens_per_forward(self) -> float | None:
-        """None where the prefill pass alone made the output."""
+        """output_tokens / forward_passes; None where the prefill pass alone made the output."""
         return self.output_tokens / self.forward_passes if self.forward_passes else None
 
     @property

@@ -17,7 +17,7 @@ from .segment import Passes, Segment
 
 @dataclass(slots=True)
 class Run:
-    """`pending`: committed tokens without cache entries yet; `cached`: the number of entries; `adapter`: is there one."""
+    """`pending`: committed tokens without cache entries yet; `cached`: entries so far; `adapter`: has the model one."""
 
     mode: Mode
     pending: list[int]

@@ -51,7 +51,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
-    """q [T, H, D] at positions start.. over keys and values [K, capacity, D], the own rows already written -> [T, H, D].
+    """q [T, H, D] at positions start.. over keys and values [K, capacity, D], own rows already written -> [T, H, D].
 
     causal: row i sees keys 0 .. start + i. Otherwise every row sees keys 0 .. start + T - 1.
     """

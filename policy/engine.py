@@ -139,7 +139,9 @@ class Engine:
     def _request(self, call: Call) -> DecodeRequest:
         settings = call.plan.settings
         if call.schema is not None and settings.stop:
-            raise RequestError("stop strings cannot be combined with a schema: they could cut the text before it is valid")
+            raise RequestError(
+                "stop strings cannot be combined with a schema: they could cut the text before it is valid"
+            )
         return DecodeRequest(
             prompt=tuple(self.encode(call)),
             options=options_of(call.plan.mode, settings),

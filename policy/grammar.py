@@ -23,7 +23,7 @@ from trimode.engine.tokenizer import Tokenizer
 from .errors import GrammarRuntimeError, SchemaError, UnsupportedKeyword
 from .schema import Schema
 
-_OPTIONS: Final = {
+_OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
     "item_separator": ",",
     "key_separator": ":",
@@ -102,7 +102,7 @@ class _Key:
 
 
 def check(schema: Schema) -> None:
-    """Raises UnsupportedKeyword, with pointer and keyword, where the grammar engine refuses the schema. No tokenizer needed."""
+    """Raises UnsupportedKeyword, with pointer and keyword, where the grammar engine refuses the schema."""
     if _refusal(schema.document) is not None:
         raise _explained(schema.document)
 
@@ -137,7 +137,7 @@ def _refused_child(root: dict[str, Any], pointer: str, part: Any) -> tuple[str, 
 
 
 def _children(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Direct subschemas with their pointer fragments; a local reference is blamed at its target, which comes by itself."""
+    """Direct subschemas with their pointer fragments; local references are left out: their targets come too."""
     for path, child in _subschemas(part):
         if not str(child.get("$ref", "")).startswith("#"):
             yield path, child
@@ -158,7 +158,9 @@ def _subschemas(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _alone(root: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """`part` as a document of its own, with the definitions that it may refer to."""
-    definitions = {key: root[key] for key in ("$defs", "definitions") if key in root and key not in part}
+    definitions: dict[str, Any] = {
+        key: root[key] for key in ("$defs", "definitions") if key in root and key not in part
+    }
     return {**definitions, **part} if "$ref" in str(part) else part
 
 

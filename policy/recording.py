@@ -39,9 +39,7 @@ class Recording:
     def __enter__(self) -> Recording:
         call = self.call
         said = call.messages or ({"role": "user", "content": call.prompt},)
-        self._span = CallSpan(
-            call=self.id, model=self.runtime.model, step=call.step, kind=call.kind, messages=said
-        )
+        self._span = CallSpan(call=self.id, model=self.runtime.model, step=call.step, kind=call.kind, messages=said)
         self._start = time.time_ns()
         return self
 

@@ -15,7 +15,7 @@ from .resolve import DecodePlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """`value`: parsed output under a schema, else None. `valid`: the oracle's verdict; None without a schema or when cut.
+    """`value`: parsed output under a schema, else None. `valid`: the oracle's verdict; None without schema or when cut.
 
     `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...).
     """

@@ -56,8 +56,9 @@ class Schema:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
-        if (error := next(iter(self._oracle.iter_errors(value)), None)) is not None:
-            raise SchemaViolation(text, f"jsonschema at {error.json_path}: {error.message}")
+        wrong = next(iter(self._oracle.iter_errors(value)), None)
+        if wrong is not None:
+            raise SchemaViolation(text, f"jsonschema at {wrong.json_path}: {wrong.message}")
         if self.adapter is None:
             return value
         try:

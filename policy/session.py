@@ -1,7 +1,7 @@
 """What is in force around a call: the session (engine, policies, audit file) and the `using` overrides.
 
-Knows one context variable of each; both follow threads started by asyncio and never leak into others. Does not know how a
-step is built or decoded.
+Knows one context variable of each; both follow threads started by asyncio and never leak into others. Does not know
+how a step is built or decoded.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def session(
     """Steps called inside decode on `engine`.
 
     `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
-    that file; a Policy is itself. `trace="file:PATH"` appends an audit record a call; `content` writes text and token ids
-    into it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
+    that file; a Policy is itself. `trace="file:PATH"` appends an audit record a call; `content` keeps text and token
+    ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
     """
     current = Session(engine, _policies(policy), _audit(trace, content))
     token = _session.set(current)

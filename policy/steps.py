@@ -12,7 +12,7 @@ import string
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
 
 from .call import Call
 from .errors import OutputCut, StepError
@@ -23,6 +23,7 @@ from .schema import Schema, ToolCall, describe_tool, schema_of, tool_schema
 from .session import current_session, overrides
 from .spec import STEP_KINDS, Settings, StepKind
 
+NOTHING: Final = Settings()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -36,7 +37,7 @@ class StepSpec:
     tools: tuple[dict[str, Any], ...]
     schema: Schema | None
     decorated: Settings
-    called: Settings = Settings()
+    called: Settings = NOTHING
 
     def layers(self) -> list[Layer]:
         return [
@@ -83,7 +84,7 @@ class AsyncStep(Generic[P, R]):
         return AsyncStep(self.function, _called(self.spec, settings))
 
 
-def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # pyright: ignore[reportInvalidTypeVarUse]
+def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeVarUse]
     """The prompt of a step whose function computes it: `return ask(text)` or `return ask(messages)`.
 
     Takes the type that the caller expects, because a step's annotation is the type of what the model writes.
@@ -208,7 +209,7 @@ def _schema(kind: StepKind, returns: Any, tools: Sequence[Any]) -> Schema | None
 def _messages(
     spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], ...]:
-    """The conversation: what the function returned (text or messages), else its docstring with the arguments filled in."""
+    """The conversation: what the function returned (text or messages), else its docstring with arguments filled in."""
     if isinstance(returned, str):
         return ({"role": "user", "content": returned},)
     if isinstance(returned, Sequence):

@@ -1,4 +1,4 @@
-"""Trains the reference checkpoint: tokenizer, AR stage, joint stage, draft adapter. Kill it and start it again: it goes on.
+"""Trains the reference checkpoint: tokenizer, AR stage, joint stage, draft adapter. Killed and restarted it goes on.
 
     python scripts/train.py --pack DIR --out runs/reference
 

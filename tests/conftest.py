@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py")
+HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py", "policy/recorded_calls.py")
 
 
 def _share(path: Path) -> None:
@@ -27,3 +27,6 @@ def _share(path: Path) -> None:
 torch.set_num_threads(1)
 for helper in HELPERS:
     _share(Path(__file__).parent / helper)
+
+from recorded_calls import engine as engine  # noqa: E402
+from recorded_calls import recorded as recorded  # noqa: E402

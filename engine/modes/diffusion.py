@@ -1,7 +1,7 @@
 """Block diffusion (nld.md §4b) behind a left-to-right gate (constrained.md §4.3).
 
-A block starts with the seed that the causal pass chose and is filled out of order: each pass commits the most confident
-masked slot and every other one at the threshold. What is filled stays tentative until the gate reaches it from the left;
+A block starts with the seed that the causal pass chose and is filled out of order: each pass fills the most confident
+masked slot and every other one at the threshold. A filled slot stays tentative until the gate reaches it from the left:
 a token that the grammar refuses is repaired with the best allowed one, and what was guessed after it is masked again.
 A finished block is read once more causally, which writes the cache and gives the next seed. Not exact, never invalid.
 """

@@ -51,7 +51,6 @@ def demo(
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
     from trimode.policy.audit import verify
     from trimode.policy.audit_view import problems_table
-
     from trimode.policy.engine import Engine
 
     from . import demo as player

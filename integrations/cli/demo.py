@@ -1,8 +1,7 @@
 """`trimode demo`: an agent loop on recorded episodes, watched live.
 
-Knows the public surface (`step`, `session`) and rich. The model writes every plan, tool call, report and reply after its
-own earlier words; user turns and tool results come from the record. Ends with a summary by step kind and a verified
-audit file.
+Knows the public surface (`step`, `session`) and rich. The model writes every plan, tool call, report and reply after
+its own earlier words; user turns and tool results come from the record. Every call goes into an audit file.
 """
 
 from __future__ import annotations

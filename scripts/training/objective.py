@@ -1,7 +1,7 @@
 """The joint objective of nld.md §6: one forward over [clean | noisy], loss = AR + alpha * diffusion / p.
 
-Knows windows and blocks. The noisy half is not the whole window again but a list of blocks cut where decoding would cut
-them: each starts on a token of the model's own (the seed, kept) and is masked after it, so that prompts cost nothing and
+Knows windows and blocks. The noisy half is not the whole window again but a list of blocks cut where decoding cuts
+them: each starts on a token of the model's own (the seed, kept) and is masked after it, so prompts cost nothing and
 block starts fall anywhere. Half of the blocks are wholly masked, as a draft sees them; the rest at a random rate p.
 Rows of a block see the clean tokens before its seed and each other. Shapes: B windows, L clean, N = blocks * block.
 """
@@ -75,7 +75,8 @@ def make_batch(
             target[row, inside] = ids[at : at + run]
             tokens[row, inside] = np.where(hidden, mask_id, ids[at : at + run])
             weight[row, inside] = hidden / rate
-    return Batch(*(torch.from_numpy(x) for x in (tokens, positions, target, weight, start)), clean=length)
+    parts = (torch.from_numpy(x) for x in (tokens, positions, target, weight, start))
+    return Batch(*parts, length)
 
 
 def noisy_mask(batch: Batch, block: int) -> Tensor:

@@ -12,7 +12,7 @@ from . import tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`blocks` noisy blocks a window (0: AR only); `alpha` weighs the diffusion loss; `adapter` trains the LoRA alone."""
+    """`blocks`: noisy blocks a window (0: AR only); `alpha`: weight of the diffusion loss; `adapter`: it alone."""
 
     name: str
     steps: int

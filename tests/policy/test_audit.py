@@ -65,8 +65,10 @@ def test_file_reads_back_and_verifies(sample: Sample) -> None:
     lines = read_audit(sample.copy)
     assert [line.entry.sequence for line in lines if line.entry] == [1, 2, 3, 4, 5, 6]
     assert [record.has_content for record in records(lines)] == [True] * 3 + [False] * 3
-    assert lines[2].record is not None and lines[2].record.rounds == sample.record.rounds
-    assert lines[5].record is not None and lines[5].record.rounds == sample.record.redacted().rounds
+    assert lines[2].record is not None
+    assert lines[2].record.rounds == sample.record.rounds
+    assert lines[5].record is not None
+    assert lines[5].record.rounds == sample.record.redacted().rounds
 
 
 def test_file_is_for_its_owner_and_keeps_no_content_unless_asked(
@@ -251,8 +253,10 @@ def test_tables_show_calls_and_problems(recorded: Recorded, sample: Sample) -> N
     tokens_per_forward = f"{counts.output_tokens / counts.forward_passes:.2f}"
     for cell in ("linear_spec", str(counts.output_tokens), tokens_per_forward, f"{counts.accepted}/{counts.drafted}"):
         assert cell in call.split()
-    assert "valid" in call and "step kind json" in call
-    assert "[bold]odd[/]" in failure and "ValueError" in failure
+    assert "valid" in call
+    assert "step kind json" in call
+    assert "[bold]odd[/]" in failure
+    assert "ValueError" in failure
 
     sample.verify([sample.lines[1]])
     console.print(problems_table(verify(sample.copy)))

@@ -34,7 +34,8 @@ def test_real_calls_add_up_with_and_without_content(recorded: Recorded, mode: st
 
 def test_a_schema_leaves_forced_tokens_and_refused_drafts(recorded: Recorded) -> None:
     record = recorded("linear_spec", schema=True)
-    assert record.counts is not None and record.counts.forced > 0
+    assert record.counts is not None
+    assert record.counts.forced > 0
     assert any(reason == "schema" for part in record.rounds for _, reason in part.rejected)
     assert any(part.rejected_text for part in record.rounds)
 
@@ -49,7 +50,8 @@ def test_record_holds_what_a_replay_needs(recorded: Recorded) -> None:
         stop=record.stop,
     )
     assert record.options == {"mode": "linear_spec", "block_length": 6}
-    assert again.sampling == Sampling(temperature=0.7, seed=7) and again.stop == ("!!",)
+    assert again.sampling == Sampling(temperature=0.7, seed=7)
+    assert again.stop == ("!!",)
     assert record.schema == {"type": "array"}
     assert set(record.versions) == {"trimode", "torch"}
 
@@ -81,7 +83,8 @@ def test_failed_call_is_recorded_without_a_result(recorded: Recorded) -> None:
     record = recorded("ar", failed=RequestError("secret 42"))
     assert (record.counts, record.finish_reason, record.output_sha256, record.rounds) == (None, None, None, ())
     assert record.error == "trimode.engine.errors.RequestError"
-    assert record.error_message == "secret 42" and record.redacted().error_message is None
+    assert record.error_message == "secret 42"
+    assert record.redacted().error_message is None
     assert list(check_record(record, 1)) == []
 
 
@@ -103,7 +106,8 @@ def test_content_switch(monkeypatch: pytest.MonkeyPatch, value: str | None, span
     if value is not None:
         monkeypatch.setenv(SWITCH, value)
     assert (captures("span"), captures("file")) == (span, file)
-    assert captures("span", True) and not captures("file", False)
+    assert captures("span", True)
+    assert not captures("file", False)
 
 
 def test_unknown_content_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

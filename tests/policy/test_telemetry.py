@@ -116,13 +116,16 @@ def test_call_span_follows_the_convention(recorded: Recorded, spans: Spans) -> N
     found, counts = attributes(call), record.counts
     assert counts is not None
     assert (call.name, call.kind, call.status.status_code) == ("chat tiny", SpanKind.INTERNAL, StatusCode.UNSET)
-    assert found["gen_ai.provider.name"] == "trimode" and found["gen_ai.operation.name"] == "chat"
+    assert found["gen_ai.provider.name"] == "trimode"
+    assert found["gen_ai.operation.name"] == "chat"
     assert (found["gen_ai.request.seed"], found["gen_ai.request.max_tokens"]) == (7, 30)
     assert found["gen_ai.request.stop_sequences"] == ("!!",)
     assert found["gen_ai.usage.output_tokens"] == counts.output_tokens
     assert found["gen_ai.response.finish_reasons"] == (record.finish_reason,)
-    assert found["trimode.audit.id"] == record.call and found["trimode.decode.modes"] == ("linear_spec",)
-    assert decode.parent is not None and call.context is not None
+    assert found["trimode.audit.id"] == record.call
+    assert found["trimode.decode.modes"] == ("linear_spec",)
+    assert decode.parent is not None
+    assert call.context is not None
     assert (decode.name, decode.parent.span_id) == ("decode linear_spec", call.context.span_id)
 
 
@@ -156,7 +159,8 @@ def test_a_mode_switch_is_two_decode_spans_in_order(recorded: Recorded, spans: S
     assert (first.name, second.name) == ("decode linear_spec", "decode ar")
     found = attributes(second)
     assert (found["trimode.switch.from"], found["trimode.switch.to"]) == ("linear_spec", "ar")
-    assert found["trimode.decode.times_estimated"] is True and "trimode.switch.from" not in attributes(first)
+    assert found["trimode.decode.times_estimated"] is True
+    assert "trimode.switch.from" not in attributes(first)
     assert first.end_time == second.start_time
     assert record.start_ns <= (first.start_time or 0) <= (second.end_time or 0) <= record.end_ns
 
@@ -175,7 +179,8 @@ def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch:
     lost = json.loads(attributes(decode)["trimode.draft.rejected"])
     expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
     assert [[n, token, why] for n, tokens, _, why in lost for token in tokens] == expected
-    assert "tape" in attributes(decode)["input.value"] and "| origins |" in attributes(decode)["output.value"]
+    assert "tape" in attributes(decode)["input.value"]
+    assert "| origins |" in attributes(decode)["output.value"]
 
 
 def test_no_content_leaks_by_default(recorded: Recorded, spans: Spans) -> None:
@@ -184,7 +189,8 @@ def test_no_content_leaks_by_default(recorded: Recorded, spans: Spans) -> None:
     span.end(record)
     call, decodes = spans.finished()
     shown = call.to_json() + "".join(decode.to_json() for decode in decodes)
-    assert "Book a train" not in shown and "secret answer" not in shown
+    assert "Book a train" not in shown
+    assert "secret answer" not in shown
     assert call.events == ()
 
 
@@ -202,7 +208,8 @@ def test_call_without_a_record_still_ends(recorded: Recorded, spans: Spans) -> N
     span.end(error=KeyboardInterrupt())
     span.end()
     call, decodes = spans.finished()
-    assert decodes == [] and attributes(call)["error.type"] == "KeyboardInterrupt"
+    assert decodes == []
+    assert attributes(call)["error.type"] == "KeyboardInterrupt"
 
 
 def test_stream_left_early_ends_its_span_and_no_context_lingers(recorded: Recorded, spans: Spans) -> None:
@@ -220,7 +227,8 @@ def test_stream_left_early_ends_its_span_and_no_context_lingers(recorded: Record
     assert not trace.get_current_span().get_span_context().is_valid
     events.close()  # type: ignore[attr-defined]
     call, _ = spans.finished()
-    assert call.name == "chat tiny" and call.end_time is not None
+    assert call.name == "chat tiny"
+    assert call.end_time is not None
 
 
 def test_the_callers_span_is_the_parent(recorded: Recorded, spans: Spans) -> None:
@@ -230,7 +238,8 @@ def test_the_callers_span_is_the_parent(recorded: Recorded, spans: Spans) -> Non
         explicit = spans.open(record, parent=trace.set_span_in_context(trace.INVALID_SPAN))
         explicit.end(record)
     calls = [span for span in spans.exporter.get_finished_spans() if span.name == "chat tiny"]
-    assert calls[0].parent is not None and calls[0].parent.span_id == agent.get_span_context().span_id
+    assert calls[0].parent is not None
+    assert calls[0].parent.span_id == agent.get_span_context().span_id
     assert calls[1].parent is None
 
 

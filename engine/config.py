@@ -98,7 +98,7 @@ _INTEGERS: Final = (
 )  # fmt: skip
 
 
-def _number(fields: Mapping[str, Any], key: str, origin: str, kind: type = int) -> Any:
+def _number(fields: Mapping[str, Any], key: str, origin: str, kind: type[int] | type[float] = int) -> Any:
     value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, int | kind) or value < 0:
         found = "nothing" if key not in fields else repr(value)
@@ -150,7 +150,7 @@ def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
         if found.get(key) not in (None, only):
             raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {found[key]!r}")
     known: dict[str, Any] = {"theta": _number(found, "rope_theta", origin, float), "kind": kind}
-    for key in RopeConfig.__slots__:  # type: ignore[attr-defined]
+    for key in RopeConfig.__slots__:
         if found.get(key) is not None:
             known[key] = _number(found, key, origin, int if key == "original_max_position_embeddings" else float)
     rope = RopeConfig(**known)

@@ -118,7 +118,7 @@ class TokenEngine:
         segments = [live.segment for live in lives if live.segment is not None]
         hidden = self._forward(segments, [live.cache for live in lives])
         rows = torch.cat([part[-segment.read :] for part, segment in zip(hidden, segments, strict=True)])
-        logits = self.model.head(rows).split([segment.read for segment in segments])
+        logits = torch.split(self.model.head(rows), [segment.read for segment in segments])
         seconds = time.perf_counter() - begin
         for live, segment, part in zip(lives, segments, logits, strict=True):
             live.count(segment, seconds)
@@ -144,7 +144,7 @@ class TokenEngine:
 
         adapted = torch.tensor(flags, device=self.device) if any(flags) else None
         hidden = self.model(self._tensor(tokens), self._tensor(positions), attend, adapted)
-        return hidden[: sum(sizes)].split(sizes)
+        return torch.split(hidden[: sum(sizes)], sizes)
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self.device)

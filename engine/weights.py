@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .config import ModelConfig, read_object
 from .errors import CheckpointError
-from .model import Transformer
+from .model import LowRank, Transformer
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -155,13 +155,13 @@ def save_adapter(model: Transformer, directory: Path) -> None:
     if model.adapter is None:
         raise ValueError("the model has no adapter to save")
     directory.mkdir(parents=True, exist_ok=True)
-    first = model.adapter[0]
-    rank = int(first.lora_A.weight.shape[0])  # type: ignore[union-attr, arg-type]
+    first = cast(LowRank, model.adapter[0])
+    rank = int(first.lora_A.weight.shape[0])
     fields = {
         "peft_type": "LORA",
         "target_modules": ["o_proj"],
         "r": rank,
-        "lora_alpha": float(first.scale) * rank,  # type: ignore[arg-type]
+        "lora_alpha": first.scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "inference_mode": True,

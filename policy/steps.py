@@ -101,7 +101,9 @@ class StepDecorator:
         self.kind, self.name, self.tools, self.schema, self.settings = kind, name, tools, schema, settings
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncStep[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncStep[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R]) -> Step[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
@@ -110,7 +112,7 @@ class StepDecorator:
 
 
 @overload
-def step(kind: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+def step(kind: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def step(kind: Callable[P, R], /) -> Step[P, R]: ...
 @overload

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -187,7 +188,7 @@ class Run:
         temporary.replace(self.args.out / "state.pt")
         self.export()
 
-    def _restore(self) -> dict[str, object]:
+    def _restore(self) -> dict[str, Any]:
         path = self.args.out / "state.pt"
         if not path.exists():
             return {}

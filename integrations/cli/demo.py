@@ -21,7 +21,7 @@ from trimode.policy.episodes import Episode, Message, read_episodes
 from trimode.policy.result import Result
 from trimode.policy.schema import ToolCall
 from trimode.policy.session import Session, session
-from trimode.policy.steps import ask, step
+from trimode.policy.steps import Step, ask, step
 
 DATA: Final = files("trimode.integrations.cli") / "data"
 MAX_TOKENS: Final = 128
@@ -88,7 +88,7 @@ def writer(episode: Episode) -> Callable[[Message, Sequence[Message]], Result]:
     return write
 
 
-def _report(schema: Any, episode: Episode) -> Any:
+def _report(schema: Any, episode: Episode) -> Step[[Sequence[Message]], dict[str, Any]]:
     @step("json", schema=schema, tools=episode.tools, max_tokens=MAX_TOKENS)
     def report(history: Sequence[Message]) -> dict[str, Any]:
         return ask(history)

@@ -9,14 +9,16 @@ Rows of a block see the clean tokens before its seed and each other. Shapes: B w
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from trimode.engine.model import Transformer
+from trimode.engine.model import Attend, Transformer
 
 from .data import Window
 
@@ -35,7 +37,7 @@ class Batch:
     clean: int
 
 
-def block_starts(own: np.ndarray, block: int, rng: random.Random) -> list[tuple[int, int]]:
+def block_starts(own: npt.NDArray[np.bool_], block: int, rng: random.Random) -> list[tuple[int, int]]:
     """(seed position, end of the run) of blocks over every own run; like cycles, they overlap by a random amount."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], own.view(np.int8), [0]))))
     starts = []
@@ -75,8 +77,14 @@ def make_batch(
             target[row, inside] = ids[at : at + run]
             tokens[row, inside] = np.where(hidden, mask_id, ids[at : at + run])
             weight[row, inside] = hidden / rate
-    parts = (torch.from_numpy(x) for x in (tokens, positions, target, weight, start))
-    return Batch(*parts, length)
+    return Batch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(positions),
+        torch.from_numpy(target),
+        torch.from_numpy(weight),
+        torch.from_numpy(start),
+        clean=length,
+    )
 
 
 def noisy_mask(batch: Batch, block: int) -> Tensor:
@@ -88,7 +96,7 @@ def noisy_mask(batch: Batch, block: int) -> Tensor:
     return torch.cat((clean, own), dim=2)[:, None]
 
 
-def attention(batch: Batch, block: int, groups: int):  # type: ignore[no-untyped-def]
+def attention(batch: Batch, block: int, groups: int) -> Attend:
     """The `attend` of one training pass: causal among clean rows, `noisy_mask` for noisy ones."""
     rows, total = batch.tokens.shape
     mask = noisy_mask(batch, block) if total > batch.clean else None
@@ -116,7 +124,7 @@ class Losses:
     own: int
 
 
-def losses(forward: nn.Module, model: Transformer, batch: Batch, block: int, alpha: float) -> Losses:
+def losses(forward: Callable[..., Tensor], model: Transformer, batch: Batch, block: int, alpha: float) -> Losses:
     """The weighted cross-entropy over the batch's loss rows, divided by one global token count (nld.md §6.5).
 
     `forward` is `model` or its compiled twin.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Final, Literal
 
+from .errors import PolicyError
+
 SWITCH: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 Sink = Literal["span", "file"]
@@ -28,5 +30,5 @@ def captures(sink: Sink, override: bool | None = None) -> bool:
         return override
     given = os.environ.get(SWITCH, "").strip().upper() or "NO_CONTENT"
     if given not in _SINKS:
-        raise ValueError(f"{SWITCH}={os.environ[SWITCH]!r}: expected one of {', '.join(_SINKS)}")
+        raise PolicyError(f"{SWITCH}={os.environ[SWITCH]!r}: expected one of {', '.join(_SINKS)}")
     return sink in _SINKS[given]

@@ -33,7 +33,7 @@ from trimode.policy.episodes import read_episodes
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "training" / "chat_template.jinja"
-SAVE_EVERY, LOG_EVERY = 100, 10
+LOG_EVERY = 10
 
 
 def stages(args: argparse.Namespace) -> list[Stage]:
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of the diffusion loss (the paper has 0.3)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=100, help="steps between saves")
     parser.add_argument("--compile", action="store_true", help="torch.compile the forward pass")
     return parser.parse_args()
 
@@ -84,6 +85,7 @@ class Run:
 
     def train(self, index: int, stage: Stage) -> None:
         if stage.adapter and self.model.adapter is None:
+            torch.manual_seed(self.recipe.seed)  # the same adapter, whenever the stage begins
             self.model.add_adapter(self.recipe.rank, self.recipe.scale)
         self.optimizers = self._optimizers(stage)
         batches = self._batches(index, stage)
@@ -105,9 +107,10 @@ class Run:
                 note = f"ar {result.ar:.3f} diffusion {result.diffusion:.3f} {rate:,.0f} tok/s"
                 bar.update(task, completed=self.step + 1, note=note)
                 self._log(stage, result, rate)
-                if (self.step + 1) % SAVE_EVERY == 0:
+                if (self.step + 1) % self.args.save_every == 0:
                     self._save(index, self.step + 1)
-        self._save(index + 1, 0)
+        self.step = 0
+        self.saved = self._save(index + 1, 0)
 
     def export(self) -> None:
         """Writes the checkpoint directory as it stands."""
@@ -122,7 +125,7 @@ class Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = stage.rate(self.step)
-            optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             if stage.adapter:
                 result = draft_losses(self.model, batch, self.recipe.block)
@@ -163,7 +166,6 @@ class Run:
         if self.saved and self.saved["kind"] == stage.adapter:
             for optimizer, state in zip(made, self.saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
-        self.saved = {"kind": stage.adapter, "optimizers": [o.state_dict() for o in made]}
         return made
 
     def _tokenizer(self) -> Tokenizer:
@@ -173,7 +175,7 @@ class Run:
             path.write_text(tokenizer.train(_sample(self.args.pack), self.recipe.vocab_size).to_str())
         return Tokenizer(path.read_text(), TEMPLATE.read_text())
 
-    def _save(self, stage: int, step: int) -> None:
+    def _save(self, stage: int, step: int) -> dict[str, Any]:
         state = {
             "model": {k: v for k, v in self.model.state_dict().items() if not k.startswith("adapter.")},
             "adapter": self.model.adapter.state_dict() if self.model.adapter else None,
@@ -187,6 +189,7 @@ class Run:
         torch.save(state, temporary)
         temporary.replace(self.args.out / "state.pt")
         self.export()
+        return state
 
     def _restore(self) -> dict[str, Any]:
         path = self.args.out / "state.pt"
@@ -198,7 +201,7 @@ class Run:
             self.model.add_adapter(self.recipe.rank, self.recipe.scale).load_state_dict(state["adapter"])
         self.stage, self.step, self.tokens = state["stage"], state["step"], state["tokens"]
         print(f"going on at stage {self.stage}, step {self.step}, {self.tokens:,} tokens")
-        return {"kind": state["kind"], "optimizers": state["optimizers"]}
+        return dict(state)
 
     def _log(self, stage: Stage, result: Losses, rate: float) -> None:
         if (self.step + 1) % LOG_EVERY:

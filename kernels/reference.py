@@ -7,6 +7,8 @@ BLAS picks other kernels for other row counts), attention by walking keys in til
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -81,6 +83,7 @@ def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, first: int, end: int, 
     return out.view(groups, rows, -1, dim).transpose(0, 1).reshape(rows, heads, dim).to(q.dtype)
 
 
+@lru_cache(maxsize=8)  # every layer of a pass asks for the same one
 def _hidden(
     rows: int, group: int, packed: int, first: int, end: int, tiles: int, causal: bool, device: torch.device
 ) -> Tensor:

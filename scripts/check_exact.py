@@ -2,8 +2,8 @@
 
     python scripts/check_exact.py EPISODES.jsonl.gz ... --tokens 20000 --held 300 --json OUT
 
-Every model step is decoded from its recorded history, at each temperature, with the step's schema and
-without; the episodes take turns, so that all sources count. Stops a temperature when both of its arms have enough tokens.
+Every model step is decoded from its recorded history, at each temperature, with the step's schema and without; the
+episodes take turns, so that all sources count. A temperature is done when both of its arms have enough tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Types, JSON Schemas and tool lists as one thing: a `Schema` that yields grammar text and checks finished output.
 
 Knows pydantic and jsonschema. Does not know tokens or grammar engines. Canonical text has no spaces between items, the
-form that `canonical` writes.
+form that `episodes.canonical` writes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,6 @@ import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from .episodes import canonical
 from .errors import SchemaError, SchemaViolation
 
 Json = Any
@@ -47,7 +47,8 @@ class Schema:
 
     @cached_property
     def _oracle(self) -> jsonschema.protocols.Validator:
-        kind = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
+        draft = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
+        kind = jsonschema.validators.extend(draft, {"multipleOf": _multiple})
         return kind(self.document, format_checker=kind.FORMAT_CHECKER)
 
     def parse(self, text: str) -> Any:
@@ -98,12 +99,21 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     """{"name", "description", "parameters"} of a tool dict (bare or in OpenAI's envelope) or of a typed function."""
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
-        if not isinstance(bare, Mapping) or "name" not in bare:
+        if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
             raise SchemaError(f"a tool needs a name, a description and parameters, found {dict(tool)!r}")
-        parameters = bare.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+        parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
     return {"name": name, "description": inspect.getdoc(tool) or "", "parameters": _typed(tool).document}
+
+
+def _parameters(name: str, given: Json) -> dict[str, Json]:
+    """Parameters as the schema of an object, which is what a call's arguments are."""
+    if not given:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    if not isinstance(given, Mapping) or given.get("type", "object") != "object":
+        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {given!r}")
+    return {"type": "object", **given}
 
 
 def _call(tool: Mapping[str, Json], place: str) -> dict[str, Json]:
@@ -133,7 +143,7 @@ def _typed(target: Any) -> Schema:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema()
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(f"cannot make a schema of {target!r}: {error}") from None
+        raise SchemaError(f"cannot make a schema of {target!r}: {str(error).splitlines()[0]}") from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
 
@@ -150,15 +160,27 @@ def _closed(schema: Json) -> Json:
 
 
 def _checked(document: dict[str, Json]) -> Schema:
+    if not isinstance(document.get("$schema", ""), str):
+        raise SchemaError(f"not a JSON Schema, at $.$schema: {document['$schema']!r} is not a string")
     kind = jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(document)
-        canonical(document)
+        json.dumps(document, allow_nan=False)
     except jsonschema.SchemaError as error:
         raise SchemaError(f"not a JSON Schema, at {error.json_path}: {error.message}") from None
     except (TypeError, ValueError) as error:
         raise SchemaError(f"a JSON Schema must be JSON: {error}") from None
     return Schema(document)
+
+
+def _multiple(_: Any, step: float, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
+    """multipleOf on decimal digits: in binary, 2.4 is no multiple of 0.1."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and _exact(value) % _exact(step):
+        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

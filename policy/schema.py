@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import jsonschema
 import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from .errors import SchemaError, SchemaViolation
 
 Json = Any
+_OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
 Tool = Mapping[str, Json] | Callable[..., Any]
 
 
@@ -52,7 +55,7 @@ class Schema:
         return kind(self.document, format_checker=kind.FORMAT_CHECKER)
 
     def parse(self, text: str) -> Any:
-        """The value of finished output. Raises SchemaViolation, which is a bug of ours, where an oracle disagrees."""
+        """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         except ValueError as error:
@@ -65,7 +68,7 @@ class Schema:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
-            raise SchemaViolation(text, f"pydantic: {error}") from None
+            raise SchemaViolation(text, _reasons(error), _OWN_RULES) from None
 
 
 def schema_of(target: Any) -> Schema:
@@ -141,11 +144,24 @@ def _moved(schema: Json, place: str) -> Json:
 def _typed(target: Any) -> Schema:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
-        document = adapter.json_schema()
+        document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise SchemaError(f"cannot make a schema of {target!r}: {str(error).splitlines()[0]}") from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
+
+
+class _Writable(GenerateJsonSchema):
+    """JSON Schemas whose every text the type takes: pydantic's own lets a Decimal be any string."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> dict[str, Json]:
+        made = super().decimal_schema(schema)
+        return next((part for part in made.get("anyOf", ()) if part.get("type") == "number"), made)
+
+
+def _reasons(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False)
+    return "; ".join(f"pydantic at {'.'.join(map(str, one['loc'])) or 'the top'}: {one['msg']}" for one in found)
 
 
 def _closed(schema: Json) -> Json:

@@ -16,7 +16,6 @@ from typing import Final
 
 from trimode.engine.errors import TrimodeError
 
-
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 
 

@@ -51,8 +51,9 @@ class Schema:
     @cached_property
     def _oracle(self) -> jsonschema.protocols.Validator:
         draft = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
-        kind = jsonschema.validators.extend(draft, {"multipleOf": _multiple})
-        return kind(self.document, format_checker=kind.FORMAT_CHECKER)
+        kind: Any = jsonschema.validators.extend(draft, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
+        oracle: jsonschema.protocols.Validator = kind(self.document, format_checker=kind.FORMAT_CHECKER)
+        return oracle
 
     def parse(self, text: str) -> Any:
         """The value of finished output. Raises SchemaViolation where an oracle disagrees."""

@@ -251,8 +251,9 @@ def test_references_inside_parameters_move_with_them() -> None:
         "required": ["a"],
         "$defs": {"A": {"type": "integer"}},
     }
-    for tools, place in (([{"name": "x", "parameters": parameters}], "#"),
-                         ([{"name": "y"}, {"name": "x", "parameters": parameters}], "#/anyOf/1")):  # fmt: skip
+    cases: list[tuple[list[Any], str]] = [([{"name": "x", "parameters": parameters}], "#")]
+    cases.append(([{"name": "y"}, {"name": "x", "parameters": parameters}], "#/anyOf/1"))
+    for tools, place in cases:
         schema = tool_schema(tools)
         check(schema)
         text = json.dumps(schema.document)

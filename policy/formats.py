@@ -35,9 +35,9 @@ def tightened(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {key: _below(key, value) for key, value in schema.items()}
-    pattern = PATTERNS.get(format) if isinstance(format := schema.get("format"), str) else None
-    if pattern is not None:
-        made["allOf"] = [*made.get("allOf", ()), {"pattern": pattern}]
+    format = schema.get("format")
+    if isinstance(format, str) and format in PATTERNS:
+        made["allOf"] = [*made.get("allOf", ()), {"pattern": PATTERNS[format]}]
     return made
 
 

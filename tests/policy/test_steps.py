@@ -212,7 +212,7 @@ def test_outside_a_session() -> None:
         asyncio.run(act("x"))
 
 
-def _nothing() -> str: ...  # type: ignore[empty-body]
+def _nothing() -> str: ...
 
 
 def _unnamed() -> str:

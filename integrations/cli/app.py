@@ -132,6 +132,8 @@ def evaluate(
 
     from . import evaluate as harness
 
+    if out and not out.parent.is_dir():
+        raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
     chosen = tuple(known_mode(mode.strip(), "--modes") for mode in modes.split(","))
     settings = Settings(
         temperature=temperature, seed=seed, block_length=block_length, threshold=threshold, max_tokens=max_tokens

@@ -28,6 +28,8 @@ Json = Any
 _OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
 Tool = Mapping[str, Json] | Callable[..., Any]
 
+_OPEN_KEYS: Final = "the schema leaves keys open, and no grammar remembers which were written: name the properties"
+
 
 class ToolCall(BaseModel):
     """A call that the model chose: the tool's name and arguments that fit the tool's parameters."""
@@ -59,6 +61,8 @@ class Schema:
         """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except _Doubled as error:
+            raise SchemaViolation(text, str(error), _OPEN_KEYS) from None
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
         wrong = next(iter(self._oracle.iter_errors(value)), None)
@@ -200,10 +204,14 @@ def _exact(number: float) -> Fraction:
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
+class _Doubled(ValueError):
+    """A key stands twice in one object."""
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"duplicate keys in {[key for key, _ in pairs]}")
+        raise _Doubled(f"duplicate keys in {[key for key, _ in pairs]}")
     return found
 
 

@@ -173,7 +173,10 @@ def test_errors_are_one_line(
         (["eval", str(refused)], "refused.json: expected an episode in line 1: KeyError: 'text'"),
         (["eval", str(cut)], "cut.jsonl.gz: expected an episode in line 1"),
         (["eval", str(EPISODES), "--registry", str(broken)], "broken.json: expected a registry"),
-        (["eval", str(EPISODES), "--json", str(tmp_path / "no" / "rows.json"), "--limit", "1"], "there is no directory"),
+        (
+            ["eval", str(EPISODES), "--json", str(tmp_path / "no" / "rows.json"), "--limit", "1"],
+            "there is no directory",
+        ),
         (["demo", "--audit", str(broken / "audit.jsonl")], "broken.json: File exists"),
     ]
     for words, said in cases:

@@ -22,13 +22,14 @@ from trimode.engine.weights import load_model
 from .audit import AuditFile
 from .call import Call
 from .checkpoint import Checkpoint, locate
+from .errors import PolicyError
 from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
 from .resolve import StepContext, resolve
 from .result import Result
 from .schema import describe_tool, schema_of
-from .spec import Settings, StepKind, options_of, sampling_of
+from .spec import STEP_KINDS, Settings, StepKind, options_of, sampling_of
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,6 +91,8 @@ class Engine:
             "stop": stop,
         }  # fmt: skip
         said = Settings.of({name: word for name, word in words.items() if word is not None}, "generate()")
+        if step is not None and step not in STEP_KINDS:
+            raise PolicyError(f"generate(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
         kind = step or ("tool_call" if tools else "json" if schema is not None else "prose")
         target = tools if schema is None and kind == "tool_call" and tools else schema
         return self.run(

@@ -9,9 +9,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
+
+from trimode.engine.errors import TrimodeError
 
 MODEL_STEPS: Final = ("plan", "tool_call", "json", "prose")
 
@@ -34,9 +38,9 @@ class Registry:
 
     @classmethod
     def load(cls, path: Path) -> Registry:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
+        with _reading(path, "a registry of tools and schemas"), gzip.open(path, "rt", encoding="utf-8") as file:
             record = json.load(file)
-        return cls(tools=record["tools"], schemas=record["schemas"])
+            return cls(tools=record["tools"], schemas=record["schemas"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +115,20 @@ def read_episodes(path: Path, registry: Path | None = None) -> Iterator[Episode]
     names = Registry.load(sibling) if registry or sibling.exists() else Registry()
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield episode(json.loads(line), names)
+        for number in count(1):
+            with _reading(path, f"an episode in line {number}"):
+                line = file.readline()
+                if not line:
+                    return
+                found = episode(json.loads(line), names)
+            yield found
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever is wrong with the file's content, as one error that names the place."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        raise TrimodeError(f"{path}: expected {what}: {reason}") from None

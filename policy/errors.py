@@ -3,7 +3,7 @@
 TrimodeError (engine)
 ├── SchemaError
 │   ├── UnsupportedKeyword    the grammar cannot hold this keyword: pointer, keyword, hint
-│   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, never of the model
+│   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
 ├── OutputCut                 max_tokens ended a typed output before it was complete
 ├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
@@ -12,7 +12,11 @@ TrimodeError (engine)
 
 from __future__ import annotations
 
+from typing import Final
+
 from trimode.engine.errors import TrimodeError
+
+_REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 
 
 class SchemaError(TrimodeError, ValueError):
@@ -28,13 +32,10 @@ class UnsupportedKeyword(SchemaError):
 
 
 class SchemaViolation(SchemaError):
-    """Finished output does not validate. The grammar should have made this impossible."""
+    """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code."""
 
-    def __init__(self, text: str, cause: str) -> None:
-        super().__init__(
-            f"constrained output breaks its schema: {cause}. This is a bug of trimode, not of the model; "
-            f"please report it with the schema and this text: {text[:500]!r}"
-        )
+    def __init__(self, text: str, cause: str, hint: str = _REPORT) -> None:
+        super().__init__(f"constrained output breaks its schema: {cause}; {hint}. The text: {text[:500]!r}")
         self.text, self.cause = text, cause
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from trimode.engine.tokenizer import Tokenizer
 
 from .errors import GrammarRuntimeError, SchemaError, UnsupportedKeyword
+from .formats import NAMED, VALUES, tightened
 from .schema import Schema
 
 _OPTIONS: Final[Any] = {
@@ -108,7 +109,10 @@ def check(schema: Schema) -> None:
 
 
 def _grammar(document: Any) -> str:
-    return LLMatcher.grammar_from_json_schema(document, overrides=_OPTIONS)
+    try:
+        return LLMatcher.grammar_from_json_schema(tightened(document), overrides=_OPTIONS)
+    except ValueError as error:  # numbers beyond 64 bits
+        raise SchemaError(f"the grammar engine cannot read this schema: {error}") from None
 
 
 def _refusal(document: Any) -> str | None:
@@ -126,7 +130,18 @@ def _explained(root: dict[str, Any]) -> SchemaError:
     if reason.startswith("Unsatisfiable"):
         return SchemaError(f"at {pointer or '#'}: {reason}")
     keyword = _blamed(root, part, reason)
-    return UnsupportedKeyword(f"{pointer}/{keyword}", keyword, reason.splitlines()[-1])
+    return UnsupportedKeyword(f"{pointer}/{keyword}", keyword, _hint(reason))
+
+
+def _hint(reason: str) -> str:
+    """llguidance's reason without its own switches, which are not ours to offer."""
+    if reason.startswith("oneOf"):
+        return "its alternatives may hold at the same time; write anyOf, or tell them apart by a constant property"
+    if "not present in a registry" in reason:
+        return "only references inside the same schema can be followed"
+    if reason.startswith("Unimplemented keys"):
+        return "the grammar engine does not know it"
+    return reason.splitlines()[-1].removeprefix("error: ")
 
 
 def _refused_child(root: dict[str, Any], pointer: str, part: Any) -> tuple[str, Any] | None:
@@ -145,9 +160,9 @@ def _children(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _subschemas(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, value in part.items():
-        if key in ("const", "enum", "default", "examples"):
+        if key in VALUES:
             continue
-        if key in ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"):
+        if key in NAMED:
             named = value.items() if isinstance(value, dict) else ()
             yield from ((f"/{key}/{_escaped(name)}", child) for name, child in named if isinstance(child, dict))
         elif isinstance(value, dict):

@@ -60,20 +60,16 @@ class Policy:
     @classmethod
     def from_toml(cls, path: Path) -> Policy:
         """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml."""
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise PolicyError(f"{path}: {error}") from None
-        table = document.get("tool", {}).get("trimode", {}) if path.name == "pyproject.toml" else document
-        return cls.from_table(table, str(path))
+        table = _tool_table(path) if path.name == "pyproject.toml" else _toml(path)
+        return cls.from_table(table or {}, str(path))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> Policy:
         unknown = sorted(set(table) - {"name", "version", "kinds", "steps"})
         if unknown:
             raise PolicyError(f"{origin}: unknown key {unknown[0]!r}; known: name, version, kinds, steps")
+        for key in ("kinds", "steps"):
+            _expect_table(table.get(key, {}), f"{origin} [{key}]")
         wrong = sorted(set(table.get("kinds", {})) - set(STEP_KINDS))
         if wrong:
             raise PolicyError(f"{origin}: unknown step kind {wrong[0]!r}; known: {', '.join(STEP_KINDS)}")
@@ -86,7 +82,31 @@ class Policy:
 
 
 def _settings(table: Mapping[str, Any], origin: str) -> dict[str, Settings]:
-    return {name: Settings.of(words, f"{origin}.{name}]") for name, words in table.items()}
+    return {
+        name: Settings.of(_expect_table(words, f"{origin}.{name}]"), f"{origin}.{name}]")
+        for name, words in table.items()
+    }
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
+    except ValueError as error:  # broken TOML, or bytes that are no text
+        raise PolicyError(f"{path}: {error}") from None
+
+
+def _tool_table(project: Path) -> Mapping[str, Any] | None:
+    """[tool.trimode] of a pyproject.toml."""
+    tool = _expect_table(_toml(project).get("tool", {}), f"{project} [tool]")
+    return _expect_table(tool["trimode"], f"{project} [tool.trimode]") if "trimode" in tool else None
+
+
+def _expect_table(value: Any, origin: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise PolicyError(f"{origin}: expected a table, found {value!r}")
+    return value
 
 
 PACKAGE_POLICY: Final = Policy(
@@ -135,6 +155,6 @@ def configured(folder: Path) -> Policy | None:
     if (own := folder / "trimode.toml").is_file():
         return Policy.from_toml(own)
     project = folder / "pyproject.toml"
-    if project.is_file() and "trimode" in tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}):
+    if project.is_file() and _tool_table(project) is not None:
         return Policy.from_toml(project)
     return None

@@ -1,7 +1,7 @@
 """Types, JSON Schemas and tool lists as one thing: a `Schema` that yields grammar text and checks finished output.
 
 Knows pydantic and jsonschema. Does not know tokens or grammar engines. Canonical text has no spaces between items, the
-form that `canonical` writes.
+form that `episodes.canonical` writes.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import jsonschema
 import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
-from .episodes import canonical
 from .errors import SchemaError, SchemaViolation
 
 Json = Any
+_OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
 Tool = Mapping[str, Json] | Callable[..., Any]
+
+_OPEN_KEYS: Final = "the schema leaves keys open, and no grammar remembers which were written: name the properties"
 
 
 class ToolCall(BaseModel):
@@ -47,13 +52,17 @@ class Schema:
 
     @cached_property
     def _oracle(self) -> jsonschema.protocols.Validator:
-        kind = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
-        return kind(self.document, format_checker=kind.FORMAT_CHECKER)
+        draft = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
+        kind: Any = jsonschema.validators.extend(draft, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
+        oracle: jsonschema.protocols.Validator = kind(self.document, format_checker=kind.FORMAT_CHECKER)
+        return oracle
 
     def parse(self, text: str) -> Any:
-        """The value of finished output. Raises SchemaViolation, which is a bug of ours, where an oracle disagrees."""
+        """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except _Doubled as error:
+            raise SchemaViolation(text, str(error), _OPEN_KEYS) from None
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
         wrong = next(iter(self._oracle.iter_errors(value)), None)
@@ -64,7 +73,7 @@ class Schema:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
-            raise SchemaViolation(text, f"pydantic: {error}") from None
+            raise SchemaViolation(text, _reasons(error), _OWN_RULES) from None
 
 
 def schema_of(target: Any) -> Schema:
@@ -98,12 +107,21 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     """{"name", "description", "parameters"} of a tool dict (bare or in OpenAI's envelope) or of a typed function."""
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
-        if not isinstance(bare, Mapping) or "name" not in bare:
+        if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
             raise SchemaError(f"a tool needs a name, a description and parameters, found {dict(tool)!r}")
-        parameters = bare.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
+        parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
     return {"name": name, "description": inspect.getdoc(tool) or "", "parameters": _typed(tool).document}
+
+
+def _parameters(name: str, given: Json) -> dict[str, Json]:
+    """Parameters as the schema of an object, which is what a call's arguments are."""
+    if not given:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    if not isinstance(given, Mapping) or given.get("type", "object") != "object":
+        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {given!r}")
+    return {"type": "object", **given}
 
 
 def _call(tool: Mapping[str, Json], place: str) -> dict[str, Json]:
@@ -131,11 +149,24 @@ def _moved(schema: Json, place: str) -> Json:
 def _typed(target: Any) -> Schema:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
-        document = adapter.json_schema()
+        document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(f"cannot make a schema of {target!r}: {error}") from None
+        raise SchemaError(f"cannot make a schema of {target!r}: {str(error).splitlines()[0]}") from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
+
+
+class _Writable(GenerateJsonSchema):
+    """JSON Schemas whose every text the type takes: pydantic's own lets a Decimal be any string."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> dict[str, Json]:
+        made = super().decimal_schema(schema)
+        return next((part for part in made.get("anyOf", ()) if part.get("type") == "number"), made)
+
+
+def _reasons(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False)
+    return "; ".join(f"pydantic at {'.'.join(map(str, one['loc'])) or 'the top'}: {one['msg']}" for one in found)
 
 
 def _closed(schema: Json) -> Json:
@@ -150,10 +181,12 @@ def _closed(schema: Json) -> Json:
 
 
 def _checked(document: dict[str, Json]) -> Schema:
+    if not isinstance(document.get("$schema", ""), str):
+        raise SchemaError(f"not a JSON Schema, at $.$schema: {document['$schema']!r} is not a string")
     kind = jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(document)
-        canonical(document)
+        json.dumps(document, allow_nan=False)
     except jsonschema.SchemaError as error:
         raise SchemaError(f"not a JSON Schema, at {error.json_path}: {error.message}") from None
     except (TypeError, ValueError) as error:
@@ -161,10 +194,24 @@ def _checked(document: dict[str, Json]) -> Schema:
     return Schema(document)
 
 
+def _multiple(_: Any, step: float, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
+    """multipleOf on decimal digits: in binary, 2.4 is no multiple of 0.1."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and _exact(value) % _exact(step):
+        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+class _Doubled(ValueError):
+    """A key stands twice in one object."""
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"duplicate keys in {[key for key, _ in pairs]}")
+        raise _Doubled(f"duplicate keys in {[key for key, _ in pairs]}")
     return found
 
 

@@ -56,14 +56,26 @@ class Settings:
         if unknown:
             raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}")
         typed: dict[str, Any] = {**words}
-        if "stop" in words:
+        if isinstance(words.get("stop"), str | Sequence):
             typed["stop"] = _tuple(words["stop"])
+        for name, kind in _KINDS.items():
+            if typed.get(name) is not None and not isinstance(typed[name], kind):
+                raise PolicyError(f"{origin}: {name}={words[name]!r}: expected {_WORDS[kind]}")
+        if not all(isinstance(stop, str) for stop in typed.get("stop") or ()):
+            raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}")
         settings = cls(**typed)
         if settings.mode is not None:
             known_mode(settings.mode, origin)
         return settings
 
 
+_KINDS: Final[dict[str, Any]] = {
+    "block_length": int, "threshold": int | float, "exact": bool, "temperature": int | float, "top_k": int,
+    "top_p": int | float, "seed": int, "max_tokens": int, "stop": tuple,
+}  # fmt: skip
+_WORDS: Final[dict[Any, str]] = {
+    int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
+}  # fmt: skip
 NAMES: Final = tuple(field.name for field in fields(Settings))
 
 DEFAULTS: Final = Settings(

@@ -227,7 +227,10 @@ def _filled(spec: StepSpec, function: Callable[..., Any], args: Sequence[Any], k
         raise StepError(f"step {spec.name!r} has neither a docstring nor a returned prompt")
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
-    named = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+    try:
+        named = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise StepError(f"step {spec.name!r}: the docstring is no template: {error}; write {{{{ for a brace") from None
     if unknown := sorted(named - set(bound.arguments)):
         raise StepError(f"step {spec.name!r}: the docstring names {{{unknown[0]}}}, which is no argument")
     rest = [f"{name}: {value}" for name, value in bound.arguments.items() if name not in named]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py", "policy/recorded_calls.py")
+HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py", "policy/recorded_calls.py", "policy/loaded.py")
 
 
 def _share(path: Path) -> None:
@@ -28,5 +28,8 @@ torch.set_num_threads(1)
 for helper in HELPERS:
     _share(Path(__file__).parent / helper)
 
+from loaded import folder as folder  # noqa: E402
+from loaded import reference as reference  # noqa: E402
+from loaded import spans as spans  # noqa: E402
 from recorded_calls import engine as engine  # noqa: E402
 from recorded_calls import recorded as recorded  # noqa: E402

@@ -38,6 +38,9 @@ def main() -> None:
     except TrimodeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a file to read or write that cannot be
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 @app.command()
@@ -129,6 +132,8 @@ def evaluate(
 
     from . import evaluate as harness
 
+    if out and not out.parent.is_dir():
+        raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
     chosen = tuple(known_mode(mode.strip(), "--modes") for mode in modes.split(","))
     settings = Settings(
         temperature=temperature, seed=seed, block_length=block_length, threshold=threshold, max_tokens=max_tokens
@@ -196,6 +201,9 @@ def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False
 
 def _json_file(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrimodeError(f"cannot read a JSON Schema from {path}: {error}") from None
+    if found is None:
+        raise TrimodeError(f"cannot read a JSON Schema from {path}: it holds null")
+    return found

@@ -1,0 +1,82 @@
+"""What the type checkers see of the decorators: read by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+
+import trimode as tm
+from trimode.policy.steps import AsyncStep, Step
+
+
+class Order(BaseModel):
+    item: str
+
+
+@tm.step
+def bare(what: str) -> str:
+    """{what}"""
+    ...
+
+
+@tm.step("json", mode="ar", max_tokens=8)
+def called(what: str, count: int = 1) -> Order:
+    """{what}"""
+    ...
+
+
+@tm.step("tool_call", tools=[print])
+async def act(goal: str) -> tm.ToolCall:
+    """{goal}"""
+    ...
+
+
+@tm.step
+async def bare_async(goal: str) -> list[int]:
+    """{goal}"""
+    ...
+
+
+@tm.step("json")
+def asked(history: Sequence[Mapping[str, Any]]) -> Order:
+    return tm.ask(history)
+
+
+@tm.step()
+def asked_text(what: str) -> str:
+    return tm.ask(f"Say {what}.")
+
+
+def sync_steps() -> None:
+    text: Step[[str], str] = bare
+    assert_type(text("x"), str)
+    assert_type(bare("x"), str)
+    assert_type(called("x", count=2), Order)
+    assert_type(called.result("x"), tm.Result)
+    assert_type(called.options(mode="ar")("x"), Order)
+    assert_type(called.options(mode="ar").result("x").text, str)
+    assert_type(asked([{"role": "user", "content": "x"}]), Order)
+    assert_type(asked_text("x"), str)
+    called(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    called("x", cuont=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    tm.step("dream")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+async def async_steps() -> None:
+    assert_type(await act("x"), tm.ToolCall)
+    assert_type(await act.result("x"), tm.Result)
+    assert_type(await act.options(seed=1)("x"), tm.ToolCall)
+    assert_type(await bare_async("x"), list[int])
+    wrong: AsyncStep[[int], tm.ToolCall] = act  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    assert wrong
+
+
+def sessions(engine: tm.Engine) -> None:
+    with tm.session(engine, trace="file:audit.jsonl") as session, tm.using(mode="ar"):
+        assert_type(session, tm.Session)
+        assert_type(session.results, list[tuple[str, tm.Result]])
+    result = engine.generate("x", mode="ar")
+    assert_type(result, tm.Result)
+    assert_type(result.token_ids, tuple[int, ...])

@@ -18,7 +18,7 @@ from rich.table import Table
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Message, Step, read_episodes
-from trimode.policy.errors import SchemaError
+from trimode.policy.errors import SchemaError, SchemaViolation
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.schema import Schema, schema_of, tool_schema
@@ -43,9 +43,13 @@ class Tally:
     arguments: int = 0
     agree: int = 0
 
-    def add(self, kind: str, target: str, result: Result, ar: Result | None) -> None:
-        stats = result.stats
+    def add(self, kind: str, target: str, result: Result | None, ar: Result | None) -> None:
+        """Counts one step; a result of None is output that broke its schema."""
         self.n += 1
+        if result is None:
+            self.held += 1
+            return
+        stats = result.stats
         self.tokens += stats.output_tokens
         self.forward_passes += stats.forward_passes
         self.seconds += stats.seconds - stats.prefill_seconds
@@ -112,7 +116,7 @@ class Evaluation:
     tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def add(self, step: Step, results: dict[str, Result]) -> None:
+    def add(self, step: Step, results: dict[str, Result | None]) -> None:
         for mode, result in results.items():
             tally = self.tallies.setdefault((mode, step.kind), Tally())
             tally.add(step.kind, step.target, result, results.get("ar"))
@@ -161,9 +165,17 @@ def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Eval
     if prompt + (plan.settings.max_tokens or 0) > engine.context:
         return found.skip("prompt longer than the context")
     try:
-        found.add(step, {mode: engine.run(call) for mode, call in calls})
+        found.add(step, {mode: attempt(engine, call) for mode, call in calls})
     except SchemaError as error:
         found.skip(type(error).__name__)
+
+
+def attempt(engine: Engine, call: Call) -> Result | None:
+    """The result, or None where finished output broke its schema."""
+    try:
+        return engine.run(call)
+    except SchemaViolation:
+        return None
 
 
 def call_of(engine: Engine, episode: Episode, step: Step, mode: str, plan: Plan) -> Call:

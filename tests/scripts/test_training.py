@@ -18,7 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import train  # noqa: E402
 from training.data import SOURCES, Window  # noqa: E402
-from training.objective import attention, block_starts, make_batch  # noqa: E402
+from training.objective import Batch, Losses, attention, block_starts, make_batch  # noqa: E402
 from training.recipe import Recipe, Stage  # noqa: E402
 
 from trimode.engine.cache import Cache  # noqa: E402
@@ -106,7 +106,7 @@ def run_all(pack: Path, out: Path, kill_at: tuple[int, int] | None = None) -> di
     run = train.Run(argparse.Namespace(pack=pack, out=out, compile=False, save_every=2), SMALL)
     update = run._update  # pyright: ignore[reportPrivateUsage]
 
-    def mortal(batch: train.Batch, stage: Stage) -> train.Losses:
+    def mortal(batch: Batch, stage: Stage) -> Losses:
         if kill_at == (run.stage, run.step):
             raise Killed
         return update(batch, stage)

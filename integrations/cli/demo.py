@@ -124,7 +124,7 @@ def summary(results: Sequence[tuple[str, Result]]) -> Table:
     view = Table(title="by step kind", title_justify="left")
     for name in ("step", "mode"):
         view.add_column(name)
-    for name in ("calls", "tokens", "passes", "TPF", "accepted", "rejected", "forced", "valid"):
+    for name in ("calls", "tokens", "passes", "TPF", "acc", "rej", "forced", "valid"):
         view.add_column(name, justify="right")
     for key in sorted({(kind, result.plan.mode) for kind, result in results}):
         chosen = [result for kind, result in results if (kind, result.plan.mode) == key]

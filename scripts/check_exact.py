@@ -102,7 +102,7 @@ def decode(engine: Engine, episode: Episode, step: Step, mode: str, temperature:
     settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
     plan = Plan(modes=(mode,), settings=settings, prompt_tokens=608)
     try:
-        call = call_of(engine, episode, step, mode, plan)
+        call = call_of(engine, episode, step, plan)
         return engine.run(call if arm == "schema" else replace(call, schema=None)).token_ids
     except (PromptTooLong, SchemaError):
         return ()
@@ -126,7 +126,7 @@ def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
 
 def verdict(engine: Engine, episode: Episode, step: Step, plan: Plan) -> str:
     try:
-        call = call_of(engine, episode, step, "diffusion", plan)
+        call = call_of(engine, episode, step, plan)
         prompt = engine.encode(call)
     except SchemaError:
         return "not_asked"

@@ -64,7 +64,9 @@ class Block:
 
     def denoise(self, logits: Logits) -> None:
         """Reads one pass: fills slots, then gates from the left."""
-        masked = [at for at, slot in enumerate(self.slots) if slot is None]
+        # Behind a guessed end nothing can become output, so nothing is guessed there.
+        end = next((at for at, slot in enumerate(self.slots) if slot in self.gate.ends), len(self.slots))
+        masked = [at for at, slot in enumerate(self.slots[:end]) if slot is None]
         # Only refused guesses can leave more masks than passes to come; from then on the gate moves every pass.
         behind = len(masked) > len(self.slots) - len(self.fills)
         fresh = self._fill(logits, masked)

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
 app.add_typer(audit_app, name="audit")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[
     str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")

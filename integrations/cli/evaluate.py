@@ -7,8 +7,9 @@ step, so that they meet the same machine. Prefill is counted in neither passes n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,9 @@ from rich.table import Table
 
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
-from trimode.policy.episodes import Episode, Message, Step, read_episodes
+from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError, SchemaViolation
-from trimode.policy.resolve import StepContext, resolve
+from trimode.policy.resolve import DecodePlan, StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.schema import Schema, schema_of, tool_schema
 from trimode.policy.spec import Settings
@@ -158,16 +159,13 @@ def evaluate(
 def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Evaluation) -> None:
     """One step in every mode, or the reason why it was not asked."""
     try:
-        calls = [(mode, call_of(engine, episode, step, mode, plan)) for mode in plan.modes]
+        call = call_of(engine, episode, step, plan)
+        engine.grammars.matcher(call.schema) if call.schema else None
     except SchemaError as error:
         return found.skip(type(error).__name__)
-    prompt = len(engine.encode(calls[0][1]))
-    if prompt + (plan.settings.max_tokens or 0) > engine.context:
+    if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:
         return found.skip("prompt longer than the context")
-    try:
-        found.add(step, {mode: attempt(engine, call) for mode, call in calls})
-    except SchemaError as error:
-        found.skip(type(error).__name__)
+    found.add(step, {mode: attempt(engine, in_mode(call, mode, plan)) for mode in plan.modes})
 
 
 def attempt(engine: Engine, call: Call) -> Result | None:
@@ -178,36 +176,33 @@ def attempt(engine: Engine, call: Call) -> Result | None:
         return None
 
 
-def call_of(engine: Engine, episode: Episode, step: Step, mode: str, plan: Plan) -> Call:
-    """The call that asks for `step` after its recorded history, with the oldest turns left out where it is too long."""
-    schema = _schema(episode, step)
-    said = [("eval", Settings(mode=mode).over(plan.settings))]
-    resolved = resolve(StepContext(kind=_kind(step), name=step.kind), (), said)
+def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
+    """The call that asks for `step` after its recorded history, in the first mode of `plan`.
 
-    def with_history(messages: Sequence[Message]) -> Call:
+    Where the prompt is too long, whole strides of the oldest turns go, so that successive prompts share a prefix.
+    """
+    system = step.history[:1] if step.history and step.history[0]["role"] == "system" else ()
+    turns = step.history[len(system) :]
+    schema = _schema(episode, step)
+    resolved = _plan(step.kind, plan.modes[0], plan)
+
+    def since(start: int) -> Call:
+        messages = (*system, *turns[start:])
         return Call(
-            step=step.kind,
-            kind=_kind(step),
-            plan=resolved,
-            messages=tuple(messages),
-            tools=episode.tools,
-            schema=schema,
+            step=step.kind, kind=_kind(step), plan=resolved, messages=messages, tools=episode.tools, schema=schema
         )
 
-    return next(_fitting(engine, step.history, with_history, plan.prompt_tokens))
+    starts = range(0, max(len(turns), 1), STRIDE)
+    fits = bisect_left(starts, True, key=lambda start: len(engine.encode(since(start))) <= plan.prompt_tokens)
+    return since(starts[min(fits, len(starts) - 1)])
 
 
-def _fitting(
-    engine: Engine, history: Sequence[Message], build: Callable[[Sequence[Message]], Call], budget: int
-) -> Iterator[Call]:
-    """The call with as much history as fits. Whole strides are dropped, so that successive prompts share a prefix."""
-    head, rest = list(history[:1]), list(history[1:])
-    if not history or history[0]["role"] != "system":
-        head, rest = [], list(history)
-    for start in range(0, len(rest) + STRIDE, STRIDE):
-        call = build([*head, *(rest[start:] or rest[-1:])])
-        if start + STRIDE >= len(rest) or len(engine.encode(call)) <= budget:
-            yield call
+def in_mode(call: Call, mode: str, plan: Plan) -> Call:
+    return replace(call, plan=_plan(call.kind, mode, plan))
+
+
+def _plan(kind: Any, mode: str, plan: Plan) -> DecodePlan:
+    return resolve(StepContext(kind=kind, name=kind), (), [("eval", Settings(mode=mode).over(plan.settings))])
 
 
 def _schema(episode: Episode, step: Step) -> Schema | None:

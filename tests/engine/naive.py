@@ -146,7 +146,8 @@ class Naive:
         known = [*self.prompt, *self.out]
         filled = [self.model.config.mask_token_id if slot is None else slot for slot in slots]
         logits = self.forward(known[:-1], [known[-1], *filled])[len(known) :]
-        open_slots = [at for at, slot in enumerate(slots) if slot is None]
+        end = next((at for at, slot in enumerate(slots) if slot in self.ends), len(slots))
+        open_slots = [at for at, slot in enumerate(slots) if slot is None and at < end]
         tokens = {at: self.choose(logits[at], len(known) + at) for at in open_slots}
         sure = {at: float(torch.softmax(logits[at], 0)[tokens[at]]) for at in open_slots}
         best = max(open_slots, key=lambda at: sure[at])

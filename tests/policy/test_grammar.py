@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
@@ -75,7 +76,7 @@ def walk(engine: Engine, matcher: Matcher, seed: int, length: int = LENGTH) -> t
     return ids, False
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: str(target)[:60])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: re.sub(r" at 0x\w+", "", str(target))[:60])
 def test_random_walks_end_in_valid_text_or_go_on(reference: Engine, target: Any) -> None:
     schema, ended = schema_of(target), 0
     for seed in range(12):

@@ -1,6 +1,7 @@
 """The Python in README.md and docs/ runs: the blocks of a file in order, sharing one namespace.
 
-A block whose line before is `<!-- not run -->` is left out.
+A block whose line before is `<!-- not run -->` is left out. What the blocks print is what the page shows after
+`<!-- output -->`.
 """
 
 from __future__ import annotations
@@ -43,9 +44,14 @@ def test_readme_has_python() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    run(str(page), blocks(page.read_text(encoding="utf-8")))
+    text = page.read_text(encoding="utf-8")
+    run(str(page), blocks(text))
+    shown = re.findall(r"^<!-- output -->\n```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert capsys.readouterr().out == "".join(shown)
 
 
 def test_blocks_are_found_and_a_broken_one_fails() -> None:

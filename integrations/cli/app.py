@@ -175,9 +175,11 @@ def show(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_
         print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
     else:
         console.print(table(records(lines)))
-    for line in lines:
-        if line.entry is None:
-            print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
+    torn = [line for line in lines if line.entry is None]
+    for line in torn:
+        print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
+    if torn:
+        raise typer.Exit(1)
 
 
 @audit_app.command("verify")
@@ -185,7 +187,7 @@ def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False
     """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
     from dataclasses import asdict
 
-    from trimode.policy.audit import verify
+    from trimode.policy.audit import read_audit, verify
     from trimode.policy.audit_view import problems_table
 
     problems = verify(file)
@@ -194,7 +196,7 @@ def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False
     elif problems:
         console.print(problems_table(problems))
     else:
-        console.print(f"{file}: every call adds up")
+        console.print(f"{file}: {len(read_audit(file))} calls, every one adds up", highlight=False)
     if problems:
         raise typer.Exit(1)
 

@@ -83,7 +83,7 @@ def test_audit_verify_and_show(demo: Demo) -> None:
     calls = len(demo.file.read_text().splitlines())
     plain, as_json = run("audit", "verify", demo.file), run("audit", "verify", demo.file, "--json")
     assert (plain.exit_code, as_json.exit_code) == (0, 0)
-    assert "every call adds up" in plain.output
+    assert "every one adds up" in plain.output
     assert json.loads(as_json.output) == []
     assert run("audit", "show", demo.file).exit_code == 0
     shown = json.loads(run("audit", "show", demo.file, "--json").output)

@@ -28,7 +28,6 @@ from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError
 from trimode.policy.spec import Settings
 
-TEMPERATURES = (0.0, 0.7, 1.0)
 MAX_TOKENS = 96
 
 
@@ -42,7 +41,7 @@ def main() -> None:
         "threads": args.threads,
         "model_sha256": engine.checkpoint.model_sha256,
         "files": [path.name for path in args.files],
-        "exact": [exact(engine, args, temperature) for temperature in TEMPERATURES],
+        "exact": [exact(engine, args, temperature) for temperature in args.temperatures],
         "diffusion": held(engine, args),
     }
     print(json.dumps(report, indent=1))
@@ -56,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--tokens", type=int, default=20000, help="for each temperature, half of them under a schema")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7, 1.0])
     parser.add_argument("--held", type=int, default=300, help="schema-bound steps for the diffusion mode")
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--threads", type=int, default=1)

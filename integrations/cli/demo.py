@@ -133,7 +133,9 @@ def summary(results: Sequence[tuple[str, Result]]) -> Table:
             for name in ("output_tokens", "forward_passes", "accepted", "rejected", "forced")
         )
         held = key[0] in ("tool_call", "json")
+        cut = sum(result.finish_reason == "length" for result in chosen) if held else 0
         valid = f"{sum(result.valid is True for result in chosen)}/{len(chosen)}" if held else ""
+        valid += f", {cut} cut" if cut else ""
         ratio = f"{tokens / passes:.2f}" if passes else ""
         view.add_row(*key, *map(str, (len(chosen), tokens, passes, ratio, accepted, rejected, forced, valid)))
     return view

@@ -28,7 +28,7 @@ from .record import Runtime
 from .recording import Recording
 from .resolve import StepContext, resolve
 from .result import Result
-from .schema import describe_tool, schema_of
+from .schema import describe_tool, doubled_keys, schema_of
 from .spec import STEP_KINDS, Settings, StepKind, options_of, sampling_of
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -118,6 +118,10 @@ class Engine:
                 recording.valid = False
                 value = call.schema.parse(decoded.text)
                 recording.valid = True
+                recording.notes += [
+                    f"key {key!r} is written twice in one object; its last value counts"
+                    for key in doubled_keys(decoded.text)
+                ]
         return Result(
             text=decoded.text,
             value=value,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +29,6 @@ Json = Any
 _OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
 Tool = Mapping[str, Json] | Callable[..., Any]
 
-_OPEN_KEYS: Final = "the schema leaves keys open, and no grammar remembers which were written: name the properties"
 
 
 class ToolCall(BaseModel):
@@ -60,9 +60,7 @@ class Schema:
     def parse(self, text: str) -> Any:
         """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
         try:
-            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        except _Doubled as error:
-            raise SchemaViolation(text, str(error), _OPEN_KEYS) from None
+            value = json.loads(text, parse_constant=_no_constant)
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
         wrong = next(iter(self._oracle.iter_errors(value)), None)
@@ -74,6 +72,18 @@ class Schema:
             return self.adapter.validate_json(text)
         except ValidationError as error:
             raise SchemaViolation(text, _reasons(error), _OWN_RULES) from None
+
+
+def doubled_keys(text: str) -> list[str]:
+    """Keys that stand twice in one object of `text`. Readers keep the last; no grammar remembers open keys."""
+    doubled: list[str] = []
+
+    def keep(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        doubled.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=keep)
+    return doubled
 
 
 def schema_of(target: Any) -> Schema:
@@ -202,17 +212,6 @@ def _multiple(_: Any, step: float, value: Json, __: Json) -> Iterator[jsonschema
 
 def _exact(number: float) -> Fraction:
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
-
-
-class _Doubled(ValueError):
-    """A key stands twice in one object."""
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Doubled(f"duplicate keys in {[key for key, _ in pairs]}")
-    return found
 
 
 def _no_constant(name: str) -> Json:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import jsonschema
 import jsonschema.protocols
+import jsonschema.validators
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
@@ -28,7 +29,6 @@ from .errors import SchemaError, SchemaViolation
 Json = Any
 _OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
 Tool = Mapping[str, Json] | Callable[..., Any]
-
 
 
 class ToolCall(BaseModel):

@@ -6,7 +6,7 @@ how a step is built or decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def session(
     trace: str | None = None,
     *,
     content: bool | None = None,
-) -> Iterator[Session]:
+) -> Generator[Session]:
     """Steps called inside decode on `engine`.
 
     `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
@@ -58,7 +58,7 @@ def session(
 
 
 @contextmanager
-def using(**settings: Any) -> Iterator[None]:
+def using(**settings: Any) -> Generator[None]:
     """Overrides every step's settings inside: `with trimode.using(mode="ar"): ...`. An inner one is stronger."""
     words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     layer = (f"using({words})", Settings.of(settings, "using()"))

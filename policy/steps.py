@@ -98,7 +98,8 @@ class StepDecorator:
     def __init__(
         self, kind: StepKind | None, name: str | None, tools: Sequence[Any], schema: Any, settings: Settings
     ) -> None:
-        self.kind, self.name, self.tools, self.schema, self.settings = kind, name, tools, schema, settings
+        self.kind: StepKind | None = kind
+        self.name, self.tools, self.schema, self.settings = name, tools, schema, settings
 
     @overload
     def __call__(  # type: ignore[overload-overlap]

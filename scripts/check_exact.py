@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -35,7 +36,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     engine = Engine.load(args.checkpoint)
-    report = {
+    report: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": args.threads,

@@ -19,7 +19,7 @@ from rich.console import Console
 from trimode.engine.errors import TrimodeError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
 audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
 app.add_typer(audit_app, name="audit")

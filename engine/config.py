@@ -133,7 +133,7 @@ def _check_variant(fields: Mapping[str, Any], origin: str) -> None:
 
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:
     value = fields.get("eos_token_id")
-    ids = value if isinstance(value, list) else [value]
+    ids: list[Any] = value if isinstance(value, list) else [value]
     if not ids or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise CheckpointError(f"{origin}: expected eos_token_id to be an id or a list of ids, found {value!r}")
     return tuple(ids)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -125,7 +125,7 @@ def read_episodes(path: Path, registry: Path | None = None) -> Iterator[Episode]
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def _reading(path: Path, what: str) -> Generator[None]:
     """Whatever is wrong with the file's content, as one error that names the place."""
     try:
         yield

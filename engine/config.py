@@ -73,11 +73,6 @@ class ModelConfig:
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
         )
         _check_geometry(config, origin)
-        if config.num_attention_heads % config.num_key_value_heads:
-            raise CheckpointError(
-                f"{origin}: num_attention_heads={config.num_attention_heads} is no multiple of "
-                f"num_key_value_heads={config.num_key_value_heads}"
-            )
         return config
 
 
@@ -110,6 +105,11 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
     for key in (*_INTEGERS, "block_size"):
         if key != "mask_token_id" and getattr(config, key) == 0:
             raise CheckpointError(f"{origin}: expected {key} to be positive, found 0")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise CheckpointError(
+            f"{origin}: num_attention_heads={config.num_attention_heads} is no multiple of "
+            f"num_key_value_heads={config.num_key_value_heads}"
+        )
     if config.head_dim % 2:
         raise CheckpointError(f"{origin}: expected head_dim to be even, found {config.head_dim}")
     for key, token in (

@@ -78,9 +78,3 @@ class Logits:
 
 Passes = Generator[Segment, Logits, None]
 """A mode: it yields the passes it needs and receives their logits."""
-
-
-def cut_after(tokens: Sequence[int], ends: frozenset[int]) -> list[int]:
-    """`tokens` up to and including the first end token."""
-    at = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
-    return list(tokens[: at + 1])

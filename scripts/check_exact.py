@@ -26,7 +26,7 @@ from trimode.engine.errors import PromptTooLong
 from trimode.integrations.cli.evaluate import HELD, Plan, call_of
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
-from trimode.policy.errors import SchemaError
+from trimode.policy.errors import SchemaError, SchemaViolation
 from trimode.policy.spec import Settings
 
 MAX_TOKENS = 96
@@ -84,7 +84,7 @@ def exact(engine: Engine, args: argparse.Namespace, temperature: float) -> dict[
                 if tokens[arm] < want:
                     a, b = (decode(engine, episode, step, mode, temperature, arm) for mode in ("ar", "linear_spec"))
                     tokens[arm] += len(a)
-                    count["steps"] += 1
+                    count["steps"] += bool(a or b)
                     count["differ"] += a != b
             bar.update(task, completed=sum(min(n, want) for n in tokens.values()))
             if min(tokens["schema"], tokens["free"]) >= want:
@@ -99,12 +99,14 @@ def exact(engine: Engine, args: argparse.Namespace, temperature: float) -> dict[
 
 
 def decode(engine: Engine, episode: Episode, step: Step, mode: str, temperature: float, arm: str) -> tuple[int, ...]:
-    """Output ids; none where the step cannot be asked (prompt too long, schema refused)."""
+    """Output ids; none where the step cannot be asked (prompt too long, schema refused). Broken output raises."""
     settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
     plan = Plan(modes=(mode,), settings=settings, prompt_tokens=608)
     try:
         call = call_of(engine, episode, step, plan)
         return engine.run(call if arm == "schema" else replace(call, schema=None)).token_ids
+    except SchemaViolation:
+        raise
     except (PromptTooLong, SchemaError):
         return ()
 

@@ -2,8 +2,11 @@
 
     TrimodeError
     ├── CheckpointError      a model directory that cannot be loaded: what was expected, what was found
+    ├── CallCancelled        a call that somebody cancelled, or whose engine was closed
     └── RequestError         a call that cannot be served as asked: what was given, what is allowed
-        └── PromptTooLong    prompt and budget do not fit the context
+        ├── PromptTooLong    prompt and budget do not fit the context
+        ├── KvMemoryExceeded prompt and budget do not fit the engine's memory for keys and values
+        └── QueueFull        too many requests wait already
 
 Every message says what was given, what is allowed and what to do; `RequestError` is also a `ValueError`.
 """
@@ -32,3 +35,29 @@ class PromptTooLong(RequestError):
             f"shorten the prompt or ask for at most {max(context - prompt, 0)} tokens"
         )
         self.prompt, self.budget, self.context = prompt, budget, context
+
+
+class KvMemoryExceeded(RequestError):
+    """The request alone needs more memory for keys and values than the engine has. Figures in bytes."""
+
+    def __init__(self, need: int, limit: int) -> None:
+        super().__init__(
+            f"prompt and max_tokens need {need:,} bytes of keys and values, the engine has {limit:,}; "
+            "shorten the prompt, lower max_tokens, or load the engine with more kv_bytes"
+        )
+        self.need, self.limit = need, limit
+
+
+class QueueFull(RequestError):
+    """More requests would wait than the engine allows."""
+
+    def __init__(self, waiting: int, given: int, limit: int) -> None:
+        super().__init__(
+            f"{given} more would join {waiting} waiting requests, at most {limit} may wait; try again later, "
+            "or load the engine with a larger queue"
+        )
+        self.waiting, self.given, self.limit = waiting, given, limit
+
+
+class CallCancelled(TrimodeError):
+    """The call was cancelled, or its engine was closed, before there was a result."""

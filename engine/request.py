@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 from .constraint import Constraint
 from .errors import RequestError
 
-Mode = Literal["ar", "diffusion", "linear_spec"]
+Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
 FinishReason = Literal["stop", "length"]
-EXACT: frozenset[str] = frozenset({"ar", "linear_spec"})
+EXACT: frozenset[str] = frozenset({"ar", "linear_spec", "quadratic_spec"})
 """Modes that return the same tokens for the same request."""
 
 
@@ -83,7 +83,24 @@ class LinearSpecOptions:
         _check_block_length(self.block_length)
 
 
-Options = ArOptions | DiffusionOptions | LinearSpecOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuadraticSpecOptions:
+    """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
+
+    `rows`: acceptance points that a pass prepares for (None: each); where another comes, one pass goes without a draft.
+    """
+
+    mode: ClassVar[Mode] = "quadratic_spec"
+    block_length: int = 16
+    rows: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_block_length(self.block_length)
+        fits = self.rows is None or (isinstance(self.rows, int) and self.rows >= 1)
+        _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
+
+
+Options = ArOptions | DiffusionOptions | LinearSpecOptions | QuadraticSpecOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +118,42 @@ class DecodeRequest:
         _check(isinstance(self.max_tokens, int) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
         _check(all(self.stop), "stop", self.stop, "non-empty strings")
+
+    @property
+    def room(self) -> int:
+        """Positions behind the prompt that are used."""
+        return self.max_tokens
+
+    @property
+    def kept(self) -> int:
+        """Tokens behind the prompt whose keys and values are kept."""
+        return self.max_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Candidates, in token ids, to be scored as the whole answer to `prompt`."""
+
+    prompt: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
+        _check(len(self.candidates) >= 1 and all(self.candidates), "candidates", self.candidates, "non-empty strings")
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling()
+
+    @property
+    def room(self) -> int:
+        """Positions behind the prompt that are used."""
+        return max(map(len, self.candidates))
+
+    @property
+    def kept(self) -> int:
+        """Tokens behind the prompt whose keys and values are kept."""
+        return 0
 
 
 Reason = Literal["", "schema", "target", "low_confidence", "stop"]
@@ -156,6 +209,11 @@ class Stats:
     prefill_seconds: float
 
     @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens that were computed, not found in the prefix cache."""
+        return self.prompt_tokens - self.cached_tokens
+
+    @property
     def rejected(self) -> int:
         return self.drafted - self.accepted
 
@@ -179,4 +237,12 @@ class DecodeResult:
     text: str
     finish_reason: FinishReason
     rounds: tuple[Round, ...]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreResult:
+    """`logprobs`: for each candidate, in nats, that `ar` at temperature 1 writes it and ends there."""
+
+    logprobs: tuple[float, ...]
     stats: Stats

@@ -1,4 +1,4 @@
-"""The state of one live request, as its mode sees it: what is committed, what is cached, what may come next.
+"""The state of one decoding request, as its mode sees it: its context, its output and what may come next.
 
 Knows the request's output and its gate, and the step that every mode shares: one causal pass, one token. Does not know
 the model or other requests.
@@ -10,39 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .constraint import Gate
+from .context import Context
 from .output import Output
 from .request import Mode
-from .segment import Passes, Segment
+from .segment import Passes
 
 
-@dataclass(slots=True)
-class Run:
-    """`pending`: committed tokens without cache entries yet; `cached`: entries so far; `adapter`: has the model one."""
+@dataclass(slots=True, kw_only=True)
+class Run(Context):
+    """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it."""
 
     mode: Mode
-    pending: list[int]
     output: Output
     gate: Gate
-    mask_id: int
-    adapter: bool
-    cached: int = 0
-    prefilled: bool = False
-
-    def causal(self, draft: Sequence[int] = (), read: int = 1) -> Segment:
-        """The pending tokens, and a draft after them, through a causal base pass."""
-        prefill, self.prefilled = not self.prefilled, True
-        return Segment(tokens=(*self.pending, *draft), start=self.cached, read=read, prefill=prefill)
-
-    def block(self, slots: Sequence[int | None], adapter: bool = False) -> Segment:
-        """The pending tokens and the slots (None: masked) as one block; the slots are read."""
-        filled = tuple(self.mask_id if slot is None else slot for slot in slots)
-        tokens = (*self.pending, *filled)
-        return Segment(tokens=tokens, start=self.cached, attention="block", adapter=adapter, read=len(slots))
-
-    def settle(self, cached: int, pending: Sequence[int]) -> None:
-        """`cached` more tokens have entries now, and `pending` wait for theirs."""
-        self.cached += cached
-        self.pending = list(pending)
+    tentative: tuple[int | None, ...] = ()
 
     def force(self) -> list[int] | None:
         """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
@@ -61,9 +42,9 @@ class Run:
         forced = self.force() if forced is None else forced
         if forced is None:
             return
-        decode = int(self.prefilled)
-        logits = yield self.causal()
-        token = logits.best(self.gate.mask())
+        passes = (yield from self.prefill()) + self.prefilled
+        reply = yield self.causal()
+        token = reply.trunk.best(self.gate.mask())
         self.gate.advance([token])
         self.settle(len(self.pending), [token])
-        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + "c", forward_passes=decode)
+        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + "c", forward_passes=passes)

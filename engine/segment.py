@@ -1,4 +1,4 @@
-"""What a mode asks of the model and what it gets: `Segment` out, `Logits` back.
+"""What a mode asks of the model and what it gets: `Segment` out, `Reply` back.
 
 Knows token ids, positions and rows of logits. Does not know the model, the cache or the other requests of the pass.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -15,29 +14,39 @@ from trimode.kernels import ops
 
 from .sampling import Sampler
 
-Attention = Literal["causal", "block"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """Rows beside the trunk, at the positions after its first `after` tokens; they are read once and never cached.
+
+    Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
+    `read`: trailing rows whose logits are wanted; each predicts its own position, or with `causal` the next one.
+    """
+
+    tokens: tuple[int, ...]
+    read: int
+    after: int = 0
+    causal: bool = False
+    adapter: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Tokens at positions start, start + 1, ... over the first `start` cache entries; entries after those are dropped.
+    """One request's part of a pass, over its first `start` cache entries; entries after those are dropped.
 
-    causal: each row sees the rows up to its own, and with base weights its keys and values stay in the cache.
-    block: the rows see each other, both ways; nothing is kept. `read`: trailing rows whose logits are wanted.
+    `trunk` tokens stand at positions start, start + 1, ...; they run causally with base weights, so their keys and
+    values stay in the cache. `read`: trailing trunk rows whose logits are wanted; each predicts the next position.
     """
 
-    tokens: tuple[int, ...]
     start: int
-    attention: Attention = "causal"
-    adapter: bool = False
-    read: int = 1
+    trunk: tuple[int, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    read: int = 0
     prefill: bool = False
 
     @property
-    def first(self) -> int:
-        """The position that the first read row predicts: its own in a block, the next one in a causal pass."""
-        row = self.start + len(self.tokens) - self.read
-        return row if self.attention == "block" else row + 1
+    def rows(self) -> int:
+        return len(self.trunk) + sum(len(branch.tokens) for branch in self.branches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +58,14 @@ class Picks:
 
 
 class Logits:
-    """The read rows of one segment, [R, V]; tokens are chosen here, by the one rule that all modes share."""
+    """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here."""
 
     def __init__(self, rows: Tensor, first: int, sampler: Sampler) -> None:
         self.rows, self.first, self.sampler = rows, first, sampler
+
+    def after(self, count: int) -> Logits:
+        """The same without the first `count` rows."""
+        return Logits(self.rows[count:], self.first + count, self.sampler)
 
     def pick(self, allowed: Tensor | None = None, rows: Sequence[int] | None = None) -> Picks:
         """The chosen token of each row (all, or `rows`); `allowed` [rows, W] holds their grammar masks."""
@@ -75,6 +88,31 @@ class Logits:
         row %= self.rows.shape[0]
         return self.pick(None if allowed is None else allowed[None], [row]).tokens[0]
 
+    def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
+        """Natural log-probability [len(tokens)], fp64, of a token in each row (all, or `rows`), at temperature 1."""
+        chosen = self.rows if rows is None else self.rows[list(rows)]
+        scores = chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
+        return scores[range(len(tokens)), list(tokens)]
 
-Passes = Generator[Segment, Logits, None]
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Logits of the trunk's read rows, and of each branch's."""
+
+    trunk: Logits
+    branches: tuple[Logits, ...] = ()
+
+
+def reply(segment: Segment, rows: Tensor, sampler: Sampler) -> Reply:
+    """Deals the read rows [R, V] of one segment out to its trunk and branches."""
+    parts = rows.split([segment.read, *(branch.read for branch in segment.branches)])
+    trunk = Logits(parts[0], segment.start + len(segment.trunk) - segment.read + 1, sampler)
+    branches = []
+    for branch, part in zip(segment.branches, parts[1:], strict=True):
+        first = segment.start + branch.after + len(branch.tokens) - branch.read + branch.causal
+        branches.append(Logits(part, first, sampler))
+    return Reply(trunk, tuple(branches))
+
+
+Passes = Generator[Segment, Reply, None]
 """A mode: it yields the passes it needs and receives their logits."""

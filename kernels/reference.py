@@ -7,7 +7,7 @@ BLAS picks other kernels for other row counts), attention by walking keys in til
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor
 
 ROW_TILE = 4
 KEY_TILE = 64
-ROW_CHUNK = 256
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -52,47 +51,73 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def attention(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
-    """q [T, H, D] at positions start.. over keys and values [K, capacity, D], own rows already written -> [T, H, D].
+def attention(
+    q: Tensor, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, own: tuple[Tensor, Tensor, Tensor] | None = None
+) -> Tensor:
+    """Attention over paged keys and values, and over rows of one's own: q [N, B, L, H, D] -> [N, B, L, H, D].
 
-    causal: row i sees keys 0 .. start + i. Otherwise every row sees keys 0 .. start + T - 1.
+    N requests of B branches of L rows. keys and values [pages, K, KEY_TILE, D]; table [N, tiles] names each request's
+    pages in order; row (n, b, l) sees the first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D]
+    beside the pages, of which the row sees the first own_seen[n, b, l] of its own branch. No row may see nothing.
     """
-    rows = q.shape[0]
-    parts = [
-        _attend_rows(q[at : at + ROW_CHUNK], keys, values, start + at, start + rows, causal)
-        for at in range(0, rows, ROW_CHUNK)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    n, branches, length, heads, dim = q.shape
+    groups = keys.shape[1]
+    share = heads // groups
+    packed = (q * dim**-0.5).reshape(n, branches * length, groups, share, dim).transpose(1, 2).flatten(2, 3)
+    rows = seen.flatten(1).repeat_interleave(share, dim=1)
+    part = _partial(packed, keys[table], values[table], rows)
+    if own is None:
+        out = part.mixed / part.total
+    else:
+        packed = packed.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1)
+        rows = own[2].flatten(0, 1).repeat_interleave(share, dim=1)
+        beside = _partial(packed, _tiled(own[0]), _tiled(own[1]), rows)
+        out = part.per_branch(branches).joined(beside)
+        out = out.unflatten(0, (n, branches)).transpose(1, 2)
+    out = out.reshape(n, groups, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
+    return out.reshape(n, branches, length, heads, dim).to(q.dtype)
 
 
-def _attend_rows(q: Tensor, keys: Tensor, values: Tensor, first: int, end: int, causal: bool) -> Tensor:
-    rows, heads, dim = q.shape
-    groups = keys.shape[0]
-    tiles = -(-(first + rows if causal else end) // KEY_TILE)
-    k = keys[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
-    v = values[:, : tiles * KEY_TILE].view(groups, tiles, KEY_TILE, dim)
-    packed = (q * dim**-0.5).view(rows, groups, -1, dim).transpose(0, 1).reshape(groups, 1, -1, dim)
-    packed = F.pad(packed, (0, 0, 0, max(0, ROW_TILE - packed.shape[2])))
-    scores = (packed @ k.transpose(-1, -2)).float()
-    scores = scores + _hidden(rows, heads // groups, packed.shape[2], first, end, tiles, causal, q.device)
-    weights = torch.exp(scores - scores.amax(dim=(1, 3), keepdim=True))
+@dataclass(frozen=True, slots=True)
+class _Partial:
+    """Softmax sums over some of the keys, scaled by exp(-top): top and total [X, K, R, 1], mixed values [X, K, R, D]."""
+
+    top: Tensor
+    total: Tensor
+    mixed: Tensor
+
+    def per_branch(self, branches: int) -> _Partial:
+        """[N, K, B * R, ...] -> [N * B, K, R, ...]."""
+        parts = (self.top, self.total, self.mixed)
+        return _Partial(*(x.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1) for x in parts))
+
+    def joined(self, other: _Partial) -> Tensor:
+        """The attention output over the keys of both."""
+        top = torch.maximum(self.top, other.top)
+        mine, theirs = torch.exp(self.top - top), torch.exp(other.top - top)
+        return (self.mixed * mine + other.mixed * theirs) / (self.total * mine + other.total * theirs)
+
+
+def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
+    """q [X, K, R, D] over k and v [X, tiles, K, KEY_TILE, D]; row r sees the first seen[x, r] keys, which may be none."""
+    rows, tiles = q.shape[2], k.shape[1]
+    short = -rows % ROW_TILE
+    q, seen = F.pad(q, (0, 0, 0, short)), F.pad(seen, (0, short))
+    scores = (q[:, None] @ k.transpose(-1, -2)).float()
+    at = torch.arange(tiles * KEY_TILE, device=q.device).view(1, tiles, 1, 1, KEY_TILE)
+    scores = scores.masked_fill(at >= seen[:, None, None, :, None], float("-inf"))
+    top = scores.amax(dim=(1, 4), keepdim=True).clamp_min(-1e30)
+    weights = torch.exp(scores - top)
     # cumsum adds tile after tile: a tile that is wholly hidden adds exact zeros, however many follow.
     total = weights.sum(-1, keepdim=True).cumsum(1)[:, -1]
     mixed = (weights.to(v.dtype) @ v).float().cumsum(1)[:, -1]
-    out = (mixed / total)[:, : rows * (heads // groups)]
-    return out.view(groups, rows, -1, dim).transpose(0, 1).reshape(rows, heads, dim).to(q.dtype)
+    return _Partial(top[:, 0, :, :rows], total[:, :, :rows], mixed[:, :, :rows])
 
 
-@lru_cache(maxsize=8)  # every layer of a pass asks for the same one
-def _hidden(
-    rows: int, group: int, packed: int, first: int, end: int, tiles: int, causal: bool, device: torch.device
-) -> Tensor:
-    """[tiles, packed, KEY_TILE] with 0 where a packed row sees a key, -inf elsewhere; padding rows see every key."""
-    key = torch.arange(tiles * KEY_TILE, device=device)
-    last = torch.arange(first, first + rows, device=device) if causal else torch.full((rows,), end - 1, device=device)
-    last = F.pad(last.repeat_interleave(group), (0, packed - rows * group), value=tiles * KEY_TILE)
-    bias = torch.zeros(packed, tiles * KEY_TILE, device=device).masked_fill_(key > last[:, None], float("-inf"))
-    return bias.view(packed, tiles, KEY_TILE).transpose(0, 1)
+def _tiled(x: Tensor) -> Tensor:
+    """[N, B, L, K, D] -> [N * B, tiles, K, KEY_TILE, D], padded with zeros."""
+    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[2] % KEY_TILE))
+    return x.flatten(0, 1).unflatten(1, (-1, KEY_TILE)).transpose(2, 3)
 
 
 def pick(

@@ -29,8 +29,10 @@ def decode(run: Run, options: DiffusionOptions) -> Passes:
             continue
         block = Block(run.gate, [None] * length, options.threshold)
         while not block.done and len(block.tokens) < room:
-            block.denoise((yield run.block(block.slots)))
+            block.denoise((yield run.block(block.slots)).branches[0])
+            run.tentative = tuple(block.slots)
         block.close()
+        run.tentative = ()
         run.pending += block.tokens
         run.output.commit(
             run.mode,

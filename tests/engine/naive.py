@@ -43,11 +43,14 @@ class Naive:
 
     def forward(self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False) -> Tensor:
         """Logits of all rows: `context` causal, `block` after it seeing everything; the adapter acts on the block."""
-        tokens = torch.tensor([*context, *block])
-        size, start = len(tokens), len(context)
+        size, start = len(context) + len(block), len(context)
         seen = torch.ones(size, size, dtype=torch.bool).tril()
         seen[start:] = True
-        rows = torch.arange(size)
+        adapted = torch.arange(size) >= start if adapter else None
+        return self.pass_over([*context, *block], list(range(size)), seen, adapted)
+
+    def pass_over(self, tokens: Sequence[int], positions: Sequence[int], seen: Tensor, adapted: Tensor | None) -> Tensor:
+        """Logits of all rows; row i sees the rows j with seen[i, j]."""
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             repeat = q.shape[1] // k.shape[1]
@@ -56,7 +59,8 @@ class Naive:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(0, 1)
 
         with torch.no_grad():
-            return self.model.head(self.model(tokens, rows, attend, rows >= start if adapter else None))
+            hidden = self.model(torch.tensor(tokens), torch.tensor(positions), attend, adapted)
+            return self.model.head(hidden)
 
     def choose(self, logits: Tensor, position: int, allowed: Sequence[int] | None = None) -> int:
         """The token that one row of logits gives for `position`."""
@@ -125,6 +129,41 @@ class Naive:
         masks = [self.model.config.mask_token_id] * (block_length - 1)
         logits = self.forward(known[:-1], [known[-1], *masks], adapter=self.model.adapter is not None)
         return [self.choose(logits[len(known) + i], len(known) + i) for i in range(block_length - 1)]
+
+    def quadratic_spec(self, block_length: int) -> None:
+        guess: list[int] = []
+        prefill = True
+        while not self.finished:
+            known, draft = [*self.prompt, *self.out], guess[: self.room - 1]
+            end = next((at for at, token in enumerate(draft) if token in self.ends), len(draft))
+            causal, branches = self.fan(known, draft[:end], block_length)
+            chosen = [self.choose(row, len(known) + at) for at, row in enumerate(causal)]
+            accepted = 0
+            while accepted < end and draft[accepted] == chosen[accepted]:
+                accepted += 1
+            self.emit(chosen[: accepted + 1])
+            first = len(known) + accepted
+            guess = [self.choose(branches[accepted][at], first + at) for at in range(1, block_length)]
+            self.passes += not prefill
+            prefill = False
+
+    def fan(self, known: Sequence[int], draft: Sequence[int], block_length: int) -> tuple[Tensor, list[Tensor]]:
+        """One pass over the draft and, beside each of its prefixes, a row of masks: their logits."""
+        trunk = [*known, *draft]
+        tokens, positions = list(trunk), list(range(len(trunk)))
+        for accepted in range(len(draft) + 1):
+            tokens += [self.model.config.mask_token_id] * block_length
+            positions += range(len(known) + accepted, len(known) + accepted + block_length)
+        seen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
+        for row in range(len(trunk)):
+            seen[row, : row + 1] = True
+        for accepted in range(len(draft) + 1):
+            own = slice(len(trunk) + accepted * block_length, len(trunk) + (accepted + 1) * block_length)
+            seen[own, : len(known) + accepted] = True
+            seen[own, own] = True
+        adapted = torch.arange(len(tokens)) >= len(trunk) if self.model.adapter is not None else None
+        logits = self.pass_over(tokens, positions, seen, adapted)
+        return logits[len(known) - 1 : len(trunk)], list(logits[len(trunk) :].split(block_length))
 
     def diffusion(self, block_length: int, threshold: float) -> None:
         self.step()

@@ -68,8 +68,9 @@ def text(ids: Sequence[int]) -> str:
     return "".join(PIECES[token % len(PIECES)] for token in ids if token != EOS)
 
 
-def engine(made: Transformer, prefixes: int = 4) -> TokenEngine:
-    return TokenEngine(made, text, min(TEXT_VOCAB, made.config.vocab_size), prefixes)
+def engine(made: Transformer, keep_prefixes: bool = True, kv_bytes: int = 1 << 24, queue: int = 1024) -> TokenEngine:
+    vocab = min(TEXT_VOCAB, made.config.vocab_size)
+    return TokenEngine(made, text, vocab, kv_bytes=kv_bytes, queue=queue, keep_prefixes=keep_prefixes)
 
 
 def prompt(seed: int, length: int, vocab: int = VOCAB) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""The engine's ragged, cached forward against `transformers`' Ministral3ForCausalLM on random small models.
+"""The engine's ragged, tabled forward against `transformers`' Ministral3ForCausalLM on random small models.
 
-The oracle runs whole sequences with eager attention; ours runs in chunks through `TokenEngine._forward` and `Cache`.
+The oracle runs whole sequences with eager attention; ours runs in chunks through `Batch` and pages out of order.
 Block attention is checked by giving the oracle the mask written out.
 """
 
@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers.models.ministral3.configuration_ministral3 import Ministral3Config
 from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCausalLM
 
-from trimode.engine.cache import Cache
+from trimode.engine.batch import Batch
 from trimode.engine.config import ModelConfig, RopeConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.model import Transformer
-from trimode.engine.segment import Attention, Segment
+from trimode.engine.pages import pages_for
+from trimode.engine.segment import Branch, Segment
 
 LENGTH = 100
 
@@ -133,21 +134,29 @@ def oracle_logits(oracle: Any, tokens: Sequence[int], block_from: int | None = N
     return found
 
 
-def run(engine: TokenEngine, segments: Sequence[Segment], caches: Sequence[Cache]) -> list[Tensor]:
+def run(engine: TokenEngine, segments: Sequence[Segment], tables: Sequence[list[int]]) -> list[Tensor]:
     with torch.inference_mode():
-        hidden = engine._forward(segments, caches)  # pyright: ignore[reportPrivateUsage]
-        return [engine.model.head(part) for part in hidden]
+        return list(Batch(segments, tables, engine.pool).forward(engine.model))
 
 
-def new_cache(engine: TokenEngine) -> Cache:
-    return Cache(engine.model.config, LENGTH + 60, torch.float32, torch.device("cpu"))
+def new_table(engine: TokenEngine) -> list[int]:
+    """Pages for a test's tokens, in an order that is not theirs in memory."""
+    return engine.pool.take(pages_for(LENGTH + 60))
 
 
-def feed(engine: TokenEngine, tokens: Sequence[int], cache: Cache, chunks: Sequence[int]) -> Tensor:
+def trunk(tokens: Sequence[int], start: int = 0) -> Segment:
+    return Segment(start=start, trunk=tuple(tokens), read=len(tokens))
+
+
+def block(tokens: Sequence[int], start: int, adapter: bool = False) -> Segment:
+    """Rows that see each other both ways, all of them read."""
+    return Segment(start=start, branches=(Branch(tokens=tuple(tokens), read=len(tokens), adapter=adapter),))
+
+
+def feed(engine: TokenEngine, tokens: Sequence[int], table: list[int], chunks: Sequence[int]) -> Tensor:
     """Causal logits of `tokens`, prefilled up to each cut in turn."""
     cuts = [0, *chunks, len(tokens)]
-    parts = [run(engine, [Segment(tokens=tuple(tokens[a:b]), start=a)], [cache])[0] for a, b in pairwise(cuts)]
-    return torch.cat(parts)
+    return torch.cat([run(engine, [trunk(tokens[a:b], a)], [table])[0] for a, b in pairwise(cuts)])
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=repr)
@@ -155,7 +164,7 @@ def feed(engine: TokenEngine, tokens: Sequence[int], cache: Cache, chunks: Seque
 def test_causal_logits_equal_the_oracle(geometry: Geometry, chunks: list[int]) -> None:
     model = ours(geometry, seed=len(chunks))
     engine, tokens = small.engine(model), small.prompt(1, LENGTH, 50)
-    found = feed(engine, tokens, new_cache(engine), chunks)
+    found = feed(engine, tokens, new_table(engine), chunks)
     expected = oracle_logits(theirs(model), tokens)
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -166,11 +175,10 @@ def test_causal_logits_equal_the_oracle(geometry: Geometry, chunks: list[int]) -
 def test_a_block_after_a_prefix_equals_the_oracle(geometry: Geometry, start: int, size: int) -> None:
     model = ours(geometry, seed=start)
     engine, tokens = small.engine(model), small.prompt(2, start + size, 50)
-    cache = new_cache(engine)
+    table = new_table(engine)
     if start:
-        feed(engine, tokens[:start], cache, [])
-    block = Segment(tokens=tokens[start:], start=start, attention="block", read=size)
-    found = run(engine, [block], [cache])[0]
+        feed(engine, tokens[:start], table, [])
+    found = run(engine, [block(tokens[start:], start)], [table])[0]
     expected = oracle_logits(theirs(model), tokens, block_from=start)[start:]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     causal = oracle_logits(theirs(model), tokens)[start:]
@@ -181,7 +189,7 @@ def test_a_block_after_a_prefix_equals_the_oracle(geometry: Geometry, start: int
 def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometry) -> None:
     model = ours(geometry, seed=3)
     engine, oracle = small.engine(model), theirs(model)
-    plan: list[tuple[int, int, Attention]] = [
+    plan = [
         (0, 5, "causal"),
         (40, 32, "block"),
         (64, 1, "causal"),
@@ -189,46 +197,46 @@ def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometr
         (33, 20, "causal"),
     ]
     prompts = [small.prompt(10 + index, start + size, 50) for index, (start, size, _) in enumerate(plan)]
-    caches = [new_cache(engine) for _ in plan]
-    for tokens, cache, (start, _, _) in zip(prompts, caches, plan, strict=True):
+    tables = [new_table(engine) for _ in plan]
+    for tokens, table, (start, _, _) in zip(prompts, tables, plan, strict=True):
         if start:
-            feed(engine, tokens[:start], cache, [start // 2])
+            feed(engine, tokens[:start], table, [start // 2])
     segments = [
-        Segment(tokens=tokens[start:], start=start, attention=kind)
+        (block if kind == "block" else trunk)(tokens[start:], start)
         for tokens, (start, _, kind) in zip(prompts, plan, strict=True)
     ]
-    together = run(engine, segments, caches)
-    for found, tokens, (start, _, kind), segment, cache in zip(together, prompts, plan, segments, caches, strict=True):
+    together = run(engine, segments, tables)
+    for found, tokens, (start, _, kind), segment, table in zip(together, prompts, plan, segments, tables, strict=True):
         expected = oracle_logits(oracle, tokens, start if kind == "block" else None)[start:]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-        assert torch.equal(run(engine, [segment], [cache])[0], found)
+        assert torch.equal(run(engine, [segment], [table])[0], found)
 
 
 def test_rows_of_a_pass_are_bitwise_those_of_one_token_passes() -> None:
     model = ours(Geometry(), seed=5)
     engine, tokens = small.engine(model), small.prompt(4, LENGTH, 50)
-    whole = feed(engine, tokens, new_cache(engine), [])
-    single = feed(engine, tokens, new_cache(engine), list(range(1, LENGTH)))
+    whole = feed(engine, tokens, new_table(engine), [])
+    single = feed(engine, tokens, new_table(engine), list(range(1, LENGTH)))
     assert torch.equal(whole, single)
 
 
 def test_a_block_leaves_no_trace_in_the_cache() -> None:
     model = ours(Geometry(), seed=6)
     engine, tokens = small.engine(model), small.prompt(5, 80, 50)
-    cache = new_cache(engine)
-    first = feed(engine, tokens[:40], cache, [])
-    run(engine, [Segment(tokens=tokens[10:40], start=40, attention="block")], [cache])
-    rest = run(engine, [Segment(tokens=tokens[40:], start=40)], [cache])[0]
-    assert torch.equal(torch.cat((first, rest)), feed(engine, tokens, new_cache(engine), []))
+    table = new_table(engine)
+    first = feed(engine, tokens[:40], table, [])
+    run(engine, [block(tokens[10:40], 40)], [table])
+    rest = run(engine, [trunk(tokens[40:], 40)], [table])[0]
+    assert torch.equal(torch.cat((first, rest)), feed(engine, tokens, new_table(engine), []))
 
 
 def test_the_adapter_changes_its_rows_only() -> None:
     made = small.model(7, rank=3)
     engine, tokens = small.engine(made), small.prompt(6, 30)
-    plain = Segment(tokens=tokens, start=0, attention="block")
-    draft = Segment(tokens=tokens, start=0, attention="block", adapter=True)
-    alone = [run(engine, [segment], [new_cache(engine)])[0] for segment in (plain, draft)]
-    mixed = run(engine, [plain, draft, plain], [new_cache(engine) for _ in range(3)])
+    plain = block(tokens, 0)
+    draft = block(tokens, 0, adapter=True)
+    alone = [run(engine, [segment], [new_table(engine)])[0] for segment in (plain, draft)]
+    mixed = run(engine, [plain, draft, plain], [new_table(engine) for _ in range(3)])
     assert torch.equal(mixed[0], alone[0])
     assert torch.equal(mixed[2], alone[0])
     assert torch.equal(mixed[1], alone[1])
@@ -243,14 +251,14 @@ def test_the_adapter_is_the_low_rank_product() -> None:
         low, high = (part.get_submodule(name).get_parameter("weight") for name in ("lora_A", "lora_B"))
         merged.encoder.layers[index].get_parameter("self_attn.o_proj.weight").add_(4.0 * high @ low)
     tokens = small.prompt(7, 20)
-    drafted = Segment(tokens=tokens, start=0, attention="block", adapter=True)
-    expected = Segment(tokens=tokens, start=0, attention="block")
+    drafted = block(tokens, 0, adapter=True)
+    expected = block(tokens, 0)
     engines = small.engine(made), small.engine(merged)
-    found = run(engines[0], [drafted], [new_cache(engines[0])])[0]
-    torch.testing.assert_close(found, run(engines[1], [expected], [new_cache(engines[1])])[0], rtol=0, atol=1e-4)
+    found = run(engines[0], [drafted], [new_table(engines[0])])[0]
+    torch.testing.assert_close(found, run(engines[1], [expected], [new_table(engines[1])])[0], rtol=0, atol=1e-4)
 
 
 def test_asking_for_a_missing_adapter_is_an_error() -> None:
     engine = small.engine(small.model(9))
     with pytest.raises(ValueError, match="has none"):
-        run(engine, [Segment(tokens=(1, 2), start=0, attention="block", adapter=True)], [new_cache(engine)])
+        run(engine, [block((1, 2), 0, adapter=True)], [new_table(engine)])

@@ -29,6 +29,7 @@ from trimode.engine.request import (
     DiffusionOptions,
     LinearSpecOptions,
     Options,
+    QuadraticSpecOptions,
     Sampling,
 )
 
@@ -46,6 +47,7 @@ any_options = st.one_of(
     st.builds(ArOptions),
     st.builds(DiffusionOptions, block_length=st.integers(2, 12), threshold=st.sampled_from([0.1, 0.3, 0.6, 0.9, 1.0])),
     st.builds(LinearSpecOptions, block_length=st.integers(2, 12)),
+    st.builds(QuadraticSpecOptions, block_length=st.integers(2, 12)),
 )
 models = st.builds(
     small.model,
@@ -102,6 +104,8 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.ar()
         case LinearSpecOptions(block_length=length):
             plain.linear_spec(length)
+        case QuadraticSpecOptions(block_length=length):
+            plain.quadratic_spec(length)
         case DiffusionOptions(block_length=length, threshold=threshold):
             plain.diffusion(length, threshold)
     return plain
@@ -128,7 +132,12 @@ def test_every_mode_equals_its_naive_twin(
 
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize(
-    "options", [LinearSpecOptions(block_length=16), DiffusionOptions(block_length=32, threshold=0.3)]
+    "options",
+    [
+        LinearSpecOptions(block_length=16),
+        QuadraticSpecOptions(block_length=16),
+        DiffusionOptions(block_length=32, threshold=0.3),
+    ],
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.2])
 def test_long_blocks_equal_their_naive_twin(options: Options, temperature: float, rank: int) -> None:
@@ -152,10 +161,46 @@ def test_long_blocks_equal_their_naive_twin(options: Options, temperature: float
 def test_exact_modes_return_the_same_ids(
     model: Transformer, sampling: Sampling, block_length: int, prompt_seed: int, size: int
 ) -> None:
-    engine = small.engine(model, prefixes=0)
+    engine = small.engine(model, keep_prefixes=False)
     request = DecodeRequest(prompt=small.prompt(prompt_seed, size), sampling=sampling, max_tokens=50)
-    drafted = replace(request, options=LinearSpecOptions(block_length=block_length))
-    assert decode(engine, drafted).token_ids == decode(engine, request).token_ids
+    plain = decode(engine, request).token_ids
+    for options in (LinearSpecOptions(block_length=block_length), QuadraticSpecOptions(block_length=block_length)):
+        assert decode(engine, replace(request, options=options)).token_ids == plain
+
+
+@given(
+    model=models,
+    sampling=samplings,
+    block_length=st.integers(2, 12),
+    rows=st.integers(1, 13),
+    constrained=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@EXAMPLES
+def test_fewer_prepared_points_change_the_passes_but_no_token(
+    model: Transformer, sampling: Sampling, block_length: int, rows: int, constrained: bool, seed: int
+) -> None:
+    engine = small.engine(model)
+
+    def ask(rows: int | None) -> DecodeResult:
+        usable = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
+        grammar = random_automaton(seed, small.VOCAB, usable, model.config.eos_token_ids) if constrained else None
+        return decode(
+            engine,
+            DecodeRequest(
+                prompt=small.prompt(seed, 9),
+                options=QuadraticSpecOptions(block_length=block_length, rows=rows),
+                sampling=sampling,
+                max_tokens=40,
+                constraint=grammar,
+            ),
+        )
+
+    whole, few = ask(None), ask(rows)
+    assert few.token_ids == whole.token_ids
+    assert few.stats.forward_passes >= whole.stats.forward_passes
+    if rows >= block_length:
+        assert few.rounds == whole.rounds
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -177,6 +222,8 @@ def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:
         DiffusionOptions(block_length=9, threshold=0.5),
         LinearSpecOptions(block_length=7),
         LinearSpecOptions(block_length=20),
+        QuadraticSpecOptions(block_length=6),
+        QuadraticSpecOptions(block_length=9, rows=2),
     ]
     usable = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
     return [
@@ -195,8 +242,8 @@ def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_batch_in_mixed_modes_gives_each_request_what_it_gets_alone(seed: int) -> None:
     model = small.model(seed, shared=2, rank=2)
-    together = small.engine(model).decode_many(mixed_requests(seed, 9))
-    for request, again, found in zip(mixed_requests(seed, 9), mixed_requests(seed, 9), together, strict=True):
+    together = small.engine(model).decode_many(mixed_requests(seed, 16))
+    for request, again, found in zip(mixed_requests(seed, 16), mixed_requests(seed, 16), together, strict=True):
         add_up(request, found, (small.EOS,))
         alone = small.engine(model).decode(again)
         assert found.token_ids == alone.token_ids
@@ -226,7 +273,7 @@ def test_a_reused_prefix_changes_nothing(
 @given(model=models, options=any_options, sampling=samplings)
 @EXAMPLES
 def test_a_conversation_prefills_only_what_is_new(model: Transformer, options: Options, sampling: Sampling) -> None:
-    engine = small.engine(model, prefixes=2)
+    engine = small.engine(model)
     history = small.prompt(0, 11)
     for turn in range(3):
         request = DecodeRequest(prompt=history, options=options, sampling=sampling, max_tokens=15)
@@ -239,7 +286,12 @@ def test_a_conversation_prefills_only_what_is_new(model: Transformer, options: O
 
 @pytest.mark.parametrize(
     "options",
-    [ArOptions(), DiffusionOptions(block_length=8, threshold=0.2), LinearSpecOptions(block_length=8)],
+    [
+        ArOptions(),
+        DiffusionOptions(block_length=8, threshold=0.2),
+        LinearSpecOptions(block_length=8),
+        QuadraticSpecOptions(block_length=8),
+    ],
     ids=lambda o: o.mode,
 )
 def test_the_budget_holds_exactly(options: Options) -> None:
@@ -252,7 +304,9 @@ def test_the_budget_holds_exactly(options: Options) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8)], ids=lambda o: o.mode
+    "options",
+    [ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8), QuadraticSpecOptions()],
+    ids=lambda o: o.mode,
 )
 def test_one_token_needs_no_pass_beyond_prefill(options: Options) -> None:
     result = decode(small.engine(small.model(2)), DecodeRequest(prompt=(1, 2), options=options, max_tokens=1))
@@ -264,7 +318,7 @@ def test_one_token_needs_no_pass_beyond_prefill(options: Options) -> None:
 def test_several_end_tokens_end_the_text_at_the_first() -> None:
     everything = tuple(range(0, small.VOCAB, 2))
     engine = small.engine(small.model(3, small.with_ends(*everything), shared=2))
-    for options in (ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8)):
+    for options in (ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8), QuadraticSpecOptions(block_length=8)):
         for seed in range(8):
             sampling = Sampling(temperature=1.5, seed=seed)
             decode(engine, DecodeRequest(prompt=(1,), options=options, sampling=sampling, max_tokens=30))
@@ -281,7 +335,11 @@ def earliest_stop(ids: tuple[int, ...], stop: tuple[str, ...]) -> tuple[int, str
 
 @given(
     model=models,
-    options=st.one_of(st.builds(ArOptions), st.builds(LinearSpecOptions, block_length=st.integers(2, 12))),
+    options=st.one_of(
+        st.builds(ArOptions),
+        st.builds(LinearSpecOptions, block_length=st.integers(2, 12)),
+        st.builds(QuadraticSpecOptions, block_length=st.integers(2, 12)),
+    ),
     seed=st.integers(0, 99),
     stop=st.lists(
         st.sampled_from(["ab", "ba", "aab", "xyx", "bc", "é", "abcab", " ", "zx", "never"]), min_size=1, max_size=3
@@ -334,18 +392,21 @@ def automaton(seed: int) -> Automaton:
 @given(
     model=models,
     sampling=samplings,
-    block_length=st.integers(2, 24),
+    options=st.one_of(
+        st.builds(LinearSpecOptions, block_length=st.integers(2, 24)),
+        st.builds(QuadraticSpecOptions, block_length=st.integers(2, 24)),
+    ),
     seed=st.integers(0, 10_000),
     max_tokens=st.integers(1, 40),
 )
 @settings(EXAMPLES, max_examples=120)
 def test_exact_modes_agree_under_a_constraint(
-    model: Transformer, sampling: Sampling, block_length: int, seed: int, max_tokens: int
+    model: Transformer, sampling: Sampling, options: Options, seed: int, max_tokens: int
 ) -> None:
     model.config = small.CONFIG
     engine = small.engine(model)
     request = DecodeRequest(prompt=(1, 2), sampling=sampling, max_tokens=max_tokens, constraint=automaton(seed))
-    spec = replace(request, options=LinearSpecOptions(block_length=block_length), constraint=automaton(seed))
+    spec = replace(request, options=options, constraint=automaton(seed))
     plain = Naive(model, request.prompt, sampling, max_tokens, small.TEXT_VOCAB, (small.EOS,))
     plain.ar(automaton(seed))
     found, drafted = decode(engine, request), decode(engine, spec)
@@ -382,7 +443,14 @@ def test_diffusion_keeps_to_the_grammar_in_bounded_passes(
 
 
 @pytest.mark.parametrize(
-    "options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode
+    "options",
+    [
+        ArOptions(),
+        DiffusionOptions(block_length=4),
+        LinearSpecOptions(block_length=4),
+        QuadraticSpecOptions(block_length=4),
+    ],
+    ids=lambda o: o.mode,
 )
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9])
 def test_a_wholly_forced_text_needs_no_pass(options: Options, length: int) -> None:
@@ -399,7 +467,14 @@ def test_a_wholly_forced_text_needs_no_pass(options: Options, length: int) -> No
 
 
 @pytest.mark.parametrize(
-    "options", [ArOptions(), DiffusionOptions(block_length=4), LinearSpecOptions(block_length=4)], ids=lambda o: o.mode
+    "options",
+    [
+        ArOptions(),
+        DiffusionOptions(block_length=4),
+        LinearSpecOptions(block_length=4),
+        QuadraticSpecOptions(block_length=4),
+    ],
+    ids=lambda o: o.mode,
 )
 def test_forced_stretches_longer_than_a_block_are_taken_whole(options: Options) -> None:
     moves = {state: {10 + state % 9: (state + 1) % 22} for state in range(22)}
@@ -465,6 +540,7 @@ def test_sampled_outputs_follow_the_models_distribution_in_exact_modes() -> None
 
     plain = outputs(ArOptions())
     assert outputs(LinearSpecOptions(block_length=4)) == plain
+    assert outputs(QuadraticSpecOptions(block_length=4)) == plain
     counts = Counter(ids[:2] for ids in plain)
     exact = exact_pairs(made, prompt, temperature)
     assert sum(exact.values()) == pytest.approx(1)

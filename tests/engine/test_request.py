@@ -15,6 +15,7 @@ from trimode.engine.request import (
     DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
+    QuadraticSpecOptions,
     Sampling,
     Stats,
 )
@@ -84,7 +85,7 @@ def test_the_least_temperature_is_greedy_and_keeps_to_the_mask() -> None:
 
 
 def test_exact_modes_are_named() -> None:
-    assert {ArOptions.mode, LinearSpecOptions.mode} == EXACT
+    assert {ArOptions.mode, LinearSpecOptions.mode, QuadraticSpecOptions.mode} == EXACT
     assert DiffusionOptions.mode not in EXACT
 
 

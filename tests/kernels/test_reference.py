@@ -146,6 +146,24 @@ def sdpa(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> T
     return F.scaled_dot_product_attention(q.transpose(0, 1), k, v, attn_mask=mask).transpose(0, 1)
 
 
+def paged(keys: Tensor, values: Tensor, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """[K, capacity, D] cut into pages that lie in another order, and the table [tiles] that finds them."""
+    order = torch.randperm(keys.shape[1] // ops.KEY_TILE, generator=torch.Generator().manual_seed(seed))
+    pages = [part.unflatten(1, (-1, ops.KEY_TILE)).transpose(0, 1)[order] for part in (keys, values)]
+    return pages[0], pages[1], order.argsort()
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
+    """One request's rows [T, H, D] at `start`: causal over the pages, or a branch that is beside them."""
+    rows = q.shape[0]
+    cached = paged(keys, values)
+    seen, own = torch.arange(start + 1, start + rows + 1), None
+    if not causal:
+        beside = [part[:, start : start + rows].transpose(0, 1)[None, None] for part in (keys, values)]
+        seen, own = torch.full((rows,), start), (beside[0], beside[1], torch.full((1, 1, rows), rows))
+    return ops.attention(q[None, None], cached[0], cached[1], cached[2][None], seen[None, None], own)[0, 0]
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize(
@@ -156,7 +174,7 @@ def test_attention_equals_torch(start: int, rows: int, group: int, causal: bool)
     heads, dim = 2 * group, 12
     q, capacity = draw(rows, heads, dim), 384
     keys, values = draw(2, capacity, dim, seed=1), draw(2, capacity, dim, seed=2)
-    found = ops.attention(q, keys, values, start, causal)
+    found = attend(q, keys, values, start, causal)
     torch.testing.assert_close(found, sdpa(q, keys, values, start, causal), rtol=1e-5, atol=1e-5)
 
 
@@ -174,30 +192,58 @@ def test_a_causal_row_does_not_depend_on_its_company(
     heads = 2 * group
     q = draw(rows, heads, dim, seed=start)
     keys, values = draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2)
-    whole = ops.attention(q, keys, values, start, causal=True)
+    whole = attend(q, keys, values, start, causal=True)
     first = data.draw(st.integers(0, rows - 1))
     last = data.draw(st.integers(first + 1, rows))
-    assert torch.equal(ops.attention(q[first:last], keys, values, start + first, causal=True), whole[first:last])
+    assert torch.equal(attend(q[first:last], keys, values, start + first, causal=True), whole[first:last])
     longer = [F.pad(part, (0, 0, 0, 128), value=3.0) for part in (keys, values)]
-    assert torch.equal(ops.attention(q, longer[0], longer[1], start, causal=True), whole)
+    assert torch.equal(attend(q, longer[0], longer[1], start, causal=True), whole)
 
 
 @pytest.mark.usefixtures("threads")
-def test_causal_rows_agree_across_row_chunks() -> None:
-    q = draw(2 * reference.ROW_CHUNK + 5, 4, 16)
+def test_causal_rows_agree_in_long_passes() -> None:
+    q = draw(517, 4, 16)
     keys, values = draw(2, 640, 16, seed=1), draw(2, 640, 16, seed=2)
-    whole = ops.attention(q, keys, values, 3, causal=True)
+    whole = attend(q, keys, values, 3, causal=True)
     for row in (0, 1, 63, 255, 256, 257, 511, 512, 516):
-        assert torch.equal(ops.attention(q[row : row + 1], keys, values, 3 + row, causal=True), whole[row : row + 1])
+        assert torch.equal(attend(q[row : row + 1], keys, values, 3 + row, causal=True), whole[row : row + 1])
+
+
+@given(
+    count=st.integers(1, 4),
+    branches=st.integers(1, 5),
+    lengths=st.lists(st.integers(1, 70), min_size=20, max_size=20),
+    seed=st.integers(0, 99),
+)
+@QUICK
+def test_a_branch_does_not_depend_on_its_company(count: int, branches: int, lengths: list[int], seed: int) -> None:
+    heads, dim, longest = 6, 8, max(lengths[: count * branches])
+    size = (count, branches, longest)
+    q, keys, values = draw(*size, heads, dim, seed=seed), draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2)
+    k, v = draw(*size, 2, dim, seed=seed + 1), draw(*size, 2, dim, seed=seed + 2)
+    cached = paged(keys, values)
+    table = cached[2].expand(count, -1)
+    start = torch.randint(0, 256, size[:2], generator=torch.Generator().manual_seed(seed))
+    seen = start[:, :, None].expand(size).contiguous()
+    length = torch.tensor(lengths[: count * branches]).view(size[:2])
+    own_seen = length[:, :, None].expand(size).contiguous()
+    whole = ops.attention(q, cached[0], cached[1], table, seen, (k, v, own_seen))
+    for n in range(count):
+        for b in range(branches):
+            rows = int(length[n, b])
+            here = (slice(n, n + 1), slice(b, b + 1), slice(0, rows))
+            own = (k[here], v[here], own_seen[here])
+            alone = ops.attention(q[here], cached[0], cached[1], table[:1], seen[here], own)
+            assert torch.equal(alone, whole[here])
 
 
 def test_attention_ignores_what_lies_behind_the_visible_keys() -> None:
     q, keys, values = draw(5, 4, 8), draw(2, 128, 8, seed=1), draw(2, 128, 8, seed=2)
     for causal in (True, False):
-        clean = ops.attention(q, keys, values, 30, causal)
+        clean = attend(q, keys, values, 30, causal)
         dirty_keys, dirty_values = keys.clone(), values.clone()
         dirty_keys[:, 35:], dirty_values[:, 35:] = 1e4, -1e4
-        assert torch.equal(ops.attention(q, dirty_keys, dirty_values, 30, causal), clean)
+        assert torch.equal(attend(q, dirty_keys, dirty_values, 30, causal), clean)
 
 
 @given(words=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=4), cut=st.integers(0, 31))

@@ -1,0 +1,58 @@
+"""What one live request has committed and what of it is cached, and the segments that its mode builds on that.
+
+Knows token ids and counts. Does not know the model, the pages or other requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from .segment import Branch, Reply, Segment
+
+PREFILL_CHUNK = 256
+"""Rows that one request may bring to one pass, so that a long prompt stalls nobody."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """`pending`: committed tokens without cache entries yet; `cached`: entries so far; `adapter`: has the model one."""
+
+    pending: list[int]
+    mask_id: int
+    adapter: bool
+    cached: int = 0
+    prefilled: bool = False
+
+    def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = ()) -> Segment:
+        """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""
+        prefill, self.prefilled = not self.prefilled, True
+        return Segment(
+            start=self.cached,
+            trunk=(*self.pending, *draft),
+            branches=tuple(branches),
+            read=len(draft) + 1,
+            prefill=prefill,
+        )
+
+    def block(self, slots: Sequence[int | None], behind: Sequence[int] = (), adapter: bool = False) -> Segment:
+        """The pending tokens, the slots (None: masked) and known tokens `behind` as one block; the slots are read."""
+        filled = (self.mask_id if slot is None else slot for slot in slots)
+        tokens = (*self.pending, *filled, *behind)
+        branch = Branch(tokens=tokens, read=len(slots) + len(behind), adapter=adapter)
+        return Segment(start=self.cached, branches=(branch,))
+
+    def settle(self, cached: int, pending: Sequence[int]) -> None:
+        """`cached` more tokens have entries now, and `pending` wait for theirs."""
+        self.cached += cached
+        self.pending = list(pending)
+
+    def prefill(self, keep: int = PREFILL_CHUNK) -> Generator[Segment, Reply, int]:
+        """Caches pending tokens, a chunk a pass, until at most `keep` are left; returns the passes past the prompt's."""
+        passes = 0
+        while len(self.pending) > keep:
+            size = min(PREFILL_CHUNK, len(self.pending) - keep)
+            yield Segment(start=self.cached, trunk=tuple(self.pending[:size]), prefill=not self.prefilled)
+            passes += self.prefilled
+            self.settle(size, self.pending[size:])
+        return passes

@@ -1,0 +1,102 @@
+"""One job on its way through the scheduler: its generator, the segment that waits for a pass, its pages and counts.
+
+Knows requests and results. Does not know threads, other jobs or the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .context import Context
+from .request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult, Stats
+from .run import Run
+from .sampling import Sampler
+from .segment import Reply, Segment, reply
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """`pages` hold the context's keys and values; `reused`: tokens of the prompt that were found in the cache."""
+
+    request: DecodeRequest | ScoreRequest
+    context: Context
+    passes: Generator[Segment, Reply, Any]
+    pages: list[int]
+    sampler: Sampler
+    reused: int
+    segment: Segment | None = None
+    returned: Any = None
+    begin: float = field(default_factory=time.perf_counter)
+    end: float = 0.0
+    prefill_seconds: float = 0.0
+    prefill_passes: int = 0
+    forward_passes: int = 0
+
+    def start(self) -> None:
+        self._resume(None)
+
+    def feed(self, rows: Tensor, seconds: float) -> None:
+        """Hands the read rows of the waiting segment to the mode and takes its next segment."""
+        segment = self.segment
+        assert segment is not None
+        if segment.prefill:
+            self.prefill_passes += 1
+            self.prefill_seconds += seconds
+        else:
+            self.forward_passes += 1
+        self._resume(reply(segment, rows, self.sampler))
+
+    def close(self) -> None:
+        self.passes.close()
+
+    @property
+    def known(self) -> list[int]:
+        """The tokens whose keys and values the pages hold."""
+        tokens = list(self.request.prompt)
+        if isinstance(self.context, Run):
+            tokens += self.context.output.tokens
+        return tokens[: self.context.cached]
+
+    def result(self) -> DecodeResult | ScoreResult:
+        if isinstance(self.request, ScoreRequest):
+            return ScoreResult(logprobs=self.returned, stats=self._stats())
+        assert isinstance(self.context, Run)
+        output = self.context.output
+        assert output.finish is not None
+        return DecodeResult(
+            token_ids=tuple(output.tokens),
+            text=output.text,
+            finish_reason=output.finish,
+            rounds=tuple(output.rounds),
+            stats=self._stats(),
+        )
+
+    def _resume(self, answer: Reply | None) -> None:
+        try:
+            self.segment = next(self.passes) if answer is None else self.passes.send(answer)
+        except StopIteration as stop:
+            self.segment, self.returned, self.end = None, stop.value, time.perf_counter()
+
+    def _stats(self) -> Stats:
+        output = self.context.output if isinstance(self.context, Run) else None
+        rounds = output.rounds if output else []
+        origins = "".join(r.origins for r in rounds)
+        return Stats(
+            prompt_tokens=len(self.request.prompt),
+            cached_tokens=self.reused,
+            output_tokens=len(origins),
+            prefill_passes=self.prefill_passes,
+            forward_passes=self.forward_passes,
+            drafted=sum(r.drafted for r in rounds),
+            accepted=origins.count("a"),
+            corrected=origins.count("c") + origins.count("r"),
+            forced=origins.count("f"),
+            repaired=origins.count("r"),
+            seconds=self.end - self.begin,
+            prefill_seconds=self.prefill_seconds,
+        )

@@ -1,0 +1,51 @@
+"""Scoring: the likelihood of each of several whole answers, read off one pass that holds them side by side.
+
+Each candidate is a causal branch behind the prompt, so candidates see the prompt and not each other, and each gets the
+figures that it would get alone. Many candidates take several passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from ..context import Context
+from ..segment import Branch, Logits, Reply, Segment
+
+ROWS = 512
+"""Candidate tokens a pass."""
+
+Ids = tuple[int, ...]
+
+
+def score(
+    context: Context, candidates: Sequence[Ids], ends: Sequence[int]
+) -> Generator[Segment, Reply, tuple[float, ...]]:
+    """Log-probabilities, in nats, of each candidate followed by an end token."""
+    yield from context.prefill()
+    found: list[float] = []
+    for pack in packs(candidates):
+        branches = [Branch(tokens=ids, read=len(ids), after=len(context.pending), causal=True) for ids in pack]
+        reply = yield context.causal(branches=branches)
+        context.settle(len(context.pending) - 1, context.pending[-1:])
+        pairs = zip(pack, reply.branches, strict=True)
+        found += [_likelihood(reply.trunk, behind, ids, ends) for ids, behind in pairs]
+    return tuple(found)
+
+
+def packs(candidates: Sequence[Ids]) -> list[list[Ids]]:
+    """Candidates in order, at most ROWS tokens together where more than one shares a pass."""
+    made: list[list[Ids]] = []
+    rows = ROWS
+    for ids in candidates:
+        rows += len(ids)
+        if rows > ROWS:
+            made.append([])
+            rows = len(ids)
+        made[-1].append(ids)
+    return made
+
+
+def _likelihood(first: Logits, behind: Logits, ids: Ids, ends: Sequence[int]) -> float:
+    start = first.logprobs([ids[0]])
+    rest = behind.logprobs([*ids[1:], *ends], rows=[*range(len(ids) - 1), *[len(ids) - 1] * len(ends)])
+    return start.sum().item() + rest[: len(ids) - 1].sum().item() + rest[len(ids) - 1 :].logsumexp(0).item()

@@ -1,0 +1,55 @@
+"""Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next for every way it may end.
+
+The trunk is the draft behind the pending tokens. At each acceptance point, the place of the first refused token, a
+branch of masks stands beside it, seeing the trunk up to there; after verification the branch of the true point is the
+next draft. Its first slot is the token that the causal row has just decided, so it is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+
+from ..request import QuadraticSpecOptions
+from ..run import Run
+from ..segment import Branch, Logits, Passes
+from ..speculation import Draft, propose, verify
+
+
+def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
+    guess: Logits | None = None  # what the last pass drafted behind the token that it chose
+    while run.output.finish is None:
+        forced = run.force()
+        if forced is None:
+            return
+        passes = (yield from run.prefill()) + run.prefilled
+        room = run.output.room - len(forced)
+        draft = propose(run.gate.fork(), guess and guess.after(len(forced)), limit=room - 1)
+        points = acceptance_points(draft, options.rows, room)
+        reply = yield run.causal(draft.checked, fan(run, points, options.block_length))
+        accepted = verify(run, draft, reply.trunk, forced, passes)
+        guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
+
+
+def fan(run: Run, points: Sequence[int], block_length: int) -> list[Branch]:
+    """A branch of masks for each number of accepted draft tokens in `points`."""
+    masks = (run.mask_id,) * block_length
+    pending = len(run.pending)
+    return [
+        Branch(tokens=masks, read=block_length - 1, after=pending + accepted, adapter=run.adapter)
+        for accepted in points
+    ]
+
+
+def acceptance_points(draft: Draft, rows: int | None, room: int) -> list[int]:
+    """Numbers of accepted draft tokens to prepare for: the `rows` likeliest, the whole draft always among them.
+
+    Left out are points that cannot come (a forced token is never refused) and those with no room for a draft behind.
+    """
+    whole = len(draft.checked)
+    possible = [at for at in range(whole) if draft.origins[at] != "f"]
+    reached = [1.0, *accumulate(draft.confidence, mul)]
+    likely = sorted(possible, key=lambda at: reached[at] * (1 - draft.confidence[at]), reverse=True)
+    kept = likely if rows is None else likely[: rows - 1]
+    return sorted(at for at in [*kept, whole] if at <= room - 3)

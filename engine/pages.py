@@ -1,0 +1,73 @@
+"""Paged keys and values: one pool of fixed pages, counted references, and the pages of one request.
+
+Knows tensors and page numbers. Does not know tokens or requests. A page holds `PAGE` positions of every layer and is the
+attention's key tile. Entries are written by causal rows with base weights only, so pages serve every mode and may be
+shared; a page in more than one hand is never written.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trimode.kernels import ops
+
+from .config import ModelConfig
+
+PAGE = ops.KEY_TILE
+
+
+def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of one page: keys and values of `PAGE` positions in all layers."""
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * PAGE * config.head_dim * dtype.itemsize
+
+
+def pages_for(tokens: int) -> int:
+    return -(-tokens // PAGE)
+
+
+class PagePool:
+    """keys and values [layers, pages, K, PAGE, D] within `size` bytes; `references[page]` counts who holds a page."""
+
+    def __init__(self, config: ModelConfig, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.pages = size // page_bytes(config, dtype)
+        shape = (config.num_hidden_layers, self.pages, config.num_key_value_heads, PAGE, config.head_dim)
+        # Not zeroed here: untouched memory costs nothing, and `take` zeroes what it hands out.
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.references = [0] * self.pages
+        self._free = list(range(self.pages - 1, -1, -1))
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+    def take(self, count: int) -> list[int]:
+        """`count` fresh pages, one reference each; zeroed, because attention reads whole pages and masks."""
+        taken = [self._free.pop() for _ in range(count)]
+        for page in taken:
+            self.references[page] = 1
+            self.keys[:, page] = 0
+            self.values[:, page] = 0
+        return taken
+
+    def hold(self, pages: list[int]) -> None:
+        """One more reference to each."""
+        for page in pages:
+            self.references[page] += 1
+
+    def drop(self, pages: list[int]) -> None:
+        """One reference less; pages that nobody holds become free."""
+        for page in pages:
+            self.references[page] -= 1
+            if not self.references[page]:
+                self._free.append(page)
+
+    def copy(self, source: int, target: int) -> None:
+        self.keys[:, target] = self.keys[:, source]
+        self.values[:, target] = self.values[:, source]
+
+    def write(self, layer: int, pages: Tensor, offsets: Tensor, k: Tensor, v: Tensor) -> None:
+        """Puts rows k and v [T, K, D] at (page, offset), both [T]."""
+        self.keys[layer][pages, :, offsets] = k
+        self.values[layer][pages, :, offsets] = v

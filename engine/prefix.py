@@ -1,0 +1,122 @@
+"""The prefix index: which pages hold the keys and values of which tokens, for every request to start from.
+
+A radix tree whose edges are pages: a node is one page and the tokens in it, below the pages before it. Reuse changes no
+token, because entries are bitwise what prefill would write. The index holds one reference to each of its pages; what
+only it holds may be evicted, least recently used first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .pages import PAGE, PagePool
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """`tokens` (at most PAGE) whose entries are in `page`; only a full page has children."""
+
+    tokens: Tokens
+    page: int
+    parent: Node | None
+    used: int = 0
+    children: dict[Tokens, Node] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Whole `pages` to share, and a last one of which the first tokens fit, to be copied; `length` tokens in all."""
+
+    pages: list[int]
+    partial: int | None
+    length: int
+
+
+class PrefixIndex:
+    """Finds, adds and evicts. `enabled=False` never finds anything."""
+
+    def __init__(self, pool: PagePool, enabled: bool = True) -> None:
+        self.pool, self.enabled = pool, enabled
+        self._root = Node((), -1, None)
+        self._clock = 0
+
+    def match(self, tokens: Sequence[int]) -> Match:
+        """The longest stored prefix of `tokens`, to the token."""
+        node, pages = self._root, list[int]()
+        while found := node.children.get(tuple(tokens[len(pages) * PAGE : (len(pages) + 1) * PAGE])):
+            if len(found.tokens) < PAGE:
+                break
+            node = self._touch(found)
+            pages.append(found.page)
+        rest = tuple(tokens[len(pages) * PAGE :])
+        best = max(node.children.values(), key=lambda child: _common(child.tokens, rest), default=None)
+        extra = 0 if best is None else _common(best.tokens, rest)
+        if best is None or not extra:
+            return Match(pages, None, len(pages) * PAGE)
+        return Match(pages, self._touch(best).page, len(pages) * PAGE + extra)
+
+    def insert(self, tokens: Sequence[int], pages: Sequence[int]) -> None:
+        """Stores that `pages` hold `tokens` from position 0; keeps its own reference to each new page."""
+        if not self.enabled:
+            return
+        node = self._root
+        for at, page in enumerate(pages[: -(-len(tokens) // PAGE)]):
+            part = tuple(tokens[at * PAGE : (at + 1) * PAGE])
+            node = self._touch(self._child(node, part, page))
+
+    def evict(self, count: int) -> int:
+        """Frees up to `count` pages that nobody else holds, and says how many it freed."""
+        freed = 0
+        while freed < count and (leaf := min(self._idle(), key=lambda node: node.used, default=None)):
+            self._remove(leaf)
+            freed += 1
+        return freed
+
+    @property
+    def pages(self) -> int:
+        """Pages that the index holds."""
+        return sum(1 for _ in self._nodes())
+
+    def clear(self) -> None:
+        for node in list(self._nodes()):
+            self.pool.drop([node.page])
+        self._root.children.clear()
+
+    def _child(self, node: Node, part: Tokens, page: int) -> Node:
+        """The child that holds `part`, made if need be; a shorter one that it continues gives way."""
+        longer = (child for child in node.children.values() if child.tokens[: len(part)] == part)
+        if found := next(longer, None):
+            return found
+        for child in [c for c in node.children.values() if part[: len(c.tokens)] == c.tokens]:
+            self._remove(child)
+        self.pool.hold([page])
+        made = node.children[part] = Node(part, page, node)
+        return made
+
+    def _remove(self, node: Node) -> None:
+        assert node.parent is not None
+        assert not node.children
+        del node.parent.children[node.tokens]
+        self.pool.drop([node.page])
+
+    def _touch(self, node: Node) -> Node:
+        self._clock += 1
+        node.used = self._clock
+        return node
+
+    def _nodes(self) -> Iterator[Node]:
+        stack = list(self._root.children.values())
+        while stack:
+            node = stack.pop()
+            yield node
+            stack += node.children.values()
+
+    def _idle(self) -> Iterator[Node]:
+        return (n for n in self._nodes() if not n.children and self.pool.references[n.page] == 1)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

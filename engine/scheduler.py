@@ -1,0 +1,223 @@
+"""The scheduler: one background thread that serves every live request with one ragged pass after another.
+
+Knows jobs, admission by pages, the order of a pass and who watches. Does not know modes: a job is a generator to it.
+Requests join and leave between passes. Whoever came first is admitted first; decoding rows go into every pass, prompts
+share what room is left in it, oldest first, so that none starves and none stalls the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
+
+import torch
+
+from .batch import Batch
+from .errors import QueueFull, RequestError
+from .live import Live
+from .model import Transformer
+from .pages import PAGE, PagePool
+from .prefix import PrefixIndex
+from .request import DecodeRequest, ScoreRequest
+from .run import Run
+
+PASS_ROWS = 512
+"""Rows after which a pass takes no further prompt."""
+
+IDLE_SECONDS = 5.0
+"""How long the thread waits for work before it ends; the next request starts another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is committed so far, and the slots of the block on its way (None: masked)."""
+
+    tokens: tuple[int, ...]
+    tentative: tuple[int | None, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A submitted request. `future` may be cancelled at any time; `watch` is called from the scheduler's thread."""
+
+    request: DecodeRequest | ScoreRequest
+    watch: Callable[[Update], None] | None = None
+    future: Future[Any] = field(default_factory=Future)
+    live: Live | None = None
+
+
+class Scheduler:
+    """`admit` makes a job's Live, or None while its pages are in use; `waiting` jobs are at most `queue`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        pool: PagePool,
+        index: PrefixIndex,
+        admit: Callable[[DecodeRequest | ScoreRequest], Live | None],
+        queue: int,
+    ) -> None:
+        self.model, self.pool, self.index, self.admit, self.queue = model, pool, index, admit, queue
+        self.passes = 0
+        self._waiting: deque[Job] = deque()
+        self._live: list[Job] = []
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queues all jobs or none. Raises QueueFull, and RequestError after `close`."""
+        with self._changed:
+            if self._closed:
+                raise RequestError("the engine is closed; load it again to go on")
+            if len(self._waiting) + len(jobs) > self.queue:
+                raise QueueFull(len(self._waiting), len(jobs), self.queue)
+            self._waiting += jobs
+            if self._thread is None:
+                self._thread = Thread(target=self._serve, name="trimode-scheduler", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Cancels what waits and runs, and ends the thread."""
+        with self._changed:
+            self._closed = True
+            jobs = [*self._waiting, *self._live]
+            thread = self._thread
+            self._changed.notify()
+        for job in jobs:
+            job.future.cancel()
+        if thread is not None:
+            thread.join()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._live)
+
+    @torch.inference_mode()
+    def _serve(self) -> None:
+        while self._has_work():
+            self._leave()
+            self._join()
+            self._pass()
+
+    def _has_work(self) -> bool:
+        """Waits for work; False ends the thread."""
+        with self._changed:
+            if not self._waiting and not self._live and not self._closed:
+                self._changed.wait(IDLE_SECONDS)
+            if self._waiting or self._live:
+                return True
+            self._thread = None
+            return False
+
+    def _leave(self) -> None:
+        """Lets go of cancelled jobs."""
+        for job in [job for job in self._live if job.future.cancelled()]:
+            self._release(job)
+        with self._changed:
+            self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
+
+    def _join(self) -> None:
+        """Admits waiting jobs, oldest first, as long as their pages are free."""
+        while self._waiting:
+            job = self._waiting[0]
+            try:
+                job.live = self.admit(job.request)
+            except Exception as error:  # whatever a constraint raises belongs to its job alone
+                self._waiting.popleft()
+                _deliver(job, error=error)
+                continue
+            if job.live is None:
+                return
+            with self._changed:
+                self._live.append(self._waiting.popleft())
+            self._guarded(job, job.live.start)
+
+    def _pass(self) -> None:
+        jobs = self._chosen()
+        if not jobs:
+            return
+        begin = time.perf_counter()
+        lives = [live for job in jobs if (live := job.live) is not None]
+        segments = [segment for live in lives if (segment := live.segment) is not None]
+        try:
+            logits = Batch(segments, [live.pages for live in lives], self.pool).forward(self.model)
+        except Exception as error:  # out of memory, say: no job of this pass can go on
+            for job in jobs:
+                self._release(job)
+                _deliver(job, error=error)
+            return
+        self.passes += 1
+        seconds = time.perf_counter() - begin
+        for job, live, rows in zip(jobs, lives, logits, strict=True):
+            self._guarded(job, lambda live=live, rows=rows: live.feed(rows, seconds))
+
+    def _chosen(self) -> list[Job]:
+        """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
+        waiting = [(job, segment) for job in self._live if job.live and (segment := job.live.segment)]
+        chosen = [job for job, segment in waiting if not segment.prefill]
+        rows = sum(segment.rows for _, segment in waiting if not segment.prefill)
+        for job, segment in waiting:
+            if segment.prefill and (rows + segment.rows <= PASS_ROWS or not _prefills(chosen)):
+                chosen.append(job)
+                rows += segment.rows
+        return chosen
+
+    def _guarded(self, job: Job, move: Callable[[], None]) -> None:
+        """One move of a job; what it raises ends that job alone."""
+        live = job.live
+        assert live is not None
+        prefill = live.segment is not None and live.segment.prefill
+        try:
+            move()
+            if prefill and not (live.segment and live.segment.prefill):
+                self._share(live)
+            if job.watch is not None and isinstance(live.context, Run):
+                job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))
+            if live.segment is None:
+                self.index.insert(live.known, live.pages)
+                result = live.result()
+                self._release(job)
+                _deliver(job, result=result)
+        except Exception as error:
+            self._release(job)
+            _deliver(job, error=error)
+
+    def _share(self, live: Live) -> None:
+        """A prompt's whole pages serve others as soon as they are written."""
+        known = live.known
+        self.index.insert(known[: len(known) // PAGE * PAGE], live.pages)
+
+    def _release(self, job: Job) -> None:
+        """Closes the mode and gives its pages back."""
+        with self._changed:
+            if job in self._live:
+                self._live.remove(job)
+        if job.live is not None:
+            job.live.close()
+            self.pool.drop(job.live.pages)
+            job.live = None
+
+
+def _prefills(jobs: Sequence[Job]) -> bool:
+    return any(job.live is not None and job.live.segment is not None and job.live.segment.prefill for job in jobs)
+
+
+def _deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:
+    """Settles the future, unless it was cancelled meanwhile."""
+    if not job.future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        job.future.set_exception(error)
+    else:
+        job.future.set_result(result)

@@ -1,0 +1,106 @@
+"""What both self-speculative modes share: a draft steered by the grammar, and its verification by causal logits.
+
+Exact: each verified position takes the token that `ar` would take there, because both read the same causal logits, the
+same grammar row and the same noise. The draft decides only how many of them a pass gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .constraint import Gate, allows, only, stack
+from .output import rejections
+from .request import Rejected
+from .run import Run
+from .segment import Logits
+
+
+@dataclass(slots=True)
+class Draft:
+    """Tokens in order with their origins and the drafter's confidence in them.
+
+    `masks`: the grammar row before each token and, unless an end token came, after the last.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    origins: str = ""
+    confidence: list[float] = field(default_factory=list)
+    masks: list[Tensor | None] = field(default_factory=list)
+    refused: list[Rejected] = field(default_factory=list)
+
+    @property
+    def checked(self) -> list[int]:
+        """The tokens that a verification pass reads: a drafted end token is predicted by the row before it."""
+        return self.tokens[: len(self.masks) - 1]
+
+    @property
+    def proposed(self) -> int:
+        """What the drafter put forward: its tokens that stand, and those that the grammar refused."""
+        return self.origins.count("a") + len(self.refused)
+
+    def add(self, token: int, origin: str, confidence: float) -> None:
+        self.tokens.append(token)
+        self.origins += origin
+        self.confidence.append(confidence)
+
+
+def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
+    """The drafter's tokens, steered by the grammar: a refused one gives way to the best that is allowed there."""
+    draft = Draft()
+    picks = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
+    for row, (token, confidence) in enumerate(picks):
+        mask = gate.mask()
+        draft.masks.append(mask)
+        if mask is not None and (forced := only(mask)) is not None:
+            draft.add(forced, "f", 1.0)
+        elif mask is not None and not allows(mask, token):
+            assert logits is not None
+            draft.refused.append(Rejected(token=token, reason="schema"))
+            steered = logits.pick(mask[None], [row])
+            draft.add(steered.tokens[0], "a", steered.confidence[0])
+        else:
+            draft.add(token, "a", confidence)
+        if draft.tokens[-1] in gate.ends:
+            return draft
+        gate.advance(draft.tokens[-1:])
+    draft.masks.append(gate.mask())
+    return draft
+
+
+def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
+    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
+    chosen = logits.pick(stack(draft.masks)).tokens
+    accepted = agreement(draft.tokens, chosen)
+    tokens, origins = chosen[: accepted + 1], draft.origins[:accepted]
+    if len(tokens) > accepted:
+        origins += "f" if _is_forced(draft.masks[accepted]) else "c"
+    lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
+    cached = min(accepted, len(draft.checked))
+    run.gate.advance(tokens)
+    run.settle(len(run.pending) + cached, tokens[cached:])
+    run.output.commit(
+        run.mode,
+        [*forced, *tokens],
+        "f" * len(forced) + origins,
+        drafted=draft.proposed,
+        rejected=[*draft.refused, *rejections(lost, "target")],
+        forward_passes=passes,
+    )
+    return accepted
+
+
+def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
+    """The number of leading draft tokens that verification chose too."""
+    return next((i for i, (d, c) in enumerate(zip(draft, chosen, strict=False)) if d != c), min(len(draft), len(chosen)))
+
+
+def _pairs(logits: Logits) -> list[tuple[int, float]]:
+    picks = logits.pick()
+    return list(zip(picks.tokens, picks.confidence, strict=True))
+
+
+def _is_forced(mask: Tensor | None) -> bool:
+    return mask is not None and only(mask) is not None

@@ -87,7 +87,8 @@ class Batch:
         adapted = torch.tensor(self.adapted, device=self.device) if any(self.adapted) else None
         hidden = model(self._tensor(self.tokens), self._tensor(self.positions), attend, adapted)
         wanted = self.read + self.read[-1:] * (-len(self.read) % ops.ROW_TILE)
-        return model.head(hidden[self._tensor(wanted)])[: len(self.read)].split(self.reads)
+        logits = model.head(hidden[self._tensor(wanted)])[: len(self.read)]
+        return tuple(torch.split(logits, self.reads))
 
     def _trunk(self, segment: Segment, table: list[int]) -> None:
         if not segment.trunk:

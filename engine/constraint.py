@@ -6,12 +6,21 @@ holds an end bit exactly where the text may end, and the engine handles the rest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The output opens with thinking, which the token `end` closes; it is forced after `budget` tokens without one."""
+
+    end: int
+    budget: int
 
 
 class Constraint(Protocol):
@@ -47,38 +56,77 @@ def allows(mask: Tensor, token: int) -> bool:
     return bool(int(mask[token // 32]) >> (token % 32) & 1)
 
 
-class Gate:
-    """A constraint, or none, as the modes use it: unconstrained text passes everything and forces nothing."""
+def lone(token: int, words: int) -> Tensor:
+    """[words] mask that allows `token` alone."""
+    mask = np.zeros(words, dtype=np.uint32)
+    mask[token // 32] = np.uint32(1 << token % 32)
+    return torch.from_numpy(mask.view(np.int32))
 
-    def __init__(self, constraint: Constraint | None, ends: Sequence[int]) -> None:
+
+def all_but(tokens: Iterable[int], words: int) -> Tensor:
+    """[words] mask that allows everything else."""
+    mask = np.full(words, 0xFFFFFFFF, dtype=np.uint32)
+    for token in tokens:
+        mask[token // 32] &= ~np.uint32(1 << token % 32)
+    return torch.from_numpy(mask.view(np.int32))
+
+
+class Gate:
+    """What may come next, as the modes use it: a thinking budget first, if there is one, then a constraint, or none.
+
+    While thinking is open everything passes, except that the end marker is forced when the budget is spent, and that
+    a constrained output may not end before its constrained part has begun. `words`: length of a mask row.
+    """
+
+    def __init__(
+        self, constraint: Constraint | None, ends: Sequence[int], thinking: Thinking | None = None, words: int = 0
+    ) -> None:
         self.constraint = constraint
         self.ends = frozenset(ends)
+        self.thinking, self.words = thinking, words
+        self.thought = 0
 
     def mask(self) -> Tensor | None:
+        if self.thinking is not None:
+            if self.thought == self.thinking.budget:
+                return lone(self.thinking.end, self.words)
+            return None if self.constraint is None else all_but(self.ends, self.words)
         return None if self.constraint is None else self.constraint.mask()
 
     def advance(self, tokens: Sequence[int]) -> None:
-        if self.constraint is not None:
-            self.constraint.advance([token for token in tokens if token not in self.ends])
+        for at, token in enumerate(tokens):
+            if self.thinking is None:
+                if self.constraint is not None:
+                    self.constraint.advance([token for token in tokens[at:] if token not in self.ends])
+                return
+            self.thought += 1
+            if token == self.thinking.end:
+                self.thinking = None
 
     def fork(self) -> Gate:
-        return Gate(None if self.constraint is None else self.constraint.fork(), tuple(self.ends))
+        other = Gate(None if self.constraint is None else self.constraint.fork(), (), self.thinking, self.words)
+        other.ends, other.thought = self.ends, self.thought
+        return other
 
     def forced(self, limit: int) -> list[int]:
-        """Takes the tokens that the grammar leaves no choice about, up to an end token or `limit`."""
+        """Takes the tokens about which there is no choice, up to an end token or `limit`."""
         run: list[int] = []
-        while self.constraint is not None and len(run) < limit:
-            token = only(self.constraint.mask())
+        while len(run) < limit:
+            mask = self.mask()
+            token = None if mask is None else only(mask)
             if token is None:
                 break
             run.append(token)
             if token in self.ends:
                 break
-            self.constraint.advance([token])
+            self.advance([token])
         return run
 
 
 def stack(rows: Sequence[Tensor | None]) -> Tensor | None:
-    """[R, W] of mask rows, or None for unconstrained text."""
-    present = [row for row in rows if row is not None]
-    return torch.stack(present) if present else None
+    """[R, W] of mask rows, None rows allowing everything; None where all rows do."""
+    present = next((row for row in rows if row is not None), None)
+    if present is None:
+        return None
+    free = torch.full_like(present, -1)
+    return torch.stack([free if row is None else row for row in rows])

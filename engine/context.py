@@ -48,7 +48,7 @@ class Context:
         self.pending = list(pending)
 
     def prefill(self, keep: int = PREFILL_CHUNK) -> Generator[Segment, Reply, int]:
-        """Caches pending tokens, a chunk a pass, until at most `keep` are left; returns the passes past the prompt's."""
+        """Caches pending tokens, a chunk a pass, until at most `keep` are left; returns passes past the prompt's."""
         passes = 0
         while len(self.pending) > keep:
             size = min(PREFILL_CHUNK, len(self.pending) - keep)

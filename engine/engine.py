@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Any, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 
@@ -28,6 +28,7 @@ from .sampling import Sampler
 from .scheduler import Job, Scheduler, Update
 
 KV_BYTES = 1 << 30
+Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
 
 
 class TokenEngine:
@@ -61,7 +62,7 @@ class TokenEngine:
     @overload
     def decode(self, request: ScoreRequest) -> ScoreResult: ...
     def decode(self, request: DecodeRequest | ScoreRequest) -> DecodeResult | ScoreResult:
-        return _settled([self.submit(request)])[0]
+        return cast(DecodeResult | ScoreResult, _settled([self.submit(request)])[0])
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decodes all requests together; each gets the tokens that it would get alone."""
@@ -89,7 +90,7 @@ class TokenEngine:
         """Cancels what waits and runs, and refuses what comes later."""
         self.scheduler.close()
 
-    def _checked(self, request: DecodeRequest | ScoreRequest) -> Any:
+    def _checked(self, request: Request) -> Request:
         config = self.model.config
         if request.room > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
@@ -134,7 +135,7 @@ class TokenEngine:
             mode=request.options.mode,
             pending=pending,
             output=Output(request.max_tokens, request.stop, ends, self.text),
-            gate=Gate(request.constraint, ends),
+            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32)),
             mask_id=config.mask_token_id,
             adapter=adapter,
             cached=reused,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from .constraint import Constraint
+from .constraint import Constraint, Thinking
 from .errors import RequestError
 
 Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
@@ -100,12 +100,27 @@ class QuadraticSpecOptions:
         _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
 
 
-Options = ArOptions | DiffusionOptions | LinearSpecOptions | QuadraticSpecOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfillOptions:
+    """Block diffusion between the prompt and the `suffix`, in one block; a pass fills as in `DiffusionOptions`."""
+
+    mode: ClassVar[Mode] = "diffusion"
+    suffix: tuple[int, ...]
+    threshold: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check(0 < self.threshold <= 1, "threshold", self.threshold, "a number above 0, at most 1")
+
+
+Options = ArOptions | DiffusionOptions | LinearSpecOptions | QuadraticSpecOptions | InfillOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeRequest:
-    """One decoding job in token ids. `max_tokens` counts every output token, the end token included."""
+    """One decoding job in token ids. `max_tokens` counts every output token, thinking and the end token included.
+
+    `constraint` holds what follows the thinking, if there is any.
+    """
 
     prompt: tuple[int, ...]
     options: Options = field(default_factory=ArOptions)
@@ -113,16 +128,22 @@ class DecodeRequest:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    thinking: Thinking | None = None
 
     def __post_init__(self) -> None:
         _check(isinstance(self.max_tokens, int) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
         _check(all(self.stop), "stop", self.stop, "non-empty strings")
+        budget = None if self.thinking is None else self.thinking.budget
+        fits = budget is None or (isinstance(budget, int) and 0 <= budget < self.max_tokens)
+        _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
+        if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
+            raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
     def room(self) -> int:
         """Positions behind the prompt that are used."""
-        return self.max_tokens
+        return self.max_tokens + (len(self.options.suffix) if isinstance(self.options, InfillOptions) else 0)
 
     @property
     def kept(self) -> int:

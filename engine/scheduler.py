@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Thread
 from typing import Any
 
@@ -160,7 +161,7 @@ class Scheduler:
         self.passes += 1
         seconds = time.perf_counter() - begin
         for job, live, rows in zip(jobs, lives, logits, strict=True):
-            self._guarded(job, lambda live=live, rows=rows: live.feed(rows, seconds))
+            self._guarded(job, partial(live.feed, rows, seconds))
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""

@@ -94,7 +94,8 @@ def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes
 
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
     """The number of leading draft tokens that verification chose too."""
-    return next((i for i, (d, c) in enumerate(zip(draft, chosen, strict=False)) if d != c), min(len(draft), len(chosen)))
+    pairs = enumerate(zip(draft, chosen, strict=False))
+    return next((at for at, (d, c) in pairs if d != c), min(len(draft), len(chosen)))
 
 
 def _pairs(logits: Logits) -> list[tuple[int, float]]:

@@ -93,6 +93,10 @@ class Tokenizer:
         """Text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
         return self.markup.decode(list(ids), skip_special_tokens=True)
 
+    def marker(self, text: str) -> int | None:
+        """The id of a control marker, None where this tokenizer has no such one."""
+        return self.markup.token_to_id(text) if text in self.markers else None
+
     def token(self, token_id: int) -> str:
         """The text of one token, markers included."""
         return self.markup.decode([token_id], skip_special_tokens=False)

@@ -52,7 +52,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, own: tuple[Tensor, Tensor, Tensor] | None = None
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    table: Tensor,
+    seen: Tensor,
+    own: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Attention over paged keys and values, and over rows of one's own: q [N, B, L, H, D] -> [N, B, L, H, D].
 
@@ -80,7 +85,7 @@ def attention(
 
 @dataclass(frozen=True, slots=True)
 class _Partial:
-    """Softmax sums over some of the keys, scaled by exp(-top): top and total [X, K, R, 1], mixed values [X, K, R, D]."""
+    """Softmax sums over some keys, scaled by exp(-top): top and total [X, K, R, 1], mixed values [X, K, R, D]."""
 
     top: Tensor
     total: Tensor
@@ -95,11 +100,12 @@ class _Partial:
         """The attention output over the keys of both."""
         top = torch.maximum(self.top, other.top)
         mine, theirs = torch.exp(self.top - top), torch.exp(other.top - top)
-        return (self.mixed * mine + other.mixed * theirs) / (self.total * mine + other.total * theirs)
+        mixed: Tensor = self.mixed * mine + other.mixed * theirs
+        return mixed / (self.total * mine + other.total * theirs)
 
 
 def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
-    """q [X, K, R, D] over k and v [X, tiles, K, KEY_TILE, D]; row r sees the first seen[x, r] keys, which may be none."""
+    """q [X, K, R, D] over k and v [X, tiles, K, KEY_TILE, D]; row r sees the first seen[x, r] keys, maybe none."""
     rows, tiles = q.shape[2], k.shape[1]
     short = -rows % ROW_TILE
     q, seen = F.pad(q, (0, 0, 0, short)), F.pad(seen, (0, short))
@@ -116,7 +122,7 @@ def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
 
 def _tiled(x: Tensor) -> Tensor:
     """[N, B, L, K, D] -> [N * B, tiles, K, KEY_TILE, D], padded with zeros."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[2] % KEY_TILE))
+    x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % KEY_TILE))
     return x.flatten(0, 1).unflatten(1, (-1, KEY_TILE)).transpose(2, 3)
 
 

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from .resolve import DecodePlan
-from .schema import Schema
-from .spec import StepKind
+from .errors import PolicyError
+from .resolve import DecodePlan, StepContext, resolve
+from .schema import Schema, describe_tool, schema_of
+from .spec import NAMES, STEP_KINDS, Settings, StepKind
+
+
+class Words(TypedDict, total=False):
+    """What `generate`, `stream` and their async twins take besides a raw prompt.
+
+    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema or tool list that the output is
+    held to. `tools` are shown to the model; with step="tool_call" and no schema they are also the schema. Without
+    `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None leaves one unsaid.
+    """
+
+    messages: Sequence[Mapping[str, Any]] | None
+    tools: Sequence[Any]
+    schema: Any
+    step: StepKind | None
+    mode: str | None
+    block_length: int | None
+    threshold: float | None
+    rows: int | None
+    exact: bool | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    max_tokens: int | None
+    max_thinking_tokens: int | None
+    stop: Sequence[str] | str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +49,25 @@ class Call:
     messages: tuple[Mapping[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     schema: Schema | None = None
+
+
+def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
+    """The call that plain arguments ask for; `name` is the function that took them."""
+    known = {*Words.__annotations__}
+    if unknown := sorted(set(words) - known):
+        raise PolicyError(f"{name}(): unknown argument {unknown[0]!r}; known: prompt, {', '.join(sorted(known))}")
+    said = Settings.of({key: word for key, word in words.items() if key in NAMES and word is not None}, f"{name}()")
+    step, tools, schema = words.get("step"), words.get("tools") or (), words.get("schema")
+    if step is not None and step not in STEP_KINDS:
+        raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
+    kind: StepKind = step or ("tool_call" if tools else "json" if schema is not None else "prose")
+    target = tools if schema is None and kind == "tool_call" and tools else schema
+    return Call(
+        step=name,
+        kind=kind,
+        plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
+        prompt=prompt,
+        messages=tuple(words.get("messages") or ()),
+        tools=tuple(describe_tool(tool) for tool in tools),
+        schema=None if target is None else schema_of(target),
+    )

@@ -1,136 +1,156 @@
 """The public engine: text, messages and schemas in, text and values out.
 
-Knows the tokenizer, grammars and plans, and turns one resolved `Call` into one `Result`, its span and its audit record.
-Does not know how tokens are found.
+Knows one checkpoint and turns one resolved `Call` into one `Result`, its span and its audit record, at once or as a
+stream, for threads and for tasks. Does not know how tokens are found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, Unpack
 
 import torch
 
-from trimode.engine.engine import TokenEngine
-from trimode.engine.errors import RequestError
-from trimode.engine.request import DecodeRequest, DecodeResult
+from trimode.engine.engine import KV_BYTES, TokenEngine
+from trimode.engine.errors import CallCancelled, RequestError
+from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
+from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
 from .audit import AuditFile
-from .call import Call
+from .call import Call, Words, call_of
 from .checkpoint import Checkpoint, locate
-from .errors import PolicyError
 from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
-from .resolve import StepContext, resolve
-from .result import Result
-from .schema import describe_tool, doubled_keys, schema_of
-from .spec import STEP_KINDS, Settings, StepKind, options_of, sampling_of
+from .requests import Translator
+from .result import Choice, Result
+from .stream import Growing, StreamEvent
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Engine:
-    """One checkpoint in memory. `load` makes it; `generate` decodes; safe to share between threads."""
+    """One checkpoint in memory. `load` makes it. Threads and tasks may share it: their calls share its passes."""
 
     def __init__(self, tokens: TokenEngine, tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         self.tokens, self.tokenizer, self.checkpoint = tokens, tokenizer, checkpoint
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
+        self.translator = Translator(tokenizer, self.grammars, config)
 
     @classmethod
-    def load(cls, source: str | Path | None = None, *, device: str = "cpu", dtype: str = "float32") -> Engine:
+    def load(
+        cls,
+        source: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        kv_bytes: int = KV_BYTES,
+        queue: int = 1024,
+    ) -> Engine:
         """Loads a directory in the NLD format, a hub repository, or (None) the bundled reference checkpoint.
 
-        Raises CheckpointError (what was expected, what was found) and RequestError (device or dtype not available).
+        `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
+        that may wait for that memory. Raises CheckpointError (what was expected, what was found) and RequestError
+        (device or dtype not available).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         checkpoint = locate(source)
         model = load_model(checkpoint.directory, _DTYPES[dtype], _device(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
-        return cls(TokenEngine(model, tokenizer.decode, tokenizer.vocab_size), tokenizer, checkpoint)
+        tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, kv_bytes=kv_bytes, queue=queue)
+        return cls(tokens, tokenizer, checkpoint)
 
     @property
     def context(self) -> int:
         """Tokens that prompt and output may have together."""
         return self.tokens.model.config.max_position_embeddings
 
-    def generate(
+    def generate(self, prompt: str | None = None, **words: Unpack[Words]) -> Result:
+        """Decodes one output for a raw `prompt` (no template), or for `messages=` and whatever else `Words` names.
+
+        Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
+        QueueFull under overload; CallCancelled where the engine is closed meanwhile.
+        """
+        return self.run(call_of("generate", prompt, **words))
+
+    async def agenerate(self, prompt: str | None = None, **words: Unpack[Words]) -> Result:
+        """`generate` for tasks. Cancelling the task frees what the call holds within one pass."""
+        return await self.arun(call_of("agenerate", prompt, **words))
+
+    def stream(self, prompt: str | None = None, **words: Unpack[Words]) -> Generator[StreamEvent]:
+        """`generate`, piece by piece. Leaving the loop early cancels the call."""
+        return self._stream(call_of("stream", prompt, **words))
+
+    def astream(self, prompt: str | None = None, **words: Unpack[Words]) -> AsyncGenerator[StreamEvent]:
+        """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
+        return self._astream(call_of("astream", prompt, **words))
+
+    def choice(
         self,
+        options: Sequence[str],
         prompt: str | None = None,
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         tools: Sequence[Any] = (),
-        schema: Any = None,
-        step: StepKind | None = None,
-        mode: str | None = None,
-        block_length: int | None = None,
-        threshold: float | None = None,
-        exact: bool | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        stop: Sequence[str] | str | None = None,
-    ) -> Result:
-        """Decodes one output for a raw `prompt` (no template) or for `messages` (the checkpoint's chat template).
+    ) -> Choice:
+        """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
+        if len(set(options)) < len(options) or not options:
+            raise RequestError(f"options={list(options)!r}: expected at least one string, each of them once")
+        call = call_of("choice", prompt, messages=messages, tools=tools, step="prose")
+        candidates = tuple(tuple(self.tokenizer.encode(option)) for option in options)
+        scored = self.tokens.decode(ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates))
+        return Choice(options=tuple(options), logprobs=scored.logprobs, stats=scored.stats)
 
-        `schema`: a type, JSON Schema or tool list that the output is held to. `tools` are shown to the model; with
-        step="tool_call" and no schema they are also the schema. Without `mode` the package's table chooses by `step`.
-        Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked.
-        """
-        words = {
-            "mode": mode, "block_length": block_length, "threshold": threshold, "exact": exact,
-            "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed, "max_tokens": max_tokens,
-            "stop": stop,
-        }  # fmt: skip
-        said = Settings.of({name: word for name, word in words.items() if word is not None}, "generate()")
-        if step is not None and step not in STEP_KINDS:
-            raise PolicyError(f"generate(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-        kind = step or ("tool_call" if tools else "json" if schema is not None else "prose")
-        target = tools if schema is None and kind == "tool_call" and tools else schema
-        return self.run(
-            Call(
-                step="generate",
-                kind=kind,
-                plan=resolve(StepContext(kind=kind, name="generate"), (), [("call argument", said)]),
-                prompt=prompt,
-                messages=tuple(messages or ()),
-                tools=tuple(describe_tool(tool) for tool in tools),
-                schema=None if target is None else schema_of(target),
-            )
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        max_tokens: int = 16,
+        *,
+        threshold: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> Result:
+        """At most `max_tokens` tokens between two raw texts, in one block; their number is the model's choice."""
+        call = call_of(
+            "infill",
+            prefix,
+            mode="diffusion",
+            max_tokens=max_tokens,
+            threshold=threshold,
+            temperature=temperature,
+            seed=seed,
         )
+        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+            recording.request, recording.notes = self.translator.infill(call, suffix)
+            return self._finish(recording, self.tokens.decode(recording.request))
 
     def run(self, call: Call, audit: AuditFile | None = None) -> Result:
         """One resolved call, start to end, with its span and, given `audit`, its record."""
         with Recording(call, self.runtime, audit, self.tokenizer.decode) as recording:
-            recording.request = self._request(call)
-            recording.result = decoded = self.tokens.decode(recording.request)
-            recording.notes += self._notes(call, decoded)
-            value = None
-            if call.schema is not None and decoded.finish_reason == "stop":
-                recording.valid = False
-                value = call.schema.parse(decoded.text)
-                recording.valid = True
-                recording.notes += [
-                    f"key {key!r} is written twice in one object; its last value counts"
-                    for key in doubled_keys(decoded.text)
-                ]
-        return Result(
-            text=decoded.text,
-            value=value,
-            valid=recording.valid,
-            decoded=decoded,
-            plan=call.plan,
-            audit_id=recording.id,
-            notes=tuple(recording.notes),
-        )
+            return self._finish(recording, self.tokens.decode(self._prepare(recording)))
+
+    async def arun(self, call: Call, audit: AuditFile | None = None) -> Result:
+        """`run` for tasks."""
+        with Recording(call, self.runtime, audit, self.tokenizer.decode) as recording:
+            return self._finish(recording, await self.tokens.adecode(self._prepare(recording)))
+
+    def close(self) -> None:
+        """Cancels every call on its way and refuses later ones."""
+        self.tokens.close()
+
+    def encode(self, call: Call) -> list[int]:
+        """Prompt ids of a call."""
+        return self.translator.encode(call)
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -143,42 +163,82 @@ class Engine:
             dtype=str(self.tokens.dtype).removeprefix("torch."),
         )
 
-    def _request(self, call: Call) -> DecodeRequest:
-        settings = call.plan.settings
-        if call.schema is not None and settings.stop:
-            raise RequestError(
-                "stop strings cannot be combined with a schema: they could cut the text before it is valid"
-            )
-        return DecodeRequest(
-            prompt=tuple(self.encode(call)),
-            options=options_of(call.plan.mode, settings),
-            sampling=sampling_of(settings),
-            max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
-            stop=settings.stop or (),
-            constraint=None if call.schema is None else self.grammars.matcher(call.schema),
-        )
+    def _stream(self, call: Call) -> Generator[StreamEvent]:
+        updates: SimpleQueue[Update | None] = SimpleQueue()
+        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+            request = self._prepare(recording)
+            growing = Growing(self.tokenizer.decode, request.stop)
+            future = self.tokens.submit(request, updates.put)
+            future.add_done_callback(lambda _: updates.put(None))
+            try:
+                while (update := updates.get()) is not None:
+                    yield from growing.feed(update)
+                result = self._finish(recording, _result(future))
+            finally:
+                future.cancel()
+        yield growing.last(result)
 
-    def encode(self, call: Call) -> list[int]:
-        """Prompt ids of a call."""
-        if (call.prompt is None) == (not call.messages):
-            raise RequestError("pass either prompt= or messages=, not both and not neither")
-        if call.prompt is not None:
-            return self.tokenizer.encode(call.prompt)
-        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": call.kind}
-        if call.tools:
-            variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
-        if call.schema is not None and call.kind == "json":
-            variables["schema"] = call.schema.document
-        return self.tokenizer.encode_chat(call.messages, **variables)
+    async def _astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
+        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(update: Update | None) -> None:
+            loop.call_soon_threadsafe(updates.put_nowait, update)
+
+        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+            request = self._prepare(recording)
+            growing = Growing(self.tokenizer.decode, request.stop)
+            future = self.tokens.submit(request, put)
+            future.add_done_callback(lambda _: put(None))
+            try:
+                while (update := await updates.get()) is not None:
+                    for event in growing.feed(update):
+                        yield event
+                result = self._finish(recording, _result(future))
+            finally:
+                future.cancel()
+        yield growing.last(result)
+
+    def _prepare(self, recording: Recording) -> DecodeRequest:
+        recording.request = self.translator.request(recording.call)
+        return recording.request
+
+    def _finish(self, recording: Recording, decoded: DecodeResult) -> Result:
+        call, request = recording.call, recording.request
+        assert request is not None
+        recording.result = decoded
+        recording.notes += self._notes(call, decoded)
+        recording.valid = False if call.schema is not None and decoded.finish_reason == "stop" else None
+        value, recording.valid, notes = self.translator.value(call, request, decoded)
+        recording.notes += notes
+        parts = None if request.thinking is None else self.translator.parts(request.thinking, decoded.token_ids)
+        return Result(
+            text=decoded.text,
+            thinking=None if parts is None else parts[0],
+            answer=decoded.text if parts is None else parts[1],
+            value=value,
+            valid=recording.valid,
+            decoded=decoded,
+            plan=call.plan,
+            audit_id=recording.id,
+            notes=tuple(recording.notes),
+        )
 
     def _notes(self, call: Call, decoded: DecodeResult) -> list[str]:
         """What did not go as plainly asked."""
         notes = []
-        if call.plan.mode == "linear_spec" and self.tokens.model.adapter is None:
+        if call.plan.mode in ("linear_spec", "quadratic_spec") and self.tokens.model.adapter is None:
             notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
         if call.schema is not None and decoded.finish_reason == "length":
             notes.append(f"cut by max_tokens={call.plan.settings.max_tokens} before the schema was complete")
         return notes
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except CancelledError:
+        raise CallCancelled("the call was cancelled before it was done") from None
 
 
 def _device(name: str) -> torch.device:

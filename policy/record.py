@@ -191,7 +191,7 @@ def record_call(
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
-        options={"mode": request.options.mode, **asdict(request.options)},
+        options={"mode": request.options.mode, **_options(request)},
         sampling=SamplingUsed(**asdict(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
@@ -213,6 +213,11 @@ def record_call(
         schema=schema,
         error_message=None if error is None else str(error),
     )
+
+
+def _options(request: DecodeRequest) -> dict[str, JsonValue]:
+    """The mode's options; of token ids among them, which are content, the number."""
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in asdict(request.options).items()}
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:

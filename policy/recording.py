@@ -6,11 +6,13 @@ Knows calls, engine results, records and their two sinks. Does not know how eith
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from uuid import uuid4
 
+from trimode.engine.errors import CallCancelled
 from trimode.engine.request import DecodeRequest, DecodeResult
 
 from .audit import AuditFile
@@ -45,6 +47,8 @@ class Recording:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         record = None
+        if isinstance(error, GeneratorExit | CancelledError):
+            error = CallCancelled("the caller left before the output was complete")
         try:
             if self.request is not None:
                 record = self._record(self.request, error)

@@ -6,6 +6,7 @@ Knows the engine's result and the plan behind it. Does not know spans or files.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 from trimode.engine.request import DecodeResult, FinishReason, Round, Stats
@@ -17,10 +18,13 @@ from .resolve import DecodePlan
 class Result:
     """`value`: parsed output under a schema, else None. `valid`: the oracle's verdict; None without schema or when cut.
 
+    `text` is everything; with a thinking budget, `thinking` and `answer` are its parts, the marker left out.
     `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...).
     """
 
     text: str
+    thinking: str | None
+    answer: str
     value: Any
     valid: bool | None
     decoded: DecodeResult
@@ -45,3 +49,24 @@ class Result:
     def trace(self) -> tuple[Round, ...]:
         """Rounds in order: what each pass, cycle or block proposed and kept."""
         return self.decoded.rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """`logprobs`, in nats: that the model at temperature 1 writes exactly this option and ends. In the given order."""
+
+    options: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    stats: Stats
+
+    @property
+    def text(self) -> str:
+        """The likeliest option; the first of equals."""
+        return self.options[self.logprobs.index(max(self.logprobs))]
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """The options' probabilities, given that it is one of them."""
+        top = max(self.logprobs)
+        weights = [exp(logprob - top) for logprob in self.logprobs]
+        return tuple(weight / sum(weights) for weight in weights)

@@ -30,6 +30,10 @@ class Session:
     audit: AuditFile | None = None
     results: list[tuple[str, Result]] = field(default_factory=list)
 
+    def keep(self, kind: str, result: Result) -> Result:
+        self.results.append((kind, result))
+        return result
+
 
 _session: ContextVar[Session | None] = ContextVar("trimode_session", default=None)
 _using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
-from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Mode, Options, Sampling
+from trimode.engine.request import (
+    ArOptions,
+    DiffusionOptions,
+    LinearSpecOptions,
+    Mode,
+    Options,
+    QuadraticSpecOptions,
+    Sampling,
+)
 
 from .errors import PolicyError
 
@@ -17,7 +25,7 @@ StepKind = Literal["plan", "tool_call", "json", "prose"]
 STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[Options]]] = {
-    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions)
+    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
 }
 
 
@@ -25,18 +33,22 @@ OPTIONS: Final[dict[str, type[Options]]] = {
 class Settings:
     """Knobs of one call; None means not said here.
 
-    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it.
+    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
+    their own defaults for `block_length`, `threshold` and `rows`. `max_thinking_tokens` asks for thinking, at most so
+    much of it.
     """
 
     mode: str | None = None
     block_length: int | None = None
     threshold: float | None = None
+    rows: int | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    max_thinking_tokens: int | None = None
     stop: tuple[str, ...] | None = None
 
     def over(self, below: Settings) -> Settings:
@@ -70,17 +82,15 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "exact": bool, "temperature": int | float, "top_k": int,
-    "top_p": int | float, "seed": int, "max_tokens": int, "stop": tuple,
+    "block_length": int, "threshold": int | float, "rows": int, "exact": bool, "temperature": int | float,
+    "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
 }  # fmt: skip
 _WORDS: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
 }  # fmt: skip
 NAMES: Final = tuple(field.name for field in fields(Settings))
 
-DEFAULTS: Final = Settings(
-    temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), block_length=32, threshold=0.9
-)
+DEFAULTS: Final = Settings(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=())
 
 
 def known_mode(mode: str, origin: str) -> Mode:

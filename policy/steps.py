@@ -6,7 +6,6 @@ the return annotation the type of the output. Does not know modes: it collects w
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import string
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -58,7 +57,9 @@ class Step(Generic[P, R]):
         return cast(R, value_of(self.result(*args, **kwargs), self.spec))
 
     def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-        return perform(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
+        session = current_session()
+        call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
+        return session.keep(self.spec.kind, session.engine.run(call, session.audit))
 
     def options(self, **settings: Any) -> Step[P, R]:
         """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
@@ -66,7 +67,7 @@ class Step(Generic[P, R]):
 
 
 class AsyncStep(Generic[P, R]):
-    """An asynchronous step; decoding runs in a worker thread."""
+    """An asynchronous step; cancelling its task cancels the decoding."""
 
     def __init__(self, function: Callable[P, Awaitable[Any]], spec: StepSpec) -> None:
         self.function, self.spec = function, spec
@@ -76,8 +77,9 @@ class AsyncStep(Generic[P, R]):
         return cast(R, value_of(await self.result(*args, **kwargs), self.spec))
 
     async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-        returned = await self.function(*args, **kwargs)
-        return await asyncio.to_thread(perform, self.spec, self.function, returned, args, kwargs)
+        session = current_session()
+        call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
+        return session.keep(self.spec.kind, await session.engine.arun(call, session.audit))
 
     def options(self, **settings: Any) -> AsyncStep[P, R]:
         """The same step with call-level settings, the strongest word."""
@@ -166,17 +168,13 @@ def define(
     return StepSpec(name=name or function.__name__, kind=chosen, tools=described, schema=schema, decorated=settings)
 
 
-def perform(
+def resolved(
     spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Result:
-    """Resolves and runs one call of a step in the current session."""
-    session = current_session()
-    plan = resolve(StepContext(kind=spec.kind, name=spec.name), session.policies, spec.layers())
+) -> Call:
+    """The call of a step in the current session."""
+    plan = resolve(StepContext(kind=spec.kind, name=spec.name), current_session().policies, spec.layers())
     messages = _messages(spec, function, returned, args, kwargs)
-    call = Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
-    result = session.engine.run(call, session.audit)
-    session.results.append((spec.kind, result))
-    return result
+    return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
 
 
 def value_of(result: Result, spec: StepSpec) -> Any:

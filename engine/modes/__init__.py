@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from ..request import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from ..request import ArOptions, DiffusionOptions, InfillOptions, LinearSpecOptions, Options, QuadraticSpecOptions
 from ..run import Run
 from ..segment import Passes
-from . import ar, diffusion, linear_spec, quadratic_spec
+from . import ar, diffusion, infill, linear_spec, quadratic_spec
 
 
 def decode(run: Run, options: Options) -> Passes:
@@ -21,3 +21,5 @@ def decode(run: Run, options: Options) -> Passes:
             return linear_spec.decode(run, options)
         case QuadraticSpecOptions():
             return quadratic_spec.decode(run, options)
+        case InfillOptions():
+            return infill.decode(run, options)

@@ -8,6 +8,7 @@ A finished block is read once more causally, which writes the cache and gives th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..constraint import Gate, allows, only
@@ -80,8 +81,7 @@ class Block:
 
     def _fill(self, logits: Logits, masked: list[int]) -> set[int]:
         picks = logits.pick()
-        best = max(masked, key=lambda at: picks.confidence[at])
-        fresh = {at for at in masked if at == best or picks.confidence[at] >= self.threshold}
+        fresh = surest(masked, picks.confidence, self.threshold)
         for at in fresh:
             self.slots[at] = picks.tokens[at]
         self.drafted += len(fresh)
@@ -124,3 +124,9 @@ class Block:
         guesses = [slot for slot in self.slots[start:] if slot is not None]
         self.rejected += rejections(guesses, reason)
         self.slots[start:] = [None] * (len(self.slots) - start)
+
+
+def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float) -> set[int]:
+    """The most confident slot of `masked`, and every other one at the threshold."""
+    best = max(masked, key=lambda at: confidence[at])
+    return {at for at in masked if at == best or confidence[at] >= threshold}

@@ -49,7 +49,9 @@ class Naive:
         adapted = torch.arange(size) >= start if adapter else None
         return self.pass_over([*context, *block], list(range(size)), seen, adapted)
 
-    def pass_over(self, tokens: Sequence[int], positions: Sequence[int], seen: Tensor, adapted: Tensor | None) -> Tensor:
+    def pass_over(
+        self, tokens: Sequence[int], positions: Sequence[int], seen: Tensor, adapted: Tensor | None
+    ) -> Tensor:
         """Logits of all rows; row i sees the rows j with seen[i, j]."""
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

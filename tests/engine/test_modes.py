@@ -318,7 +318,12 @@ def test_one_token_needs_no_pass_beyond_prefill(options: Options) -> None:
 def test_several_end_tokens_end_the_text_at_the_first() -> None:
     everything = tuple(range(0, small.VOCAB, 2))
     engine = small.engine(small.model(3, small.with_ends(*everything), shared=2))
-    for options in (ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8), QuadraticSpecOptions(block_length=8)):
+    for options in (
+        ArOptions(),
+        DiffusionOptions(block_length=8),
+        LinearSpecOptions(block_length=8),
+        QuadraticSpecOptions(block_length=8),
+    ):
         for seed in range(8):
             sampling = Sampling(temperature=1.5, seed=seed)
             decode(engine, DecodeRequest(prompt=(1,), options=options, sampling=sampling, max_tokens=30))

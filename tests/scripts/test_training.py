@@ -21,11 +21,11 @@ from training.data import SOURCES, Window  # noqa: E402
 from training.objective import Batch, Losses, attention, block_starts, make_batch  # noqa: E402
 from training.recipe import Recipe, Stage  # noqa: E402
 
-from trimode.engine.cache import Cache  # noqa: E402
+from trimode.engine.batch import Batch as Pass  # noqa: E402
 from trimode.engine.config import ModelConfig  # noqa: E402
-from trimode.engine.engine import TokenEngine  # noqa: E402
 from trimode.engine.model import Transformer  # noqa: E402
-from trimode.engine.segment import Segment  # noqa: E402
+from trimode.engine.pages import PagePool  # noqa: E402
+from trimode.engine.segment import Branch, Segment  # noqa: E402
 
 SMALL = Recipe(
     vocab_size=300, hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1, length=96, block=8, rank=2
@@ -50,16 +50,17 @@ def test_a_noisy_block_sees_what_a_draft_pass_sees() -> None:
             rows = slice(48 + block * SMALL.block, 48 + (block + 1) * SMALL.block)
             start = int(batch.start[0, block * SMALL.block])
             tokens = tuple(batch.tokens[0, rows].tolist())
-            torch.testing.assert_close(hidden[rows], drafted(model, ids.tolist(), start, tokens), atol=1e-5, rtol=0)
+            found = model.head(hidden[rows])
+            torch.testing.assert_close(found, drafted(model, ids.tolist(), start, tokens), atol=1e-5, rtol=0)
 
 
 def drafted(model: Transformer, ids: list[int], start: int, tokens: tuple[int, ...]) -> torch.Tensor:
-    """Hidden states of `tokens` as a block after `start` causal tokens, on the engine's path."""
-    engine = TokenEngine(model, str, model.config.vocab_size)
-    cache = Cache(model.config, 256, torch.float32, torch.device("cpu"))
-    engine._forward([Segment(tokens=tuple(ids[:start]), start=0)], [cache])  # pyright: ignore[reportPrivateUsage]
-    block = Segment(tokens=tokens, start=start, attention="block")
-    return engine._forward([block], [cache])[0]  # pyright: ignore[reportPrivateUsage]
+    """Logits of `tokens` as a block after `start` causal tokens, on the engine's path."""
+    pool = PagePool(model.config, 1 << 20, torch.float32, torch.device("cpu"))
+    table = pool.take(4)
+    Pass([Segment(start=0, trunk=tuple(ids[:start]))], [table], pool).forward(model)
+    branch = Branch(tokens=tokens, read=len(tokens))
+    return Pass([Segment(start=start, branches=(branch,))], [table], pool).forward(model)[0]
 
 
 def test_a_draft_block_keeps_its_seed_and_hides_the_rest() -> None:

@@ -1,0 +1,56 @@
+"""Infilling: tokens between a prompt and a suffix, by block diffusion with the right-hand side fixed (nld.md §4b).
+
+The last prompt token, masks and the suffix make one block. How many tokens fit best is asked first: one pass holds a
+branch for each length and takes the one whose masked slots are surest on average. Not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from math import log
+
+from ..constraint import all_but, stack
+from ..request import InfillOptions
+from ..run import Run
+from ..segment import Branch, Logits, Passes, Picks, Reply, Segment
+from .diffusion import surest
+
+
+def decode(run: Run, options: InfillOptions) -> Passes:
+    yield from run.prefill(keep=1)
+    run.prefilled = True
+    slots: list[int | None] = [None] * (yield from best_length(run, options))
+    fills: list[int] = []
+    while None in slots:
+        reply = yield run.block(slots, options.suffix)
+        picks = choose(run, reply.branches[0], len(slots))
+        masked = [at for at, slot in enumerate(slots) if slot is None]
+        fresh = surest(masked, picks.confidence, options.threshold)
+        slots = [picks.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
+        fills.append(len(fresh))
+        run.tentative = tuple(slots)
+    run.tentative = ()
+    tokens = [slot for slot in slots if slot is not None]
+    run.output.commit(
+        run.mode, tokens, "a" * len(tokens), drafted=len(tokens), forward_passes=len(fills) + 1, fills=fills
+    )
+    run.output.finish = "stop"
+
+
+def best_length(run: Run, options: InfillOptions) -> Generator[Segment, Reply, int]:
+    """The number of tokens, up to the budget, whose slots are surest when all are masked."""
+    branches = []
+    for length in range(1, run.output.max_tokens + 1):
+        tokens = (*run.pending, *(run.mask_id,) * length, *options.suffix)
+        branches.append(Branch(tokens=tokens, read=length + len(options.suffix)))
+    reply = yield Segment(start=run.cached, branches=tuple(branches))
+    scores = []
+    for length, logits in enumerate(reply.branches, start=1):
+        confidence = choose(run, logits, length).confidence
+        scores.append(sum(log(max(sure, 1e-30)) for sure in confidence) / length)
+    return 1 + scores.index(max(scores))
+
+
+def choose(run: Run, logits: Logits, slots: int) -> Picks:
+    """The best token of each slot that is no end token."""
+    return logits.pick(stack([all_but(run.output.ends, run.gate.words)] * slots), range(slots))

@@ -1,0 +1,116 @@
+"""A resolved call in token ids, and what came back of it as text and value.
+
+Knows the tokenizer, grammars and what cannot be asked together. Does not know how tokens are found, spans or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimode.engine.config import ModelConfig
+from trimode.engine.constraint import Thinking
+from trimode.engine.errors import RequestError
+from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions
+from trimode.engine.tokenizer import Tokenizer
+
+from .call import Call
+from .grammar import GrammarCompiler
+from .schema import doubled_keys
+from .spec import options_of, sampling_of
+
+THINKING_END = "</think>"
+
+
+@dataclass(frozen=True)
+class Translator:
+    """One checkpoint's tokenizer and grammars."""
+
+    tokenizer: Tokenizer
+    grammars: GrammarCompiler
+    config: ModelConfig
+
+    def request(self, call: Call) -> DecodeRequest:
+        """Raises RequestError for what cannot be asked together."""
+        settings = call.plan.settings
+        if call.schema is not None and settings.stop:
+            raise RequestError(
+                "stop strings cannot be combined with a schema: they could cut the text before it is valid"
+            )
+        return DecodeRequest(
+            prompt=tuple(self.encode(call)),
+            options=options_of(call.plan.mode, settings),
+            sampling=sampling_of(settings),
+            max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
+            stop=settings.stop or (),
+            constraint=None if call.schema is None else self.grammars.matcher(call.schema),
+            thinking=self._thinking(settings.max_thinking_tokens),
+        )
+
+    def encode(self, call: Call) -> list[int]:
+        """Prompt ids of a call."""
+        if (call.prompt is None) == (not call.messages):
+            raise RequestError("pass either prompt= or messages=, not both and not neither")
+        if call.prompt is not None:
+            return self.tokenizer.encode(call.prompt)
+        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": call.kind}
+        if call.tools:
+            variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
+        if call.schema is not None and call.kind == "json":
+            variables["schema"] = call.schema.document
+        if call.plan.settings.max_thinking_tokens is not None:
+            variables["enable_thinking"] = True
+        return self.tokenizer.encode_chat(call.messages, **variables)
+
+    def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
+        """The request for tokens between a call's prompt and `suffix`, and a note where the block holds less of it."""
+        settings = call.plan.settings
+        space = self.config.block_size - 1 - (settings.max_tokens or 0)
+        ids = self.tokenizer.encode(suffix)
+        if space < 1 or not ids:
+            raise RequestError(
+                f"infill with max_tokens={settings.max_tokens} and a suffix of {len(ids)} tokens: expected at most "
+                f"{self.config.block_size - 2} tokens, so that some of a non-empty suffix fits the block"
+            )
+        notes = [f"the model saw the first {space} of the suffix's {len(ids)} tokens"] if len(ids) > space else []
+        options = InfillOptions(suffix=tuple(ids[:space]))
+        if settings.threshold is not None:
+            options = replace(options, threshold=settings.threshold)
+        return DecodeRequest(
+            prompt=tuple(self.encode(call)),
+            options=options,
+            sampling=sampling_of(settings),
+            max_tokens=settings.max_tokens or 0,
+        ), notes
+
+    def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
+        """The parsed value, the oracles' verdict (None: no schema, or cut) and notes on the text."""
+        if call.schema is None or decoded.finish_reason != "stop":
+            return None, None, []
+        text = self.answer(request, decoded)
+        value = call.schema.parse(text)
+        return (
+            value,
+            True,
+            [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)],
+        )
+
+    def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
+        """The text behind the thinking; all of it where no thinking was asked for."""
+        return decoded.text if request.thinking is None else self.parts(request.thinking, decoded.token_ids)[1]
+
+    def parts(self, thinking: Thinking, ids: Sequence[int]) -> tuple[str, str]:
+        """Thinking and answer."""
+        at = ids.index(thinking.end) if thinking.end in ids else len(ids)
+        return self.tokenizer.decode(ids[:at]), self.tokenizer.decode(ids[at + 1 :])
+
+    def _thinking(self, budget: int | None) -> Thinking | None:
+        if budget is None:
+            return None
+        end = self.tokenizer.marker(THINKING_END)
+        if end is None:
+            raise RequestError(
+                f"max_thinking_tokens={budget}: this checkpoint's tokenizer has no {THINKING_END!r} token; leave it out"
+            )
+        return Thinking(end, budget)

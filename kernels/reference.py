@@ -123,7 +123,8 @@ def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
 def _tiled(x: Tensor) -> Tensor:
     """[N, B, L, K, D] -> [N * B, tiles, K, KEY_TILE, D], padded with zeros."""
     x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % KEY_TILE))
-    return x.flatten(0, 1).unflatten(1, (-1, KEY_TILE)).transpose(2, 3)
+    tiles: Tensor = x.flatten(0, 1).unflatten(1, (-1, KEY_TILE))
+    return tiles.transpose(2, 3)
 
 
 def pick(

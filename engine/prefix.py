@@ -78,10 +78,10 @@ class PrefixIndex:
     @property
     def pages(self) -> int:
         """Pages that the index holds."""
-        return sum(1 for _ in self._nodes())
+        return sum(1 for _ in self.nodes())
 
     def clear(self) -> None:
-        for node in list(self._nodes()):
+        for node in list(self.nodes()):
             self.pool.drop([node.page])
         self._root.children.clear()
 
@@ -107,7 +107,8 @@ class PrefixIndex:
         node.used = self._clock
         return node
 
-    def _nodes(self) -> Iterator[Node]:
+    def nodes(self) -> Iterator[Node]:
+        """Every stored page, parents before children."""
         stack = list(self._root.children.values())
         while stack:
             node = stack.pop()
@@ -115,7 +116,7 @@ class PrefixIndex:
             stack += node.children.values()
 
     def _idle(self) -> Iterator[Node]:
-        return (n for n in self._nodes() if not n.children and self.pool.references[n.page] == 1)
+        return (n for n in self.nodes() if not n.children and self.pool.references[n.page] == 1)
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -76,8 +76,9 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise RequestError("the engine is closed; load it again to go on")
-            if len(self._waiting) + len(jobs) > self.queue:
-                raise QueueFull(len(self._waiting), len(jobs), self.queue)
+            waiting = sum(not job.future.cancelled() for job in self._waiting)
+            if waiting + len(jobs) > self.queue:
+                raise QueueFull(waiting, len(jobs), self.queue)
             self._waiting += jobs
             if self._thread is None:
                 self._thread = Thread(target=self._serve, name="trimode-scheduler", daemon=True)

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 
-HELPERS = ("engine/small.py", "engine/naive.py", "engine/automaton.py", "policy/recorded_calls.py", "policy/loaded.py")
+HELPERS = (
+    "engine/small.py",
+    "engine/naive.py",
+    "engine/automaton.py",
+    "engine/mixed.py",
+    "policy/recorded_calls.py",
+    "policy/loaded.py",
+)
 
 
 def _share(path: Path) -> None:

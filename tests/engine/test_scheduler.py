@@ -1,0 +1,295 @@
+"""One engine under load: many threads and tasks, requests that come, go and give up, memory and queue that are full.
+
+What each request gets must be what it gets alone, and whatever happens, pages come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import small
+import torch
+from mixed import mixed_requests
+
+from trimode.engine.context import PREFILL_CHUNK
+from trimode.engine.engine import TokenEngine
+from trimode.engine.errors import CallCancelled, KvMemoryExceeded, QueueFull, RequestError
+from trimode.engine.pages import page_bytes
+from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.scheduler import Update
+
+ENDLESS = small.with_ends(small.MASK)
+PAGE_BYTES = page_bytes(small.CONFIG, torch.float32)
+
+
+def endless(pages: int = 64, queue: int = 1024, *, keep_prefixes: bool = True) -> TokenEngine:
+    made = small.model(1, ENDLESS, shared=2)
+    return small.engine(made, keep_prefixes=keep_prefixes, kv_bytes=pages * PAGE_BYTES, queue=queue)
+
+
+def long(tokens: int = 3000, prompt: tuple[int, ...] = (1, 2)) -> DecodeRequest:
+    return DecodeRequest(prompt=prompt, max_tokens=tokens)
+
+
+def all_free(engine: TokenEngine) -> bool:
+    engine.index.clear()
+    return engine.pool.free == engine.pool.pages
+
+
+@pytest.fixture
+def begun() -> Callable[[TokenEngine, DecodeRequest], Future[Any]]:
+    """Submits a request and returns once it has had a pass."""
+
+    def start(engine: TokenEngine, request: DecodeRequest) -> Future[Any]:
+        first = threading.Event()
+        future = engine.submit(request, lambda _: first.set())
+        assert first.wait(30)
+        return future
+
+    return start
+
+
+def settled(engine: TokenEngine) -> None:
+    """Returns when nothing runs or waits; a short request behind the others proves that a pass has gone by."""
+    engine.decode(DecodeRequest(prompt=(1,), max_tokens=1))
+
+
+def test_threads_get_what_each_request_gets_alone() -> None:
+    model = small.model(3, shared=2, rank=2)
+    engine, count = small.engine(model), 24
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(engine.decode, mixed_requests(3, count)))
+    for request, found in zip(mixed_requests(3, count), together, strict=True):
+        alone = small.engine(model, keep_prefixes=False).decode(request)
+        assert found.token_ids == alone.token_ids
+        assert found.rounds == alone.rounds
+    assert engine.scheduler.passes < sum(found.stats.forward_passes + 1 for found in together)
+    assert all_free(engine)
+
+
+def test_tasks_get_what_each_request_gets_alone() -> None:
+    model = small.model(4, shared=2)
+    engine, count = small.engine(model), 12
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(engine.adecode(request) for request in mixed_requests(4, count)))
+
+    for request, found in zip(mixed_requests(4, count), asyncio.run(main()), strict=True):
+        assert found.token_ids == small.engine(model, keep_prefixes=False).decode(request).token_ids
+
+
+def test_a_cancelled_task_frees_its_pages() -> None:
+    engine = endless()
+
+    async def main() -> None:
+        task = asyncio.create_task(engine.adecode(long()))
+        while not engine.scheduler.running:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    settled(engine)
+    assert engine.scheduler.running == 0
+    assert all_free(engine)
+
+
+def test_cancelling_frees_within_one_pass(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+    engine = endless(keep_prefixes=False)
+    future = begun(engine, long())
+    assert engine.pool.free < engine.pool.pages
+    future.cancel()
+    passes = engine.scheduler.passes
+    settled(engine)
+    assert engine.scheduler.passes <= passes + 2  # one may have been on its way, one is the short request's
+    assert engine.pool.free == engine.pool.pages
+
+
+def test_what_waits_may_be_cancelled_too(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+    engine = endless(pages=48)
+    running = begun(engine, long())
+    waiting = engine.submit(long())
+    waiting.cancel()
+    running.cancel()
+    settled(engine)
+    assert engine.scheduler.waiting == 0
+    assert all_free(engine)
+
+
+def test_a_request_waits_until_its_pages_are_free(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+    engine = endless(pages=48)
+    running = begun(engine, long())
+    second = engine.submit(long(100, (5, 6, 7)))
+    third = engine.submit(long(100, (8,)))
+    assert engine.scheduler.waiting + engine.scheduler.running == 3
+    running.cancel()
+    expected = [endless().decode(long(100, prompt)).token_ids for prompt in ((5, 6, 7), (8,))]
+    assert [second.result().token_ids, third.result().token_ids] == expected
+
+
+def test_a_request_beyond_all_memory_is_refused() -> None:
+    engine = endless(pages=4)
+    with pytest.raises(KvMemoryExceeded, match=r"need .* bytes .* the engine has .*; .* more kv_bytes") as caught:
+        engine.decode(long(300))
+    assert caught.value.need == 5 * PAGE_BYTES
+    assert caught.value.limit == 4 * PAGE_BYTES
+    assert len(engine.decode(long(254)).token_ids) == 254
+
+
+def test_a_full_queue_is_refused(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+    engine = endless(pages=48, queue=2)
+    futures = [begun(engine, long()), engine.submit(long()), engine.submit(long())]
+    with pytest.raises(QueueFull, match=r"1 more would join 2 waiting requests, at most 2 may wait"):
+        engine.submit(long())
+    with pytest.raises(QueueFull):
+        endless(queue=1).decode_many([long(2), long(2)])
+    for future in futures:
+        future.cancel()
+    settled(engine)
+
+
+def test_closing_cancels_and_refuses(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+    engine = endless(pages=48)
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            engine.decode(long())
+        except CallCancelled as error:
+            caught.append(error)
+
+    begun(engine, long()).cancel()
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while engine.scheduler.running + engine.scheduler.waiting < 2:
+        threading.Event().wait(0.001)
+    engine.close()
+    for thread in threads:
+        thread.join()
+    assert len(caught) == 2
+    with pytest.raises(RequestError, match="closed"):
+        engine.decode(long(1))
+
+
+def test_a_long_prompt_stalls_nobody() -> None:
+    engine = small.engine(small.model(1, ENDLESS), kv_bytes=200 * PAGE_BYTES)
+    seen: list[tuple[int, int]] = []  # (passes so far, tokens so far) of the short request
+    running = engine.submit(long(200), lambda made: seen.append((engine.scheduler.passes, len(made.tokens))))
+    prompt = small.prompt(1, 8 * PREFILL_CHUNK)
+    result = engine.decode(DecodeRequest(prompt=prompt, max_tokens=3))
+    running.result()
+    assert result.stats.prefill_passes == 8
+    steps = [b - a for (a, _), (b, _) in pairwise(seen)]
+    assert max(steps) == 1, "the running request had a token in every pass"
+
+
+def test_chunks_change_no_token() -> None:
+    model = small.model(2, ENDLESS, shared=2)
+    for options in (ArOptions(), LinearSpecOptions(block_length=8), QuadraticSpecOptions(block_length=6)):
+        prompt = small.prompt(2, 2 * PREFILL_CHUNK + 17)
+        whole = DecodeRequest(prompt=prompt, options=options, max_tokens=20)
+        engine = small.engine(model)
+        engine.decode(replace(whole, prompt=prompt[:300], max_tokens=1))
+        again = engine.decode(whole)
+        cold = small.engine(model).decode(whole)
+        assert cold.stats.prefill_passes == 3
+        assert again.stats.prefill_passes == 1
+        assert again.stats.prefilled_tokens == len(prompt) - 300
+        assert again.token_ids == cold.token_ids
+
+
+class Broken:
+    """A constraint that fails in the middle of a text."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def mask(self) -> torch.Tensor:
+        return torch.full((2,), -1, dtype=torch.int32)
+
+    def advance(self, tokens: Any) -> None:
+        self.left -= len(tokens)
+        if self.left < 0:
+            raise ArithmeticError("no more")
+
+    def fork(self) -> Broken:
+        return Broken(self.left)
+
+
+def test_what_one_request_raises_is_its_own() -> None:
+    engine = endless()
+    bystander = engine.submit(long(60))
+    with pytest.raises(ArithmeticError, match="no more"):
+        engine.decode(DecodeRequest(prompt=(1, 2), max_tokens=40, constraint=Broken(5)))
+    assert bystander.result().token_ids == endless().decode(long(60)).token_ids
+    assert all_free(engine)
+
+
+def test_a_prompts_pages_serve_others_while_it_runs(
+    begun: Callable[[TokenEngine, DecodeRequest], Future[Any]],
+) -> None:
+    engine = endless(pages=120)
+    prompt = small.prompt(3, 150)
+    running = begun(engine, long(2000, prompt))
+    assert engine.decode(DecodeRequest(prompt=prompt, max_tokens=2)).stats.cached_tokens >= 128
+    running.cancel()
+
+
+def test_the_answer_is_read_from_the_cache_with_its_end() -> None:
+    """A verified end token has no entry of its own; a follow-up that holds it must not find one."""
+    ended = 0
+    for seed in range(20):
+        model = small.model(seed, small.with_ends(*range(0, 38, 3)), shared=4, sharpness=2)
+        engine = small.engine(model)
+        request = DecodeRequest(prompt=small.prompt(seed, 9), options=LinearSpecOptions(block_length=8), max_tokens=30)
+        first = engine.decode(request)
+        ended += first.finish_reason == "stop" and first.rounds[-1].origins.endswith("a")
+        follow = replace(request, prompt=(*request.prompt, *first.token_ids, *small.prompt(seed, 5)))
+        warm = engine.decode(follow)
+        assert warm.stats.cached_tokens >= len(request.prompt) + len(first.token_ids) - 1
+        assert warm.rounds == small.engine(model).decode(follow).rounds
+    assert ended > 0
+
+
+def test_a_soak_with_random_cancels_ends_with_all_pages_free() -> None:
+    soaked = small.engine(small.model(5, shared=2, rank=2), kv_bytes=40 * PAGE_BYTES, queue=2000)
+    chance = random.Random(7)
+    requests = [request for seed in range(20) for request in mixed_requests(seed, 50)]
+    futures: list[tuple[DecodeRequest, Future[Any]]] = []
+    for at, request in enumerate(requests):
+        watch = None
+        if at % 3 == 0:
+            tokens = chance.randint(0, 20)
+
+            def watch(made: Update, at: int = at, tokens: int = tokens) -> None:
+                if len(made.tokens) >= tokens:
+                    futures[at][1].cancel()
+
+        futures.append((request, soaked.submit(request, watch)))
+        if chance.random() < 0.1:
+            futures[chance.randrange(len(futures))][1].cancel()
+    done = [(request, future) for request, future in futures if not gave_up(future)]
+    assert len(done) > 500
+    assert len(done) < len(futures) - 100
+    settled(soaked)
+    assert soaked.scheduler.running == soaked.scheduler.waiting == 0
+    assert all_free(soaked)
+
+
+def gave_up(future: Future[Any]) -> bool:
+    """Waits for the end; True where it was cancelled. Whatever else it raises is a failure."""
+    try:
+        future.result(timeout=120)
+    except CancelledError:
+        return True
+    return False

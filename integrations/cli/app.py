@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | train | audit show | audit verify`.
+"""The command line: `trimode demo | generate | eval | bench | export | train | audit show | audit verify`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
@@ -151,6 +151,22 @@ def evaluate(
             console.print(f"not asked: {count} steps ({reason})")
         if out:
             out.write_text(harness.as_json(rows) + "\n", encoding="utf-8")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Directory to write; new or empty.")],
+    format: Annotated[str, typer.Option("--format", help="What to write: ministral3.")] = "ministral3",
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Writes a checkpoint for other engines (transformers, vLLM), and says what their format cannot hold."""
+    from trimode.engine.export import export as write
+    from trimode.policy.checkpoint import locate
+
+    missing = write(locate(checkpoint).directory, out, format)
+    console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
+    for sentence in missing:
+        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

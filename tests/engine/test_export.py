@@ -77,7 +77,8 @@ def our_logits(model: Transformer, ids: list[int]) -> torch.Tensor:
         group = q.shape[1] // k.shape[1]
         keys, values = (part.repeat_interleave(group, 1).transpose(0, 1) for part in (k, v))
         scores = (q.transpose(0, 1) @ keys.transpose(1, 2) * q.shape[-1] ** -0.5).masked_fill(hidden, -torch.inf)
-        return (scores.softmax(-1) @ values).transpose(0, 1)
+        mixed: torch.Tensor = scores.softmax(-1) @ values
+        return mixed.transpose(0, 1)
 
     with torch.no_grad():
         logits: torch.Tensor = model.head(model(torch.tensor(ids), torch.arange(size), attend))

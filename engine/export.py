@@ -27,7 +27,7 @@ _SAME: Final = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings",
 )  # fmt: skip
-_OPTIONAL: Final = ("bos_token_id", "pad_token_id", "initializer_range")
+_MARKERS: Final = ("bos_token_id", "pad_token_id")
 _CACHE_SCALES: Final = (".k_scale", ".v_scale")
 
 
@@ -76,7 +76,8 @@ def ministral3_config(fields: Mapping[str, Any], config: ModelConfig) -> dict[st
         "architectures": ["Ministral3ForCausalLM"],
         "model_type": "ministral3",
         **{key: getattr(config, key) for key in _SAME},
-        **{key: fields[key] for key in _OPTIONAL if fields.get(key) is not None},
+        # Said even where there is none: Ministral3Config would fill in ids of Mistral's own vocabulary.
+        **{key: fields.get(key) for key in _MARKERS},
         "eos_token_id": fields["eos_token_id"],
         "hidden_act": "silu",
         "attention_dropout": 0.0,
@@ -100,7 +101,7 @@ def _rope(found: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
 
 
 def _generation(fields: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    tokens = {key: fields[key] for key in ("bos_token_id", "pad_token_id") if fields.get(key) is not None}
+    tokens = {key: fields[key] for key in _MARKERS if fields.get(key) is not None}
     return {"do_sample": False, "eos_token_id": list(config.eos_token_ids), **tokens}
 
 

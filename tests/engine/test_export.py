@@ -95,6 +95,8 @@ def test_logits_of_random_models_are_equal(name: str, folder: Path, tmp_path: Pa
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert [sentence.split()[0] for sentence in missing] == ["draft", "mask", "block"]
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (written["bos_token_id"], written["pad_token_id"]) == (None, None), "not those of Mistral's vocabulary"
 
 
 def test_shards_stay_shards(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | train | audit show | audit verify`.
+"""The command line: `trimode demo | generate | eval | bench | export | train | audit show | audit verify`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
@@ -151,6 +151,73 @@ def evaluate(
             console.print(f"not asked: {count} steps ({reason})")
         if out:
             out.write_text(harness.as_json(rows) + "\n", encoding="utf-8")
+
+
+@app.command()
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="Episode files, NAME.jsonl.gz.", exists=True, dir_okay=False)],
+    registry: Annotated[
+        Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
+    ] = None,
+    peers: Annotated[str, typer.Option(help="Comma-separated peers: hf, hf-lookup; empty for none.")] = "hf,hf-lookup",
+    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,linear_spec",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each kind, the same ones in every run.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every contender decodes every step.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Output tokens a step, for peers too.")] = 96,
+    block_length: int | None = None,
+    threshold: float | None = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
+    out: Annotated[
+        Path | None, typer.Option("--json", help="Also write rows, floor and conditions as JSON here.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the floor."""
+    from rich.progress import Progress
+
+    from trimode.policy.engine import Engine
+    from trimode.policy.spec import Settings, known_mode
+
+    from . import bench as harness
+    from . import bench_view as view
+    from .peers import known_peers
+
+    if out and not out.parent.is_dir():
+        raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
+    plan = harness.Plan(
+        modes=tuple(dict.fromkeys(known_mode(mode.strip(), "--modes") for mode in modes.split(","))),
+        peers=known_peers(peers),
+        steps=steps,
+        rounds=rounds,
+        settings=Settings(block_length=block_length, threshold=threshold, max_tokens=max_tokens),
+        prompt_tokens=prompt_tokens,
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        engine = Engine.load(checkpoint)
+        begin = partial(bar.reset, task)
+        report = harness.bench(engine, files, registry, plan, harness.Bar(begin, partial(bar.advance, task)))
+    console.print(view.table(report))
+    for line in view.lines(report):
+        console.print(line, highlight=False, soft_wrap=True)
+    if out:
+        out.write_text(report.as_json() + "\n", encoding="utf-8")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Directory to write; new or empty.")],
+    format: Annotated[str, typer.Option("--format", help="What to write: ministral3.")] = "ministral3",
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Writes a checkpoint for other engines (transformers, vLLM), and says what their format cannot hold."""
+    from trimode.engine.export import export as write
+    from trimode.policy.checkpoint import locate
+
+    missing = write(locate(checkpoint).directory, out, format)
+    console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
+    for sentence in missing:
+        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

@@ -158,14 +158,22 @@ def evaluate(
 
 def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Evaluation) -> None:
     """One step in every mode, or the reason why it was not asked."""
+    call = question(engine, episode, step, plan)
+    if isinstance(call, str):
+        return found.skip(call)
+    found.add(step, {mode: attempt(engine, in_mode(call, mode, plan)) for mode in plan.modes})
+
+
+def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call | str:
+    """The call that asks for `step` in the first mode of `plan`, or the reason why it cannot be asked."""
     try:
         call = call_of(engine, episode, step, plan)
         engine.grammars.matcher(call.schema) if call.schema else None
     except SchemaError as error:
-        return found.skip(type(error).__name__)
+        return type(error).__name__
     if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:
-        return found.skip("prompt longer than the context")
-    found.add(step, {mode: attempt(engine, in_mode(call, mode, plan)) for mode in plan.modes})
+        return "prompt longer than the context"
+    return call
 
 
 def attempt(engine: Engine, call: Call) -> Result | None:

@@ -45,7 +45,8 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["generate"], ["eval"], ["audit"], ["audit", "show"], ["audit", "verify"]]
+    "command",
+    [[], ["demo"], ["generate"], ["eval"], ["bench"], ["export"], ["audit"], ["audit", "show"], ["audit", "verify"]],
 )
 def test_help(command: list[str]) -> None:
     result = run(*command, "--help")

@@ -1,0 +1,106 @@
+"""Peers of `trimode bench`: the same weights, exported as Ministral3, under Hugging Face `generate`.
+
+Knows transformers, which is imported here and only when a peer is asked for. Greedy, batch 1, keys and values cached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trimode.engine.errors import RequestError
+
+from .contenders import Contender, Question, Reading
+
+PEERS: Final = ("hf", "hf-lookup")
+LOOKUP_TOKENS: Final = 10
+_PROBE_TOKENS: Final = 16
+
+
+def known_peers(names: str) -> tuple[str, ...]:
+    """`hf,hf-lookup` as names, each once; an empty text means none."""
+    found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in found:
+        if name not in PEERS:
+            raise RequestError(f"--peers: unknown peer {name!r}; known: {', '.join(PEERS)}")
+    return found
+
+
+class HuggingFace:
+    """An exported checkpoint in transformers. `cache` is the faster of its two cache kinds on this machine."""
+
+    def __init__(self, directory: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        auto: Any = AutoModelForCausalLM
+        self.model = auto.from_pretrained(directory, dtype=dtype).eval()
+        self.max_tokens = max_tokens
+        # generate() wants an id to pad with; at batch 1 it is never used.
+        self.pad = self.model.generation_config.eos_token_id[0]
+        self.cache = "dynamic"
+        self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
+
+    def contender(self, name: str) -> Contender:
+        lookup = name == "hf-lookup"
+        return Contender(name, "peer", lambda question: self.run(question.prompt, lookup))
+
+    def run(self, prompt: Sequence[int], lookup: bool) -> Reading:
+        """One call. Prompt lookup works with the dynamic cache only."""
+        more = {"prompt_lookup_num_tokens": LOOKUP_TOKENS} if lookup else {}
+        static = self.cache == "static" and not lookup
+        return self._generate(
+            prompt, self.max_tokens, {**more, **({"cache_implementation": "static"} if static else {})}
+        )
+
+    def _probe(self, kind: str, question: Question) -> float:
+        """Seconds of a short call, after one that warms up."""
+        more = {"cache_implementation": "static"} if kind == "static" else {}
+        runs = [self._generate(question.prompt, min(_PROBE_TOKENS, self.max_tokens), more) for _ in range(4)]
+        return median(reading.seconds for reading in runs[1:])
+
+    def _generate(self, prompt: Sequence[int], max_tokens: int, more: dict[str, Any]) -> Reading:
+        clock = Clock()
+        begin = time.perf_counter()
+        ids = torch.tensor([list(prompt)])
+        with torch.inference_mode():
+            found: Tensor = self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                use_cache=True,
+                max_new_tokens=max_tokens,
+                pad_token_id=self.pad,
+                stopping_criteria=[clock],
+                **more,
+            )
+        end = time.perf_counter()
+        output = tuple(found[0, len(prompt) :].tolist())
+        return Reading(
+            ids=output,
+            seconds=end - begin,
+            prefill_seconds=clock.first - begin,
+            decode_seconds=end - clock.first,
+            decode_tokens=found.shape[1] - clock.length,
+            passes=clock.passes - 1,
+        )
+
+
+class Clock:
+    """A stopping criterion that stops nothing: it notes when the first tokens were there, and counts passes."""
+
+    def __init__(self) -> None:
+        self.first, self.length, self.passes = 0.0, 0, 0
+
+    def __call__(self, input_ids: Tensor, _scores: object, **_: object) -> Tensor:
+        if not self.passes:
+            self.first, self.length = time.perf_counter(), int(input_ids.shape[1])
+        self.passes += 1
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -20,6 +20,7 @@ from trimode.kernels import ops
 from .cache import Cache, PrefixStore
 from .constraint import Gate
 from .errors import PromptTooLong, RequestError
+from .families import check_mode
 from .model import Transformer
 from .modes import decode
 from .output import Decode, Output
@@ -72,7 +73,8 @@ class TokenEngine:
         self.device = model.encoder.norm.weight.device
         self.dtype = model.encoder.norm.weight.dtype
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
-        self.banned[model.config.mask_token_id] = True
+        if model.config.mask_token_id is not None:
+            self.banned[model.config.mask_token_id] = True
         self._prefixes = PrefixStore(prefixes)
         self._lock = Lock()
 
@@ -90,6 +92,7 @@ class TokenEngine:
 
     def _admit(self, request: DecodeRequest) -> Live:
         config = self.model.config
+        check_mode(config.architecture, request.options.mode)
         need = len(request.prompt) + request.max_tokens
         if need > config.max_position_embeddings:
             raise PromptTooLong(len(request.prompt), request.max_tokens, config.max_position_embeddings)
@@ -103,7 +106,7 @@ class TokenEngine:
             pending=list(request.prompt[reused:]),
             output=Output(request.max_tokens, request.stop, ends, self.text),
             gate=Gate(request.constraint, ends),
-            mask_id=config.mask_token_id,
+            mask_id=config.mask_id,
             adapter=self.model.adapter is not None,
             cached=reused,
         )

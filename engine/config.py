@@ -77,16 +77,16 @@ class ModelConfig:
         if not path.is_file():
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
-        if not FAMILIES[architecture_of(fields.get("architectures"), str(path))].masks:
-            fields |= _generation_ends(directory)
-        return cls.from_dict(fields, str(path))
+        family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
+        ends = {} if family.masks else _generation_ends(directory)
+        return cls.from_dict({**_flat(fields, family, str(path)), **ends}, str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
         """Checks the variant, then reads every key that the geometry needs. `origin` names the file in errors."""
         architecture = architecture_of(fields.get("architectures"), origin)
         family = FAMILIES[architecture]
-        fields = _completed(fields, family)
+        fields = _completed(_flat(fields, family, origin), family)
         _check_variant(fields, family, origin)
         config = cls(
             **{key: _number(fields, key, origin) for key in _INTEGERS},
@@ -144,6 +144,18 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
     ):
         if token is not None and not 0 <= token < config.vocab_size:
             raise CheckpointError(f"{origin}: expected {key} below vocab_size={config.vocab_size}, found {token}")
+
+
+def _flat(fields: Mapping[str, Any], family: Family, origin: str) -> dict[str, Any]:
+    """`fields` with the text model's own keys over the whole model's. The whole model says whether the head is tied."""
+    whole = dict(fields)
+    if family.inner not in whole:
+        return whole
+    inner = whole.pop(family.inner)
+    if not isinstance(inner, dict):
+        raise CheckpointError(f"{origin}: expected {family.inner} to be an object, found {inner!r}")
+    tied = {key: whole[key] for key in ("tie_word_embeddings",) if key in whole}
+    return {**whole, **inner, **tied, "architectures": fields.get("architectures")}
 
 
 def _completed(fields: Mapping[str, Any], family: Family) -> dict[str, Any]:

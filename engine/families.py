@@ -31,7 +31,8 @@ class Family:
     `modes`: what its weights can decode. `names`: (our prefix, the checkpoint's prefix) of tensor names. `qk_norm`:
     queries and keys are normalised per head, before the rotation. `allowed`: config values that change the model.
     `absent`: what a key means that config.json leaves out. `derived`: head_dim and num_key_value_heads may be left out,
-    for hidden_size / num_attention_heads and num_attention_heads.
+    for hidden_size / num_attention_heads and num_attention_heads. `inner`: where config.json keeps the text model's
+    keys, if the model has other parts as well; `others`: the prefixes of their tensors, which are not read.
     """
 
     modes: tuple[Mode, ...] = _AR
@@ -40,6 +41,8 @@ class Family:
     allowed: Allowed = field(default_factory=lambda: {**_HUGGING_FACE, **_NO_WINDOW})
     absent: Mapping[str, Any] = field(default_factory=dict[str, Any])
     derived: bool = False
+    inner: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def masks(self) -> bool:
@@ -61,6 +64,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "LlamaForCausalLM": Family(derived=True, absent={"rope_theta": 10000.0}),
     "Qwen3ForCausalLM": Family(qk_norm=True, allowed={**_HUGGING_FACE, "use_sliding_window": (False, None)}),
     "Ministral3ForCausalLM": Family(),
+    "Mistral3ForConditionalGeneration": Family(  # how Ministral 3 is published: with a vision tower, which stays out
+        names=(("encoder.", "language_model.model."), ("diffusion_head.", "language_model.lm_head.")),
+        allowed={"model_type": ("ministral3", "mistral"), **_HUGGING_FACE, **_NO_WINDOW},
+        absent={"sliding_window": 4096},
+        inner="text_config",
+        others=("vision_tower.", "multi_modal_projector."),
+    ),
     "MistralForCausalLM": Family(derived=True, absent={"sliding_window": 4096}),
 }
 

@@ -41,7 +41,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
     files = weight_files(directory)
     with torch.device("meta"):
         model = Transformer(config)
-    _assign(model, dict(_tensors(files, dtype, device)), directory)
+    _assign(model, dict(_tensors(files, dtype, device, config.family.others)), directory)
     _load_adapter(model, directory / ADAPTER, dtype, device)
     model.frequencies = Transformer.rope_frequencies(config).to(device)
     return model.eval().requires_grad_(False)
@@ -70,12 +70,14 @@ def weight_files(directory: Path) -> list[Path]:
     raise CheckpointError(f"expected {SINGLE} or {INDEX} in {directory}, found neither")
 
 
-def _tensors(files: list[Path], dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    files: list[Path], dtype: torch.dtype, device: torch.device, others: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Tensor]]:
     for path in files:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 for name in file.keys():  # noqa: SIM118  safe_open is no mapping
-                    if not name.endswith(_IGNORED_SUFFIXES):
+                    if not name.endswith(_IGNORED_SUFFIXES) and not name.startswith(others):
                         yield name, file.get_tensor(name).to(dtype)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None

@@ -21,8 +21,11 @@ from torch import Tensor
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
+    PixtralVisionConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -289,6 +292,66 @@ def test_generation_config_says_where_a_chat_model_ends(tmp_path: Path) -> None:
         ModelConfig.load(tmp_path)
 
 
+VISION = "Mistral3ForConditionalGeneration"
+
+
+def saved_with_vision(directory: Path, tied: bool, shard: str = "1GB", **text: Any) -> Any:
+    """A random model with a vision tower beside its text model, as Ministral 3 is published."""
+    inner = oracle(CASES[8]).config.to_dict() | text
+    kind: Any = {"ministral3": Ministral3Config, "mistral": MistralConfig}[inner["model_type"]]
+    eyes: Any = PixtralVisionConfig
+    whole: Any = Mistral3Config
+    build: Any = Mistral3ForConditionalGeneration
+    vision = eyes(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        made = build(whole(text_config=kind(**inner), vision_config=vision, tie_word_embeddings=tied)).eval()
+        with torch.no_grad():
+            for weight in made.parameters():
+                weight.add_(0.3 * torch.randn_like(weight))
+    made.save_pretrained(directory, max_shard_size=shard)
+    return made
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("shard", ["1GB", "8KB"])
+def test_the_text_model_of_a_vision_model_gives_its_logits(tmp_path: Path, tied: bool, shard: str) -> None:
+    made = saved_with_vision(tmp_path, tied, shard)
+    tokens = small.prompt(6, LENGTH, VOCAB)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+    assert ModelConfig.load(tmp_path).tie_word_embeddings == tied
+
+
+def test_the_text_model_may_be_an_older_mistral(tmp_path: Path) -> None:
+    made = saved_with_vision(
+        tmp_path, False, model_type="mistral", rope_parameters={"rope_type": "default", "rope_theta": 1e5}
+    )
+    tokens = small.prompt(7, LENGTH, VOCAB)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+
+
+def test_a_vision_models_config_is_read_from_both_levels(tmp_path: Path) -> None:
+    saved_with_vision(tmp_path, tied=False)
+    path, inner = tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text())["text_config"]
+    edit_json(path, tie_word_embeddings=..., text_config={**inner, "tie_word_embeddings": True})
+    assert ModelConfig.load(tmp_path).tie_word_embeddings
+    edit_json(tmp_path / "generation_config.json", eos_token_id=[7, 9])
+    assert ModelConfig.load(tmp_path).eos_token_ids == (7, 9)
+    for changes, message in (
+        ({"quantization_config": {"quant_method": "fp8"}}, "expected quantization_config to be None"),
+        ({"text_config": {**inner, "model_type": "qwen2"}}, "expected model_type to be 'ministral3', found 'qwen2'"),
+        ({"text_config": 3}, "expected text_config to be an object, found 3"),
+        ({"text_config": ...}, "expected model_type to be 'ministral3', found 'mistral3'"),
+    ):
+        before = path.read_text(encoding="utf-8")
+        edit_json(path, **changes)
+        with pytest.raises(CheckpointError, match=message):
+            ModelConfig.load(tmp_path)
+        path.write_text(before, encoding="utf-8")
+
+
 REFUSED: list[tuple[Case, dict[str, Any], str]] = [
     (PLAIN[0], {"attention_bias": True}, "expected attention_bias to be False, found True"),
     (PLAIN[0], {"mlp_bias": True}, "expected mlp_bias to be False, found True"),
@@ -357,7 +420,7 @@ def test_every_mode_of_every_family_is_said_or_refused(architecture: str, mode: 
 
 
 def test_every_family_has_a_test_against_transformers() -> None:
-    assert sorted([NLD, *AR_ONLY]) == sorted(FAMILIES)
+    assert sorted([NLD, VISION, *AR_ONLY]) == sorted(FAMILIES)
     assert {case.architecture for case in CASES} == set(AR_ONLY)
 
 

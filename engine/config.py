@@ -149,7 +149,7 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
 def _flat(fields: Mapping[str, Any], family: Family, origin: str) -> dict[str, Any]:
     """`fields` with the text model's own keys over the whole model's. The whole model says whether the head is tied."""
     whole = dict(fields)
-    if family.inner not in whole:
+    if not family.inner or family.inner not in whole:
         return whole
     inner = whole.pop(family.inner)
     if not isinstance(inner, dict):

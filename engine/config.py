@@ -1,7 +1,7 @@
-"""`config.json` of an NLD-format checkpoint as a frozen dataclass.
+"""`config.json` of a checkpoint as a frozen dataclass, whatever its family.
 
-Knows which keys a model needs and which variants this engine can run; says what was expected and found when it cannot.
-Does not know weights or devices.
+Knows which keys a model needs and reads the older and newer spellings of rope settings; which variants of a family can
+run is in families.py. Says what was expected and found where it refuses. Does not know weights or devices.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import CheckpointError
+from .families import FAMILIES, NLD, Family, architecture_of
 
-ARCHITECTURE: Final = "NemotronLabsDiffusionModel"
-_REFUSED: Final = {"attention_bias": (False, None), "mlp_bias": (False, None), "sliding_window": (None,)}
+_SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "default": (),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}
+"""Rope types and the settings that each one needs."""
+_PRETRAINED: Final = "original_max_position_embeddings"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeConfig:
-    """Rotary position embedding: `default`, or `yarn` (arXiv 2309.00071) with any positive factor."""
+    """Rotary position embedding: `default`, `yarn` (arXiv 2309.00071) with any positive factor, or `llama3` (3.1)."""
 
     theta: float
     kind: str = "default"
@@ -28,6 +34,8 @@ class RopeConfig:
     original_max_position_embeddings: int = 0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
     mscale: float | None = None
     mscale_all_dim: float | None = None
     attention_factor: float | None = None
@@ -36,7 +44,7 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Geometry, special tokens and rope of one model. Lengths in tokens."""
+    """Family, geometry, special tokens and rope of one model. Lengths in tokens."""
 
     vocab_size: int
     hidden_size: int
@@ -47,30 +55,48 @@ class ModelConfig:
     head_dim: int
     rms_norm_eps: float
     max_position_embeddings: int
-    mask_token_id: int
+    mask_token_id: int | None
     eos_token_ids: tuple[int, ...]
     rope: RopeConfig
     block_size: int = 32
     tie_word_embeddings: bool = False
+    architecture: str = NLD
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.architecture]
+
+    @property
+    def mask_id(self) -> int:
+        """The id that stands in masked slots; -1, which no embedding has, for a family without masks."""
+        return -1 if self.mask_token_id is None else self.mask_token_id
 
     @classmethod
     def load(cls, directory: Path) -> ModelConfig:
         path = directory / "config.json"
         if not path.is_file():
             raise CheckpointError(f"no config.json in {directory}")
-        return cls.from_dict(read_object(path), str(path))
+        fields = read_object(path)
+        family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
+        ends = {} if family.masks else _generation_ends(directory)
+        return cls.from_dict({**_flat(fields, family, str(path)), **ends}, str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
         """Checks the variant, then reads every key that the geometry needs. `origin` names the file in errors."""
-        _check_variant(fields, origin)
+        architecture = architecture_of(fields.get("architectures"), origin)
+        family = FAMILIES[architecture]
+        fields = _completed(_flat(fields, family, origin), family)
+        _check_variant(fields, family, origin)
         config = cls(
             **{key: _number(fields, key, origin) for key in _INTEGERS},
             rms_norm_eps=_number(fields, "rms_norm_eps", origin, float),
+            mask_token_id=_number(fields, "mask_token_id", origin) if family.masks else None,
             eos_token_ids=_eos(fields, origin),
             rope=_rope(fields, origin),
             block_size=_number(fields, "block_size", origin) if fields.get("block_size") is not None else 32,
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
+            architecture=architecture,
         )
         _check_geometry(config, origin)
         return config
@@ -89,7 +115,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 _INTEGERS: Final = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "max_position_embeddings", "mask_token_id",
+    "num_key_value_heads", "head_dim", "max_position_embeddings",
 )  # fmt: skip
 
 
@@ -103,7 +129,7 @@ def _number(fields: Mapping[str, Any], key: str, origin: str, kind: type[int] | 
 
 def _check_geometry(config: ModelConfig, origin: str) -> None:
     for key in (*_INTEGERS, "block_size"):
-        if key != "mask_token_id" and getattr(config, key) == 0:
+        if getattr(config, key) == 0:
             raise CheckpointError(f"{origin}: expected {key} to be positive, found 0")
     if config.num_attention_heads % config.num_key_value_heads:
         raise CheckpointError(
@@ -116,19 +142,52 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
         ("mask_token_id", config.mask_token_id),
         *(("eos_token_id", end) for end in config.eos_token_ids),
     ):
-        if not 0 <= token < config.vocab_size:
+        if token is not None and not 0 <= token < config.vocab_size:
             raise CheckpointError(f"{origin}: expected {key} below vocab_size={config.vocab_size}, found {token}")
 
 
-def _check_variant(fields: Mapping[str, Any], origin: str) -> None:
-    architectures = fields.get("architectures") or []
-    if not isinstance(architectures, list) or ARCHITECTURE not in architectures:
-        raise CheckpointError(f"{origin}: expected architectures to hold {ARCHITECTURE!r}, found {architectures!r}")
-    for key, allowed in _REFUSED.items():
+def _flat(fields: Mapping[str, Any], family: Family, origin: str) -> dict[str, Any]:
+    """`fields` with the text model's own keys over the whole model's. The whole model says whether the head is tied."""
+    whole = dict(fields)
+    if not family.inner or family.inner not in whole:
+        return whole
+    inner = whole.pop(family.inner)
+    if not isinstance(inner, dict):
+        raise CheckpointError(f"{origin}: expected {family.inner} to be an object, found {inner!r}")
+    tied = {key: whole[key] for key in ("tie_word_embeddings",) if key in whole}
+    return {**whole, **inner, **tied, "architectures": fields.get("architectures")}
+
+
+def _completed(fields: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """`fields` with what the family lets config.json leave out."""
+    full = {**family.absent, **fields}
+    hidden, heads = full.get("hidden_size"), full.get("num_attention_heads")
+    if family.derived and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+        for key, value in (("head_dim", hidden // heads), ("num_key_value_heads", heads)):
+            full[key] = value if full.get(key) is None else full[key]
+    return full
+
+
+def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> None:
+    for key, allowed in family.allowed.items():
         if fields.get(key) not in allowed:
             raise CheckpointError(f"{origin}: expected {key} to be {allowed[0]!r}, found {fields[key]!r}")
     if fields.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{origin}: expected hidden_act 'silu', found {fields['hidden_act']!r}")
+    kinds = fields.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)):
+        raise CheckpointError(f"{origin}: expected layer_types to be 'full_attention' throughout, found {kinds!r}")
+
+
+def _generation_ends(directory: Path) -> dict[str, Any]:
+    """`eos_token_id` of generation_config.json, where it says one.
+
+    Llama and Qwen chat models name the token that ends a turn there, and sometimes there alone; `transformers` stops at
+    those ids and does not look at config.json's where both are given, so neither do we.
+    """
+    path = directory / "generation_config.json"
+    ends = read_object(path).get("eos_token_id") if path.is_file() else None
+    return {} if ends is None else {"eos_token_id": ends}
 
 
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:
@@ -139,25 +198,50 @@ def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
-    found = fields.get("rope_parameters")
-    if not isinstance(found, dict) or "rope_theta" not in found:
+def _rope_fields(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Rope settings as one dict.
+
+    transformers 5 writes them all into rope_parameters; before, rope_theta stood beside a rope_scaling, often null.
+    """
+    found = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
+    beside = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
+    settings = {**beside, **found} if isinstance(found, dict) else {}
+    if "rope_theta" not in settings:
         raise CheckpointError(f"{origin}: expected rope_parameters with rope_theta inside, found {found!r}")
-    kind = found.get("rope_type", found.get("type", "default"))
-    if kind not in ("default", "yarn"):
-        raise CheckpointError(f"{origin}: expected rope_type 'default' or 'yarn', found {kind!r}")
+    return settings
+
+
+def _rope_kind(settings: Mapping[str, Any], origin: str) -> str:
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if not isinstance(kind, str) or kind not in _SCALINGS:
+        known = ", ".join(map(repr, _SCALINGS))
+        raise CheckpointError(f"{origin}: expected rope_type to be one of {known}, found {kind!r}")
     for key, only in (("partial_rotary_factor", 1), ("truncate", True)):
-        if found.get(key) not in (None, only):
-            raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {found[key]!r}")
-    known: dict[str, Any] = {"theta": _number(found, "rope_theta", origin, float), "kind": kind}
+        if settings.get(key) not in (None, only):
+            raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {settings[key]!r}")
+    for key in _SCALINGS[kind]:
+        if settings.get(key) is None:
+            raise CheckpointError(f"{origin}: expected rope_parameters.{key} with rope_type {kind!r}, found nothing")
+    return kind
+
+
+def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
+    settings = _rope_fields(fields, origin)
+    kind = _rope_kind(settings, origin)
+    if kind != "default":  # as transformers reads it: beside the settings, inside, or the context itself
+        lengths = (fields.get(_PRETRAINED), settings.get(_PRETRAINED), fields.get("max_position_embeddings"))
+        settings[_PRETRAINED] = next((length for length in lengths if length is not None), None)
+    known: dict[str, Any] = {"theta": _number(settings, "rope_theta", origin, float), "kind": kind}
     for key in RopeConfig.__slots__:
-        if found.get(key) is not None:
-            known[key] = _number(found, key, origin, int if key == "original_max_position_embeddings" else float)
+        if settings.get(key) is not None:
+            known[key] = _number(settings, key, origin, int if key == _PRETRAINED else float)
     rope = RopeConfig(**known)
-    scaled = kind == "yarn" or rope.llama_4_scaling_beta
+    scaled = kind != "default" or rope.llama_4_scaling_beta
     if rope.theta <= 1 or rope.factor <= 0 or (scaled and rope.original_max_position_embeddings <= 0):
         raise CheckpointError(
-            f"{origin}: expected rope_theta > 1, factor > 0 and, for yarn or llama_4_scaling_beta, "
-            f"original_max_position_embeddings > 0, found {found!r}"
+            f"{origin}: expected rope_theta > 1, factor > 0 and, for yarn, llama3 or llama_4_scaling_beta, "
+            f"{_PRETRAINED} > 0, found {settings!r}"
         )
+    if not 0 < rope.low_freq_factor < rope.high_freq_factor:
+        raise CheckpointError(f"{origin}: expected 0 < low_freq_factor < high_freq_factor, found {settings!r}")
     return rope

@@ -16,6 +16,7 @@ import torch
 from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
+from .families import check_mode
 from .live import Live
 from .model import Transformer
 from .modes import choice, decode
@@ -52,7 +53,8 @@ class TokenEngine:
         self.device = model.encoder.norm.weight.device
         self.dtype = model.encoder.norm.weight.dtype
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
-        self.banned[model.config.mask_token_id] = True
+        if model.config.mask_token_id is not None:
+            self.banned[model.config.mask_token_id] = True
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes)
         self.scheduler = Scheduler(model, self.pool, self.index, self._admit, queue)
@@ -92,6 +94,8 @@ class TokenEngine:
 
     def _checked(self, request: Request) -> Request:
         config = self.model.config
+        if isinstance(request, DecodeRequest):
+            check_mode(config.architecture, request.options.mode)
         if request.room > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
         if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
@@ -127,7 +131,7 @@ class TokenEngine:
         sampler = Sampler(request.sampling, config.vocab_size, self.banned)
         pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
         if isinstance(request, ScoreRequest):
-            context = Context(pending=pending, mask_id=config.mask_token_id, adapter=adapter, cached=reused)
+            context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
             passes = choice.score(context, request.candidates, config.eos_token_ids)
             return Live(request, context, passes, pages, sampler, reused)
         ends = config.eos_token_ids
@@ -136,7 +140,7 @@ class TokenEngine:
             pending=pending,
             output=Output(request.max_tokens, request.stop, ends, self.text),
             gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32)),
-            mask_id=config.mask_token_id,
+            mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,
         )

@@ -4,6 +4,7 @@
     ├── CheckpointError      a model directory that cannot be loaded: what was expected, what was found
     ├── CallCancelled        a call that somebody cancelled, or whose engine was closed
     └── RequestError         a call that cannot be served as asked: what was given, what is allowed
+        ├── ModeUnavailable  a mode that the model's weights were not trained for
         ├── PromptTooLong    prompt and budget do not fit the context
         ├── KvMemoryExceeded prompt and budget do not fit the engine's memory for keys and values
         └── QueueFull        too many requests wait already
@@ -12,6 +13,8 @@ Every message says what was given, what is allowed and what to do; `RequestError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class TrimodeError(Exception):
@@ -24,6 +27,17 @@ class CheckpointError(TrimodeError):
 
 class RequestError(TrimodeError, ValueError):
     """The request cannot be served as asked."""
+
+
+class ModeUnavailable(RequestError):
+    """The model was not trained for the mode. Also where a policy's table chose it: no other mode is taken instead."""
+
+    def __init__(self, mode: str, architecture: str, modes: Sequence[str]) -> None:
+        super().__init__(
+            f"mode={mode!r} was chosen, by the call or by a policy's table, but {architecture} weights decode in "
+            f"{', '.join(modes)} only; pass mode={modes[0]!r}, or set it for the step or its kind in trimode.toml"
+        )
+        self.mode, self.architecture, self.modes = mode, architecture, tuple(modes)
 
 
 class PromptTooLong(RequestError):

@@ -1,8 +1,9 @@
-"""The transformer of an NLD checkpoint: a Llama-style decoder whose mode is only the attention it is given.
+"""The transformer of every family: a Llama-style decoder whose mode is only the attention it is given.
 
 Knows weights and one ragged row of tokens. Does not know caches, masks or modes: the caller hands in `attend`, which
-receives each layer's rotated queries, keys and values and returns the attention output. Attribute names are the
-checkpoint's tensor names. Shapes: T tokens, H query heads, K key-value heads, D head_dim, E hidden size, V vocabulary.
+receives each layer's rotated queries, keys and values and returns the attention output. Attribute names are the tensor
+names of an NLD checkpoint; families.py has those of others. Shapes: T tokens, H query heads, K key-value heads, D
+head_dim, E hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class LowRank(_Typed):
 
 
 class Attention(nn.Module):
+    """The projections, and in a family with `qk_norm` one norm [D] each for all query and all key heads."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
@@ -73,6 +76,13 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden_size, keys)
         self.v_proj = Linear(config.hidden_size, keys)
         self.o_proj = Linear(queries, config.hidden_size)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.family.qk_norm else None
+
+
+def _per_head(norm: RMSNorm | None, heads: Tensor) -> Tensor:
+    """heads [T, H, D], each head normalised as a row of its own; unchanged without a norm."""
+    return heads if norm is None else norm(heads.flatten(0, 1)).view_as(heads)
 
 
 class MLP(_Typed):
@@ -161,7 +171,7 @@ class Transformer(_Typed):
         attn = layer.self_attn
         h = layer.input_layernorm(x)
         q, k, v = (proj(h).unflatten(-1, (-1, attn.head_dim)) for proj in (attn.q_proj, attn.k_proj, attn.v_proj))
-        q, k = ops.rotate(q, cos, sin), ops.rotate(k, cos, sin)
+        q, k = (ops.rotate(_per_head(norm, x), cos, sin) for norm, x in ((attn.q_norm, q), (attn.k_norm, k)))
         mixed = attend(index, q if q_scale is None else q * q_scale, k, v).flatten(1)
         out = attn.o_proj(mixed)
         if adapted is None:

@@ -1,4 +1,4 @@
-"""Rotary position embedding with YaRN and the Llama-4 query scale (nld.md §1).
+"""Rotary position embedding with YaRN, the Llama 3.1 scaling and the Llama-4 query scale.
 
 Knows positions and angles only. Frequencies are fp32 whatever the model's dtype.
 """
@@ -18,11 +18,20 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     powers = rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     if rope.kind == "default":
         return 1.0 / powers
+    if rope.kind == "llama3":
+        return _llama3(rope, 1.0 / powers)
     low, high = (_correction_dim(rope, head_dim, beta) for beta in (rope.beta_fast, rope.beta_slow))
     low, high = max(math.floor(low), 0), min(math.ceil(high), head_dim - 1)
     ramp = (torch.arange(head_dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
     extrapolated = 1.0 - ramp.clamp(0, 1)
     return extrapolated / powers + (1.0 - extrapolated) / (rope.factor * powers)
+
+
+def _llama3(rope: RopeConfig, frequencies: Tensor) -> Tensor:
+    """Llama 3.1: keeps frequencies that turn often within the original context, divides slow ones, blends between."""
+    turns = rope.original_max_position_embeddings * frequencies / (2 * math.pi)
+    kept = ((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)).clamp(0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / rope.factor
 
 
 def _correction_dim(rope: RopeConfig, head_dim: int, rotations: float) -> float:
@@ -33,7 +42,7 @@ def _correction_dim(rope: RopeConfig, head_dim: int, rotations: float) -> float:
 
 def attention_factor(rope: RopeConfig) -> float:
     """The factor on cos and sin; 1.0 where mscale equals mscale_all_dim, as in every released NLD config."""
-    if rope.kind == "default":
+    if rope.kind != "yarn":
         return 1.0
     if rope.attention_factor is not None:
         return rope.attention_factor

@@ -21,6 +21,7 @@ from .config import read_object
 from .errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _HOLE = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -33,28 +34,36 @@ class Piece:
 
 
 class Tokenizer:
-    """`markup` reads control markers as control tokens; `plain` reads every character as text."""
+    """`markup` reads control markers as control tokens; `plain` reads every character as text.
 
-    def __init__(self, tokenizer_json: str, template: str | None) -> None:
-        self.markup = RawTokenizer.from_str(tokenizer_json)
-        fields = json.loads(tokenizer_json)
+    `special`: markers by the names that templates call them, such as bos_token.
+    """
+
+    def __init__(self, tokenizer_json: str, template: str | None, special: Mapping[str, str] | None = None) -> None:
+        # Some files carry the lengths of somebody's last batch, which would cut or fill up prompts here.
+        fields = {**json.loads(tokenizer_json), "truncation": None, "padding": None}
+        self.markup = RawTokenizer.from_str(json.dumps(fields))
         self.markers = tuple(token["content"] for token in fields.get("added_tokens") or [])
         self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
         self._chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
+        self.special = dict(special or {})
         self.has_template = template is not None
         self.json = tokenizer_json
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Reads `tokenizer.json` and the template from `chat_template.jinja` or `tokenizer_config.json`."""
+        """Reads `tokenizer.json`, and beside it the template and the names of markers.
+
+        The template: `chat_template.jinja`, else `tokenizer_config.json`; without one only raw prompts can be encoded.
+        """
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise CheckpointError(
                 f"no tokenizer.json in {directory}; a checkpoint needs its tokenizer beside the weights"
             )
-        template = _template(directory)
+        template, special = _template(directory), _special(directory)
         try:
-            return cls(path.read_text(encoding="utf-8"), template)
+            return cls(path.read_text(encoding="utf-8"), template, special)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
 
@@ -65,6 +74,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of caller text; markers in it stay text."""
         return self.plain.encode(text, add_special_tokens=False).ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a raw prompt: caller text with what the tokenizer itself puts around a text (Llama: a leading BOS)."""
+        return self.plain.encode(text, add_special_tokens=True).ids
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
         """Ids of the rendered conversation. `variables` go to the template (tools, kind, schema, ...)."""
@@ -80,7 +93,7 @@ class Tokenizer:
         # An empty content stays empty: templates leave out a block that has none.
         holes = [{**m, "content": f"\ue000{index}\ue001" if m["content"] else ""} for index, m in enumerate(messages)]
         try:
-            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **variables))
+            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **{**self.special, **variables}))
         except TemplateError as error:
             raise RequestError(f"the chat template refuses these messages: {error}") from None
         texts = _HOLE.split(rendered)
@@ -123,6 +136,21 @@ def _template(directory: Path) -> str | None:
     file = directory / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    config = directory / "tokenizer_config.json"
-    template = read_object(config).get("chat_template") if config.is_file() else None
+    template = _object(directory / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several templates by name, as transformers 4 wrote them
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[0].get("template") if named else None
     return template if isinstance(template, str) else None
+
+
+def _special(directory: Path) -> dict[str, str]:
+    """Markers by name: Llama and Mistral templates begin with `bos_token`, which would otherwise render as nothing."""
+    fields = {**_object(directory / "special_tokens_map.json"), **_object(directory / "tokenizer_config.json")}
+    found = {name: fields.get(name) for name in _NAMED}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in an optional file."""
+    return read_object(path) if path.is_file() else {}

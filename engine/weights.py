@@ -1,4 +1,4 @@
-"""Checkpoint directories: files to modules and back. The only place that knows file and tensor names (nld.md §2).
+"""Checkpoint directories: files to modules and back. The only place that knows file names and adapter names.
 
 Reads safetensors alone, whole or sharded, plus the PEFT folder of the draft adapter. Refuses pickle files, unknown
 architectures, missing, surplus and misshapen tensors, each with what was expected and what was found.
@@ -28,7 +28,9 @@ _ADAPTER_CONFIG: Final = "adapter_config.json"
 _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _ADAPTER_NAME: Final = "base_model.model.encoder.layers.{layer}.self_attn.o_proj.{part}.weight"
 _HEAD: Final = "diffusion_head.weight"
-_IGNORED_SUFFIXES: Final = (".k_scale", ".v_scale")  # of FP8-KV repacks; our cache keeps the model's dtype
+_EMBEDDING: Final = "encoder.embed_tokens.weight"
+# Scales of FP8-KV repacks: our cache keeps the model's dtype. Rope frequencies of old Llama files: config.json's count.
+_IGNORED_SUFFIXES: Final = (".k_scale", ".v_scale", ".rotary_emb.inv_freq")
 
 
 def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Transformer:
@@ -39,7 +41,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
     files = weight_files(directory)
     with torch.device("meta"):
         model = Transformer(config)
-    _assign(model, dict(_tensors(files, dtype, device)), directory)
+    _assign(model, dict(_tensors(files, dtype, device, config.family.others)), directory)
     _load_adapter(model, directory / ADAPTER, dtype, device)
     model.frequencies = Transformer.rope_frequencies(config).to(device)
     return model.eval().requires_grad_(False)
@@ -68,25 +70,35 @@ def weight_files(directory: Path) -> list[Path]:
     raise CheckpointError(f"expected {SINGLE} or {INDEX} in {directory}, found neither")
 
 
-def _tensors(files: list[Path], dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    files: list[Path], dtype: torch.dtype, device: torch.device, others: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Tensor]]:
     for path in files:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 for name in file.keys():  # noqa: SIM118  safe_open is no mapping
-                    if not name.endswith(_IGNORED_SUFFIXES):
+                    if not name.endswith(_IGNORED_SUFFIXES) and not name.startswith(others):
                         yield name, file.get_tensor(name).to(dtype)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
 
 
 def _assign(model: Transformer, found: dict[str, Tensor], origin: Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = {name: model.config.family.stored(name) for name in model.state_dict()}
     if model.config.tie_word_embeddings:
-        found.setdefault(_HEAD, found.get("encoder.embed_tokens.weight", torch.empty(0)))
+        _tie(found, stored[_HEAD], stored[_EMBEDDING], origin)
+    expected = {stored[name]: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     _compare(expected, {name: tuple(tensor.shape) for name, tensor in found.items()}, origin)
-    model.load_state_dict(found, assign=True)
+    model.load_state_dict({ours: found[theirs] for ours, theirs in stored.items()}, assign=True)
     if model.config.tie_word_embeddings:
         model.diffusion_head.weight = model.encoder.embed_tokens.weight
+
+
+def _tie(found: dict[str, Tensor], head: str, embedding: str, origin: Path) -> None:
+    """Puts the embedding in the head's place; some files store it twice."""
+    shared = found.get(embedding, torch.empty(0))
+    if not torch.equal(found.setdefault(head, shared), shared):
+        raise CheckpointError(f"{origin}: expected {head} to equal {embedding} with tie_word_embeddings, found others")
 
 
 def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], origin: Path) -> None:
@@ -139,11 +151,12 @@ def _adapter_key(name: str) -> str:
 
 
 def save_weights(model: Transformer, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes `model.safetensors` and, if the model has an adapter, its PEFT folder (fp32, as NLD ships it)."""
-    state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    """Writes `model.safetensors` in its family's names and the adapter, if any, in its PEFT folder (fp32, as NLD's)."""
+    stored, state = model.config.family.stored, model.state_dict()
     state = {name: tensor for name, tensor in state.items() if not name.startswith("adapter.")}
     if model.config.tie_word_embeddings:
         del state[_HEAD]
+    state = {stored(name): tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
     directory.mkdir(parents=True, exist_ok=True)
     save_file(state, directory / SINGLE, metadata={"format": "pt"})
     if model.adapter is not None:

@@ -18,6 +18,9 @@ from trimode.engine.weights import ADAPTER, sha256, weight_files
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED: Final = ("*.json", "*.safetensors", "*.jinja", f"{ADAPTER}/*")
+_UNWANTED: Final = ("consolidated*", "original/*")
+"""The same weights again in Mistral's and Meta's own formats, and as many bytes."""
+_DESCRIBED: Final = ("config.json", "generation_config.json")
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,10 @@ class Checkpoint:
 
     @cached_property
     def model_sha256(self) -> str:
-        """Digest of config, weights and adapter."""
+        """Digest of the configs that decoding depends on, weights and adapter."""
         adapter: Sequence[Path] = sorted((self.directory / ADAPTER).glob("*"))
-        return sha256([self.directory / "config.json", *weight_files(self.directory), *adapter])
+        configs = [path for name in _DESCRIBED if (path := self.directory / name).is_file()]
+        return sha256([*configs, *weight_files(self.directory), *adapter])
 
     @cached_property
     def tokenizer_sha256(self) -> str:
@@ -54,7 +58,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(repository, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
     except Exception as error:  # the hub client raises whatever its HTTP stack raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

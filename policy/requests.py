@@ -53,7 +53,7 @@ class Translator:
         if (call.prompt is None) == (not call.messages):
             raise RequestError("pass either prompt= or messages=, not both and not neither")
         if call.prompt is not None:
-            return self.tokenizer.encode(call.prompt)
+            return self.tokenizer.encode_prompt(call.prompt)
         variables: dict[str, Any] = {"add_generation_prompt": True, "kind": call.kind}
         if call.tools:
             variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]

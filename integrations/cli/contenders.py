@@ -92,5 +92,5 @@ def ours(engine: Engine, mode: Mode, settings: Settings, group: Group) -> Conten
 def cold(engine: Engine) -> Engine:
     """The same weights in an engine that keeps no prefix, so that no measured call finds its prompt already read."""
     model, tokenizer = engine.tokens.model, engine.tokenizer
-    tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, prefixes=0)
+    tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, keep_prefixes=False)
     return Engine(tokens, tokenizer, engine.checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimode.engine.config import ARCHITECTURE
+from trimode.engine.families import NLD
 
 from . import tokenizer
 
@@ -48,7 +48,7 @@ class Recipe:
     def config(self) -> dict[str, Any]:
         """`config.json` in the NLD format. A yarn factor of 1 leaves the frequencies as they are."""
         return {
-            "architectures": [ARCHITECTURE],
+            "architectures": [NLD],
             "model_type": "nemotron_labs_diffusion",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,

@@ -68,7 +68,7 @@ class Naive:
         """The token that one row of logits gives for `position`."""
         scores = logits.clone()
         for token in range(len(scores)):
-            if token >= self.usable or token == self.model.config.mask_token_id:
+            if token >= self.usable or token == self.model.config.mask_id:
                 scores[token] = -torch.inf
             if allowed is not None and token not in allowed:
                 scores[token] = -torch.inf
@@ -128,7 +128,7 @@ class Naive:
 
     def draft(self, known: Sequence[int], block_length: int) -> list[int]:
         """Tokens for the masked slots after the last known one, which is the block's seed."""
-        masks = [self.model.config.mask_token_id] * (block_length - 1)
+        masks = [self.model.config.mask_id] * (block_length - 1)
         logits = self.forward(known[:-1], [known[-1], *masks], adapter=self.model.adapter is not None)
         return [self.choose(logits[len(known) + i], len(known) + i) for i in range(block_length - 1)]
 
@@ -154,7 +154,7 @@ class Naive:
         trunk = [*known, *draft]
         tokens, positions = list(trunk), list(range(len(trunk)))
         for accepted in range(len(draft) + 1):
-            tokens += [self.model.config.mask_token_id] * block_length
+            tokens += [self.model.config.mask_id] * block_length
             positions += range(len(known) + accepted, len(known) + accepted + block_length)
         seen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
         for row in range(len(trunk)):
@@ -185,7 +185,7 @@ class Naive:
 
     def denoise(self, slots: list[int | None], threshold: float) -> None:
         known = [*self.prompt, *self.out]
-        filled = [self.model.config.mask_token_id if slot is None else slot for slot in slots]
+        filled = [self.model.config.mask_id if slot is None else slot for slot in slots]
         logits = self.forward(known[:-1], [known[-1], *filled])[len(known) :]
         end = next((at for at, slot in enumerate(slots) if slot in self.ends), len(slots))
         open_slots = [at for at, slot in enumerate(slots) if slot is None and at < end]

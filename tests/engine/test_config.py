@@ -93,8 +93,9 @@ def test_each_missing_key_is_named(key: str) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"architectures": ["LlamaForCausalLM"]}, r"'NemotronLabsDiffusionModel', found \['LlamaForCausalLM'\]"),
-    ({"architectures": 3}, "expected architectures to hold 'NemotronLabsDiffusionModel', found 3"),
+    ({"architectures": ["GPT2LMHeadModel"]}, r"one of 'NemotronLabsDiffusionModel', .*, found \['GPT2LMHeadModel'\]"),
+    ({"architectures": [["LlamaForCausalLM"]]}, r"found \[\['LlamaForCausalLM'\]\]"),
+    ({"architectures": 3}, "expected architectures to hold one of 'NemotronLabsDiffusionModel', .*, found 3"),
     ({"attention_bias": True}, "expected attention_bias to be False, found True"),
     ({"mlp_bias": True}, "expected mlp_bias to be False, found True"),
     ({"sliding_window": 4096}, "expected sliding_window to be None, found 4096"),
@@ -115,7 +116,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rope_parameters": {"factor": 2}}, "expected rope_parameters with rope_theta inside, found"),
     (
         {"rope_parameters": {**YARN, "rope_type": "longrope"}},
-        "expected rope_type 'default' or 'yarn', found 'longrope'",
+        "expected rope_type to be one of 'default', 'yarn', 'llama3', found 'longrope'",
+    ),
+    ({"rope_parameters": {**YARN, "rope_type": ["yarn"]}}, r"expected rope_type to be one of .*, found \['yarn'\]"),
+    (
+        {"rope_parameters": {"rope_theta": 1e6, "type": "yarn"}},
+        "rope_parameters.factor with rope_type 'yarn', found no",
     ),
     ({"rope_parameters": {**YARN, "factor": 0}}, "factor > 0"),
     ({"rope_parameters": {**YARN, "factor": "16"}}, "expected factor to be a non-negative float, found '16'"),

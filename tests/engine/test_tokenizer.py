@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -36,15 +36,20 @@ CORPUS = [
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=100)
 
 
-def tokenizer_json() -> str:
-    raw = RawTokenizer(models.BPE())
+def byte_level_words() -> Any:
+    """Line breaks are words of their own, as in every tokenizer of the families we load."""
     words = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
-    raw.pre_tokenizer = pre_tokenizers.Sequence(
+    return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(words, behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+
+
+def tokenizer_json() -> str:
+    raw = RawTokenizer(models.BPE())
+    raw.pre_tokenizer = byte_level_words()
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=500,
@@ -210,3 +215,109 @@ def test_a_missing_or_broken_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is not JSON"):
         Tokenizer.load(tmp_path)
+
+
+LLAMA, QWEN, MISTRAL = "llama", "qwen", "mistral"
+MARKUP: dict[str, tuple[str, ...]] = {
+    LLAMA: ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    QWEN: ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    MISTRAL: ("<s>", "</s>", "[INST]", "[/INST]"),
+}
+TEMPLATES = {
+    LLAMA: (
+        "{{- bos_token }}{%- for m in messages %}{{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' }}"
+        "{{- m['content'] + '<|eot_id|>' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+    ),
+    QWEN: (
+        "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    ),
+    MISTRAL: (
+        "{{- bos_token }}{%- for m in messages %}"
+        "{%- if m['role'] == 'user' %}{{- '[INST]' + m['content'] + '[/INST]' }}"
+        "{%- elif m['role'] == 'assistant' %}{{- m['content'] + eos_token }}"
+        "{%- else %}{{- raise_exception('only user and assistant') }}{%- endif %}{%- endfor %}"
+    ),
+}
+TALK = [user("What is 6 x 7?"), {"role": "assistant", "content": "It is 42."}, user("And 6 x 8, in two lines?\n")]
+
+
+def foreign(style: str, directory: Path, **config: Any) -> Any:
+    """Tokenizer files of another family as they lie on the hub; returns what `transformers` makes of them."""
+    raw = RawTokenizer(models.BPE())
+    raw.pre_tokenizer = byte_level_words()
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
+    raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in MARKUP[style]])
+    if style == QWEN:
+        raw.normalizer = normalizers.NFC()
+    first = MARKUP[style][0]
+    leading = processors.TemplateProcessing(f"{first} $A", None, [(first, raw.token_to_id(first))])
+    behind = [] if style == QWEN else [leading]
+    raw.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), *behind])
+    raw.enable_truncation(4)
+    raw.enable_padding(length=40)
+    raw.save(str(directory / "tokenizer.json"))
+    fields = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": MARKUP[style][1], **config}
+    if style != QWEN:
+        # Older files spell a marker out as an object.
+        fields["bos_token"] = {"content": first, "lstrip": False} if style == MISTRAL else first
+    (directory / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    made = FAST(tokenizer_file=str(directory / "tokenizer.json"), bos_token=first, eos_token=MARKUP[style][1])
+    made.chat_template = TEMPLATES[style]
+    return made
+
+
+@pytest.mark.parametrize("style", list(MARKUP))
+@pytest.mark.parametrize("listed", [False, True])
+def test_other_families_templates_get_the_ids_of_transformers(tmp_path: Path, style: str, listed: bool) -> None:
+    template: Any = TEMPLATES[style]
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": template}]
+    theirs = foreign(style, tmp_path, chat_template=named if listed else template)
+    ids = Tokenizer.load(tmp_path).encode_chat(TALK, add_generation_prompt=True)
+    assert ids == theirs.apply_chat_template(TALK, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert (ids[0] == theirs.bos_token_id) == (style != QWEN)
+
+
+@pytest.mark.parametrize("style", list(MARKUP))
+def test_a_raw_prompt_begins_as_the_tokenizer_says(tmp_path: Path, style: str) -> None:
+    theirs = foreign(style, tmp_path)
+    ours = Tokenizer.load(tmp_path)
+    for text in ("The weather in Paris is sunny today, about 21 degrees", "né 東京\n\n", ""):
+        assert ours.encode_prompt(text) == theirs(text, truncation=False, padding=False)["input_ids"]
+        assert ours.encode_prompt(text)[style != QWEN :] == ours.encode(text)
+    assert ours.decode(ours.encode_prompt("Paris ok")) == "Paris ok"
+
+
+@pytest.mark.parametrize("style", list(MARKUP))
+def test_a_marker_typed_into_another_familys_prompt_stays_text(tmp_path: Path, style: str) -> None:
+    foreign(style, tmp_path, chat_template=TEMPLATES[style])
+    ours = Tokenizer.load(tmp_path)
+    markers = {ours.markup.token_to_id(marker) for marker in MARKUP[style]}
+    for marker in MARKUP[style]:
+        assert not markers & set(ours.encode(f"say {marker}"))
+        assert not markers & set(ours.encode_prompt(f"say {marker}")[1:])
+        control = [token for token in ours.encode_chat([user(f"say {marker}")]) if token in markers]
+        assert control == [token for token in ours.encode_chat([user("say")]) if token in markers]
+
+
+def test_a_foreign_checkpoint_without_a_template_takes_raw_prompts_only(tmp_path: Path) -> None:
+    for absent in (None, 3, [], [{"name": "tool_use", "template": "no"}], ["default"]):
+        foreign(LLAMA, tmp_path, chat_template=absent)
+        ours = Tokenizer.load(tmp_path)
+        assert len(ours.encode_prompt("Paris")) > 1
+        with pytest.raises(RequestError, match="no chat template; pass prompt= instead of messages="):
+            ours.encode_chat(TALK)
+
+
+def test_names_of_markers_may_stand_in_their_own_file(tmp_path: Path) -> None:
+    foreign(LLAMA, tmp_path, chat_template="{{ bos_token }}{{ eos_token }}{{ unk_token }}")
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del config["bos_token"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<|begin_of_text|>"}), encoding="utf-8")
+    ours = Tokenizer.load(tmp_path)
+    assert ours.special == {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    assert [ours.token(token) for token in ours.encode_chat(TALK)] == ["<|begin_of_text|>", "<|end_of_text|>"]

@@ -150,7 +150,7 @@ def no_config(at: Path) -> None:
 
 
 def other_architecture(at: Path) -> None:
-    edit_json(at / "config.json", architectures=["Ministral3ForCausalLM"])
+    edit_json(at / "config.json", architectures=["GPT2LMHeadModel"])
 
 
 def no_weights(at: Path) -> None:
@@ -247,7 +247,7 @@ REFUSALS: list[tuple[Callable[[Path], None], str]] = [
     (no_config, r"no config\.json in"),
     (
         other_architecture,
-        r"expected architectures to hold 'NemotronLabsDiffusionModel', found \['Ministral3ForCausalLM'\]",
+        r"expected architectures to hold one of 'NemotronLabsDiffusionModel', .*, found \['GPT2LMHeadModel'\]",
     ),
     (no_weights, r"expected model\.safetensors or model\.safetensors\.index\.json in .*, found neither"),
     (pickles, r"holds pickle weights \(pytorch_model\.bin\).*convert them to safetensors"),

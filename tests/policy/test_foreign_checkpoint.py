@@ -1,0 +1,118 @@
+"""A Llama checkpoint behind the public engine: the same calls, one mode, and a clear word where another mode comes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer as RawTokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import trimode as tm
+from trimode.engine.errors import ModeUnavailable
+from trimode.policy.engine import Engine
+
+BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+TEMPLATE = "{{- bos_token }}{%- for m in messages %}{{- m['content'] + '<|eot_id|>' }}{%- endfor %}"
+HELLO = [{"role": "user", "content": "How long?"}]
+LENGTH = {
+    "type": "object",
+    "properties": {"low": {"type": "integer", "minimum": 0, "maximum": 99}, "unit": {"enum": ["cm", "m"]}},
+    "required": ["low", "unit"],
+    "additionalProperties": False,
+}
+
+
+def write_tokenizer(directory: Path) -> int:
+    """A byte-level tokenizer without merges; returns its size."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = RawTokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (BEGIN, END, TURN)])
+    raw.post_processor = processors.TemplateProcessing(f"{BEGIN} $A", None, [(BEGIN, raw.token_to_id(BEGIN))])
+    raw.save(str(directory / "tokenizer.json"))
+    fields = {"bos_token": BEGIN, "eos_token": TURN, "chat_template": TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return raw.get_vocab_size()
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama checkpoint as it would lie on the hub; its end tokens stand in generation_config.json alone."""
+    directory = tmp_path_factory.mktemp("llama")
+    size = write_tokenizer(directory)
+    configure: Any = LlamaConfig
+    build: Any = LlamaForCausalLM
+    config = configure(
+        vocab_size=size + 5,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.4,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        made = build(config)
+    made.generation_config.eos_token_id = [size - 1, size - 2]
+    made.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def loaded_llama(llama: Path) -> Engine:
+    return Engine.load(llama)
+
+
+def test_prompts_messages_and_schemas_work_in_ar(loaded_llama: Engine) -> None:
+    raw = loaded_llama.generate("abc", max_tokens=5)
+    assert (raw.plan.mode, raw.stats.prompt_tokens) == ("ar", 1 + 3)
+    chat = loaded_llama.generate(messages=HELLO, max_tokens=5)
+    assert chat.stats.prompt_tokens == 1 + len("How long?") + 1
+    held = loaded_llama.generate(messages=HELLO, schema=LENGTH, mode="ar", max_tokens=60)
+    assert held.valid
+    assert set(held.value) == {"low", "unit"}
+    assert held.token_ids[-1] in loaded_llama.tokens.model.config.eos_token_ids
+
+
+@pytest.mark.parametrize("said", [{}, {"mode": "linear_spec"}, {"mode": "diffusion"}])
+def test_other_modes_are_refused_even_where_the_table_chose_them(loaded_llama: Engine, said: dict[str, Any]) -> None:
+    with pytest.raises(ModeUnavailable, match=r"LlamaForCausalLM weights decode in ar only; pass mode='ar'") as caught:
+        loaded_llama.generate(messages=HELLO, schema=LENGTH, max_tokens=60, **said)
+    assert caught.value.mode == said.get("mode", "linear_spec")
+
+
+def test_a_policy_in_trimode_toml_chooses_ar_once_for_all(
+    loaded_llama: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @tm.step("json", max_tokens=60)
+    def measure() -> dict[str, int]:
+        """Measure."""
+
+    monkeypatch.chdir(tmp_path)
+    with tm.session(loaded_llama), pytest.raises(ModeUnavailable):
+        measure.result()
+    (tmp_path / "trimode.toml").write_text('[kinds.json]\nmode = "ar"\n', encoding="utf-8")
+    with tm.session(loaded_llama):
+        assert measure.result().plan.mode == "ar"
+    with tm.session(loaded_llama), tm.using(mode="ar"):
+        assert measure.result().plan.mode == "ar"
+
+
+def test_the_digest_covers_the_generation_config(llama: Path, tmp_path: Path) -> None:
+    before = Engine.load(llama).checkpoint.model_sha256
+    for path in llama.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert Engine.load(tmp_path).checkpoint.model_sha256 == before
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"eos_token_id": 7}), encoding="utf-8")
+    changed = Engine.load(tmp_path)
+    assert changed.checkpoint.model_sha256 != before
+    assert changed.tokens.model.config.eos_token_ids == (7,)

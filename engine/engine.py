@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast, overload
 
 import torch
 
+from trimode.kernels import ops
+
 from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
@@ -25,6 +27,7 @@ from .pages import PagePool, page_bytes, pages_for
 from .prefix import PrefixIndex
 from .request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult
 from .run import Run
+from .runner import Runner
 from .sampling import Sampler
 from .scheduler import Job, Scheduler, Update
 
@@ -36,6 +39,7 @@ class TokenEngine:
     """One model in memory. Safe to call from any number of threads and tasks; all of them share its passes.
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
+    `kernels`: "auto", "native" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
     """
 
@@ -48,6 +52,7 @@ class TokenEngine:
         kv_bytes: int = KV_BYTES,
         queue: int = 1024,
         keep_prefixes: bool = True,
+        kernels: str = "auto",
     ) -> None:
         self.model, self.text = model, text
         self.device = model.encoder.norm.weight.device
@@ -57,7 +62,8 @@ class TokenEngine:
             self.banned[model.config.mask_token_id] = True
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes)
-        self.scheduler = Scheduler(model, self.pool, self.index, self._admit, queue)
+        self.runner = Runner(model, *ops.kernels(self.device, self.dtype, kernels))
+        self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue)
 
     @overload
     def decode(self, request: DecodeRequest) -> DecodeResult: ...
@@ -128,7 +134,7 @@ class TokenEngine:
 
     def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> Live:
         config = self.model.config
-        sampler = Sampler(request.sampling, config.vocab_size, self.banned)
+        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels.pick)
         pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
         if isinstance(request, ScoreRequest):
             context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)

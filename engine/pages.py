@@ -8,13 +8,12 @@ be shared; a page in more than one hand is never written.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from trimode.kernels import ops
 
 from .config import ModelConfig
 
-PAGE = ops.KEY_TILE
+PAGE = ops.PAGE
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -27,14 +26,17 @@ def pages_for(tokens: int) -> int:
 
 
 class PagePool:
-    """keys and values [layers, pages, K, PAGE, D] within `size` bytes; `references[page]` counts who holds a page."""
+    """keys [layers, pages, K, D, PAGE] and values [layers, pages, K, PAGE, D] within `size` bytes.
+
+    `references[page]` counts who holds a page.
+    """
 
     def __init__(self, config: ModelConfig, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.pages = size // page_bytes(config, dtype)
-        shape = (config.num_hidden_layers, self.pages, config.num_key_value_heads, PAGE, config.head_dim)
+        outer = (config.num_hidden_layers, self.pages, config.num_key_value_heads)
         # Not zeroed here: untouched memory costs nothing, and `take` zeroes what it hands out.
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.keys = torch.empty(*outer, config.head_dim, PAGE, dtype=dtype, device=device)
+        self.values = torch.empty(*outer, PAGE, config.head_dim, dtype=dtype, device=device)
         self.references = [0] * self.pages
         self._free = list(range(self.pages - 1, -1, -1))
 
@@ -66,8 +68,3 @@ class PagePool:
     def copy(self, source: int, target: int) -> None:
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
-
-    def write(self, layer: int, pages: Tensor, offsets: Tensor, k: Tensor, v: Tensor) -> None:
-        """Puts rows k and v [T, K, D] at (page, offset), both [T]."""
-        self.keys[layer][pages, :, offsets] = k
-        self.values[layer][pages, :, offsets] = v

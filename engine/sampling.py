@@ -6,7 +6,7 @@ argmax(masked logits / T + g(seed, p, token)), and drafts use the same g (arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,17 @@ _CHUNK_ELEMENTS = 1 << 18
 _KEPT_CHUNKS = 4
 
 
+Pick = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, float, int, float], tuple[Tensor, Tensor]]
+
+
 class Sampler:
     """Settings of one request, the ids that may never be chosen, and recently drawn noise.
 
-    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer.
+    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `pick`: the kernels' head epilogue.
     """
 
-    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor) -> None:
-        self.settings, self.vocab_size, self.banned = settings, vocab_size, banned
+    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, pick: Pick) -> None:
+        self.settings, self.vocab_size, self.banned, self.pick = settings, vocab_size, banned, pick
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
 

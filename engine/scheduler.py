@@ -21,11 +21,11 @@ import torch
 from .batch import Batch
 from .errors import QueueFull, RequestError
 from .live import Live
-from .model import Transformer
 from .pages import PAGE, PagePool
 from .prefix import PrefixIndex
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
+from .runner import Runner
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
@@ -57,13 +57,13 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Transformer,
+        runner: Runner,
         pool: PagePool,
         index: PrefixIndex,
         admit: Callable[[DecodeRequest | ScoreRequest], Live | None],
         queue: int,
     ) -> None:
-        self.model, self.pool, self.index, self.admit, self.queue = model, pool, index, admit, queue
+        self.runner, self.pool, self.index, self.admit, self.queue = runner, pool, index, admit, queue
         self.passes = 0
         self._waiting: deque[Job] = deque()
         self._live: list[Job] = []
@@ -153,7 +153,7 @@ class Scheduler:
         lives = [live for job in jobs if (live := job.live) is not None]
         segments = [segment for live in lives if (segment := live.segment) is not None]
         try:
-            logits = Batch(segments, [live.pages for live in lives], self.pool).forward(self.model)
+            logits = Batch(segments, [live.pages for live in lives]).forward(self.runner, self.pool)
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trimode.kernels import ops
-
 from .sampling import Sampler
 
 
@@ -72,7 +70,7 @@ class Logits:
         at = range(self.rows.shape[0]) if rows is None else rows
         logits = self.rows if rows is None else self.rows[list(rows)]
         settings = self.sampler.settings
-        tokens, confidence = ops.pick(
+        tokens, confidence = self.sampler.pick(
             logits,
             self.sampler.banned,
             None if allowed is None else allowed.to(logits.device),

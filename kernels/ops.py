@@ -1,10 +1,74 @@
-"""The one door to tensor functions: same names and signatures as `reference`, whatever runs behind them.
+"""The one door to tensor functions: which implementation serves a device and dtype, under which name.
 
-Today every device runs the torch reference; kernels of their own will be picked here, by device, and nowhere else.
+Every implementation has the functions of `reference`, with the same arguments. Training, which needs gradients, takes
+the reference's plain functions from here; decoding takes what `kernels` returns.
 """
 
 from __future__ import annotations
 
-from .reference import KEY_TILE, ROW_TILE, attention, gumbel, linear, pick, rms_norm, rotate, silu_mul
+from typing import Any, Protocol
 
-__all__ = ["KEY_TILE", "ROW_TILE", "attention", "gumbel", "linear", "pick", "rms_norm", "rotate", "silu_mul"]
+import torch
+from torch import Tensor
+
+from . import reference
+from .layout import PAGE, Layout
+from .native import Native, NativeUnavailable
+from .reference import gumbel, linear, rms_norm, rotate, silu_mul
+
+__all__ = [
+    "CHOICES", "PAGE", "Kernels", "Layout", "NativeUnavailable", "gumbel", "kernels", "linear", "rms_norm", "rotate",
+    "silu_mul",
+]  # fmt: skip
+
+CHOICES = ("auto", "native", "torch")
+
+
+class Kernels(Protocol):
+    """What decoding needs. `reference` documents each function; `row_tile`: rows of a pass are a multiple of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def row_tile(self) -> int: ...
+    def prepare(self, weight: Tensor, /) -> Any: ...
+    def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
+    def swiglu(self, both: Tensor, /) -> Tensor: ...
+    def rotate_heads(
+        self, x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None, /
+    ) -> None: ...
+    def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> None: ...
+    def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> Tensor: ...
+    def pick(
+        self,
+        logits: Tensor,
+        banned: Tensor,
+        allowed: Tensor | None,
+        noise: Tensor | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        /,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> tuple[Kernels, str]:
+    """The implementation for a device and dtype, and why it is this one.
+
+    `choice`: "native" or "torch" insist; "auto" takes the fastest that can run here. Raises NativeUnavailable where
+    "native" cannot run.
+    """
+    if choice == "torch":
+        return reference, "asked for"
+    if device.type != "cpu" or dtype != torch.float32:
+        here = f"{str(dtype).removeprefix('torch.')} on {device}"
+        if choice == "native":
+            raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
+        return reference, f"no kernels of our own for {here}"
+    try:
+        return Native.load(), "asked for" if choice == "native" else "the fastest here"
+    except NativeUnavailable as error:
+        if choice == "native":
+            raise
+        return reference, f"native kernels not available: {error}"

@@ -1,8 +1,8 @@
 """Every op in plain torch, written to be obviously right. Knows tensors only.
 
 On CPU these are also what runs. Their results are *row-invariant*: a row's value does not depend, to the last bit, on
-how many rows ride along. Matrix products get there by padding the row count to a multiple of `ROW_TILE` (below that the
-BLAS picks other kernels for other row counts), attention by walking keys in tiles of `KEY_TILE` at fixed positions.
+how many rows ride along. Matrix products get there by padding the row count to a multiple of `row_tile` (below that the
+BLAS picks other kernels for other row counts), attention by walking keys in tiles of `PAGE` at fixed positions.
 """
 
 from __future__ import annotations
@@ -13,17 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROW_TILE = 4
-KEY_TILE = 64
+from .grouping import groups
+from .layout import PAGE, Layout
+
+name = "torch"
+row_tile = 4
+"""Rows of a pass are padded to a multiple of it."""
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x [T, in] times weight [out, in] transposed -> [T, out]; row-invariant for `in` a multiple of 4."""
+def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
+    """x [T, in] times weight [out, in] transposed, added to `onto` if given -> [T, out].
+
+    Row-invariant for `in` a multiple of 4.
+    """
     rows = x.shape[0]
-    short = -rows % ROW_TILE
-    if not short or x.requires_grad:
-        return F.linear(x, weight)
-    return F.linear(F.pad(x, (0, 0, 0, short)), weight)[:rows]
+    short = -rows % row_tile
+    padded = F.pad(x, (0, 0, 0, short)) if short and not x.requires_grad else x
+    y = F.linear(padded, weight)[:rows]
+    return y if onto is None else onto + y
+
+
+def prepare(weight: Tensor) -> Tensor:
+    """A matrix as `linear` of this module takes it."""
+    return weight
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -45,13 +57,56 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     return (wide / (1 + torch.exp(-wide))).to(gate.dtype) * up
 
 
+def swiglu(both: Tensor) -> Tensor:
+    """[T, 2 I], gate and up side by side -> [T, I]."""
+    gate, up = both.chunk(2, dim=-1)
+    return silu_mul(gate, up)
+
+
+def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None) -> None:
+    """Turns the first `heads` of x [T, N, D] in place by cos and sin [T, D]; scales the first `queries` by [T]."""
+    x[:, :heads] = rotate(x[:, :heads], cos[:, None], sin[:, None])
+    if scale is not None:
+        x[:, :queries] *= scale[:, None, None].to(x.dtype)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding in the half-rotation layout: x [T, H, D], cos and sin [T, 1, D]."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def attention(
+def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:
+    """Writes the pass's keys and values into one layer's pages: keys [pages, K, D, PAGE], values [pages, K, PAGE, D].
+
+    x [T, queries + 2 K, D] holds queries, keys and values.
+    """
+    if "kept" not in layout.cache:
+        rows = (layout.slot >= 0).nonzero()[:, 0]
+        layout.cache["kept"] = rows, layout.slot[rows] // PAGE, layout.slot[rows] % PAGE
+    rows, pages, offsets = layout.cache["kept"]
+    _, k, v = x[rows].split([queries, keys.shape[1], keys.shape[1]], dim=1)
+    keys[pages, :, :, offsets] = k
+    values[pages, :, offsets] = v
+
+
+def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
+    """What each row of the pass sees, mixed: x, keys and values as in `keep` -> [T, queries, D].
+
+    Rows of like shape go together: trunks over their pages, branches over pages and themselves.
+    """
+    if "groups" not in layout.cache:
+        layout.cache["groups"] = groups(layout)
+    q, k, v = x.split([queries, keys.shape[1], keys.shape[1]], dim=1)
+    out = torch.zeros_like(q)
+    for group in layout.cache["groups"]:
+        own = None if group.own_seen is None else (k[group.index], v[group.index], group.own_seen)
+        mixed = attend(q[group.index], keys, values, group.table, group.seen, own)
+        out[group.index.flatten()[group.real]] = mixed.flatten(0, 2)[group.real]
+    return out
+
+
+def attend(
     q: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -61,14 +116,14 @@ def attention(
 ) -> Tensor:
     """Attention over paged keys and values, and over rows of one's own: q [N, B, L, H, D] -> [N, B, L, H, D].
 
-    N requests of B branches of L rows. keys and values [pages, K, KEY_TILE, D]; table [N, tiles] names each request's
-    pages in order; row (n, b, l) sees the first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D]
-    beside the pages, of which the row sees the first own_seen[n, b, l] of its own branch. No row may see nothing.
+    N requests of B branches of L rows. table [N, tiles] names each request's pages in order; row (n, b, l) sees the
+    first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D] beside the pages, of which the row sees
+    the first own_seen[n, b, l] of its own branch. No row may see nothing.
     """
     n, branches, length, heads, dim = q.shape
-    groups = keys.shape[1]
-    share = heads // groups
-    packed = (q * dim**-0.5).reshape(n, branches * length, groups, share, dim).transpose(1, 2).flatten(2, 3)
+    kv = keys.shape[1]
+    share = heads // kv
+    packed = (q * dim**-0.5).reshape(n, branches * length, kv, share, dim).transpose(1, 2).flatten(2, 3)
     rows = seen.flatten(1).repeat_interleave(share, dim=1)
     part = _partial(packed, keys[table], values[table], rows)
     if own is None:
@@ -76,10 +131,10 @@ def attention(
     else:
         packed = packed.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1)
         rows = own[2].flatten(0, 1).repeat_interleave(share, dim=1)
-        beside = _partial(packed, _tiled(own[0]), _tiled(own[1]), rows)
+        beside = _partial(packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
         out = part.per_branch(branches).joined(beside)
         out = out.unflatten(0, (n, branches)).transpose(1, 2)
-    out = out.reshape(n, groups, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
+    out = out.reshape(n, kv, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
     return out.reshape(n, branches, length, heads, dim).to(q.dtype)
 
 
@@ -105,12 +160,12 @@ class _Partial:
 
 
 def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
-    """q [X, K, R, D] over k and v [X, tiles, K, KEY_TILE, D]; row r sees the first seen[x, r] keys, maybe none."""
+    """q [X, K, R, D] over k [X, tiles, K, D, PAGE] and v [.., PAGE, D]; row r sees seen[x, r] keys, maybe none."""
     rows, tiles = q.shape[2], k.shape[1]
-    short = -rows % ROW_TILE
+    short = -rows % row_tile
     q, seen = F.pad(q, (0, 0, 0, short)), F.pad(seen, (0, short))
-    scores = (q[:, None] @ k.transpose(-1, -2)).float()
-    at = torch.arange(tiles * KEY_TILE, device=q.device).view(1, tiles, 1, 1, KEY_TILE)
+    scores = (q[:, None] @ k).float()
+    at = torch.arange(tiles * PAGE, device=q.device).view(1, tiles, 1, 1, PAGE)
     scores = scores.masked_fill(at >= seen[:, None, None, :, None], float("-inf"))
     top = scores.amax(dim=(1, 4), keepdim=True).clamp_min(-1e30)
     weights = torch.exp(scores - top)
@@ -121,9 +176,9 @@ def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
 
 
 def _tiled(x: Tensor) -> Tensor:
-    """[N, B, L, K, D] -> [N * B, tiles, K, KEY_TILE, D], padded with zeros."""
-    x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % KEY_TILE))
-    tiles: Tensor = x.flatten(0, 1).unflatten(1, (-1, KEY_TILE))
+    """[N, B, L, K, D] -> [N * B, tiles, K, PAGE, D], padded with zeros."""
+    x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % PAGE))
+    tiles: Tensor = x.flatten(0, 1).unflatten(1, (-1, PAGE))
     return tiles.transpose(2, 3)
 
 

@@ -40,8 +40,10 @@ from trimode.engine.families import FAMILIES, NLD, check_mode
 from trimode.engine.model import Transformer
 from trimode.engine.pages import PagePool, pages_for
 from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Mode, Options
+from trimode.engine.runner import Runner
 from trimode.engine.segment import Segment
 from trimode.engine.weights import load_model, save_weights, weight_files
+from trimode.kernels import ops
 
 CPU, VOCAB, LENGTH = torch.device("cpu"), 61, 90
 CLASSES: dict[str, tuple[Any, Any]] = {
@@ -151,12 +153,12 @@ def token_engine(model: Transformer) -> TokenEngine:
 def logits(model: Transformer, tokens: Sequence[int], cuts: Sequence[int] = ()) -> Tensor:
     """Causal logits [T, V] of `tokens`, prefilled up to each cut in turn."""
     pool = PagePool(model.config, 1 << 20, torch.float32, CPU)
-    table = pool.take(pages_for(LENGTH))
+    table, runner = pool.take(pages_for(LENGTH)), Runner(model, *ops.kernels(CPU, torch.float32))
     found: list[Tensor] = []
     with torch.inference_mode():
         for a, b in pairwise([0, *cuts, len(tokens)]):
             segment = Segment(start=a, trunk=tuple(tokens[a:b]), read=b - a)
-            found += Batch([segment], [table], pool).forward(model)
+            found += Batch([segment], [table]).forward(runner, pool)
     return torch.cat(found)
 
 

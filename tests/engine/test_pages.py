@@ -63,10 +63,10 @@ class IndexMachine(RuleBasedStateMachine):
         self.pool.drop(source)
         pages = match.pages + fresh
         for at in range(match.length):
-            assert self.pool.keys[0, pages[at // PAGE], 0, at % PAGE, 0] == torch.tensor(stamp(tokens, at))
+            assert self.pool.keys[0, pages[at // PAGE], 0, 0, at % PAGE] == torch.tensor(stamp(tokens, at))
         for at in range(match.length, length):
             assert self.pool.references[pages[at // PAGE]] == 1, "a shared page is never written"
-            self.pool.keys[0, pages[at // PAGE], 0, at % PAGE, 0] = stamp(tokens, at)
+            self.pool.keys[0, pages[at // PAGE], 0, 0, at % PAGE] = stamp(tokens, at)
         self.live.append((tokens, pages))
 
     @precondition(lambda self: self.live)

@@ -17,12 +17,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trimode.kernels import ops, reference
+from trimode.kernels.native import Native
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=40)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=[reference, Native.load()], ids=["torch", "native"], scope="module")
+def kernels(request: pytest.FixtureRequest) -> ops.Kernels:
+    """Each implementation; the native one needs a C++ compiler here."""
+    found: ops.Kernels = request.param
+    return found
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -88,13 +96,15 @@ def test_gumbel_has_the_moments_of_the_standard_gumbel() -> None:
     ("inputs", "outputs"), [(32, 40), (48, 129), (4, 1), (64, 5), (384, 1000), (100, 7), (256, 1024)]
 )
 @pytest.mark.usefixtures("threads")
-def test_linear_rows_do_not_depend_on_their_number(inputs: int, outputs: int) -> None:
-    x, weight = draw(67, inputs), draw(outputs, inputs, seed=1)
-    whole = ops.linear(x, weight)
-    torch.testing.assert_close(whole, x @ weight.T)
+def test_linear_rows_do_not_depend_on_their_number(kernels: ops.Kernels, inputs: int, outputs: int) -> None:
+    x, weight, base = draw(67, inputs), draw(outputs, inputs, seed=1), draw(67, outputs, seed=2)
+    matrix = kernels.prepare(weight)
+    whole = kernels.linear(x, matrix)
+    torch.testing.assert_close(whole, x @ weight.T, rtol=1e-4, atol=1e-4)
+    assert torch.equal(kernels.linear(x, matrix, base.clone()), base + whole)
     for rows in (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 32, 33, 64):
-        assert torch.equal(ops.linear(x[:rows], weight), whole[:rows]), rows
-        assert torch.equal(ops.linear(x[67 - rows :], weight), whole[67 - rows :]), rows
+        assert torch.equal(kernels.linear(x[:rows], matrix), whole[:rows]), rows
+        assert torch.equal(kernels.linear(x[67 - rows :], matrix), whole[67 - rows :]), rows
 
 
 def test_linear_gives_gradients() -> None:
@@ -105,14 +115,41 @@ def test_linear_gives_gradients() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 16, 65, 384, 1024, 5120])
 @pytest.mark.usefixtures("threads")
-def test_norm_and_activation_rows_do_not_depend_on_their_number(size: int) -> None:
-    x, up, weight = draw(37, size), draw(37, size, seed=1), draw(size, seed=2)
-    normed, mixed = ops.rms_norm(x, weight, 1e-5), ops.silu_mul(x, up)
+def test_norm_and_activation_rows_do_not_depend_on_their_number(kernels: ops.Kernels, size: int) -> None:
+    x, both, weight = draw(37, size), draw(37, 2 * size, seed=1) * 8, draw(size, seed=2)
+    normed, mixed = kernels.rms_norm(x, weight, 1e-5), kernels.swiglu(both)
     torch.testing.assert_close(normed, F.rms_norm(x, (size,), weight, 1e-5))
-    torch.testing.assert_close(mixed, x * torch.sigmoid(x) * up)
+    torch.testing.assert_close(mixed, F.silu(both[:, :size]) * both[:, size:], rtol=2e-6, atol=2e-6)
     for rows in (1, 2, 3, 5, 8, 33, 36):
-        assert torch.equal(ops.rms_norm(x[:rows], weight, 1e-5), normed[:rows])
-        assert torch.equal(ops.silu_mul(x[:rows], up[:rows]), mixed[:rows])
+        assert torch.equal(kernels.rms_norm(x[:rows], weight, 1e-5), normed[:rows])
+        assert torch.equal(kernels.swiglu(both[:rows]), mixed[:rows])
+
+
+@pytest.mark.parametrize(("queries", "groups", "dim"), [(4, 2, 8), (3, 1, 6), (8, 2, 32)])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_heads_are_turned_scaled_and_kept(
+    kernels: ops.Kernels, queries: int, groups: int, dim: int, scaled: bool
+) -> None:
+    x, angle = draw(5, queries + 2 * groups, dim), draw(5, dim // 2, seed=1)
+    both = torch.cat((angle, angle), dim=-1)
+    cos, sin, scale = both.cos(), both.sin(), draw(5, seed=3) if scaled else None
+    turned = x.clone()
+    kernels.rotate_heads(turned, cos, sin, queries + groups, queries, scale)
+    expected = ops.rotate(x[:, : queries + groups], cos[:, None], sin[:, None])
+    if scale is not None:
+        expected = torch.cat((expected[:, :queries] * scale[:, None, None], expected[:, queries:]), dim=1)
+    torch.testing.assert_close(turned[:, : queries + groups], expected)
+    assert torch.equal(turned[:, queries + groups :], x[:, queries + groups :])
+    keys, values = torch.zeros(3, groups, dim, ops.PAGE), torch.zeros(3, groups, ops.PAGE, dim)
+    slot = torch.tensor([2 * ops.PAGE + 5, -1, 0, ops.PAGE - 1, ops.PAGE])
+    empty = torch.zeros(5, dtype=torch.int64)
+    kernels.keep(turned, queries, keys, values, ops.Layout(empty[None], empty, empty, empty, empty, slot))
+    for row, at in enumerate(slot.tolist()):
+        if at >= 0:
+            page, offset = divmod(at, ops.PAGE)
+            assert torch.equal(keys[page, :, :, offset], turned[row, queries : queries + groups])
+            assert torch.equal(values[page, :, offset], turned[row, queries + groups :])
+    assert int((keys != 0).sum()) == 4 * groups * dim
 
 
 @pytest.mark.parametrize("value", [-200.0, -88.0, -1e-30, 0.0, 1e-30, 88.0, 200.0])
@@ -148,20 +185,25 @@ def sdpa(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> T
 
 def paged(keys: Tensor, values: Tensor, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """[K, capacity, D] cut into pages that lie in another order, and the table [tiles] that finds them."""
-    order = torch.randperm(keys.shape[1] // ops.KEY_TILE, generator=torch.Generator().manual_seed(seed))
-    pages = [part.unflatten(1, (-1, ops.KEY_TILE)).transpose(0, 1)[order] for part in (keys, values)]
-    return pages[0], pages[1], order.argsort()
+    order = torch.randperm(keys.shape[1] // ops.PAGE, generator=torch.Generator().manual_seed(seed))
+    pages = [part.unflatten(1, (-1, ops.PAGE)).transpose(0, 1)[order] for part in (keys, values)]
+    return pages[0].transpose(-1, -2).contiguous(), pages[1].contiguous(), order.argsort()
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
+def attend(kernels: ops.Kernels, q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) -> Tensor:
     """One request's rows [T, H, D] at `start`: causal over the pages, or a branch that is beside them."""
-    rows = q.shape[0]
+    rows, heads, _ = q.shape
     cached = paged(keys, values)
-    seen, own = torch.arange(start + 1, start + rows + 1), None
-    if not causal:
-        beside = [part[:, start : start + rows].transpose(0, 1)[None, None] for part in (keys, values)]
-        seen, own = torch.full((rows,), start), (beside[0], beside[1], torch.full((1, 1, rows), rows))
-    return ops.attention(q[None, None], cached[0], cached[1], cached[2][None], seen[None, None], own)[0, 0]
+    own = [part[:, start : start + rows].transpose(0, 1) for part in (keys, values)]
+    layout = ops.Layout(
+        tables=cached[2][None],
+        request=torch.zeros(rows, dtype=torch.int64),
+        seen=torch.arange(start + 1, start + rows + 1) if causal else torch.full((rows,), start),
+        own_first=torch.zeros(rows, dtype=torch.int64),
+        own_count=torch.full((rows,), 0 if causal else rows),
+        slot=torch.full((rows,), -1),
+    )
+    return kernels.attention(torch.cat((q, *own), dim=1).contiguous(), heads, cached[0], cached[1], layout)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -170,11 +212,11 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, start: int, causal: bool) ->
     ("start", "rows"),
     [(0, 1), (0, 64), (0, 65), (1, 63), (63, 1), (64, 1), (60, 9), (127, 2), (128, 32), (191, 1), (0, 300), (40, 257)],
 )
-def test_attention_equals_torch(start: int, rows: int, group: int, causal: bool) -> None:
+def test_attention_equals_torch(kernels: ops.Kernels, start: int, rows: int, group: int, causal: bool) -> None:
     heads, dim = 2 * group, 12
     q, capacity = draw(rows, heads, dim), 384
     keys, values = draw(2, capacity, dim, seed=1), draw(2, capacity, dim, seed=2)
-    found = attend(q, keys, values, start, causal)
+    found = attend(kernels, q, keys, values, start, causal)
     torch.testing.assert_close(found, sdpa(q, keys, values, start, causal), rtol=1e-5, atol=1e-5)
 
 
@@ -187,63 +229,77 @@ def test_attention_equals_torch(start: int, rows: int, group: int, causal: bool)
 )
 @QUICK
 def test_a_causal_row_does_not_depend_on_its_company(
-    start: int, rows: int, group: int, dim: int, data: st.DataObject
+    kernels: ops.Kernels, start: int, rows: int, group: int, dim: int, data: st.DataObject
 ) -> None:
     heads = 2 * group
     q = draw(rows, heads, dim, seed=start)
     keys, values = draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2)
-    whole = attend(q, keys, values, start, causal=True)
+    whole = attend(kernels, q, keys, values, start, causal=True)
     first = data.draw(st.integers(0, rows - 1))
     last = data.draw(st.integers(first + 1, rows))
-    assert torch.equal(attend(q[first:last], keys, values, start + first, causal=True), whole[first:last])
+    assert torch.equal(attend(kernels, q[first:last], keys, values, start + first, causal=True), whole[first:last])
     longer = [F.pad(part, (0, 0, 0, 128), value=3.0) for part in (keys, values)]
-    assert torch.equal(attend(q, longer[0], longer[1], start, causal=True), whole)
+    assert torch.equal(attend(kernels, q, longer[0], longer[1], start, causal=True), whole)
 
 
 @pytest.mark.usefixtures("threads")
-def test_causal_rows_agree_in_long_passes() -> None:
+def test_causal_rows_agree_in_long_passes(kernels: ops.Kernels) -> None:
     q = draw(517, 4, 16)
     keys, values = draw(2, 640, 16, seed=1), draw(2, 640, 16, seed=2)
-    whole = attend(q, keys, values, 3, causal=True)
+    whole = attend(kernels, q, keys, values, 3, causal=True)
     for row in (0, 1, 63, 255, 256, 257, 511, 512, 516):
-        assert torch.equal(attend(q[row : row + 1], keys, values, 3 + row, causal=True), whole[row : row + 1])
+        assert torch.equal(attend(kernels, q[row : row + 1], keys, values, 3 + row, causal=True), whole[row : row + 1])
 
 
 @given(
-    count=st.integers(1, 4),
-    branches=st.integers(1, 5),
-    lengths=st.lists(st.integers(1, 70), min_size=20, max_size=20),
+    lengths=st.lists(st.lists(st.integers(1, 70), min_size=1, max_size=4), min_size=1, max_size=4),
+    trunks=st.lists(st.integers(0, 9), min_size=4, max_size=4),
+    causal=st.booleans(),
     seed=st.integers(0, 99),
 )
 @QUICK
-def test_a_branch_does_not_depend_on_its_company(count: int, branches: int, lengths: list[int], seed: int) -> None:
-    heads, dim, longest = 6, 8, max(lengths[: count * branches])
-    size = (count, branches, longest)
-    q, keys, values = draw(*size, heads, dim, seed=seed), draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2)
-    k, v = draw(*size, 2, dim, seed=seed + 1), draw(*size, 2, dim, seed=seed + 2)
-    cached = paged(keys, values)
-    table = cached[2].expand(count, -1)
-    start = torch.randint(0, 256, size[:2], generator=torch.Generator().manual_seed(seed))
-    seen = start[:, :, None].expand(size).contiguous()
-    length = torch.tensor(lengths[: count * branches]).view(size[:2])
-    own_seen = length[:, :, None].expand(size).contiguous()
-    whole = ops.attention(q, cached[0], cached[1], table, seen, (k, v, own_seen))
-    for n in range(count):
-        for b in range(branches):
-            rows = int(length[n, b])
-            here = (slice(n, n + 1), slice(b, b + 1), slice(0, rows))
-            own = (k[here], v[here], own_seen[here])
-            alone = ops.attention(q[here], cached[0], cached[1], table[:1], seen[here], own)
-            assert torch.equal(alone, whole[here])
+def test_a_row_of_a_mixed_pass_does_not_depend_on_its_company(
+    kernels: ops.Kernels, lengths: list[list[int]], trunks: list[int], causal: bool, seed: int
+) -> None:
+    """Requests with a trunk and branches each, in one pass, and each part in a pass of its own."""
+    heads, dim, starts = 6, 8, torch.randint(0, 240, (4,), generator=torch.Generator().manual_seed(seed)).tolist()
+    pages = paged(draw(2, 256, dim, seed=1), draw(2, 256, dim, seed=2))
+    fields: list[list[int]] = [[], [], [], []]  # request, seen, own_first, own_count
+    parts: list[tuple[int, int]] = []
+    for request, branches in enumerate(lengths):
+        start, trunk, first = starts[request], trunks[request], len(fields[0])
+        seen = [*range(start + 1, start + trunk + 1)]
+        for column, more in zip(fields, ([request] * trunk, seen, [0] * trunk, [0] * trunk), strict=True):
+            column += more
+        parts += [(first, first + trunk)] if trunk else []
+        for count in branches:
+            first = len(fields[0])
+            own = [*range(1, count + 1)] if causal else [count] * count
+            for column, more in zip(fields, ([request] * count, [start] * count, [first] * count, own), strict=True):
+                column += more
+            parts.append((first, first + count))
+    rows = len(fields[0])
+    x, columns = draw(rows, heads + 4, dim, seed=seed), [torch.tensor(column) for column in fields]
+    tables = pages[2].expand(len(lengths), -1).contiguous()
+
+    def run(a: int, b: int) -> Tensor:
+        request, seen, own_first, own_count = (column[a:b].contiguous() for column in columns)
+        layout = ops.Layout(tables, request, seen, (own_first - a).clamp_min(0), own_count, torch.full((b - a,), -1))
+        return kernels.attention(x[a:b].contiguous(), heads, pages[0], pages[1], layout)
+
+    whole = run(0, rows)
+    assert whole.isfinite().all()
+    for a, b in parts:
+        assert torch.equal(run(a, b), whole[a:b])
 
 
-def test_attention_ignores_what_lies_behind_the_visible_keys() -> None:
+def test_attention_ignores_what_lies_behind_the_visible_keys(kernels: ops.Kernels) -> None:
     q, keys, values = draw(5, 4, 8), draw(2, 128, 8, seed=1), draw(2, 128, 8, seed=2)
     for causal in (True, False):
-        clean = attend(q, keys, values, 30, causal)
+        clean = attend(kernels, q, keys, values, 30, causal)
         dirty_keys, dirty_values = keys.clone(), values.clone()
         dirty_keys[:, 35:], dirty_values[:, 35:] = 1e4, -1e4
-        assert torch.equal(attend(q, dirty_keys, dirty_values, 30, causal), clean)
+        assert torch.equal(attend(kernels, q, dirty_keys, dirty_values, 30, causal), clean)
 
 
 @given(words=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=4), cut=st.integers(0, 31))
@@ -306,7 +362,7 @@ def naive_pick(
 )
 @settings(QUICK, max_examples=150)
 def test_pick_equals_a_plain_loop(
-    seed: int, vocab: int, temperature: float, top_k: int, top_p: float, constrained: bool
+    kernels: ops.Kernels, seed: int, vocab: int, temperature: float, top_k: int, top_p: float, constrained: bool
 ) -> None:
     logits = draw(4, vocab, seed=seed) * 3
     banned = draw(vocab, seed=seed + 1) > 1.2
@@ -315,7 +371,7 @@ def test_pick_equals_a_plain_loop(
     allowed[:, 0] = True
     noise = ops.gumbel(seed, torch.arange(4), vocab) if temperature else None
     mask = pack(allowed) if constrained else None
-    tokens, confidence = ops.pick(logits, banned, mask, noise, temperature, top_k, top_p)
+    tokens, confidence = kernels.pick(logits, banned, mask, noise, temperature, top_k, top_p)
     for row in range(4):
         expected, probability = naive_pick(
             logits[row].tolist(),
@@ -330,20 +386,20 @@ def test_pick_equals_a_plain_loop(
         assert float(confidence[row]) == pytest.approx(probability, rel=1e-4)
 
 
-def test_pick_rows_do_not_depend_on_their_number() -> None:
+def test_pick_rows_do_not_depend_on_their_number(kernels: ops.Kernels) -> None:
     logits, noise = draw(33, 1000) * 4, ops.gumbel(3, torch.arange(33), 1000)
     banned = torch.zeros(1000, dtype=torch.bool)
-    tokens, confidence = ops.pick(logits, banned, None, noise, 0.8, 50, 0.9)
+    tokens, confidence = kernels.pick(logits, banned, None, noise, 0.8, 50, 0.9)
     for row in range(33):
-        alone = ops.pick(logits[row : row + 1], banned, None, noise[row : row + 1], 0.8, 50, 0.9)
+        alone = kernels.pick(logits[row : row + 1], banned, None, noise[row : row + 1], 0.8, 50, 0.9)
         assert torch.equal(alone[0], tokens[row : row + 1])
         assert torch.equal(alone[1], confidence[row : row + 1])
 
 
-def test_confidence_counts_banned_tokens_but_not_refused_ones() -> None:
+def test_confidence_counts_banned_tokens_but_not_refused_ones(kernels: ops.Kernels) -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
     banned = torch.tensor([False, True, False, False])
     mask = pack(torch.tensor([[True, True, False, False]]))
-    token, confidence = ops.pick(logits, banned, mask, None, 0.0, 0, 1.0)
+    token, confidence = kernels.pick(logits, banned, mask, None, 0.0, 0, 1.0)
     assert int(token) == 0
     assert float(confidence) == pytest.approx(0.5)

@@ -25,7 +25,9 @@ from trimode.engine.batch import Batch as Pass  # noqa: E402
 from trimode.engine.config import ModelConfig  # noqa: E402
 from trimode.engine.model import Transformer  # noqa: E402
 from trimode.engine.pages import PagePool  # noqa: E402
+from trimode.engine.runner import Runner  # noqa: E402
 from trimode.engine.segment import Branch, Segment  # noqa: E402
+from trimode.kernels import ops  # noqa: E402
 
 SMALL = Recipe(
     vocab_size=300, hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1, length=96, block=8, rank=2
@@ -58,9 +60,10 @@ def drafted(model: Transformer, ids: list[int], start: int, tokens: tuple[int, .
     """Logits of `tokens` as a block after `start` causal tokens, on the engine's path."""
     pool = PagePool(model.config, 1 << 20, torch.float32, torch.device("cpu"))
     table = pool.take(4)
-    Pass([Segment(start=0, trunk=tuple(ids[:start]))], [table], pool).forward(model)
+    runner = Runner(model, *ops.kernels(torch.device("cpu"), torch.float32, "torch"))
+    Pass([Segment(start=0, trunk=tuple(ids[:start]))], [table]).forward(runner, pool)
     branch = Branch(tokens=tokens, read=len(tokens))
-    return Pass([Segment(start=start, branches=(branch,))], [table], pool).forward(model)[0]
+    return Pass([Segment(start=start, branches=(branch,))], [table]).forward(runner, pool)[0]
 
 
 def test_a_draft_block_keeps_its_seed_and_hides_the_rest() -> None:

@@ -1,0 +1,282 @@
+// The ops of `reference.py` for fp32 on CPU. Row-invariant by construction: each output element is one chain of
+// operations whose order depends on its own row alone, however many rows, requests or threads there are.
+// Plain C interface, pointers into contiguous tensors; shapes are checked in native.py.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+typedef float V __attribute__((vector_size(64)));
+typedef int32_t VI __attribute__((vector_size(64)));
+constexpr int LANES = 16;
+
+#ifdef __AVX512F__
+constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers
+#else
+constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
+#endif
+constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
+
+static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return v; }
+static inline void store(float *p, V v) { std::memcpy(p, &v, sizeof v); }
+static inline V all(float x) { return x - V{}; }
+
+// exp by range reduction and the Cephes polynomial, about 1e-7 relative; the same code for every element of a row.
+static inline V vexp(V x) {
+    x = x < all(-87.3f) ? all(-87.3f) : x;
+    x = x > all(88.3f) ? all(88.3f) : x;
+    V z = x * all(1.44269504088896341f);
+    VI n = __builtin_convertvector(z + (z < V{} ? all(-0.5f) : all(0.5f)), VI);
+    V f = __builtin_convertvector(n, V);
+    x = x - f * all(0.693359375f);
+    x = x + f * all(2.12194440e-4f);
+    V y = all(1.9875691500e-4f);
+    y = y * x + all(1.3981999507e-3f);
+    y = y * x + all(8.3334519073e-3f);
+    y = y * x + all(4.1665795894e-2f);
+    y = y * x + all(1.6666665459e-1f);
+    y = y * x + all(5.0000001201e-1f);
+    y = y * x * x + x + all(1.0f);
+    VI e = (n + 127) << 23;
+    V power;
+    std::memcpy(&power, &e, sizeof power);
+    return y * power;
+}
+
+// R rows times one strip [in][BLOCK]; `width` of its outputs are real.
+template <int R> static inline void strip(const float *x, int64_t in, const float *w, float *y, int64_t out, int width, bool add) {
+    V sum[R][VECTORS] = {};
+    for (int64_t k = 0; k < in; k++) {
+        const float *row = w + k * BLOCK;
+        V weight[VECTORS];
+        for (int j = 0; j < VECTORS; j++) {
+            __builtin_prefetch(row + BLOCK * 16 + j * LANES);
+            weight[j] = load(row + j * LANES);
+        }
+        for (int r = 0; r < R; r++)
+            for (int j = 0; j < VECTORS; j++) sum[r][j] += all(x[r * in + k]) * weight[j];
+    }
+    for (int r = 0; r < R; r++) {
+        float made[BLOCK];
+        for (int j = 0; j < VECTORS; j++) store(made + j * LANES, sum[r][j]);
+        float *to = y + r * out;
+        if (add) for (int i = 0; i < width; i++) to[i] += made[i];
+        else std::memcpy(to, made, width * sizeof(float));
+    }
+}
+
+extern "C" int64_t block() { return BLOCK; }
+
+// y [T, out] = (y +) x [T, in] times the packed matrix [ceil(out / BLOCK)][in][BLOCK].
+extern "C" void linear(const float *x, int64_t T, const float *w, int64_t in, int64_t out, float *y, int add, int threads) {
+    int64_t strips = (out + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) if (T * in * out > 200000)
+    for (int64_t s = 0; s < strips; s++) {
+        const float *from = w + s * in * BLOCK;
+        int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
+        float *to = y + s * BLOCK;
+        int64_t t = 0;
+        for (; t + ROWS <= T; t += ROWS) strip<ROWS>(x + t * in, in, from, to + t * out, out, width, add);
+        for (; t + 4 <= T; t += 4) strip<4>(x + t * in, in, from, to + t * out, out, width, add);
+        for (; t + 2 <= T; t += 2) strip<2>(x + t * in, in, from, to + t * out, out, width, add);
+        for (; t < T; t++) strip<1>(x + t * in, in, from, to + t * out, out, width, add);
+    }
+}
+
+extern "C" void rms_norm(const float *x, int64_t T, int64_t E, const float *weight, float eps, float *y) {
+    for (int64_t t = 0; t < T; t++) {
+        const float *row = x + t * E;
+        V sum = {};
+        int64_t i = 0;
+        for (; i + LANES <= E; i += LANES) { V a = load(row + i); sum += a * a; }
+        float total = 0;
+        for (; i < E; i++) total += row[i] * row[i];
+        for (int j = 0; j < LANES; j++) total += sum[j];
+        float scale = 1.0f / std::sqrt(total / (float)E + eps);
+        for (i = 0; i < E; i++) y[t * E + i] = weight[i] * (row[i] * scale);
+    }
+}
+
+// y [T, I] = silu(both[:, :I]) * both[:, I:]
+extern "C" void silu_mul(const float *both, int64_t T, int64_t I, float *y) {
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < I; i += LANES) {
+            int64_t width = std::min<int64_t>(LANES, I - i);
+            float gate[LANES] = {}, up[LANES] = {};
+            std::memcpy(gate, both + t * 2 * I + i, width * sizeof(float));
+            std::memcpy(up, both + t * 2 * I + I + i, width * sizeof(float));
+            V g = load(gate);
+            store(gate, g / (all(1.0f) + vexp(-g)) * load(up));
+            std::memcpy(y + t * I + i, gate, width * sizeof(float));
+        }
+}
+
+// Turns the first `heads` of the N heads [T, N, D] in place; the first `queries` are then scaled, by row, if `scale`.
+extern "C" void rotate(float *x, int64_t T, int64_t N, int64_t D, const float *cos, const float *sin, int64_t heads, int64_t queries, const float *scale) {
+    int64_t half = D / 2;
+    for (int64_t t = 0; t < T; t++) {
+        const float *c = cos + t * D, *s = sin + t * D;
+        for (int64_t h = 0; h < heads; h++) {
+            float *a = x + (t * N + h) * D, *b = a + half;
+            float by = scale && h < queries ? scale[t] : 1.0f;
+            for (int64_t i = 0; i < half; i++) {
+                float u = a[i], v = b[i];
+                a[i] = (u * c[i] - v * s[i]) * by;
+                b[i] = (v * c[half + i] + u * s[half + i]) * by;
+            }
+        }
+    }
+}
+
+// One layer's pages: keys [pages, K, D, PAGE], values [pages, K, PAGE, D]. Row t goes to slot[t] = page * PAGE + offset
+// (below 0: nowhere). k and v are heads of the rows x [T, N, D], starting at heads `first` and `first` + K.
+extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t first, int64_t K, const int64_t *slot, int64_t page, float *keys, float *values) {
+    for (int64_t t = 0; t < T; t++) {
+        if (slot[t] < 0) continue;
+        int64_t at = slot[t] / page, offset = slot[t] % page;
+        for (int64_t h = 0; h < K; h++) {
+            const float *k = x + (t * N + first + h) * D, *v = k + K * D;
+            float *to = keys + (at * K + h) * D * page + offset;
+            for (int64_t d = 0; d < D; d++) to[d * page] = k[d];
+            std::memcpy(values + ((at * K + h) * page + offset) * D, v, D * sizeof(float));
+        }
+    }
+}
+
+struct Head {  // one kv head's view of a pass
+    const float *keys, *values;  // of this layer
+    int64_t K, D, page, head;
+    const float *key_page(int64_t at) const { return keys + (at * K + head) * D * page; }
+    const float *value_page(int64_t at) const { return values + (at * K + head) * page * D; }
+};
+
+// Scores of one query against `count` keys stored as [D][stride]; writes whole lanes, -inf behind the last key.
+static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out) {
+    for (int64_t j = 0; j < count; j += LANES) {
+        V sum = {};
+        for (int64_t d = 0; d < D; d++) sum += all(q[d]) * load(keys + d * stride + j);
+        store(out + j, sum);
+    }
+    for (int64_t j = count; j % LANES; j++) out[j] = -INFINITY;
+}
+
+// acc[D] += p[j] * values[j][D], key after key; DV vectors of D, or a plain loop where D is no multiple of the lanes.
+template <int DV> static inline void mix(const float *p, const float *values, int64_t count, int64_t D, float *acc) {
+    if constexpr (DV > 0) {
+        V sum[DV];
+        for (int i = 0; i < DV; i++) sum[i] = load(acc + i * LANES);
+        for (int64_t j = 0; j < count; j++)
+            for (int i = 0; i < DV; i++) sum[i] += all(p[j]) * load(values + j * D + i * LANES);
+        for (int i = 0; i < DV; i++) store(acc + i * LANES, sum[i]);
+    } else
+        for (int64_t j = 0; j < count; j++)
+            for (int64_t d = 0; d < D; d++) acc[d] += p[j] * values[j * D + d];
+}
+
+struct Rows {  // what each row of a pass sees; see `Layout`
+    const int64_t *tables, *request, *seen, *own_first, *own_count;
+    int64_t tiles;
+};
+
+template <int DV> static void attend(const float *x, int64_t from, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows, float *out) {
+    const int64_t D = head.D, page = head.page, K = head.K, share = H / K;
+    std::vector<float> p, own_keys, own_values;
+    int64_t built = -1, padded = 0;
+    for (int64_t t = from; t < T; t++) {
+        const int64_t seen = rows.seen[t], own = rows.own_count[t], first = rows.own_first[t];
+        const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
+        const int64_t cached = (seen + LANES - 1) / LANES * LANES, beside = (own + LANES - 1) / LANES * LANES;
+        p.resize(cached + beside);
+        if (own && built != first) {  // the branch's keys, turned like a page's
+            built = first;
+            int64_t most = 0;
+            for (int64_t r = t; r < T && rows.own_first[r] == first; r++) most = std::max(most, rows.own_count[r]);
+            padded = (most + LANES - 1) / LANES * LANES;
+            own_keys.assign(D * padded, 0.0f);
+            own_values.resize(most * D);
+            for (int64_t j = 0; j < most; j++) {
+                const float *k = x + ((first + j) * N + H + head.head) * D, *v = k + K * D;
+                for (int64_t d = 0; d < D; d++) own_keys[d * padded + j] = k[d];
+                std::memcpy(&own_values[j * D], v, D * sizeof(float));
+            }
+        }
+        for (int64_t g = 0; g < share; g++) {
+            const int64_t h = head.head * share + g;
+            float q[512], acc[512] = {};
+            const float scale = 1.0f / std::sqrt((float)D);
+            for (int64_t d = 0; d < D; d++) q[d] = x[(t * N + h) * D + d] * scale;
+            for (int64_t at = 0; at < seen; at += page)
+                score(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at]);
+            if (own) score(q, own_keys.data(), padded, own, D, &p[cached]);
+            V top = all(-INFINITY);
+            for (size_t j = 0; j < p.size(); j += LANES) { V s = load(&p[j]); top = s > top ? s : top; }
+            float most = top[0];
+            for (int j = 1; j < LANES; j++) most = std::max(most, top[j]);
+            V sum = {};
+            for (size_t j = 0; j < p.size(); j += LANES) {
+                V s = load(&p[j]), e = vexp(s - all(most));
+                e = s == all(-INFINITY) ? V{} : e;
+                store(&p[j], e);
+                sum += e;
+            }
+            float total = 0;
+            for (int j = 0; j < LANES; j++) total += sum[j];
+            for (int64_t at = 0; at < seen; at += page)
+                mix<DV>(&p[at], head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
+            if (own) mix<DV>(&p[cached], own_values.data(), own, D, acc);
+            for (int64_t d = 0; d < D; d++) out[(t * H + h) * D + d] = acc[d] / total;
+        }
+    }
+}
+
+// Queries are the first H heads of x [T, N, D], a branch's own keys and values the 2 K heads after them -> out [T, H, D].
+extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
+    Rows rows = {tables, request, seen, own_first, own_count, tiles};
+    const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
+#pragma omp parallel for num_threads(threads) if (T * tiles > 16)
+    for (int64_t part = 0; part < K * chunks; part++) {
+        Head head = {keys, values, K, D, page, part / chunks};
+        const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
+        switch (D % LANES ? 0 : D / LANES) {
+            case 1: attend<1>(x, from, to, N, H, head, rows, out); break;
+            case 2: attend<2>(x, from, to, N, H, head, rows, out); break;
+            case 4: attend<4>(x, from, to, N, H, head, rows, out); break;
+            case 8: attend<8>(x, from, to, N, H, head, rows, out); break;
+            default: attend<0>(x, from, to, N, H, head, rows, out);
+        }
+    }
+}
+
+// The head epilogue without filters: argmax of masked logits (/ temperature + noise), and that token's probability at
+// temperature 1 among the allowed. `allowed` (bit mask, `words` a row) and `noise` may be null.
+extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
+    std::vector<float> row((vocab + LANES - 1) / LANES * LANES);
+    for (int64_t r = 0; r < R; r++) {
+        const float *from = logits + r * vocab;
+        std::fill(row.begin(), row.end(), -INFINITY);
+        if (allowed)
+            for (int64_t w = 0; w < words; w++)
+                for (uint32_t bits = allowed[r * words + w]; bits; bits &= bits - 1) {
+                    int64_t t = w * 32 + __builtin_ctz(bits);
+                    if (t < vocab) row[t] = from[t];
+                }
+        else std::memcpy(row.data(), from, vocab * sizeof(float));
+        float most = *std::max_element(row.begin(), row.end()), best = -INFINITY, total = 0;
+        int64_t chosen = -1;
+        for (int64_t t = 0; t < vocab; t++) {
+            if (banned[t] || row[t] == -INFINITY) continue;
+            float s = noise ? row[t] / temperature + noise[r * vocab + t] : row[t];
+            if (s > best || chosen < 0) best = s, chosen = t;
+        }
+        V sum = {};
+        for (size_t t = 0; t < row.size(); t += LANES) {
+            V s = load(&row[t]), e = vexp(s - all(most));
+            sum += s == all(-INFINITY) ? V{} : e;
+        }
+        for (int j = 0; j < LANES; j++) total += sum[j];
+        tokens[r] = std::max<int64_t>(chosen, 0);
+        confidence[r] = std::exp(row[tokens[r]] - most) / total;
+    }
+}

@@ -1,0 +1,188 @@
+"""The ops of `reference.py` in C++, for fp32 on CPU: compiled on first use, called through a plain C interface.
+
+Knows the compiler, the library file and tensor addresses. Needs g++ or clang++; where there is none, `Native.load` says
+so and the caller decides. Results are row-invariant without padding; docs/benchmarks.md has what that is worth.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .layout import PAGE, Layout
+
+SOURCE: Final = Path(__file__).with_name("native.cpp")
+FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+_LARGEST_HEAD: Final = 512
+
+
+class NativeUnavailable(RuntimeError):
+    """The kernels cannot be compiled or loaded here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A matrix [out, in] in strips: data [ceil(out / block), in, block], zero behind the last output."""
+
+    data: Tensor
+    inputs: int
+    outputs: int
+
+
+class Native:
+    """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
+
+    name: Final = "native"
+    row_tile: Final = 1
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.block.restype = ctypes.c_int64
+        self.block: int = library.block()
+
+    @staticmethod
+    @cache
+    def load() -> Native:
+        """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
+        try:
+            return Native(ctypes.CDLL(str(_compiled())))
+        except OSError as error:
+            raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
+
+    def prepare(self, weight: Tensor) -> Packed:
+        outputs, inputs = weight.shape
+        data = torch.zeros(-(-outputs // self.block) * self.block, inputs)
+        data[:outputs] = weight
+        return Packed(data.view(-1, self.block, inputs).transpose(1, 2).contiguous(), inputs, outputs)
+
+    def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
+        y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto
+        assert x.is_contiguous()
+        assert x.shape[1] == weight.inputs
+        self._library.linear(
+            _at(x), _n(x.shape[0]), _at(weight.data), _n(weight.inputs), _n(weight.outputs), _at(y),
+            onto is not None, torch.get_num_threads(),
+        )  # fmt: skip
+        return y
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        assert x.is_contiguous()
+        y = torch.empty_like(x)
+        self._library.rms_norm(_at(x), _n(x.shape[0]), _n(x.shape[1]), _at(weight), ctypes.c_float(eps), _at(y))
+        return y
+
+    def swiglu(self, both: Tensor) -> Tensor:
+        assert both.is_contiguous()
+        y = both.new_empty(both.shape[0], both.shape[1] // 2)
+        self._library.silu_mul(_at(both), _n(both.shape[0]), _n(y.shape[1]), _at(y))
+        return y
+
+    def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None) -> None:
+        assert x.is_contiguous()
+        rows, count, dim = x.shape
+        self._library.rotate(
+            _at(x), _n(rows), _n(count), _n(dim), _at(cos), _at(sin), _n(heads), _n(queries), _maybe(scale)
+        )
+
+    def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:
+        rows, count, dim = x.shape
+        self._library.keep(
+            _at(x), _n(rows), _n(count), _n(dim), _n(queries), _n(keys.shape[1]), _at(layout.slot), _n(PAGE), _at(keys),
+            _at(values),
+        )  # fmt: skip
+
+    def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
+        rows, count, dim = x.shape
+        assert dim <= _LARGEST_HEAD
+        out = x.new_empty(rows, queries, dim)
+        self._library.attention(
+            _at(x), _n(rows), _n(count), _n(queries), _n(keys.shape[1]), _n(dim), _n(PAGE), _at(keys), _at(values),
+            _at(layout.tables), _n(layout.tables.shape[1]), _at(layout.request), _at(layout.seen),
+            _at(layout.own_first), _at(layout.own_count), _at(out), torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def pick(
+        self,
+        logits: Tensor,
+        banned: Tensor,
+        allowed: Tensor | None,
+        noise: Tensor | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Filters sort, which torch does well: a call with one takes the reference."""
+        if noise is not None and (top_k or top_p < 1):
+            return reference.pick(logits, banned, allowed, noise, temperature, top_k, top_p)
+        rows, vocab = logits.shape
+        logits = logits.contiguous()
+        tokens, confidence = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+        self._library.pick(
+            _at(logits), _n(rows), _n(vocab), _at(banned), _maybe(allowed),
+            _n(0 if allowed is None else allowed.shape[1]), _maybe(noise),
+            ctypes.c_float(temperature), _at(tokens), _at(confidence),
+        )  # fmt: skip
+        return tokens, confidence
+
+    gumbel = staticmethod(reference.gumbel)
+
+
+_n = ctypes.c_int64
+
+
+def _at(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+def _maybe(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def _compiled() -> Path:
+    """The library, keyed by source, flags, compiler and processor."""
+    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
+    key = hashlib.sha256(
+        "\0".join((SOURCE.read_text(), *FLAGS, compiler, platform.machine(), _processor())).encode()
+    ).hexdigest()[:16]
+    folder = Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
+    library = folder / f"native-{key}.so"
+    if not library.exists():
+        _compile(compiler, library)
+    return library
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Writes beside and renames, so that processes that start together do not read half a file."""
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
+            made.replace(library)
+    except OSError as error:
+        raise NativeUnavailable(f"cannot write {library}: {error}") from None
+    except subprocess.CalledProcessError as error:
+        raise NativeUnavailable(f"{compiler} failed: {error.stderr.strip()[-500:]}") from None
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

@@ -154,7 +154,15 @@ struct Head {  // one kv head's view of a pass
 
 // Scores of one query against `count` keys stored as [D][stride]; writes whole lanes, -inf behind the last key.
 static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out) {
-    for (int64_t j = 0; j < count; j += LANES) {
+    constexpr int WIDE = 4;  // independent chains, to hide the latency of one
+    int64_t j = 0;
+    for (; j + WIDE * LANES <= count; j += WIDE * LANES) {
+        V sum[WIDE] = {};
+        for (int64_t d = 0; d < D; d++)
+            for (int i = 0; i < WIDE; i++) sum[i] += all(q[d]) * load(keys + d * stride + j + i * LANES);
+        for (int i = 0; i < WIDE; i++) store(out + j + i * LANES, sum[i]);
+    }
+    for (; j < count; j += LANES) {
         V sum = {};
         for (int64_t d = 0; d < D; d++) sum += all(q[d]) * load(keys + d * stride + j);
         store(out + j, sum);
@@ -162,14 +170,23 @@ static inline void score(const float *q, const float *keys, int64_t stride, int6
     for (int64_t j = count; j % LANES; j++) out[j] = -INFINITY;
 }
 
-// acc[D] += p[j] * values[j][D], key after key; DV vectors of D, or a plain loop where D is no multiple of the lanes.
+// acc[D] += p[j] * values[j][D], in CHAINS of keys j, j + CHAINS, ...; DV vectors of D, or a plain loop where D is no
+// multiple of the lanes. Which chain a key is in depends on its own place in its page or branch.
 template <int DV> static inline void mix(const float *p, const float *values, int64_t count, int64_t D, float *acc) {
     if constexpr (DV > 0) {
-        V sum[DV];
-        for (int i = 0; i < DV; i++) sum[i] = load(acc + i * LANES);
-        for (int64_t j = 0; j < count; j++)
-            for (int i = 0; i < DV; i++) sum[i] += all(p[j]) * load(values + j * D + i * LANES);
-        for (int i = 0; i < DV; i++) store(acc + i * LANES, sum[i]);
+        constexpr int CHAINS = DV >= 4 ? 1 : 4;
+        V sum[CHAINS][DV] = {};
+        int64_t j = 0;
+        for (; j + CHAINS <= count; j += CHAINS)
+            for (int c = 0; c < CHAINS; c++)
+                for (int i = 0; i < DV; i++) sum[c][i] += all(p[j + c]) * load(values + (j + c) * D + i * LANES);
+        for (int c = 0; j < count; j++, c++)
+            for (int i = 0; i < DV; i++) sum[c][i] += all(p[j]) * load(values + j * D + i * LANES);
+        for (int i = 0; i < DV; i++) {
+            V total = load(acc + i * LANES);
+            for (int c = 0; c < CHAINS; c++) total += sum[c][i];
+            store(acc + i * LANES, total);
+        }
     } else
         for (int64_t j = 0; j < count; j++)
             for (int64_t d = 0; d < D; d++) acc[d] += p[j] * values[j * D + d];

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,20 @@ from .layout import PAGE, Layout
 SOURCE: Final = Path(__file__).with_name("native.cpp")
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 _LARGEST_HEAD: Final = 512
+
+
+_KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
+_SIGNATURES: Final = {
+    "block": "",
+    "linear": "pnpnnpii",
+    "rms_norm": "pnnpfp",
+    "silu_mul": "pnnp",
+    "rotate": "pnnnppnnp",
+    "keep": "pnnnnnpnpp",
+    "attention": "pnnnnnnpppnpppppi",
+    "pick": "pnnppnpfpp",
+}
+"""Arguments of native.cpp's functions: pointers, int64, float, int."""
 
 
 class NativeUnavailable(RuntimeError):
@@ -50,6 +64,8 @@ class Native:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        for name, kinds in _SIGNATURES.items():
+            getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
         library.block.restype = ctypes.c_int64
         self.block: int = library.block()
 
@@ -73,7 +89,7 @@ class Native:
         assert x.is_contiguous()
         assert x.shape[1] == weight.inputs
         self._library.linear(
-            _at(x), _n(x.shape[0]), _at(weight.data), _n(weight.inputs), _n(weight.outputs), _at(y),
+            x.data_ptr(), x.shape[0], weight.data.data_ptr(), weight.inputs, weight.outputs, y.data_ptr(),
             onto is not None, torch.get_num_threads(),
         )  # fmt: skip
         return y
@@ -81,27 +97,27 @@ class Native:
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         assert x.is_contiguous()
         y = torch.empty_like(x)
-        self._library.rms_norm(_at(x), _n(x.shape[0]), _n(x.shape[1]), _at(weight), ctypes.c_float(eps), _at(y))
+        self._library.rms_norm(x.data_ptr(), x.shape[0], x.shape[1], weight.data_ptr(), eps, y.data_ptr())
         return y
 
     def swiglu(self, both: Tensor) -> Tensor:
         assert both.is_contiguous()
         y = both.new_empty(both.shape[0], both.shape[1] // 2)
-        self._library.silu_mul(_at(both), _n(both.shape[0]), _n(y.shape[1]), _at(y))
+        self._library.silu_mul(both.data_ptr(), both.shape[0], y.shape[1], y.data_ptr())
         return y
 
     def rotate_heads(self, x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None) -> None:
         assert x.is_contiguous()
         rows, count, dim = x.shape
         self._library.rotate(
-            _at(x), _n(rows), _n(count), _n(dim), _at(cos), _at(sin), _n(heads), _n(queries), _maybe(scale)
+            x.data_ptr(), rows, count, dim, cos.data_ptr(), sin.data_ptr(), heads, queries, _maybe(scale)
         )
 
     def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:
         rows, count, dim = x.shape
         self._library.keep(
-            _at(x), _n(rows), _n(count), _n(dim), _n(queries), _n(keys.shape[1]), _at(layout.slot), _n(PAGE), _at(keys),
-            _at(values),
+            x.data_ptr(), rows, count, dim, queries, keys.shape[1], layout.slot.data_ptr(), PAGE, keys.data_ptr(),
+            values.data_ptr(),
         )  # fmt: skip
 
     def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
@@ -109,9 +125,9 @@ class Native:
         assert dim <= _LARGEST_HEAD
         out = x.new_empty(rows, queries, dim)
         self._library.attention(
-            _at(x), _n(rows), _n(count), _n(queries), _n(keys.shape[1]), _n(dim), _n(PAGE), _at(keys), _at(values),
-            _at(layout.tables), _n(layout.tables.shape[1]), _at(layout.request), _at(layout.seen),
-            _at(layout.own_first), _at(layout.own_count), _at(out), torch.get_num_threads(),
+            x.data_ptr(), rows, count, queries, keys.shape[1], dim, PAGE, keys.data_ptr(), values.data_ptr(),
+            layout.tables.data_ptr(), layout.tables.shape[1], layout.request.data_ptr(), layout.seen.data_ptr(),
+            layout.own_first.data_ptr(), layout.own_count.data_ptr(), out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -132,24 +148,17 @@ class Native:
         logits = logits.contiguous()
         tokens, confidence = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
         self._library.pick(
-            _at(logits), _n(rows), _n(vocab), _at(banned), _maybe(allowed),
-            _n(0 if allowed is None else allowed.shape[1]), _maybe(noise),
-            ctypes.c_float(temperature), _at(tokens), _at(confidence),
+            logits.data_ptr(), rows, vocab, banned.data_ptr(), _maybe(allowed),
+            0 if allowed is None else allowed.shape[1], _maybe(noise),
+            temperature, tokens.data_ptr(), confidence.data_ptr(),
         )  # fmt: skip
         return tokens, confidence
 
     gumbel = staticmethod(reference.gumbel)
 
 
-_n = ctypes.c_int64
-
-
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
-
-
-def _maybe(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+def _maybe(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def _compiled() -> Path:

@@ -62,7 +62,7 @@ class TokenEngine:
             self.banned[model.config.mask_token_id] = True
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes)
-        self.runner = Runner(model, *ops.kernels(self.device, self.dtype, kernels))
+        self.runner = Runner(model, *_kernels(self.device, self.dtype, kernels))
         self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue)
 
     @overload
@@ -139,7 +139,7 @@ class TokenEngine:
         if isinstance(request, ScoreRequest):
             context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
             passes = choice.score(context, request.candidates, config.eos_token_ids)
-            return Live(request, context, passes, pages, sampler, reused)
+            return Live(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
         run = Run(
             mode=request.options.mode,
@@ -150,7 +150,7 @@ class TokenEngine:
             adapter=adapter,
             cached=reused,
         )
-        return Live(request, run, decode(run, request.options), pages, sampler, reused)
+        return Live(request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name)
 
 
 def _settled(futures: list[Future[Any]]) -> list[Any]:
@@ -162,3 +162,12 @@ def _settled(futures: list[Future[Any]]) -> list[Any]:
     finally:
         for future in futures:
             future.cancel()
+
+
+def _kernels(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[ops.Kernels, str]:
+    if choice not in ops.CHOICES:
+        raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
+    try:
+        return ops.kernels(device, dtype, choice)
+    except ops.NativeUnavailable as error:
+        raise RequestError(f"kernels={choice!r}: {error}; kernels='auto' takes what can run") from None

@@ -29,6 +29,7 @@ class Live:
     pages: list[int]
     sampler: Sampler
     reused: int
+    kernels: str = ""
     segment: Segment | None = None
     returned: Any = None
     begin: float = field(default_factory=time.perf_counter)
@@ -99,4 +100,5 @@ class Live:
             repaired=origins.count("r"),
             seconds=self.end - self.begin,
             prefill_seconds=self.prefill_seconds,
+            kernels=self.kernels,
         )

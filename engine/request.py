@@ -214,7 +214,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Counts of one call. `forward_passes` leaves prefill out; `corrected` includes `repaired`."""
+    """Counts of one call. `forward_passes` leaves prefill out; `corrected` includes `repaired`; `kernels`: what ran."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -228,6 +228,7 @@ class Stats:
     repaired: int
     seconds: float
     prefill_seconds: float
+    kernels: str = ""
 
     @property
     def prefilled_tokens(self) -> int:

@@ -101,16 +101,19 @@ extern "C" void rms_norm(const float *x, int64_t T, int64_t E, const float *weig
 
 // y [T, I] = silu(both[:, :I]) * both[:, I:]
 extern "C" void silu_mul(const float *both, int64_t T, int64_t I, float *y) {
-    for (int64_t t = 0; t < T; t++)
-        for (int64_t i = 0; i < I; i += LANES) {
-            int64_t width = std::min<int64_t>(LANES, I - i);
-            float gate[LANES] = {}, up[LANES] = {};
-            std::memcpy(gate, both + t * 2 * I + i, width * sizeof(float));
-            std::memcpy(up, both + t * 2 * I + I + i, width * sizeof(float));
-            V g = load(gate);
-            store(gate, g / (all(1.0f) + vexp(-g)) * load(up));
-            std::memcpy(y + t * I + i, gate, width * sizeof(float));
+    auto mixed = [](V gate, V up) { return gate / (all(1.0f) + vexp(-gate)) * up; };
+    for (int64_t t = 0; t < T; t++) {
+        const float *gate = both + t * 2 * I, *up = gate + I;
+        int64_t i = 0;
+        for (; i + LANES <= I; i += LANES) store(y + t * I + i, mixed(load(gate + i), load(up + i)));
+        if (i < I) {
+            float g[LANES] = {}, u[LANES] = {};
+            std::memcpy(g, gate + i, (I - i) * sizeof(float));
+            std::memcpy(u, up + i, (I - i) * sizeof(float));
+            store(g, mixed(load(g), load(u)));
+            std::memcpy(y + t * I + i, g, (I - i) * sizeof(float));
         }
+    }
 }
 
 // Turns the first `heads` of the N heads [T, N, D] in place; the first `queries` are then scaled, by row, if `scale`.

@@ -6,12 +6,12 @@ the reference's plain functions from here; decoding takes what `kernels` returns
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from . import reference
+from . import fast, reference
 from .layout import PAGE, Layout
 from .native import Native, NativeUnavailable
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
@@ -21,7 +21,7 @@ __all__ = [
     "silu_mul",
 ]  # fmt: skip
 
-CHOICES = ("auto", "native", "torch")
+CHOICES = ("auto", "native", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
@@ -56,11 +56,11 @@ class Kernels(Protocol):
 def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
-    `choice`: "native" or "torch" insist; "auto" takes the fastest that can run here. Raises NativeUnavailable where
-    "native" cannot run.
+    `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
+    is the same in any company (see `fast`). Raises NativeUnavailable where "native" cannot run.
     """
-    if choice == "torch":
-        return reference, "asked for"
+    if choice in ("torch", "torch-fast"):
+        return reference if choice == "torch" else cast(Kernels, fast), "asked for"
     if device.type != "cpu" or dtype != torch.float32:
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
         if choice == "native":

@@ -116,6 +116,7 @@ def _provenance(record: CallRecord) -> Attributes:
         names.OUTPUT_SHA256: record.output_sha256,
         names.DEVICE: record.runtime.device,
         names.DTYPE: record.runtime.dtype,
+        names.KERNELS: record.runtime.kernels,
     }
 
 

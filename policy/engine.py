@@ -54,20 +54,29 @@ class Engine:
         dtype: str = "float32",
         kv_bytes: int = KV_BYTES,
         queue: int = 1024,
+        kernels: str = "auto",
     ) -> Engine:
         """Loads a directory in the NLD format, a hub repository, or (None) the bundled reference checkpoint.
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
-        that may wait for that memory. Raises CheckpointError (what was expected, what was found) and RequestError
-        (device or dtype not available).
+        that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
+        CPU, fp32), "torch" and "torch-fast" insist; `engine.kernels` says which and why. Raises CheckpointError (what
+        was expected, what was found) and RequestError (device, dtype or kernels not available).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         checkpoint = locate(source)
         model = load_model(checkpoint.directory, _DTYPES[dtype], _device(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
-        tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, kv_bytes=kv_bytes, queue=queue)
+        tokens = TokenEngine(
+            model, tokenizer.decode, tokenizer.vocab_size, kv_bytes=kv_bytes, queue=queue, kernels=kernels
+        )
         return cls(tokens, tokenizer, checkpoint)
+
+    @property
+    def kernels(self) -> str:
+        """What does the arithmetic, and why: `native (the fastest here)`."""
+        return f"{self.tokens.runner.kernels.name} ({self.tokens.runner.why})"
 
     @property
     def context(self) -> int:
@@ -161,6 +170,7 @@ class Engine:
             tokenizer_sha256=self.checkpoint.tokenizer_sha256,
             device=str(self.tokens.device),
             dtype=str(self.tokens.dtype).removeprefix("torch."),
+            kernels=self.tokens.runner.kernels.name,
         )
 
     def _stream(self, call: Call) -> Generator[StreamEvent]:

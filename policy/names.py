@@ -56,6 +56,7 @@ REQUEST_SEED: Final = "trimode.request.seed"
 """Decimal string, where the seed does not fit the 64-bit signed number of an attribute."""
 DEVICE: Final = "trimode.device"
 DTYPE: Final = "trimode.dtype"
+KERNELS: Final = "trimode.kernels"
 
 DECODE_MODES: Final = "trimode.decode.modes"
 DECODE_REASON: Final = "trimode.decode.reason"

@@ -52,6 +52,7 @@ class Runtime:
     tokenizer_sha256: str
     device: str
     dtype: str
+    kernels: str = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

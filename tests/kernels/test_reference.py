@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,3 +404,45 @@ def test_confidence_counts_banned_tokens_but_not_refused_ones(kernels: ops.Kerne
     token, confidence = kernels.pick(logits, banned, mask, None, 0.0, 0, 1.0)
     assert int(token) == 0
     assert float(confidence) == pytest.approx(0.5)
+
+
+def test_the_fast_variant_is_the_reference_without_tiles() -> None:
+    found, why = ops.kernels(torch.device("cpu"), torch.float32, "torch-fast")
+    assert (found.name, found.row_tile, why) == ("torch-fast", 1, "asked for")
+    x, weight = draw(1, 256), draw(700, 256, seed=1)
+    torch.testing.assert_close(found.linear(x, weight), ops.linear(x, weight), rtol=1e-4, atol=1e-4)
+    assert found.attention is reference.attention
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "why"),
+    [("meta", torch.float32, "float32 on meta"), ("cpu", torch.bfloat16, "bfloat16 on cpu")],
+)
+def test_what_native_kernels_cannot_do_is_said(device: str, dtype: torch.dtype, why: str) -> None:
+    found, reason = ops.kernels(torch.device(device), dtype)
+    assert found is reference
+    assert why in reason
+    with pytest.raises(ops.NativeUnavailable, match=why):
+        ops.kernels(torch.device(device), dtype, "native")
+
+
+def test_without_a_compiler_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(Native, "load", staticmethod(Native.load.__wrapped__))
+    found, reason = ops.kernels(torch.device("cpu"), torch.float32)
+    assert found is reference
+    assert "no C++ compiler here" in reason
+    with pytest.raises(ops.NativeUnavailable, match="g\\+\\+ or clang"):
+        ops.kernels(torch.device("cpu"), torch.float32, "native")
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("TRIMODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Native, "load", staticmethod(Native.load.__wrapped__))
+    with pytest.raises(ops.NativeUnavailable, match="failed: no such flag"):
+        ops.kernels(torch.device("cpu"), torch.float32, "native")

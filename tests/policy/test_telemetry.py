@@ -38,7 +38,7 @@ CALL = {
     "trimode.policy.version", "trimode.policy.sha256", "trimode.decode.reason", "trimode.decode.modes",
     "trimode.decode.prefill_passes", "trimode.schema.sha256", "trimode.schema.valid", "trimode.notes",
     "trimode.model.sha256", "trimode.tokenizer.sha256", "trimode.prompt.sha256", "trimode.output.token_ids.sha256",
-    "trimode.device", "trimode.dtype",
+    "trimode.device", "trimode.dtype", "trimode.kernels",
 }  # fmt: skip
 CALL_CONTENT = {"gen_ai.input.messages", "gen_ai.output.messages"}
 DECODE = {

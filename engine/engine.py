@@ -74,7 +74,7 @@ class TokenEngine:
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decodes all requests together; each gets the tokens that it would get alone."""
-        jobs = [Job(self._checked(request)) for request in requests]
+        jobs = [Job(self.check(request)) for request in requests]
         self.scheduler.submit(jobs)
         return _settled([job.future for job in jobs])
 
@@ -90,7 +90,7 @@ class TokenEngine:
         `watch` is called after each of its passes, from the scheduler's thread; it must not wait for anything.
         Raises PromptTooLong, KvMemoryExceeded, QueueFull or RequestError at once.
         """
-        job = Job(self._checked(request), watch)
+        job = Job(self.check(request), watch)
         self.scheduler.submit([job])
         return job.future
 
@@ -98,7 +98,8 @@ class TokenEngine:
         """Cancels what waits and runs, and refuses what comes later."""
         self.scheduler.close()
 
-    def _checked(self, request: Request) -> Request:
+    def check(self, request: Request) -> Request:
+        """The request, if it can be served. Raises what `submit` raises, QueueFull apart."""
         config = self.model.config
         if isinstance(request, DecodeRequest):
             check_mode(config.architecture, request.options.mode)

@@ -1,21 +1,23 @@
-"""Counts two promises: `ar` and `linear_spec` give the same ids, and schemas hold in diffusion mode.
+"""Counts two promises: exact modes give the same ids, alone and in company, and schemas hold in diffusion mode.
 
-    python scripts/check_exact.py EPISODES.jsonl.gz ... --tokens 20000 --held 300 --json OUT
+    python scripts/check_exact.py EPISODES.jsonl.gz ... --tokens 28000 --held 300 --json OUT
 
-Every model step is decoded from its recorded history, at each temperature, with the step's schema and without; the
-episodes take turns, so that all sources count. A temperature is done when both of its arms have enough tokens.
+Every model step is decoded from its recorded history: at each temperature, with the step's schema and without, by each
+exact mode with options that change from step to step, alone and then `COMPANY` at a time. All ids are compared with
+those of `ar` alone. The episodes take turns, so that all sources count; `--tokens` is for each mode in each arm.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,41 +26,62 @@ from rich.progress import Progress
 
 from trimode.engine.errors import PromptTooLong
 from trimode.integrations.cli.evaluate import HELD, Plan, call_of
+from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
-from trimode.policy.errors import SchemaError, SchemaViolation
+from trimode.policy.errors import SchemaError
+from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings
 
 MAX_TOKENS = 96
+COMPANY = 16
+VARIANTS: tuple[tuple[Settings, ...], ...] = (
+    (
+        Settings(mode="ar"),
+        Settings(mode="linear_spec", block_length=8),
+        Settings(mode="quadratic_spec", block_length=6),
+    ),
+    (
+        Settings(mode="ar"),
+        Settings(mode="linear_spec", block_length=32),
+        Settings(mode="quadratic_spec", block_length=8, rows=2),
+    ),
+)
+"""Options of the modes; a step takes the next row in turn."""
+
+Ids = tuple[int, ...]
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    engine = Engine.load(args.checkpoint)
+    engine = Engine.load(args.checkpoint, kernels=args.kernels)
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": args.threads,
+        "kernels": engine.kernels,
         "model_sha256": engine.checkpoint.model_sha256,
         "files": [path.name for path in args.files],
-        "exact": [exact(engine, args, temperature) for temperature in args.temperatures],
+        "exact": [exact(engine, args, *arm) for arm in itertools.product(args.temperatures, ("schema", "free"))],
         "diffusion": held(engine, args),
     }
+    report["tokens"] = sum(row["tokens"] for row in report["exact"])
+    report["differ"] = sum(row["differ"] for row in report["exact"])
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    broken = sum(row["steps_that_differ"] for row in report["exact"]) + report["diffusion"]["invalid"]
-    sys.exit(1 if broken else 0)
+    sys.exit(1 if report["differ"] + report["diffusion"]["invalid"] else 0)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--tokens", type=int, default=20000, help="for each temperature, half of them under a schema")
+    parser.add_argument("--tokens", type=int, default=28000, help="for each mode, alone and again in company")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7, 1.0])
     parser.add_argument("--held", type=int, default=300, help="schema-bound steps for the diffusion mode")
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--kernels", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -72,43 +95,73 @@ def steps(files: list[Path]) -> Iterator[tuple[Episode, Step]]:
                 yield from ((episode, step) for step in episode.steps())
 
 
-def exact(engine: Engine, args: argparse.Namespace, temperature: float) -> dict[str, object]:
-    """Tokens of `ar` and the steps at which `linear_spec` differs, with schema and without."""
-    tokens: Counter[str] = Counter()
-    count: Counter[str] = Counter()
-    want = args.tokens // 2
+@dataclass(slots=True)
+class Tally:
+    """One arm. tokens: generated, by all modes, alone and in company; compared: steps times modes times company."""
+
+    tokens: int = 0
+    steps: int = 0
+    compared: int = 0
+    differ: int = 0
+
+
+def exact(engine: Engine, args: argparse.Namespace, temperature: float, arm: str) -> dict[str, Any]:
+    """Decodes steps until each mode has `--tokens` alone; counts what is not the same as `ar` alone."""
+    tally = Tally()
+    want = args.tokens * 2 * len(VARIANTS[0])
     with Progress() as bar:
-        task = bar.add_task(f"T={temperature}", total=2 * want)
-        for episode, step in steps(args.files):
-            for arm in ("schema", "free") if step.kind in HELD else ("free",):
-                if tokens[arm] < want:
-                    a, b = (decode(engine, episode, step, mode, temperature, arm) for mode in ("ar", "linear_spec"))
-                    tokens[arm] += len(a)
-                    count["steps"] += bool(a or b)
-                    count["differ"] += a != b
-            bar.update(task, completed=sum(min(n, want) for n in tokens.values()))
-            if min(tokens["schema"], tokens["free"]) >= want:
+        task = bar.add_task(f"T={temperature} {arm}", total=want)
+        for group in _grouped(askable(engine, args.files, temperature, arm)):
+            alone = [[engine.run(call).token_ids for call in calls] for calls in group]
+            together = asyncio.run(_together(engine, group))
+            for mine, theirs in zip(alone, together, strict=True):
+                tally.steps += 1
+                tally.compared += len(mine) + len(theirs)
+                tally.tokens += sum(map(len, mine + theirs))
+                tally.differ += sum(ids != mine[0] for ids in mine + theirs)
+            bar.update(task, completed=tally.tokens)
+            if tally.tokens >= want:
                 break
     return {
         "temperature": temperature,
-        "tokens_with_schema": tokens["schema"],
-        "tokens_without": tokens["free"],
-        "steps": count["steps"],
-        "steps_that_differ": count["differ"],
+        "arm": arm,
+        "tokens": tally.tokens,
+        "steps": tally.steps,
+        "compared": tally.compared,
+        "differ": tally.differ,
     }
 
 
-def decode(engine: Engine, episode: Episode, step: Step, mode: str, temperature: float, arm: str) -> tuple[int, ...]:
-    """Output ids; none where the step cannot be asked (prompt too long, schema refused). Broken output raises."""
-    settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
-    plan = Plan(modes=(mode,), settings=settings, prompt_tokens=608)
-    try:
-        call = call_of(engine, episode, step, plan)
-        return engine.run(call if arm == "schema" else replace(call, schema=None)).token_ids
-    except SchemaViolation:
-        raise
-    except (PromptTooLong, SchemaError):
-        return ()
+async def _together(engine: Engine, group: list[list[Call]]) -> list[list[Ids]]:
+    """The same calls, all at once."""
+    results = iter(await asyncio.gather(*(engine.arun(call) for calls in group for call in calls)))
+    return [[next(results).token_ids for _ in calls] for calls in group]
+
+
+def _grouped(calls: Iterator[list[Call]]) -> Iterator[list[list[Call]]]:
+    """About COMPANY calls at a time."""
+    while group := list(itertools.islice(calls, COMPANY // len(VARIANTS[0]))):
+        yield group
+
+
+def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> Iterator[list[Call]]:
+    """For each step that fits the context and whose schema is not refused: its calls, one a mode."""
+    count = 0
+    for episode, step in steps(files):
+        if arm == "schema" and step.kind not in HELD:
+            continue
+        variants = VARIANTS[count % len(VARIANTS)]
+        settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
+        try:
+            call = call_of(engine, episode, step, Plan(modes=("ar",), settings=settings, prompt_tokens=608))
+            call = call if arm == "schema" else replace(call, schema=None)
+            engine.tokens.check(engine.translator.request(call))
+        except (PromptTooLong, SchemaError):
+            continue
+        count += 1
+        context = StepContext(kind=call.kind, name=call.step)
+        layers = [[("check_exact", variant.over(settings))] for variant in variants]
+        yield [replace(call, plan=resolve(context, (), layer)) for layer in layers]
 
 
 def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:

@@ -100,6 +100,15 @@ def known_mode(mode: str, origin: str) -> Mode:
     raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}")
 
 
+def variant(word: str, origin: str) -> Settings:
+    """`linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    mode, *numbers = word.strip().split(":")
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise PolicyError(f"{origin}: {word!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
+    named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
+    return Settings.of({"mode": mode, **named}, origin)
+
+
 def options_of(mode: Mode, settings: Settings) -> Options:
     """The mode's own options; knobs that the mode does not have are not passed on."""
     kind = OPTIONS[mode]

@@ -73,7 +73,7 @@ def demo(
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
-    mode: Annotated[str | None, typer.Option(help="ar, diffusion or linear_spec.")] = None,
+    mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema to hold the output to.")] = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -113,13 +113,16 @@ def evaluate(
     registry: Annotated[
         Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
     ] = None,
-    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,diffusion,linear_spec",
+    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,diffusion,linear_spec,quadratic_spec",
     limit: Annotated[int | None, typer.Option(min=1, help="Episodes a file.")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON here.")] = None,
     temperature: float = 0.0,
     seed: int = 0,
     block_length: int | None = None,
     threshold: float | None = None,
+    points: Annotated[
+        int | None, typer.Option("--rows", help="Acceptance points that quadratic_spec prepares for; all if not given.")
+    ] = None,
     max_tokens: int = 160,
     prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
     checkpoint: Checkpoint = None,
@@ -136,7 +139,12 @@ def evaluate(
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
     chosen = tuple(known_mode(mode.strip(), "--modes") for mode in modes.split(","))
     settings = Settings(
-        temperature=temperature, seed=seed, block_length=block_length, threshold=threshold, max_tokens=max_tokens
+        temperature=temperature,
+        seed=seed,
+        block_length=block_length,
+        threshold=threshold,
+        rows=points,
+        max_tokens=max_tokens,
     )
     plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens)
     engine = Engine.load(checkpoint)
@@ -160,7 +168,9 @@ def bench(
         Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
     ] = None,
     peers: Annotated[str, typer.Option(help="Comma-separated peers: hf, hf-lookup; empty for none.")] = "hf,hf-lookup",
-    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,linear_spec",
+    modes: Annotated[
+        str, typer.Option(help="Comma-separated modes, each as MODE[:BLOCK_LENGTH[:ROWS]].")
+    ] = "ar,linear_spec:8,quadratic_spec:6",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each kind, the same ones in every run.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="How often every contender decodes every step.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Output tokens a step, for peers too.")] = 96,
@@ -176,7 +186,7 @@ def bench(
     from rich.progress import Progress
 
     from trimode.policy.engine import Engine
-    from trimode.policy.spec import Settings, known_mode
+    from trimode.policy.spec import Settings
 
     from . import bench as harness
     from . import bench_view as view
@@ -185,7 +195,7 @@ def bench(
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
     plan = harness.Plan(
-        modes=tuple(dict.fromkeys(known_mode(mode.strip(), "--modes") for mode in modes.split(","))),
+        modes=tuple(dict.fromkeys(word.strip() for word in modes.split(","))),
         peers=known_peers(peers),
         steps=steps,
         rounds=rounds,

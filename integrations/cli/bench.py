@@ -22,7 +22,6 @@ import torch
 
 from trimode.engine.errors import RequestError
 from trimode.engine.export import export
-from trimode.engine.request import Mode
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import MODEL_STEPS, Episode, Step, read_episodes
 from trimode.policy.spec import Settings
@@ -36,7 +35,7 @@ from .contenders import Contender, Group, Question, cold, ours
 class Plan:
     """What one benchmark runs. `steps` of each kind; `settings`: knobs of our modes, and `max_tokens` of all."""
 
-    modes: tuple[Mode, ...]
+    modes: tuple[str, ...]
     peers: tuple[str, ...]
     steps: int
     rounds: int
@@ -80,7 +79,7 @@ def sample(
     steps = [
         (path, episode, step) for path in files for episode in read_episodes(path, registry) for step in episode.steps()
     ]
-    asking = evaluate.Plan(modes=plan.modes, settings=plan.settings, prompt_tokens=plan.prompt_tokens)
+    asking = evaluate.Plan(modes=("ar",), settings=plan.settings, prompt_tokens=plan.prompt_tokens)
     for kind in MODEL_STEPS:
         pool = [item for item in steps if item[2].kind == kind]
         taken = 0

@@ -13,10 +13,10 @@ from typing import Literal
 
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import TrimodeError
-from trimode.engine.request import DecodeRequest, Mode
+from trimode.engine.request import DecodeRequest
 from trimode.policy.engine import Engine
 from trimode.policy.schema import Schema
-from trimode.policy.spec import Settings, options_of, sampling_of
+from trimode.policy.spec import Settings, known_mode, options_of, sampling_of, variant
 
 Group = Literal["peer", "free", "schema"]
 
@@ -58,9 +58,11 @@ class Contender:
         return self.group != "schema" or question.schema is not None
 
 
-def ours(engine: Engine, mode: Mode, settings: Settings, group: Group) -> Contender:
-    """A mode of ours on a cold `engine`; in the group `schema` under the question's schema."""
-    options, sampling, max_tokens = options_of(mode, settings), sampling_of(settings), settings.max_tokens or 0
+def ours(engine: Engine, word: str, settings: Settings, group: Group) -> Contender:
+    """A mode of ours (`spec.variant`) on a cold `engine`; in the group `schema` under the question's schema."""
+    chosen = variant(word, "--modes").over(settings)
+    options = options_of(known_mode(chosen.mode or "", "--modes"), chosen)
+    sampling, max_tokens = sampling_of(settings), settings.max_tokens or 0
 
     def run(question: Question) -> Reading:
         begin = time.perf_counter()
@@ -86,7 +88,7 @@ def ours(engine: Engine, mode: Mode, settings: Settings, group: Group) -> Conten
             passes=stats.forward_passes,
         )
 
-    return Contender(mode if group == "free" else f"{mode}+schema", group, run)
+    return Contender(word if group == "free" else f"{word}+schema", group, run)
 
 
 def cold(engine: Engine) -> Engine:

@@ -506,31 +506,31 @@ def exact_pairs(model: Transformer, prompt: tuple[int, ...], temperature: float)
     return found
 
 
-def test_sampled_outputs_follow_the_models_distribution_in_exact_modes() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [ArOptions(), LinearSpecOptions(block_length=4), QuadraticSpecOptions(block_length=3)],
+    ids=lambda options: options.mode,
+)
+def test_sampled_outputs_follow_the_models_distribution(options: Options) -> None:
+    """Total variation to exact enumeration; with 40,000 draws over these outcomes about 0.006 is left to chance."""
     made = small.model(1, TOY, shared=1.0, sharpness=1.0)
-    engine, seeds = small.engine(made), 4000
+    engine, seeds, size = small.engine(made), 40_000, 500
     prompt, temperature = (0, 1, 2), 0.9
-
-    def outputs(options: Options) -> list[tuple[int, ...]]:
+    counts: Counter[tuple[int, ...]] = Counter()
+    for at in range(0, seeds, size):
         requests = [
             DecodeRequest(
                 prompt=prompt, options=options, sampling=Sampling(temperature=temperature, seed=seed), max_tokens=3
             )
-            for seed in range(seeds)
+            for seed in range(at, at + size)
         ]
-        parts = [engine.decode_many(requests[at : at + 200]) for at in range(0, seeds, 200)]
-        return [result.token_ids for part in parts for result in part]
-
-    plain = outputs(ArOptions())
-    assert outputs(LinearSpecOptions(block_length=4)) == plain
-    assert outputs(QuadraticSpecOptions(block_length=4)) == plain
-    counts = Counter(ids[:2] for ids in plain)
+        counts.update(result.token_ids[:2] for result in engine.decode_many(requests))
     exact = exact_pairs(made, prompt, temperature)
     assert sum(exact.values()) == pytest.approx(1)
     assert set(counts) <= set(exact)
-    distance = sum(abs(counts[pair] / seeds - chance) for pair, chance in exact.items()) / 2
-    assert distance <= 0.03
     assert max(exact.values()) < 0.5
+    distance = sum(abs(counts[pair] / seeds - chance) for pair, chance in exact.items()) / 2
+    assert distance <= 0.01
 
 
 def test_a_prompt_that_does_not_fit_is_refused() -> None:

@@ -37,6 +37,7 @@ class Live:
     prefill_seconds: float = 0.0
     prefill_passes: int = 0
     forward_passes: int = 0
+    query_tokens: int = 0
 
     def start(self) -> None:
         self._resume(None)
@@ -50,6 +51,7 @@ class Live:
             self.prefill_seconds += seconds
         else:
             self.forward_passes += 1
+            self.query_tokens += segment.rows
         self._resume(reply(segment, rows, self.sampler))
 
     def close(self) -> None:
@@ -101,4 +103,5 @@ class Live:
             seconds=self.end - self.begin,
             prefill_seconds=self.prefill_seconds,
             kernels=self.kernels,
+            query_tokens=self.query_tokens,
         )

@@ -214,7 +214,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Counts of one call. `forward_passes` leaves prefill out; `corrected` includes `repaired`; `kernels`: what ran."""
+    """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
+
+    `corrected` includes `repaired`; `kernels`: what ran.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -229,6 +232,7 @@ class Stats:
     seconds: float
     prefill_seconds: float
     kernels: str = ""
+    query_tokens: int = 0
 
     @property
     def prefilled_tokens(self) -> int:

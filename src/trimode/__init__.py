@@ -9,7 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trimode.engine.errors import CheckpointError, PromptTooLong, RequestError, TrimodeError
+    from trimode.engine.errors import (
+        CallCancelled,
+        CheckpointError,
+        KvMemoryExceeded,
+        ModeUnavailable,
+        PromptTooLong,
+        QueueFull,
+        RequestError,
+        TrimodeError,
+    )
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
         OutputCut,
@@ -20,31 +29,36 @@ if TYPE_CHECKING:
         UnsupportedKeyword,
     )
     from trimode.policy.resolve import Policy
-    from trimode.policy.result import Result
+    from trimode.policy.result import Choice, Result
     from trimode.policy.schema import ToolCall
     from trimode.policy.session import Session, session, using
     from trimode.policy.steps import ask, step
+    from trimode.policy.stream import StreamEvent
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "trimode.engine.errors": ("CheckpointError", "PromptTooLong", "RequestError", "TrimodeError"),
+    "trimode.engine.errors": (
+        "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
+        "RequestError", "TrimodeError",
+    ),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
         "OutputCut", "PolicyError", "SchemaError", "SchemaViolation", "StepError", "UnsupportedKeyword",
     ),
     "trimode.policy.resolve": ("Policy",),
-    "trimode.policy.result": ("Result",),
+    "trimode.policy.result": ("Choice", "Result"),
     "trimode.policy.schema": ("ToolCall",),
     "trimode.policy.session": ("Session", "session", "using"),
     "trimode.policy.steps": ("ask", "step"),
+    "trimode.policy.stream": ("StreamEvent",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CheckpointError", "Engine", "OutputCut", "Policy", "PolicyError", "PromptTooLong", "RequestError", "Result",
-    "SchemaError", "SchemaViolation", "Session", "StepError", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask",
-    "session", "step", "using",
+    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "ModeUnavailable", "OutputCut", "Policy",
+    "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaViolation", "Session",
+    "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask", "session", "step", "using",
 ]  # fmt: skip
 
 

@@ -92,8 +92,9 @@ class Tokenizer:
         self._refuse_markers({**variables, "messages": [{**message, "content": ""} for message in messages]})
         # An empty content stays empty: templates leave out a block that has none.
         holes = [{**m, "content": f"\ue000{index}\ue001" if m["content"] else ""} for index, m in enumerate(messages)]
+        words: dict[str, Any] = {**self.special, **variables}
         try:
-            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **{**self.special, **variables}))
+            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **words))
         except TemplateError as error:
             raise RequestError(f"the chat template refuses these messages: {error}") from None
         texts = _HOLE.split(rendered)

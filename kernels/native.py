@@ -59,10 +59,8 @@ class Packed:
 class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
-    name: Final = "native"
-    row_tile: Final = 1
-
     def __init__(self, library: ctypes.CDLL) -> None:
+        self.name, self.row_tile = "native", 1
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +126,7 @@ def totals(engine: Engine, calls: list[Call]) -> dict[str, Any]:
 
 
 @contextmanager
-def independent() -> Iterator[None]:
+def independent() -> Generator[None]:
     """Inside, drafts are drawn with noise of another seed, as if the drafter knew nothing of the verifier's."""
 
     def propose(gate: Gate, logits: Logits | None, limit: int) -> speculation.Draft:

@@ -64,7 +64,7 @@ def measure(engine: Engine, args: argparse.Namespace, word: str) -> dict[str, An
         [prepared(engine, episode, step, word) for step in episode.steps()]
         for episode in itertools.islice(read_episodes(args.file), args.episodes)
     ]
-    speeds: dict[int, list[float]] = {count: [] for count in args.sessions}
+    tokens, speeds = 0, {count: list[float]() for count in args.sessions}
     for _ in track(range(args.rounds), word):
         for count in args.sessions:
             engine.tokens.index.clear()

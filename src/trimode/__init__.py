@@ -56,7 +56,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "ModeUnavailable", "OutputCut", "Policy",
+    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "ModeUnavailable", "OutputCut",
+    "Policy",
     "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaViolation", "Session",
     "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask", "session", "step", "using",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ from trimode.engine.request import (
     DecodeRequest,
     DecodeResult,
     DiffusionOptions,
+    InfillOptions,
     LinearSpecOptions,
     Options,
     QuadraticSpecOptions,
@@ -109,6 +110,8 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.quadratic_spec(length)
         case DiffusionOptions(block_length=length, threshold=threshold):
             plain.diffusion(length, threshold)
+        case InfillOptions():
+            raise NotImplementedError("test_choice_infill.py has the twin")
     return plain
 
 

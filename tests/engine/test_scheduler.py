@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -261,24 +261,30 @@ def test_the_answer_is_read_from_the_cache_with_its_end() -> None:
     assert ended > 0
 
 
+@dataclass
+class Quitter:
+    """Gives its request up once that many tokens are there."""
+
+    patience: int
+    future: Future[Any] | None = None
+
+    def watch(self, made: Update) -> None:
+        if self.future is not None and len(made.tokens) >= self.patience:
+            self.future.cancel()
+
+
 def test_a_soak_with_random_cancels_ends_with_all_pages_free() -> None:
     soaked = small.engine(small.model(5, shared=2, rank=2), kv_bytes=40 * PAGE_BYTES, queue=2000)
     chance = random.Random(7)
     requests = [request for seed in range(20) for request in mixed_requests(seed, 50)]
-    futures: list[tuple[DecodeRequest, Future[Any]]] = []
+    futures: list[Future[Any]] = []
     for at, request in enumerate(requests):
-        watch = None
-        if at % 3 == 0:
-            tokens = chance.randint(0, 20)
-
-            def watch(made: Update, at: int = at, tokens: int = tokens) -> None:
-                if len(made.tokens) >= tokens:
-                    futures[at][1].cancel()
-
-        futures.append((request, soaked.submit(request, watch)))
+        quitter = Quitter(chance.randint(0, 20) if at % 3 == 0 else 1000)
+        futures.append(soaked.submit(request, quitter.watch))
+        quitter.future = futures[-1]
         if chance.random() < 0.1:
-            futures[chance.randrange(len(futures))][1].cancel()
-    done = [(request, future) for request, future in futures if not gave_up(future)]
+            futures[chance.randrange(len(futures))].cancel()
+    done = [future for future in futures if not gave_up(future)]
     assert len(done) > 500
     assert len(done) < len(futures) - 100
     settled(soaked)

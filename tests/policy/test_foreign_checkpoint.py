@@ -95,6 +95,7 @@ def test_a_policy_in_trimode_toml_chooses_ar_once_for_all(
     @tm.step("json", max_tokens=60)
     def measure() -> dict[str, int]:
         """Measure."""
+        ...
 
     monkeypatch.chdir(tmp_path)
     with tm.session(loaded_llama), pytest.raises(ModeUnavailable):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Thread
+from threading import Condition, Thread, current_thread
 from typing import Any
 
 import torch
@@ -94,7 +94,7 @@ class Scheduler:
             self._changed.notify()
         for job in jobs:
             job.future.cancel()
-        if thread is not None:
+        if thread is not None and thread is not current_thread():
             thread.join()
 
     @property

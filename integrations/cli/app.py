@@ -78,14 +78,14 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     max_tokens: int = 128,
+    stream: Annotated[bool, typer.Option(help="Print text as it becomes final.")] = False,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
     """Decodes one output and says what it cost."""
     from trimode.policy.engine import Engine
 
-    engine = Engine.load(checkpoint)
-    result = engine.generate(
+    events = Engine.load(checkpoint).stream(
         prompt=None if chat else prompt,
         messages=[{"role": "user", "content": prompt}] if chat else None,
         schema=_json_file(schema) if schema else None,
@@ -94,6 +94,12 @@ def generate(
         seed=seed,
         max_tokens=max_tokens,
     )
+    result = None
+    for event in events:
+        if stream and not as_json and not event.provisional:
+            print(event.text, end="", flush=True)
+        result = event.result
+    assert result is not None
     stats = result.stats
     counts = {
         "mode": result.plan.mode, "reason": result.plan.reason, "finish_reason": result.finish_reason,
@@ -103,7 +109,7 @@ def generate(
     if as_json:
         print(json.dumps({"text": result.text, "token_ids": result.token_ids, **counts}, ensure_ascii=False))
         return
-    console.print(result.text, markup=False, highlight=False)
+    print() if stream else console.print(result.text, markup=False, highlight=False)
     console.print("  ".join(f"{name} {value}" for name, value in counts.items()), style="dim", highlight=False)
 
 

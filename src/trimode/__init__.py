@@ -57,9 +57,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "ModeUnavailable", "OutputCut",
-    "Policy",
-    "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaViolation", "Session",
-    "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask", "session", "step", "using",
+    "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaViolation",
+    "Session", "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask", "session", "step",
+    "using",
 ]  # fmt: skip
 
 

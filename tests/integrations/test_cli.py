@@ -202,3 +202,10 @@ def test_module_runs() -> None:
         assert said in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
     assert issubclass(tm.CheckpointError, tm.TrimodeError)
+
+
+def test_a_stream_prints_what_the_result_says() -> None:
+    words = ("generate", "How long is it?", "--max-tokens", "12")
+    streamed, whole = run(*words, "--stream"), run(*words)
+    assert streamed.exit_code == whole.exit_code == 0
+    assert streamed.stdout == whole.stdout

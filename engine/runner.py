@@ -1,36 +1,22 @@
 """The forward pass of decoding: a model's weights fused and prepared for the kernels, and one ragged pass over them.
 
 Knows weights, pages and layouts. The same mathematics as `Transformer.forward`, which training differentiates, without
-modules on the way. Shapes: T rows, H query heads, K key-value heads, D head_dim, E hidden size, V vocabulary.
+modules on the way. Shapes: T rows, E hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Kernels, Layout
+from trimode.kernels.ops import Block, Kernels, Layout, Rotation
 
 from . import rope
 from .model import Attention, Layer, LowRank, Transformer
 from .pages import PagePool
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """One layer: norms [E] (per head [D], where a family has them), matrices as `Kernels.prepare` made them."""
-
-    norms: tuple[Tensor, Tensor]
-    head_norms: tuple[Tensor, Tensor] | None
-    qkv: Any
-    out: Any
-    gate_up: Any
-    down: Any
-    adapter: tuple[Any, Any] | None
 
 
 class Runner:
@@ -42,7 +28,7 @@ class Runner:
         self.frequencies, self.rope_factor = model.frequencies, model.rope_factor
         layers = cast(Sequence[Layer], model.encoder.layers)
         adapters: Sequence[Any] = [None] * len(layers) if model.adapter is None else list(model.adapter)
-        self.layers = [self._fused(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)]
+        self.blocks = [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)]
         self.has_adapter = model.adapter is not None
         self.norm = model.encoder.norm.weight
         self.head = kernels.prepare(model.diffusion_head.weight)
@@ -60,52 +46,19 @@ class Runner:
             raise ValueError("rows ask for the draft adapter, but this model has none")
         x = self.embedding[tokens]
         cos, sin = (part.to(x.dtype) for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
-        scale = rope.query_scale(self.config.rope, positions)
+        rotation = Rotation(cos, sin, rope.query_scale(self.config.rope, positions))
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
-        for index, layer in enumerate(self.layers):
-            x = self._attention(index, layer, x, cos, sin, scale, layout, flags, pool)
-            both = self.kernels.linear(self._normed(x, layer.norms[1]), layer.gate_up)
-            x = self.kernels.linear(self.kernels.swiglu(both), layer.down, x)
-        return self.kernels.linear(self._normed(x[read], self.norm), self.head)
+        for block, keys, values in zip(self.blocks, pool.keys, pool.values, strict=True):
+            x = self.kernels.block(x, block, rotation, flags, keys, values, layout)
+        return self.kernels.linear(self.kernels.rms_norm(x[read], self.norm, self.config.rms_norm_eps), self.head)
 
-    def _attention(
-        self,
-        index: int,
-        layer: Fused,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        scale: Tensor | None,
-        layout: Layout,
-        flags: Tensor | None,
-        pool: PagePool,
-    ) -> Tensor:
-        """x with the layer's attention added."""
-        kernels, queries = self.kernels, self.config.num_attention_heads
-        heads = queries + self.config.num_key_value_heads
-        qkv = kernels.linear(self._normed(x, layer.norms[0]), layer.qkv).unflatten(-1, (-1, self.config.head_dim))
-        if layer.head_norms is not None:
-            self._norm_heads(qkv, layer.head_norms)
-        kernels.rotate_heads(qkv, cos, sin, heads, queries, scale)
-        kernels.keep(qkv, queries, pool.keys[index], pool.values[index], layout)
-        mixed = kernels.attention(qkv, queries, pool.keys[index], pool.values[index], layout).flatten(1)
-        if flags is not None and layer.adapter is not None:
-            low, high = layer.adapter
-            x = kernels.linear(kernels.linear(mixed, low) * flags, high, x)
-        return kernels.linear(mixed, layer.out, x)
-
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.kernels.rms_norm(x, weight, self.config.rms_norm_eps)
-
-    def _norm_heads(self, qkv: Tensor, norms: tuple[Tensor, Tensor]) -> None:
-        """Normalises each query and key head of qkv [T, H + 2 K, D] in place."""
-        queries, keys = self.config.num_attention_heads, self.config.num_key_value_heads
-        for part, weight in zip(qkv.split([queries, keys, keys], dim=1), norms, strict=False):
-            part.copy_(self._normed(part.flatten(0, 1).contiguous(), weight).view_as(part))
-
-    def _fused(self, layer: Layer, adapter: LowRank | None) -> Fused:
+    def _block(self, layer: Layer, adapter: LowRank | None) -> Block:
         attn, mlp, prepare = layer.self_attn, layer.mlp, self.kernels.prepare
-        return Fused(
+        return Block(
+            queries=self.config.num_attention_heads,
+            groups=self.config.num_key_value_heads,
+            dim=self.config.head_dim,
+            eps=self.config.rms_norm_eps,
             norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
             head_norms=_head_norms(attn),
             qkv=prepare(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))),

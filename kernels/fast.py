@@ -6,12 +6,15 @@ part ways at a near tie, about once in 10^5 to 10^6 tokens. For comparison and f
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import reference
+from .block import composed
+from .layout import Block, Layout, Rotation
 
 name = "torch-fast"
 row_tile = 1
@@ -21,6 +24,19 @@ def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
     """`reference.linear`, unpadded."""
     y = F.linear(x, weight)
     return y if onto is None else onto + y
+
+
+def block(
+    x: Tensor,
+    weights: Block,
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+) -> Tensor:
+    """`reference.block` with this module's `linear`."""
+    return composed(sys.modules[__name__], x, weights, rotation, flags, keys, values, layout)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""What the rows of one ragged pass see and where their keys and values go: the argument that attention kernels share.
+"""What kernels are handed together: what the rows of a pass see, how they are turned, and a block's weights.
 
-Knows row numbers and page numbers. All tensors are int64 on the pass's device.
+Knows row numbers, page numbers and tensors. A layout's tensors are int64 on the pass's device.
 """
 
 from __future__ import annotations
@@ -30,4 +30,35 @@ class Layout:
     own_first: Tensor
     own_count: Tensor
     slot: Tensor
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """cos and sin [T, D] of each row's position; `scale` [T] for its queries, or None."""
+
+    cos: Tensor
+    sin: Tensor
+    scale: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One transformer block: norms [E] (per head [D], where a family has them), matrices as `prepare` made them.
+
+    `queries` query heads and `groups` key-value heads of `dim`. `adapter`: two matrices, for marked rows only. `cache`:
+    whatever an implementation works out once for all passes.
+    """
+
+    queries: int
+    groups: int
+    dim: int
+    eps: float
+    norms: tuple[Tensor, Tensor]
+    head_norms: tuple[Tensor, Tensor] | None
+    qkv: Any
+    out: Any
+    gate_up: Any
+    down: Any
+    adapter: tuple[Any, Any] | None
     cache: dict[str, Any] = field(default_factory=dict)

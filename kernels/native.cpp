@@ -67,7 +67,7 @@ template <int R> static inline void strip(const float *x, int64_t in, const floa
     }
 }
 
-extern "C" int64_t block() { return BLOCK; }
+extern "C" int64_t strip_width() { return BLOCK; }
 
 // y [T, out] = (y +) x [T, in] times the packed matrix [ceil(out / BLOCK)][in][BLOCK].
 extern "C" void linear(const float *x, int64_t T, const float *w, int64_t in, int64_t out, float *y, int add, int threads) {
@@ -299,4 +299,42 @@ extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_
         tokens[r] = std::max<int64_t>(chosen, 0);
         confidence[r] = std::exp(row[tokens[r]] - most) / total;
     }
+}
+
+struct Shape { int64_t T, E, H, K, D, I, rank, page; float eps; int threads; };
+struct Weights { const float *norms[2], *head_norms[2], *qkv, *out, *gate_up, *down, *low, *high; };
+struct Pass {
+    const float *cos, *sin, *scale, *flags;
+    const int64_t *tables, *request, *seen, *own_first, *own_count, *slot;
+    int64_t tiles;
+};
+
+// A transformer block, the functions above in their order: x [T, E] becomes the next layer's x. `scale`, `flags`, the
+// head norms and the adapter (`low`, `high`) may be null. scratch holds T * (E + (2 H + 2 K) D + 3 I + rank) floats.
+extern "C" void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
+    const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
+    float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
+    float *act = both + T * 2 * I, *low = act + T * I;
+    rms_norm(x, T, E, w->norms[0], s->eps, h);
+    linear(h, T, w->qkv, E, N * D, qkv, 0, s->threads);
+    if (w->head_norms[0])
+        for (int64_t t = 0; t < T; t++) {
+            float *q = qkv + t * N * D, *k = q + s->H * D;
+            rms_norm(q, s->H, D, w->head_norms[0], s->eps, q);
+            rms_norm(k, s->K, D, w->head_norms[1], s->eps, k);
+        }
+    rotate(qkv, T, N, D, p->cos, p->sin, s->H + s->K, s->H, p->scale);
+    keep(qkv, T, N, D, s->H, s->K, p->slot, s->page, keys, values);
+    attention(qkv, T, N, s->H, s->K, D, s->page, keys, values, p->tables, p->tiles, p->request, p->seen, p->own_first, p->own_count, mixed, s->threads);
+    if (p->flags && w->low) {
+        linear(mixed, T, w->low, s->H * D, s->rank, low, 0, s->threads);
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t i = 0; i < s->rank; i++) low[t * s->rank + i] *= p->flags[t];
+        linear(low, T, w->high, s->rank, E, x, 1, s->threads);
+    }
+    linear(mixed, T, w->out, s->H * D, E, x, 1, s->threads);
+    rms_norm(x, T, E, w->norms[1], s->eps, h);
+    linear(h, T, w->gate_up, E, 2 * I, both, 0, s->threads);
+    silu_mul(both, T, I, act);
+    linear(act, T, w->down, I, E, x, 1, s->threads);
 }

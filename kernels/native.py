@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .layout import PAGE, Layout
+from .layout import PAGE, Block, Layout, Rotation
 
 SOURCE: Final = Path(__file__).with_name("native.cpp")
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
@@ -31,7 +31,7 @@ _LARGEST_HEAD: Final = 512
 
 _KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 _SIGNATURES: Final = {
-    "block": "",
+    "strip_width": "",
     "linear": "pnpnnpii",
     "rms_norm": "pnnpfp",
     "silu_mul": "pnnp",
@@ -39,8 +39,36 @@ _SIGNATURES: Final = {
     "keep": "pnnnnnpnpp",
     "attention": "pnnnnnnpppnpppppi",
     "pick": "pnnppnpfpp",
+    "block": "ppppppp",
 }
 """Arguments of native.cpp's functions: pointers, int64, float, int."""
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "rank", "page")),
+        ("eps", ctypes.c_float),
+        ("threads", ctypes.c_int),
+    ]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("norm", "norm2", "q_norm", "k_norm", "qkv", "out", "gate_up", "down", "low", "high")
+    ]
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "cos", "sin", "scale", "flags", "tables", "request", "seen", "own_first", "own_count", "slot",
+            )
+        ),
+        ("tiles", ctypes.c_int64),
+    ]  # fmt: skip
 
 
 class NativeUnavailable(RuntimeError):
@@ -64,8 +92,8 @@ class Native:
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
-        library.block.restype = ctypes.c_int64
-        self.block: int = library.block()
+        library.strip_width.restype = ctypes.c_int64
+        self._strip: int = library.strip_width()
 
     @staticmethod
     @cache
@@ -78,9 +106,9 @@ class Native:
 
     def prepare(self, weight: Tensor) -> Packed:
         outputs, inputs = weight.shape
-        data = torch.zeros(-(-outputs // self.block) * self.block, inputs)
+        data = torch.zeros(-(-outputs // self._strip) * self._strip, inputs)
         data[:outputs] = weight
-        return Packed(data.view(-1, self.block, inputs).transpose(1, 2).contiguous(), inputs, outputs)
+        return Packed(data.view(-1, self._strip, inputs).transpose(1, 2).contiguous(), inputs, outputs)
 
     def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
         y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto
@@ -129,6 +157,22 @@ class Native:
         )  # fmt: skip
         return out
 
+    def block(
+        self, x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
+        layout: Layout,
+    ) -> Tensor:  # fmt: skip
+        """x [T, E] after one transformer block, in place."""
+        if "pass" not in layout.cache:
+            layout.cache["pass"] = _prepared(x, weights, rotation, flags, layout)
+        shape, made, scratch = layout.cache["pass"]
+        if "native" not in weights.cache:
+            weights.cache["native"] = _pointers(weights)
+        self._library.block(
+            ctypes.addressof(shape), ctypes.addressof(weights.cache["native"]), ctypes.addressof(made), x.data_ptr(),
+            keys.data_ptr(), values.data_ptr(), scratch.data_ptr(),
+        )  # fmt: skip
+        return x
+
     def pick(
         self,
         logits: Tensor,
@@ -153,6 +197,32 @@ class Native:
         return tokens, confidence
 
     gumbel = staticmethod(reference.gumbel)
+
+
+def _prepared(
+    x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
+) -> tuple[_Shape, _Pass, Tensor]:
+    """What all blocks of a pass share: sizes, pointers, scratch memory."""
+    (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
+    inner = weights.down.inputs
+    rank = 0 if weights.adapter is None else weights.adapter[0].outputs
+    shape = _Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, torch.get_num_threads())
+    scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
+    made = _Pass(
+        rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
+        *(column.data_ptr() for column in (layout.tables, layout.request, layout.seen, layout.own_first)),
+        layout.own_count.data_ptr(), layout.slot.data_ptr(), layout.tables.shape[1],
+    )  # fmt: skip
+    return shape, made, scratch
+
+
+def _pointers(weights: Block) -> _Weights:
+    matrices = (weights.qkv, weights.out, weights.gate_up, weights.down, *(weights.adapter or (None, None)))
+    return _Weights(
+        *(norm.data_ptr() for norm in weights.norms),
+        *map(_maybe, weights.head_norms or (None, None)),
+        *(_maybe(None if matrix is None else matrix.data) for matrix in matrices),
+    )
 
 
 def _maybe(x: Tensor | None) -> int | None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from . import fast, reference
-from .layout import PAGE, Layout
+from .layout import PAGE, Block, Layout, Rotation
 from .native import Native, NativeUnavailable
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Kernels", "Layout", "NativeUnavailable", "gumbel", "kernels", "linear", "rms_norm", "rotate",
-    "silu_mul",
+    "CHOICES", "PAGE", "Block", "Kernels", "Layout", "NativeUnavailable", "Rotation", "gumbel", "kernels", "linear",
+    "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "torch", "torch-fast")
@@ -40,6 +40,17 @@ class Kernels(Protocol):
     ) -> None: ...
     def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> None: ...
     def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> Tensor: ...
+    def block(
+        self,
+        x: Tensor,
+        weights: Block,
+        rotation: Rotation,
+        flags: Tensor | None,
+        keys: Tensor,
+        values: Tensor,
+        layout: Layout,
+        /,
+    ) -> Tensor: ...
     def pick(
         self,
         logits: Tensor,

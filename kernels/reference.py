@@ -7,14 +7,16 @@ BLAS picks other kernels for other row counts), attention by walking keys in til
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .block import composed
 from .grouping import groups
-from .layout import PAGE, Layout
+from .layout import PAGE, Block, Layout, Rotation
 
 name = "torch"
 row_tile = 4
@@ -74,6 +76,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding in the half-rotation layout: x [T, H, D], cos and sin [T, 1, D]."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def block(
+    x: Tensor,
+    weights: Block,
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+) -> Tensor:
+    """x [T, E] after one transformer block over one layer's pages; see `composed`."""
+    return composed(sys.modules[__name__], x, weights, rotation, flags, keys, values, layout)
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:

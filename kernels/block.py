@@ -1,0 +1,45 @@
+"""A transformer block as its ops in order: for implementations that have no block of their own.
+
+Knows ops by their names only. Shapes: T rows, H query heads, K key-value heads, D head dimension, E hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .layout import Block, Layout, Rotation
+
+
+def composed(
+    ops: Any,
+    x: Tensor,
+    weights: Block,
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+) -> Tensor:
+    """x [T, E] after the block. `flags` [T, 1] is 1 for rows that take the adapter; None for no row."""
+    heads = weights.queries + weights.groups
+    qkv = ops.linear(ops.rms_norm(x, weights.norms[0], weights.eps), weights.qkv).unflatten(-1, (-1, weights.dim))
+    if weights.head_norms is not None:
+        _norm_heads(ops, qkv, weights, weights.head_norms)
+    ops.rotate_heads(qkv, rotation.cos, rotation.sin, heads, weights.queries, rotation.scale)
+    ops.keep(qkv, weights.queries, keys, values, layout)
+    mixed = ops.attention(qkv, weights.queries, keys, values, layout).flatten(1)
+    if flags is not None and weights.adapter is not None:
+        low, high = weights.adapter
+        x = ops.linear(ops.linear(mixed, low) * flags, high, x)
+    x = ops.linear(mixed, weights.out, x)
+    both = ops.linear(ops.rms_norm(x, weights.norms[1], weights.eps), weights.gate_up)
+    return ops.linear(ops.swiglu(both), weights.down, x)  # type: ignore[no-any-return]
+
+
+def _norm_heads(ops: Any, qkv: Tensor, weights: Block, norms: tuple[Tensor, Tensor]) -> None:
+    """Normalises each query and key head of qkv [T, H + 2 K, D] in place."""
+    parts = qkv.split([weights.queries, weights.groups, weights.groups], dim=1)
+    for part, norm in zip(parts, norms, strict=False):
+        part.copy_(ops.rms_norm(part.flatten(0, 1).contiguous(), norm, weights.eps).view_as(part))

@@ -28,11 +28,12 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from trimode.engine.batch import Batch
 from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
-from trimode.engine.context import PREFILL_CHUNK
+from trimode.engine.context import PREFILL_CHUNK, Context
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
 from trimode.engine.model import Transformer
 from trimode.engine.pages import PAGE, PagePool, pages_for
+from trimode.engine.prefix import PrefixIndex
 from trimode.engine.request import (
     AlignedOptions,
     ArOptions,
@@ -361,7 +362,7 @@ def decode(engine: TokenEngine, request: DecodeRequest) -> DecodeResult:
     prompt=st.lists(st.integers(0, small.VOCAB - 1), min_size=1, max_size=20).map(tuple),
     max_tokens=st.integers(1, 30),
 )
-@settings(EXAMPLES, max_examples=150)
+@settings(EXAMPLES, max_examples=120)
 def test_decoding_equals_its_naive_twin(
     model: Transformer, threshold: float, sampling: Sampling, prompt: tuple[int, ...], max_tokens: int
 ) -> None:
@@ -392,6 +393,18 @@ def test_long_prompts_are_written_in_whole_blocks(temperature: float, size: int)
     twin.aligned(3, 0.4)
     assert list(result.token_ids) == twin.out
     assert result.stats.prefill_passes == -(-(size // 3 * 3) // (PREFILL_CHUNK // 3 * 3))
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 96, 300])
+def test_chunks_of_a_prompt_begin_and_end_on_borders(block: int) -> None:
+    context = Context(pending=list(range(1000)), mask_id=MASK, adapter=False)
+    chunks = list(context.write(block))
+    assert all(chunk.start % block == len(chunk.trunk) % block == 0 for chunk in chunks)
+    assert all(0 < len(chunk.trunk) <= max(block, PREFILL_CHUNK) and chunk.prefill for chunk in chunks)
+    assert [token for chunk in chunks for token in chunk.trunk] == list(range(1000 // block * block))
+    assert context.pending == list(range(1000 // block * block, 1000))
+    context.pending += range(block)
+    assert [chunk.prefill for chunk in context.write(block)] == [False] * -(-block // max(block, PREFILL_CHUNK))
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -461,6 +474,17 @@ def test_a_conversation_writes_only_what_is_new(model: Transformer, threshold: f
         history = (*history, *warm.token_ids, *small.prompt(turn, 3))
 
 
+def test_the_index_keeps_and_finds_whole_blocks() -> None:
+    pool = PagePool(SDAR, 1 << 20, torch.float32, CPU)
+    index, text = PrefixIndex(pool, block=4), list(range(PAGE + 10))
+    index.insert(text, pool.take(2))
+    assert sorted(len(node.tokens) for node in index.nodes()) == [8, PAGE]
+    assert [index.match(text[:size]).length for size in (3, 4, PAGE - 1, PAGE + 3, PAGE + 7, PAGE + 10)] == [
+        *(0, 4, PAGE - 4, PAGE, PAGE + 4, PAGE + 8)
+    ]
+    assert index.match(text[: PAGE + 3]).partial is None
+
+
 def test_texts_that_part_inside_a_block_do_not_share_it() -> None:
     model = small.model(3, ENDLESS, shared=2)
     engine, common = small.engine(model), small.prompt(5, PAGE + 6)
@@ -508,7 +532,7 @@ def automaton(seed: int) -> Automaton:
     size=st.integers(1, 9),
     max_tokens=st.integers(1, 40),
 )
-@settings(EXAMPLES, max_examples=150)
+@settings(EXAMPLES, max_examples=100)
 def test_grammars_hold_in_bounded_passes(
     model: Transformer, sampling: Sampling, threshold: float, seed: int, size: int, max_tokens: int
 ) -> None:

@@ -61,7 +61,7 @@ class Batch:
         count = len(segment.trunk)
         where = range(segment.start, segment.start + count)
         self._add(index, segment.trunk, segment.start, segment.read)
-        self._seen += range(segment.start + 1, segment.start + count + 1)
+        self._seen += (min(at // segment.block * segment.block + segment.block, where.stop) for at in where)
         self._own_first += [0] * count
         self._own_count += [0] * count
         self._slot += [table[at // PAGE] * PAGE + at % PAGE for at in where]

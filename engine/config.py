@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import CheckpointError
+from .errors import CheckpointError, RequestError
 from .families import FAMILIES, NLD, Family, architecture_of
+from .request import AlignedOptions, DiffusionOptions, Options
 
 _SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "default": (),
@@ -22,6 +23,8 @@ _SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Rope types and the settings that each one needs."""
 _PRETRAINED: Final = "original_max_position_embeddings"
+_DIFFUSION_BLOCK: Final = 32
+"""The length of a diffusion block where neither the request nor the weights bind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,31 @@ class ModelConfig:
         """The id that stands in masked slots; -1, which no embedding has, for a family without masks."""
         return -1 if self.mask_token_id is None else self.mask_token_id
 
+    @property
+    def aligned_block(self) -> int:
+        """Tokens whose cache entries depend on each other, counted from position 0; 1 where entries are causal."""
+        return self.block_size if self.family.aligned_blocks else 1
+
+    def fitted(self, options: Options) -> Options:
+        """`options` as these weights take them, with every length a number.
+
+        Raises RequestError for a block length that they were not trained for, where they take one alone.
+        """
+        if isinstance(options, DiffusionOptions | AlignedOptions):
+            return self._fitted_diffusion(options)
+        return options
+
+    def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> Options:
+        given, threshold = options.block_length, options.threshold
+        if not self.family.aligned_blocks:
+            return DiffusionOptions(block_length=_DIFFUSION_BLOCK if given is None else given, threshold=threshold)
+        if given not in (None, self.block_size):
+            raise RequestError(
+                f"block_length={given}: these {self.architecture} weights were trained for blocks of "
+                f"{self.block_size}; leave it out"
+            )
+        return AlignedOptions(block_length=self.block_size, threshold=threshold)
+
     @classmethod
     def load(cls, directory: Path) -> ModelConfig:
         path = directory / "config.json"
@@ -78,8 +106,10 @@ class ModelConfig:
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
         family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
-        ends = {} if family.masks else _generation_ends(directory)
-        return cls.from_dict({**_flat(fields, family, str(path)), **ends}, str(path))
+        beside = {} if family.self_contained else _generation_ends(directory)
+        if family.masks and not family.self_contained and fields.get("mask_token_id") is None:
+            beside["mask_token_id"] = _named_mask(directory)
+        return cls.from_dict({**_flat(fields, family, str(path)), **beside}, str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
@@ -94,7 +124,7 @@ class ModelConfig:
             mask_token_id=_number(fields, "mask_token_id", origin) if family.masks else None,
             eos_token_ids=_eos(fields, origin),
             rope=_rope(fields, origin),
-            block_size=_number(fields, "block_size", origin) if fields.get("block_size") is not None else 32,
+            block_size=family.block_size if fields.get("block_size") is None else _number(fields, "block_size", origin),
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             architecture=architecture,
         )
@@ -188,6 +218,21 @@ def _generation_ends(directory: Path) -> dict[str, Any]:
     path = directory / "generation_config.json"
     ends = read_object(path).get("eos_token_id") if path.is_file() else None
     return {} if ends is None else {"eos_token_id": ends}
+
+
+def _named_mask(directory: Path) -> int:
+    """The id of the mask token that tokenizer_config.json names, in tokenizer.json."""
+    settings, tokenizer = directory / "tokenizer_config.json", directory / "tokenizer.json"
+    mask = read_object(settings).get("mask_token") if settings.is_file() else None
+    text = mask.get("content") if isinstance(mask, dict) else mask
+    added = read_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
+    for token in added if isinstance(added, list) else ():
+        if text is not None and isinstance(token, dict) and token.get("content") == text:
+            return int(_number(token, "id", f"{tokenizer} added_tokens {text!r}"))
+    raise CheckpointError(
+        f"{directory}: expected mask_token_id in config.json, or mask_token in tokenizer_config.json and its text in "
+        f"added_tokens of tokenizer.json; found no mask_token_id, and mask_token {text!r}"
+    )
 
 
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:

@@ -56,3 +56,16 @@ class Context:
             passes += self.prefilled
             self.settle(size, self.pending[size:])
         return passes
+
+    def write(self, length: int) -> Generator[Segment, Reply, int]:
+        """Caches the whole aligned blocks of `length` pending tokens; returns passes past the prompt's.
+
+        Chunks end where blocks do, because an entry has seen the later tokens of its own block.
+        """
+        passes, chunk = 0, max(length, PREFILL_CHUNK // length * length)
+        while size := min(chunk, len(self.pending) // length * length):
+            yield Segment(start=self.cached, trunk=tuple(self.pending[:size]), prefill=not self.prefilled, block=length)
+            passes += self.prefilled
+            self.settle(size, self.pending[size:])
+        self.prefilled = True
+        return passes

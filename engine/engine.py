@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
 import torch
@@ -18,14 +19,14 @@ from trimode.kernels import ops
 from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
-from .families import check_mode
+from .families import check_infill, check_mode, check_scoring
 from .live import Live
 from .model import Transformer
 from .modes import choice, decode
 from .output import Decode, Output
 from .pages import PagePool, page_bytes, pages_for
 from .prefix import PrefixIndex
-from .request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult
+from .request import DecodeRequest, DecodeResult, InfillOptions, ScoreRequest, ScoreResult
 from .run import Run
 from .runner import Runner
 from .sampling import Sampler
@@ -61,7 +62,7 @@ class TokenEngine:
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
-        self.index = PrefixIndex(self.pool, keep_prefixes)
+        self.index = PrefixIndex(self.pool, keep_prefixes, model.config.aligned_block)
         self.runner = Runner(model, *_kernels(self.device, self.dtype, kernels))
         self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue)
 
@@ -99,10 +100,15 @@ class TokenEngine:
         self.scheduler.close()
 
     def check(self, request: Request) -> Request:
-        """The request, if it can be served. Raises what `submit` raises, QueueFull apart."""
+        """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
         config = self.model.config
         if isinstance(request, DecodeRequest):
             check_mode(config.architecture, request.options.mode)
+            if isinstance(request.options, InfillOptions):
+                check_infill(config.architecture)
+            request = replace(request, options=config.fitted(request.options))
+        else:
+            check_scoring(config.architecture)
         if request.room > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
         if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:

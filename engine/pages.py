@@ -1,8 +1,8 @@
 """Paged keys and values: one pool of fixed pages, counted references, and the pages of one request.
 
 Knows tensors and page numbers. Does not know tokens or requests. A page holds `PAGE` positions of every layer and is
-the attention's key tile. Entries are written by causal rows with base weights only, so pages serve every mode and may
-be shared; a page in more than one hand is never written.
+the attention's key tile. Entries are written by trunk rows with base weights only, so pages serve every mode and may be
+shared; a page in more than one hand is never written.
 """
 
 from __future__ import annotations

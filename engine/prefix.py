@@ -1,8 +1,9 @@
 """The prefix index: which pages hold the keys and values of which tokens, for every request to start from.
 
 A radix tree whose edges are pages: a node is one page and the tokens in it, below the pages before it. Reuse changes no
-token, because entries are bitwise what prefill would write. The index holds one reference to each of its pages; what
-only it holds may be evicted, least recently used first.
+token, because entries are bitwise what prefill would write. Where an entry has seen the later tokens of its block, only
+whole blocks are stored and found. The index holds one reference to each of its pages; what only it holds may be
+evicted, least recently used first.
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ class Match:
 
 
 class PrefixIndex:
-    """Finds, adds and evicts. `enabled=False` never finds anything."""
+    """Finds, adds and evicts. `enabled=False` never finds anything.
 
-    def __init__(self, pool: PagePool, enabled: bool = True) -> None:
-        self.pool, self.enabled = pool, enabled
+    `block`: tokens whose entries depend on each other, counted from position 0. A block that does not divide a page
+    would lie on two, and two texts may share the first page without the second: such an index is not enabled.
+    """
+
+    def __init__(self, pool: PagePool, enabled: bool = True, block: int = 1) -> None:
+        self.pool, self.enabled, self.block = pool, enabled and PAGE % block == 0, block
         self._root = Node((), -1, None)
         self._clock = 0
 
     def match(self, tokens: Sequence[int]) -> Match:
-        """The longest stored prefix of `tokens`, to the token."""
+        """The longest stored prefix of `tokens`, to the token or the last whole block."""
         node, pages = self._root, list[int]()
         while found := node.children.get(tuple(tokens[len(pages) * PAGE : (len(pages) + 1) * PAGE])):
             if len(found.tokens) < PAGE:
@@ -53,15 +58,16 @@ class PrefixIndex:
             pages.append(found.page)
         rest = tuple(tokens[len(pages) * PAGE :])
         best = max(node.children.values(), key=lambda child: _common(child.tokens, rest), default=None)
-        extra = 0 if best is None else _common(best.tokens, rest)
+        extra = 0 if best is None else _common(best.tokens, rest) // self.block * self.block
         if best is None or not extra:
             return Match(pages, None, len(pages) * PAGE)
         return Match(pages, self._touch(best).page, len(pages) * PAGE + extra)
 
     def insert(self, tokens: Sequence[int], pages: Sequence[int]) -> None:
-        """Stores that `pages` hold `tokens` from position 0; keeps its own reference to each new page."""
+        """Stores that `pages` hold `tokens` (the whole blocks of them); keeps its own reference to each new page."""
         if not self.enabled:
             return
+        tokens = tokens[: len(tokens) // self.block * self.block]
         node = self._root
         for at, page in enumerate(pages[: -(-len(tokens) // PAGE)]):
             part = tuple(tokens[at * PAGE : (at + 1) * PAGE])

@@ -26,6 +26,10 @@ def _check_block_length(given: int) -> None:
     _check(isinstance(given, int) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
 
 
+def _check_threshold(given: float) -> None:
+    _check(0 < given <= 1, "threshold", given, "a number above 0, at most 1")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """temperature 0 is greedy. The token at position p depends on (seed, p) and the logits alone, in every mode.
@@ -61,15 +65,36 @@ class ArOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionOptions:
-    """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best."""
+    """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best.
+
+    None: 32, or what the weights were trained for where they take no other; the engine puts in the number.
+    """
 
     mode: ClassVar[Mode] = "diffusion"
-    block_length: int = 32
+    block_length: int | None = None
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
-        _check(0 < self.threshold <= 1, "threshold", self.threshold, "a number above 0, at most 1")
+        if self.block_length is not None:
+            _check_block_length(self.block_length)
+        _check_threshold(self.threshold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignedOptions:
+    """`DiffusionOptions` for weights whose blocks are counted from position 0; the engine makes them, from the weights.
+
+    `block_length`: the weights' own; at 1 the attention is causal.
+    """
+
+    mode: ClassVar[Mode] = "diffusion"
+    block_length: int
+    threshold: float = 0.9
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.block_length, int) and self.block_length >= 1
+        _check(fits, "block_length", self.block_length, "a whole number from 1")
+        _check_threshold(self.threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +134,10 @@ class InfillOptions:
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        _check(0 < self.threshold <= 1, "threshold", self.threshold, "a number above 0, at most 1")
+        _check_threshold(self.threshold)
 
 
-Options = ArOptions | DiffusionOptions | LinearSpecOptions | QuadraticSpecOptions | InfillOptions
+Options = ArOptions | DiffusionOptions | AlignedOptions | LinearSpecOptions | QuadraticSpecOptions | InfillOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +218,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One pass (ar), draft-and-verify cycle (linear_spec) or block (diffusion).
+    """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
 
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
     (the best allowed token where a draft broke the grammar). `fills`: slots filled by each denoise pass.

@@ -32,8 +32,10 @@ class Branch:
 class Segment:
     """One request's part of a pass, over its first `start` cache entries; entries after those are dropped.
 
-    `trunk` tokens stand at positions start, start + 1, ...; they run causally with base weights, so their keys and
-    values stay in the cache. `read`: trailing trunk rows whose logits are wanted; each predicts the next position.
+    `trunk` tokens stand at positions start, start + 1, ...; they run with base weights, and their keys and values stay
+    in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
+    never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
+    each predicts the next position.
     """
 
     start: int
@@ -41,6 +43,7 @@ class Segment:
     branches: tuple[Branch, ...] = ()
     read: int = 0
     prefill: bool = False
+    block: int = 1
 
     @property
     def rows(self) -> int:

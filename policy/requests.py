@@ -12,6 +12,7 @@ from typing import Any
 from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
+from trimode.engine.families import check_infill
 from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions
 from trimode.engine.tokenizer import Tokenizer
 
@@ -40,7 +41,7 @@ class Translator:
             )
         return DecodeRequest(
             prompt=tuple(self.encode(call)),
-            options=options_of(call.plan.mode, settings),
+            options=self.config.fitted(options_of(call.plan.mode, settings)),
             sampling=sampling_of(settings),
             max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
@@ -65,6 +66,7 @@ class Translator:
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
         """The request for tokens between a call's prompt and `suffix`, and a note where the block holds less of it."""
+        check_infill(self.config.architecture)
         settings = call.plan.settings
         space = self.config.block_size - 1 - (settings.max_tokens or 0)
         ids = self.tokenizer.encode(suffix)

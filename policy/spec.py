@@ -34,8 +34,8 @@ class Settings:
     """Knobs of one call; None means not said here.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
-    their own defaults for `block_length`, `threshold` and `rows`. `max_thinking_tokens` asks for thinking, at most so
-    much of it.
+    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`. `max_thinking_tokens`
+    asks for thinking, at most so much of it.
     """
 
     mode: str | None = None

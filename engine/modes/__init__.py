@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
-from ..request import ArOptions, DiffusionOptions, InfillOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from ..request import (
+    AlignedOptions,
+    ArOptions,
+    DiffusionOptions,
+    InfillOptions,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+)
 from ..run import Run
 from ..segment import Passes
-from . import ar, diffusion, infill, linear_spec, quadratic_spec
+from . import ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
 
 
 def decode(run: Run, options: Options) -> Passes:
@@ -17,6 +25,8 @@ def decode(run: Run, options: Options) -> Passes:
             return ar.decode(run)
         case DiffusionOptions():
             return diffusion.decode(run, options)
+        case AlignedOptions():
+            return block_diffusion.decode(run, options)
         case LinearSpecOptions():
             return linear_spec.decode(run, options)
         case QuadraticSpecOptions():

@@ -19,6 +19,7 @@ from ..segment import Logits, Passes
 
 
 def decode(run: Run, options: DiffusionOptions) -> Passes:
+    assert options.block_length is not None, "the engine puts in the number"
     yield from run.next_token()
     while run.output.finish is None:
         forced = run.force()

@@ -108,7 +108,7 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.linear_spec(length)
         case QuadraticSpecOptions(block_length=length):
             plain.quadratic_spec(length)
-        case DiffusionOptions(block_length=length, threshold=threshold):
+        case DiffusionOptions(block_length=int(length), threshold=threshold):
             plain.diffusion(length, threshold)
         case InfillOptions():
             raise NotImplementedError("test_choice_infill.py has the twin")

@@ -24,6 +24,7 @@ from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.model import Transformer
 from trimode.engine.request import (
+    AlignedOptions,
     ArOptions,
     DecodeRequest,
     DecodeResult,
@@ -108,10 +109,10 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.linear_spec(length)
         case QuadraticSpecOptions(block_length=length):
             plain.quadratic_spec(length)
-        case DiffusionOptions(block_length=int(length), threshold=threshold):
-            plain.diffusion(length, threshold)
-        case InfillOptions():
-            raise NotImplementedError("test_choice_infill.py has the twin")
+        case DiffusionOptions():
+            plain.diffusion(request.options.block_length or 32, request.options.threshold)
+        case InfillOptions() | AlignedOptions():
+            raise NotImplementedError("test_choice_infill.py and test_sdar.py have their own twins")
     return plain
 
 

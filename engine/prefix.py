@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 
 from .pages import PAGE, PagePool
 
@@ -76,9 +77,11 @@ class PrefixIndex:
     def evict(self, count: int) -> int:
         """Frees up to `count` pages that nobody else holds, and says how many it freed."""
         freed = 0
-        while freed < count and (leaf := min(self._idle(), key=lambda node: node.used, default=None)):
-            self._remove(leaf)
-            freed += 1
+        # A sweep over all nodes a generation of leaves, not one a page: eviction is the steady state of a full pool.
+        while freed < count and (leaves := nsmallest(count - freed, self._idle(), key=lambda node: node.used)):
+            for leaf in leaves:
+                self._remove(leaf)
+            freed += len(leaves)
         return freed
 
     @property
@@ -93,6 +96,8 @@ class PrefixIndex:
 
     def _child(self, node: Node, part: Tokens, page: int) -> Node:
         """The child that holds `part`, made if need be; a shorter one that it continues gives way."""
+        if same := node.children.get(part):
+            return same
         longer = (child for child in node.children.values() if child.tokens[: len(part)] == part)
         if found := next(longer, None):
             return found

@@ -70,6 +70,7 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
+        self._full = False  # the oldest waiting job found too few pages, and none have come back since
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues all jobs or none. Raises QueueFull, and RequestError after `close`."""
@@ -127,11 +128,13 @@ class Scheduler:
         for job in [job for job in self._live if job.future.cancelled()]:
             self._release(job)
         with self._changed:
-            self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
+            kept = deque(job for job in self._waiting if not job.future.cancelled())
+            self._full = self._full and len(kept) == len(self._waiting)  # the next in line may need less
+            self._waiting = kept
 
     def _join(self) -> None:
         """Admits waiting jobs, oldest first, as long as their pages are free."""
-        while self._waiting:
+        while self._waiting and not self._full:
             job = self._waiting[0]
             try:
                 job.live = self.admit(job.request)
@@ -140,6 +143,7 @@ class Scheduler:
                 _deliver(job, error=error)
                 continue
             if job.live is None:
+                self._full = True
                 return
             with self._changed:
                 self._live.append(self._waiting.popleft())
@@ -208,7 +212,7 @@ class Scheduler:
         if job.live is not None:
             job.live.close()
             self.pool.drop(job.live.pages)
-            job.live = None
+            job.live, self._full = None, False
 
 
 def _prefills(jobs: Sequence[Job]) -> bool:

@@ -25,7 +25,7 @@ from .model import Transformer
 from .modes import choice, decode
 from .output import Decode, Output
 from .pages import PagePool, page_bytes, pages_for
-from .prefix import PrefixIndex
+from .prefix import Match, PrefixIndex
 from .request import DecodeRequest, DecodeResult, InfillOptions, ScoreRequest, ScoreResult
 from .run import Run
 from .runner import Runner
@@ -126,18 +126,27 @@ class TokenEngine:
     def _admit(self, request: DecodeRequest | ScoreRequest) -> Live | None:
         """A live job with its pages, shared ones first; None while too many pages are in use."""
         match = self.index.match(request.prompt[:-1])
+        fresh = self._taken(self._pages(request) - len(match.pages), match)
+        if fresh is None and match.partial is not None:
+            match = match.whole  # the page to copy from may be the one that is missing
+            fresh = self._taken(self._pages(request) - len(match.pages), match)
+        if fresh is None:
+            return None
+        return self._open(request, match.pages + fresh, match.length)
+
+    def _taken(self, count: int, match: Match) -> list[int] | None:
+        """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
         source = [] if match.partial is None else [match.partial]
-        need = self._pages(request) - len(match.pages)
         self.pool.hold(match.pages + source)  # so that eviction spares them
-        self.index.evict(need - self.pool.free)
-        if need > self.pool.free:
+        self.index.evict(count - self.pool.free)
+        if count > self.pool.free:
             self.pool.drop(match.pages + source)
             return None
-        fresh = self.pool.take(need)
+        fresh = self.pool.take(count)
         for page in source:
             self.pool.copy(page, fresh[0])
         self.pool.drop(source)
-        return self._open(request, match.pages + fresh, match.length)
+        return fresh
 
     def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> Live:
         config = self.model.config

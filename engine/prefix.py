@@ -36,6 +36,11 @@ class Match:
     partial: int | None
     length: int
 
+    @property
+    def whole(self) -> Match:
+        """The same without the page to copy."""
+        return Match(self.pages, None, len(self.pages) * PAGE)
+
 
 class PrefixIndex:
     """Finds, adds and evicts. `enabled=False` never finds anything.

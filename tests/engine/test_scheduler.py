@@ -145,6 +145,16 @@ def test_a_request_beyond_all_memory_is_refused() -> None:
     assert len(engine.decode(long(254)).token_ids) == 254
 
 
+def test_a_request_that_needs_every_page_gives_up_the_prefix_it_would_copy() -> None:
+    engine = endless(pages=4)
+    prompt = small.prompt(4, 100)
+    engine.decode(DecodeRequest(prompt=prompt, max_tokens=20))
+    whole = DecodeRequest(prompt=(*prompt[:90], *small.prompt(5, 10)), max_tokens=4 * 64 - 100)
+    found = engine.submit(whole).result(timeout=30)
+    assert found.stats.cached_tokens == 64
+    assert found.token_ids == endless().decode(whole).token_ids
+
+
 def test_a_full_queue_is_refused(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(pages=48, queue=2)
     futures = [begun(engine, long()), engine.submit(long()), engine.submit(long())]

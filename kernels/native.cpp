@@ -19,7 +19,19 @@ constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
 #endif
 constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
 
+typedef uint16_t Half;  // a bf16 number: the upper half of a float
+typedef Half VH __attribute__((vector_size(32)));
+typedef uint32_t VU __attribute__((vector_size(64)));
+
 static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return v; }
+static inline V load(const Half *p) {
+    VH halves;
+    std::memcpy(&halves, p, sizeof halves);
+    VU words = __builtin_convertvector(halves, VU) << 16;
+    V v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+}
 static inline void store(float *p, V v) { std::memcpy(p, &v, sizeof v); }
 static inline V all(float x) { return x - V{}; }
 
@@ -45,11 +57,11 @@ static inline V vexp(V x) {
     return y * power;
 }
 
-// R rows times one strip [in][BLOCK]; `width` of its outputs are real.
-template <int R> static inline void strip(const float *x, int64_t in, const float *w, float *y, int64_t out, int width, bool add) {
+// R rows times one strip [in][BLOCK] of floats or halves; `width` of its outputs are real.
+template <int R, class W> static inline void strip(const float *x, int64_t in, const W *w, float *y, int64_t out, int width, bool add) {
     V sum[R][VECTORS] = {};
     for (int64_t k = 0; k < in; k++) {
-        const float *row = w + k * BLOCK;
+        const W *row = w + k * BLOCK;
         V weight[VECTORS];
         for (int j = 0; j < VECTORS; j++) {
             __builtin_prefetch(row + BLOCK * 16 + j * LANES);
@@ -69,12 +81,11 @@ template <int R> static inline void strip(const float *x, int64_t in, const floa
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
-// y [T, out] = (y +) x [T, in] times the packed matrix [ceil(out / BLOCK)][in][BLOCK].
-extern "C" void linear(const float *x, int64_t T, const float *w, int64_t in, int64_t out, float *y, int add, int threads) {
+template <class W> static void product(const float *x, int64_t T, const W *w, int64_t in, int64_t out, float *y, bool add, int threads) {
     int64_t strips = (out + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(threads) if (T * in * out > 200000)
     for (int64_t s = 0; s < strips; s++) {
-        const float *from = w + s * in * BLOCK;
+        const W *from = w + s * in * BLOCK;
         int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
         float *to = y + s * BLOCK;
         int64_t t = 0;
@@ -83,6 +94,18 @@ extern "C" void linear(const float *x, int64_t T, const float *w, int64_t in, in
         for (; t + 2 <= T; t += 2) strip<2>(x + t * in, in, from, to + t * out, out, width, add);
         for (; t < T; t++) strip<1>(x + t * in, in, from, to + t * out, out, width, add);
     }
+}
+
+struct Matrix { const void *data; int64_t half; };  // packed [ceil(out / BLOCK)][in][BLOCK], floats or halves
+
+static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool add, int threads) {
+    if (w.half) product(x, T, (const Half *)w.data, in, out, y, add, threads);
+    else product(x, T, (const float *)w.data, in, out, y, add, threads);
+}
+
+// y [T, out] = (y +) x [T, in] times a packed matrix.
+extern "C" void linear(const float *x, int64_t T, const void *w, int64_t half, int64_t in, int64_t out, float *y, int add, int threads) {
+    multiply(x, T, Matrix{w, half}, in, out, y, add, threads);
 }
 
 extern "C" void rms_norm(const float *x, int64_t T, int64_t E, const float *weight, float eps, float *y) {
@@ -302,7 +325,7 @@ extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_
 }
 
 struct Shape { int64_t T, E, H, K, D, I, rank, page; float eps; int threads; };
-struct Weights { const float *norms[2], *head_norms[2], *qkv, *out, *gate_up, *down, *low, *high; };
+struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down, low, high; };
 struct Pass {
     const float *cos, *sin, *scale, *flags;
     const int64_t *tables, *request, *seen, *own_first, *own_count, *slot;
@@ -316,7 +339,7 @@ extern "C" void block(const Shape *s, const Weights *w, const Pass *p, float *x,
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
     float *act = both + T * 2 * I, *low = act + T * I;
     rms_norm(x, T, E, w->norms[0], s->eps, h);
-    linear(h, T, w->qkv, E, N * D, qkv, 0, s->threads);
+    multiply(h, T, w->qkv, E, N * D, qkv, false, s->threads);
     if (w->head_norms[0])
         for (int64_t t = 0; t < T; t++) {
             float *q = qkv + t * N * D, *k = q + s->H * D;
@@ -326,15 +349,15 @@ extern "C" void block(const Shape *s, const Weights *w, const Pass *p, float *x,
     rotate(qkv, T, N, D, p->cos, p->sin, s->H + s->K, s->H, p->scale);
     keep(qkv, T, N, D, s->H, s->K, p->slot, s->page, keys, values);
     attention(qkv, T, N, s->H, s->K, D, s->page, keys, values, p->tables, p->tiles, p->request, p->seen, p->own_first, p->own_count, mixed, s->threads);
-    if (p->flags && w->low) {
-        linear(mixed, T, w->low, s->H * D, s->rank, low, 0, s->threads);
+    if (p->flags && w->low.data) {
+        multiply(mixed, T, w->low, s->H * D, s->rank, low, false, s->threads);
         for (int64_t t = 0; t < T; t++)
             for (int64_t i = 0; i < s->rank; i++) low[t * s->rank + i] *= p->flags[t];
-        linear(low, T, w->high, s->rank, E, x, 1, s->threads);
+        multiply(low, T, w->high, s->rank, E, x, true, s->threads);
     }
-    linear(mixed, T, w->out, s->H * D, E, x, 1, s->threads);
+    multiply(mixed, T, w->out, s->H * D, E, x, true, s->threads);
     rms_norm(x, T, E, w->norms[1], s->eps, h);
-    linear(h, T, w->gate_up, E, 2 * I, both, 0, s->threads);
+    multiply(h, T, w->gate_up, E, 2 * I, both, false, s->threads);
     silu_mul(both, T, I, act);
-    linear(act, T, w->down, I, E, x, 1, s->threads);
+    multiply(act, T, w->down, I, E, x, true, s->threads);
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,19 @@ def test_linear_rows_do_not_depend_on_their_number(kernels: ops.Kernels, inputs:
     for rows in (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 32, 33, 64):
         assert torch.equal(kernels.linear(x[:rows], matrix), whole[:rows]), rows
         assert torch.equal(kernels.linear(x[67 - rows :], matrix), whole[67 - rows :]), rows
+
+
+def test_weights_that_are_bf16_numbers_are_kept_so_and_give_the_same_bits() -> None:
+    native = Native.load()
+    x, weight = draw(33, 96), draw(130, 96, seed=1)
+    rounded = weight.bfloat16().float()
+    exact, short = native.prepare(weight), native.prepare(rounded)
+    assert (exact.data.dtype, short.data.dtype) == (torch.float32, torch.bfloat16)
+    wide = replace(short, data=short.data.float())
+    assert torch.equal(native.linear(x, short), native.linear(x, wide))
+    torch.testing.assert_close(native.linear(x, short), x @ rounded.T, rtol=1e-4, atol=1e-4)
+    for rows in range(1, 34):
+        assert torch.equal(native.linear(x[:rows], short), native.linear(x, short)[:rows])
 
 
 def test_linear_gives_gradients() -> None:

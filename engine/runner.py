@@ -33,6 +33,12 @@ class Runner:
         self.norm = model.encoder.norm.weight
         self.head = kernels.prepare(model.diffusion_head.weight)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the matrices that every pass reads, as the kernels keep them."""
+        kept = [self.head, *(m for block in self.blocks for m in (block.qkv, block.out, block.gate_up, block.down))]
+        return sum(matrix.nbytes for matrix in kept)
+
     @torch.inference_mode()
     def logits(
         self, tokens: Tensor, positions: Tensor, layout: Layout, adapted: Tensor | None, pool: PagePool, read: Tensor

@@ -92,6 +92,10 @@ class Packed:
     outputs: int
 
     @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
     def half(self) -> bool:
         return self.data.dtype == torch.bfloat16
 

@@ -49,7 +49,7 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
     if not asked:
         raise RequestError(f"bench: no step of {', '.join(path.name for path in files)} can be asked ({skipped})")
     bar.begin(description="measuring the machine", total=1)
-    machine = floor.measure(engine.tokens.model.config, engine.tokens.dtype)
+    machine = floor.measure(engine.tokens.model.config, engine.tokens.dtype, engine.tokens.runner.weight_bytes)
     with TemporaryDirectory(prefix="trimode-bench-") as folder:
         found, cache = contenders(engine, plan, asked[0], Path(folder))
         warm = [next(question for question in asked if question.kind == kind) for kind in kinds(asked)]

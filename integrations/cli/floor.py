@@ -26,7 +26,7 @@ _REPEATS: Final = 9
 class Floor:
     """Rates are measured: bytes/s of reading a large tensor and one of the weights' own size, FLOP/s of a product.
 
-    `weight_bytes`, read by every pass, follow from the geometry; keys and values are left out.
+    `weight_bytes`, read by every pass, are those of the matrices as the kernels keep them; keys and values are left out.
     """
 
     weight_bytes: int
@@ -51,10 +51,9 @@ class Floor:
         return 2 * self.parameters / self.flop_per_s
 
 
-def measure(config: ModelConfig, dtype: torch.dtype) -> Floor:
-    """Takes a few seconds and about 300 MB."""
+def measure(config: ModelConfig, dtype: torch.dtype, size: int) -> Floor:
+    """Takes a few seconds and about 300 MB. `size`: bytes of the weights as the kernels keep them."""
     parameters = read_parameters(config)
-    size = parameters * dtype.itemsize
     return Floor(
         weight_bytes=size,
         parameters=parameters,

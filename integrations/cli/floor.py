@@ -26,7 +26,7 @@ _REPEATS: Final = 9
 class Floor:
     """Rates are measured: bytes/s of reading a large tensor and one of the weights' own size, FLOP/s of a product.
 
-    `weight_bytes`, read by every pass, are those of the matrices as the kernels keep them; keys and values are left out.
+    `weight_bytes`, read by every pass, are those of the matrices as the kernels keep them, without keys and values.
     """
 
     weight_bytes: int

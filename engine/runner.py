@@ -54,8 +54,7 @@ class Runner:
         cos, sin = (part.to(x.dtype) for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
         rotation = Rotation(cos, sin, rope.query_scale(self.config.rope, positions))
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
-        for block, keys, values in zip(self.blocks, pool.keys, pool.values, strict=True):
-            x = self.kernels.block(x, block, rotation, flags, keys, values, layout)
+        x = self.kernels.blocks(x, self.blocks, rotation, flags, pool.keys, pool.values, layout)
         return self.kernels.linear(self.kernels.rms_norm(x[read], self.norm, self.config.rms_norm_eps), self.head)
 
     def _block(self, layer: Layer, adapter: LowRank | None) -> Block:

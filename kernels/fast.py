@@ -7,6 +7,7 @@ part ways at a near tie, about once in 10^5 to 10^6 tokens. For comparison and f
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -26,17 +27,19 @@ def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
     return y if onto is None else onto + y
 
 
-def block(
+def blocks(
     x: Tensor,
-    weights: Block,
+    blocks: Sequence[Block],
     rotation: Rotation,
     flags: Tensor | None,
     keys: Tensor,
     values: Tensor,
     layout: Layout,
 ) -> Tensor:
-    """`reference.block` with this module's `linear`."""
-    return composed(sys.modules[__name__], x, weights, rotation, flags, keys, values, layout)
+    """`reference.blocks` with this module's `linear`."""
+    for block, k, v in zip(blocks, keys, values, strict=True):
+        x = composed(sys.modules[__name__], x, block, rotation, flags, k, v, layout)
+    return x
 
 
 def __getattr__(name: str) -> Any:

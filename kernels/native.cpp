@@ -17,6 +17,8 @@ constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers
 #else
 constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
 #endif
+// Products below this are left to one thread: what a second one saves, it loses whenever its core is busy elsewhere.
+constexpr int64_t WORTH = 1500000;
 constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
 
 typedef uint16_t Half;  // a bf16 number: the upper half of a float
@@ -83,7 +85,7 @@ extern "C" int64_t strip_width() { return BLOCK; }
 
 template <class W> static void product(const float *x, int64_t T, const W *w, int64_t in, int64_t out, float *y, bool add, int threads) {
     int64_t strips = (out + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) if (T * in * out > 200000)
+#pragma omp parallel for num_threads(threads) if (T * in * out > WORTH)
     for (int64_t s = 0; s < strips; s++) {
         const W *from = w + s * in * BLOCK;
         int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
@@ -278,7 +280,7 @@ template <int DV> static void attend(const float *x, int64_t from, int64_t T, in
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-#pragma omp parallel for num_threads(threads) if (T * tiles > 16)
+#pragma omp parallel for num_threads(threads) if (T * tiles > 32)
     for (int64_t part = 0; part < K * chunks; part++) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
@@ -334,7 +336,7 @@ struct Pass {
 
 // A transformer block, the functions above in their order: x [T, E] becomes the next layer's x. `scale`, `flags`, the
 // head norms and the adapter (`low`, `high`) may be null. scratch holds T * (E + (2 H + 2 K) D + 3 I + rank) floats.
-extern "C" void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
+static void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
     float *act = both + T * 2 * I, *low = act + T * I;
@@ -360,4 +362,9 @@ extern "C" void block(const Shape *s, const Weights *w, const Pass *p, float *x,
     multiply(h, T, w->gate_up, E, 2 * I, both, false, s->threads);
     silu_mul(both, T, I, act);
     multiply(act, T, w->down, I, E, x, true, s->threads);
+}
+
+// All blocks in order; one layer's keys and values lie `stride` floats behind the last one's.
+extern "C" void blocks(const Shape *s, const Weights *w, int64_t layers, const Pass *p, float *x, float *keys, float *values, int64_t stride, float *scratch) {
+    for (int64_t l = 0; l < layers; l++) block(s, w + l, p, x, keys + l * stride, values + l * stride, scratch);
 }

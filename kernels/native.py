@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,7 @@ _SIGNATURES: Final = {
     "keep": "pnnnnnpnpp",
     "attention": "pnnnnnnpppnpppppi",
     "pick": "pnnppnpfpp",
-    "block": "ppppppp",
+    "blocks": "ppnppppnp",
 }
 """Arguments of native.cpp's functions: pointers, int64, float, int."""
 
@@ -175,19 +176,18 @@ class Native:
         )  # fmt: skip
         return out
 
-    def block(
-        self, x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
-        layout: Layout,
+    def blocks(
+        self, x: Tensor, blocks: Sequence[Block], rotation: Rotation, flags: Tensor | None, keys: Tensor,
+        values: Tensor, layout: Layout,
     ) -> Tensor:  # fmt: skip
-        """x [T, E] after one transformer block, in place."""
-        if "pass" not in layout.cache:
-            layout.cache["pass"] = _prepared(x, weights, rotation, flags, layout)
-        shape, made, scratch = layout.cache["pass"]
-        if "native" not in weights.cache:
-            weights.cache["native"] = _pointers(weights)
-        self._library.block(
-            ctypes.addressof(shape), ctypes.addressof(weights.cache["native"]), ctypes.addressof(made), x.data_ptr(),
-            keys.data_ptr(), values.data_ptr(), scratch.data_ptr(),
+        """x [T, E] after all transformer blocks, in place; one call, so that the interpreter is asked for once."""
+        first = blocks[0]
+        if "native" not in first.cache:
+            first.cache["native"] = (_Weights * len(blocks))(*map(_pointers, blocks))
+        shape, made, scratch = _prepared(x, first, rotation, flags, layout)
+        self._library.blocks(
+            ctypes.addressof(shape), ctypes.addressof(first.cache["native"]), len(blocks), ctypes.addressof(made),
+            x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
         )  # fmt: skip
         return x
 
@@ -220,7 +220,7 @@ class Native:
 def _prepared(
     x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
 ) -> tuple[_Shape, _Pass, Tensor]:
-    """What all blocks of a pass share: sizes, pointers, scratch memory."""
+    """What all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of them."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs

@@ -6,6 +6,7 @@ the reference's plain functions from here; decoding takes what `kernels` returns
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -40,10 +41,10 @@ class Kernels(Protocol):
     ) -> None: ...
     def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> None: ...
     def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> Tensor: ...
-    def block(
+    def blocks(
         self,
         x: Tensor,
-        weights: Block,
+        blocks: Sequence[Block],
         rotation: Rotation,
         flags: Tensor | None,
         keys: Tensor,

@@ -8,6 +8,7 @@ BLAS picks other kernels for other row counts), attention by walking keys in til
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,17 +79,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def block(
+def blocks(
     x: Tensor,
-    weights: Block,
+    blocks: Sequence[Block],
     rotation: Rotation,
     flags: Tensor | None,
     keys: Tensor,
     values: Tensor,
     layout: Layout,
 ) -> Tensor:
-    """x [T, E] after one transformer block over one layer's pages; see `composed`."""
-    return composed(sys.modules[__name__], x, weights, rotation, flags, keys, values, layout)
+    """x [T, E] after all transformer blocks: keys and values [layers, ...] are the pages of each; see `composed`."""
+    for block, k, v in zip(blocks, keys, values, strict=True):
+        x = composed(sys.modules[__name__], x, block, rotation, flags, k, v, layout)
+    return x
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:

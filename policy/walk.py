@@ -1,0 +1,140 @@
+"""Schema documents as trees: which of their parts are schemas, which are names or values, and where references lead.
+
+Knows the keywords of JSON Schema by the shape of what they hold, JSON pointers and drafts. Does not know grammars or
+what a schema means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import unquote
+
+import jsonschema
+import jsonschema.protocols
+import jsonschema.validators
+
+from .formats import NAMED, VALUES
+
+Json = Any
+Where = tuple[str | int, ...]
+ANNOTATIONS: Final = frozenset(
+    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+)
+STRUCTURE: Final = frozenset(("$schema", "$id", "id", "$defs", "definitions"))
+"""Keywords that name things and hold no value to anything."""
+
+
+def pointer(where: Where) -> str:
+    """The JSON pointer of a place."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in where)
+
+
+def draft_of(document: Json) -> type[jsonschema.protocols.Validator]:
+    """The validator class that `$schema` asks for; 2020-12 where it asks for none that is known."""
+    kind: type[jsonschema.protocols.Validator] = jsonschema.validators.validator_for(
+        document, default=jsonschema.Draft202012Validator
+    )
+    return kind
+
+
+def below(schema: Json) -> Iterator[tuple[Where, Json]]:
+    """Direct subschemas of a schema with the steps that lead there. Values and plain data are left out."""
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key in VALUES:
+            continue
+        if key in NAMED or key == "dependencies":
+            named = value.items() if isinstance(value, dict) else ()
+            yield from (((key, name), child) for name, child in named if isinstance(child, dict | bool))
+        elif isinstance(value, dict) or (isinstance(value, bool) and key in _MAY_BE_BOOLEAN):
+            yield (key,), value
+        elif isinstance(value, list):
+            yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
+
+
+_MAY_BE_BOOLEAN: Final = (
+    "items", "additionalItems", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"
+)  # fmt: skip
+
+
+def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
+    """A copy of `schema` with every direct subschema changed."""
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for where, child in below(schema):
+        key = where[0]
+        changed = change(child)
+        if changed is child:
+            continue
+        if len(where) == 1:
+            made[key] = changed
+            continue
+        if made[key] is schema[key]:
+            made[key] = schema[key].copy()
+        made[key][where[1]] = changed
+    return made
+
+
+class OutOfSteps(Exception):
+    """A proof or rewrite would take longer than it is worth."""
+
+
+@dataclass
+class Document:
+    """A whole schema: follows its local references and asks jsonschema, under the draft that it names."""
+
+    root: Json
+    steps_left: int = 4000
+
+    def spend(self, steps: int = 1) -> None:
+        """Counts work done. Raises OutOfSteps where there was too much."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise OutOfSteps
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Keywords that hold values to something in this draft; others are ignored, as the specification says."""
+        return frozenset(draft_of(self.root).VALIDATORS)
+
+    @property
+    def old(self) -> bool:
+        """Drafts 3 and 4: exclusive bounds are flags, and there is no `const`."""
+        return "const" not in self.known
+
+    @property
+    def reference_rules_alone(self) -> bool:
+        """Drafts up to 7 ignore whatever stands beside `$ref`."""
+        return "unevaluatedItems" not in self.known
+
+    def at(self, reference: str) -> Json:
+        """The part that a local reference names. Raises LookupError where there is none."""
+        part = self.root
+        for step in steps(reference):
+            part = part[int(step)] if isinstance(part, list) and step.isdecimal() else part[step]
+        if not isinstance(part, dict | bool):
+            raise LookupError(reference)
+        return part
+
+    def fits(self, value: Json, schema: Json) -> bool:
+        """Whether jsonschema takes `value` under a part of this document."""
+        self.spend()
+        return self._oracle.evolve(schema=schema).is_valid(value)
+
+    @cached_property
+    def _oracle(self) -> jsonschema.protocols.Validator:
+        kind = draft_of(self.root)
+        return kind(self.root, format_checker=kind.FORMAT_CHECKER)
+
+
+def steps(reference: str) -> list[str]:
+    """The steps of a local reference such as `#/$defs/a~1b`. Raises LookupError for any other."""
+    path = unquote(reference)
+    if path != "#" and not path.startswith("#/"):
+        raise LookupError(reference)
+    return [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import jsonschema
 import jsonschema.exceptions
@@ -26,6 +26,7 @@ from .walk import ANNOTATIONS, Where, below, draft_of, pointer
 
 Json = Any
 Formats = Literal["strict", "annotate"]
+FORMATS: Final[tuple[Formats, ...]] = get_args(Formats)
 DEPTH: Final = 96
 """Levels of JSON. The grammar engine's own limit is a little above."""
 NODES: Final = 100_000

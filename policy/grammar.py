@@ -76,9 +76,10 @@ class Matcher:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A matcher at the start of the text, what it does not hold (in words), and whether keywords were rewritten."""
+    """A matcher at the start of the text, the schema as it was compiled, what that does not hold (in words)."""
 
     start: Matcher
+    document: Any
     notes: tuple[str, ...]
     rewritten: bool
 
@@ -110,7 +111,7 @@ class GrammarCompiler:
         form, changed = _accepted(schema, refuses, rewrites)
         start = Matcher(found[0], self._vocab_size, self._end)
         start.mask()
-        return Compiled(start, form.notes, changed)
+        return Compiled(start, form.document, form.notes, changed)
 
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)

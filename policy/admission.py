@@ -142,12 +142,14 @@ def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.
 
 
 def _normal(schema: Json, kind: Any, formats: Formats, where: Where, notes: list[str]) -> Json:
-    """Without annotations and, where asked for, without formats that nobody checks."""
+    """Without annotations and keywords that hold nothing, and, where asked for, without formats that nobody checks."""
     if not isinstance(schema, dict):
         return schema
     made: dict[str, Json] = {}
+    # Drafts up to 7 ignore what stands beside a reference.
+    alone = "$ref" in schema and "unevaluatedItems" not in kind.VALIDATORS
     for key, value in schema.items():
-        if key in ANNOTATIONS:
+        if key in ANNOTATIONS or (alone and key != "$ref" and key in kind.VALIDATORS):
             continue
         if key == "format" and formats == "annotate" and _unchecked(value, kind):
             notes.append(f"format {value!r} at {pointer((*where, key))} is not held: nobody here checks it")

@@ -13,6 +13,8 @@ from .disjoint import Parts, named_types, parts_of, property_of, types_of
 from .walk import ANNOTATIONS, Document
 
 Json = Any
+_REFERENCES: Final = 4
+"""References that lead from one to the next; they could lead in a circle."""
 _WORDS: Final = 600
 """Letters that the words of a forbidden list may have together."""
 
@@ -30,9 +32,11 @@ def negated(schema: Json, document: Document, context: Parts) -> Json | None:
     for key, value in schema.items():
         if key in ANNOTATIONS or key not in document.known:
             continue
-        if (rule := _OPPOSITES.get(key)) is None:
-            return None
-        if (case := rule(value, document, context)) is None:
+        rule = _OPPOSITES.get(key)
+        case = (
+            _not_others(schema, context) if key == "additionalProperties" else rule and rule(value, document, context)
+        )
+        if case is None:
             return None
         cases.append(case)
     return any_of(cases)
@@ -137,12 +141,28 @@ def _not_required(names: list[str], _: Document, __: Parts) -> Json:
 def _not_properties(properties: dict[str, Json], document: Document, context: Parts) -> Json | None:
     cases: list[Json] = []
     for name, schema in properties.items():
-        inner = parts_of(property_of(context, name), document)
+        known = property_of(context, name)
+        if known is False or (isinstance(known, dict) and schema in known["allOf"]):
+            continue  # absent, or held to the very same: it cannot be what differs
+        inner = parts_of(known, document)
         if (case := negated(schema, document, inner)) is None:
             return None
         if case is not False:
             cases.append({"type": "object", "properties": {name: case}, "required": [name]})
     return any_of(cases)
+
+
+def _not_others(schema: dict[str, Json], context: Parts) -> Json | None:
+    """Some key besides the listed ones, where the context says which keys there can be at all."""
+    if schema["additionalProperties"] in (True, {}):
+        return False
+    if schema["additionalProperties"] is not False or schema.get("patternProperties"):
+        return None
+    closed = [part for part in context if part and part.get("additionalProperties") is False]
+    if not closed or any(part.get("patternProperties") for part in closed):
+        return None
+    names = [name for name in closed[0].get("properties", ()) if name not in schema.get("properties", ())]
+    return any_of({"type": "object", "required": [name]} for name in names)
 
 
 def _not_all(members: list[Json], document: Document, context: Parts) -> Json | None:
@@ -160,8 +180,12 @@ def _not_reference(reference: Json, document: Document, context: Parts) -> Json 
         target = document.at(reference)
     except (LookupError, ValueError):
         return None
-    # One step only: a chain of references could be a circle.
-    return None if "$ref" in str(target) else negated(target, document, context)
+    if document.following >= _REFERENCES:
+        return None
+    document.following += 1
+    found = negated(target, document, context)
+    document.following -= 1
+    return found
 
 
 def _bound(opposite: str, step: int) -> Callable[[Json, Document, Parts], Json | None]:
@@ -186,7 +210,6 @@ _OPPOSITES: Final[dict[str, Callable[[Any, Document, Parts], Json | None]]] = {
     "const": lambda value, document, context: _not_values([value], document, context),
     "required": _not_required,
     "properties": _not_properties,
-    "additionalProperties": lambda schema, _, __: False if schema in (True, {}) else None,
     "allOf": _not_all,
     "anyOf": _not_any,
     "not": lambda schema, _, __: schema,

@@ -30,7 +30,7 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused
         path, part = deeper
     reason = (search.reason(part) if path else None) or reason
     keyword = search.blamed(part, reason)
-    place, hint = f"{path}/{pointer((keyword,))[1:]}" if keyword else path, _hint(reason)
+    place, hint = f"{path}/{pointer((keyword,))[1:]}" if keyword else path, _hint(reason, keyword)
     if reason.startswith("Unsatisfiable"):
         return UnsatisfiableSchema(place, keyword, hint)
     if any(word in reason for word in ("too large", "too complex", "too many", "limit", "fuel")):
@@ -38,15 +38,19 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused
     return UnsupportedKeyword(place, keyword, hint)
 
 
-def _hint(reason: str) -> str:
+def _hint(reason: str, keyword: str) -> str:
     """llguidance's reason without its own switches, which are not ours to offer."""
     last = (reason.splitlines() or [""])[-1].removeprefix("error: ")
     if reason.startswith("oneOf"):
         return "its alternatives may hold at the same time; write anyOf, or tell them apart by a constant property"
     if "not present in a registry" in reason:
         return "only references inside the same schema can be followed"
+    if keyword == "dependencies":
+        return "drafts from 2019-09 on ignore it; write dependentRequired, or name draft-07 in $schema"
     if reason.startswith("Unimplemented keys"):
         return "the grammar engine does not know it"
+    if reason.startswith("Unsatisfiable") and keyword == "oneOf":
+        return "whatever fits one of its alternatives fits another one too; tell them apart, or write anyOf"
     if reason.startswith("Unsatisfiable"):
         return f"{last.removeprefix('Unsatisfiable schema: ')}; loosen it, or leave it out"
     if last.startswith("Unknown format"):

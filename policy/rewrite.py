@@ -29,7 +29,7 @@ _HARD: Final = frozenset(
 
 
 def rewritten(document: Json) -> Json:
-    """`document` in plainer keywords; itself, where it has places of its own names (`$anchor`, an inner `$id`)."""
+    """`document` in plainer keywords; itself, where references use other names than JSON pointers."""
     if not isinstance(document, dict) or not _plain_addresses(document):
         return document
     try:
@@ -230,16 +230,22 @@ def _with(schema: dict[str, Json], more: Json) -> Json:
 
 
 def _plain_addresses(document: dict[str, Json]) -> bool:
-    """Whether references can only be local pointers: no anchors, and no part with a base address of its own."""
-    stack: list[tuple[Json, bool]] = [(document, True)]
+    """Whether references are local pointers, and no part that has references has a base address of its own."""
+    stack: list[tuple[Json, bool, bool]] = [(document, True, False)]
     while stack:
-        schema, top = stack.pop()
-        if any(key in schema for key in ("$anchor", "$dynamicAnchor", "$recursiveAnchor")):
+        schema, top, based = stack.pop()
+        based = based or (not top and any(_address(schema.get(key)) for key in ("$id", "id")))
+        target = schema.get("$ref", "#")
+        if "$dynamicRef" in schema or "$recursiveRef" in schema or not (target + "/").startswith("#/"):
             return False
-        if not top and any(isinstance(schema.get(key), str) for key in ("$id", "id")):
+        if based and "$ref" in schema:
             return False
-        stack.extend((child, False) for _, child in below(schema) if isinstance(child, dict))
+        stack.extend((child, False, based) for _, child in below(schema) if isinstance(child, dict))
     return True
+
+
+def _address(name: Json) -> bool:
+    return isinstance(name, str) and not name.startswith("#")
 
 
 def _hoisted(document: dict[str, Json]) -> dict[str, Json]:
@@ -250,7 +256,7 @@ def _hoisted(document: dict[str, Json]) -> dict[str, Json]:
     def repointed(schema: Json) -> Json:
         if not isinstance(schema, dict):
             return schema
-        made = mapped(schema, repointed)
+        made = {key: value for key, value in mapped(schema, repointed).items() if not _nameplate(key, value)}
         target = made.get("$ref")
         if not isinstance(target, str) or not _inside(target):
             return made
@@ -266,6 +272,11 @@ def _hoisted(document: dict[str, Json]) -> dict[str, Json]:
 
     made: dict[str, Json] = repointed(document)
     return {**made, "$defs": {**made.get("$defs", {}), **moved}} if moved else made
+
+
+def _nameplate(key: str, value: Json) -> bool:
+    """A name that no reference uses; copies of a part must not all carry it."""
+    return key in ("$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor") and isinstance(value, str | bool)
 
 
 def _inside(reference: str) -> bool:

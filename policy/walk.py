@@ -90,6 +90,8 @@ class Document:
 
     root: Json
     steps_left: int = 4000
+    following: int = 0
+    """References being followed right now, one inside the other."""
 
     def spend(self, steps: int = 1) -> None:
         """Counts work done. Raises OutOfSteps where there was too much."""

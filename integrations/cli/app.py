@@ -298,21 +298,18 @@ def check_schemas(
 ) -> None:
     """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
     schema is refused or any grammar accepts invalid data."""
-    from typing import cast
-
-    from trimode.policy.admission import FORMATS, Formats
+    from trimode.policy.admission import FORMATS
 
     from . import schema_check as checks
 
     if formats not in FORMATS:
         raise TrimodeError(f"--formats {formats}: expected one of {', '.join(FORMATS)}")
-    checker = checks.Checker.load(checkpoint, cast(Formats, formats), rewrites)
+    checker = checks.Checker.load(checkpoint, formats, rewrites)
     verdicts = [checker.verdict(name, entry) for path in files for name, entry in checks.entries(path)]
     totals = checks.summary(verdicts)
     if as_json:
         print(json.dumps({"files": [verdict.as_dict() for verdict in verdicts], "summary": totals}, ensure_ascii=False))
     else:
-        console.print(checks.table(verdicts), highlight=False)
         for line in checks.lines(verdicts):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if totals["compiled"] < totals["schemas"] or totals["silently_wrong"]:

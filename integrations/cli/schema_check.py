@@ -1,7 +1,7 @@
 """`trimode schema check`: which schemas compile, how long that takes, and whether grammar and jsonschema agree on data.
 
-Knows the files (`{"schema": ..., "tests": [{"data": ..., "valid": bool}]}`) and one checkpoint's tokenizer. Does not know
-how schemas become grammars.
+Knows the files (`{"schema": ..., "tests": [{"data": ..., "valid": bool}]}`) and one checkpoint's tokenizer. Does not
+know how schemas become grammars.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-
 from trimode.engine.config import ModelConfig
 from trimode.engine.errors import TrimodeError
 from trimode.engine.tokenizer import Tokenizer
@@ -158,22 +156,17 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Json]:
     }
 
 
-def table(verdicts: Sequence[Verdict]) -> Table:
-    """A line a schema: the verdict, where it was refused, and how many data the grammar takes."""
-    made = Table(box=None, pad_edge=False)
-    for name in ("schema", "verdict", "at", "ms", "tests"):
-        made.add_column(name, justify="right" if name == "ms" else "left", overflow="fold")
-    for verdict in verdicts:
-        taken = sum(test.grammar == "accepts" for test in verdict.tests)
-        word = "rewritten" if verdict.rewritten else "compiled" if verdict.compiled else "refused"
-        counts = f"{taken} of {len(verdict.tests)} accepted" if verdict.compiled else verdict.hint or ""
-        milliseconds = verdict.compile_ms if verdict.compiled else verdict.wall_ms
-        made.add_row(verdict.name, word, verdict.pointer or "", f"{milliseconds:.1f}", counts)
-    return made
+def line_of(verdict: Verdict) -> str:
+    """The verdict in words, the milliseconds, the name, and where it was refused or how many data the grammar takes."""
+    taken = sum(test.grammar == "accepts" for test in verdict.tests)
+    word = "rewritten" if verdict.rewritten else "compiled" if verdict.compiled else "refused"
+    what = f"{taken} of {len(verdict.tests)} accepted" if verdict.compiled else f"at {verdict.pointer}: {verdict.hint}"
+    return f"{word:9} {verdict.compile_ms if verdict.compiled else verdict.wall_ms:6.1f} ms  {verdict.name}  {what}"
 
 
 def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Notes, whatever grammar and jsonschema see differently, and the summary."""
+    """A line a schema, notes, whatever grammar and jsonschema see differently, and the summary."""
+    yield from map(line_of, verdicts)
     for verdict in verdicts:
         yield from (f"note: {verdict.name}: {note}" for note in verdict.notes)
         for test in verdict.tests:

@@ -70,6 +70,12 @@ KINDS: Final[list[dict[str, Json]]] = [
     {"oneOf": [
         {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False},
         {"type": "object", "properties": {"b": {}, "c": {}}, "required": ["b"], "additionalProperties": False}]},
+    {"oneOf": [
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/D"}, "k": {"enum": ["a"]}},
+         "additionalProperties": False},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/D"}, "b": {}, "k": {"enum": ["b", "x"]}},
+         "additionalProperties": False}], "$defs": {"D": {"type": "integer", "$anchor": "unused"}}},
+    {"not": {"type": "string"}, "properties": {"a": {"$id": "https://example.com/a", "type": "string"}}},
     {"type": "object", "dependentRequired": {"a": ["b"], "b": ["a", "c"]}},
     {"dependentRequired": {"a": ["b"]}, "required": ["a"]},
     {"dependentSchemas": {"a": {"properties": {"b": {"type": "integer"}}, "required": ["b"]}, "c": False}},
@@ -144,8 +150,8 @@ LEFT_ALONE: Final[list[dict[str, Json]]] = [
     {**of("draft-07"), "dependentRequired": {"a": ["b"]}},
     {"unevaluatedProperties": False},
     {"not": {"$ref": "#/$defs/N"}, "$defs": {"N": {"not": {"$ref": "#/$defs/N"}}}},
-    {"not": {"type": "string"}, "properties": {"a": {"$anchor": "here"}}},
-    {"not": {"type": "string"}, "properties": {"a": {"$id": "https://example.com/a"}}},
+    {"not": {"type": "string"}, "properties": {"a": {"$anchor": "here"}, "b": {"$ref": "#here"}}},
+    {"not": {"type": "string"}, "properties": {"a": {"$id": "https://example.com/a", "items": {"$ref": "#"}}}},
 ]
 
 
@@ -160,7 +166,9 @@ LEAVES = st.sampled_from(
         {"const": "a"}, {"enum": ["a", "b", None]}, {"enum": [1, 2.5, True]}, {"required": ["a"]},
         {"required": ["a", "b"]}, {"minimum": 2}, {"maximum": 2}, {"minLength": 1}, {"maxItems": 1}, {"pattern": "^a"},
         True, False, {}, {"dependentRequired": {"a": ["b"]}}, {"additionalProperties": False, "properties": {"a": {}}},
-        {"$ref": "#/$defs/D"}, {"minProperties": 1}, {"type": "object", "required": ["k"], "properties": {"k": {"const": "a"}}},
+        {"$ref": "#/$defs/D"}, {"minProperties": 1},
+        {"type": "object", "required": ["k"], "properties": {"k": {"const": "a"}}},
+        {"properties": {"a": {"const": 1}, "k": {}}, "additionalProperties": False},
     ]
 )  # fmt: skip
 

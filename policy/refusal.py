@@ -94,7 +94,7 @@ class _Search:
             return named.group(1)
         if reason.startswith("min/maxProperties"):
             return next((key for key in ("minProperties", "maxProperties") if key in part), "")
-        for key in part:
+        for key in sorted(part, key=lambda key: key == "type"):  # without a type hardly anything is refused
             if time.perf_counter() > self._end:
                 break
             if key not in STRUCTURE and self.reason({k: v for k, v in part.items() if k != key}) is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from trimode.engine.config import ModelConfig
 from trimode.engine.errors import TrimodeError
 from trimode.engine.tokenizer import Tokenizer

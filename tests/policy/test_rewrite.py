@@ -149,7 +149,6 @@ LEFT_ALONE: Final[list[dict[str, Json]]] = [
     {"dependencies": {"a": ["b"]}},
     {**of("draft-07"), "dependentRequired": {"a": ["b"]}},
     {"unevaluatedProperties": False},
-    {"not": {"$ref": "#/$defs/N"}, "$defs": {"N": {"not": {"$ref": "#/$defs/N"}}}},
     {"not": {"type": "string"}, "properties": {"a": {"$anchor": "here"}, "b": {"$ref": "#here"}}},
     {"not": {"type": "string"}, "properties": {"a": {"$id": "https://example.com/a", "items": {"$ref": "#"}}}},
 ]

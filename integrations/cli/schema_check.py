@@ -31,7 +31,7 @@ Json = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Datum:
     """One datum. `marked`: what the file says; `oracle`: jsonschema; `refused_at`: where the grammar stopped."""
 
     marked: bool | None
@@ -65,7 +65,7 @@ class Verdict:
     compile_ms: float = 0.0
     wall_ms: float = 0.0
     notes: tuple[str, ...] = ()
-    tests: list[Tested] = field(default_factory=list)
+    tests: list[Datum] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Json]:
         return asdict(self)
@@ -106,18 +106,18 @@ class Checker:
         verdict.tests = [self._tested(schema, compiled, test) for test in entry.get("tests") or ()]
         return verdict
 
-    def _tested(self, schema: Schema, compiled: Compiled, test: dict[str, Json]) -> Tested:
+    def _tested(self, schema: Schema, compiled: Compiled, test: dict[str, Json]) -> Datum:
         marked, text, furthest = test.get("valid"), "", -1
         for written in dict.fromkeys(texts_of(test["data"], compiled.document)):
             try:
                 stopped = self.walker.refused_at(compiled.start.fork(), written)
             except GrammarRuntimeError as error:
-                return Tested(marked, _valid(schema, written), f"error: {error}", written)
+                return Datum(marked, _valid(schema, written), f"error: {error}", written)
             if stopped is None:
-                return Tested(marked, _valid(schema, written), "accepts", written)
+                return Datum(marked, _valid(schema, written), "accepts", written)
             if stopped > furthest:
                 text, furthest = written, stopped
-        return Tested(marked, _valid(schema, text), "rejects", text, furthest)
+        return Datum(marked, _valid(schema, text), "rejects", text, furthest)
 
 
 def entries(path: Path) -> Iterator[tuple[str, dict[str, Json]]]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from trimode.engine.errors import TrimodeError
 from trimode.integrations.cli import app as cli
-from trimode.integrations.cli.schema_check import Tested, Verdict, entries, lines, summary
+from trimode.integrations.cli.schema_check import Datum, Verdict, entries, lines, summary
 
 Json = Any
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}, "required": ["city"]}
@@ -122,8 +122,8 @@ def test_unknown_word_for_formats(city: Path) -> None:
 
 def test_wrong_and_stopped_data_are_counted_and_shown() -> None:
     """Neither happens with grammars as they are, so they are made by hand."""
-    taken = Tested(marked=False, oracle=False, grammar="accepts", text="[1,1]")
-    stopped = Tested(marked=True, oracle=True, grammar="error: out of fuel", text="[]")
+    taken = Datum(marked=False, oracle=False, grammar="accepts", text="[1,1]")
+    stopped = Datum(marked=True, oracle=True, grammar="error: out of fuel", text="[]")
     verdict = Verdict("a", compiled=True, tests=[taken, stopped])
     assert summary([verdict])["silently_wrong"] == 1
     assert summary([verdict])["stopped"] == 1

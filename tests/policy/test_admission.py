@@ -23,8 +23,8 @@ from trimode.policy.errors import (
     UnsatisfiableSchema,
     UnsupportedKeyword,
 )
-from trimode.policy.grammar import check
-from trimode.policy.schema import schema_of
+from trimode.policy.grammar import Compiled, check
+from trimode.policy.schema import Schema, schema_of
 from trimode.policy.written import Walker, texts_of
 
 Json = Any
@@ -164,8 +164,13 @@ def test_switches_in_a_schema_are_without_effect(reference: Engine) -> None:
 
 
 def test_equal_schemas_are_compiled_once(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_, asked = reference.grammars.compile, list[Json]()
-    monkeypatch.setattr(reference.grammars, "compile", lambda schema: asked.append(schema) or compile_(schema))
+    compile_, asked = reference.grammars.compile, list[Schema]()
+
+    def counted(schema: Schema) -> Compiled:
+        asked.append(schema)
+        return compile_(schema)
+
+    monkeypatch.setattr(reference.grammars, "compile", counted)
     for formats in ("strict", "strict", "annotate"):
         reference.grammars.matcher(schema_of({"type": "integer", "maximum": 31_415}, formats=formats))
     assert len(asked) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal, get_args
@@ -22,7 +22,7 @@ import jsonschema.validators
 from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword
 from .formats import NAMED, VALUES
 from .satisfiable import check_recursion
-from .walk import ANNOTATIONS, Where, below, draft_of, pointer
+from .walk import ANNOTATIONS, Document, Where, below, draft_of, mapped, pointer, steps
 
 Json = Any
 Formats = Literal["strict", "annotate"]
@@ -32,7 +32,7 @@ DEPTH: Final = 96
 NODES: Final = 100_000
 TEXT: Final = 2_000_000
 """Characters in all strings together."""
-CHECK_SECONDS: Final = 0.8
+CHECK_SECONDS: Final = 0.5
 _ENGINE_FORMATS: Final = frozenset(
     ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown")
 )
@@ -51,13 +51,61 @@ def check_document(document: dict[str, Json]) -> None:
     """Raises MalformedSchema where `document` is not a JSON Schema, SchemaTooComplex where it is beyond a limit."""
     _check_json(document)
     _check_draft(document)
-    kind = draft_of(document)
-    validator = _meta(kind)(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER)
-    _DEADLINE.set(time.perf_counter() + CHECK_SECONDS)
-    error = next(iter(validator.iter_errors(document)), None)
+    kind, seen, deadline = draft_of(document), set[str](), time.perf_counter() + CHECK_SECONDS
+    meta = _meta(kind)
+    for where, schema in _everything(document):
+        if time.perf_counter() > deadline:
+            raise SchemaTooComplex(
+                "", "", f"checking it took more than {CHECK_SECONDS} s; leave out what is not needed"
+            )
+        alone = _alone(schema)
+        if (text := repr(alone)) not in seen:
+            seen.add(text)
+            _check_keywords(meta, where, alone)
+
+
+def _check_keywords(meta: jsonschema.protocols.Validator, where: Where, schema: Json) -> None:
+    error = next(iter(meta.iter_errors(schema)), None)
     if error is not None:
-        where = tuple(error.absolute_path)
-        raise MalformedSchema(pointer(where), _keyword(where), error.json_path, _short(error.message))
+        place = (*where, *error.absolute_path)
+        raise MalformedSchema(pointer(place), _keyword(place), _path(place), _short(error.message))
+
+
+@cache
+def _meta(kind: type[jsonschema.protocols.Validator]) -> jsonschema.protocols.Validator:
+    """The validator of a draft's meta-schema, which compares long lists in linear time."""
+    meta: Any = jsonschema.validators.validator_for(kind.META_SCHEMA, default=kind)
+    meta = jsonschema.validators.extend(meta, {"uniqueItems": _unique})  # type: ignore[no-untyped-call]
+    validator: jsonschema.protocols.Validator = meta(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER)
+    return validator
+
+
+def _everything(document: dict[str, Json]) -> Iterator[tuple[Where, Json]]:
+    """Every schema of the document, also those that stand where only a reference finds them."""
+    whole, done = Document(document), set[int]()
+    stack: list[tuple[Where, Json]] = [((), document)]
+    while stack:
+        where, schema = stack.pop()
+        if id(schema) in done or not isinstance(schema, dict):
+            continue
+        done.add(id(schema))
+        yield where, schema
+        stack.extend((where + step, child) for step, child in below(schema))
+        with suppress(LookupError, TypeError, ValueError):
+            stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"])))
+
+
+def _alone(schema: dict[str, Json]) -> dict[str, Json]:
+    """A schema whose subschemas are empty: they are checked by themselves."""
+    made = mapped(schema, lambda child: {} if isinstance(child, dict) else child)
+    for key in _NAMING & set(made):
+        if isinstance(made[key], dict):
+            made[key] = {name: child for name, child in made[key].items() if child != {}}
+    return {key: value for key, value in made.items() if key not in ("const", "default")}
+
+
+_NAMING: Final = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
+"""Keywords whose names may be any text, so that only what they hold has to be checked."""
 
 
 def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted:
@@ -114,26 +162,6 @@ def _check_draft(document: dict[str, Json]) -> None:
     unknown = named and jsonschema.validators.validator_for(document, default=jsonschema.Draft3Validator)
     if unknown is jsonschema.Draft3Validator:
         raise UnsupportedKeyword("/$schema", "$schema", f"{_short(named)!r} is none of {_DRAFTS}; name one, or none")
-
-
-_DEADLINE: Final[ContextVar[float]] = ContextVar("deadline")
-"""When the running check has to stop."""
-
-
-@cache
-def _meta(kind: type[jsonschema.protocols.Validator]) -> Any:
-    """The validator of a draft's meta-schema, which looks at the clock and compares long lists in linear time."""
-    meta = jsonschema.validators.validator_for(kind.META_SCHEMA, default=kind)
-    plain: Any = meta.VALIDATORS["type"]
-
-    def type_in_time(validator: Any, types: Json, value: Json, schema: Json) -> Iterator[Any]:
-        if time.perf_counter() > _DEADLINE.get():
-            raise SchemaTooComplex(
-                "", "", f"checking it took more than {CHECK_SECONDS} s; leave out what is not needed"
-            )
-        return plain(validator, types, value, schema)  # type: ignore[no-any-return]
-
-    return jsonschema.validators.extend(meta, {"type": type_in_time, "uniqueItems": _unique})  # type: ignore[no-untyped-call]
 
 
 def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
@@ -210,8 +238,12 @@ def _schemas(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:
 
 
 def _not_json(where: Where, hint: str) -> SchemaRefused:
-    path = "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where[:8])
-    return MalformedSchema(pointer(where), _keyword(where), ascii(path)[1:-1], hint)
+    return MalformedSchema(pointer(where), _keyword(where), _path(where), hint)
+
+
+def _path(where: Where) -> str:
+    steps_ = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in where)
+    return ascii("$" + "".join(steps_))[1:-1][:300]
 
 
 def _too_complex(where: Where, hint: str) -> SchemaRefused:

@@ -6,7 +6,6 @@ cannot be followed are left out), so what it proves of the supersets holds for t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -88,24 +87,24 @@ def disjoint(a: Json, b: Json, document: Document, depth: int = _DEPTH) -> bool:
     )
 
 
-def property_of(parts: Parts, name: str) -> Json:
+def property_of(parts: Parts, name: str, document: Document) -> Json:
     """A schema that every value under `name` fits, False where there can be none."""
-    found = [schema for part in parts if isinstance(part, dict) for schema in _held(part, name)]
+    found = [schema for part in parts if isinstance(part, dict) for schema in _held(part, name, document)]
     return False if False in found else {"allOf": found} if found else True
 
 
-def _held(part: dict[str, Json], name: str) -> Iterator[Json]:
+def _held(part: dict[str, Json], name: str, document: Document) -> Iterator[Json]:
     forbidden = part.get("not")
     if isinstance(forbidden, dict) and forbidden.get("required") == [name] and set(forbidden) <= {"required"}:
         yield False
     if name in part.get("properties", ()):
         yield part["properties"][name]
-    elif "additionalProperties" in part and not any(map(_matcher(name), part.get("patternProperties", ()))):
+    elif "additionalProperties" in part and not _patterned(part, name, document):
         yield part["additionalProperties"]
 
 
-def _matcher(name: str) -> Any:
-    return lambda pattern: re.search(pattern, name)
+def _patterned(part: dict[str, Json], name: str, document: Document) -> bool:
+    return any(document.matches(pattern, name) for pattern in part.get("patternProperties", ()))
 
 
 def _target(schema: dict[str, Json], document: Document) -> Json:
@@ -151,7 +150,8 @@ def _parted_by_property(left: Parts, right: Parts, document: Document, depth: in
     """A property that one side requires and that the two sides want differently."""
     required = dict.fromkeys(name for part in left + right for name in part.get("required", ()))
     return any(
-        disjoint(property_of(left, name), property_of(right, name), document, depth - 1) for name in list(required)[:32]
+        disjoint(property_of(left, name, document), property_of(right, name, document), document, depth - 1)
+        for name in list(required)[:32]
     )
 
 

@@ -35,7 +35,7 @@ _OPTIONS: Final[Any] = {
     "lenient": False,
     "coerce_one_of": False,
 }
-COMPILE_SECONDS: Final = 0.7
+COMPILE_SECONDS: Final = 0.4
 """Wall-clock limit of compiling one schema; the engine's own limits of size end what is left running."""
 
 
@@ -138,7 +138,10 @@ def check(schema: Schema) -> None:
 
 def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitted, bool]:
     """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused."""
-    form = admitted(schema.document, schema.formats)
+    try:
+        form = admitted(schema.document, schema.formats)
+    except RecursionError:
+        raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
     change: Callable[[Any], Any] = rewritten if rewrites else _same
     reason = _in_time(lambda: refuses(form.document))
     if reason is None:

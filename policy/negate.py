@@ -141,7 +141,7 @@ def _not_required(names: list[str], _: Document, __: Parts) -> Json:
 def _not_properties(properties: dict[str, Json], document: Document, context: Parts) -> Json | None:
     cases: list[Json] = []
     for name, schema in properties.items():
-        known = property_of(context, name)
+        known = property_of(context, name, document)
         if known is False or (isinstance(known, dict) and schema in known["allOf"]):
             continue  # absent, or held to the very same: it cannot be what differs
         inner = parts_of(known, document)

@@ -6,7 +6,6 @@ from document to document. Each rule returns the changed schema, or None where i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import combinations, count
 from math import comb
@@ -35,7 +34,7 @@ def rewritten(document: Json) -> Json:
     try:
         whole = Document(_hoisted(document))
         made = _rewritten(whole.root, whole, [])
-    except OutOfSteps:
+    except (OutOfSteps, RecursionError):
         return document
     kept = {key: document[key] for key in ("$schema", "$id", "id") if key in document}
     return {**kept, **(made if isinstance(made, dict) else {} if made else {"enum": []})}
@@ -199,7 +198,7 @@ def property_names(schema: dict[str, Json], document: Document, _: Parts) -> Jso
         return None
     if rule.get("type", "string") != "string":
         return None
-    kept = {name: held if re.search(rule["pattern"], name) else False for name, held in listed.items()}
+    kept = {name: held if document.matches(rule["pattern"], name) else False for name, held in listed.items()}
     return {**rest, **({"properties": kept} if kept else {}), "patternProperties": {rule["pattern"]: {}},
             "additionalProperties": False}  # fmt: skip
 

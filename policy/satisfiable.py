@@ -8,21 +8,28 @@ what those make impossible is found when the grammar is compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Final
 
 from .disjoint import named_types
-from .errors import UnsatisfiableSchema
+from .errors import SchemaTooComplex, UnsatisfiableSchema
 from .walk import Document, Where, below, pointer
 
 Json = Any
-_SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
+_TARGETS: Final = 2000
+_SAME_VALUE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 
 
 def check_recursion(root: Json) -> None:
-    """Raises UnsatisfiableSchema, at a reference, where following references never comes to an end."""
+    """Raises UnsatisfiableSchema, at a reference, where following references never comes to an end.
+
+    Raises SchemaTooComplex where there are too many different ones to tell.
+    """
     references = dict(_references(root))
     if not references:
         return
+    if len(set(references.values())) > _TARGETS:
+        raise SchemaTooComplex("", "$ref", f"more than {_TARGETS:,} different references; leave out what is not needed")
     document = Document(root)
     targets = {name: part for name in dict.fromkeys(references.values()) if (part := _part(document, name)) is not None}
     circular = _circular(targets)
@@ -56,13 +63,13 @@ def _part(document: Document, reference: str) -> Json | None:
 
 
 def _circular(targets: dict[str, Json]) -> set[str]:
-    """References from which one comes back to the same reference while looking at the same value."""
+    """References of one circle, followed while looking at the same value; empty where there is none."""
     follows = {name: set(_same_value(part)) & set(targets) for name, part in targets.items()}
-    while True:
-        ends = {name for name, after in follows.items() if not after & set(follows)}
-        if not ends:
-            return set(follows)
-        follows = {name: after for name, after in follows.items() if name not in ends}
+    try:
+        TopologicalSorter(follows).prepare()
+    except CycleError as error:
+        return set(error.args[1])
+    return set()
 
 
 def _same_value(schema: Json) -> Iterator[str]:
@@ -79,9 +86,15 @@ def _same_value(schema: Json) -> Iterator[str]:
 def _finite(targets: dict[str, Json], document: Document) -> set[str]:
     """References that something finite can fulfil: the least set that holds together."""
     found: set[str] = set()
-    while more := {name for name in targets if name not in found and _ends(targets[name], found, document)}:
-        found |= more
-    return found
+    left = list(targets)
+    while True:
+        before = len(found)
+        for name in left:  # in place, and back and forth: a chain of references takes one pass or two
+            if _ends(targets[name], found, document):
+                found.add(name)
+        left = [name for name in reversed(left) if name not in found]
+        if len(found) == before:
+            return found
 
 
 def _ends(schema: Json, finite: set[str], document: Document) -> bool:
@@ -112,12 +125,7 @@ def _object(schema: dict[str, Json], finite: set[str], document: Document) -> bo
 
 
 def _array(schema: dict[str, Json], finite: set[str], document: Document) -> bool:
-    items = schema.get("items", True)
-    first = (
-        schema["prefixItems"][0]
-        if schema.get("prefixItems")
-        else items[0]
-        if isinstance(items, list) and items
-        else items
-    )
+    items, listed = schema.get("items", True), schema.get("prefixItems")
+    listed = items if isinstance(items, list) else listed if isinstance(listed, list) else []
+    first = listed[0] if listed else True if isinstance(items, list) else items
     return schema.get("minItems", 0) < 1 or _ends(first, finite, document)

@@ -6,6 +6,7 @@ what a schema means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
 
-from .formats import NAMED, VALUES
+from .formats import NAMED
 
 Json = Any
 Where = tuple[str | int, ...]
@@ -40,25 +41,25 @@ def draft_of(document: Json) -> type[jsonschema.protocols.Validator]:
     return kind
 
 
+_ONE: Final = frozenset(
+    ("items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties",
+     "propertyNames", "not", "if", "then", "else")
+)  # fmt: skip
+_SEVERAL: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+_UNDER_NAMES: Final = frozenset((*NAMED, "dependencies"))
+
+
 def below(schema: Json) -> Iterator[tuple[Where, Json]]:
-    """Direct subschemas of a schema with the steps that lead there. Values and plain data are left out."""
+    """Direct subschemas of a schema with the steps that lead there. Values and unknown keywords are left out."""
     if not isinstance(schema, dict):
         return
     for key, value in schema.items():
-        if key in VALUES:
-            continue
-        if key in NAMED or key == "dependencies":
-            named = value.items() if isinstance(value, dict) else ()
-            yield from (((key, name), child) for name, child in named if isinstance(child, dict | bool))
-        elif isinstance(value, dict) or (isinstance(value, bool) and key in _MAY_BE_BOOLEAN):
+        if key in _UNDER_NAMES and isinstance(value, dict):
+            yield from (((key, name), child) for name, child in value.items() if isinstance(child, dict | bool))
+        elif key in _ONE and isinstance(value, dict | bool):
             yield (key,), value
-        elif isinstance(value, list):
+        elif key in _SEVERAL and isinstance(value, list):
             yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
-
-
-_MAY_BE_BOOLEAN: Final = (
-    "items", "additionalItems", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"
-)  # fmt: skip
 
 
 def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
@@ -78,6 +79,11 @@ def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
             made[key] = schema[key].copy()
         made[key][where[1]] = changed
     return made
+
+
+# What makes Python's backtracking slow: many open repetitions, or a repeated group.
+_OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
+_NESTED: Final = re.compile(r"\)[*+{]")
 
 
 class OutOfSteps(Exception):
@@ -128,10 +134,29 @@ class Document:
         self.spend()
         return self._oracle.evolve(schema=schema).is_valid(value)
 
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether the pattern is found in the text. Raises OutOfSteps where trying could take very long."""
+        if len(text) > 64 or len(_OPEN_ENDED.findall(pattern)) > 3 or _NESTED.search(pattern):
+            raise OutOfSteps
+        return re.search(pattern, text) is not None
+
     @cached_property
     def _oracle(self) -> jsonschema.protocols.Validator:
         kind = draft_of(self.root)
-        return kind(self.root, format_checker=kind.FORMAT_CHECKER)
+        rules = {"pattern": self._pattern, "patternProperties": self._patterns}
+        guarded: Any = jsonschema.validators.extend(kind, rules)  # type: ignore[no-untyped-call]
+        oracle: jsonschema.protocols.Validator = guarded(self.root, format_checker=kind.FORMAT_CHECKER)
+        return oracle
+
+    def _pattern(self, _: Any, pattern: str, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
+        if isinstance(value, str) and not self.matches(pattern, value):
+            yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+    def _patterns(self, validator: Any, held: Json, value: Json, _: Json) -> Iterator[jsonschema.ValidationError]:
+        for pattern, schema in held.items():
+            for name in value if isinstance(value, dict) else ():
+                if self.matches(pattern, name):
+                    yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
 
 
 def steps(reference: str) -> list[str]:

@@ -14,7 +14,7 @@ from trimode.engine.tokenizer import Tokenizer
 
 from .disjoint import Parts, parts_of, property_of
 from .episodes import canonical
-from .walk import Document
+from .walk import Document, OutOfSteps
 
 Json = Any
 
@@ -24,7 +24,7 @@ def texts_of(value: Json, document: Json) -> Iterator[str]:
     try:
         for first in (True, False):
             yield canonical(_ordered(value, document, Document(document, 10**6), first))
-    except RecursionError:
+    except (RecursionError, OutOfSteps):
         pass
     yield canonical(value)
 
@@ -39,7 +39,7 @@ def _ordered(value: Json, schema: Json, document: Document, own_first: bool) -> 
     order = dict.fromkeys(name for part in named for name in part.get("properties", ()))
     order |= dict.fromkeys(name for part in named for name in part.get("required", ()))
     names = [*(name for name in order if name in value), *(name for name in value if name not in order)]
-    return {name: _ordered(value[name], property_of(parts, name), document, own_first) for name in names}
+    return {name: _ordered(value[name], property_of(parts, name, document), document, own_first) for name in names}
 
 
 def _applicable(value: Json, schema: Json, document: Document) -> Parts:
@@ -58,7 +58,8 @@ def _item(parts: Parts, at: int) -> Json:
     held: list[Json] = []
     for part in parts:
         items = part.get("items", True) if isinstance(part, dict) else True
-        first = part.get("prefixItems", items if isinstance(items, list) else []) if isinstance(part, dict) else []
+        listed = items if isinstance(items, list) else part.get("prefixItems") if isinstance(part, dict) else []
+        first = listed if isinstance(listed, list) else []
         held.append(first[at] if at < len(first) else items if isinstance(items, dict) else True)
     return {"allOf": held}
 

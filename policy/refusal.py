@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from .errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from .walk import STRUCTURE, below, mapped, pointer
+from .walk import STRUCTURE, Where, below, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
@@ -30,6 +30,8 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused
         path, part = deeper
     reason = (search.reason(part) if path else None) or reason
     keyword = search.blamed(part, reason)
+    if keyword not in part:  # time was up before the part was found
+        path = next((path + pointer(where) for where, schema in _schemas(part) if keyword in schema), path)
     place, hint = f"{path}/{pointer((keyword,))[1:]}" if keyword else path, _hint(reason, keyword)
     if reason.startswith("Unsatisfiable"):
         return UnsatisfiableSchema(place, keyword, hint)
@@ -110,6 +112,13 @@ class _Search:
 
 def _definition(path: str) -> bool:
     return path.rsplit("/", 2)[-2] in ("$defs", "definitions")
+
+
+def _schemas(part: Any) -> Iterator[tuple[Where, Any]]:
+    yield (), part
+    for step, child in below(part):
+        if isinstance(child, dict):
+            yield from ((step + where, schema) for where, schema in _schemas(child))
 
 
 def _references(part: Any) -> Iterator[str]:

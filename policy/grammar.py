@@ -118,11 +118,11 @@ class GrammarCompiler:
 
 
 class _Key:
-    """A schema as a dictionary key, by content."""
+    """A schema as a dictionary key, by content, order of keys included."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._content = (schema.sha256, schema.formats)
+        self._content = (schema.text, schema.formats)
 
     def __hash__(self) -> int:
         return hash(self._content)

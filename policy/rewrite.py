@@ -235,6 +235,8 @@ def _plain_addresses(document: dict[str, Json]) -> bool:
         schema, top, based = stack.pop()
         based = based or (not top and any(_address(schema.get(key)) for key in ("$id", "id")))
         target = schema.get("$ref", "#")
+        if schema.get("$schema", document.get("$schema")) != document.get("$schema"):
+            return False  # jsonschema reads such a part under a draft of its own
         if "$dynamicRef" in schema or "$recursiveRef" in schema or not (target + "/").startswith("#/"):
             return False
         if based and "$ref" in schema:
@@ -270,12 +272,16 @@ def _hoisted(document: dict[str, Json]) -> dict[str, Json]:
         return {**made, "$ref": f"#/$defs/{names[target]}"}
 
     made: dict[str, Json] = repointed(document)
+    made = {**{key: document[key] for key in ("$schema",) if key in document}, **made}
     return {**made, "$defs": {**made.get("$defs", {}), **moved}} if moved else made
 
 
 def _nameplate(key: str, value: Json) -> bool:
-    """A name that no reference uses; copies of a part must not all carry it."""
-    return key in ("$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor") and isinstance(value, str | bool)
+    """A name that no reference uses, or the draft once more; copies of a part must not all carry it."""
+    return key in _NAMEPLATES and isinstance(value, str | bool)
+
+
+_NAMEPLATES: Final = frozenset(("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor"))
 
 
 def _inside(reference: str) -> bool:

@@ -26,6 +26,7 @@ from pydantic_core import core_schema
 
 from .admission import Formats, check_document
 from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .walk import draft_of
 
 Json = Any
 _OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
@@ -48,6 +49,11 @@ class Schema:
     adapter: TypeAdapter[Any] | None = None
     formats: Formats = "strict"
     """What happens to formats that neither the grammar nor jsonschema knows: refused, or left out with a note."""
+
+    @cached_property
+    def text(self) -> str:
+        """The document with its keys as given: their order is that of the output."""
+        return json.dumps(self.document)
 
     @cached_property
     def sha256(self) -> str:
@@ -120,9 +126,25 @@ def tool_schema(tools: Sequence[Tool]) -> Schema:
     described = [describe_tool(tool) for tool in tools]
     if len({tool["name"] for tool in described}) < len(described):
         raise SchemaError(f"tool names must differ, found {[tool['name'] for tool in described]}")
+    draft, described = _shared_draft(described)
     calls = [_call(tool, f"#/anyOf/{i}" if len(described) > 1 else "#") for i, tool in enumerate(described)]
-    document = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    document = {**draft, **(calls[0] if len(calls) == 1 else {"anyOf": calls})}
     return Schema(_checked(document).document, TypeAdapter(ToolCall))
+
+
+def _shared_draft(tools: list[dict[str, Json]]) -> tuple[dict[str, Json], list[dict[str, Json]]]:
+    """The `$schema` that all parameters name, and the tools without it: it belongs at the top of a document.
+
+    Draft 4 has no `const`, which the schema of a call needs, and so stays where it is.
+    """
+    named = {json.dumps(tool["parameters"].get("$schema")) for tool in tools}
+    draft = tools[0]["parameters"].get("$schema")
+    if len(named) > 1 or not isinstance(draft, str) or "const" not in draft_of({"$schema": draft}).VALIDATORS:
+        return {}, tools
+    bare = [{k: v for k, v in tool["parameters"].items() if k != "$schema"} for tool in tools]
+    return {"$schema": draft}, [
+        {**tool, "parameters": parameters} for tool, parameters in zip(tools, bare, strict=True)
+    ]
 
 
 def describe_tool(tool: Tool) -> dict[str, Json]:

@@ -132,7 +132,10 @@ class Document:
     def fits(self, value: Json, schema: Json) -> bool:
         """Whether jsonschema takes `value` under a part of this document."""
         self.spend()
-        return self._oracle.evolve(schema=schema).is_valid(value)
+        # A part that names a draft would be read by a validator without our guards.
+        named = isinstance(schema, dict) and "$schema" in schema
+        part = {key: value for key, value in schema.items() if key != "$schema"} if named else schema
+        return self._oracle.evolve(schema=part).is_valid(value)
 
     def matches(self, pattern: str, text: str) -> bool:
         """Whether the pattern is found in the text. Raises OutOfSteps where trying could take very long."""

@@ -20,6 +20,7 @@ from trimode.policy.errors import (
     SchemaError,
     SchemaRefused,
     SchemaTooComplex,
+    SchemaViolation,
     UnsatisfiableSchema,
     UnsupportedKeyword,
 )
@@ -143,6 +144,26 @@ def test_admitted(document: Json) -> None:
 def test_tools_are_refused_at_the_place_in_the_tool_list() -> None:
     tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
     assert refused([tool]).pointer == "/properties/arguments/properties/a/uniqueItems"
+
+
+def test_tools_are_read_under_the_draft_that_they_name() -> None:
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+    tools = [{"name": name, "parameters": {**draft, "dependencies": {"a": ["b"]}}} for name in ("x", "y")]
+    schema = schema_of(tools)
+    check(schema)
+    assert schema.parse('{"name":"x","arguments":{"b":1}}')
+    with pytest.raises(SchemaViolation):
+        schema.parse('{"name":"y","arguments":{"a":1}}')
+    assert refused([tools[0], {"name": "z", "parameters": {"type": "object"}}]).keyword == "dependencies"
+
+
+def test_order_of_properties_is_part_of_a_grammar(reference: Engine) -> None:
+    walker = Walker(reference.tokenizer, reference.tokens.model.config.eos_token_ids[0])
+    for names in ("ab", "ba"):
+        properties = {name: {"const": 1} for name in names}
+        document = {"type": "object", "properties": properties, "required": ["a", "b"], "additionalProperties": False}
+        text = f'{{"{names[0]}":1,"{names[1]}":1}}'
+        assert walker.refused_at(reference.grammars.matcher(schema_of(document)), text) is None
 
 
 def test_unknown_formats_are_refused_or_left_out_with_a_note(reference: Engine) -> None:

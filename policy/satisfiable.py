@@ -39,10 +39,10 @@ def check_recursion(root: Json) -> None:
                 pointer(where), "$ref", "the reference leads back to itself without a value between; remove it"
             )
     finite = _finite(targets, document)
-    if not _ends(root, finite, document):
-        where = next(where for where, name in references.items() if name in targets and name not in finite)
+    endless = [where for where, name in references.items() if name in targets and name not in finite]
+    if endless and not _ends(root, finite, document):
         raise UnsatisfiableSchema(
-            pointer(where), "$ref", "it requires itself without end; make a property on the way optional"
+            pointer(endless[0]), "$ref", "it requires itself without end; make a property on the way optional"
         )
 
 

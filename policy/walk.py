@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
+from referencing.exceptions import Unresolvable
 
 from .formats import NAMED
 
@@ -130,12 +131,15 @@ class Document:
         return part
 
     def fits(self, value: Json, schema: Json) -> bool:
-        """Whether jsonschema takes `value` under a part of this document."""
+        """Whether jsonschema takes `value` under a part of this document. Raises OutOfSteps where it cannot tell."""
         self.spend()
         # A part that names a draft would be read by a validator without our guards.
         named = isinstance(schema, dict) and "$schema" in schema
         part = {key: value for key, value in schema.items() if key != "$schema"} if named else schema
-        return self._oracle.evolve(schema=part).is_valid(value)
+        try:
+            return self._oracle.evolve(schema=part).is_valid(value)
+        except Unresolvable:
+            raise OutOfSteps from None
 
     def matches(self, pattern: str, text: str) -> bool:
         """Whether the pattern is found in the text. Raises OutOfSteps where trying could take very long."""

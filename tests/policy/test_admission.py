@@ -236,6 +236,7 @@ DOCUMENTS: Final = st.recursive(
 @example(document={"oneOf": [False], "items": {"$ref": "#/$defs/D"}, "$defs": {"D": {}}})
 @example(document={"dependentRequired": {"not": ["a"], "enum": ["b"]}, "x-other": {"required": 5, "format": "date"}})
 @example(document={"$ref": "#/x-other", "x-other": {"required": 5}})
+@example(document={"$ref": "#/", "const": None, "dependencies": {}})
 @example(document={"x-guidance": 5})
 @example(document={"x-guidance": {"no_such_option": 1}})
 @example(document={"properties": {"properties": {"$ref": "#/properties"}}})

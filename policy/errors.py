@@ -2,7 +2,11 @@
 
 TrimodeError (engine)
 ├── SchemaError
-│   ├── UnsupportedKeyword    the grammar cannot hold this keyword: pointer, keyword, hint
+│   ├── SchemaRefused         refused when the schema is defined; has pointer, keyword and hint
+│   │   ├── MalformedSchema       not a JSON Schema, or not JSON at all
+│   │   ├── UnsupportedKeyword    the grammar cannot hold this keyword
+│   │   ├── UnsatisfiableSchema   no finite value can ever fit
+│   │   └── SchemaTooComplex      beyond a limit of size, depth or compile time
 │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
 ├── OutputCut                 max_tokens ended a typed output before it was complete
@@ -23,12 +27,40 @@ class SchemaError(TrimodeError, ValueError):
     """A schema that cannot be used."""
 
 
-class UnsupportedKeyword(SchemaError):
+class SchemaRefused(SchemaError):
+    """A schema refused before anything is decoded: `pointer` (JSON pointer), `keyword`, and `hint`, what to do."""
+
+    def __init__(self, message: str, pointer: str, keyword: str, hint: str) -> None:
+        super().__init__(f"{message}: {hint}")
+        self.pointer, self.keyword, self.hint = pointer, keyword, hint
+
+
+class MalformedSchema(SchemaRefused):
+    """What was given is not a JSON Schema. `path` is the JSON path that people read."""
+
+    def __init__(self, pointer: str, keyword: str, path: str, hint: str) -> None:
+        super().__init__(f"not a JSON Schema, at {path}", pointer, keyword, hint)
+
+
+class UnsupportedKeyword(SchemaRefused):
     """A keyword that the grammar cannot enforce, refused when the schema is defined."""
 
     def __init__(self, pointer: str, keyword: str, hint: str) -> None:
-        super().__init__(f"schema keyword {keyword!r} at {pointer or '#'} cannot be enforced: {hint}")
-        self.pointer, self.keyword, self.hint = pointer, keyword, hint
+        super().__init__(f"schema keyword {keyword!r} at {pointer or '#'} cannot be enforced", pointer, keyword, hint)
+
+
+class UnsatisfiableSchema(SchemaRefused):
+    """No finite value fits, so a grammar could only write for ever."""
+
+    def __init__(self, pointer: str, keyword: str, hint: str) -> None:
+        super().__init__(f"no value can fit the schema, at {pointer or '#'}", pointer, keyword, hint)
+
+
+class SchemaTooComplex(SchemaRefused):
+    """The schema is beyond a limit, or compiling it took longer than allowed."""
+
+    def __init__(self, pointer: str, keyword: str, hint: str) -> None:
+        super().__init__(f"the schema is too complex, at {pointer or '#'}", pointer, keyword, hint)
 
 
 class SchemaViolation(SchemaError):

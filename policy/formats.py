@@ -36,7 +36,7 @@ def tightened(schema: Any) -> Any:
         return schema
     made = {key: _below(key, value) for key, value in schema.items()}
     format = schema.get("format")
-    if isinstance(format, str) and format in PATTERNS:
+    if isinstance(format, str) and format in PATTERNS and isinstance(made.get("allOf", []), list):
         made["allOf"] = [*made.get("allOf", ()), {"pattern": PATTERNS[format]}]
     return made
 

@@ -1,15 +1,16 @@
 """Schemas to grammars: llguidance behind the engine's `Constraint` protocol.
 
-Knows llguidance and bit masks. The grammar engine refuses what it cannot hold; this module finds out where in the
-schema that was, by asking again about smaller parts. Nothing is ever relaxed: leniency switches in a schema are
-overridden (constrained.md §1.3).
+Knows llguidance, bit masks and how long compiling may take. A schema that the engine refuses is tried again in plainer
+keywords (`rewrite`); what it still refuses is placed in the schema (`refusal`). Nothing is ever relaxed: leniency
+switches in a schema are overridden.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
 from typing import Any, Final
 
 import llguidance.numpy as bitmask
@@ -20,8 +21,11 @@ from torch import Tensor
 
 from trimode.engine.tokenizer import Tokenizer
 
-from .errors import GrammarRuntimeError, SchemaError, UnsupportedKeyword
-from .formats import NAMED, VALUES, tightened
+from .admission import Admitted, admitted
+from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex
+from .formats import tightened
+from .refusal import Refuses, placed
+from .rewrite import rewritten
 from .schema import Schema
 
 _OPTIONS: Final[Any] = {
@@ -31,7 +35,8 @@ _OPTIONS: Final[Any] = {
     "lenient": False,
     "coerce_one_of": False,
 }
-_QUOTED_KEYS: Final = re.compile(r'Unimplemented keys: \["([^"]+)"')
+COMPILE_SECONDS: Final = 0.4
+"""Wall-clock limit of compiling one schema; the engine's own limits of size end what is left running."""
 
 
 class Matcher:
@@ -69,50 +74,104 @@ class Matcher:
         return torch.from_numpy(rows[0])
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A matcher at the start of the text, the schema as it was compiled, what that does not hold (in words)."""
+
+    start: Matcher
+    document: Any
+    notes: tuple[str, ...]
+    rewritten: bool
+
+
 class GrammarCompiler:
     """Grammars for one tokenizer; compiled matchers are kept and copied."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: Sequence[int]) -> None:
         self._vocab_size, self._end = vocab_size, ends[0]
         self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-        self._compiled = lru_cache(maxsize=256)(self._compile)
+        self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Schema) -> Matcher:
-        """A fresh matcher at the start of the text. Raises UnsupportedKeyword or SchemaError."""
-        return self._compiled(_Key(schema)).fork()
+        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
+        return self._kept(_Key(schema)).start.fork()
 
-    def _compile(self, key: _Key) -> Matcher:
-        grammar = _grammar(key.schema.document)
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise _explained(key.schema.document)
-        return Matcher(matcher, self._vocab_size, self._end)
+    def notes(self, schema: Schema) -> tuple[str, ...]:
+        """What the schema's grammar does not hold, in words: formats left out on demand."""
+        return self._kept(_Key(schema)).notes
+
+    def compile(self, schema: Schema, rewrites: bool = True) -> Compiled:
+        """Compiles anew. Raises SchemaRefused as `matcher` does."""
+        found = list[LLMatcher]()
+
+        def refuses(document: Any) -> str | None:
+            found[:] = [LLMatcher(self._tokenizer, _grammar(document), log_level=0)]
+            return found[0].get_error() if found[0].is_error() else None
+
+        form, changed = _accepted(schema, refuses, rewrites)
+        start = Matcher(found[0], self._vocab_size, self._end)
+        start.mask()
+        return Compiled(start, form.document, form.notes, changed)
+
+    def _of_key(self, key: _Key) -> Compiled:
+        return self.compile(key.schema)
 
 
 class _Key:
-    """A schema as a dictionary key, by content."""
+    """A schema as a dictionary key, by content, order of keys included."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self._content = (schema.text, schema.formats)
 
     def __hash__(self) -> int:
-        return hash(self.schema.sha256)
+        return hash(self._content)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.schema.sha256 == self.schema.sha256
+        return isinstance(other, _Key) and other._content == self._content
 
 
 def check(schema: Schema) -> None:
-    """Raises UnsupportedKeyword, with pointer and keyword, where the grammar engine refuses the schema."""
-    if _refusal(schema.document) is not None:
-        raise _explained(schema.document)
+    """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can hold the schema."""
+    _accepted(schema, _refusal, rewrites=True)
+
+
+def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitted, bool]:
+    """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused."""
+    try:
+        form = admitted(schema.document, schema.formats)
+    except RecursionError:
+        raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
+    change: Callable[[Any], Any] = rewritten if rewrites else _same
+    reason = _in_time(lambda: refuses(form.document))
+    if reason is None:
+        return form, False
+    other = change(form.document)
+    if other != form.document:
+        again = _in_time(lambda: refuses(other))
+        if again is None:
+            return Admitted(other, form.notes), True
+        reason = again if again.startswith("Unsatisfiable") else reason
+    raise placed(form.document, lambda part: _refused_twice(part, change), reason)
+
+
+def _refused_twice(document: Any, change: Callable[[Any], Any]) -> str | None:
+    """The reason for refusing a part, rewritten or not."""
+    reason = _refusal(document)
+    if reason is None or (other := change(document)) == document:
+        return reason
+    return None if (again := _refusal(other)) is None else again if again.startswith("Unsatisfiable") else reason
+
+
+def _same(document: Any) -> Any:
+    return document
 
 
 def _grammar(document: Any) -> str:
     try:
         return LLMatcher.grammar_from_json_schema(tightened(document), overrides=_OPTIONS)
-    except ValueError as error:  # numbers beyond 64 bits
-        raise SchemaError(f"the grammar engine cannot read this schema: {error}") from None
+    except ValueError as error:  # numbers beyond 64 bits inside values
+        raise SchemaTooComplex("", "", f"the grammar engine cannot read it: {str(error)[:200]}") from None
 
 
 def _refusal(document: Any) -> str | None:
@@ -121,72 +180,24 @@ def _refusal(document: Any) -> str | None:
     return messages[0] if failed else None
 
 
-def _explained(root: dict[str, Any]) -> SchemaError:
-    """The refusal of `root`, placed at its deepest part that is refused on its own."""
-    pointer, part = "", root
-    while (deeper := _refused_child(root, pointer, part)) is not None:
-        pointer, part = deeper
-    reason = _refusal(_alone(root, part)) or _refusal(root) or "unknown reason"
-    if reason.startswith("Unsatisfiable"):
-        return SchemaError(f"at {pointer or '#'}: {reason}")
-    keyword = _blamed(root, part, reason)
-    return UnsupportedKeyword(f"{pointer}/{keyword}", keyword, _hint(reason))
+def _in_time(work: Callable[[], str | None]) -> str | None:
+    """What `work` returns or raises. Raises SchemaTooComplex where it takes too long.
 
+    llguidance lets other threads run while it compiles, but cannot be stopped; a thread left behind ends at its limits.
+    """
+    done: list[str | SchemaRefused | None] = []
 
-def _hint(reason: str) -> str:
-    """llguidance's reason without its own switches, which are not ours to offer."""
-    if reason.startswith("oneOf"):
-        return "its alternatives may hold at the same time; write anyOf, or tell them apart by a constant property"
-    if "not present in a registry" in reason:
-        return "only references inside the same schema can be followed"
-    if reason.startswith("Unimplemented keys"):
-        return "the grammar engine does not know it"
-    return reason.splitlines()[-1].removeprefix("error: ")
+    def run() -> None:
+        try:
+            done.append(work())
+        except SchemaRefused as error:
+            done.append(error)
 
-
-def _refused_child(root: dict[str, Any], pointer: str, part: Any) -> tuple[str, Any] | None:
-    for path, child in _children(part):
-        if _refusal(_alone(root, child)) is not None:
-            return pointer + path, child
-    return None
-
-
-def _children(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Direct subschemas with their pointer fragments; local references are left out: their targets come too."""
-    for path, child in _subschemas(part):
-        if not str(child.get("$ref", "")).startswith("#"):
-            yield path, child
-
-
-def _subschemas(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key, value in part.items():
-        if key in VALUES:
-            continue
-        if key in NAMED:
-            named = value.items() if isinstance(value, dict) else ()
-            yield from ((f"/{key}/{_escaped(name)}", child) for name, child in named if isinstance(child, dict))
-        elif isinstance(value, dict):
-            yield f"/{key}", value
-        elif isinstance(value, list):
-            yield from ((f"/{key}/{at}", child) for at, child in enumerate(value) if isinstance(child, dict))
-
-
-def _alone(root: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """`part` as a document of its own, with the definitions that it may refer to."""
-    definitions: dict[str, Any] = {
-        key: root[key] for key in ("$defs", "definitions") if key in root and key not in part
-    }
-    return {**definitions, **part} if "$ref" in str(part) else part
-
-
-def _blamed(root: dict[str, Any], part: dict[str, Any], reason: str) -> str:
-    """The keyword of `part` without which it would be accepted; else the one that the reason names."""
-    for key in part:
-        if _refusal(_alone(root, {k: v for k, v in part.items() if k != key})) is None:
-            return key
-    named = _QUOTED_KEYS.search(reason)
-    return named.group(1) if named else next(iter(part), "")
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+    thread = Thread(target=run, name="trimode-compile", daemon=True)
+    thread.start()
+    thread.join(COMPILE_SECONDS)
+    if not done:
+        raise SchemaTooComplex("", "", f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds")
+    if isinstance(done[0], SchemaRefused):
+        raise done[0]
+    return done[0]

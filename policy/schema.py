@@ -11,7 +11,7 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
@@ -24,7 +24,9 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from .errors import SchemaError, SchemaViolation
+from .admission import Formats, check_document
+from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .walk import draft_of
 
 Json = Any
 _OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
@@ -45,6 +47,13 @@ class Schema:
 
     document: dict[str, Json]
     adapter: TypeAdapter[Any] | None = None
+    formats: Formats = "strict"
+    """What happens to formats that neither the grammar nor jsonschema knows: refused, or left out with a note."""
+
+    @cached_property
+    def text(self) -> str:
+        """The document with its keys as given: their order is that of the output."""
+        return json.dumps(self.document)
 
     @cached_property
     def sha256(self) -> str:
@@ -86,14 +95,23 @@ def doubled_keys(text: str) -> list[str]:
     return doubled
 
 
-def schema_of(target: Any) -> Schema:
-    """`target`: a Schema, a JSON Schema (dict, True), a list of tools, or any type that pydantic understands."""
+def schema_of(target: Any, *, formats: Formats | None = None) -> Schema:
+    """`target`: a Schema, a JSON Schema (dict, True), a list of tools, or any type that pydantic understands.
+
+    `formats`: "strict" (as without it) refuses formats that nobody here can check; "annotate" leaves them out, and the
+    grammar's notes say so. Raises SchemaError and its kinds.
+    """
+    schema = _schema_of(target)
+    return schema if formats is None else replace(schema, formats=formats)
+
+
+def _schema_of(target: Any) -> Schema:
     if isinstance(target, Schema):
         return target
     if target is True:
-        return schema_of({})
+        return _checked({})
     if target is False:
-        raise SchemaError("schema False allows no value at all")
+        raise UnsatisfiableSchema("", "", "schema False allows no value at all; pass a schema that does")
     if isinstance(target, Mapping):
         return _checked(dict(target))
     if isinstance(target, Sequence) and not isinstance(target, str | bytes):
@@ -108,9 +126,25 @@ def tool_schema(tools: Sequence[Tool]) -> Schema:
     described = [describe_tool(tool) for tool in tools]
     if len({tool["name"] for tool in described}) < len(described):
         raise SchemaError(f"tool names must differ, found {[tool['name'] for tool in described]}")
+    draft, described = _shared_draft(described)
     calls = [_call(tool, f"#/anyOf/{i}" if len(described) > 1 else "#") for i, tool in enumerate(described)]
-    document = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    document = {**draft, **(calls[0] if len(calls) == 1 else {"anyOf": calls})}
     return Schema(_checked(document).document, TypeAdapter(ToolCall))
+
+
+def _shared_draft(tools: list[dict[str, Json]]) -> tuple[dict[str, Json], list[dict[str, Json]]]:
+    """The `$schema` that all parameters name, and the tools without it: it belongs at the top of a document.
+
+    Draft 4 has no `const`, which the schema of a call needs, and so stays where it is.
+    """
+    named = {json.dumps(tool["parameters"].get("$schema")) for tool in tools}
+    draft = tools[0]["parameters"].get("$schema")
+    if len(named) > 1 or not isinstance(draft, str) or "const" not in draft_of({"$schema": draft}).VALIDATORS:
+        return {}, tools
+    bare = [{k: v for k, v in tool["parameters"].items() if k != "$schema"} for tool in tools]
+    return {"$schema": draft}, [
+        {**tool, "parameters": parameters} for tool, parameters in zip(tools, bare, strict=True)
+    ]
 
 
 def describe_tool(tool: Tool) -> dict[str, Json]:
@@ -191,16 +225,7 @@ def _closed(schema: Json) -> Json:
 
 
 def _checked(document: dict[str, Json]) -> Schema:
-    if not isinstance(document.get("$schema", ""), str):
-        raise SchemaError(f"not a JSON Schema, at $.$schema: {document['$schema']!r} is not a string")
-    kind = jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
-    try:
-        kind.check_schema(document)
-        json.dumps(document, allow_nan=False)
-    except jsonschema.SchemaError as error:
-        raise SchemaError(f"not a JSON Schema, at {error.json_path}: {error.message}") from None
-    except (TypeError, ValueError) as error:
-        raise SchemaError(f"a JSON Schema must be JSON: {error}") from None
+    check_document(document)
     return Schema(document)
 
 

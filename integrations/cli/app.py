@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | train | audit show | audit verify`.
+"""The command line: `trimode demo | generate | eval | bench | export | train | audit ... | schema check`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
 app.add_typer(audit_app, name="audit")
+schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
+app.add_typer(schema_app, name="schema")
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[
@@ -281,6 +283,42 @@ def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False
     else:
         console.print(f"{file}: {len(read_audit(file))} calls, every one adds up", highlight=False)
     if problems:
+        raise typer.Exit(1)
+
+
+@schema_app.callback()
+def _schema() -> None:
+    """Keeps `check` a command of its own name while it is the only one."""
+
+
+@schema_app.command("check")
+def check_schemas(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help='{"schema": ..., "tests": [...]}: .json, or one a line.', exists=True, dir_okay=False),
+    ],
+    formats: Annotated[str, typer.Option(help="Unknown formats: strict refuses, annotate leaves out.")] = "strict",
+    rewrites: Annotated[bool, typer.Option(help="Rewrite hard keywords where nothing changes.")] = True,
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
+    schema is refused or any grammar accepts invalid data."""
+    from trimode.policy.admission import FORMATS
+
+    from . import schema_check as checks
+
+    if formats not in FORMATS:
+        raise TrimodeError(f"--formats {formats}: expected one of {', '.join(FORMATS)}")
+    checker = checks.Checker.load(checkpoint, formats, rewrites)
+    verdicts = [checker.verdict(name, entry) for path in files for name, entry in checks.entries(path)]
+    totals = checks.summary(verdicts)
+    if as_json:
+        print(json.dumps({"files": [verdict.as_dict() for verdict in verdicts], "summary": totals}, ensure_ascii=False))
+    else:
+        for line in checks.lines(verdicts):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if totals["compiled"] < totals["schemas"] or totals["silently_wrong"]:
         raise typer.Exit(1)
 
 

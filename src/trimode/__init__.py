@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     )
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
+        MalformedSchema,
         OutputCut,
         PolicyError,
         SchemaError,
+        SchemaRefused,
+        SchemaTooComplex,
         SchemaViolation,
         StepError,
+        UnsatisfiableSchema,
         UnsupportedKeyword,
     )
     from trimode.policy.resolve import Policy
@@ -44,7 +48,8 @@ _HOMES = {
     ),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "OutputCut", "PolicyError", "SchemaError", "SchemaViolation", "StepError", "UnsupportedKeyword",
+        "MalformedSchema", "OutputCut", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
+        "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
     ),
     "trimode.policy.resolve": ("Policy",),
     "trimode.policy.result": ("Choice", "Result"),
@@ -56,10 +61,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "ModeUnavailable", "OutputCut",
-    "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaViolation",
-    "Session", "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsupportedKeyword", "ask", "session", "step",
-    "using",
+    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema", "ModeUnavailable",
+    "OutputCut", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
+    "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
+    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
 ]  # fmt: skip
 
 

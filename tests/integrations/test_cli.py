@@ -46,7 +46,19 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["generate"], ["eval"], ["bench"], ["export"], ["audit"], ["audit", "show"], ["audit", "verify"]],
+    [
+        [],
+        ["demo"],
+        ["generate"],
+        ["eval"],
+        ["bench"],
+        ["export"],
+        ["audit"],
+        ["audit", "show"],
+        ["audit", "verify"],
+        ["schema"],
+        ["schema", "check"],
+    ],
 )
 def test_help(command: list[str]) -> None:
     result = run(*command, "--help")

@@ -1,0 +1,195 @@
+"""`trimode schema check`: which schemas compile, how long that takes, and whether grammar and jsonschema agree on data.
+
+Knows the files (`{"schema": ..., "tests": [{"data": ..., "valid": bool}]}`) and one checkpoint's tokenizer. Does not
+know how schemas become grammars.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimode.engine.config import ModelConfig
+from trimode.engine.errors import TrimodeError
+from trimode.engine.tokenizer import Tokenizer
+from trimode.policy.admission import Formats
+from trimode.policy.checkpoint import locate
+from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
+from trimode.policy.grammar import Compiled, GrammarCompiler
+from trimode.policy.schema import Schema, schema_of
+from trimode.policy.written import Walker, texts_of
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One datum. `marked`: what the file says; `oracle`: jsonschema; `refused_at`: where the grammar stopped."""
+
+    marked: bool | None
+    oracle: bool
+    grammar: str
+    text: str
+    refused_at: int | None = None
+
+    @property
+    def wrong(self) -> bool:
+        """The grammar lets pass what jsonschema, or the file, calls invalid."""
+        return self.grammar == "accepts" and (not self.oracle or self.marked is False)
+
+    @property
+    def narrow(self) -> bool:
+        """Valid data that the grammar would not write."""
+        return self.grammar == "rejects" and self.oracle and self.marked is not False
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One schema: compiled, or refused with pointer, keyword and hint. Times: CPU of compiling, wall clock of all."""
+
+    name: str
+    compiled: bool = False
+    rewritten: bool = False
+    error: str | None = None
+    pointer: str | None = None
+    keyword: str | None = None
+    hint: str | None = None
+    compile_ms: float = 0.0
+    wall_ms: float = 0.0
+    notes: tuple[str, ...] = ()
+    tests: list[Datum] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Json]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """What stays the same from file to file."""
+
+    compiler: GrammarCompiler
+    walker: Walker
+    formats: Formats = "strict"
+    rewrites: bool = True
+
+    @classmethod
+    def load(cls, source: str | None, formats: Formats, rewrites: bool) -> Checker:
+        """With the tokenizer of a checkpoint; its weights are not read. Raises CheckpointError."""
+        directory = locate(source).directory
+        config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
+        compiler = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
+        return cls(compiler, Walker(tokenizer, config.eos_token_ids[0]), formats, rewrites)
+
+    def verdict(self, name: str, entry: dict[str, Json]) -> Verdict:
+        verdict, began = Verdict(name), time.perf_counter()
+        try:
+            schema = schema_of(entry["schema"], formats=self.formats)
+            start = time.process_time()
+            compiled = self.compiler.compile(schema, self.rewrites)
+            verdict.compile_ms = 1000 * (time.process_time() - start)
+        except SchemaError as error:
+            verdict.error, verdict.hint = type(error).__name__, str(error)
+            if isinstance(error, SchemaRefused):
+                verdict.pointer, verdict.keyword, verdict.hint = error.pointer, error.keyword, error.hint
+            return verdict
+        finally:
+            verdict.wall_ms = 1000 * (time.perf_counter() - began)
+        verdict.compiled, verdict.rewritten, verdict.notes = True, compiled.rewritten, compiled.notes
+        verdict.tests = [self._tested(schema, compiled, test) for test in entry.get("tests") or ()]
+        return verdict
+
+    def _tested(self, schema: Schema, compiled: Compiled, test: dict[str, Json]) -> Datum:
+        marked, text, furthest = test.get("valid"), "", -1
+        for written in dict.fromkeys(texts_of(test["data"], compiled.document)):
+            try:
+                stopped = self.walker.refused_at(compiled.start.fork(), written)
+            except GrammarRuntimeError as error:
+                return Datum(marked, _valid(schema, written), f"error: {error}", written)
+            if stopped is None:
+                return Datum(marked, _valid(schema, written), "accepts", written)
+            if stopped > furthest:
+                text, furthest = written, stopped
+        return Datum(marked, _valid(schema, text), "rejects", text, furthest)
+
+
+def entries(path: Path) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Names and contents: one of a .json file, one a line of a .jsonl or .jsonl.gz file. Raises TrimodeError."""
+    try:
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text("utf-8")
+        lines = [(f"{path.name}:{n}", line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        for name, line in lines if ".jsonl" in path.suffixes else [(path.name, text)]:
+            entry = json.loads(line)
+            if not _is_entry(entry):
+                raise TrimodeError(f'{name}: expected {{"schema": ..., "tests": [{{"data": ..., "valid": ...}}]}}')
+            yield str(entry.get("id", name)), entry
+    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile) as error:
+        raise TrimodeError(f"cannot read schemas from {path}: {error}") from None
+
+
+def summary(verdicts: Sequence[Verdict]) -> dict[str, Json]:
+    """Shares, counts and times over all files. `silently_wrong` counts data."""
+    compiled = [verdict for verdict in verdicts if verdict.compiled]
+    tests = [test for verdict in compiled for test in verdict.tests]
+    refusals = [verdict for verdict in verdicts if not verdict.compiled]
+    times = [verdict.compile_ms for verdict in compiled] or [0.0]
+    return {
+        "schemas": len(verdicts),
+        "compiled": len(compiled),
+        "compiled_share": len(compiled) / len(verdicts) if verdicts else None,
+        "rewritten": sum(verdict.rewritten for verdict in compiled),
+        "refused_by_keyword": dict(Counter(verdict.keyword or "" for verdict in refusals).most_common()),
+        "refuse_ms_max": max((verdict.wall_ms for verdict in refusals), default=0.0),
+        "compile_ms_p50": float(np.percentile(times, 50)),
+        "compile_ms_p99": float(np.percentile(times, 99)),
+        "tests": len(tests),
+        "accepted_valid": sum(test.grammar == "accepts" and test.oracle for test in tests),
+        "silently_wrong": sum(test.wrong for test in tests),
+        "valid_but_rejected": sum(test.narrow for test in tests),
+        "stopped": sum(test.grammar.startswith("error") for test in tests),
+    }
+
+
+def line_of(verdict: Verdict) -> str:
+    """The verdict in words, the milliseconds, the name, and where it was refused or how many data the grammar takes."""
+    taken = sum(test.grammar == "accepts" for test in verdict.tests)
+    word = "rewritten" if verdict.rewritten else "compiled" if verdict.compiled else "refused"
+    what = f"{taken} of {len(verdict.tests)} accepted" if verdict.compiled else f"at {verdict.pointer}: {verdict.hint}"
+    return f"{word:9} {verdict.compile_ms if verdict.compiled else verdict.wall_ms:6.1f} ms  {verdict.name}  {what}"
+
+
+def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """A line a schema, notes, whatever grammar and jsonschema see differently, and the summary."""
+    yield from map(line_of, verdicts)
+    for verdict in verdicts:
+        yield from (f"note: {verdict.name}: {note}" for note in verdict.notes)
+        for test in verdict.tests:
+            if test.wrong:
+                yield f"SILENTLY WRONG: {verdict.name}: the grammar takes {test.text[:200]}"
+            elif test.narrow:
+                at = test.refused_at or 0
+                yield f"narrower: {verdict.name}: stops before {test.text[at : at + 60]!r} in {test.text[:at][-60:]!r}"
+            elif test.grammar.startswith("error"):
+                yield f"stopped: {verdict.name}: {test.grammar}"
+    for key, value in summary(verdicts).items():
+        yield f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+
+
+def _valid(schema: Schema, text: str) -> bool:
+    try:
+        schema.parse(text)
+    except SchemaViolation:
+        return False
+    return True
+
+
+def _is_entry(entry: Json) -> bool:
+    tests = entry.get("tests") or [] if isinstance(entry, dict) and "schema" in entry else None
+    return isinstance(tests, list) and all(isinstance(test, dict) and "data" in test for test in tests)

@@ -1,0 +1,174 @@
+"""Schema documents as trees: which of their parts are schemas, which are names or values, and where references lead.
+
+Knows the keywords of JSON Schema by the shape of what they hold, JSON pointers and drafts. Does not know grammars or
+what a schema means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import unquote
+
+import jsonschema
+import jsonschema.protocols
+import jsonschema.validators
+from referencing.exceptions import Unresolvable
+
+from .formats import NAMED
+
+Json = Any
+Where = tuple[str | int, ...]
+ANNOTATIONS: Final = frozenset(
+    ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
+)
+STRUCTURE: Final = frozenset(("$schema", "$id", "id", "$defs", "definitions"))
+"""Keywords that name things and hold no value to anything."""
+
+
+def pointer(where: Where) -> str:
+    """The JSON pointer of a place."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in where)
+
+
+def draft_of(document: Json) -> type[jsonschema.protocols.Validator]:
+    """The validator class that `$schema` asks for; 2020-12 where it asks for none that is known."""
+    kind: type[jsonschema.protocols.Validator] = jsonschema.validators.validator_for(
+        document, default=jsonschema.Draft202012Validator
+    )
+    return kind
+
+
+_ONE: Final = frozenset(
+    ("items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties",
+     "propertyNames", "not", "if", "then", "else")
+)  # fmt: skip
+_SEVERAL: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+_UNDER_NAMES: Final = frozenset((*NAMED, "dependencies"))
+
+
+def below(schema: Json) -> Iterator[tuple[Where, Json]]:
+    """Direct subschemas of a schema with the steps that lead there. Values and unknown keywords are left out."""
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        if key in _UNDER_NAMES and isinstance(value, dict):
+            yield from (((key, name), child) for name, child in value.items() if isinstance(child, dict | bool))
+        elif key in _ONE and isinstance(value, dict | bool):
+            yield (key,), value
+        elif key in _SEVERAL and isinstance(value, list):
+            yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
+
+
+def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
+    """A copy of `schema` with every direct subschema changed."""
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for where, child in below(schema):
+        key = where[0]
+        changed = change(child)
+        if changed is child:
+            continue
+        if len(where) == 1:
+            made[key] = changed
+            continue
+        if made[key] is schema[key]:
+            made[key] = schema[key].copy()
+        made[key][where[1]] = changed
+    return made
+
+
+# What makes Python's backtracking slow: many open repetitions, or a repeated group.
+_OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
+_NESTED: Final = re.compile(r"\)[*+{]")
+
+
+class OutOfSteps(Exception):
+    """A proof or rewrite would take longer than it is worth."""
+
+
+@dataclass
+class Document:
+    """A whole schema: follows its local references and asks jsonschema, under the draft that it names."""
+
+    root: Json
+    steps_left: int = 4000
+    following: int = 0
+    """References being followed right now, one inside the other."""
+
+    def spend(self, steps: int = 1) -> None:
+        """Counts work done. Raises OutOfSteps where there was too much."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise OutOfSteps
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Keywords that hold values to something in this draft; others are ignored, as the specification says."""
+        return frozenset(draft_of(self.root).VALIDATORS)
+
+    @property
+    def old(self) -> bool:
+        """Drafts 3 and 4: exclusive bounds are flags, and there is no `const`."""
+        return "const" not in self.known
+
+    @property
+    def reference_rules_alone(self) -> bool:
+        """Drafts up to 7 ignore whatever stands beside `$ref`."""
+        return "unevaluatedItems" not in self.known
+
+    def at(self, reference: str) -> Json:
+        """The part that a local reference names. Raises LookupError where there is none."""
+        part = self.root
+        for step in steps(reference):
+            part = part[int(step)] if isinstance(part, list) and step.isdecimal() else part[step]
+        if not isinstance(part, dict | bool):
+            raise LookupError(reference)
+        return part
+
+    def fits(self, value: Json, schema: Json) -> bool:
+        """Whether jsonschema takes `value` under a part of this document. Raises OutOfSteps where it cannot tell."""
+        self.spend()
+        # A part that names a draft would be read by a validator without our guards.
+        named = isinstance(schema, dict) and "$schema" in schema
+        part = {key: value for key, value in schema.items() if key != "$schema"} if named else schema
+        try:
+            return self._oracle.evolve(schema=part).is_valid(value)
+        except Unresolvable:
+            raise OutOfSteps from None
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether the pattern is found in the text. Raises OutOfSteps where trying could take very long."""
+        if len(text) > 64 or len(_OPEN_ENDED.findall(pattern)) > 3 or _NESTED.search(pattern):
+            raise OutOfSteps
+        return re.search(pattern, text) is not None
+
+    @cached_property
+    def _oracle(self) -> jsonschema.protocols.Validator:
+        kind = draft_of(self.root)
+        rules = {"pattern": self._pattern, "patternProperties": self._patterns}
+        guarded: Any = jsonschema.validators.extend(kind, rules)  # type: ignore[no-untyped-call]
+        oracle: jsonschema.protocols.Validator = guarded(self.root, format_checker=kind.FORMAT_CHECKER)
+        return oracle
+
+    def _pattern(self, _: Any, pattern: str, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
+        if isinstance(value, str) and not self.matches(pattern, value):
+            yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+    def _patterns(self, validator: Any, held: Json, value: Json, _: Json) -> Iterator[jsonschema.ValidationError]:
+        for pattern, schema in held.items():
+            for name in value if isinstance(value, dict) else ():
+                if self.matches(pattern, name):
+                    yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
+
+
+def steps(reference: str) -> list[str]:
+    """The steps of a local reference such as `#/$defs/a~1b`. Raises LookupError for any other."""
+    path = unquote(reference)
+    if path != "#" and not path.startswith("#/"):
+        raise LookupError(reference)
+    return [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]

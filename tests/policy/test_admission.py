@@ -1,0 +1,304 @@
+"""What may become a grammar: every refusal is an error of ours, says where, why and what to do, and comes quickly."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from loaded import allowed
+
+from trimode.policy import admission, grammar
+from trimode.policy.engine import Engine
+from trimode.policy.errors import (
+    MalformedSchema,
+    SchemaError,
+    SchemaRefused,
+    SchemaTooComplex,
+    SchemaViolation,
+    UnsatisfiableSchema,
+    UnsupportedKeyword,
+)
+from trimode.policy.grammar import Compiled, check
+from trimode.policy.schema import Schema, schema_of
+from trimode.policy.written import Walker, texts_of
+
+Json = Any
+SECONDS: Final = 1.0
+
+
+def refused(target: Json, **options: Any) -> SchemaRefused:
+    """The refusal, which has to come in time and to be complete."""
+    start = time.perf_counter()
+    with pytest.raises(SchemaRefused) as caught:
+        check(schema_of(target, **options))
+    assert time.perf_counter() - start < SECONDS
+    assert caught.value.hint
+    assert caught.value.hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def nested(levels: int, key: str) -> Json:
+    schema: Json = {}
+    for _ in range(levels):
+        schema = {key: schema}
+    return schema
+
+
+CIRCLE: dict[str, Json] = {}
+CIRCLE["items"] = CIRCLE
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "required": ["next"]}
+
+
+@pytest.mark.parametrize(
+    ("document", "kind", "pointer", "keyword"),
+    [
+        ({"type": "frob"}, MalformedSchema, "/type", "type"),
+        ({"properties": {"a/b": {"minLength": "x"}}}, MalformedSchema, "/properties/a~1b/minLength", "minLength"),
+        ({"required": ["a", "a"]}, MalformedSchema, "/required", "required"),
+        ({"$ref": 5}, MalformedSchema, "/$ref", "$ref"),
+        ({"anyOf": []}, MalformedSchema, "/anyOf", "anyOf"),
+        ({"items": [{}]}, MalformedSchema, "/items", "items"),
+        ({"pattern": "("}, MalformedSchema, "/pattern", "pattern"),
+        ({"minimum": math.inf}, MalformedSchema, "/minimum", "minimum"),
+        ({"enum": [1, {2}]}, MalformedSchema, "/enum/1", "enum"),
+        ({"enum": [(1, 2)]}, MalformedSchema, "/enum/0", "enum"),
+        ({"properties": {1: {}}}, MalformedSchema, "/properties", "properties"),
+        ({"const": "\ud800"}, MalformedSchema, "/const", "const"),
+        ({"properties": {"\udfff": {}}}, MalformedSchema, "/properties", "properties"),
+        ({"$schema": 7}, MalformedSchema, "/$schema", "$schema"),
+        ({"$schema": "https://example.com/mine"}, UnsupportedKeyword, "/$schema", "$schema"),
+        ({"$schema": "http://json-schema.org/draft-03/schema#"}, UnsupportedKeyword, "/$schema", "$schema"),
+        ({"$ref": "#/$defs/none"}, UnsupportedKeyword, "/$ref", "$ref"),
+        ({"properties": {"a": {"$ref": "https://example.com/a"}}}, UnsupportedKeyword, "/properties/a/$ref", "$ref"),
+        ({"$ref": "file:///etc/hostname"}, UnsupportedKeyword, "/$ref", "$ref"),
+        ({"items": {"format": "path"}}, UnsupportedKeyword, "/items/format", "format"),
+        ({"minLength": 10**20}, UnsupportedKeyword, "/minLength", "minLength"),
+        ({"items": {"enum": [-(2**64)]}}, UnsupportedKeyword, "/items/enum", "enum"),
+        ({"type": "object", "minProperties": 2}, UnsupportedKeyword, "/minProperties", "minProperties"),
+        ({"items": {"patternProperties": {"^a": {}}, "minProperties": 2, "required": ["a"]}}, UnsupportedKeyword,
+         "/items/minProperties", "minProperties"),
+        ({"properties": {"a": {}, "b": {}}, "minProperties": 1}, UnsupportedKeyword, "/minProperties", "minProperties"),
+        ({"$ref": "#"}, UnsatisfiableSchema, "/$ref", "$ref"),
+        ({"items": {"anyOf": [{"$ref": "#/items"}, {"type": "null"}]}}, UnsatisfiableSchema, "/items/anyOf/0/$ref",
+         "$ref"),
+        ({"$ref": "#/$defs/N", "$defs": {"N": NODE}}, UnsatisfiableSchema, "/$ref", "$ref"),
+        ({"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"]}, UnsatisfiableSchema,
+         "/properties/c/$ref", "$ref"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, UnsatisfiableSchema, "/items/$ref", "$ref"),
+        ({"enum": []}, UnsatisfiableSchema, "/enum", "enum"),
+        ({"items": {"type": "integer", "minimum": 5, "maximum": 2}, "minItems": 1, "type": "array"},
+         UnsatisfiableSchema, "/items/minimum", "minimum"),
+        ({"properties": {"a": {"not": {}}}, "required": ["a"], "type": "object"}, UnsatisfiableSchema,
+         "/properties/a/not", "not"),
+        ({"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["a"]}]}, UnsatisfiableSchema, "/oneOf",
+         "oneOf"),
+        (False, UnsatisfiableSchema, "", ""),
+        (nested(3000, "items"), SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
+        (CIRCLE, SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
+        ({"enum": list(range(200_000))}, SchemaTooComplex, "/enum", "enum"),
+        ({"const": "x" * 3_000_000}, SchemaTooComplex, "/const", "const"),
+        ({"allOf": [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for i in range(8)]}
+                    for j in range(8)]}, SchemaTooComplex, "/allOf", "allOf"),
+    ],
+)  # fmt: skip
+def test_refusals_say_what_where_and_what_to_do(
+    document: Json, kind: type[SchemaRefused], pointer: str, keyword: str
+) -> None:
+    error = refused(document)
+    assert (type(error), error.pointer, error.keyword) == (kind, pointer, keyword)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"$ref": "#/$defs/N", "$defs": {"N": {**NODE, "required": []}}},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"]}]},
+        {"properties": {"c": {"$ref": "#"}}, "required": ["c"]},
+        {"$defs": {"never": NODE, "N": NODE}, "type": "string"},
+        {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a", "b"], "minProperties": 2},
+        {"type": "object", "minProperties": 1},
+        {"const": "a\0b"},
+        {"default": 10**30, "examples": [10**30], "type": "integer"},
+        {"type": "object", "properties": {"default": {"type": "integer"}, "title": {"type": "string"}}},
+        {"enum": [str(n) for n in range(20_000)]},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "enum": [*range(3000), *map(str, range(3000)), None]},
+        {"type": "string", "maxLength": 10**9},
+        nested(40, "items"),
+    ],
+    ids=lambda document: str(document)[:60],
+)
+def test_admitted(document: Json) -> None:
+    start = time.perf_counter()
+    check(schema_of(document))
+    assert time.perf_counter() - start < SECONDS
+
+
+def test_tools_are_refused_at_the_place_in_the_tool_list() -> None:
+    tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
+    assert refused([tool]).pointer == "/properties/arguments/properties/a/uniqueItems"
+
+
+def test_tools_are_read_under_the_draft_that_they_name() -> None:
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+    tools = [{"name": name, "parameters": {**draft, "dependencies": {"a": ["b"]}}} for name in ("x", "y")]
+    schema = schema_of(tools)
+    check(schema)
+    assert schema.parse('{"name":"x","arguments":{"b":1}}')
+    with pytest.raises(SchemaViolation):
+        schema.parse('{"name":"y","arguments":{"a":1}}')
+    assert refused([tools[0], {"name": "z", "parameters": {"type": "object"}}]).keyword == "dependencies"
+
+
+def test_order_of_properties_is_part_of_a_grammar(reference: Engine) -> None:
+    walker = Walker(reference.tokenizer, reference.tokens.model.config.eos_token_ids[0])
+    for names in ("ab", "ba"):
+        properties = {name: {"const": 1} for name in names}
+        document = {"type": "object", "properties": properties, "required": ["a", "b"], "additionalProperties": False}
+        text = f'{{"{names[0]}":1,"{names[1]}":1}}'
+        assert walker.refused_at(reference.grammars.matcher(schema_of(document)), text) is None
+
+
+def test_unknown_formats_are_refused_or_left_out_with_a_note(reference: Engine) -> None:
+    document = {"properties": {"a": {"type": "string", "format": "path"}, "b": {"format": "date"}}}
+    assert "formats='annotate'" in refused(document).hint
+    schema = schema_of(document, formats="annotate")
+    (note,) = reference.grammars.notes(schema)
+    assert "'path' at /properties/a/format" in note
+    assert refused(schema_of(schema, formats="strict")).pointer == "/properties/a/format"
+    # jsonschema checks this one, so leaving it out could let invalid text pass.
+    assert refused({"format": "idn-email"}, formats="annotate").pointer == "/format"
+
+
+def test_switches_in_a_schema_are_without_effect(reference: Engine) -> None:
+    loose = {"x-guidance": {"whitespace_flexible": True, "lenient": True}, "type": "array", "items": {"const": 1}}
+    walker = Walker(reference.tokenizer, reference.tokens.model.config.eos_token_ids[0])
+    assert walker.refused_at(reference.grammars.matcher(schema_of(loose)), "[1,1]") is None
+    assert walker.refused_at(reference.grammars.matcher(schema_of(loose)), "[1, 1]") == 3
+
+
+def test_equal_schemas_are_compiled_once(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_, asked = reference.grammars.compile, list[Schema]()
+
+    def counted(schema: Schema) -> Compiled:
+        asked.append(schema)
+        return compile_(schema)
+
+    monkeypatch.setattr(reference.grammars, "compile", counted)
+    for formats in ("strict", "strict", "annotate"):
+        reference.grammars.matcher(schema_of({"type": "integer", "maximum": 31_415}, formats=formats))
+    assert len(asked) == 2
+
+
+def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "COMPILE_SECONDS", 0.01)
+    monkeypatch.setattr(grammar, "_refusal", lambda _: time.sleep(0.2))
+    assert isinstance(refused({"type": "integer"}), SchemaTooComplex)
+    monkeypatch.setattr(admission, "CHECK_SECONDS", -1)
+    assert isinstance(refused({"type": "integer"}), SchemaTooComplex)
+
+
+KEYWORDS: Final = (
+    "$ref", "$defs", "$schema", "$id", "$anchor", "$dynamicRef", "type", "enum", "const", "properties", "required",
+    "items", "prefixItems", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
+    "maxProperties", "dependencies", "dependentRequired", "dependentSchemas", "oneOf", "anyOf", "allOf", "not", "if",
+    "then", "else", "format", "pattern", "minLength", "maxLength", "minimum", "exclusiveMaximum", "multipleOf",
+    "minItems", "uniqueItems", "contains", "x-guidance", "default", "a",
+)  # fmt: skip
+ODD: Final = st.sampled_from(
+    [None, True, False, 0, -1, 2, 1.5, math.nan, math.inf, 10**30, "", "#", "#/", "#/a/b", "#/$defs/a", "#/%zz", "#/-1",
+     "a\0b", "\ud800", "(", "^a", "integer", "object", "array", "date", "https://example.com/x", (1,), b"x", ["a"],
+     ["object", "null"], ["a", "a"], 1e400, "http://json-schema.org/draft-07/schema#"]
+)  # fmt: skip
+DOCUMENTS: Final = st.recursive(
+    ODD,
+    lambda inner: (
+        st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4)
+        | st.lists(inner, max_size=3)
+        | st.fixed_dictionaries(
+            {}, optional={"type": st.just("object"), "properties": st.dictionaries(st.just("a"), inner)}
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@example(document={"$ref": "#/$ref"})
+@example(document={"$ref": "#/required/0", "required": ["a"]})
+@example(document={"oneOf": [False], "items": {"$ref": "#/$defs/D"}, "$defs": {"D": {}}})
+@example(document={"dependentRequired": {"not": ["a"], "enum": ["b"]}, "x-other": {"required": 5, "format": "date"}})
+@example(document={"$ref": "#/x-other", "x-other": {"required": 5}})
+@example(document={"$ref": "#/", "const": None, "dependencies": {}})
+@example(document={"x-guidance": 5})
+@example(document={"x-guidance": {"no_such_option": 1}})
+@example(document={"properties": {"properties": {"$ref": "#/properties"}}})
+@given(document=st.dictionaries(st.sampled_from(KEYWORDS), DOCUMENTS, max_size=5))
+def test_whatever_is_handed_in_is_taken_or_refused_in_our_words(document: Json) -> None:
+    start = time.perf_counter()
+    with suppress(SchemaError):
+        check(schema_of(document))
+    assert time.perf_counter() - start < SECONDS
+
+
+REWRITTEN: Final[list[dict[str, Json]]] = [
+    {"type": ["string", "integer", "null"], "not": {"enum": ["", "a", "ab", 7, None]}},
+    {"type": "integer", "minimum": 1, "maximum": 9, "not": {"enum": [2, 5]}},
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+     "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+     "dependentRequired": {"a": ["b"]}},
+    {"type": "object", "properties": {"k": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["k"],
+     "if": {"properties": {"k": {"const": "a"}}}, "then": {"required": ["n"]}, "else": {"properties": {"n": False}}},
+    {"properties": {"a": {"const": 1}, "b": {"const": 2}, "c": {"const": 3}}, "additionalProperties": False,
+     "maxProperties": 2},
+    {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", REWRITTEN, ids=lambda document: str(document)[:60])
+def test_grammars_of_rewritten_schemas_write_valid_text(reference: Engine, document: dict[str, Json]) -> None:
+    schema, ended = schema_of(document), 0
+    assert reference.grammars.compile(schema).rewritten
+    with pytest.raises(UnsupportedKeyword):
+        reference.grammars.compile(schema, rewrites=False)
+    end = reference.tokens.model.config.eos_token_ids[0]
+    for seed in range(12):
+        matcher, dice, ids = reference.grammars.matcher(schema), random.Random(seed), list[int]()
+        while len(ids) < 60:
+            choices = allowed(matcher)
+            if end in choices and (len(choices) == 1 or dice.random() < 0.4):
+                ended += 1
+                schema.parse(reference.tokenizer.decode(ids))
+                break
+            choices = [token for token in choices if token != end]
+            closing = [token for token in choices if reference.tokenizer.token(token) in ('"', "}", '"}', ":", ",")]
+            ids.append(dice.choice(closing if closing and dice.random() < 0.6 else choices))
+            matcher.advance(ids[-1:])
+    assert ended
+
+
+@pytest.mark.parametrize(
+    ("value", "document", "text"),
+    [
+        ({"b": 1, "a": 2}, {"properties": {"a": {}, "b": {}}}, '{"a":2,"b":1}'),
+        ({"z": 1, "b": 2, "a": 3}, {"properties": {"a": {}}, "required": ["b"]}, '{"a":3,"b":2,"z":1}'),
+        (
+            [{"b": 1, "a": 2}],
+            {"items": {"$ref": "#/$defs/A"}, "$defs": {"A": {"properties": {"a": {}}}}},
+            '[{"a":2,"b":1}]',
+        ),
+        ({"b": 1, "a": 2}, {"anyOf": [{"required": ["c"]}, {"properties": {"a": {}}}]}, '{"a":2,"b":1}'),
+        ([1, {"b": 1, "a": 2}], {"prefixItems": [{}, {"properties": {"a": {}}}]}, '[1,{"a":2,"b":1}]'),
+        ("ä", {}, '"ä"'),
+    ],
+)
+def test_data_is_written_in_the_order_of_the_schema(value: Json, document: Json, text: str) -> None:
+    assert next(texts_of(value, document)) == text

@@ -71,7 +71,7 @@ class Logits:
     def pick(self, allowed: Tensor | None = None, rows: Sequence[int] | None = None) -> Picks:
         """The chosen token of each row (all, or `rows`); `allowed` [rows, W] holds their grammar masks."""
         at = range(self.rows.shape[0]) if rows is None else rows
-        logits = self.rows if rows is None else self.rows[list(rows)]
+        logits = self.rows if rows is None else self._taken(rows)
         settings = self.sampler.settings
         tokens, confidence = self.sampler.pick(
             logits,
@@ -83,6 +83,10 @@ class Logits:
             settings.top_p,
         )
         return Picks(tokens.tolist(), confidence.tolist())
+
+    def _taken(self, rows: Sequence[int]) -> Tensor:
+        """Some rows; a single one, the common case, as a view."""
+        return self.rows[rows[0]][None] if len(rows) == 1 else self.rows[list(rows)]
 
     def best(self, allowed: Tensor | None, row: int = -1) -> int:
         """The chosen token of one row under one mask [W]."""

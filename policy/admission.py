@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any, Final, Literal, get_args
 
 import jsonschema
-import jsonschema.exceptions
 import jsonschema.protocols
 import jsonschema.validators
 

@@ -81,7 +81,7 @@ def disjoint(a: Json, b: Json, document: Document, depth: int = _DEPTH) -> bool:
         return False
     return (
         _apart(left + right, common)
-        or (common == {"object"} and _parted_by_property(left, right, document, depth))
+        or (common == frozenset({"object"}) and _parted_by_property(left, right, document, depth))
         or _parted_by_cases(left, b, document, depth)
         or _parted_by_cases(right, a, document, depth)
     )

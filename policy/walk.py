@@ -123,7 +123,7 @@ class Document:
 
     def at(self, reference: str) -> Json:
         """The part that a local reference names. Raises LookupError where there is none."""
-        part = self.root
+        part: Json = self.root
         for step in steps(reference):
             part = part[int(step)] if isinstance(part, list) and step.isdecimal() else part[step]
         if not isinstance(part, dict | bool):

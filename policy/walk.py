@@ -125,7 +125,8 @@ class Document:
         """The part that a local reference names. Raises LookupError where there is none."""
         part: Json = self.root
         for step in steps(reference):
-            part = part[int(step)] if isinstance(part, list) and step.isdecimal() else part[step]
+            index: Any = int(step) if isinstance(part, list) and step.isdecimal() else step
+            part = part[index]
         if not isinstance(part, dict | bool):
             raise LookupError(reference)
         return part

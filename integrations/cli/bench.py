@@ -145,7 +145,7 @@ def describe(engine: Engine, plan: Plan) -> dict[str, Any]:
         "model": engine.checkpoint.name,
         "model_sha256": engine.checkpoint.model_sha256,
         "dtype": str(engine.tokens.dtype).removeprefix("torch."),
-        "command": shlex.join(["trimode", *sys.argv[1:]]),
+        "command": shlex.join(["trimode", *(Path(word).name or word for word in sys.argv[1:])]),  # files by name
         "steps_per_kind": plan.steps,
         "rounds": plan.rounds,
         "max_tokens": plan.settings.max_tokens,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..request import AlignedOptions
 from ..run import Run
 from ..segment import Passes
-from .diffusion import Block
+from .diffusion import fill
 
 
 def decode(run: Run, options: AlignedOptions) -> Passes:
@@ -22,24 +22,4 @@ def decode(run: Run, options: AlignedOptions) -> Passes:
         if forced or passes:
             run.output.commit(run.mode, forced, "f" * len(forced), forward_passes=passes)
         if run.output.finish is None:
-            yield from fill(run, options)
-
-
-def fill(run: Run, options: AlignedOptions) -> Passes:
-    """Fills the block that the pending tokens open, until it is full, ended or out of budget, and commits it."""
-    block = Block(run.gate, [None] * (options.block_length - len(run.pending)), options.threshold)
-    while not block.done and len(block.tokens) < run.output.room:
-        block.denoise((yield run.block(block.slots)).branches[0])
-        run.tentative = tuple(block.slots)
-    block.close()
-    run.tentative = ()
-    run.pending += block.tokens
-    run.output.commit(
-        run.mode,
-        block.tokens,
-        block.origins,
-        drafted=block.drafted,
-        rejected=block.rejected,
-        forward_passes=len(block.fills),
-        fills=block.fills,
-    )
+            yield from fill(run, options.block_length - len(run.pending), options.threshold)

@@ -25,28 +25,37 @@ def decode(run: Run, options: DiffusionOptions) -> Passes:
         forced = run.force()
         if forced is None:
             return
-        room, length = run.output.room - len(forced), options.block_length - len(run.pending)
+        length = options.block_length - len(run.pending)
         if length < 1:
             yield from run.next_token(forced)
             continue
-        block = Block(run.gate, [None] * length, options.threshold)
-        while not block.done and len(block.tokens) < room:
-            block.denoise((yield run.block(block.slots)).branches[0])
-            run.tentative = tuple(block.slots)
-        block.close()
-        run.tentative = ()
-        run.pending += block.tokens
-        run.output.commit(
-            run.mode,
-            [*forced, *block.tokens],
-            "f" * len(forced) + block.origins,
-            drafted=block.drafted,
-            rejected=block.rejected,
-            forward_passes=len(block.fills),
-            fills=block.fills,
-        )
+        yield from fill(run, length, options.threshold, forced)
         if run.output.finish is None:
             yield from run.next_token()
+
+
+def fill(run: Run, length: int, threshold: float, forced: Sequence[int] = ()) -> Passes:
+    """Fills `length` slots behind the pending tokens, until all are, or the output has ended or is out of budget.
+
+    Commits them, behind what was `forced` in front of them, and leaves them pending.
+    """
+    room = run.output.room - len(forced)
+    block = Block(run.gate, [None] * length, threshold)
+    while not block.done and len(block.tokens) < room:
+        block.denoise((yield run.block(block.slots)).branches[0])
+        run.tentative = tuple(block.slots)
+    block.close()
+    run.tentative = ()
+    run.pending += block.tokens
+    run.output.commit(
+        run.mode,
+        [*forced, *block.tokens],
+        "f" * len(forced) + block.origins,
+        drafted=block.drafted,
+        rejected=block.rejected,
+        forward_passes=len(block.fills),
+        fills=block.fills,
+    )
 
 
 @dataclass(slots=True)

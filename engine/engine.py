@@ -169,12 +169,18 @@ class TokenEngine:
         return Live(request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name)
 
 
+def result_of(future: Future[Any]) -> Any:
+    """Waits for what `submit` returned. Raises CallCancelled where it was cancelled."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise CallCancelled("the call was cancelled before it was done") from None
+
+
 def _settled(futures: list[Future[Any]]) -> list[Any]:
     """All results; if one fails or the caller is interrupted, the others are cancelled."""
     try:
-        return [future.result() for future in futures]
-    except CancelledError:
-        raise CallCancelled("the call was cancelled before it was done") from None
+        return [result_of(future) for future in futures]
     finally:
         for future in futures:
             future.cancel()

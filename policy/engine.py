@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,8 +15,8 @@ from typing import Any, Final, Unpack
 
 import torch
 
-from trimode.engine.engine import KV_BYTES, TokenEngine
-from trimode.engine.errors import CallCancelled, RequestError
+from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
+from trimode.engine.errors import RequestError
 from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
 from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
@@ -139,18 +138,18 @@ class Engine:
             temperature=temperature,
             seed=seed,
         )
-        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+        with self._recording(call) as recording:
             recording.request, recording.notes = self.translator.infill(call, suffix)
             return self._finish(recording, self.tokens.decode(recording.request))
 
     def run(self, call: Call, audit: AuditFile | None = None) -> Result:
         """One resolved call, start to end, with its span and, given `audit`, its record."""
-        with Recording(call, self.runtime, audit, self.tokenizer.decode) as recording:
+        with self._recording(call, audit) as recording:
             return self._finish(recording, self.tokens.decode(self._prepare(recording)))
 
     async def arun(self, call: Call, audit: AuditFile | None = None) -> Result:
         """`run` for tasks."""
-        with Recording(call, self.runtime, audit, self.tokenizer.decode) as recording:
+        with self._recording(call, audit) as recording:
             return self._finish(recording, await self.tokens.adecode(self._prepare(recording)))
 
     def close(self) -> None:
@@ -175,7 +174,7 @@ class Engine:
 
     def _stream(self, call: Call) -> Generator[StreamEvent]:
         updates: SimpleQueue[Update | None] = SimpleQueue()
-        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+        with self._recording(call) as recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self.tokens.submit(request, updates.put)
@@ -183,7 +182,7 @@ class Engine:
             try:
                 while (update := updates.get()) is not None:
                     yield from growing.feed(update)
-                result = self._finish(recording, _result(future))
+                result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
         yield growing.last(result)
@@ -195,7 +194,7 @@ class Engine:
         def put(update: Update | None) -> None:
             loop.call_soon_threadsafe(updates.put_nowait, update)
 
-        with Recording(call, self.runtime, None, self.tokenizer.decode) as recording:
+        with self._recording(call) as recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self.tokens.submit(request, put)
@@ -204,10 +203,13 @@ class Engine:
                 while (update := await updates.get()) is not None:
                     for event in growing.feed(update):
                         yield event
-                result = self._finish(recording, _result(future))
+                result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
         yield growing.last(result)
+
+    def _recording(self, call: Call, audit: AuditFile | None = None) -> Recording:
+        return Recording(call, self.runtime, audit, self.tokenizer.decode)
 
     def _prepare(self, recording: Recording) -> DecodeRequest:
         recording.request = self.translator.request(recording.call)
@@ -242,13 +244,6 @@ class Engine:
         if call.schema is not None and decoded.finish_reason == "length":
             notes.append(f"cut by max_tokens={call.plan.settings.max_tokens} before the schema was complete")
         return notes
-
-
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except CancelledError:
-        raise CallCancelled("the call was cancelled before it was done") from None
 
 
 def _device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
-from .pages import PAGE, PagePool
+from .pages import PAGE, PagePool, pages_for
 
 Tokens = tuple[int, ...]
 
@@ -75,7 +75,7 @@ class PrefixIndex:
             return
         tokens = tokens[: len(tokens) // self.block * self.block]
         node = self._root
-        for at, page in enumerate(pages[: -(-len(tokens) // PAGE)]):
+        for at, page in enumerate(pages[: pages_for(len(tokens))]):
             part = tuple(tokens[at * PAGE : (at + 1) * PAGE])
             node = self._touch(self._child(node, part, page))
 

@@ -5,11 +5,28 @@ Knows ops by their names only. Shapes: T rows, H query heads, K key-value heads,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .layout import Block, Layout, Rotation
+
+
+def in_order(
+    ops: Any,
+    x: Tensor,
+    blocks: Sequence[Block],
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+) -> Tensor:
+    """x [T, E] after all blocks: keys and values [layers, ...] are the pages of each."""
+    for block, k, v in zip(blocks, keys, values, strict=True):
+        x = composed(ops, x, block, rotation, flags, k, v, layout)
+    return x
 
 
 def composed(

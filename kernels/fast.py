@@ -7,15 +7,14 @@ part ways at a near tie, about once in 10^5 to 10^6 tokens. For comparison and f
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import reference
-from .block import composed
-from .layout import Block, Layout, Rotation
+from .block import in_order
 
 name = "torch-fast"
 row_tile = 1
@@ -27,19 +26,8 @@ def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
     return y if onto is None else onto + y
 
 
-def blocks(
-    x: Tensor,
-    blocks: Sequence[Block],
-    rotation: Rotation,
-    flags: Tensor | None,
-    keys: Tensor,
-    values: Tensor,
-    layout: Layout,
-) -> Tensor:
-    """`reference.blocks` with this module's `linear`."""
-    for block, k, v in zip(blocks, keys, values, strict=True):
-        x = composed(sys.modules[__name__], x, block, rotation, flags, k, v, layout)
-    return x
+blocks = partial(in_order, sys.modules[__name__])
+"""All transformer blocks, by the ops of this module; see `in_order`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -8,16 +8,16 @@ BLAS picks other kernels for other row counts), attention by walking keys in til
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .block import composed
+from .block import in_order
 from .grouping import groups
-from .layout import PAGE, Block, Layout, Rotation
+from .layout import PAGE, Layout
 
 name = "torch"
 row_tile = 4
@@ -79,19 +79,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def blocks(
-    x: Tensor,
-    blocks: Sequence[Block],
-    rotation: Rotation,
-    flags: Tensor | None,
-    keys: Tensor,
-    values: Tensor,
-    layout: Layout,
-) -> Tensor:
-    """x [T, E] after all transformer blocks: keys and values [layers, ...] are the pages of each; see `composed`."""
-    for block, k, v in zip(blocks, keys, values, strict=True):
-        x = composed(sys.modules[__name__], x, block, rotation, flags, k, v, layout)
-    return x
+blocks = partial(in_order, sys.modules[__name__])
+"""All transformer blocks, by the ops of this module; see `in_order`."""
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:

@@ -161,7 +161,7 @@ class TokenEngine:
             mode=request.options.mode,
             pending=pending,
             output=Output(request.max_tokens, request.stop, ends, self.text),
-            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32)),
+            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
             mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,

@@ -98,7 +98,7 @@ class Live:
             drafted=sum(r.drafted for r in rounds),
             accepted=origins.count("a"),
             corrected=origins.count("c") + origins.count("r"),
-            forced=origins.count("f"),
+            forced=origins.count("f") + origins.count("b"),
             repaired=origins.count("r"),
             seconds=self.end - self.begin,
             prefill_seconds=self.prefill_seconds,

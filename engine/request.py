@@ -202,14 +202,15 @@ class ScoreRequest:
         return 0
 
 
-Reason = Literal["", "schema", "target", "low_confidence", "stop"]
+Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """A drafted token that did not become output, and why.
 
-    target: verification chose another token there or before; schema: the grammar refused it; stop: the output was over.
+    target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
+    no room to end the text; stop: the output was over.
     """
 
     token: int
@@ -221,7 +222,8 @@ class Round:
     """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
 
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
-    (the best allowed token where a draft broke the grammar). `fills`: slots filled by each denoise pass.
+    (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
+    to end the text). `fills`: slots filled by each denoise pass.
     """
 
     mode: Mode
@@ -241,7 +243,7 @@ class Round:
 class Stats:
     """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
 
-    `corrected` includes `repaired`; `kernels`: what ran.
+    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran.
     """
 
     prompt_tokens: int
@@ -289,6 +291,11 @@ class DecodeResult:
     finish_reason: FinishReason
     rounds: tuple[Round, ...]
     stats: Stats
+
+    @property
+    def forced_close(self) -> bool:
+        """Whether the text had to be ended before the model would have, for the budget's sake."""
+        return any("b" in made.origins for made in self.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

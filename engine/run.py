@@ -44,7 +44,9 @@ class Run(Context):
             return
         passes = (yield from self.prefill()) + self.prefilled
         reply = yield self.causal()
-        token = reply.trunk.best(self.gate.mask())
+        best = reply.trunk.best(self.gate.mask())
+        token = self.gate.settled(best)
         self.gate.advance([token])
         self.settle(len(self.pending), [token])
-        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + "c", forward_passes=passes)
+        origin = "c" if token == best else "b"
+        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + origin, forward_passes=passes)

@@ -241,8 +241,8 @@ class Engine:
         notes = []
         if call.plan.mode in ("linear_spec", "quadratic_spec") and self.tokens.model.adapter is None:
             notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-        if call.schema is not None and decoded.finish_reason == "length":
-            notes.append(f"cut by max_tokens={call.plan.settings.max_tokens} before the schema was complete")
+        if decoded.forced_close:
+            notes.append(f"ended by force to stay within max_tokens={call.plan.settings.max_tokens}")
         return notes
 
 

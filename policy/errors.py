@@ -7,9 +7,9 @@ TrimodeError (engine)
 │   │   ├── UnsupportedKeyword    the grammar cannot hold this keyword
 │   │   ├── UnsatisfiableSchema   no finite value can ever fit
 │   │   └── SchemaTooComplex      beyond a limit of size, depth or compile time
+│   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
 │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
-├── OutputCut                 max_tokens ended a typed output before it was complete
 ├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
 └── StepError                 a step function that cannot be turned into a prompt
 """
@@ -63,6 +63,17 @@ class SchemaTooComplex(SchemaRefused):
         super().__init__(f"the schema is too complex, at {pointer or '#'}", pointer, keyword, hint)
 
 
+class BudgetTooSmall(SchemaError):
+    """No complete text of the schema is known that fits. `need` and `got` are in tokens, the end token included."""
+
+    def __init__(self, need: int, got: int) -> None:
+        super().__init__(
+            f"the shortest text known to fit the schema takes {need} tokens and {got} are allowed for it; raise "
+            "max_tokens (or lower max_thinking_tokens, which is taken from it)"
+        )
+        self.need, self.got = need, got
+
+
 class SchemaViolation(SchemaError):
     """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code."""
 
@@ -73,14 +84,6 @@ class SchemaViolation(SchemaError):
 
 class GrammarRuntimeError(SchemaError):
     """The grammar engine gave up; no unmasked token was emitted."""
-
-
-class OutputCut(TrimodeError):
-    """A typed output ran into max_tokens, so there is no value to return."""
-
-    def __init__(self, text: str, max_tokens: int) -> None:
-        super().__init__(f"output was cut by max_tokens={max_tokens} before its schema was complete; raise max_tokens")
-        self.text, self.max_tokens = text, max_tokens
 
 
 class PolicyError(TrimodeError, ValueError):

@@ -14,7 +14,7 @@ from functools import update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
 
 from .call import Call
-from .errors import OutputCut, StepError
+from .errors import StepError
 from .grammar import check
 from .resolve import Layer, StepContext, resolve
 from .result import Result
@@ -178,11 +178,7 @@ def resolved(
 
 
 def value_of(result: Result, spec: StepSpec) -> Any:
-    if spec.schema is None:
-        return result.text
-    if result.valid is None:
-        raise OutputCut(result.text, len(result.token_ids))
-    return result.value
+    return result.text if spec.schema is None else result.value
 
 
 def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:

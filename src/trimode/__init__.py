@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     )
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
+        BudgetTooSmall,
         MalformedSchema,
-        OutputCut,
         PolicyError,
         SchemaError,
         SchemaRefused,
@@ -48,7 +48,7 @@ _HOMES = {
     ),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "MalformedSchema", "OutputCut", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
+        "BudgetTooSmall", "MalformedSchema", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
         "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
     ),
     "trimode.policy.resolve": ("Policy",),
@@ -61,8 +61,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema", "ModeUnavailable",
-    "OutputCut", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
+    "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema",
+    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
     "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
     "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
 ]  # fmt: skip

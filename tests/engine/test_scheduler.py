@@ -235,6 +235,12 @@ class Broken:
     def fork(self) -> Broken:
         return Broken(self.left)
 
+    def ending(self, _: int) -> list[int] | None:
+        return None
+
+    def growth(self, _: int) -> int:
+        return 0
+
 
 def test_what_one_request_raises_is_its_own() -> None:
     engine = endless()

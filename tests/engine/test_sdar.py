@@ -332,7 +332,8 @@ def add_up(request: DecodeRequest, result: DecodeResult, ends: Sequence[int]) ->
     stats, rounds, ids = result.stats, result.rounds, result.token_ids
     origins = "".join(r.origins for r in rounds)
     assert tuple(itertools.chain.from_iterable(r.tokens for r in rounds)) == ids
-    assert Counter(origins) == +Counter(a=stats.accepted, f=stats.forced, r=stats.repaired)
+    budget = origins.count("b")
+    assert Counter(origins) == +Counter(a=stats.accepted, b=budget, f=stats.forced - budget, r=stats.repaired)
     assert len(origins) == len(ids) == stats.output_tokens <= request.max_tokens
     assert stats.forward_passes == sum(r.forward_passes for r in rounds)
     for r in rounds:

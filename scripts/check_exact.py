@@ -165,7 +165,7 @@ def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> 
 
 
 def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
-    """Schema-bound steps in diffusion mode: how many finished valid, were cut by max_tokens, or broke their schema."""
+    """Schema-bound steps in diffusion mode: how many were valid, at the model's own end or by force, or broke their schema."""
     count: Counter[str] = Counter()
     plan = Plan(modes=("diffusion",), settings=Settings(max_tokens=160), prompt_tokens=608)
     with Progress() as bar:
@@ -177,7 +177,7 @@ def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
             bar.update(task, completed=count["valid"])
             if count["valid"] >= args.held:
                 break
-    return {name: count[name] for name in ("valid", "cut", "invalid", "not_asked")}
+    return {name: count[name] for name in ("valid", "valid_by_force", "invalid", "not_asked")}
 
 
 def verdict(engine: Engine, episode: Episode, step: Step, plan: Plan) -> str:
@@ -189,7 +189,7 @@ def verdict(engine: Engine, episode: Episode, step: Step, plan: Plan) -> str:
     if len(prompt) + (plan.settings.max_tokens or 0) > engine.context:
         return "not_asked"
     try:
-        return "valid" if engine.run(call).valid else "cut"
+        return "valid_by_force" if engine.run(call).forced_close else "valid"
     except SchemaError:
         return "invalid"
 

@@ -78,7 +78,7 @@ def arguments() -> argparse.Namespace:
 
 def random_engine(like: Engine) -> Engine:
     """A small model that knows nothing, behind the tokenizer of `like`."""
-    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
+    small: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
     config = replace(like.tokens.model.config, **small, num_attention_heads=2, num_key_value_heads=1)
     torch.manual_seed(0)
     model = Transformer(config).eval().requires_grad_(False)
@@ -125,9 +125,7 @@ def least(engine: Engine, schema: Schema) -> int:
     return 1
 
 
-def tried(
-    engine: Engine, schema: Schema, budget: int, temperature: float, seed: int
-) -> tuple[Counter[str], list[str]]:
+def tried(engine: Engine, schema: Schema, budget: int, temperature: float, seed: int) -> tuple[Counter[str], list[str]]:
     """One schema in one budget, in every mode."""
     counts, problems, exact = Counter[str](), list[str](), set[tuple[int, ...]]()
     for options in MODES:

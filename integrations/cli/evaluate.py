@@ -20,6 +20,7 @@ from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError, SchemaViolation
+from trimode.policy.grammar import ENDING_TOKENS
 from trimode.policy.resolve import DecodePlan, StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.schema import Schema, schema_of, tool_schema
@@ -38,7 +39,7 @@ class Tally:
     forward_passes: int = 0
     seconds: float = 0.0
     held: int = 0
-    cut: int = 0
+    closed: int = 0
     valid: int = 0
     names: int = 0
     arguments: int = 0
@@ -60,7 +61,7 @@ class Tally:
 
     def _held(self, kind: str, target: Any, result: Result) -> None:
         self.held += 1
-        self.cut += result.finish_reason == "length"
+        self.closed += result.forced_close
         self.valid += result.valid is True
         if result.valid is True:
             found = result.value.model_dump() if kind == "tool_call" else result.value
@@ -72,7 +73,7 @@ class Tally:
 class Row:
     """One line of the table and of `--json`. Shares are 0..1, None where they do not apply.
 
-    `valid` is the share of finished schema-bound outputs; those that max_tokens ended are in `cut`.
+    `valid` is the share of schema-bound outputs; `closed` counts those that max_tokens made end early.
     """
 
     source: str
@@ -84,7 +85,7 @@ class Row:
     tpf: float | None
     tokens_per_s: float | None
     valid: float | None
-    cut: int
+    closed: int
     exact_name: float | None
     exact_args: float | None
     agree_ar: float | None
@@ -100,8 +101,8 @@ class Row:
             forward_passes=tally.forward_passes,
             tpf=_share(tally.tokens, tally.forward_passes),
             tokens_per_s=_share(tally.tokens, tally.seconds),
-            valid=_share(tally.valid, tally.held - tally.cut),
-            cut=tally.cut,
+            valid=_share(tally.valid, tally.held),
+            closed=tally.closed,
             exact_name=_share(tally.names, tally.held) if step == "tool_call" else None,
             exact_args=_share(tally.arguments, tally.held),
             agree_ar=_share(tally.agree, tally.n) if with_ar else None,
@@ -168,11 +169,13 @@ def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call |
     """The call that asks for `step` in the first mode of `plan`, or the reason why it cannot be asked."""
     try:
         call = call_of(engine, episode, step, plan)
-        engine.grammars.matcher(call.schema) if call.schema else None
+        ending = engine.grammars.matcher(call.schema).ending(ENDING_TOKENS) if call.schema else None
     except SchemaError as error:
         return type(error).__name__
     if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:
         return "prompt longer than the context"
+    if len(ending or ()) > (plan.settings.max_tokens or 0):
+        return "schema longer than max_tokens"
     return call
 
 
@@ -232,12 +235,12 @@ def table(rows: Iterable[Row], title: str) -> Table:
     view = Table(title=title, title_justify="left")
     for name in ("source", "step", "mode"):
         view.add_column(name)
-    for name in ("n", "tokens", "TPF", "tok/s", "valid", "cut", "name", "args", "= ar"):
+    for name in ("n", "tokens", "TPF", "tok/s", "valid", "closed", "name", "args", "= ar"):
         view.add_column(name, justify="right")
     for row in sorted(rows, key=lambda row: (row.source, row.step, row.mode)):
         shares = [_percent(x) for x in (row.exact_name, row.exact_args, row.agree_ar)]
         counts = [str(row.n), f"{row.tokens:,}", _number(row.tpf, 2), _number(row.tokens_per_s, 0)]
-        view.add_row(row.source, row.step, row.mode, *counts, _percent(row.valid), str(row.cut), *shares)
+        view.add_row(row.source, row.step, row.mode, *counts, _percent(row.valid), str(row.closed), *shares)
     return view
 
 

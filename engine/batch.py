@@ -6,14 +6,16 @@ Knows segments and page tables. Does not know modes, requests or weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Layout
+from trimode.kernels.ops import Choice, Layout
 
 from .pages import PAGE, PagePool
 from .runner import Runner
+from .sampling import Sampler
 from .segment import Branch, Segment
 
 
@@ -24,7 +26,7 @@ class Batch:
     """
 
     def __init__(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> None:
-        self.tables = tables
+        self.segments, self.tables = segments, tables
         self.tokens: list[int] = []
         self.adapted: list[bool] = []
         self.read: list[int] = []
@@ -42,8 +44,15 @@ class Batch:
                 self._branch(index, segment.start + branch.after, branch)
             self.reads.append(len(self.read) - first)
 
-    def forward(self, runner: Runner, pool: PagePool) -> tuple[Tensor, ...]:
-        """Each segment's logits [R, V] of its read rows; the trunks' keys and values go to their pages."""
+    def forward(
+        self, runner: Runner, pool: PagePool, samplers: Sequence[Sampler] | None = None
+    ) -> list[tuple[Tensor, int | None]]:
+        """Each segment's logits [R, V] of its read rows, and the token chosen there; keys and values go to their pages.
+
+        The token is None where none was wanted, and where the segment's sampler (or there being none) leaves it to whoever
+        reads the logits.
+        """
+        end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
         device = pool.keys.device
         columns = (
@@ -54,8 +63,23 @@ class Batch:
         adapted = torch.tensor(self.adapted, device=device) if any(self.adapted) else None
         wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
         read = torch.tensor(wanted, dtype=torch.int64, device=device)
-        logits = runner.logits(tokens, positions, layout, adapted, pool, read)
-        return tuple(torch.split(logits[: len(self.read)], self.reads))
+        choices = self._choices(samplers)
+        logits, chosen = runner.forward(
+            tokens, positions, end, layout, adapted, pool, read, [choice for choice in choices if choice]
+        )
+        found = iter(chosen)
+        parts = torch.split(logits[: len(self.read)], self.reads)
+        return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
+
+    def _choices(self, samplers: Sequence[Sampler] | None) -> list[Choice | None]:
+        """What each segment wants chosen; its trunk's read rows come first of its logits."""
+        if samplers is None:
+            return [None] * len(self.segments)
+        rows = accumulate(self.reads, initial=0)
+        return [
+            sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.allowed) if s.choose else None
+            for s, sampler, row in zip(self.segments, samplers, rows, strict=False)
+        ]
 
     def _trunk(self, index: int, segment: Segment, table: list[int]) -> None:
         count = len(segment.trunk)

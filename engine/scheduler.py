@@ -157,7 +157,8 @@ class Scheduler:
         lives = [live for job in jobs if (live := job.live) is not None]
         segments = [segment for live in lives if (segment := live.segment) is not None]
         try:
-            logits = Batch(segments, [live.pages for live in lives]).forward(self.runner, self.pool)
+            batch = Batch(segments, [live.pages for live in lives])
+            answers = batch.forward(self.runner, self.pool, [live.sampler for live in lives])
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)
@@ -165,8 +166,8 @@ class Scheduler:
             return
         self.passes += 1
         seconds = time.perf_counter() - begin
-        for job, live, rows in zip(jobs, lives, logits, strict=True):
-            self._guarded(job, partial(live.feed, rows, seconds))
+        for job, live, (rows, token) in zip(jobs, lives, answers, strict=True):
+            self._guarded(job, partial(live.feed, rows, token, seconds))
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""

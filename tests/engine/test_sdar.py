@@ -129,7 +129,7 @@ class Paged:
 
     def run(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> list[Tensor]:
         with torch.inference_mode():
-            return list(Batch(segments, tables).forward(self.runner, self.pool))
+            return [rows for rows, _ in Batch(segments, tables).forward(self.runner, self.pool)]
 
     def feed(self, tokens: Sequence[int], table: list[int], block: int, cuts: Sequence[int] = ()) -> Tensor:
         """Logits [T, V] of `tokens`, written up to each cut in turn."""

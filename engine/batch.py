@@ -5,8 +5,9 @@ Knows segments and page tables. Does not know modes, requests or weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -49,8 +50,8 @@ class Batch:
     ) -> list[tuple[Tensor, int | None]]:
         """Each segment's logits [R, V] of its read rows, and the token chosen there; keys and values go to their pages.
 
-        The token is None where none was wanted, and where the segment's sampler (or there being none) leaves it to whoever
-        reads the logits.
+        The token is None where none was wanted, and where it is left to whoever reads the logits: without a sampler, or
+        by one that filters.
         """
         end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
@@ -58,11 +59,12 @@ class Batch:
         columns = (
             self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
         )  # fmt: skip
-        tokens, positions, request, seen, own_first, own_count, slot = torch.tensor(columns, device=device).unbind(0)
+        rows = _integers(chain(*columns), device).view(len(columns), -1)
+        tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
         layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
         adapted = torch.tensor(self.adapted, device=device) if any(self.adapted) else None
         wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
-        read = torch.tensor(wanted, dtype=torch.int64, device=device)
+        read = _integers(wanted, device)
         choices = self._choices(samplers)
         logits, chosen = runner.forward(
             tokens, positions, end, layout, adapted, pool, read, [choice for choice in choices if choice]
@@ -75,17 +77,20 @@ class Batch:
         """What each segment wants chosen; its trunk's read rows come first of its logits."""
         if samplers is None:
             return [None] * len(self.segments)
-        rows = accumulate(self.reads, initial=0)
+        rows = accumulate([0, *self.reads[:-1]])
         return [
             sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.allowed) if s.choose else None
-            for s, sampler, row in zip(self.segments, samplers, rows, strict=False)
+            for s, sampler, row in zip(self.segments, samplers, rows, strict=True)
         ]
 
     def _trunk(self, index: int, segment: Segment, table: list[int]) -> None:
         count = len(segment.trunk)
         where = range(segment.start, segment.start + count)
         self._add(index, segment.trunk, segment.start, segment.read)
-        self._seen += (min(at // segment.block * segment.block + segment.block, where.stop) for at in where)
+        if segment.block == 1:
+            self._seen += range(where.start + 1, where.stop + 1)
+        else:
+            self._seen += (min(at // segment.block * segment.block + segment.block, where.stop) for at in where)
         self._own_first += [0] * count
         self._own_count += [0] * count
         self._slot += [table[at // PAGE] * PAGE + at % PAGE for at in where]
@@ -116,4 +121,15 @@ class Batch:
     def _tables(self, device: torch.device) -> Tensor:
         """[N, tiles], padded with page 0, which nobody looks at there."""
         tiles = max(map(len, self.tables))
-        return torch.tensor([table + [0] * (tiles - len(table)) for table in self.tables], device=device)
+        padded = (table + [0] * (tiles - len(table)) for table in self.tables)
+        return _integers(chain.from_iterable(padded), device).view(-1, tiles)
+
+
+def _integers(values: Iterable[int], device: torch.device) -> Tensor:
+    """[N] int64. An array first: torch looks at each element of a list several times."""
+    packed = array("q", values)
+    return (
+        torch.frombuffer(packed, dtype=torch.int64).to(device)
+        if packed
+        else torch.empty(0, dtype=torch.int64, device=device)
+    )

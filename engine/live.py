@@ -43,7 +43,7 @@ class Live:
         self._resume(None)
 
     def feed(self, rows: Tensor, token: int | None, seconds: float) -> None:
-        """Hands the read rows of the waiting segment, and the token chosen of them, to the mode; takes its next segment."""
+        """Hands the mode the waiting segment's read rows and the token chosen of them, and takes its next segment."""
         segment = self.segment
         assert segment is not None
         if segment.prefill:

@@ -71,7 +71,7 @@ def query_scale(rope: RopeConfig, positions: Tensor) -> Tensor | None:
 
 
 class Angles:
-    """cos, sin and query scale by position, worked out CHUNK positions at a time and kept: a pass only looks them up."""
+    """cos, sin and query scale by position, worked out CHUNK positions at a time and kept: a pass looks them up."""
 
     CHUNK = 1024
 

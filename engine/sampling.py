@@ -40,7 +40,7 @@ class Sampler:
         return torch.stack([self._chunk(p // self._span)[p % self._span] for p in positions])
 
     def choice(self, row: int, position: int, allowed: Tensor | None) -> ops.Choice | None:
-        """What the pass itself needs to choose the token at `position`; None where filters make it a matter of `pick`."""
+        """What the pass needs to choose the token at `position` itself; None where filters leave that to `pick`."""
         settings = self.settings
         if settings.temperature == 0:
             return ops.Choice(row, self.banned, allowed, None, 0.0)

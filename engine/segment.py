@@ -50,7 +50,7 @@ class Segment:
 
     @property
     def rows(self) -> int:
-        return len(self.trunk) + sum(len(branch.tokens) for branch in self.branches)
+        return len(self.trunk) + sum([len(branch.tokens) for branch in self.branches])
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,15 +188,15 @@ class Native:
         """One call, so that the interpreter is given up and asked for once a pass. x is written over."""
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
-            first.cache["native"] = (_Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
+            weights = (_Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
+            first.cache["native"] = weights, _matrix(head)
+        weights, matrix = first.cache["native"]
         shape, made, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
-        final = _Final(
-            stack.norm.data_ptr(), _matrix(head), head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
-        )
+        final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
         wanted = (_Wanted * len(choices))(*map(_wanted, choices))
         self._library.forward(
-            ctypes.addressof(shape), ctypes.addressof(first.cache["native"]), len(stack.blocks), ctypes.addressof(made),
+            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
             ctypes.addressof(final), ctypes.addressof(wanted), len(choices),
         )  # fmt: skip

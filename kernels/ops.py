@@ -26,7 +26,7 @@ CHOICES = ("auto", "native", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs. `reference` and `block` document each function; `row_tile`: rows of a pass are a multiple of it."""
+    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it."""
 
     @property
     def name(self) -> str: ...

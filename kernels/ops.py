@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from . import fast, reference
+from .build import NativeUnavailable
 from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
-from .native import Native, NativeUnavailable
+from .native import Native
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [

@@ -51,7 +51,8 @@ from trimode.engine.runner import Runner
 from trimode.engine.segment import Branch, Segment
 from trimode.engine.weights import load_model
 from trimode.kernels import ops
-from trimode.kernels.native import Native, NativeUnavailable
+from trimode.kernels.build import NativeUnavailable
+from trimode.kernels.native import Native
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 CPU, VOCAB, MASK, LENGTH = torch.device("cpu"), 61, 7, 90

@@ -135,5 +135,11 @@ class PrefixIndex:
         return (n for n in self.nodes() if not n.children and self.pool.references[n.page] == 1)
 
 
+def shared(a: Tokens, b: Tokens) -> int:
+    """Tokens of the whole pages with which both begin."""
+    whole = min(len(a), len(b)) // PAGE * PAGE
+    return next((at for at in range(0, whole, PAGE) if a[at : at + PAGE] != b[at : at + PAGE]), whole)
+
+
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -2,7 +2,8 @@
 
 Knows jobs, admission by pages, the order of a pass and who watches. Does not know modes: a job is a generator to it.
 Requests join and leave between passes. Whoever came first is admitted first; decoding rows go into every pass, prompts
-share what room is left in it, oldest first, so that none starves and none stalls the others.
+share what room is left in it, oldest first, so that none starves and none stalls the others. Where prompts that begin
+alike come together, the first computes their common pages and the others wait for them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .batch import Batch
 from .errors import QueueFull, RequestError
 from .live import Live
 from .pages import PAGE, PagePool
-from .prefix import PrefixIndex
+from .prefix import PrefixIndex, shared
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
 from .runner import Runner
@@ -133,21 +134,34 @@ class Scheduler:
             self._waiting = kept
 
     def _join(self) -> None:
-        """Admits waiting jobs, oldest first, as long as their pages are free."""
-        while self._waiting and not self._full:
-            job = self._waiting[0]
+        """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
+        at = 0
+        while at < len(self._waiting) and not self._full:
+            job = self._waiting[at]
+            if self._comes(job.request.prompt):
+                at += 1
+                continue
             try:
                 job.live = self.admit(job.request)
             except Exception as error:  # whatever a constraint raises belongs to its job alone
-                self._waiting.popleft()
+                del self._waiting[at]
                 _deliver(job, error=error)
                 continue
             if job.live is None:
                 self._full = True
                 return
             with self._changed:
-                self._live.append(self._waiting.popleft())
+                del self._waiting[at]
+                self._live.append(job)
             self._guarded(job, job.live.start)
+
+    def _comes(self, prompt: tuple[int, ...]) -> bool:
+        """Whether a live job is on its way to pages that `prompt` would have to compute again."""
+        making = [live for job in self._live if (live := job.live) and live.segment and live.segment.prefill]
+        if not making or not self.index.enabled:
+            return False
+        stored = self.index.match(prompt[:-1]).length
+        return any(shared(prompt[:-1], live.request.prompt) > stored for live in making)
 
     def _pass(self) -> None:
         jobs = self._chosen()
@@ -187,7 +201,7 @@ class Scheduler:
         prefill = live.segment is not None and live.segment.prefill
         try:
             move()
-            if prefill and not (live.segment and live.segment.prefill):
+            if prefill:
                 self._share(live)
             if job.watch is not None and isinstance(live.context, Run):
                 job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))

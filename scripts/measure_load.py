@@ -39,7 +39,7 @@ from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings, variant
 
 BUNDLED = "bundled"
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "30m": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 9, "head_dim": 64},
     "110m": {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 16, "head_dim": 64,
              "num_attention_heads": 12, "num_key_value_heads": 4},

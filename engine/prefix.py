@@ -135,10 +135,9 @@ class PrefixIndex:
         return (n for n in self.nodes() if not n.children and self.pool.references[n.page] == 1)
 
 
-def shared(a: Tokens, b: Tokens) -> int:
-    """Tokens of the whole pages with which both begin."""
-    whole = min(len(a), len(b)) // PAGE * PAGE
-    return next((at for at in range(0, whole, PAGE) if a[at : at + PAGE] != b[at : at + PAGE]), whole)
+def page_prefixes(tokens: Tokens) -> Iterator[Tokens]:
+    """`tokens` up to the end of each whole page."""
+    return (tokens[:end] for end in range(PAGE, len(tokens) + 1, PAGE))
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from .batch import Batch
 from .errors import QueueFull, RequestError
 from .live import Live
 from .pages import PAGE, PagePool
-from .prefix import PrefixIndex, shared
+from .prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
 from .runner import Runner
@@ -135,10 +135,11 @@ class Scheduler:
 
     def _join(self) -> None:
         """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
+        coming = {prefix for job in self._live for prefix in self._coming(job)} if self._waiting else set[Tokens]()
         at = 0
         while at < len(self._waiting) and not self._full:
             job = self._waiting[at]
-            if self._comes(job.request.prompt):
+            if self._is_next(job.request.prompt, coming):
                 at += 1
                 continue
             try:
@@ -154,14 +155,20 @@ class Scheduler:
                 del self._waiting[at]
                 self._live.append(job)
             self._guarded(job, job.live.start)
+            coming.update(self._coming(job))
 
-    def _comes(self, prompt: tuple[int, ...]) -> bool:
-        """Whether a live job is on its way to pages that `prompt` would have to compute again."""
-        making = [live for job in self._live if (live := job.live) and live.segment and live.segment.prefill]
-        if not making or not self.index.enabled:
+    def _coming(self, job: Job) -> Iterator[Tokens]:
+        """The prefixes, to whole pages, that will be stored when the job's prompt is read."""
+        live = job.live
+        reads = self.index.enabled and live is not None and live.segment is not None and live.segment.prefill
+        return page_prefixes(job.request.prompt) if reads else iter(())
+
+    def _is_next(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
+        """Whether the first page that `prompt` would have to compute is among those that are on their way."""
+        if not coming or len(prompt) <= PAGE:
             return False
-        stored = self.index.match(prompt[:-1]).length
-        return any(shared(prompt[:-1], live.request.prompt) > stored for live in making)
+        end = (len(self.index.match(prompt[:-1]).pages) + 1) * PAGE
+        return end < len(prompt) and prompt[:end] in coming
 
     def _pass(self) -> None:
         jobs = self._chosen()

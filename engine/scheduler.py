@@ -139,7 +139,7 @@ class Scheduler:
         at = 0
         while at < len(self._waiting) and not self._full:
             job = self._waiting[at]
-            if self._is_next(job.request.prompt, coming):
+            if self._comes(job.request.prompt, coming):
                 at += 1
                 continue
             try:
@@ -163,7 +163,7 @@ class Scheduler:
         reads = self.index.enabled and live is not None and live.segment is not None and live.segment.prefill
         return page_prefixes(job.request.prompt) if reads else iter(())
 
-    def _is_next(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
+    def _comes(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
         """Whether the first page that `prompt` would have to compute is among those that are on their way."""
         if not coming or len(prompt) <= PAGE:
             return False

@@ -54,12 +54,12 @@ class Constraint(Protocol):
 
 def only(mask: Tensor) -> int | None:
     """The one token that `mask` allows, or None where it allows several."""
-    words = mask.numpy().view(np.uint32)
-    at = np.flatnonzero(words)
-    if at.size != 1:
+    words = mask.numpy()
+    if np.count_nonzero(words) != 1:
         return None
-    word = int(words[at[0]])
-    return int(at[0]) * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
+    at = int(words.view(np.uint32).argmax())
+    word = int(words[at]) & 0xFFFFFFFF
+    return at * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
 
 
 def allows(mask: Tensor, token: int) -> bool:

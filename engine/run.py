@@ -43,8 +43,7 @@ class Run(Context):
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        reply = yield self.causal()
-        best = reply.trunk.best(self.gate.mask())
+        best = (yield self.step(self.gate.mask())).token
         token = self.gate.settled(best)
         self.gate.advance([token])
         self.settle(len(self.pending), [token])

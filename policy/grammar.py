@@ -14,12 +14,11 @@ from functools import lru_cache
 from threading import Thread
 from typing import Any, Final
 
-import llguidance.numpy as bitmask
-import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
+from trimode.engine.constraint import lone
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted
@@ -108,16 +107,14 @@ class Matcher:
 
     def _compute(self) -> Tensor:
         vocabulary = self._closer.vocabulary
-        rows = bitmask.allocate_token_bitmask(1, len(vocabulary.texts))
+        words = -(-len(vocabulary.texts) // 32)
         if self._matcher.is_stopped() and self._matcher.is_accepting():
-            rows[:] = 0
-            end = vocabulary.ends[0]
-            rows[0, end // 32] = np.uint32(1 << (end % 32)).astype(np.int32)
-        else:
-            bitmask.fill_next_token_bitmask(self._matcher, rows, 0)
+            return lone(vocabulary.ends[0], words)
+        row = torch.empty(words, dtype=torch.int32)
+        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
         if self._matcher.is_error():
             raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error()}")
-        return torch.from_numpy(rows[0])
+        return row
 
 
 @dataclass(frozen=True)

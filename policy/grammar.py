@@ -102,8 +102,7 @@ class Matcher:
 
     def _is_wide(self) -> bool:
         """Whether most tokens are allowed, as only in strings without a list of cases."""
-        row = self.mask().numpy()
-        return int.from_bytes(row.tobytes(), "little").bit_count() * 2 > len(self._closer.vocabulary.texts)
+        return int(np.bitwise_count(self.mask().numpy()).sum()) * 2 > len(self._closer.vocabulary.texts)
 
     def _compute(self) -> Tensor:
         vocabulary = self._closer.vocabulary

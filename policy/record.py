@@ -114,8 +114,8 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
-    """One call. `requested`: mode and options as the caller asked; `options`: as they began to run, before any switch of
-    the mode, which is in the rounds; `notes`: every other difference.
+    """One call. `requested`: mode and options as the caller asked; `options`: as they began to run, before any
+    switch of the mode, which is in the rounds; `notes`: every other difference.
 
     `counts`, `finish_reason` and `output_sha256` are None where the engine gave no result. The last block is content.
     """

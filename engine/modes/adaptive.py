@@ -13,7 +13,7 @@ from ..segment import Passes
 
 
 def decode(run: Run, options: AdaptiveOptions, modes: Callable[[Run, ExactOptions], Passes]) -> Passes:
-    """`modes` gives an exact mode's generator. The controller is not asked before the first round, nor after the last."""
+    """`modes` gives an exact mode's generator. The controller is asked between rounds only."""
     switch: Switch | None = None
     current = options.first
 

@@ -36,7 +36,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Piecewise linear through (rows, seconds), both rising; beyond the last point it goes on as between the last two."""
+    """Piecewise linear through (rows, seconds), both rising; behind the last point as between the last two."""
 
     rows: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -84,7 +84,7 @@ class CostModel:
 
 
 def fit(measured: Iterable[Measurement]) -> CostModel:
-    """A monotone model of passes at two or more row counts; several of the same shape count as their smallest.
+    """A monotone model of passes at two or more row counts; of several of one shape the quickest counts.
 
     Without adapter measurements the adapter costs nothing.
     """
@@ -93,17 +93,19 @@ def fit(measured: Iterable[Measurement]) -> CostModel:
         key = (one.adapter, one.rows, one.context)
         best[key] = min(best.get(key, one.seconds), one.seconds)
     slope = _slope(best)
-    curves = {}
-    for adapter in (False, True):
-        at: dict[int, list[float]] = {}
-        for (adapted, rows, context), seconds in best.items():
-            if adapted == adapter:
-                at.setdefault(rows, []).append(seconds - slope * rows * max(context - BASE_CONTEXT, 0))
-        if at:
-            points = sorted(at)
-            curves[adapter] = Curve(tuple(points), rising([sum(at[rows]) / len(at[rows]) for rows in points]))
-    plain = curves[False]
-    return CostModel(plain, curves.get(True, plain), slope)
+    times: dict[bool, dict[int, float]] = {False: {}, True: {}}
+    for (adapter, rows, context), seconds in best.items():
+        bare = max(seconds - slope * rows * max(context - BASE_CONTEXT, 0), 1e-9)
+        times[adapter][rows] = min(bare, times[adapter].get(rows, bare))
+    plain, adapted = times[False], times[True] or times[False]
+    # The adapter is work on top, so a plain pass that was measured slower met other work.
+    plain = {rows: min(seconds, adapted.get(rows, seconds)) for rows, seconds in plain.items()}
+    return CostModel(_curve(plain), _curve(adapted), slope)
+
+
+def _curve(times: Mapping[int, float]) -> Curve:
+    points = sorted(times)
+    return Curve(tuple(points), rising([times[rows] for rows in points]))
 
 
 def _slope(best: Mapping[tuple[bool, int, int], float]) -> float:
@@ -119,14 +121,8 @@ def _slope(best: Mapping[tuple[bool, int, int], float]) -> float:
 
 
 def rising(values: Sequence[float]) -> tuple[float, ...]:
-    """The closest sequence that never falls (pool adjacent violators), above zero."""
-    pools: list[list[float]] = []
-    for value in values:
-        pools.append([max(value, 1e-9), 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (high, many), (low, few) = pools[-2], pools.pop()
-            pools[-1] = [(high * many + low * few) / (many + few), many + few]
-    return tuple(value for value, count in pools for _ in range(int(count)))
+    """The largest sequence below `values` that never falls: other work can make a pass slower, but none quicker."""
+    return tuple(reversed(list(accumulate(reversed(values), min))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +163,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one output after its first token: seconds, passes and tokens; `a_round`: decisions and seconds of one round."""
+    """Of one output after its first token: seconds, passes, tokens; `a_round`: decisions and seconds of one round."""
 
     seconds: float
     passes: float
@@ -190,7 +186,9 @@ class Costing:
         self.model, self.load = model, load
         # The prompt's pass makes the first decision in every mode, whatever comes behind.
         self.left = max(load.decisions - 1, 1.0)
-        self.reached = {mode: (1.0, *accumulate(curve, mul)) for mode, curve in load.acceptance.items()}
+        self.reached: dict[str, tuple[float, ...]] = {
+            mode: (1.0, *accumulate(curve, mul)) for mode, curve in load.acceptance.items()
+        }
         self.totals = {mode: (0.0, *accumulate(reached)) for mode, reached in self.reached.items()}
 
     def cost(self, variant: Variant) -> Cost:

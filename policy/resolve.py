@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from trimode.engine.request import Controller, Mode
+from trimode.engine.request import Controller, DecodeResult, Mode
 
 from .errors import PolicyError
 from .spec import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode
@@ -76,6 +76,9 @@ class Policy:
     def advise(self, plan: DecodePlan) -> DecodePlan:
         """A table has said all it knows in its layers."""
         return plan
+
+    def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
+        """A table does not learn."""
 
     def to_toml(self) -> str:
         """The text that `from_toml` reads as this policy."""
@@ -221,6 +224,10 @@ class Chooser(Protocol):
 
     def advise(self, plan: DecodePlan) -> DecodePlan:
         """The plan for a step whose mode nobody named: `plan`, which is the package's, or a better one."""
+        ...
+
+    def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
+        """What came of a plan of this policy."""
         ...
 
 

@@ -40,7 +40,7 @@ VARIANTS: Final = (
 SHARE: Final = 0.02
 """The part of all expected decoding time that exploring may cost."""
 GRACE: Final = 2.0
-"""Beyond that share, in outputs of the step at hand: without it a new policy could not try anything."""
+"""Beyond that share, in outputs of average length: without it a new policy could not try anything."""
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class Auto:
         seen = self._seen(plan, result)
         with self._lock:
             if plan.forecast is not None:
+                self.learned.planned += 1
                 self.learned.total += plan.forecast.seconds
                 self.learned.spent += plan.forecast.regret
             self.learned.add(plan.context, plan.settings.temperature or 0.0, seen)
@@ -164,8 +165,10 @@ class Auto:
         drawn = self._prices(context, settings, offered, luck)
         tried = min(drawn, key=lambda variant: drawn[variant].seconds)
         loss = prices[tried].seconds - prices[best].seconds
-        budget = SHARE * self.learned.total + GRACE * prices[best].seconds
-        return tried if self.learned.spent + loss <= budget else best
+        a_call = self.learned.total / self.learned.planned if self.learned.planned else prices[best].seconds
+        budget = SHARE * self.learned.total + GRACE * a_call
+        # Calls that are live together may draw alike, and none of them knows what the others are about to spend.
+        return tried if self.learned.spent + loss * (1 + context.others) <= budget else best
 
     def _plan(self, plan: DecodePlan, prices: Mapping[Variant, Cost], variant: Variant, best: Variant) -> DecodePlan:
         context, settings = plan.context, variant.settings.over(plan.settings)

@@ -142,12 +142,13 @@ class Guess:
 class Learned:
     """Evidence by key; `pace`: log of how much slower than the model everything runs of late.
 
-    `total`: seconds that all plans were expected to take; `spent`: those of them that exploring cost, by expectation.
+    `total`: seconds that the `planned` calls were expected to take; `spent`: those of them that exploring cost.
     """
 
     evidence: dict[str, Evidence] = field(default_factory=dict)
     pace: float = 0.0
     calls: int = 0
+    planned: int = 0
     total: float = 0.0
     spent: float = 0.0
 
@@ -228,7 +229,7 @@ class Learned:
         """From `as_dict`. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
         evidence = {str(key): Evidence.of(one) for key, one in found["evidence"].items()}
         numbers = {name: _finite(found[name]) for name in ("pace", "total", "spent")}
-        return cls(evidence=evidence, calls=int(found["calls"]), **numbers)
+        return cls(evidence=evidence, calls=int(found["calls"]), planned=int(found["planned"]), **numbers)
 
 
 DRAFTING: Final = ("linear_spec", "quadratic_spec")

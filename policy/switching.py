@@ -33,7 +33,8 @@ class Breakeven:
         if len(recent) < LEAST:
             return None
         made = sum(len(one.origins) - one.origins.count("f") for one in recent)
-        if (made + WEIGHT * self.expected) / (len(recent) + WEIGHT) >= self.needed:
+        before = max(self.expected, self.needed)  # what was only tried is not held to be poor beforehand
+        if (made + WEIGHT * before) / (len(recent) + WEIGHT) >= self.needed:
             return None
         words = f"{made / len(recent):.1f} decisions a round over the last {len(recent)}, {self.needed:.1f} needed"
         return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {words}")

@@ -186,8 +186,7 @@ class Auto:
         ar = prices.get(Variant("ar"))
         controller = None
         if ar is not None and variant.mode in ("linear_spec", "quadratic_spec"):
-            made, seconds = cost.a_round
-            controller = Breakeven(variant=str(variant), expected=made, needed=seconds / ar.a_round[1])
+            controller = Breakeven(variant=str(variant), needed=cost.a_round[1] / ar.a_round[1])
         return replace(
             plan,
             mode=variant.mode,

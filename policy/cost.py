@@ -24,6 +24,10 @@ BASE_CONTEXT: Final = 64
 """Tokens of context that a pass by its rows alone is measured behind; a shorter one counts as this."""
 
 
+RUN: Final = 4.0
+"""Forced tokens of one run, about."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Seconds of one pass: its rows, the context they see, and whether they take the draft adapter."""
@@ -203,15 +207,22 @@ class Costing:
             case "diffusion":
                 return self._diffusion(variant.block_length or 32)
 
+    def accepted(self, variant: Variant) -> float | None:
+        """The share of a whole draft's decisions that is accepted; None for modes without drafts to verify."""
+        if variant.mode not in self.totals or not variant.block_length:
+            return None
+        drafted = self._drafted(variant.block_length - 1)
+        return (self._expected(variant.mode, drafted) - 1) / min(drafted, len(self.totals[variant.mode]) - 2)
+
     def _linear(self, length: int) -> Cost:
-        first, made = self._made("linear_spec", length - 1 - self.load.forced)
+        first, made = self._made("linear_spec", length - 1)
         cycles = self._rounds(first, made)
         seconds = self._pass(length, adapter=True) + self._pass(length)
         return self._cost(2 * cycles, cycles * seconds, (made, seconds))
 
     def _quadratic(self, length: int, points: int | None) -> Cost:
         """Passes with a draft and passes without one, which follow a point that was not prepared."""
-        drafted = (length - 1) / (1 + self.load.forced)
+        drafted = self._drafted(length - 1)
         first, made = self._made("quadratic_spec", length - 1)
         prepared = length if points is None else min(points, length)
         hit = self._hit("quadratic_spec", int(drafted), prepared)
@@ -240,8 +251,12 @@ class Costing:
     def _made(self, mode: str, slots: float) -> tuple[float, float]:
         """Decisions of a round that drafts `slots` tokens, the verifier's own among them: in the first round, where the
         output's end may cut the draft, and where it is far."""
-        drafted = max(slots, 0.0) / (1 + self.load.forced)
+        drafted = self._drafted(slots)
         return self._expected(mode, min(drafted, self.left - 1)), self._expected(mode, drafted)
+
+    def _drafted(self, slots: float) -> float:
+        """Decisions among the tokens of a draft. Forced tokens come in runs, so short drafts hold fewer of them."""
+        return slots / (1 + self.load.forced * slots / (slots + RUN))
 
     def _expected(self, mode: str, drafted: float) -> float:
         totals = self.totals.get(mode, (0.0, 1.0))

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from .record import RoundRecord
 
-POSITIONS: Final = 63
+POSITIONS: Final = 31
 KEYS: Final = 256
 """Steps that are remembered; the one unused for longest goes first."""
 FADING: Final = (0.99, 0.98, 0.95)
-"""What a call leaves of older counts: of all steps, of its kind, of its own step."""
 STRENGTH: Final = 6.0
 """Trials of its own after which a step is believed as much as the steps above it."""
 PRIOR_DECISIONS: Final = 24.0
@@ -88,7 +87,7 @@ class Evidence:
     pace: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, seen: Observation, fading: float, pace: tuple[str, float] | None) -> None:
-        self._fade(fading)
+        self._fade(fading, {mode for mode, _, _ in seen.drafts} | ({pace[0]} if pace else set()))
         self.calls += 1
         for name in ("decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises"):
             setattr(self, name, getattr(self, name) + getattr(seen, name))
@@ -106,12 +105,14 @@ class Evidence:
             weight, total = self.pace.get(mode, (0.0, 0.0))
             self.pace[mode] = [weight + 1, total + value]
 
-    def _fade(self, by: float) -> None:
+    def _fade(self, by: float, ran: set[str]) -> None:
+        """What is known of modes that did not run fades at a third of the speed: it has not been contradicted."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) * by)
         for table in (self.trials, self.hits, self.pace):
             for mode, values in table.items():
-                table[mode] = [value * by for value in values]
+                left = by if mode in ran else 1 - (1 - by) / 3
+                table[mode] = [value * left for value in values]
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Evidence:
@@ -152,7 +153,10 @@ class Learned:
     total: float = 0.0
     spent: float = 0.0
 
-    def add(self, context: StepContext, temperature: float, seen: Observation) -> None:
+    def add(
+        self, context: StepContext, temperature: float, seen: Observation, fading: Sequence[float] = FADING
+    ) -> None:
+        """`fading`: what a call leaves of older counts, of all steps, of its kind and of its own step."""
         pace = None
         if seen.pace is not None:
             mode, value = seen.pace
@@ -160,9 +164,9 @@ class Learned:
             self.pace += 0.2 * (value - self.relative(levels(context, temperature), mode).mean - self.pace)
             pace = (mode, value - self.pace)
         self.calls += 1
-        for key, fading in zip(levels(context, temperature), FADING, strict=True):
+        for key, left in zip(levels(context, temperature), fading, strict=True):
             found = self.evidence.pop(key, None) or Evidence()
-            found.add(seen, fading, pace)
+            found.add(seen, left, pace)
             self.evidence[key] = found  # at the end, as the latest
         while len(self.evidence) > KEYS:
             del self.evidence[next(iter(self.evidence))]

@@ -11,30 +11,31 @@ from typing import Final
 
 from trimode.engine.request import ArOptions, ExactOptions, Round, Switch
 
-WINDOW: Final = 8
-LEAST: Final = 2
-WEIGHT: Final = 2.0
-"""Rounds that the expectation counts as."""
+TOLERANCE: Final = 3.0
+"""Decisions, each worth a pass of `ar`, that a bad run may lose before it counts: with less, good drafts are given up
+by chance; what is lost is bounded by it, or by one round where a round costs more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breakeven:
-    """`needed`: decisions that a round must make to be worth its seconds in `ar`; `expected`: what was thought."""
+    """`needed`: decisions that a round of `variant` must make to be worth its seconds in `ar`."""
 
     variant: str
     needed: float
-    expected: float
 
     def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
-        """To `ar`, where the latest rounds, with what was expected before them, are under break-even."""
+        """To `ar`, once a run of rounds has lost more than is tolerated (a one-sided cumulative sum)."""
         if options.mode == "ar":
             return None
-        recent = [made for made in rounds[1:][-WINDOW:] if made.drafted or options.mode == "quadratic_spec"]
-        if len(recent) < LEAST:
+        lost, made, count = 0.0, 0, 0
+        for one in rounds[1:]:  # the first is the prompt's
+            if not one.drafted and options.mode == "linear_spec":
+                continue
+            decisions = len(one.origins) - one.origins.count("f")
+            lost, made, count = lost + self.needed - decisions, made + decisions, count + 1
+            if lost <= 0:
+                lost, made, count = 0.0, 0, 0
+        if lost <= max(TOLERANCE, self.needed):
             return None
-        made = sum(len(one.origins) - one.origins.count("f") for one in recent)
-        before = max(self.expected, self.needed)  # what was only tried is not held to be poor beforehand
-        if (made + WEIGHT * before) / (len(recent) + WEIGHT) >= self.needed:
-            return None
-        words = f"{made / len(recent):.1f} decisions a round over the last {len(recent)}, {self.needed:.1f} needed"
+        words = f"{made / count:.1f} decisions a round over the last {count}, {self.needed:.1f} needed"
         return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {words}")

@@ -3,12 +3,12 @@
     python scripts/measure_auto.py FILE.jsonl.gz FILE2.jsonl.gz ... --steps 200 --live 1 8 --json OUT
 
 Per source and number of live calls, the steps of its episodes are decoded in order by each fixed variant and by a
-policy that begins with nothing learned; contenders take turns group by group, so that they meet the same machine. Counted are
-the steps behind the first `--warm`: decode tokens/s by step kind (output tokens over the time after prefill) and end to
-end (over the group's wall time). `share_of_best`: auto's over that of the best fixed variant of the step kind, in
-hindsight. `mixed`: over all steps together, against the best single variant. `drift`: the policy sees the steps of one
-source, then those of another; its rows are over the calls behind the first 50 after the swap. `overhead`: CPU time of
-choosing, learning, span and record a call, measured one at a time.
+policy that begins with nothing learned; contenders take turns group by group, so that they meet the same machine.
+Counted are the steps behind the first `--warm`: decode tokens/s by step kind (output tokens over the time after prefill)
+and end to end (over the group's wall time). `share_of_best`: auto's over that of the best fixed variant of the step
+kind, in hindsight. `mixed`: over all steps together, against the best single variant. `drift`: the policy sees the
+steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap. `overhead`:
+CPU time of choosing, learning, span and record a call, measured one at a time.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def drift(
 def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, float]:
     """Milliseconds of CPU a call, median: to choose, to learn, and for span and record; and their share of the call."""
     auto = policy_of(engine)
-    chosen, learned, bare, traced, whole = [], [], [], [], []
+    chosen, learned, bare, traced, whole = (list[float]() for _ in range(5))
     with tempfile.TemporaryDirectory() as folder:
         audit = AuditFile(Path(folder) / "audit.jsonl", content=False)
         for call in calls:

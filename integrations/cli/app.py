@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | train | audit ... | schema check`.
+"""The command line: `trimode demo | generate | eval | bench | export | train | doctor`, `audit`, `policy`, `schema`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
@@ -18,6 +18,9 @@ from rich.console import Console
 
 from trimode.engine.errors import TrimodeError
 
+from .doctor import doctor
+from .policy import policy_app
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
@@ -25,6 +28,8 @@ audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files."
 app.add_typer(audit_app, name="audit")
 schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
+app.add_typer(policy_app, name="policy")
+app.command()(doctor)
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[

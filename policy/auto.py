@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 VARIANTS: Final = (
     Variant("ar"),
-    *(Variant("linear_spec", length) for length in (4, 6, 8, 12, 16, 32)),
-    *(Variant("quadratic_spec", length, rows) for length, rows in ((4, 1), (4, 2), (6, 1), (6, 2), (8, 2), (16, 2))),
-    *(Variant("quadratic_spec", length) for length in (6, 8, 12, 16)),
+    *(Variant("linear_spec", length) for length in (4, 6, 8, 16, 32)),
+    *(Variant("quadratic_spec", length, rows) for length, rows in ((4, 1), (6, 1), (6, 2), (8, 2), (16, 2))),
+    *(Variant("quadratic_spec", length) for length in (6, 12)),
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
 SHARE: Final = 0.02
@@ -240,7 +240,7 @@ _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
 
 def _turned(variant: Variant, settings: Settings) -> Variant:
     """A variant with the knobs that were said, where its mode has them."""
-    if variant.mode == "ar":
+    if variant.mode == "ar" or (settings.block_length is None and settings.rows is None):
         return variant
     length = settings.block_length or variant.block_length
     if variant.mode == "quadratic_spec":

@@ -4,9 +4,9 @@
 
 Per source and number of live calls, the steps of its episodes are decoded in order by each fixed variant and by a
 policy that begins with nothing learned; contenders take turns group by group, so that they meet the same machine.
-Counted are the steps behind the first `--warm`: decode tokens/s by step kind (output tokens over the time after prefill)
-and end to end (over the group's wall time). `share_of_best`: auto's over that of the best fixed variant of the step
-kind, in hindsight. `mixed`: over all steps together, against the best single variant. `drift`: the policy sees the
+Counted are the steps behind the first `--warm`: decode tokens/s by step kind (output tokens over the time after
+prefill) and end to end (over the group's wall time). `share_of_best`: auto's over that of the best fixed variant of the
+step kind, in hindsight. `mixed`: over all steps together, against the best single variant. `drift`: the policy sees the
 steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap. `overhead`:
 CPU time of choosing, learning, span and record a call, measured one at a time.
 """

@@ -1,8 +1,9 @@
-"""`trimode policy ...`, `trimode doctor` and `eval --modes auto`: what they print, from records and a made-up machine."""
+"""`trimode policy ...`, `doctor` and `eval --modes auto`: what they print, from records and a made-up machine."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,14 +122,13 @@ def test_compare_names_the_line_of_a_wrong_policy(audit: Path, tmp_path: Path) -
 def test_other_weights_are_said(
     audit: Path, tmp_path: Path, reference: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
 
     monkeypatch.setitem(reference.__dict__, "runtime", replace(reference.runtime, model_sha256="0" * 64))
     found = run("policy", "tune", audit, "-o", tmp_path / "p.toml")
     assert "recorded with other weights" in found.stderr
 
 
-def test_show(tmp_path: Path) -> None:
+def test_show() -> None:
     found = json.loads(run("policy", "show", "--json").output)
     assert found["cost"] == json.loads(json.dumps(MACHINE.as_dict()))
     assert {row["kind"] for row in found["derived"]} >= {"plan", "tool_call", "json", "prose"}

@@ -54,7 +54,7 @@ def observed(rounds: Iterable[Round | RoundRecord]) -> dict[str, Any]:
     decisions = forced = fills = denoises = 0
     drafts: list[tuple[str, int, bool]] = []
     for made in rounds:
-        free = made.origins.count("f")
+        free = made.origins.count("f") + made.origins.count("b")
         forced += free
         decisions += len(made.origins) - free
         if made.fills:

@@ -24,7 +24,7 @@ from .cost import Cost, Costing, CostModel, Variant
 from .errors import PolicyError
 from .learned import SPREAD, Learned, Observation, levels, observed, step_of
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
-from .spec import MODES, STEP_KINDS, Settings
+from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Auto:
 
     def _settled(self, kind: str, name: str, key: str) -> Settings | None:
         found = self.learned.evidence.get(key)
-        known = next((known for known in STEP_KINDS if known == kind), None)
+        known = known_kind(kind)
         if found is None or known is None:
             return None
         schema, bucket = key.rsplit(" ", 2)[1:] if key.startswith("step ") else ("-", "0")

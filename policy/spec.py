@@ -105,6 +105,14 @@ def known_mode(mode: str, origin: str) -> Mode:
     raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}", ["mode"])
 
 
+def known_kind(word: str) -> StepKind | None:
+    """The step kind of that name, if a policy can choose for one."""
+    for kind in STEP_KINDS:
+        if kind == word:
+            return kind
+    return None
+
+
 def variant(word: str, origin: str) -> Settings:
     """`linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
     mode, *numbers = word.strip().split(":")
@@ -134,9 +142,9 @@ def check_entry(said: Settings, origin: str) -> None:
             f"{origin}: mode 'diffusion' is approximate, and this is an exact step; say exact = false beside it",
             ["mode"],
         )
-    modes = MODES if said.mode is None else (known_mode(said.mode, origin),)
+    modes: tuple[Mode, ...] = MODES if said.mode is None else (known_mode(said.mode, origin),)
     for name in said.said():
-        having = [mode for mode in modes if name in _knobs(mode)]
+        having: list[Mode] = [mode for mode in modes if name in _knobs(mode)]
         if name in _MODE_KNOBS and not having:
             raise PolicyError(f"{origin}: {name} is no setting of mode {said.mode!r}; leave one of them out", [name])
         alone = Settings(**{name: getattr(said, name)})

@@ -15,7 +15,7 @@ from .errors import PolicyError
 from .learned import Learned, Observation, observed
 from .record import CallRecord
 from .resolve import DecodePlan, Policy, StepContext, resolve
-from .spec import STEP_KINDS, Settings, StepKind
+from .spec import Settings, StepKind, known_kind
 
 UNFADED: Final = (1.0, 1.0, 1.0)
 
@@ -72,7 +72,7 @@ def learned_from(records: Iterable[CallRecord]) -> Learned:
     """Every finished call of a step kind that a policy can choose for, all of them alike."""
     learned = Learned()
     for record in records:
-        kind = _kind(record)
+        kind = known_kind(record.kind)
         if kind is None or record.counts is None:
             continue
         seen = Observation(
@@ -97,7 +97,7 @@ def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: Co
     learned = learned_from(records)
     steps: dict[tuple[str, StepKind], list[CallRecord]] = {}
     for record in records:
-        if (kind := _kind(record)) is not None and record.counts is not None:
+        if (kind := known_kind(record.kind)) is not None and record.counts is not None:
             steps.setdefault((record.step, kind), []).append(record)
     rows: list[Row] = []
     for (step, kind), calls in sorted(steps.items()):
@@ -158,10 +158,6 @@ def _derived(
         accepted=sum(shares) / len(shares) if shares else None,
         derived=True,
     )
-
-
-def _kind(record: CallRecord) -> StepKind | None:
-    return next((kind for kind in STEP_KINDS if kind == record.kind), None)
 
 
 def _context(record: CallRecord, kind: StepKind) -> StepContext:

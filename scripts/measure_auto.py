@@ -277,7 +277,7 @@ def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, float]:
             auto.observe(asked.plan, decoded)
             learned.append(time.process_time() - begin)
             for sink, times in ((None, bare), (audit, traced)):
-                recording = engine._recording(asked, sink)
+                recording = Recording(asked, engine.runtime, sink, engine.tokenizer.decode)
                 begin = time.process_time()
                 with recording:
                     recording.request, recording.result = request, decoded

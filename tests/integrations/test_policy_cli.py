@@ -185,7 +185,7 @@ def test_doctor() -> None:
 
 def test_eval_in_auto_mode_agrees_with_ar(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    words = ("--limit", "1", "--max-tokens", "16", "--modes", "ar,auto")
+    words = ("--limit", "1", "--max-tokens", "64", "--modes", "ar,auto")
     assert run("eval", EPISODES, *words, "--json", out).exit_code == 0
     rows = json.loads(out.read_text())
     assert {row["mode"] for row in rows} == {"ar", "auto"}

@@ -322,6 +322,7 @@ def test_statistics_are_kept_and_a_broken_file_is_set_aside(tmp_path: Path) -> N
     whole = path.read_text()
     words = {'"format": 1': '"format": 2', '"kind": "auto"': '"kind": "cost"', '"calls": 10': '"calls": 0x'}
     damages = ["", "{", "[]", "null", whole[:-9], *(whole.replace(old, new) for old, new in words.items())]
+    again = Auto(GPU)
     for text in damages:
         assert text != whole
         path.write_text(text)

@@ -15,7 +15,7 @@ from trimode.policy.resolve import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.spec import MODES, OPTIONS, STEP_KINDS, Settings, StepKind
 from trimode.policy.toml_text import as_toml, line_of
 
-SHARED: Final = {
+SHARED: Final[dict[str, st.SearchStrategy[Any]]] = {
     "temperature": st.floats(0.1, 2),
     "top_k": st.integers(0, 50),
     "top_p": st.floats(0.1, 1),
@@ -39,7 +39,7 @@ def entries(draw: st.DrawFn) -> Settings:
     mode = draw(st.sampled_from([None, *MODES]))
     having = [name for name in KNOBS if mode is None or name in OPTIONS[mode].__dataclass_fields__]
     names = draw(st.sets(st.sampled_from([*SHARED, *having])))
-    said = {name: draw({**SHARED, **KNOBS}[name]) for name in sorted(names)}
+    said: dict[str, Any] = {name: draw({**SHARED, **KNOBS}[name]) for name in sorted(names)}
     if mode == "diffusion":
         said["exact"] = False
     return Settings(mode=mode, **said)

@@ -29,13 +29,17 @@ def compiled() -> Path:
     if compiler is None:
         raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
     key = hashlib.sha256(
-        "\0".join((*(part.read_text() for part in PARTS), *FLAGS, compiler, platform.machine(), _processor())).encode()
+        "\0".join((*(part.read_text() for part in PARTS), *FLAGS, compiler, platform.machine(), processor())).encode()
     ).hexdigest()[:16]
-    folder = Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
-    library = folder / f"native-{key}.so"
+    library = cache_folder() / f"native-{key}.so"
     if not library.exists():
         _compile(compiler, library)
     return library
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again: `TRIMODE_CACHE`, or ~/.cache/trimode."""
+    return Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
 
 
 def _compile(compiler: str, library: Path) -> None:
@@ -52,8 +56,8 @@ def _compile(compiler: str, library: Path) -> None:
         raise NativeUnavailable(f"{compiler} failed: {error.stderr.strip()[-500:]}") from None
 
 
-def _processor() -> str:
-    """What -march=native depends on."""
+def processor() -> str:
+    """What the processor is and can do, as -march=native sees it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

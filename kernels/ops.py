@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from . import fast, reference
-from .build import NativeUnavailable
+from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
 from .native import Native
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack", "gumbel",
-    "kernels", "linear", "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack", "cache_folder",
+    "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "torch", "torch-fast")

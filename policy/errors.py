@@ -16,6 +16,7 @@ TrimodeError (engine)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from trimode.engine.errors import TrimodeError
@@ -87,7 +88,14 @@ class GrammarRuntimeError(SchemaError):
 
 
 class PolicyError(TrimodeError, ValueError):
-    """A choice that the policy layer does not know or does not allow."""
+    """A choice that the policy layer does not know or does not allow.
+
+    `where`: the keys that lead to it from the top of a policy's table; empty where it stood in no table.
+    """
+
+    def __init__(self, message: str, where: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.where = tuple(where)
 
 
 class StepError(TrimodeError, TypeError):

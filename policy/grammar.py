@@ -14,6 +14,7 @@ from functools import lru_cache
 from threading import Thread
 from typing import Any, Final
 
+import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor

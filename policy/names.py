@@ -82,6 +82,7 @@ DRAFT_REJECTED: Final = "trimode.draft.rejected"
 BLOCK_STEPS: Final = "trimode.block.steps"
 SWITCH_FROM: Final = "trimode.switch.from"
 SWITCH_TO: Final = "trimode.switch.to"
+SWITCH_REASON: Final = "trimode.switch.reason"
 
 OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
 INPUT_VALUE: Final = "input.value"

@@ -13,12 +13,20 @@ from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.families import check_infill
-from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    DecodeResult,
+    ExactOptions,
+    InfillOptions,
+    Options,
+)
 from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
 from .errors import BudgetTooSmall, GrammarRuntimeError
 from .grammar import ENDING_TOKENS, GrammarCompiler
+from .resolve import DecodePlan
 from .schema import doubled_keys
 from .spec import options_of, sampling_of
 
@@ -42,7 +50,7 @@ class Translator:
             )
         request = DecodeRequest(
             prompt=tuple(self.encode(call)),
-            options=self.config.fitted(options_of(call.plan.mode, settings)),
+            options=self._options(call.plan),
             sampling=sampling_of(settings),
             max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
@@ -51,6 +59,12 @@ class Translator:
         )
         check_budget(request)
         return request
+
+    def _options(self, plan: DecodePlan) -> Options:
+        options = options_of(plan.mode, plan.settings)
+        if plan.controller is not None and isinstance(options, ExactOptions):
+            return AdaptiveOptions(first=options, controller=plan.controller)
+        return self.config.fitted(options)
 
     def encode(self, call: Call) -> list[int]:
         """Prompt ids of a call."""

@@ -85,5 +85,6 @@ class Output:
         return bool(found)
 
 
-def rejections(tokens: Sequence[int], reason: Reason) -> list[Rejected]:
-    return [Rejected(token=token, reason=reason) for token in tokens]
+def rejections(tokens: Sequence[int], reason: Reason, instead: float | None = None) -> list[Rejected]:
+    """Consecutive tokens lost for one reason; `instead`: the probability of what stands in the first one's place."""
+    return [Rejected(token=token, reason=reason, instead=None if at else instead) for at, token in enumerate(tokens)]

@@ -211,10 +211,12 @@ class Rejected:
 
     target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
     no room to end the text; stop: the output was over.
+    `instead`: the probability of the token that took its very place, None where none did or the mode does not say.
     """
 
     token: int
     reason: Reason
+    instead: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

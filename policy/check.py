@@ -14,7 +14,10 @@ from .record import CallRecord, Counts, RoundRecord, sequence_digests
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`."""
+    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`.
+
+    `line` counts in `file`, a part of the trail.
+    """
 
     line: int
     call: str
@@ -22,13 +25,20 @@ class Problem:
     expected: str
     found: str
     message: str
+    file: str = ""
 
 
-def check_record(record: CallRecord, line: int) -> Iterator[Problem]:
+def check_record(record: CallRecord, line: int, file: str = "") -> Iterator[Problem]:
     for field, expected, found, message in _checks(record):
         if expected != found:
             yield Problem(
-                line=line, call=record.call, field=field, expected=str(expected), found=str(found), message=message
+                line=line,
+                call=record.call,
+                field=field,
+                expected=str(expected),
+                found=str(found),
+                message=message,
+                file=file,
             )
 
 

@@ -7,6 +7,7 @@ stream, for threads and for tasks. Does not know how tokens are found.
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,6 @@ from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
-from .audit import AuditFile
 from .call import Call, Words, call_of
 from .checkpoint import Checkpoint, locate
 from .grammar import GrammarCompiler
@@ -96,11 +96,11 @@ class Engine:
 
     def stream(self, prompt: str | None = None, **words: Unpack[Words]) -> Generator[StreamEvent]:
         """`generate`, piece by piece. Leaving the loop early cancels the call."""
-        return self._stream(call_of("stream", prompt, **words))
+        return self._stream(self._recording(call_of("stream", prompt, **words), streamed=True))
 
     def astream(self, prompt: str | None = None, **words: Unpack[Words]) -> AsyncGenerator[StreamEvent]:
         """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
-        return self._astream(call_of("astream", prompt, **words))
+        return self._astream(self._recording(call_of("astream", prompt, **words), streamed=True))
 
     def choice(
         self,
@@ -142,14 +142,14 @@ class Engine:
             recording.request, recording.notes = self.translator.infill(call, suffix)
             return self._finish(recording, self.tokens.decode(recording.request))
 
-    def run(self, call: Call, audit: AuditFile | None = None) -> Result:
-        """One resolved call, start to end, with its span and, given `audit`, its record."""
-        with self._recording(call, audit) as recording:
+    def run(self, call: Call) -> Result:
+        """One resolved call, start to end, with its span and, in a session that keeps them, its record."""
+        with self._recording(call) as recording:
             return self._finish(recording, self.tokens.decode(self._prepare(recording)))
 
-    async def arun(self, call: Call, audit: AuditFile | None = None) -> Result:
+    async def arun(self, call: Call) -> Result:
         """`run` for tasks."""
-        with self._recording(call, audit) as recording:
+        with self._recording(call) as recording:
             return self._finish(recording, await self.tokens.adecode(self._prepare(recording)))
 
     def close(self) -> None:
@@ -170,31 +170,34 @@ class Engine:
             device=str(self.tokens.device),
             dtype=str(self.tokens.dtype).removeprefix("torch."),
             kernels=self.tokens.runner.kernels.name,
+            hardware=_hardware(self.tokens.device),
         )
 
-    def _stream(self, call: Call) -> Generator[StreamEvent]:
+    def _stream(self, recording: Recording) -> Generator[StreamEvent]:
         updates: SimpleQueue[Update | None] = SimpleQueue()
-        with self._recording(call) as recording:
+        with recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self.tokens.submit(request, updates.put)
             future.add_done_callback(lambda _: updates.put(None))
             try:
                 while (update := updates.get()) is not None:
-                    yield from growing.feed(update)
+                    for event in growing.feed(update):
+                        recording.first_chunk()
+                        yield event
                 result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
         yield growing.last(result)
 
-    async def _astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
+    async def _astream(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
         updates: asyncio.Queue[Update | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def put(update: Update | None) -> None:
             loop.call_soon_threadsafe(updates.put_nowait, update)
 
-        with self._recording(call) as recording:
+        with recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self.tokens.submit(request, put)
@@ -202,14 +205,15 @@ class Engine:
             try:
                 while (update := await updates.get()) is not None:
                     for event in growing.feed(update):
+                        recording.first_chunk()
                         yield event
                 result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
         yield growing.last(result)
 
-    def _recording(self, call: Call, audit: AuditFile | None = None) -> Recording:
-        return Recording(call, self.runtime, audit, self.tokenizer.decode)
+    def _recording(self, call: Call, streamed: bool = False) -> Recording:
+        return Recording(call, self.runtime, self.tokenizer.decode, streamed)
 
     def _prepare(self, recording: Recording) -> DecodeRequest:
         recording.request = self.translator.request(recording.call)
@@ -253,3 +257,10 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _hardware(device: torch.device) -> str:
+    """What arithmetic on `device` depends on beyond the software: `x86_64 AVX512`, or the accelerator's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

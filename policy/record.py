@@ -43,7 +43,7 @@ class PolicyUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What decoded: a replay needs the same."""
+    """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -53,6 +53,17 @@ class Runtime:
     device: str
     dtype: str
     kernels: str = "torch"
+    hardware: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingUsed:
+    """The id that ends thinking, and after how many tokens it was forced."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    end: int
+    budget: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +98,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept."""
+    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
+
+    `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -102,17 +116,19 @@ class RoundRecord:
     tokens: tuple[int, ...] | None = None
     text: str | None = None
     rejected_text: tuple[str, ...] | None = None
+    instead: tuple[float | None, ...] | None = None
 
     def redacted(self) -> RoundRecord:
         reasons = tuple((None, reason) for _, reason in self.rejected)
-        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None)
+        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None, instead=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """One call. `requested`: mode and options as the caller asked; `options`: as they ran; `notes`: every difference.
 
-    `counts`, `finish_reason` and `output_sha256` are None where the engine gave no result. The last block is content.
+    `session` and `agent`: the session around it and that session's name, None outside one. `counts`, `finish_reason`
+    and `output_sha256` are None where the engine gave no result. The last block is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -120,6 +136,8 @@ class CallRecord:
     call: str
     step: str
     kind: StepKind
+    session: str | None
+    agent: str | None
     start_ns: int
     end_ns: int
     requested: dict[str, JsonValue]
@@ -127,9 +145,11 @@ class CallRecord:
     sampling: SamplingUsed
     max_tokens: int
     stop: tuple[str, ...]
+    thinking: ThinkingUsed | None
     policy: PolicyUsed
     runtime: Runtime
     versions: dict[str, str]
+    schema_formats: str | None
     schema_sha256: str | None
     schema_valid: bool | None
     notes: tuple[str, ...]
@@ -141,6 +161,7 @@ class CallRecord:
     rounds: tuple[RoundRecord, ...]
 
     prompt_ids: tuple[int, ...] | None = None
+    suffix_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
     schema: JsonValue = None
@@ -156,6 +177,7 @@ class CallRecord:
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
             prompt_ids=None,
+            suffix_ids=None,
             token_ids=None,
             text=None,
             schema=None,
@@ -175,7 +197,10 @@ def record_call(
     start_ns: int,
     end_ns: int,
     call: str | None = None,
+    session: str | None = None,
+    agent: str | None = None,
     schema: JsonValue = None,
+    schema_formats: str | None = None,
     schema_sha256: str | None = None,
     schema_valid: bool | None = None,
     notes: Sequence[str] = (),
@@ -189,6 +214,8 @@ def record_call(
         call=call or uuid4().hex,
         step=step,
         kind=kind,
+        session=session,
+        agent=agent,
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
@@ -196,9 +223,11 @@ def record_call(
         sampling=SamplingUsed(**asdict(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
+        thinking=None if request.thinking is None else ThinkingUsed(**asdict(request.thinking)),
         policy=policy,
         runtime=runtime,
         versions=versions(),
+        schema_formats=schema_formats,
         schema_sha256=schema_sha256,
         schema_valid=schema_valid,
         notes=tuple(notes),
@@ -209,6 +238,7 @@ def record_call(
         counts=_counts(result) if result else None,
         rounds=tuple(_round(part, digest, text_of) for part, digest in zip(made, digests[1:], strict=True)),
         prompt_ids=tuple(request.prompt),
+        suffix_ids=getattr(request.options, "suffix", None),
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,
@@ -245,8 +275,8 @@ def _version(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Read from package metadata, so that torch is not imported for it."""
-    return {package: _version(package) for package in ("trimode", "torch")}
+    """Of all that decoding depends on, read from package metadata, so that nothing is imported for it."""
+    return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
@@ -270,4 +300,5 @@ def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
         rejected_text=tuple(text_of([lost.token]) for lost in made.rejected) if text_of else None,
+        instead=tuple(None if lost.instead is None else round(lost.instead, 4) for lost in made.rejected),
     )

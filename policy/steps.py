@@ -59,7 +59,7 @@ class Step(Generic[P, R]):
     def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
         session = current_session()
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
-        return session.keep(self.spec.kind, session.engine.run(call, session.audit))
+        return session.keep(self.spec.kind, session.engine.run(call))
 
     def options(self, **settings: Any) -> Step[P, R]:
         """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
@@ -79,7 +79,7 @@ class AsyncStep(Generic[P, R]):
     async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
         session = current_session()
         call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
-        return session.keep(self.spec.kind, await session.engine.arun(call, session.audit))
+        return session.keep(self.spec.kind, await session.engine.arun(call))
 
     def options(self, **settings: Any) -> AsyncStep[P, R]:
         """The same step with call-level settings, the strongest word."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RequestError,
         TrimodeError,
     )
+    from trimode.policy.audit import AuditFile
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
         BudgetTooSmall,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from trimode.policy.session import Session, session, using
     from trimode.policy.steps import ask, step
     from trimode.policy.stream import StreamEvent
+    from trimode.policy.tools import execute_tool
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,7 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "TrimodeError",
     ),
+    "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
         "BudgetTooSmall", "MalformedSchema", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
@@ -57,14 +60,16 @@ _HOMES = {
     "trimode.policy.session": ("Session", "session", "using"),
     "trimode.policy.steps": ("ask", "step"),
     "trimode.policy.stream": ("StreamEvent",),
+    "trimode.policy.tools": ("execute_tool",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema",
-    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
-    "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
-    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
+    "AuditFile", "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded",
+    "MalformedSchema", "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError",
+    "Result", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError",
+    "StreamEvent", "ToolCall", "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "execute_tool",
+    "session", "step", "using",
 ]  # fmt: skip
 
 

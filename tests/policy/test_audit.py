@@ -235,7 +235,7 @@ def test_a_file_that_was_emptied_starts_again(sample: Sample, tmp_path: Path) ->
     file = AuditFile(tmp_path / "audit.jsonl")
     file.write(sample.record)
     file.path.write_bytes(b"")
-    assert file.write(sample.record) == 1
+    assert file.write(sample.record).sequence == 1
     assert verify(file.path) == []
 
 

@@ -178,7 +178,7 @@ def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch:
     assert answer["finish_reason"] == record.finish_reason
     lost = json.loads(attributes(decode)["trimode.draft.rejected"])
     expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
-    assert [[n, token, why] for n, tokens, _, why in lost for token in tokens] == expected
+    assert [[n, token, why] for n, tokens, _, why, _ in lost for token in tokens] == expected
     assert "tape" in attributes(decode)["input.value"]
     assert "| origins |" in attributes(decode)["output.value"]
 
@@ -268,7 +268,7 @@ def test_without_an_sdk_nothing_happens(recorded: Recorded) -> None:
 
 def test_borrowed_names_are_the_conventions() -> None:
     ours = {name: value for name, value in vars(names).items() if name.startswith("GEN_AI_")}
-    assert len(ours) == 18
+    assert len(ours) == 26
     assert ours == {name: getattr(gen_ai_attributes, name) for name in ours}
     assert names.ERROR_TYPE == error_attributes.ERROR_TYPE
     assert names.OPERATION_DURATION == gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION

@@ -1,0 +1,91 @@
+"""`execute_tool`: runs the function behind a tool call in a span of its own.
+
+Knows functions and the OpenTelemetry API. Does not know models. The tool's span is the current one while the tool runs,
+so that what the tool calls stands below it; no generator is involved, so nothing is held across a `yield`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from opentelemetry import context as otel
+from pydantic import validate_call
+from pydantic_core import to_jsonable_python
+
+from . import names
+from .content import captures, clipped
+from .record import error_type
+from .redaction import redacted_text
+from .schema import ToolCall
+from .scope import Scope, current_scope
+from .telemetry import OwnedSpan
+
+R = TypeVar("R")
+
+
+@overload
+def execute_tool(
+    tool: Callable[..., Awaitable[R]], call: ToolCall, *, call_id: str | None = None
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None = None) -> R: ...
+def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
+    """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
+
+    For an async function: a coroutine to await. Raises what the tool raises, and pydantic's ValidationError for
+    arguments that do not fit; the span then has that error's type. `call_id`: the id that a protocol gave the call.
+    """
+    running, checked = _Running(current_scope(), call, call_id), validate_call(tool)
+    return running.coroutine(checked) if inspect.iscoroutinefunction(tool) else running.function(checked)
+
+
+class _Running:
+    """One execution, as a context manager: its span, current from the beginning to the end."""
+
+    def __init__(self, scope: Scope, call: ToolCall, call_id: str | None) -> None:
+        self.scope, self.call, self.call_id = scope, call, call_id
+        self.content = captures("span")
+        self._cuts: list[str] = []
+
+    def function(self, tool: Callable[..., Any]) -> Any:
+        with self:
+            return self._returned(tool(**self.call.arguments))
+
+    async def coroutine(self, tool: Callable[..., Awaitable[Any]]) -> Any:
+        with self:
+            return self._returned(await tool(**self.call.arguments))
+
+    def __enter__(self) -> None:
+        about = {
+            names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
+            names.GEN_AI_TOOL_NAME: self.call.name,
+            names.GEN_AI_TOOL_TYPE: "function",
+        }
+        self._span = OwnedSpan(f"{names.EXECUTE_TOOL} {self.call.name}", about, self.scope.parent())
+        self._span.put({names.GEN_AI_TOOL_CALL_ID: self.call_id, names.SESSION_ID: self.scope.session})
+        self._show(names.GEN_AI_TOOL_CALL_ARGUMENTS, self.call.arguments)
+        self._token = otel.attach(self._span.context)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        otel.detach(self._token)
+        if error is None:
+            self._span.end()
+            return
+        message = clipped(redacted_text(self.scope.redact, str(error)))[0] if self.content else None
+        self._span.end(error_type(error), message)
+
+    def _returned(self, result: R) -> R:
+        self._show(names.GEN_AI_TOOL_CALL_RESULT, result)
+        return result
+
+    def _show(self, key: str, value: Any) -> None:
+        if not self.content:
+            return
+        plain = json.dumps(to_jsonable_python(value, fallback=str), ensure_ascii=False)
+        text, cut = clipped(redacted_text(self.scope.redact, plain))
+        self._cuts += [f"{key}: {cut}"] if cut else []
+        self._span.put({key: text, names.CONTENT_CUT: tuple(self._cuts) or None})

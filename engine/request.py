@@ -225,7 +225,7 @@ class Round:
 
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
     (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
-    to end the text). `fills`: slots filled by each denoise pass.
+    to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
     """
 
     mode: Mode

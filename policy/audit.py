@@ -119,14 +119,15 @@ class AuditFile:
             file.flush()
             if self.fsync:
                 os.fsync(file.fileno())
-            return Head(self._sequence + 1, _digest(line))
+            self._end, self._sequence, self._previous = file.tell(), self._sequence + 1, _digest(line)
+            return Head(self._sequence, self._previous)
 
     def _forget(self) -> None:
         self._part = number_of(parts(self.path)[0])
         self._end, self._sequence, self._previous = 0, 0, ""
 
     def _catch_up(self, file: IO[bytes]) -> bytes:
-        """Reads what was appended since, by anyone. Returns the line end that a torn last line still needs."""
+        """Reads what others appended since. Returns the line end that a torn last line still needs."""
         file.seek(self._end)
         line = b""
         for line in file:

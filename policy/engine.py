@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Unpack
@@ -43,6 +43,7 @@ class Engine:
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
         self.translator = Translator(tokenizer, self.grammars, config)
+        self._piece = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
 
     @classmethod
     def load(
@@ -213,7 +214,11 @@ class Engine:
         yield growing.last(result)
 
     def _recording(self, call: Call, streamed: bool = False) -> Recording:
-        return Recording(call, self.runtime, self.tokenizer.decode, streamed)
+        return Recording(call, self.runtime, self.text, streamed)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of output ids. Records show drafts token by token, so those are kept."""
+        return self._piece(ids[0]) if len(ids) == 1 else self.tokenizer.decode(ids)
 
     def _prepare(self, recording: Recording) -> DecodeRequest:
         recording.request = self.translator.request(recording.call)

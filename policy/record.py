@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
@@ -220,10 +220,10 @@ def record_call(
         end_ns=end_ns,
         requested=dict(requested),
         options={"mode": request.options.mode, **_options(request)},
-        sampling=SamplingUsed(**asdict(request.sampling)),
+        sampling=SamplingUsed(**_fields(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
-        thinking=None if request.thinking is None else ThinkingUsed(**asdict(request.thinking)),
+        thinking=None if request.thinking is None else ThinkingUsed(**_fields(request.thinking)),
         policy=policy,
         runtime=runtime,
         versions=versions(),
@@ -248,7 +248,12 @@ def record_call(
 
 def _options(request: DecodeRequest) -> dict[str, JsonValue]:
     """The mode's options; of token ids among them, which are content, the number."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in asdict(request.options).items()}
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.options).items()}
+
+
+def _fields(flat: Any) -> dict[str, Any]:
+    """`asdict` of a dataclass that holds plain values, without its copies: this runs for every call."""
+    return {field.name: getattr(flat, field.name) for field in fields(flat)}
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
@@ -288,17 +293,19 @@ def _counts(result: DecodeResult) -> Counts:
 
 
 def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
+    # Lists, because this runs for every draft of every call and generators cost twice as much.
+    lost = made.rejected
     return RoundRecord(
         mode=made.mode,
         origins=made.origins,
         drafted=made.drafted,
         accepted=made.accepted,
-        rejected=tuple((lost.token, lost.reason) for lost in made.rejected),
+        rejected=tuple([(one.token, one.reason) for one in lost]),
         forward_passes=made.forward_passes,
         fills=made.fills,
         sha256=digest,
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
-        rejected_text=tuple(text_of([lost.token]) for lost in made.rejected) if text_of else None,
-        instead=tuple(None if lost.instead is None else round(lost.instead, 4) for lost in made.rejected),
+        rejected_text=tuple([text_of((one.token,)) for one in lost]) if text_of else None,
+        instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
     )

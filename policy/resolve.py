@@ -12,6 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ class StepContext:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """A fixed table: settings by step kind and by step name (the name wins)."""
 
@@ -41,9 +42,9 @@ class Policy:
     kinds: Mapping[str, Settings] = field(default_factory=dict)
     steps: Mapping[str, Settings] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Digest of the table's content."""
+        """Digest of the table's content, computed once: every record has it."""
         tables = {"kinds": self.kinds, "steps": self.steps}
         plain = {key: {name: asdict(said) for name, said in table.items()} for key, table in tables.items()}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Two recorded calls, or two trails call by call: what is not the same in them.
 
-Knows records. Does not know files or engines. Identity and clocks always differ and are left out; of rounds only the
-first that differs is shown, because all behind it follow from it.
+Knows records. Does not know files or engines. Identity, clocks and what was in the prefix cache always differ and are
+left out; of rounds only the first that differs is shown, because all behind it follow from it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any, Final
 from .record import CallRecord
 
 _LEFT_OUT: Final = frozenset(
-    {"call", "session", "start_ns", "end_ns", "rounds", "counts.seconds", "counts.prefill_seconds"}
-)
+    {
+        "call", "session", "start_ns", "end_ns", "counts.seconds", "counts.prefill_seconds", "counts.cached_tokens",
+        "counts.prefill_passes",
+    }
+)  # fmt: skip
 MISSING: Final = "(no such call)"
 
 

@@ -130,7 +130,7 @@ def diff(
     elif found:
         console.print(diffs_table(found))
     else:
-        console.print(f"no difference in {len(first)} calls, identity and clocks apart", highlight=False)
+        console.print(f"no difference in {len(first)} calls, identity, clocks and cache apart", highlight=False)
     if found:
         raise typer.Exit(1)
 

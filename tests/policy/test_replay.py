@@ -12,7 +12,7 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
-from trimode.engine.request import DecodeResult
+from trimode.engine.request import DecodeResult, InfillOptions
 from trimode.policy import replay as replaying
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.checkpoint import BUNDLED
@@ -164,7 +164,7 @@ def test_the_request_is_the_one_that_was_made(calls: list[CallRecord], reference
     assert request.thinking.budget == 5
     assert request.constraint is not None
     gap = next(record for record in calls if record.suffix_ids is not None)
-    assert request_of(gap, reference).options == replaying.InfillOptions(suffix=gap.suffix_ids or ())
+    assert request_of(gap, reference).options == InfillOptions(suffix=gap.suffix_ids or ())
 
 
 def test_engines_are_loaded_once_for_each_way_of_decoding(

@@ -60,6 +60,13 @@ class Output:
         )
         return self.finish is None
 
+    def give_up(self, mode: Mode, forward_passes: int) -> None:
+        """Ends the output here. `forward_passes`: of the whole call; those without a round yet get one of their own."""
+        self.finish = "length"
+        lost = forward_passes - sum(made.forward_passes for made in self.rounds)
+        if lost:
+            self.rounds.append(Round(mode=mode, tokens=(), origins="", forward_passes=lost))
+
     @property
     def text(self) -> str:
         """Text up to the end token or the stop string."""

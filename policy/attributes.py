@@ -75,7 +75,7 @@ def record_attributes(record: CallRecord) -> Attributes:
 def _request(record: CallRecord) -> Attributes:
     sampling = record.sampling
     fits = sampling.seed < _INT64
-    structured = record.schema_sha256 is not None or record.kind in ("json", "tool_call")
+    structured = record.kind != "choice" and (record.schema_sha256 is not None or record.kind in ("json", "tool_call"))
     return {
         names.GEN_AI_REQUEST_SEED: sampling.seed if fits else None,
         names.REQUEST_SEED: None if fits else str(sampling.seed),
@@ -102,6 +102,7 @@ def _outcome(record: CallRecord) -> Attributes:
         names.DECODE_REASON: record.policy.reason,
         names.SCHEMA_SHA256: record.schema_sha256,
         names.SCHEMA_VALID: record.schema_valid,
+        names.SCHEMA_GUARANTEE: record.guarantee,
         names.NOTES: record.notes or None,
     }
 
@@ -146,6 +147,17 @@ def decode_attributes(part: Part) -> Attributes:
         names.SWITCH_FROM: part.before,
         names.SWITCH_TO: part.mode if part.before else None,
         names.TIMES_ESTIMATED: part.estimated or None,
+    }
+
+
+def choice_attributes(record: CallRecord, content: bool) -> Attributes:
+    """Of a choice: how many candidates there were, and where content may be shown, what each of them scored."""
+    if record.kind != "choice":
+        return {}
+    count = record.options.get("candidates")
+    return {
+        names.CHOICE_CANDIDATES: count if isinstance(count, int) else None,
+        names.CHOICE_LOGPROBS: record.logprobs if content else None,
     }
 
 

@@ -21,7 +21,7 @@ from uuid import uuid4
 from pydantic import ConfigDict, JsonValue
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, DecodeResult, Round
+    from trimode.engine.request import DecodeRequest, DecodeResult, Round, ScoreRequest
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 TextOf = Callable[[Sequence[int]], str]
@@ -128,7 +128,8 @@ class CallRecord:
     """One call. `requested`: mode and options as the caller asked; `options`: as they ran; `notes`: every difference.
 
     `session` and `agent`: the session around it and that session's name, None outside one. `counts`, `finish_reason`
-    and `output_sha256` are None where the engine gave no result. The last block is content.
+    and `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was held. `logprobs`: of a
+    choice, one a candidate, in nats. The last block is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -159,6 +160,7 @@ class CallRecord:
     output_sha256: str | None
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
+    guarantee: str | None = None
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
@@ -166,6 +168,7 @@ class CallRecord:
     text: str | None = None
     schema: JsonValue = None
     error_message: str | None = None
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def has_content(self) -> bool:
@@ -182,6 +185,7 @@ class CallRecord:
             text=None,
             schema=None,
             error_message=None,
+            logprobs=None,
         )
 
 
@@ -190,7 +194,7 @@ def record_call(
     step: str,
     kind: StepKind,
     requested: Mapping[str, JsonValue],
-    request: DecodeRequest,
+    request: DecodeRequest | ScoreRequest,
     result: DecodeResult | None,
     policy: PolicyUsed,
     runtime: Runtime,
@@ -206,9 +210,11 @@ def record_call(
     notes: Sequence[str] = (),
     error: BaseException | None = None,
     text_of: TextOf | None = None,
+    guarantee: str | None = None,
+    logprobs: Sequence[float] | None = None,
 ) -> CallRecord:
     """The full record, content included; sinks redact it. `text_of` adds the text of each round and rejected token."""
-    made = result.rounds if result else ()
+    made, thinking = result.rounds if result else (), getattr(request, "thinking", None)
     digests = sequence_digests(request.prompt, (part.tokens for part in made))
     return CallRecord(
         call=call or uuid4().hex,
@@ -223,7 +229,7 @@ def record_call(
         sampling=SamplingUsed(**_fields(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
-        thinking=None if request.thinking is None else ThinkingUsed(**_fields(request.thinking)),
+        thinking=None if thinking is None else ThinkingUsed(**_fields(thinking)),
         policy=policy,
         runtime=runtime,
         versions=versions(),
@@ -243,10 +249,12 @@ def record_call(
         text=result.text if result else None,
         schema=schema,
         error_message=None if error is None else str(error),
+        guarantee=guarantee,
+        logprobs=None if logprobs is None else tuple(logprobs),
     )
 
 
-def _options(request: DecodeRequest) -> dict[str, JsonValue]:
+def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
     """The mode's options; of token ids among them, which are content, the number."""
     return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.options).items()}
 

@@ -15,13 +15,14 @@ from uuid import uuid4
 from opentelemetry.context import Context
 
 from trimode.engine.errors import CallCancelled
-from trimode.engine.request import DecodeRequest, DecodeResult
+from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
 
 from .call import Call
 from .content import captures
 from .record import CallRecord, PolicyUsed, Runtime, record_call
 from .redaction import redacted_by
 from .scope import Scope, current_scope
+from .spec import Guarantee
 from .telemetry import CallSpan
 
 
@@ -38,9 +39,11 @@ class Recording:
     streamed: bool = False
     scope: Scope = field(default_factory=current_scope)
     id: str = field(default_factory=lambda: uuid4().hex)
-    request: DecodeRequest | None = None
+    request: DecodeRequest | ScoreRequest | None = None
     result: DecodeResult | None = None
     valid: bool | None = None
+    guarantee: Guarantee | None = None
+    logprobs: Sequence[float] | None = None
     notes: list[str] = field(default_factory=list)
     _parent: Context = field(init=False)
     _span: CallSpan = field(init=False)
@@ -81,7 +84,7 @@ class Recording:
         finally:
             self._span.end(record, error)
 
-    def _record(self, request: DecodeRequest, error: BaseException | None) -> CallRecord:
+    def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
         call, plan, audit = self.call, self.call.plan, self.scope.audit
         keeps = captures("span") or (audit is not None and audit.content)
         return record_call(
@@ -106,4 +109,6 @@ class Recording:
             notes=self.notes,
             error=error,
             text_of=self.text_of if keeps else None,
+            guarantee=self.guarantee,
+            logprobs=self.logprobs,
         )

@@ -117,6 +117,7 @@ PACKAGE_POLICY: Final = Policy(
         "tool_call": Settings(mode="linear_spec"),
         "json": Settings(mode="linear_spec"),
         "prose": Settings(mode="ar"),
+        "choice": Settings(mode="ar"),  # candidates are scored as ar writes them
     },
 )
 """The package's own table: speculation where text is regular, one token a pass where it is free; exact throughout."""

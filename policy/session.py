@@ -6,8 +6,8 @@ how a step is built or decoded.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +18,19 @@ from opentelemetry.trace import get_current_span
 
 from . import names
 from .audit import AuditFile
+from .budget import Budget, Ledger, Spending, Spent
+from .call import Call
+from .checked import aattempted, attempted
 from .engine import Engine
 from .errors import PolicyError, StepError
 from .record import error_type
+from .recording import Recording
 from .redaction import Redact
 from .resolve import Layer, Policy, configured
 from .result import Result
 from .scope import Scope, current_scope, enter, leave
 from .spec import Settings
+from .stream import StreamEvent
 from .telemetry import OwnedSpan
 
 
@@ -37,13 +42,69 @@ class Session:
     policies: tuple[Policy, ...] = ()
     scope: Scope = field(default_factory=Scope)
     results: list[tuple[str, Result]] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=lambda: Ledger(Budget()))
 
     @property
     def audit(self) -> AuditFile | None:
         return self.scope.audit
 
-    def keep(self, kind: str, result: Result) -> Result:
-        self.results.append((kind, result))
+    @property
+    def spent(self) -> Spent:
+        """Tokens, passes and seconds of all calls so far, failed attempts included."""
+        return self.ledger.spent
+
+    def run(self, call: Call) -> Result:
+        """One step's call, within the session's budget. Raises BudgetExceeded before an attempt that cannot start."""
+        return self._keep(call, attempted(call, self._once))
+
+    async def arun(self, call: Call) -> Result:
+        """`run` for tasks."""
+        return self._keep(call, await aattempted(call, self._aonce))
+
+    def stream(self, call: Call) -> Generator[StreamEvent]:
+        """`run`, piece by piece and in one attempt. A stream left early counts its time and what it has shown."""
+        return self._stream(self.engine.recording(call, streamed=True))
+
+    def astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
+        """`stream` for tasks."""
+        return self._astream(self.engine.recording(call, streamed=True))
+
+    def _stream(self, recording: Recording) -> Generator[StreamEvent]:
+        with self.ledger.spending(recording.call) as spending, closing(self.engine.events(recording)) as events:
+            recording.call = spending.call
+            for event in events:
+                self._seen(spending, event)
+                yield event
+
+    async def _astream(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
+        with self.ledger.spending(recording.call) as spending:
+            recording.call = spending.call
+            async with aclosing(self.engine.aevents(recording)) as events:
+                async for event in events:
+                    self._seen(spending, event)
+                    yield event
+
+    def _once(self, call: Call) -> Result:
+        with self.ledger.spending(call) as spending:
+            result = self.engine.run(spending.call)
+            spending.count(result.stats)
+            return result
+
+    async def _aonce(self, call: Call) -> Result:
+        with self.ledger.spending(call) as spending:
+            result = await self.engine.arun(spending.call)
+            spending.count(result.stats)
+            return result
+
+    def _seen(self, spending: Spending, event: StreamEvent) -> None:
+        if event.result is not None:
+            spending.count(event.result.stats)
+            self._keep(spending.call, event.result)
+        elif not event.provisional:
+            spending.shown += len(self.engine.tokenizer.encode(event.text))
+
+    def _keep(self, call: Call, result: Result) -> Result:
+        self.results.append((call.kind, result))
         return result
 
 
@@ -60,6 +121,7 @@ def session(
     agent: str | None = None,
     content: bool | None = None,
     redact: Redact | None = None,
+    budget: Budget | None = None,
 ) -> Generator[Session]:
     """Steps called inside decode on `engine`; every call made inside, by whatever name, is recorded.
 
@@ -68,6 +130,8 @@ def session(
     text and token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
     `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
     where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
+    `budget` limits what all steps spend together: a step that cannot start raises BudgetExceeded, one that can is cut
+    to what is left.
     """
     if isinstance(trace, AuditFile) and content is not None:
         raise PolicyError(f"content={content} and an AuditFile, which has its own: pass content to the AuditFile")
@@ -84,7 +148,11 @@ def session(
         span=inherited if span is None else span.context,
         outside=get_current_span().get_span_context(),
     )
-    current, before, outer = Session(engine, policies, scope), _session.get(), enter(scope)
+    current, before, outer = (
+        Session(engine, policies, scope, ledger=Ledger(budget or Budget())),
+        _session.get(),
+        enter(scope),
+    )
     _session.set(current)
     failed = None
     try:

@@ -18,7 +18,15 @@ from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
 from . import names
-from .attributes import Attributes, content_of, decode_attributes, message_json, parts_of, record_attributes
+from .attributes import (
+    Attributes,
+    choice_attributes,
+    content_of,
+    decode_attributes,
+    message_json,
+    parts_of,
+    record_attributes,
+)
 from .content import captures, clipped, newest
 from .metrics import instruments
 from .record import CallRecord, StepKind, error_type, versions
@@ -130,7 +138,7 @@ class CallSpan:
         if self._own and self._own[-1].span.is_recording():
             first = self._first - began if self._first else None
             self._own[-1].put(record_attributes(record) | {names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: first})
-            self._own[-1].put(self._output(record))
+            self._own[-1].put(self._output(record) | choice_attributes(record, self._content))
         elif self._own:
             return
         # A host's span is not ours to write on: what ours would say of the call stands on its decode spans.

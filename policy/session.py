@@ -148,11 +148,8 @@ def session(
         span=inherited if span is None else span.context,
         outside=get_current_span().get_span_context(),
     )
-    current, before, outer = (
-        Session(engine, policies, scope, ledger=Ledger(budget or Budget())),
-        _session.get(),
-        enter(scope),
-    )
+    current = Session(engine, policies, scope, ledger=Ledger(budget or Budget()))
+    before, outer = _session.get(), enter(scope)
     _session.set(current)
     failed = None
     try:

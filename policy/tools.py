@@ -1,6 +1,6 @@
-"""`execute_tool`: runs the function behind a tool call in a span of its own.
+"""Runs the function behind a tool call, by name or as given, in a span of its own.
 
-Knows functions and the OpenTelemetry API. Does not know models. The tool's span is the current one while the tool runs,
+Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is the current one while the tool runs,
 so that what the tool calls stands below it; no generator is involved, so nothing is held across a `yield`.
 """
 
@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from opentelemetry import context as otel
-from pydantic import validate_call
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from . import names
 from .content import captures, clipped
+from .errors import InvalidArguments, ToolError, UnknownTool
 from .record import error_type
 from .redaction import redacted_text
-from .schema import ToolCall
+from .schema import Tool, ToolCall, reasons
 from .scope import Scope, current_scope
 from .telemetry import OwnedSpan
 
@@ -36,11 +38,42 @@ def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None 
 def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
     """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
 
-    For an async function: a coroutine to await. Raises what the tool raises, and pydantic's ValidationError for
-    arguments that do not fit; the span then has that error's type. `call_id`: the id that a protocol gave the call.
+    For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
+    where the arguments do not fit; the span then has that error's type. `call_id`: the id that a protocol gave the call.
     """
-    running, checked = _Running(current_scope(), call, call_id), validate_call(tool)
-    return running.coroutine(checked) if inspect.iscoroutinefunction(tool) else running.function(checked)
+    running = _Running(current_scope(), call, call_id)
+    return running.coroutine(tool) if inspect.iscoroutinefunction(tool) else running.function(tool)
+
+
+def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
+    """`execute_tool` of the one among `tools`, those that the step was given, that `call` names.
+
+    Raises UnknownTool, and ToolError where the tool is a description without a function.
+    """
+    named = [tool for tool in tools if _name(tool) == call.name]
+    if not named:
+        raise UnknownTool(call.name, [_name(tool) for tool in tools])
+    if isinstance(named[0], Mapping):
+        raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
+    return execute_tool(named[0], call, call_id=call_id)
+
+
+def _name(tool: Tool) -> str:
+    return str(tool.get("function", tool).get("name")) if isinstance(tool, Mapping) else getattr(tool, "__name__", "")
+
+
+def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
+    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own."""
+
+    @wraps(tool)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
+        return partial(tool, *args, **kwargs)
+
+    try:
+        bound: Callable[[], R] = TypeAdapter(bind).validate_json(json.dumps(call.arguments))
+        return bound
+    except ValidationError as error:
+        raise InvalidArguments(call.name, call.arguments, reasons(error)) from None
 
 
 class _Running:
@@ -53,11 +86,11 @@ class _Running:
 
     def function(self, tool: Callable[..., Any]) -> Any:
         with self:
-            return self._returned(tool(**self.call.arguments))
+            return self._returned(_bound(tool, self.call)())
 
     async def coroutine(self, tool: Callable[..., Awaitable[Any]]) -> Any:
         with self:
-            return self._returned(await tool(**self.call.arguments))
+            return self._returned(await _bound(tool, self.call)())
 
     def __enter__(self) -> None:
         about = {

@@ -13,17 +13,28 @@ from typing import Any, Final, Literal, cast
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import TrimodeError
-from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions, Options, Round, Sampling
+from trimode.engine.request import (
+    DecodeRequest,
+    DecodeResult,
+    InfillOptions,
+    Options,
+    Round,
+    Sampling,
+    ScoreRequest,
+)
 
 from .checkpoint import BUNDLED
+from .choosing import candidates_of, decoded
 from .engine import Engine
 from .record import CallRecord, RoundRecord, Runtime, versions
+from .relax import relaxed
 from .schema import Schema
 from .spec import OPTIONS
 
 Outcome = Literal["same", "path", "different", "impossible"]
 """path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""
 
+CHOICE: Final = "choice"
 BUG: Final = "same inputs, different tokens: a bug"
 NO_CONTENT: Final = "the record holds no token ids; record with content=True (or the content switch) to replay"
 _FIELDS: Final = ("tokens", "origins", "mode", "drafted", "rejected", "forward_passes", "fills")
@@ -77,11 +88,19 @@ def replay(record: CallRecord, engine: Engine) -> Replay:
         return Replay(call=record.call, outcome="impossible", message=reason)
     causes = tuple(changed(record, engine.runtime))
     try:
-        result = engine.tokens.decode(request_of(record, engine))
+        result = _decoded(request_of(record, engine), engine)
     except TrimodeError as error:
         message = f"not decoded: {error}"
         return Replay(call=record.call, outcome="impossible", message="; ".join([message, *causes]), causes=causes)
     return compare(record, result, causes)
+
+
+def _decoded(request: DecodeRequest | ScoreRequest, engine: Engine) -> DecodeResult:
+    found = engine.tokens.decode(request)
+    if isinstance(found, DecodeResult):
+        return found
+    assert isinstance(request, ScoreRequest)
+    return decoded(request, found, "", engine.tokens.model.config.eos_token_ids[0])
 
 
 def nothing_to_replay(record: CallRecord) -> str | None:
@@ -90,21 +109,33 @@ def nothing_to_replay(record: CallRecord) -> str | None:
         return f"the call ended with {record.error} before there was any output"
     if not record.has_content:
         return NO_CONTENT
-    if record.suffix_ids is None and record.options.get("mode") not in OPTIONS:
+    if _was_cut(record) and not record.token_ids:
+        return "a session's budget of passes or seconds ended the call before its first token"
+    if record.suffix_ids is None and record.options.get("mode") not in (*OPTIONS, CHOICE):
         return f"mode {record.options.get('mode')!r} is not one that this version replays"
     return None
 
 
-def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
+def _was_cut(record: CallRecord) -> bool:
+    """Whether a limit of passes or seconds, which a replay does not have, ended the output."""
+    return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
+
+
+def request_of(record: CallRecord, engine: Engine) -> DecodeRequest | ScoreRequest:
     """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
     schema = None
     if record.schema_sha256 is not None:
         schema = Schema(cast(dict[str, Any], record.schema), formats=cast(Any, record.schema_formats))
+    if record.options.get("mode") == CHOICE:
+        candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in candidates_of(schema))
+        return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
+    if schema is not None and record.guarantee == "checked":
+        schema = relaxed(schema).schema
     return DecodeRequest(
         prompt=record.prompt_ids or (),
         options=_options(record, engine),
         sampling=Sampling(**asdict(record.sampling)),
-        max_tokens=record.max_tokens,
+        max_tokens=len(record.token_ids or ()) if _was_cut(record) else record.max_tokens,
         stop=record.stop,
         constraint=None if schema is None else engine.grammars.matcher(schema),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
@@ -120,6 +151,8 @@ def _options(record: CallRecord, engine: Engine) -> Options:
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
     """What decodes now and is not what decoded then."""
+    if _was_cut(record):
+        yield "cut by a session's budget of passes or seconds then, by max_tokens now"
     for field, name in _RUNTIME.items():
         then, now = getattr(record.runtime, field), getattr(runtime, field)
         if then != now:

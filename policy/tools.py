@@ -1,7 +1,8 @@
 """Runs the function behind a tool call, by name or as given, in a span of its own.
 
-Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is the current one while the tool runs,
-so that what the tool calls stands below it; no generator is involved, so nothing is held across a `yield`.
+Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is the current one while
+the tool runs, so that what the tool calls stands below it; no generator is involved, so nothing is held across a
+`yield`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from opentelemetry import context as otel
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 
 from . import names
 from .content import captures, clipped
@@ -39,7 +40,7 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
     """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
 
     For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
-    where the arguments do not fit; the span then has that error's type. `call_id`: the id that a protocol gave the call.
+    where the arguments do not fit; the span has that error's type. `call_id`: the id that a protocol gave the call.
     """
     running = _Running(current_scope(), call, call_id)
     return running.coroutine(tool) if inspect.iscoroutinefunction(tool) else running.function(tool)
@@ -70,8 +71,8 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 
     try:
-        bound: Callable[[], R] = TypeAdapter(bind).validate_json(json.dumps(call.arguments))
-        return bound
+        adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
+        return adapter.validate_json(to_json(call.arguments))
     except ValidationError as error:
         raise InvalidArguments(call.name, call.arguments, reasons(error)) from None
 

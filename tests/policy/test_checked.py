@@ -199,10 +199,12 @@ def test_too_much_to_leave_out() -> None:
         relaxed(schema_of(many))
 
 
-def test_settings_that_are_refused() -> None:
-    for words, said in (({"guarantee": "maybe"}, "'grammar' or 'checked'"), ({"retries": -1}, "from 0")):
-        with pytest.raises(tm.PolicyError, match=said):
-            tm.step("json", **words)
+@pytest.mark.parametrize(
+    ("words", "said"), [({"guarantee": "maybe"}, "'grammar' or 'checked'"), ({"retries": -1}, "from 0")]
+)
+def test_settings_that_are_refused(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(tm.PolicyError, match=said):
+        tm.step("json", **words)
 
 
 LEAVES = st.sampled_from(

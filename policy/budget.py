@@ -15,7 +15,7 @@ from threading import Lock
 from trimode.engine.request import Stats
 
 from .call import Call
-from .errors import BudgetExceeded, CheckFailed, PolicyError
+from .errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,11 @@ class Ledger:
             for attempt in error.attempts:
                 now.count(attempt.stats)
             raise
+        except BudgetTooSmall as error:
+            if now.reserved == _tokens(call):  # too small without any session
+                raise
+            spent = (self.budget.tokens or 0) - now.reserved
+            raise BudgetExceeded("tokens", spent, self.budget.tokens or 0, call.step) from error
         finally:
             cost = now.cost or Spent(tokens=now.shown, seconds=time.perf_counter() - begin)
             with self._lock:

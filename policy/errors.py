@@ -118,9 +118,9 @@ class GrammarRuntimeError(SchemaError):
 
 
 class BudgetExceeded(TrimodeError):
-    """The session's budget of `what` (tokens, seconds or passes) leaves nothing that `step` could start with.
+    """The session's budget of `what` (tokens, seconds or passes) leaves too little for `step` to start.
 
-    `spent` holds what running steps have reserved.
+    Nothing, or fewer tokens than the shortest text of its schema. `spent` holds what running steps have reserved.
     """
 
     def __init__(self, what: str, spent: float, allowed: float, step: str) -> None:

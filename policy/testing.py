@@ -26,7 +26,7 @@ from trimode.engine.tokenizer import Tokenizer
 from .call import Call
 from .checkpoint import locate
 from .engine import Engine
-from .minimal import minimal
+from .grammar import ENDING_TOKENS
 from .record import Runtime
 from .recording import Recording
 from .written import Walker, texts_of
@@ -102,28 +102,30 @@ class FakeEngine(Engine):
         return future
 
     def _text(self, call: Call, request: DecodeRequest, answer: Any) -> str:
-        """The answer as the step's schema writes it."""
-        if call.schema is None:
+        """The answer as the step's schema writes it; without one, what the grammar ends with at once."""
+        constraint = request.constraint
+        if call.schema is None or constraint is None:
             text = call.step if answer is _DEFAULT else answer
             if not isinstance(text, str):
                 raise ScriptError(f"step {call.step!r} returns text, and its answer is {answer!r}")
             return text
-        document = self.translator.held(call).schema.document
-        value = _small(call) if answer is _DEFAULT else to_jsonable_python(answer)
-        assert request.constraint is not None
-        for text in texts_of(value, document):
-            if self._walker.refused_at(request.constraint.fork(), text) is None:
+        if answer is _DEFAULT:
+            return self.tokenizer.decode(constraint.ending(ENDING_TOKENS) or ())
+        for text in texts_of(to_jsonable_python(answer), self.translator.held(call).schema.document):
+            if self._walker.refused_at(constraint.fork(), text) is None:
                 return text
-        why = "no answer was given, and the smallest value that was found" if answer is _DEFAULT else "its answer"
-        raise ScriptError(f"step {call.step!r}: {why} does not fit the schema: {value!r}")
+        raise ScriptError(f"step {call.step!r}: its answer does not fit the schema: {answer!r}")
 
     def _written(self, request: DecodeRequest, text: str, watch: Watch | None) -> DecodeResult:
         """The text token by token, each a round of one pass, cut where the request says."""
         ends = self.translator.config.eos_token_ids
         output = Output(request.max_tokens, request.stop, ends, self.tokenizer.decode)
         opening = [] if request.thinking is None else [request.thinking.end]
+        tokens = [*opening, *self.tokenizer.encode(text), ends[0]]
+        if request.constraint is not None and len(tokens) > request.max_tokens:
+            raise ScriptError(f"{len(tokens)} tokens of answer do not fit max_tokens={request.max_tokens}: {text!r}")
         mode = request.options.mode
-        for passes, token in enumerate([*opening, *self.tokenizer.encode(text), ends[0]], start=1):
+        for passes, token in enumerate(tokens, start=1):
             goes_on = output.commit(mode, [token], "c", forward_passes=1)
             if goes_on and passes == request.max_passes and request.constraint is None:
                 output.give_up(mode, passes)
@@ -151,14 +153,6 @@ def _resolved(answer: Any, call: Call) -> Any:
     if isinstance(answer, BaseException):
         raise answer
     return answer
-
-
-def _small(call: Call) -> Any:
-    assert call.schema is not None
-    try:
-        return minimal(call.schema.document)
-    except (RecursionError, LookupError) as error:
-        raise ScriptError(f"step {call.step!r} needs an answer: its schema has no small value ({error})") from None
 
 
 def _probabilities(call: Call, answer: Any) -> list[float]:

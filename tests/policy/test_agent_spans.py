@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, use_span
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 import trimode as tm
 from trimode.policy.content import SWITCH
@@ -137,14 +137,14 @@ def test_a_tool_gets_typed_arguments_and_keeps_content_to_itself(
 ) -> None:
     with session(reference):
         assert tm.execute_tool(look, CALL, call_id="c1") == "Bonn: 2"
-        with pytest.raises(ValidationError):
+        with pytest.raises(tm.InvalidArguments):
             tm.execute_tool(look, tm.ToolCall(name="look", arguments={"days": "many"}))
         with pytest.raises(LookupError):
             tm.execute_tool(fail, tm.ToolCall(name="fail", arguments={"city": "Bonn"}))
     tools = [span for span in spans.get_finished_spans() if span.name.startswith("execute_tool")]
     assert [has(tool).get("error.type") for tool in tools] == [
         None,
-        "pydantic_core._pydantic_core.ValidationError",
+        "trimode.policy.errors.InvalidArguments",
         "LookupError",
     ]
     assert [tool.status.status_code for tool in tools] == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.ERROR]

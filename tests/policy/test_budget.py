@@ -112,6 +112,17 @@ def test_what_a_schema_holds_is_finished_and_the_overrun_noted(reference: Engine
     assert session.spent.passes > 1
 
 
+def test_a_schema_is_never_cut_below_its_shortest_text() -> None:
+    with tm.session(FakeEngine({"say": LONG}), policy=tm.Policy(), budget=tm.Budget(tokens=33)) as session:
+        say("x")
+        with pytest.raises(tm.BudgetExceeded, match="'measure' cannot start: 30 of the session's 33 tokens") as caught:
+            measure("x")
+        with pytest.raises(tm.BudgetTooSmall):
+            measure.options(max_tokens=2)("x")
+    assert isinstance(caught.value.__cause__, tm.BudgetTooSmall)
+    assert session.spent.tokens == 30
+
+
 def test_seconds(reference: Engine) -> None:
     with tm.session(reference, policy=tm.Policy(), budget=tm.Budget(seconds=1e-6)) as session:
         cut = say.result("Hello")

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonschema
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, Field
 
 import trimode as tm
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.call import Call
-from trimode.policy.minimal import minimal
 from trimode.testing import FakeEngine, ScriptError, in_turn
 
 
@@ -94,9 +90,9 @@ def test_scripted_answers() -> None:
 def test_without_a_script_small_values_that_fit() -> None:
     fake = FakeEngine()
     with tm.session(fake, policy=tm.Policy()):
-        assert order("x") == Order(item="aa", count=1)
-        assert asyncio.run(point("x")) == Point(0, 0)
-        assert act("x") == tm.ToolCall(name="pay", arguments={"amount": 0})
+        assert isinstance(order("x"), Order)
+        assert isinstance(asyncio.run(point("x")), Point)
+        assert act("x").name == "pay"
         assert say("x") == "say"
         assert pick("x") == "yes"
     assert fake.generate("x").text == "generate"
@@ -127,10 +123,10 @@ def test_errors_on_demand() -> None:
     def busy(_: Call) -> None:
         raise tm.QueueFull(1, 1, 1)
 
-    with tm.session(FakeEngine({"say": busy, "order": tm.OutputCut("{", 3)}), policy=tm.Policy()):
+    with tm.session(FakeEngine({"say": busy, "order": tm.CallCancelled("gone")}), policy=tm.Policy()):
         with pytest.raises(tm.QueueFull):
             say("x")
-        with pytest.raises(tm.OutputCut):
+        with pytest.raises(tm.CallCancelled):
             order("x")
 
 
@@ -149,11 +145,14 @@ def test_scripts_that_do_not_fit(script: dict[str, Any], said: str) -> None:
         (order if "order" in script else pick if "pick" in script else say)("x")
 
 
-def test_schemas_without_a_small_value_need_a_script() -> None:
-    with pytest.raises(ScriptError, match="the smallest value that was found does not fit the schema"):
-        FakeEngine().generate("x", schema={"type": "string", "pattern": "^[0-9]{4}$"})
+def test_schemas_are_those_of_the_real_engine() -> None:
+    assert len(FakeEngine().generate("x", schema={"type": "string", "pattern": "^[0-9]{4}$"}).value) == 4
     with pytest.raises(tm.UnsupportedKeyword):
         FakeEngine().generate("x", schema={"type": "array", "uniqueItems": True})
+    with pytest.raises(tm.BudgetTooSmall):
+        FakeEngine().generate("x", schema={"type": "string", "minLength": 90}, max_tokens=3)
+    with pytest.raises(ScriptError, match="do not fit max_tokens=6"):
+        FakeEngine({"generate": "a rather long answer"}).generate("x", schema={"type": "string"}, max_tokens=6)
 
 
 def test_spans_and_records_are_written(spans: InMemorySpanExporter, tmp_path: Path) -> None:
@@ -164,43 +163,7 @@ def test_spans_and_records_are_written(spans: InMemorySpanExporter, tmp_path: Pa
         pick("x")
     assert verify(path) == []
     found = records(read_audit(path))
-    assert [(record.step, record.text) for record in found] == [
-        ("say", "Hello."),
-        ("order", '{"item":"aa","count":1}'),
-        ("pick", "yes"),
-    ]
+    assert [(record.step, record.schema_valid) for record in found] == [("say", None), ("order", True), ("pick", True)]
+    assert (found[0].text, found[2].text) == ("Hello.", "yes")
     assert {record.runtime.model for record in found} == {"trimode-fake"}
     assert "chat trimode-fake" in [span.name for span in spans.get_finished_spans()]
-
-
-SIMPLE = st.recursive(
-    st.one_of(
-        st.builds(lambda low: {"type": "integer", "minimum": low, "maximum": low + 7}, st.integers(-20, 20)),
-        st.builds(lambda low, step: {"type": "integer", "exclusiveMinimum": low, "multipleOf": step},
-                  st.integers(-9, 9), st.integers(1, 5)),
-        st.builds(lambda high: {"type": "number", "exclusiveMaximum": high}, st.integers(-9, 9)),
-        st.builds(lambda size: {"type": "string", "minLength": size, "maxLength": size + 2}, st.integers(0, 5)),
-        st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"const": {"a": [1]}}, {"enum": ["x", 2]},
-                         {"type": "string", "format": "date-time"}, {"type": ["null", "string"]}]),
-    ),
-    lambda inner: st.one_of(
-        st.builds(lambda part, least: {"type": "array", "items": part, "minItems": least}, inner, st.integers(0, 2)),
-        st.builds(lambda part: {"type": "array", "prefixItems": [part, part], "minItems": 3, "maxItems": 4}, inner),
-        st.builds(lambda a, b: {"type": "object", "properties": {"a": a, "b": b}, "required": ["b", "a"]},
-                  inner, inner),
-        st.builds(lambda a, b: {"anyOf": [a, b]}, inner, inner),
-        st.builds(lambda a, b: {"allOf": [{"type": "object", "properties": {"a": a}, "required": ["a"]},
-                                          {"properties": {"b": b}, "required": ["b"]}]}, inner, inner),
-    ),
-    max_leaves=4,
-)  # fmt: skip
-
-
-REFERS = {"$defs": {"d": {"enum": [7]}}, "properties": {"a": {"$ref": "#/$defs/d"}}, "required": ["a"]}
-
-
-@settings(deadline=None, derandomize=True, max_examples=100)
-@given(SIMPLE)
-@example(REFERS)
-def test_minimal_values_fit(schema: dict[str, Any]) -> None:
-    jsonschema.Draft202012Validator(schema).validate(minimal(schema))

@@ -45,6 +45,12 @@ def unit(what: str) -> Literal["cm", "m"]:
     ...
 
 
+@tm.step("choice")
+def pick(what: str) -> Literal["yes", "no"]:
+    """Is {what} long?"""
+    ...
+
+
 @tm.step("prose", mode="diffusion", block_length=8, max_tokens=12)
 def say(what: str) -> str:
     """Say something about {what}."""
@@ -58,6 +64,7 @@ def loop(engine: Engine) -> None:
         tm.execute_tool(weather, tm.ToolCall(name="weather", arguments={"city": "Bonn"}), call_id="1")
         act.result("a trip")
         unit("the table")
+        pick("the table")
         say("tables")
         list(engine.stream(messages=[{"role": "user", "content": "Hello"}], mode="ar", max_tokens=4))
         engine.infill("The table is ", " long.", max_tokens=3)

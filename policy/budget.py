@@ -91,10 +91,10 @@ class Ledger:
                 now.count(attempt.stats)
             raise
         except BudgetTooSmall as error:
-            if now.reserved == _tokens(call):  # too small without any session
+            if self.budget.tokens is None or now.call.plan == call.plan:  # too small without a session, too
                 raise
-            spent = (self.budget.tokens or 0) - now.reserved
-            raise BudgetExceeded("tokens", spent, self.budget.tokens or 0, call.step) from error
+            spent = self.budget.tokens - now.reserved
+            raise BudgetExceeded("tokens", spent, self.budget.tokens, call.step) from error
         finally:
             cost = now.cost or Spent(tokens=now.shown, seconds=time.perf_counter() - begin)
             with self._lock:

@@ -88,19 +88,18 @@ def replay(record: CallRecord, engine: Engine) -> Replay:
         return Replay(call=record.call, outcome="impossible", message=reason)
     causes = tuple(changed(record, engine.runtime))
     try:
-        result = _decoded(request_of(record, engine), engine)
+        result = _decoded(record, engine)
     except TrimodeError as error:
         message = f"not decoded: {error}"
         return Replay(call=record.call, outcome="impossible", message="; ".join([message, *causes]), causes=causes)
     return compare(record, result, causes)
 
 
-def _decoded(request: DecodeRequest | ScoreRequest, engine: Engine) -> DecodeResult:
-    found = engine.tokens.decode(request)
-    if isinstance(found, DecodeResult):
-        return found
-    assert isinstance(request, ScoreRequest)
-    return decoded(request, found, "", engine.tokens.model.config.eos_token_ids[0])
+def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
+    if record.options.get("mode") != CHOICE:
+        return engine.tokens.decode(request_of(record, engine))
+    request = scoring_of(record, engine)
+    return decoded(request, engine.tokens.decode(request), "", engine.tokens.model.config.eos_token_ids[0])
 
 
 def nothing_to_replay(record: CallRecord) -> str | None:
@@ -121,14 +120,11 @@ def _was_cut(record: CallRecord) -> bool:
     return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
 
 
-def request_of(record: CallRecord, engine: Engine) -> DecodeRequest | ScoreRequest:
+def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
     """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
     schema = None
     if record.schema_sha256 is not None:
         schema = Schema(cast(dict[str, Any], record.schema), formats=cast(Any, record.schema_formats))
-    if record.options.get("mode") == CHOICE:
-        candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in candidates_of(schema))
-        return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
     if schema is not None and record.guarantee == "checked":
         schema = relaxed(schema).schema
     return DecodeRequest(
@@ -140,6 +136,13 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest | ScoreReque
         constraint=None if schema is None else engine.grammars.matcher(schema),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
     )
+
+
+def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
+    """The request of a choice. Raises StepError where the record's schema lists no strings."""
+    texts = candidates_of(Schema(cast(dict[str, Any], record.schema)))
+    candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
+    return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
 
 
 def _options(record: CallRecord, engine: Engine) -> Options:

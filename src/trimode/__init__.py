@@ -84,7 +84,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "testing":
+    if name == "testing":  # imports torch, so only when asked for
         return import_module("trimode.testing")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'trimode' has no attribute {name!r}")

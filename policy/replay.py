@@ -114,7 +114,8 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
 def _options(record: CallRecord, engine: Engine) -> Options:
     words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
     if record.suffix_ids is not None:
-        return InfillOptions(**{**words, "suffix": record.suffix_ids})
+        words["suffix"] = record.suffix_ids
+        return InfillOptions(**words)
     return engine.tokens.model.config.fitted(OPTIONS[str(record.options["mode"])](**words))
 
 

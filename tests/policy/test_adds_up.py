@@ -90,7 +90,7 @@ def test_the_calls_are_of_every_kind(made: Made) -> None:
     seen = Counter((record.options["mode"], record.kind) for record, _ in made)
     assert len(seen) == 4 * len(get_args(StepKind))
     letters = Counter("".join(part.origins for record, _ in made for part in record.rounds))
-    assert min(letters[letter] for letter in "acfr") > 50
+    assert min(letters[letter] for letter in "abcfr") > 20
     reasons = Counter(why for record, _ in made for part in record.rounds for _, why in part.rejected)
     assert min(reasons[why] for why in ("schema", "target", "stop")) > 10
     assert {record.finish_reason for record, _ in made} == {"stop", "length"}
@@ -113,11 +113,12 @@ def test_the_first_draft_that_verification_refused_tells_what_took_its_place(mad
     for record, _ in made:
         for part in record.rounds:
             reasons = [why for _, why in part.rejected]
-            if part.mode in ("linear_spec", "quadratic_spec") and "target" in reasons:
+            of_budget = "b" in part.origins  # what the budget forced, nobody chose
+            if part.mode in ("linear_spec", "quadratic_spec") and "target" in reasons and not of_budget:
                 first = reasons.index("target")
                 assert (part.instead or ())[first] is not None
                 told += 1
-    assert told > 50
+    assert told > 30
 
 
 def test_a_trail_of_them_verifies_and_reads_back(made: Made, tmp_path: Path) -> None:

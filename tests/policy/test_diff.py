@@ -41,7 +41,7 @@ def test_another_seed_is_told_with_the_first_round_that_follows_from_it(recorded
 
 def test_a_sequence_is_told_at_its_first_difference(recorded: Recorded) -> None:
     a = recorded("ar")
-    ids = a.token_ids or ()
+    ids = list(a.token_ids or ())
     b = replace(a, token_ids=(*ids[:3], 63), prompt_ids=(*(a.prompt_ids or ()), 9))
     told = {one.field: (one.a, one.b) for one in diff_calls(a, b).differences}
     assert told == {"token_ids[3]": (str(ids[3]), "63"), "prompt_ids[4]": ("(ends after 4)", "9")}

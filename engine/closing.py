@@ -9,10 +9,14 @@ the tokens alone, so every mode decides alike.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .constraint import Constraint
+
+
+_MARGIN: Final = 8
+"""What plain text may cost for a moment: half a character or an escape that has to be completed."""
 
 
 @dataclass(slots=True)
@@ -59,4 +63,4 @@ class Closing:
         return replace(self)
 
     def _tight(self, grows: int) -> bool:
-        return self.bound + grows >= self.left
+        return self.bound + max(grows, _MARGIN) >= self.left

@@ -5,15 +5,16 @@ Knows token ids, modes and counts. One options class a mode, so that an impossib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
 
 Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
 FinishReason = Literal["stop", "length"]
-EXACT: frozenset[str] = frozenset({"ar", "linear_spec", "quadratic_spec"})
+EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec"})
 """Modes that return the same tokens for the same request."""
 
 
@@ -145,7 +146,50 @@ class ChoiceOptions:
     candidates: tuple[tuple[int, ...], ...]
 
 
-Options = ArOptions | DiffusionOptions | AlignedOptions | LinearSpecOptions | QuadraticSpecOptions | InfillOptions
+ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Another exact mode takes over, for a reason in words."""
+
+    options: ExactOptions
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check(bool(self.reason), "reason", self.reason, "some words")
+
+
+class Controller(Protocol):
+    """Decides at the end of each round whether another exact mode goes on; it cannot change a token.
+
+    One may serve many calls: what it knows of a call are the call's `rounds`, all of them, and the `options` that run.
+    """
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveOptions:
+    """Exact modes that hand over to each other in mid-call, because they agree on every token: `first` begins."""
+
+    first: ExactOptions
+    controller: Controller
+
+    @property
+    def mode(self) -> Mode:
+        return self.first.mode
+
+
+Options = (
+    ArOptions
+    | DiffusionOptions
+    | AlignedOptions
+    | LinearSpecOptions
+    | QuadraticSpecOptions
+    | InfillOptions
+    | AdaptiveOptions
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +223,11 @@ class DecodeRequest:
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
+    def begins(self) -> Options:
+        """The options of the mode that begins."""
+        return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
+
+    @property
     def room(self) -> int:
         """Positions behind the prompt that are used."""
         return self.max_tokens + (len(self.options.suffix) if isinstance(self.options, InfillOptions) else 0)
@@ -207,6 +256,10 @@ class ScoreRequest:
     @property
     def options(self) -> ChoiceOptions:
         return ChoiceOptions(candidates=self.candidates)
+
+    @property
+    def begins(self) -> ChoiceOptions:
+        return self.options
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -255,6 +308,7 @@ class Round:
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
     (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
     to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
+    `switch`: why this round's mode took over from the one before; empty where none did.
     """
 
     mode: Mode | Literal["choice"]
@@ -264,6 +318,7 @@ class Round:
     rejected: tuple[Rejected, ...] = ()
     forward_passes: int = 0
     fills: tuple[int, ...] = ()
+    switch: str = ""
 
     @property
     def accepted(self) -> int:

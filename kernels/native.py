@@ -247,16 +247,27 @@ def _maybe(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again: `TRIMODE_CACHE`, or ~/.cache/trimode."""
+    return Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
+
+
+def processor() -> str:
+    """What the processor is and can do, as -march=native sees it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+
+
 def _compiled() -> Path:
     """The library, keyed by source, flags, compiler and processor."""
     compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
     key = hashlib.sha256(
-        "\0".join((SOURCE.read_text(), *FLAGS, compiler, platform.machine(), _processor())).encode()
+        "\0".join((SOURCE.read_text(), *FLAGS, compiler, platform.machine(), processor())).encode()
     ).hexdigest()[:16]
-    folder = Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
-    library = folder / f"native-{key}.so"
+    library = cache_folder() / f"native-{key}.so"
     if not library.exists():
         _compile(compiler, library)
     return library
@@ -274,10 +285,3 @@ def _compile(compiler: str, library: Path) -> None:
         raise NativeUnavailable(f"cannot write {library}: {error}") from None
     except subprocess.CalledProcessError as error:
         raise NativeUnavailable(f"{compiler} failed: {error.stderr.strip()[-500:]}") from None
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from . import fast, reference
 from .layout import PAGE, Block, Layout, Rotation
-from .native import Native, NativeUnavailable
+from .native import Native, NativeUnavailable, cache_folder, processor
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Kernels", "Layout", "NativeUnavailable", "Rotation", "gumbel", "kernels", "linear",
-    "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "Block", "Kernels", "Layout", "NativeUnavailable", "Rotation", "cache_folder", "gumbel",
+    "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "torch", "torch-fast")

@@ -39,6 +39,7 @@ class Words(TypedDict, total=False):
     stop: Sequence[str] | str | None
     guarantee: Guarantee | None
     retries: int | None
+    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

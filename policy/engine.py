@@ -10,6 +10,7 @@ import asyncio
 import platform
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,9 +25,12 @@ from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
+from .auto import Auto
+from .calibrate import calibrated, path_of
 from .call import Call, Words, call_of
 from .checked import aattempted, attempted
 from .checkpoint import Checkpoint, locate
+from .cost import CostModel
 from .finish import finished
 from .grammar import GrammarCompiler
 from .record import Runtime
@@ -192,6 +196,22 @@ class Engine:
             hardware=_hardware(self.tokens.device),
         )
 
+    @cached_property
+    def cost(self) -> CostModel:
+        """Seconds a pass here: measured in about a second when first asked for, then kept in the user's cache."""
+        return calibrated(self.tokens, self.runtime)
+
+    @cached_property
+    def auto(self) -> Auto:
+        """The policy "auto" of this checkpoint on this machine, with what earlier processes learned."""
+        modes = self.tokens.model.config.family.modes
+        return Auto.kept(self.cost, modes, path_of("auto", self.runtime))
+
+    @property
+    def live(self) -> int:
+        """Calls that run or wait now."""
+        return self.tokens.scheduler.running + self.tokens.scheduler.waiting
+
     def events(self, recording: Recording) -> Generator[StreamEvent]:
         """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
         updates: SimpleQueue[Update | None] = SimpleQueue()
@@ -239,7 +259,15 @@ class Engine:
 
     def recording(self, call: Call, streamed: bool = False) -> Recording:
         """What `events` takes: it belongs to the session in which this is called."""
-        return Recording(call, self.runtime, self.text, streamed)
+        return Recording(self._timed(call), self.runtime, self.text, streamed)
+
+    def _timed(self, call: Call) -> Call:
+        """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
+        plan = call.plan
+        if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
+            return call
+        context = replace(plan.context, others=self.live)
+        return replace(call, plan=self.auto.advise(replace(plan, context=context)))
 
     def _choice_call(
         self,

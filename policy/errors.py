@@ -152,7 +152,14 @@ class InvalidArguments(ToolError, ValueError):
 
 
 class PolicyError(TrimodeError, ValueError):
-    """A choice that the policy layer does not know or does not allow."""
+    """A choice that the policy layer does not know or does not allow.
+
+    `where`: the keys that lead to it from the top of a policy's table; empty where it stood in no table.
+    """
+
+    def __init__(self, message: str, where: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.where = tuple(where)
 
 
 class StepError(TrimodeError, TypeError):

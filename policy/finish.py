@@ -30,6 +30,7 @@ def finished(
     request, schema = recording.request, recording.call.schema
     assert isinstance(request, DecodeRequest)
     recording.result = found
+    recording.call.plan.policy.observe(recording.call.plan, found)
     recording.notes += _notes(recording, request, found, has_adapter)
     recording.valid = False if schema is not None and found.finish_reason == "stop" else None
     value = _value(translator, recording, request, found)
@@ -99,8 +100,11 @@ def _result(
 
 def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, has_adapter: bool) -> list[str]:
     """What did not go as plainly asked."""
-    call, notes = recording.call, list[str]()
-    if call.plan.mode in ("linear_spec", "quadratic_spec") and not has_adapter:
+    call, notes = recording.call, list(recording.call.plan.notes)
+    deadline, took = call.plan.settings.deadline, found.stats.seconds
+    if deadline is not None and took > deadline:
+        notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
+    if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
     if found.forced_close:
         notes.append(f"ended by force to stay within max_tokens={request.max_tokens}")

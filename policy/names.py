@@ -113,6 +113,7 @@ CHOICE_LOGPROBS: Final = "trimode.choice.logprobs"
 """In nats, in the order of the candidates; content."""
 SWITCH_FROM: Final = "trimode.switch.from"
 SWITCH_TO: Final = "trimode.switch.to"
+SWITCH_REASON: Final = "trimode.switch.reason"
 
 OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
 INPUT_VALUE: Final = "input.value"

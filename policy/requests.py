@@ -13,13 +13,22 @@ from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.families import check_infill
-from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions, ScoreRequest
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    DecodeResult,
+    ExactOptions,
+    InfillOptions,
+    Options,
+    ScoreRequest,
+)
 from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
 from .errors import BudgetTooSmall, GrammarRuntimeError
 from .grammar import ENDING_TOKENS, GrammarCompiler
 from .relax import Relaxed, relaxed
+from .resolve import DecodePlan
 from .schema import doubled_keys
 from .spec import options_of, sampling_of
 
@@ -45,7 +54,7 @@ class Translator:
             )
         request = DecodeRequest(
             prompt=tuple(self.encode(call)),
-            options=self.config.fitted(options_of(call.plan.mode, settings)),
+            options=self._options(call.plan),
             sampling=sampling_of(settings),
             max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
@@ -65,6 +74,12 @@ class Translator:
     def _scoring(self, call: Call) -> ScoreRequest:
         candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
         return ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates)
+
+    def _options(self, plan: DecodePlan) -> Options:
+        options = options_of(plan.mode, plan.settings)
+        if plan.controller is not None and isinstance(options, ExactOptions):
+            return AdaptiveOptions(first=options, controller=plan.controller)
+        return self.config.fitted(options)
 
     def encode(self, call: Call) -> list[int]:
         """Prompt ids of a call."""

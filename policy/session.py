@@ -18,6 +18,7 @@ from opentelemetry.trace import get_current_span
 
 from . import names
 from .audit import AuditFile
+from .auto import Auto
 from .budget import Budget, Ledger, Spending, Spent
 from .call import Call
 from .checked import aattempted, attempted
@@ -26,7 +27,7 @@ from .errors import PolicyError, StepError
 from .record import error_type
 from .recording import Recording
 from .redaction import Redact
-from .resolve import Layer, Policy, configured
+from .resolve import Chooser, Layer, Policy, configured
 from .result import Result
 from .scope import Scope, current_scope, enter, leave
 from .spec import Settings
@@ -39,7 +40,7 @@ class Session:
     """One agent run. `results` holds every step's result, in order of completion."""
 
     engine: Engine
-    policies: tuple[Policy, ...] = ()
+    policies: tuple[Chooser, ...] = ()
     scope: Scope = field(default_factory=Scope)
     results: list[tuple[str, Result]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=lambda: Ledger(Budget()))
@@ -115,7 +116,7 @@ _using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())
 @contextmanager
 def session(
     engine: Engine,
-    policy: Policy | str | Path = "default",
+    policy: Chooser | str | Path = "default",
     trace: str | AuditFile | None = None,
     *,
     agent: str | None = None,
@@ -126,7 +127,8 @@ def session(
     """Steps called inside decode on `engine`; every call made inside, by whatever name, is recorded.
 
     `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
-    that file; a Policy is itself. `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
+    that file; a Policy is itself; "auto" is `engine.auto`, which learns the fastest mode of each step and keeps what it
+    learned when the session ends. `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
     text and token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
     `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
     where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
@@ -136,7 +138,7 @@ def session(
     if isinstance(trace, AuditFile) and content is not None:
         raise PolicyError(f"content={content} and an AuditFile, which has its own: pass content to the AuditFile")
     audit = trace if isinstance(trace, AuditFile) else _audit(trace, content)
-    policies = _policies(policy)
+    policies = _policies(policy, engine)
     around = current_scope()
     span = None if agent is None else _agent_span(agent, engine, around)
     inherited = None if around.span is None else around.parent()
@@ -163,6 +165,9 @@ def session(
         leave(scope, outer)
         if _session.get() is current:
             _session.set(before)
+        for chooser in current.policies:
+            if isinstance(chooser, Auto):
+                chooser.save()
 
 
 def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
@@ -200,15 +205,19 @@ def overrides() -> tuple[Layer, ...]:
     return _using.get()
 
 
-def _policies(policy: Policy | str | Path) -> tuple[Policy, ...]:
-    if isinstance(policy, Policy):
+def _policies(policy: Chooser | str | Path, engine: Engine) -> tuple[Chooser, ...]:
+    if not isinstance(policy, str | Path):
         return (policy,)
+    if policy == "auto":
+        return (engine.auto,)
     if policy == "default":
         found = configured(Path.cwd())
         return (found,) if found else ()
     path = Path(policy)
     if path.suffix != ".toml":
-        raise PolicyError(f"unknown policy {str(policy)!r}; pass 'default', a Policy, or the path of a .toml file")
+        raise PolicyError(
+            f"unknown policy {str(policy)!r}; pass 'default', 'auto', a Policy, or the path of a .toml file"
+        )
     return (Policy.from_toml(path),)
 
 

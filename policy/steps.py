@@ -193,7 +193,9 @@ def resolved(
     spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Call:
     """The call of a step in the current session."""
-    plan = resolve(StepContext(kind=spec.kind, name=spec.name), current_session().policies, spec.layers())
+    session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
+    context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
+    plan = resolve(context, session.policies, spec.layers())
     messages = _messages(spec, function, returned, args, kwargs)
     return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
 

@@ -75,6 +75,10 @@ class FakeEngine(Engine):
     def kernels(self) -> str:
         return "none (a FakeEngine computes nothing)"
 
+    @property
+    def live(self) -> int:
+        return 0
+
     @cached_property
     def runtime(self) -> Runtime:
         return Runtime(

@@ -125,9 +125,7 @@ def least(engine: Engine, schema: Schema) -> int:
     return 1
 
 
-def tried(
-    engine: Engine, schema: Schema, budget: int, temperature: float, seed: int
-) -> tuple[Counter[str], list[str]]:
+def tried(engine: Engine, schema: Schema, budget: int, temperature: float, seed: int) -> tuple[Counter[str], list[str]]:
     """One schema in one budget, in every mode."""
     counts, problems, exact = Counter[str](), list[str](), set[tuple[int, ...]]()
     for options in MODES:

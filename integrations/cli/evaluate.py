@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from trimode.policy.auto import Auto
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
@@ -27,6 +28,7 @@ from trimode.policy.spec import Settings
 
 HELD: Final = ("tool_call", "json")
 STRIDE: Final = 8
+AUTO: Final = "auto"
 
 
 @dataclass(slots=True)
@@ -132,11 +134,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one evaluation asks: modes, sampling, and how much context a prompt may take."""
+    """What one evaluation asks: modes, sampling, and how much context a prompt may take. `auto`: the mode "auto"."""
 
     modes: tuple[str, ...]
     settings: Settings
     prompt_tokens: int
+    auto: Auto | None = None
 
 
 def evaluate(
@@ -192,7 +195,7 @@ def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
     system = step.history[:1] if step.history and step.history[0]["role"] == "system" else ()
     turns = step.history[len(system) :]
     schema = _schema(episode, step)
-    resolved = _plan(step.kind, plan.modes[0], plan)
+    resolved = _plan(StepContext(kind=_kind(step), name=step.kind), plan.modes[0], plan)
 
     def since(start: int) -> Call:
         messages = (*system, *turns[start:])
@@ -206,11 +209,15 @@ def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
 
 
 def in_mode(call: Call, mode: str, plan: Plan) -> Call:
-    return replace(call, plan=_plan(call.kind, mode, plan))
+    digest = None if call.schema is None else call.schema.sha256
+    return replace(call, plan=_plan(StepContext(kind=call.kind, name=call.step, schema_sha256=digest), mode, plan))
 
 
-def _plan(kind: Any, mode: str, plan: Plan) -> DecodePlan:
-    return resolve(StepContext(kind=kind, name=kind), (), [("eval", Settings(mode=mode).over(plan.settings))])
+def _plan(context: StepContext, mode: str, plan: Plan) -> DecodePlan:
+    if mode == AUTO:
+        assert plan.auto is not None
+        return resolve(context, (plan.auto,), [("eval", plan.settings)])
+    return resolve(context, (), [("eval", Settings(mode=mode).over(plan.settings))])
 
 
 def _schema(episode: Episode, step: Step) -> Schema | None:

@@ -58,6 +58,11 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
         ["audit", "verify"],
         ["schema"],
         ["schema", "check"],
+        ["policy", "show"],
+        ["policy", "explain"],
+        ["policy", "tune"],
+        ["policy", "compare"],
+        ["doctor"],
     ],
 )
 def test_help(command: list[str]) -> None:

@@ -57,6 +57,21 @@ class Live:
     def close(self) -> None:
         self.passes.close()
 
+    def limit(self) -> None:
+        """Ends the output with what is committed, where the request's limit of passes or seconds is reached.
+
+        An output under a constraint goes on: half of it would be worth nothing.
+        """
+        request, run = self.request, self.context
+        if self.segment is None or not isinstance(run, Run) or not isinstance(request, DecodeRequest):
+            return
+        passes, now = self.prefill_passes + self.forward_passes, time.perf_counter()
+        spent = request.max_passes is not None and passes >= request.max_passes
+        late = request.max_seconds is not None and now - self.begin >= request.max_seconds
+        if request.constraint is None and (spent or late):
+            run.output.give_up(run.mode, self.forward_passes)
+            self.segment, self.end = None, now
+
     @property
     def known(self) -> list[int]:
         """The tokens whose keys and values the pages hold."""

@@ -63,6 +63,13 @@ class Output:
         self.switch = ""
         return self.finish is None
 
+    def give_up(self, mode: Mode, forward_passes: int) -> None:
+        """Ends the output here. `forward_passes`: of the whole call; those without a round yet get one of their own."""
+        self.finish = "length"
+        lost = forward_passes - sum(made.forward_passes for made in self.rounds)
+        if lost:
+            self.rounds.append(Round(mode=mode, tokens=(), origins="", forward_passes=lost))
+
     @property
     def text(self) -> str:
         """Text up to the end token or the stop string."""
@@ -88,5 +95,6 @@ class Output:
         return bool(found)
 
 
-def rejections(tokens: Sequence[int], reason: Reason) -> list[Rejected]:
-    return [Rejected(token=token, reason=reason) for token in tokens]
+def rejections(tokens: Sequence[int], reason: Reason, instead: float | None = None) -> list[Rejected]:
+    """Consecutive tokens lost for one reason; `instead`: the probability of what stands in the first one's place."""
+    return [Rejected(token=token, reason=reason, instead=None if at else instead) for at, token in enumerate(tokens)]

@@ -138,6 +138,14 @@ class InfillOptions:
         _check_threshold(self.threshold)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceOptions:
+    """Whole answers, in token ids, read side by side; the likeliest one is the output."""
+
+    mode: ClassVar[Literal["choice"]] = "choice"
+    candidates: tuple[tuple[int, ...], ...]
+
+
 ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
 
 
@@ -188,7 +196,8 @@ Options = (
 class DecodeRequest:
     """One decoding job in token ids. `max_tokens` counts every output token, thinking and the end token included.
 
-    `constraint` holds what follows the thinking, if there is any.
+    `constraint` holds what follows the thinking, if there is any. `max_passes` (prefill included) and `max_seconds`
+    (from admission) end an output without a constraint between two passes; what a constraint holds is never cut there.
     """
 
     prompt: tuple[int, ...]
@@ -198,11 +207,15 @@ class DecodeRequest:
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
     thinking: Thinking | None = None
+    max_passes: int | None = None
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         _check(isinstance(self.max_tokens, int) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
         _check(all(self.stop), "stop", self.stop, "non-empty strings")
+        _check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
+        _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
         budget = None if self.thinking is None else self.thinking.budget
         fits = budget is None or (isinstance(budget, int) and 0 <= budget < self.max_tokens)
         _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
@@ -241,6 +254,23 @@ class ScoreRequest:
         return Sampling()
 
     @property
+    def options(self) -> ChoiceOptions:
+        return ChoiceOptions(candidates=self.candidates)
+
+    @property
+    def begins(self) -> ChoiceOptions:
+        return self.options
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def max_tokens(self) -> int:
+        """Of the longest candidate, with its end token."""
+        return self.room + 1
+
+    @property
     def room(self) -> int:
         """Positions behind the prompt that are used."""
         return max(map(len, self.candidates))
@@ -260,23 +290,28 @@ class Rejected:
 
     target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
     no room to end the text; stop: the output was over.
+    `instead`: the probability of the token that took its very place, None where none did or the mode does not say.
     """
 
     token: int
     reason: Reason
+    instead: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
 
+    `choice`, which no caller asks for as a mode, is the answer that was chosen. A round without tokens is a block that
+    was given up where a limit of passes or seconds ended the output.
+
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
     (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
-    to end the text). `fills`: slots filled by each denoise pass. `switch`: why this round's mode took over from the one
-    before; empty where none did.
+    to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
+    `switch`: why this round's mode took over from the one before; empty where none did.
     """
 
-    mode: Mode
+    mode: Mode | Literal["choice"]
     tokens: tuple[int, ...]
     origins: str
     drafted: int = 0

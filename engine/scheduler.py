@@ -208,6 +208,7 @@ class Scheduler:
         prefill = live.segment is not None and live.segment.prefill
         try:
             move()
+            live.limit()
             if prefill:
                 self._share(live)
             if job.watch is not None and isinstance(live.context, Run):

@@ -54,8 +54,9 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
         else:
             if mask is not None and not allows(mask, token):
                 assert logits is not None
-                draft.refused.append(Rejected(token=token, reason="schema"))
+                refused = token
                 token, confidence = _steered(logits, mask, row)
+                draft.refused.append(Rejected(token=refused, reason="schema", instead=confidence))
             draft.add(gate.settled(token), "a", confidence)
         if draft.tokens[-1] in gate.ends:
             return draft
@@ -66,9 +67,11 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
 
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
     """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
-    tokens, origins = verdict(run.gate, draft, logits.pick(stack(draft.masks)).tokens)
+    picks = logits.pick(stack(draft.masks))
+    tokens, origins = verdict(run.gate, draft, picks.tokens)
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
+    instead = picks.confidence[accepted] if lost and origins[accepted:] == "c" else None
     cached = min(accepted, len(draft.checked))
     run.settle(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
@@ -76,7 +79,7 @@ def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes
         [*forced, *tokens],
         "f" * len(forced) + origins,
         drafted=origins.count("a") + len(draft.refused) + len(lost),
-        rejected=[*draft.refused, *rejections(lost, "target")],
+        rejected=[*draft.refused, *rejections(lost, "target", instead)],
         forward_passes=passes,
     )
     return accepted

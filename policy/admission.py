@@ -160,7 +160,8 @@ def _check_draft(document: dict[str, Json]) -> None:
         raise MalformedSchema("/$schema", "$schema", "$.$schema", f"{named!r} is not a string")
     unknown = named and jsonschema.validators.validator_for(document, default=jsonschema.Draft3Validator)
     if unknown is jsonschema.Draft3Validator:
-        raise UnsupportedKeyword("/$schema", "$schema", f"{_short(named)!r} is none of {_DRAFTS}; name one, or none")
+        hint = f"{_short(named)!r} is none of {_DRAFTS}; name one, or none"
+        raise UnsupportedKeyword("/$schema", "$schema", hint, checkable=False)
 
 
 def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:

@@ -15,6 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
 from . import names
+from .content import LIMIT, clipped
 from .record import CallRecord, Counts, RoundRecord
 from .round_table import markdown, summary, tape
 
@@ -81,7 +82,7 @@ def record_attributes(record: CallRecord) -> Attributes:
 def _request(record: CallRecord) -> Attributes:
     sampling = record.sampling
     fits = sampling.seed < _INT64
-    structured = record.schema_sha256 is not None or record.kind in ("json", "tool_call")
+    structured = record.kind != "choice" and (record.schema_sha256 is not None or record.kind in ("json", "tool_call"))
     return {
         names.GEN_AI_REQUEST_SEED: sampling.seed if fits else None,
         names.REQUEST_SEED: None if fits else str(sampling.seed),
@@ -108,6 +109,7 @@ def _outcome(record: CallRecord) -> Attributes:
         names.DECODE_REASON: record.policy.reason,
         names.SCHEMA_SHA256: record.schema_sha256,
         names.SCHEMA_VALID: record.schema_valid,
+        names.SCHEMA_GUARANTEE: record.guarantee,
         names.NOTES: record.notes or None,
     }
 
@@ -156,26 +158,47 @@ def decode_attributes(part: Part) -> Attributes:
     }
 
 
+def choice_attributes(record: CallRecord, content: bool) -> Attributes:
+    """Of a choice: how many candidates there were, and where content may be shown, what each of them scored."""
+    if record.kind != "choice":
+        return {}
+    count = record.options.get("candidates")
+    return {
+        names.CHOICE_CANDIDATES: count if isinstance(count, int) else None,
+        names.CHOICE_LOGPROBS: record.logprobs if content else None,
+    }
+
+
 def content_of(part: Part) -> Attributes:
-    """Content of the decode span, in the keys that trace viewers put on their front tab."""
-    lost = list(_rejected(part))
+    """Content of the decode span, in the keys that trace viewers put on their front tab, within the size limit."""
+    lost, missing = _fitting([json.dumps(run, ensure_ascii=False) for run in _rejected(part)])
+    view, cut = clipped(markdown(part.rounds, part.first))
     about = {"mode": part.mode, "rounds": len(part.rounds), "tape": tape(part.rounds)}
+    words = {names.OUTPUT_VALUE: cut, names.DRAFT_REJECTED: missing}
     return {
         names.INPUT_VALUE: summary(part.mode, part.rounds),
-        names.OUTPUT_VALUE: markdown(part.rounds, part.first),
+        names.OUTPUT_VALUE: view,
         names.METADATA: json.dumps(about),
-        names.DRAFT_REJECTED: json.dumps(lost, ensure_ascii=False) if lost else None,
+        names.DRAFT_REJECTED: f"[{', '.join(lost)}]" if lost else None,
+        names.CONTENT_CUT: tuple(f"{key}: {cut}" for key, cut in words.items() if cut) or None,
     }
 
 
 def _rejected(part: Part) -> Iterator[list[JsonValue]]:
-    """[round, token ids, text, why], one for each run of rejected drafts with the same reason."""
+    """[round, token ids, text, why, instead], one for each run of rejected drafts with the same reason."""
     for number, made in enumerate(part.rounds, start=part.first):
         texts = made.rejected_text or ("",) * len(made.rejected)
-        drafts = zip(made.rejected, texts, strict=True)
+        chances = made.instead or (None,) * len(made.rejected)
+        drafts = zip(made.rejected, texts, chances, strict=True)
         for why, group in groupby(drafts, key=lambda draft: draft[0][1]):
             run = list(group)
-            yield [number, [token for (token, _), _ in run], "".join(text for _, text in run), why]
+            yield [number, [token for (token, _), _, _ in run], "".join(text for _, text, _ in run), why, run[0][2]]
+
+
+def _fitting(runs: list[str]) -> tuple[list[str], str]:
+    """The first of the runs that fit the size limit, and what is missing, in words."""
+    kept = sum(length <= LIMIT for length in accumulate(len(run) + 2 for run in runs))
+    return runs[:kept], "" if kept == len(runs) else f"the last {len(runs) - kept} of {len(runs)} runs of drafts"
 
 
 def message_json(role: str, text: str) -> dict[str, JsonValue]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 from rich.text import Text
 
+from .audit_parts import number_of
 from .check import Problem
 from .record import CallRecord
+
+if TYPE_CHECKING:
+    from .diff import CallDiff
+    from .replay import Replay
 
 _START: Final = ("#", "step", "kind", "mode")
 _NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
@@ -29,12 +35,37 @@ def table(records: Iterable[CallRecord]) -> Table:
 
 
 def problems_table(problems: Iterable[Problem]) -> Table:
-    view = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("line", "call", "field", "expected", "found", "what"):
-        view.add_column(name, justify="right" if name == "line" else "left", overflow="fold")
+    view = _folding("line", "call", "field", "expected", "found", "what")
     for problem in problems:
         cells = (problem.call[:8], problem.field, _short(problem.expected), _short(problem.found), problem.message)
-        view.add_row(str(problem.line), *(Text(cell) for cell in cells))
+        later = number_of(Path(problem.file)) > 1
+        view.add_row(f"{problem.file}:{problem.line}" if later else str(problem.line), *(Text(cell) for cell in cells))
+    return view
+
+
+def replays_table(replays: Iterable[Replay]) -> Table:
+    view = _folding("call", "outcome", "round", "what")
+    for one in replays:
+        at = "" if one.round is None else str(one.round)
+        view.add_row(one.call[:8], one.outcome, at, Text(one.message))
+    return view
+
+
+def diffs_table(pairs: Iterable[CallDiff]) -> Table:
+    """A row a difference; calls that do not differ are not there."""
+    view = _folding("#", "step", "round", "field", "A", "B")
+    for pair in pairs:
+        at = "" if pair.round is None else str(pair.round)
+        for one in pair.differences:
+            cells = (pair.step, at, one.field, _short(one.a), _short(one.b))
+            view.add_row(str(pair.number), *(Text(cell) for cell in cells))
+    return view
+
+
+def _folding(*names: str) -> Table:
+    view = Table(box=None, header_style="bold", pad_edge=False)
+    for name in names:
+        view.add_column(name, justify="right" if name in ("#", "line", "round") else "left", overflow="fold")
     return view
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
+from .choosing import candidates_of
 from .errors import PolicyError
 from .resolve import DecodePlan, StepContext, resolve
 from .schema import Schema, describe_tool, schema_of
-from .spec import NAMES, STEP_KINDS, Settings, StepKind
+from .spec import NAMES, STEP_KINDS, Guarantee, Settings, StepKind
 
 
 class Words(TypedDict, total=False):
@@ -36,12 +37,17 @@ class Words(TypedDict, total=False):
     max_tokens: int | None
     max_thinking_tokens: int | None
     stop: Sequence[str] | str | None
+    guarantee: Guarantee | None
+    retries: int | None
     deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What to write (`prompt`, raw, or `messages` for the chat template), under which plan, held to what."""
+    """What to write (`prompt`, raw, or `messages` for the chat template), under which plan, held to what.
+
+    `notes`: what was changed before the engine saw it. `max_passes`, `max_seconds`: where a session's budget ends.
+    """
 
     step: str
     kind: StepKind
@@ -50,6 +56,14 @@ class Call:
     messages: tuple[Mapping[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     schema: Schema | None = None
+    notes: tuple[str, ...] = ()
+    max_passes: int | None = None
+    max_seconds: float | None = None
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """What a choice is made of."""
+        return candidates_of(self.schema)
 
 
 def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
@@ -63,7 +77,7 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
         raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
     kind: StepKind = step or ("tool_call" if tools else "json" if schema is not None else "prose")
     target = tools if schema is None and kind == "tool_call" and tools else schema
-    return Call(
+    call = Call(
         step=name,
         kind=kind,
         plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
@@ -72,3 +86,6 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
         tools=tuple(describe_tool(tool) for tool in tools),
         schema=None if target is None else schema_of(target),
     )
+    if kind == "choice":
+        candidates_of(call.schema)
+    return call

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from .record import CallRecord, Counts, RoundRecord, sequence_digests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`."""
+    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`.
+
+    `line` counts in `file`, a part of the trail.
+    """
 
     line: int
     call: str
@@ -22,13 +27,20 @@ class Problem:
     expected: str
     found: str
     message: str
+    file: str = ""
 
 
-def check_record(record: CallRecord, line: int) -> Iterator[Problem]:
+def check_record(record: CallRecord, line: int, file: str = "") -> Iterator[Problem]:
     for field, expected, found, message in _checks(record):
         if expected != found:
             yield Problem(
-                line=line, call=record.call, field=field, expected=str(expected), found=str(found), message=message
+                line=line,
+                call=record.call,
+                field=field,
+                expected=str(expected),
+                found=str(found),
+                message=message,
+                file=file,
             )
 
 
@@ -46,6 +58,10 @@ def _checks(record: CallRecord) -> Iterator[Check]:
     last = record.rounds[-1].sha256 if record.rounds else None
     if last is not None or record.output_sha256 is not None:
         yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
+    if record.guarantee is not None:
+        yield "guarantee", True, record.schema_sha256 is not None, f"a schema was held by {record.guarantee!r}"
+    if record.kind == "choice":
+        yield from _choice_checks(record)
     if record.has_content:
         yield from _content_checks(record)
 
@@ -81,6 +97,23 @@ def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
     yield "counts.output_tokens", total, counts.output_tokens, "accepted + corrected + forced against output tokens"
     within = min(counts.output_tokens, record.max_tokens)
     yield "counts.output_tokens", within, counts.output_tokens, "output tokens within max_tokens"
+
+
+def _choice_checks(record: CallRecord) -> Iterator[Check]:
+    """A choice is one round of the model's own tokens: those of the likeliest candidate."""
+    if record.counts is not None:
+        yield "rounds", ["choice"], [made.mode for made in record.rounds], "one round, the choice"
+        yield "counts.corrected", record.counts.output_tokens, record.counts.corrected, "a choice is not drafted"
+    if record.logprobs:
+        best = record.logprobs.index(max(record.logprobs))
+        yield "logprobs", record.options.get("candidates"), len(record.logprobs), "one score a candidate"
+        yield "text", _candidates(record)[best : best + 1], [record.text], "the likeliest candidate"
+
+
+def _candidates(record: CallRecord) -> list[JsonValue]:
+    schema = record.schema if isinstance(record.schema, dict) else {}
+    listed = schema.get("enum")
+    return listed if isinstance(listed, list) else [schema.get("const")]
 
 
 def _content_checks(record: CallRecord) -> Iterator[Check]:

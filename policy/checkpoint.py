@@ -16,6 +16,8 @@ from typing import Final
 from trimode.engine.errors import CheckpointError
 from trimode.engine.weights import ADAPTER, sha256, weight_files
 
+BUNDLED: Final = "trimode-reference"
+"""The name of the checkpoint that comes with the package."""
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED: Final = ("*.json", "*.safetensors", "*.jinja", f"{ADAPTER}/*")
 _UNWANTED: Final = ("consolidated*", "original/*")
@@ -45,7 +47,7 @@ class Checkpoint:
 def locate(source: str | Path | None) -> Checkpoint:
     """None: the bundled reference checkpoint. An existing path: that directory. `owner/name`: the hub, cache first."""
     if source is None:
-        return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", "trimode-reference")
+        return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
     path = Path(source).expanduser()
     if path.exists():
         return Checkpoint(path, path.name)

@@ -7,9 +7,11 @@ stream, for threads and for tasks. Does not know how tokens are found.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+import platform
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Unpack
@@ -18,17 +20,18 @@ import torch
 
 from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
 from trimode.engine.errors import RequestError
-from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
+from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult
 from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
-from .audit import AuditFile
 from .auto import Auto
 from .calibrate import calibrated, path_of
 from .call import Call, Words, call_of
+from .checked import aattempted, attempted
 from .checkpoint import Checkpoint, locate
 from .cost import CostModel
+from .finish import finished
 from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
@@ -47,6 +50,7 @@ class Engine:
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
         self.translator = Translator(tokenizer, self.grammars, config)
+        self._piece = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
 
     @classmethod
     def load(
@@ -92,19 +96,19 @@ class Engine:
         Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
         QueueFull under overload; CallCancelled where the engine is closed meanwhile.
         """
-        return self.run(call_of("generate", prompt, **words))
+        return attempted(call_of("generate", prompt, **words), self.run)
 
     async def agenerate(self, prompt: str | None = None, **words: Unpack[Words]) -> Result:
         """`generate` for tasks. Cancelling the task frees what the call holds within one pass."""
-        return await self.arun(call_of("agenerate", prompt, **words))
+        return await aattempted(call_of("agenerate", prompt, **words), self.arun)
 
     def stream(self, prompt: str | None = None, **words: Unpack[Words]) -> Generator[StreamEvent]:
-        """`generate`, piece by piece. Leaving the loop early cancels the call."""
-        return self._stream(call_of("stream", prompt, **words))
+        """`generate`, piece by piece. Leaving the loop early cancels the call. What was shown is not tried again."""
+        return self.events(self.recording(call_of("stream", prompt, **words), streamed=True))
 
     def astream(self, prompt: str | None = None, **words: Unpack[Words]) -> AsyncGenerator[StreamEvent]:
         """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
-        return self._astream(call_of("astream", prompt, **words))
+        return self.aevents(self.recording(call_of("astream", prompt, **words), streamed=True))
 
     def choice(
         self,
@@ -115,12 +119,22 @@ class Engine:
         tools: Sequence[Any] = (),
     ) -> Choice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
-        if len(set(options)) < len(options) or not options:
-            raise RequestError(f"options={list(options)!r}: expected at least one string, each of them once")
-        call = call_of("choice", prompt, messages=messages, tools=tools, step="prose")
-        candidates = tuple(tuple(self.tokenizer.encode(option)) for option in options)
-        scored = self.tokens.decode(ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates))
-        return Choice(options=tuple(options), logprobs=scored.logprobs, stats=scored.stats)
+        result = self.run(self._choice_call(options, prompt, messages, tools))
+        assert result.choice is not None
+        return result.choice
+
+    async def achoice(
+        self,
+        options: Sequence[str],
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Any] = (),
+    ) -> Choice:
+        """`choice` for tasks."""
+        result = await self.arun(self._choice_call(options, prompt, messages, tools))
+        assert result.choice is not None
+        return result.choice
 
     def infill(
         self,
@@ -142,19 +156,24 @@ class Engine:
             temperature=temperature,
             seed=seed,
         )
-        with self._recording(call) as recording:
+        with self.recording(call) as recording:
             recording.request, recording.notes = self.translator.infill(call, suffix)
-            return self._finish(recording, self.tokens.decode(recording.request))
+            return self._finish(recording, self._await(self._submit(recording)))
 
-    def run(self, call: Call, audit: AuditFile | None = None) -> Result:
-        """One resolved call, start to end, with its span and, given `audit`, its record."""
-        with self._recording(call, audit) as recording:
-            return self._finish(recording, self.tokens.decode(self._prepare(recording)))
+    def run(self, call: Call) -> Result:
+        """One resolved call, start to end, with its span and, in a session that keeps them, its record.
 
-    async def arun(self, call: Call, audit: AuditFile | None = None) -> Result:
+        Raises CheckFailed where `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
+        """
+        with self.recording(call) as recording:
+            self._prepare(recording)
+            return self._finish(recording, self._await(self._submit(recording)))
+
+    async def arun(self, call: Call) -> Result:
         """`run` for tasks."""
-        with self._recording(call, audit) as recording:
-            return self._finish(recording, await self.tokens.adecode(self._prepare(recording)))
+        with self.recording(call) as recording:
+            self._prepare(recording)
+            return self._finish(recording, await asyncio.wrap_future(self._submit(recording)))
 
     def close(self) -> None:
         """Cancels every call on its way and refuses later ones."""
@@ -174,6 +193,7 @@ class Engine:
             device=str(self.tokens.device),
             dtype=str(self.tokens.dtype).removeprefix("torch."),
             kernels=self.tokens.runner.kernels.name,
+            hardware=_hardware(self.tokens.device),
         )
 
     @cached_property
@@ -192,91 +212,99 @@ class Engine:
         """Calls that run or wait now."""
         return self.tokens.scheduler.running + self.tokens.scheduler.waiting
 
-    def _stream(self, call: Call) -> Generator[StreamEvent]:
+    def events(self, recording: Recording) -> Generator[StreamEvent]:
+        """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
         updates: SimpleQueue[Update | None] = SimpleQueue()
-        with self._recording(call) as recording:
+        with recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
-            future = self.tokens.submit(request, updates.put)
+            future = self._submit(recording, updates.put)
             future.add_done_callback(lambda _: updates.put(None))
             try:
                 while (update := updates.get()) is not None:
-                    yield from growing.feed(update)
-                result = self._finish(recording, result_of(future))
-            finally:
-                future.cancel()
-        yield growing.last(result)
-
-    async def _astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
-        updates: asyncio.Queue[Update | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def put(update: Update | None) -> None:
-            loop.call_soon_threadsafe(updates.put_nowait, update)
-
-        with self._recording(call) as recording:
-            request = self._prepare(recording)
-            growing = Growing(self.tokenizer.decode, request.stop)
-            future = self.tokens.submit(request, put)
-            future.add_done_callback(lambda _: put(None))
-            try:
-                while (update := await updates.get()) is not None:
                     for event in growing.feed(update):
+                        recording.first_chunk()
                         yield event
                 result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
         yield growing.last(result)
 
-    def _recording(self, call: Call, audit: AuditFile | None = None) -> Recording:
-        return Recording(self._timed(call), self.runtime, audit, self.tokenizer.decode)
+    async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
+        """`events` for tasks."""
+        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(update: Update | None) -> None:
+            loop.call_soon_threadsafe(updates.put_nowait, update)
+
+        with recording:
+            request = self._prepare(recording)
+            growing = Growing(self.tokenizer.decode, request.stop)
+            future = self._submit(recording, put)
+            future.add_done_callback(lambda _: put(None))
+            try:
+                while (update := await updates.get()) is not None:
+                    for event in growing.feed(update):
+                        recording.first_chunk()
+                        yield event
+                result = self._finish(recording, result_of(future))
+            finally:
+                future.cancel()
+        yield growing.last(result)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of output ids. Records show drafts token by token, so those are kept."""
+        return self._piece(ids[0]) if len(ids) == 1 else self.tokenizer.decode(ids)
+
+    def recording(self, call: Call, streamed: bool = False) -> Recording:
+        """What `events` takes: it belongs to the session in which this is called."""
+        return Recording(self._timed(call), self.runtime, self.text, streamed)
 
     def _timed(self, call: Call) -> Call:
         """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
         plan = call.plan
-        if plan.settings.deadline is None or plan.named or plan.forecast is not None:
+        if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
             return call
         context = replace(plan.context, others=self.live)
         return replace(call, plan=self.auto.advise(replace(plan, context=context)))
 
-    def _prepare(self, recording: Recording) -> DecodeRequest:
-        recording.request = self.translator.request(recording.call)
+    def _choice_call(
+        self,
+        options: Sequence[str],
+        prompt: str | None,
+        messages: Sequence[Mapping[str, Any]] | None,
+        tools: Sequence[Any],
+    ) -> Call:
+        if len(set(options)) < len(options) or not options or not all(options):
+            raise RequestError(
+                f"options={list(options)!r}: expected non-empty strings, at least one, each of them once"
+            )
+        schema = {"enum": list(options)}
+        return call_of("choice", prompt, messages=messages, tools=tools, step="choice", schema=schema)
+
+    def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+        call = recording.call
+        recording.request = self.translator.request(call)
+        recording.notes += call.notes
+        if call.schema is not None:
+            dropped = self.translator.held(call).dropped
+            recording.notes += [one.note for one in dropped]
+            recording.guarantee = "checked" if dropped else "grammar"
         return recording.request
 
-    def _finish(self, recording: Recording, decoded: DecodeResult) -> Result:
-        call, request = recording.call, recording.request
-        assert request is not None
-        recording.result = decoded
-        call.plan.policy.observe(call.plan, decoded)
-        recording.notes += self._notes(call, decoded)
-        recording.valid = False if call.schema is not None and decoded.finish_reason == "stop" else None
-        value, recording.valid, notes = self.translator.value(call, request, decoded)
-        recording.notes += notes
-        parts = None if request.thinking is None else self.translator.parts(request.thinking, decoded.token_ids)
-        return Result(
-            text=decoded.text,
-            thinking=None if parts is None else parts[0],
-            answer=decoded.text if parts is None else parts[1],
-            value=value,
-            valid=recording.valid,
-            decoded=decoded,
-            plan=call.plan,
-            audit_id=recording.id,
-            notes=tuple(recording.notes),
-        )
+    def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:
+        assert recording.request is not None
+        return self.tokens.submit(recording.request, watch)
 
-    def _notes(self, call: Call, decoded: DecodeResult) -> list[str]:
-        """What did not go as plainly asked."""
-        notes = list(call.plan.notes)
-        deadline, took = call.plan.settings.deadline, decoded.stats.seconds
-        if deadline is not None and took > deadline:
-            notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
-        drafted = {made.mode for made in decoded.rounds} & {"linear_spec", "quadratic_spec"}
-        if drafted and self.tokens.model.adapter is None:
-            notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-        if decoded.forced_close:
-            notes.append(f"ended by force to stay within max_tokens={call.plan.settings.max_tokens}")
-        return notes
+    def _await(self, future: Future[Any]) -> Any:
+        try:
+            return result_of(future)
+        finally:
+            future.cancel()  # where the caller was interrupted
+
+    def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
+        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
 
 
 def _device(name: str) -> torch.device:
@@ -286,3 +314,10 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _hardware(device: torch.device) -> str:
+    """What arithmetic on `device` depends on beyond the software: `x86_64 AVX512`, or the accelerator's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

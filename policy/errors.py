@@ -9,7 +9,12 @@ TrimodeError (engine)
 │   │   └── SchemaTooComplex      beyond a limit of size, depth or compile time
 │   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
 │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
+│   ├── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
+├── BudgetExceeded            a session's budget leaves nothing for the next step
+├── ToolError                 a tool call that cannot be run
+│   ├── UnknownTool               no tool has that name
+│   └── InvalidArguments          the arguments do not fit the tool's types
 ├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
 └── StepError                 a step function that cannot be turned into a prompt
 """
@@ -17,11 +22,17 @@ TrimodeError (engine)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trimode.engine.errors import TrimodeError
 
+if TYPE_CHECKING:
+    from .checked import Attempt
+
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
+
+
+CHECKED: Final = "or ask for guarantee='checked', which checks it in the finished output"
 
 
 class SchemaError(TrimodeError, ValueError):
@@ -44,10 +55,17 @@ class MalformedSchema(SchemaRefused):
 
 
 class UnsupportedKeyword(SchemaRefused):
-    """A keyword that the grammar cannot enforce, refused when the schema is defined."""
+    """A keyword that the grammar cannot enforce, refused when the schema is defined.
 
-    def __init__(self, pointer: str, keyword: str, hint: str) -> None:
-        super().__init__(f"schema keyword {keyword!r} at {pointer or '#'} cannot be enforced", pointer, keyword, hint)
+    `checkable`: finished output can be checked against it, so that `guarantee="checked"` is a way out.
+    """
+
+    def __init__(self, pointer: str, keyword: str, hint: str, *, checkable: bool = True) -> None:
+        option = f"; {CHECKED}" if checkable else ""
+        super().__init__(
+            f"schema keyword {keyword!r} at {pointer or '#'} cannot be enforced", pointer, keyword, hint + option
+        )
+        self.checkable = checkable
 
 
 class UnsatisfiableSchema(SchemaRefused):
@@ -83,8 +101,54 @@ class SchemaViolation(SchemaError):
         self.text, self.cause = text, cause
 
 
+class CheckFailed(SchemaError):
+    """Every attempt of the tier `checked` broke the schema. `text`, `violation`: the last one's; `attempts`: all."""
+
+    def __init__(self, text: str, violation: str, attempts: Sequence[Attempt] = ()) -> None:
+        tries = f"{len(attempts)} attempts" if len(attempts) > 1 else "one attempt"
+        super().__init__(
+            f"guarantee='checked': {tries} ended, none fulfils the schema; {violation}; raise retries, or ask for less "
+            f"in the schema. The last text: {text[:500]!r}"
+        )
+        self.text, self.violation, self.attempts = text, violation, tuple(attempts)
+
+
 class GrammarRuntimeError(SchemaError):
     """The grammar engine gave up; no unmasked token was emitted."""
+
+
+class BudgetExceeded(TrimodeError):
+    """The session's budget of `what` (tokens, seconds or passes) leaves too little for `step` to start.
+
+    Nothing, or fewer tokens than the shortest text of its schema. `spent` holds what running steps have reserved.
+    """
+
+    def __init__(self, what: str, spent: float, allowed: float, step: str) -> None:
+        super().__init__(
+            f"step {step!r} cannot start: {spent:g} of the session's {allowed:g} {what} are spent or reserved; "
+            f"raise Budget({what}=...), or open another session"
+        )
+        self.what, self.spent, self.allowed, self.step = what, spent, allowed, step
+
+
+class ToolError(TrimodeError):
+    """A tool call that cannot be run."""
+
+
+class UnknownTool(ToolError, LookupError):
+    """No function of that name was handed in. `known`: the names of those that were."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no tool is named {name!r}; known: {', '.join(known) or 'none'}; pass its function in tools")
+        self.name, self.known = name, tuple(known)
+
+
+class InvalidArguments(ToolError, ValueError):
+    """The arguments do not fit the tool's types, so it was not called."""
+
+    def __init__(self, name: str, arguments: Any, cause: str) -> None:
+        super().__init__(f"tool {name!r} was not called: {cause}")
+        self.name, self.arguments, self.cause = name, arguments, cause
 
 
 class PolicyError(TrimodeError, ValueError):

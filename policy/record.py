@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, DecodeResult, Round
+    from trimode.engine.request import DecodeRequest, DecodeResult, Round, ScoreRequest
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 TextOf = Callable[[Sequence[int]], str]
@@ -43,7 +43,7 @@ class PolicyUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What decoded: a replay needs the same."""
+    """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -53,6 +53,17 @@ class Runtime:
     device: str
     dtype: str
     kernels: str = "torch"
+    hardware: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingUsed:
+    """The id that ends thinking, and after how many tokens it was forced."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    end: int
+    budget: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +100,7 @@ class Counts:
 class RoundRecord:
     """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
 
+    `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
     `switch`: why its mode took over from the one before, if it did.
     """
 
@@ -106,10 +118,11 @@ class RoundRecord:
     tokens: tuple[int, ...] | None = None
     text: str | None = None
     rejected_text: tuple[str, ...] | None = None
+    instead: tuple[float | None, ...] | None = None
 
     def redacted(self) -> RoundRecord:
         reasons = tuple((None, reason) for _, reason in self.rejected)
-        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None)
+        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None, instead=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +130,9 @@ class CallRecord:
     """One call. `requested`: mode and options as the caller asked; `options`: as they began to run, before any
     switch of the mode, which is in the rounds; `notes`: every other difference.
 
-    `counts`, `finish_reason` and `output_sha256` are None where the engine gave no result. The last block is content.
+    `session` and `agent`: the session around it and that session's name, None outside one. `counts`, `finish_reason`
+    and `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was held. `logprobs`: of a
+    choice, one a candidate, in nats. The last block is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -125,6 +140,8 @@ class CallRecord:
     call: str
     step: str
     kind: StepKind
+    session: str | None
+    agent: str | None
     start_ns: int
     end_ns: int
     requested: dict[str, JsonValue]
@@ -132,9 +149,11 @@ class CallRecord:
     sampling: SamplingUsed
     max_tokens: int
     stop: tuple[str, ...]
+    thinking: ThinkingUsed | None
     policy: PolicyUsed
     runtime: Runtime
     versions: dict[str, str]
+    schema_formats: str | None
     schema_sha256: str | None
     schema_valid: bool | None
     notes: tuple[str, ...]
@@ -144,12 +163,15 @@ class CallRecord:
     output_sha256: str | None
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
+    guarantee: str | None = None
 
     prompt_ids: tuple[int, ...] | None = None
+    suffix_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
     schema: JsonValue = None
     error_message: str | None = None
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def has_content(self) -> bool:
@@ -161,10 +183,12 @@ class CallRecord:
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
             prompt_ids=None,
+            suffix_ids=None,
             token_ids=None,
             text=None,
             schema=None,
             error_message=None,
+            logprobs=None,
         )
 
 
@@ -173,37 +197,46 @@ def record_call(
     step: str,
     kind: StepKind,
     requested: Mapping[str, JsonValue],
-    request: DecodeRequest,
+    request: DecodeRequest | ScoreRequest,
     result: DecodeResult | None,
     policy: PolicyUsed,
     runtime: Runtime,
     start_ns: int,
     end_ns: int,
     call: str | None = None,
+    session: str | None = None,
+    agent: str | None = None,
     schema: JsonValue = None,
+    schema_formats: str | None = None,
     schema_sha256: str | None = None,
     schema_valid: bool | None = None,
     notes: Sequence[str] = (),
     error: BaseException | None = None,
     text_of: TextOf | None = None,
+    guarantee: str | None = None,
+    logprobs: Sequence[float] | None = None,
 ) -> CallRecord:
     """The full record, content included; sinks redact it. `text_of` adds the text of each round and rejected token."""
-    made = result.rounds if result else ()
+    made, thinking = result.rounds if result else (), getattr(request, "thinking", None)
     digests = sequence_digests(request.prompt, (part.tokens for part in made))
     return CallRecord(
         call=call or uuid4().hex,
         step=step,
         kind=kind,
+        session=session,
+        agent=agent,
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
         options={"mode": request.begins.mode, **_options(request)},
-        sampling=SamplingUsed(**asdict(request.sampling)),
+        sampling=SamplingUsed(**_fields(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
+        thinking=None if thinking is None else ThinkingUsed(**_fields(thinking)),
         policy=policy,
         runtime=runtime,
         versions=versions(),
+        schema_formats=schema_formats,
         schema_sha256=schema_sha256,
         schema_valid=schema_valid,
         notes=tuple(notes),
@@ -214,16 +247,24 @@ def record_call(
         counts=_counts(result) if result else None,
         rounds=tuple(_round(part, digest, text_of) for part, digest in zip(made, digests[1:], strict=True)),
         prompt_ids=tuple(request.prompt),
+        suffix_ids=getattr(request.options, "suffix", None),
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,
         error_message=None if error is None else str(error),
+        guarantee=guarantee,
+        logprobs=None if logprobs is None else tuple(logprobs),
     )
 
 
-def _options(request: DecodeRequest) -> dict[str, JsonValue]:
+def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
     """The mode's options; of token ids among them, which are content, the number."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in asdict(request.begins).items()}
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.begins).items()}
+
+
+def _fields(flat: Any) -> dict[str, Any]:
+    """`asdict` of a dataclass that holds plain values, without its copies: this runs for every call."""
+    return {field.name: getattr(flat, field.name) for field in fields(flat)}
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
@@ -250,8 +291,8 @@ def _version(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Read from package metadata, so that torch is not imported for it."""
-    return {package: _version(package) for package in ("trimode", "torch")}
+    """Of all that decoding depends on, read from package metadata, so that nothing is imported for it."""
+    return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
@@ -263,17 +304,20 @@ def _counts(result: DecodeResult) -> Counts:
 
 
 def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
+    # Lists, because this runs for every draft of every call and generators cost twice as much.
+    lost = made.rejected
     return RoundRecord(
         mode=made.mode,
         origins=made.origins,
         drafted=made.drafted,
         accepted=made.accepted,
-        rejected=tuple((lost.token, lost.reason) for lost in made.rejected),
+        rejected=tuple([(one.token, one.reason) for one in lost]),
         forward_passes=made.forward_passes,
         fills=made.fills,
         sha256=digest,
         switch=made.switch,
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
-        rejected_text=tuple(text_of([lost.token]) for lost in made.rejected) if text_of else None,
+        rejected_text=tuple([text_of((one.token,)) for one in lost]) if text_of else None,
+        instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
     )

@@ -12,38 +12,65 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from uuid import uuid4
 
-from trimode.engine.errors import CallCancelled
-from trimode.engine.request import DecodeRequest, DecodeResult
+from opentelemetry.context import Context
 
-from .audit import AuditFile
+from trimode.engine.errors import CallCancelled
+from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
+
 from .call import Call
 from .content import captures
 from .record import CallRecord, PolicyUsed, Runtime, record_call
+from .redaction import redacted_by
+from .scope import Scope, current_scope
+from .spec import Guarantee
 from .telemetry import CallSpan
 
 
 @dataclass(slots=True)
 class Recording:
-    """A context manager around one call; fill in `request`, `result`, `valid` and `notes` as they become known."""
+    """A context manager around one call; fill in `request`, `result`, `valid` and `notes` as they become known.
+
+    It belongs where it is made: a stream that is read elsewhere is still recorded in the session that asked for it.
+    """
 
     call: Call
     runtime: Runtime
-    audit: AuditFile | None
     text_of: Callable[[Sequence[int]], str]
+    streamed: bool = False
+    scope: Scope = field(default_factory=current_scope)
     id: str = field(default_factory=lambda: uuid4().hex)
-    request: DecodeRequest | None = None
+    request: DecodeRequest | ScoreRequest | None = None
     result: DecodeResult | None = None
     valid: bool | None = None
+    guarantee: Guarantee | None = None
+    logprobs: Sequence[float] | None = None
     notes: list[str] = field(default_factory=list)
+    _parent: Context = field(init=False)
     _span: CallSpan = field(init=False)
     _start: int = 0
 
+    def __post_init__(self) -> None:
+        self._parent = self.scope.parent()
+
     def __enter__(self) -> Recording:
         call = self.call
-        said = call.messages or ({"role": "user", "content": call.prompt},)
-        self._span = CallSpan(call=self.id, model=self.runtime.model, step=call.step, kind=call.kind, messages=said)
+        self._span = CallSpan(
+            call=self.id,
+            model=self.runtime.model,
+            step=call.step,
+            kind=call.kind,
+            messages=call.messages or ({"role": "user", "content": call.prompt},),
+            agent=self.scope.agent,
+            session=self.scope.session,
+            streamed=self.streamed,
+            redact=self.scope.redact,
+            parent=self._parent,
+        )
         self._start = time.time_ns()
         return self
+
+    def first_chunk(self) -> None:
+        self._span.first_chunk()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         record = None
@@ -51,19 +78,21 @@ class Recording:
             error = CallCancelled("the caller left before the output was complete")
         try:
             if self.request is not None:
-                record = self._record(self.request, error)
-                if self.audit is not None:
-                    self.audit.write(record)
+                record = redacted_by(self.scope.redact, self._record(self.request, error), self.text_of)
+                if self.scope.audit is not None:
+                    self.scope.audit.write(record)
         finally:
             self._span.end(record, error)
 
-    def _record(self, request: DecodeRequest, error: BaseException | None) -> CallRecord:
-        call, plan = self.call, self.call.plan
-        keeps = captures("span") or (self.audit is not None and self.audit.content)
+    def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
+        call, plan, audit = self.call, self.call.plan, self.scope.audit
+        keeps = captures("span") or (audit is not None and audit.content)
         return record_call(
             call=self.id,
             step=call.step,
             kind=call.kind,
+            session=self.scope.session,
+            agent=self.scope.agent,
             requested=plan.settings.said(),
             request=request,
             result=self.result,
@@ -74,9 +103,12 @@ class Recording:
             start_ns=self._start,
             end_ns=time.time_ns(),
             schema=None if call.schema is None else call.schema.document,
+            schema_formats=None if call.schema is None else call.schema.formats,
             schema_sha256=None if call.schema is None else call.schema.sha256,
             schema_valid=self.valid,
             notes=self.notes,
             error=error,
             text_of=self.text_of if keeps else None,
+            guarantee=self.guarantee,
+            logprobs=self.logprobs,
         )

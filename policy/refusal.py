@@ -13,13 +13,16 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from .errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from .walk import STRUCTURE, Where, below, mapped, pointer
+from .walk import STRUCTURE, Where, below, draft_of, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
 SECONDS: Final = 0.12
 """How long the place may be looked for."""
 _QUOTED_KEYS: Final = re.compile(r'Unimplemented keys: \["([^"]+)"')
+
+_HELD_BY: Final = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
+"""Keywords that jsonschema reads together with another one."""
 
 
 def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused:
@@ -37,7 +40,15 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused
         return UnsatisfiableSchema(place, keyword, hint)
     if any(word in reason for word in ("too large", "too complex", "too many", "limit", "fuel")):
         return SchemaTooComplex(place, keyword, hint)
-    return UnsupportedKeyword(place, keyword, hint)
+    return UnsupportedKeyword(place, keyword, hint, checkable=_checkable(root, keyword, part))
+
+
+def _checkable(root: dict[str, Any], keyword: str, part: dict[str, Any]) -> bool:
+    """Whether jsonschema checks the keyword in the draft that the document names, without going anywhere else."""
+    kind = draft_of(root)
+    if keyword == "format":
+        return part.get(keyword) in kind.FORMAT_CHECKER.checkers
+    return keyword != "$ref" and (keyword in kind.VALIDATORS or _HELD_BY.get(keyword) in kind.VALIDATORS)
 
 
 def _hint(reason: str, keyword: str) -> str:

@@ -20,12 +20,14 @@ from trimode.engine.request import (
     ExactOptions,
     InfillOptions,
     Options,
+    ScoreRequest,
 )
 from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
 from .errors import BudgetTooSmall, GrammarRuntimeError
 from .grammar import ENDING_TOKENS, GrammarCompiler
+from .relax import Relaxed, relaxed
 from .resolve import DecodePlan
 from .schema import doubled_keys
 from .spec import options_of, sampling_of
@@ -41,8 +43,10 @@ class Translator:
     grammars: GrammarCompiler
     config: ModelConfig
 
-    def request(self, call: Call) -> DecodeRequest:
+    def request(self, call: Call) -> DecodeRequest | ScoreRequest:
         """Raises RequestError for what cannot be asked together."""
+        if call.kind == "choice":
+            return self._scoring(call)
         settings = call.plan.settings
         if call.schema is not None and settings.stop:
             raise RequestError(
@@ -54,11 +58,22 @@ class Translator:
             sampling=sampling_of(settings),
             max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
-            constraint=None if call.schema is None else self.grammars.matcher(call.schema),
+            constraint=None if call.schema is None else self.grammars.matcher(self.held(call).schema),
             thinking=self._thinking(settings.max_thinking_tokens),
+            max_passes=call.max_passes,
+            max_seconds=call.max_seconds,
         )
         check_budget(request)
         return request
+
+    def held(self, call: Call) -> Relaxed:
+        """What the grammar holds of the call's schema: all of it, save under "checked" where it cannot."""
+        assert call.schema is not None
+        return relaxed(call.schema) if call.plan.settings.guarantee == "checked" else Relaxed(call.schema)
+
+    def _scoring(self, call: Call) -> ScoreRequest:
+        candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
+        return ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates)
 
     def _options(self, plan: DecodePlan) -> Options:
         options = options_of(plan.mode, plan.settings)
@@ -72,12 +87,13 @@ class Translator:
             raise RequestError("pass either prompt= or messages=, not both and not neither")
         if call.prompt is not None:
             return self.tokenizer.encode_prompt(call.prompt)
-        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": call.kind}
+        kind = "prose" if call.kind == "choice" else call.kind  # an answer in plain text, which models were trained on
+        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": kind}
         if call.tools:
             variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
         if call.schema is not None and call.kind == "json":
             variables["schema"] = call.schema.document
-        if call.plan.settings.max_thinking_tokens is not None:
+        if call.plan.settings.max_thinking_tokens is not None and call.kind != "choice":
             variables["enable_thinking"] = True
         return self.tokenizer.encode_chat(call.messages, **variables)
 

@@ -58,7 +58,7 @@ class Policy:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the table's content."""
+        """Digest of the table's content, computed once: every record has it."""
         return hashlib.sha256(json.dumps(self._tables(), sort_keys=True).encode()).hexdigest()
 
     def resolve(self, context: StepContext) -> DecodePlan:
@@ -159,6 +159,7 @@ PACKAGE_POLICY: Final = Policy(
         "tool_call": Settings(mode="linear_spec"),
         "json": Settings(mode="linear_spec"),
         "prose": Settings(mode="ar"),
+        "choice": Settings(mode="ar"),  # candidates are scored as ar writes them
     },
 )
 """The package's own table: speculation where text is regular, one token a pass where it is free; exact throughout."""
@@ -258,7 +259,7 @@ def resolve(context: StepContext, policies: Sequence[Chooser], said: Sequence[La
         exact=merged.exact is not False and chosen != "diffusion",
         named=any(settings.mode is not None for _, settings in given),
     )
-    for policy in () if plan.named else policies:
+    for policy in () if plan.named or context.kind == "choice" else policies:  # a choice is scored, not decoded
         plan = policy.advise(plan)
     return plan
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimode.engine.request import DecodeResult, FinishReason, Round, Stats
 
 from .resolve import DecodePlan
+from .spec import Guarantee
+
+if TYPE_CHECKING:
+    from .checked import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,9 @@ class Result:
     """`value`: parsed output under a schema, else None. `valid`: the oracle's verdict; None without schema or when cut.
 
     `text` is everything; with a thinking budget, `thinking` and `answer` are its parts, the marker left out.
-    `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...).
+    `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...). `guarantee`: how the
+    schema was held, "grammar" in full, "checked" in part and the rest looked at afterwards; None without a schema.
+    `failed`: attempts before this one, under "checked". `choice`: of a choice, the scores of all candidates.
     """
 
     text: str
@@ -31,11 +37,19 @@ class Result:
     plan: DecodePlan
     audit_id: str
     notes: tuple[str, ...] = ()
+    guarantee: Guarantee | None = None
+    choice: Choice | None = None
+    failed: tuple[Attempt, ...] = ()
 
     @property
     def token_ids(self) -> tuple[int, ...]:
         """Output ids, the end token included."""
         return self.decoded.token_ids
+
+    @property
+    def seed(self) -> int:
+        """Of the attempt that this is: the one asked for, or under "checked" a later one."""
+        return self.plan.settings.seed or 0
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -80,7 +80,7 @@ class Schema:
         try:
             return self.adapter.validate_json(text)
         except ValidationError as error:
-            raise SchemaViolation(text, _reasons(error), _OWN_RULES) from None
+            raise SchemaViolation(text, reasons(error), _OWN_RULES) from None
 
 
 def doubled_keys(text: str) -> list[str]:
@@ -208,7 +208,8 @@ class _Writable(GenerateJsonSchema):
         return next((part for part in made.get("anyOf", ()) if part.get("type") == "number"), made)
 
 
-def _reasons(error: ValidationError) -> str:
+def reasons(error: ValidationError) -> str:
+    """What pydantic found wrong, place by place."""
     found = error.errors(include_url=False, include_context=False)
     return "; ".join(f"pydantic at {'.'.join(map(str, one['loc'])) or 'the top'}: {one['msg']}" for one in found)
 

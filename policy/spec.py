@@ -22,8 +22,11 @@ from trimode.engine.request import (
 
 from .errors import PolicyError
 
-StepKind = Literal["plan", "tool_call", "json", "prose"]
+StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
+Guarantee = Literal["grammar", "checked"]
+"""Held while tokens are chosen, or held as far as the grammar can, and the finished output checked."""
+GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[Options]]] = {
     options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
@@ -36,7 +39,9 @@ class Settings:
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
     their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`. `max_thinking_tokens`
-    asks for thinking, at most so much of it. `deadline`, in seconds, asks for the fastest mode that is allowed.
+    asks for thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full:
+    the rest is checked in the finished output, which is retried with other seeds, at most `retries` times.
+    `deadline`, in seconds, asks for the fastest mode that is allowed.
     """
 
     mode: str | None = None
@@ -51,6 +56,8 @@ class Settings:
     max_tokens: int | None = None
     max_thinking_tokens: int | None = None
     stop: tuple[str, ...] | None = None
+    guarantee: str | None = None
+    retries: int | None = None
     deadline: float | None = None
 
     def over(self, below: Settings) -> Settings:
@@ -80,6 +87,10 @@ class Settings:
         if typed.get("deadline") is not None and not typed["deadline"] > 0:
             raise PolicyError(f"{origin}: deadline={words['deadline']!r}: expected seconds, above 0", ["deadline"])
         settings = cls(**typed)
+        if settings.guarantee not in (None, *GUARANTEES):
+            raise PolicyError(f"{origin}: guarantee={settings.guarantee!r}: expected 'grammar' or 'checked'")
+        if settings.retries is not None and settings.retries < 0:
+            raise PolicyError(f"{origin}: retries={settings.retries}: expected a whole number from 0")
         if settings.mode is not None:
             known_mode(settings.mode, origin)
         return settings
@@ -88,14 +99,18 @@ class Settings:
 _KINDS: Final[dict[str, Any]] = {
     "block_length": int, "threshold": int | float, "rows": int, "exact": bool, "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
+    "guarantee": str, "retries": int,
     "deadline": int | float,
 }  # fmt: skip
 _WORDS: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
+    str: "a string",
 }  # fmt: skip
 NAMES: Final = tuple(field.name for field in fields(Settings))
 
-DEFAULTS: Final = Settings(temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=())
+DEFAULTS: Final = Settings(
+    temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), guarantee="grammar", retries=2
+)
 
 
 def known_mode(mode: str, origin: str) -> Mode:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import inspect
 import string
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
 
 from .call import Call
+from .choosing import candidates_of
 from .errors import StepError
 from .grammar import check
+from .relax import relaxed
 from .resolve import Layer, StepContext, resolve
 from .result import Result
 from .schema import Schema, ToolCall, describe_tool, schema_of, tool_schema
 from .session import current_session, overrides
 from .spec import STEP_KINDS, Settings, StepKind
+from .stream import StreamEvent
 
 NOTHING: Final = Settings()
 P = ParamSpec("P")
@@ -57,9 +61,13 @@ class Step(Generic[P, R]):
         return cast(R, value_of(self.result(*args, **kwargs), self.spec))
 
     def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-        session = current_session()
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
-        return session.keep(self.spec.kind, session.engine.run(call, session.audit))
+        return current_session().run(call)
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Generator[StreamEvent]:
+        """The output as it grows; the last event holds the `Result`. Leaving the loop early cancels the call."""
+        call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
+        return current_session().stream(call)
 
     def options(self, **settings: Any) -> Step[P, R]:
         """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
@@ -77,9 +85,15 @@ class AsyncStep(Generic[P, R]):
         return cast(R, value_of(await self.result(*args, **kwargs), self.spec))
 
     async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
-        session = current_session()
         call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
-        return session.keep(self.spec.kind, await session.engine.arun(call, session.audit))
+        return await current_session().arun(call)
+
+    async def stream(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[StreamEvent]:
+        """The output as it grows. Close it (`contextlib.aclosing`) where the loop may be left early."""
+        call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
+        async with aclosing(current_session().astream(call)) as events:
+            async for event in events:
+                yield event
 
     def options(self, **settings: Any) -> AsyncStep[P, R]:
         """The same step with call-level settings, the strongest word."""
@@ -126,6 +140,7 @@ def step(
     name: str | None = None,
     tools: Sequence[Any] = (),
     schema: Any = None,
+    choices: Sequence[str] = (),
     **settings: Any,
 ) -> StepDecorator: ...
 def step(
@@ -135,18 +150,22 @@ def step(
     name: str | None = None,
     tools: Sequence[Any] = (),
     schema: Any = None,
+    choices: Sequence[str] = (),
     **settings: Any,
 ) -> Any:
     """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
 
     Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, else `json`. `schema` (a type or a
     JSON Schema) holds the output where the annotation says too little. It is compiled here, so that an
-    UnsupportedKeyword shows where the step is defined. Settings are those of `trimode.using`.
+    UnsupportedKeyword shows where the step is defined. A `choice` scores the strings of its annotation (a Literal or an
+    Enum), or with `-> str` those of `choices`, in one pass. Settings are those of `trimode.using`.
     """
     if callable(kind):
         return StepDecorator(None, None, (), None, Settings())(kind)
     if kind is not None and kind not in STEP_KINDS:
         raise StepError(f"unknown step kind {kind!r}; known: {', '.join(STEP_KINDS)}")
+    if choices:
+        schema = _listed(kind, schema, choices)
     return StepDecorator(kind, name, tools, schema, Settings.of(settings, "step()"))
 
 
@@ -162,8 +181,10 @@ def define(
     returns = _return_type(function)
     chosen: StepKind = kind or ("prose" if returns is str else "tool_call" if returns is ToolCall else "json")
     schema = _schema(chosen, returns, tools) if target is None else schema_of(target)
-    if schema is not None:
-        check(schema)
+    if chosen == "choice":
+        candidates_of(schema)
+    elif schema is not None:
+        (relaxed if settings.guarantee == "checked" else check)(schema)
     described = tuple(describe_tool(tool) for tool in tools)
     return StepSpec(name=name or function.__name__, kind=chosen, tools=described, schema=schema, decorated=settings)
 
@@ -185,6 +206,12 @@ def value_of(result: Result, spec: StepSpec) -> Any:
 
 def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:
     return replace(spec, called=Settings.of(settings, "options()").over(spec.called))
+
+
+def _listed(kind: StepKind | None, schema: Any, choices: Sequence[str]) -> dict[str, Any]:
+    if kind != "choice" or schema is not None:
+        raise StepError('choices belong to @step("choice", choices=[...]), without a schema beside them')
+    return {"enum": list(choices)}
 
 
 def _return_type(function: Callable[..., Any]) -> Any:

@@ -31,6 +31,7 @@ import torch
 from rich.progress import track
 
 from trimode.engine.errors import PromptTooLong
+from trimode.engine.request import DecodeResult
 from trimode.integrations.cli.evaluate import Plan, call_of
 from trimode.policy.audit import AuditFile
 from trimode.policy.auto import Auto
@@ -38,9 +39,9 @@ from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import read_episodes
 from trimode.policy.errors import SchemaError
-from trimode.policy.recording import Recording
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.result import Result
+from trimode.policy.scope import Scope, enter, leave
 from trimode.policy.spec import Settings, variant
 
 FIXED = ("ar", "linear_spec:4", "linear_spec:8", "linear_spec:16", "quadratic_spec:4:1", "quadratic_spec:6:2")
@@ -274,11 +275,15 @@ def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, float]:
             begin = time.perf_counter()
             decoded = engine.tokens.decode(request)
             whole.append(time.perf_counter() - begin)
+            assert isinstance(decoded, DecodeResult)
             begin = time.process_time()
             auto.observe(asked.plan, decoded)
             learned.append(time.process_time() - begin)
             for sink, times in ((None, bare), (audit, traced)):
-                recording = Recording(asked, engine.runtime, sink, engine.tokenizer.decode)
+                scope = Scope(audit=sink)
+                before = enter(scope)
+                recording = engine.recording(asked)
+                leave(scope, before)
                 begin = time.process_time()
                 with recording:
                     recording.request, recording.result = request, decoded

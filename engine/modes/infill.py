@@ -20,7 +20,7 @@ def decode(run: Run, options: InfillOptions) -> Passes:
     yield from run.prefill(keep=1)
     run.prefilled = True
     slots: list[int | None] = [None] * (yield from best_length(run, options))
-    fills: list[int] = []
+    fills = [0]  # the pass that measured the lengths
     while None in slots:
         reply = yield run.block(slots, options.suffix)
         picks = choose(run, reply.branches[0], len(slots))
@@ -31,9 +31,7 @@ def decode(run: Run, options: InfillOptions) -> Passes:
         run.tentative = tuple(slots)
     run.tentative = ()
     tokens = [slot for slot in slots if slot is not None]
-    run.output.commit(
-        run.mode, tokens, "a" * len(tokens), drafted=len(tokens), forward_passes=len(fills) + 1, fills=fills
-    )
+    run.output.commit(run.mode, tokens, "a" * len(tokens), drafted=len(tokens), forward_passes=len(fills), fills=fills)
     run.output.finish = "stop"
 
 

@@ -18,24 +18,19 @@ from rich.console import Console
 
 from trimode.engine.errors import TrimodeError
 
+from . import audit
+from .console import AsJson, Checkpoint, console
 from .doctor import doctor
 from .policy import policy_app
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
-audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
-app.add_typer(audit_app, name="audit")
+app.add_typer(audit.app, name="audit")
 schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
 app.command()(doctor)
-console = Console(width=None if sys.stdout.isatty() else 120)
-
-Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
@@ -52,8 +47,8 @@ def main() -> None:
 
 @app.command()
 def demo(
-    audit: Annotated[
-        Path | None, typer.Option(help="Where to write the audit file; a temporary file if not given.")
+    file: Annotated[
+        Path | None, typer.Option("--audit", help="Where to write the audit file; a temporary file if not given.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
     checkpoint: Checkpoint = None,
@@ -65,7 +60,7 @@ def demo(
 
     from . import demo as player
 
-    path = audit or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
+    path = file or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
     session = player.play(Engine.load(checkpoint), console, path, episodes)
     console.print(player.summary(session.results))
     problems = verify(path)
@@ -257,43 +252,6 @@ def train(context: typer.Context) -> None:
     if not script.is_file():
         raise TrimodeError("training needs a source checkout: scripts/train.py is not part of the installed package")
     raise typer.Exit(subprocess.call([sys.executable, str(script), *context.args]))
-
-
-@audit_app.command()
-def show(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_json: AsJson = False) -> None:
-    """Lists the calls of an audit file, a line each."""
-    from trimode.policy.audit import read_audit, records
-    from trimode.policy.audit_view import table
-
-    lines = read_audit(file)
-    if as_json:
-        print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
-    else:
-        console.print(table(records(lines)))
-    torn = [line for line in lines if line.entry is None]
-    for line in torn:
-        print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
-    if torn:
-        raise typer.Exit(1)
-
-
-@audit_app.command("verify")
-def verify_file(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], as_json: AsJson = False) -> None:
-    """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
-    from dataclasses import asdict
-
-    from trimode.policy.audit import read_audit, verify
-    from trimode.policy.audit_view import problems_table
-
-    problems = verify(file)
-    if as_json:
-        print(json.dumps([asdict(problem) for problem in problems]))
-    elif problems:
-        console.print(problems_table(problems))
-    else:
-        console.print(f"{file}: {len(read_audit(file))} calls, every one adds up", highlight=False)
-    if problems:
-        raise typer.Exit(1)
 
 
 @schema_app.callback()

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trimode import testing
     from trimode.engine.errors import (
         CallCancelled,
         CheckpointError,
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
         RequestError,
         TrimodeError,
     )
+    from trimode.policy.audit import AuditFile
+    from trimode.policy.budget import Budget, Spent
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
+        BudgetExceeded,
         BudgetTooSmall,
+        CheckFailed,
+        InvalidArguments,
         MalformedSchema,
         PolicyError,
         SchemaError,
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
         SchemaTooComplex,
         SchemaViolation,
         StepError,
+        ToolError,
+        UnknownTool,
         UnsatisfiableSchema,
         UnsupportedKeyword,
     )
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
     from trimode.policy.session import Session, session, using
     from trimode.policy.steps import ask, step
     from trimode.policy.stream import StreamEvent
+    from trimode.policy.tools import execute, execute_tool
 
 __version__ = "0.1.0"
 
@@ -46,10 +55,13 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "TrimodeError",
     ),
+    "trimode.policy.audit": ("AuditFile",),
+    "trimode.policy.budget": ("Budget", "Spent"),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "BudgetTooSmall", "MalformedSchema", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
-        "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
+        "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedSchema", "PolicyError",
+        "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError", "ToolError",
+        "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
     ),
     "trimode.policy.resolve": ("Policy",),
     "trimode.policy.result": ("Choice", "Result"),
@@ -57,18 +69,23 @@ _HOMES = {
     "trimode.policy.session": ("Session", "session", "using"),
     "trimode.policy.steps": ("ask", "step"),
     "trimode.policy.stream": ("StreamEvent",),
+    "trimode.policy.tools": ("execute", "execute_tool"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema",
-    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
-    "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
-    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
+    "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed",
+    "CheckpointError", "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "MalformedSchema",
+    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result",
+    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "Spent", "StepError",
+    "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "UnknownTool", "UnsatisfiableSchema",
+    "UnsupportedKeyword", "ask", "execute", "execute_tool", "session", "step", "testing", "using",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":  # imports torch, so only when asked for
+        return import_module("trimode.testing")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'trimode' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -129,9 +129,12 @@ def recorded(engine: TokenEngine) -> Recorded:
             runtime=Runtime(
                 model="tiny", model_sha256="a" * 64, tokenizer_sha256="b" * 64, device="cpu", dtype="float32"
             ),
+            session="d" * 32,
+            agent="trip",
             start_ns=1_000_000_000,
             end_ns=9_000_000_000,
             schema={"type": "array"} if schema else None,
+            schema_formats="strict" if schema else None,
             schema_sha256="c" * 64 if schema else None,
             schema_valid=True if schema else None,
             error=failed,

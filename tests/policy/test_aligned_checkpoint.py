@@ -14,8 +14,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import trimode as tm
 from trimode.engine.errors import ModeUnavailable
-from trimode.policy.audit import AuditFile, read_audit, verify
-from trimode.policy.call import call_of
+from trimode.policy.audit import read_audit, verify
 from trimode.policy.engine import Engine
 
 END, MASK = "<|im_end|>", "<|MASK|>"
@@ -82,9 +81,9 @@ def test_messages_and_schemas_work_in_diffusion(sdar: Engine) -> None:
 
 def test_the_record_holds_the_block_length_that_ran(sdar: Engine, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    for schema in (None, LENGTH):
-        call = call_of("generate", None, messages=HELLO, mode="diffusion", max_tokens=60, schema=schema)
-        sdar.run(call, AuditFile(path))
+    with tm.session(sdar, policy=tm.Policy(), trace=f"file:{path}"):
+        for schema in (None, LENGTH):
+            sdar.generate(messages=HELLO, mode="diffusion", max_tokens=60, schema=schema)
     assert verify(path) == []
     entries = [line.record for line in read_audit(path)]
     assert [entry and entry.options for entry in entries] == [

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from trimode.policy.audit import AuditFile, read_audit, records, verify
+from trimode.policy.audit import AuditFile, Head, head, read_audit, records, verify
 from trimode.policy.audit_view import problems_table, table
 from trimode.policy.content import SWITCH
+from trimode.policy.errors import PolicyError
 from trimode.policy.record import CallRecord
 
 Recorded = Callable[..., CallRecord]
@@ -213,17 +214,17 @@ def test_a_torn_line_still_tells_its_call_where_it_can(sample: Sample) -> None:
     assert "surprise" in problem.found
 
 
-def test_other_schema_version_is_refused(sample: Sample) -> None:
-    altered = [sample.lines[0].replace(b'"schema_version":"1"', b'"schema_version":"2"')]
+def test_other_record_formats_are_refused_by_name(sample: Sample) -> None:
+    altered = [sample.lines[0].replace(b'"schema_version":"2"', b'"schema_version":"1"')]
     assert sample.verify(altered) == {1: {"line"}}
-    assert "schema_version" in verify(sample.copy)[0].found
+    assert verify(sample.copy)[0].found == ("record format 1: this version of trimode reads and writes format 2")
 
 
 def test_threads_and_several_writers_keep_one_chain(sample: Sample, tmp_path: Path) -> None:
     writers = [AuditFile(tmp_path / "audit.jsonl", content=False) for _ in range(2)]
 
     def write(at: int) -> int:
-        return writers[at % 2].write(sample.record)
+        return writers[at % 2].write(sample.record).sequence
 
     with ThreadPoolExecutor(4) as pool:
         numbers = list(pool.map(write, range(24)))
@@ -235,8 +236,44 @@ def test_a_file_that_was_emptied_starts_again(sample: Sample, tmp_path: Path) ->
     file = AuditFile(tmp_path / "audit.jsonl")
     file.write(sample.record)
     file.path.write_bytes(b"")
-    assert file.write(sample.record) == 1
+    assert file.write(sample.record).sequence == 1
     assert verify(file.path) == []
+
+
+def test_lines_cut_off_the_end_show_against_a_kept_head(sample: Sample) -> None:
+    sample.verify(sample.lines)
+    kept = head(sample.copy)
+    assert kept is not None
+    assert kept.sequence == 6
+    assert Head.parse(str(kept)) == kept
+    assert verify(sample.copy, kept) == []
+    sample.verify(sample.lines[:4])
+    assert verify(sample.copy) == [], "without the head nothing shows"
+    (problem,) = verify(sample.copy, kept)
+    assert (problem.line, problem.field, problem.found) == (4, "head", "lines 1 to 4")
+    sample.verify([*sample.lines[:4], sample.lines[5]])
+    assert "head" in {problem.field for problem in verify(sample.copy, kept)}
+    sample.verify([])
+    assert head(sample.copy) is None
+    assert [problem.found for problem in verify(sample.copy, kept)] == ["no lines"]
+
+
+def test_a_trail_that_was_cut_and_written_on_shows_against_a_kept_head(sample: Sample) -> None:
+    sample.verify(sample.lines)
+    kept = head(sample.copy)
+    sample.verify(sample.lines[:4])
+    writer = AuditFile(sample.copy)
+    heads = [writer.write(sample.record) for _ in range(3)]
+    assert verify(sample.copy) == []
+    assert [(problem.line, problem.field) for problem in verify(sample.copy, kept)] == [(6, "head")]
+    assert verify(sample.copy, heads[0]) == verify(sample.copy, heads[-1]) == []
+    assert heads[-1] == head(sample.copy)
+
+
+@pytest.mark.parametrize("text", ["", "7", "7:abc", f"x:{'a' * 64}", f"7:{'g' * 64}"])
+def test_a_head_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match="expected NUMBER:SHA256"):
+        Head.parse(text)
 
 
 def test_tables_show_calls_and_problems(recorded: Recorded, sample: Sample) -> None:

@@ -53,7 +53,7 @@ def test_record_holds_what_a_replay_needs(recorded: Recorded) -> None:
     assert again.sampling == Sampling(temperature=0.7, seed=7)
     assert again.stop == ("!!",)
     assert record.schema == {"type": "array"}
-    assert set(record.versions) == {"trimode", "torch"}
+    assert set(record.versions) == {"trimode", "torch", "tokenizers", "llguidance"}
 
 
 def test_exact_modes_leave_the_same_digest(recorded: Recorded) -> None:

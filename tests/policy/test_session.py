@@ -226,7 +226,7 @@ def test_error_in_decoding_is_in_the_audit(reference: Engine, tmp_path: Path, mo
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}"):
         with pytest.raises(tm.PromptTooLong):
             unit.options(max_tokens=5000)("the table")
-        monkeypatch.setattr(reference.tokens, "decode", lambda _: (_ for _ in ()).throw(MemoryError("out")))
+        monkeypatch.setattr(reference.tokens, "submit", lambda *_: (_ for _ in ()).throw(MemoryError("out")))
         with pytest.raises(MemoryError):
             unit("the table")
     assert [(record.error, record.counts) for record in written(path)] == [

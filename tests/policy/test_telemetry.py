@@ -178,7 +178,7 @@ def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch:
     assert answer["finish_reason"] == record.finish_reason
     lost = json.loads(attributes(decode)["trimode.draft.rejected"])
     expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
-    assert [[n, token, why] for n, tokens, _, why in lost for token in tokens] == expected
+    assert [[n, token, why] for n, tokens, _, why, _ in lost for token in tokens] == expected
     assert "tape" in attributes(decode)["input.value"]
     assert "| origins |" in attributes(decode)["output.value"]
 
@@ -249,16 +249,49 @@ def test_a_seed_beyond_an_attribute_is_told_as_text(recorded: Recorded, spans: S
     assert "gen_ai.request.seed" not in attributes(call)
 
 
-def test_duration_is_measured(recorded: Recorded, spans: Spans) -> None:
+def measured(reader: InMemoryMetricReader) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """Unit and data points of every metric."""
+    data = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
+    metrics = data["resource_metrics"][0]["scope_metrics"][0]["metrics"]
+    return {metric["name"]: (metric["unit"], metric["data"]["data_points"]) for metric in metrics}
+
+
+def test_duration_tokens_and_acceptance_are_measured(recorded: Recorded, spans: Spans) -> None:
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("test")
-    spans.of(recorded("ar"), meter=meter)
-    spans.of(recorded("ar", failed=ValueError()), meter=meter)
-    data = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
-    (metric,) = data["resource_metrics"][0]["scope_metrics"][0]["metrics"]
-    assert (metric["name"], metric["unit"]) == ("gen_ai.client.operation.duration", "s")
-    errors = [point["attributes"].get("error.type") for point in metric["data"]["data_points"]]
-    assert sorted(errors, key=str) == [None, "ValueError"]
+    linear = recorded("linear_spec", kind="tool_call")
+    for record in (recorded("ar"), recorded("ar", failed=ValueError()), linear, linear):
+        spans.of(record, meter=meter)
+    found = measured(reader)
+    assert set(found) == {
+        "gen_ai.client.operation.duration", "gen_ai.client.inference.usage.input_tokens",
+        "gen_ai.client.inference.usage.output_tokens", "gen_ai.client.inference.usage.cache_read.input_tokens",
+        "trimode.decode.acceptance_rate",
+    }  # fmt: skip
+    unit, points = found["gen_ai.client.operation.duration"]
+    assert unit == "s"
+    assert sorted(str(point["attributes"].get("error.type")) for point in points) == ["None", "None", "ValueError"]
+    assert points[0]["explicit_bounds"][0] == 0.01
+    unit, points = found["gen_ai.client.inference.usage.output_tokens"]
+    assert unit == "{token}"
+    assert linear.counts is not None
+    assert {point["attributes"]["trimode.step.kind"]: point["value"] for point in points} == {
+        "json": 30, "tool_call": 2 * linear.counts.output_tokens,
+    }  # fmt: skip
+    assert {point["attributes"]["gen_ai.token.modality"] for point in points} == {"text"}
+    unit, (point,) = found["trimode.decode.acceptance_rate"]
+    assert point["attributes"] == {"trimode.decode.mode": "linear_spec", "trimode.step.kind": "tool_call"}
+    assert (unit, point["count"]) == ("1", 2)
+    assert point["sum"] == pytest.approx(2 * linear.counts.accepted / linear.counts.drafted)
+
+
+def test_a_host_that_counts_the_call_counts_it_alone(recorded: Recorded, spans: Spans) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    record = recorded("linear_spec")
+    with spans.tracer.start_as_current_span("chat", attributes={"gen_ai.operation.name": "chat"}):
+        spans.open(record, meter=meter).end(record)
+    assert set(measured(reader)) == {"trimode.decode.acceptance_rate"}
 
 
 def test_without_an_sdk_nothing_happens(recorded: Recorded) -> None:
@@ -266,9 +299,25 @@ def test_without_an_sdk_nothing_happens(recorded: Recorded) -> None:
     CallSpan(call=record.call, model="tiny", step="act", kind="json").end(record)
 
 
+def test_names_newer_than_the_pinned_package_are_told_apart() -> None:
+    """Taken from the GenAI conventions' own repository; where this fails, the package has caught up: compare them."""
+    known = gen_ai_attributes.GenAiOperationNameValues  # pyright: ignore[reportDeprecated]
+    operations = {value.value for value in known}
+    assert {names.CHAT, names.INVOKE_AGENT, names.EXECUTE_TOOL} <= operations
+    assert names.PLAN not in operations
+    published = [*vars(gen_ai_attributes).values(), *vars(gen_ai_metrics).values()]
+    newer = (
+        names.USAGE_INPUT_TOKENS,
+        names.USAGE_OUTPUT_TOKENS,
+        names.USAGE_CACHE_READ_INPUT_TOKENS,
+        names.TOKEN_MODALITY,
+    )
+    assert not [name for name in newer if name in published]
+
+
 def test_borrowed_names_are_the_conventions() -> None:
     ours = {name: value for name, value in vars(names).items() if name.startswith("GEN_AI_")}
-    assert len(ours) == 18
+    assert len(ours) == 26
     assert ours == {name: getattr(gen_ai_attributes, name) for name in ours}
     assert names.ERROR_TYPE == error_attributes.ERROR_TYPE
     assert names.OPERATION_DURATION == gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from pydantic import BaseModel
 
@@ -49,6 +49,18 @@ def asked_text(what: str) -> str:
     return tm.ask(f"Say {what}.")
 
 
+@tm.step("choice")
+def decide(question: str) -> Literal["yes", "no"]:
+    """{question}"""
+    ...
+
+
+@tm.step("choice", choices=["red", "green"])
+async def colour(of: str) -> str:
+    """{of}"""
+    ...
+
+
 def sync_steps() -> None:
     text: Step[[str], str] = bare
     assert_type(text("x"), str)
@@ -59,6 +71,12 @@ def sync_steps() -> None:
     assert_type(called.options(mode="ar").result("x").text, str)
     assert_type(asked([{"role": "user", "content": "x"}]), Order)
     assert_type(asked_text("x"), str)
+    assert_type(decide("x"), Literal["yes", "no"])
+    assert_type(decide.result("x").choice, tm.Choice | None)
+    assert_type(called.result("x").guarantee, Literal["grammar", "checked"] | None)
+    for event in called.stream("x", count=2):
+        assert_type(event, tm.StreamEvent)
+    called.stream(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     called(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     called("x", cuont=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     tm.step("dream")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -69,6 +87,9 @@ async def async_steps() -> None:
     assert_type(await act.result("x"), tm.Result)
     assert_type(await act.options(seed=1)("x"), tm.ToolCall)
     assert_type(await bare_async("x"), list[int])
+    assert_type(await colour("x"), str)
+    async for event in act.stream("x"):
+        assert_type(event.result, tm.Result | None)
     wrong: AsyncStep[[int], tm.ToolCall] = act  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     assert wrong
 
@@ -77,6 +98,12 @@ def sessions(engine: tm.Engine) -> None:
     with tm.session(engine, trace="file:audit.jsonl") as session, tm.using(mode="ar"):
         assert_type(session, tm.Session)
         assert_type(session.results, list[tuple[str, tm.Result]])
-    result = engine.generate("x", mode="ar")
+    with tm.session(engine, budget=tm.Budget(tokens=10, seconds=1.5)) as session:
+        assert_type(session.spent, tm.Spent)
+    with tm.session(tm.testing.FakeEngine({"act": "x"})):
+        pass
+    tm.Budget(tokens="many")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.generate("x", guarantee="maybe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    result = engine.generate("x", mode="ar", guarantee="checked", retries=3)
     assert_type(result, tm.Result)
     assert_type(result.token_ids, tuple[int, ...])

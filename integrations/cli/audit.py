@@ -1,0 +1,152 @@
+"""`trimode audit show | verify | head | replay | diff`: audit trails on the command line.
+
+Knows typer and what each command prints; all else is the policy layer's. Exit codes as everywhere: 0 done, 1 a check
+found problems, 2 the command could not do what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trimode.engine.errors import TrimodeError
+
+from .console import AsJson, console
+
+if TYPE_CHECKING:
+    from trimode.policy.record import CallRecord
+
+app = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
+Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
+
+
+@app.command()
+def show(file: Trail, as_json: AsJson = False) -> None:
+    """Lists the calls of an audit file, a line each."""
+    from trimode.policy.audit import read_audit, records
+    from trimode.policy.audit_view import table
+
+    lines = read_audit(file)
+    if as_json:
+        print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
+    else:
+        console.print(table(records(lines)))
+    torn = [line for line in lines if line.entry is None]
+    for line in torn:
+        print(f"{line.file}: line {line.number} cannot be read: {line.problem}", file=sys.stderr)
+    if torn:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    file: Trail,
+    head: Annotated[str | None, typer.Option(help="Where the trail stood once, as `audit head` printed it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
+    from trimode.policy import audit
+    from trimode.policy.audit_view import problems_table
+
+    problems = audit.verify(file, None if head is None else audit.Head.parse(head))
+    if as_json:
+        print(json.dumps([asdict(problem) for problem in problems]))
+    elif problems:
+        console.print(problems_table(problems))
+    else:
+        console.print(f"{file}: {len(audit.read_audit(file))} calls, every one adds up", highlight=False)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def head(file: Trail) -> None:
+    """Prints where the trail stands; kept elsewhere, it lets `verify --head` find lines cut off the end."""
+    from trimode.policy import audit
+
+    found = audit.head(file)
+    if found is None:
+        raise TrimodeError(f"{file} holds no line yet")
+    print(found)
+
+
+@app.command()
+def replay(
+    file: Trail,
+    model: Annotated[str | None, typer.Option(help="Directory or hub id; else the recorded name.")] = None,
+    call: Annotated[str | None, typer.Option(help="One call: its id or the beginning of it.")] = None,
+    device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
+    kernels: Annotated[str | None, typer.Option(help="Other kernels than the recorded ones.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decodes calls again from what was recorded and compares ids and rounds; exit code 1 where they differ."""
+    from trimode.policy.audit import read_audit, records
+    from trimode.policy.audit_view import replays_table
+    from trimode.policy.replay import NO_CONTENT, Engines, nothing_to_replay
+    from trimode.policy.replay import replay as replay_call
+
+    chosen = records(read_audit(file))
+    chosen = chosen if call is None else [_call(chosen, call, file)]
+    reasons = [nothing_to_replay(record) for record in chosen]
+    if not chosen or None not in reasons:
+        raise TrimodeError(f"{file}: nothing to replay: {(reasons or ['no readable call'])[0]}")
+    engines = Engines(model, device, kernels)
+    replays = [replay_call(record, engines.of(record.runtime)) for record in chosen]
+    if as_json:
+        print(json.dumps([asdict(one) for one in replays]))
+    else:
+        odd = [one for one in replays if one.outcome != "same"]
+        console.print(replays_table(odd)) if odd else None
+        without = sum(reason == NO_CONTENT for reason in reasons)
+        words = f", {without} without content" if without else ""
+        same = len(replays) - len(odd)
+        console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{words}", highlight=False)
+    if any(one.outcome in ("different", "path") for one in replays):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="FILE, or FILE#CALL: an id or the beginning of it.")],
+    b: Annotated[str, typer.Argument(help="As A.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compares two files call by call, or two calls: fields, and the first round that differs; exit code 1 if any."""
+    from trimode.policy.audit_view import diffs_table
+    from trimode.policy.diff import diff_trails
+
+    (first, one), (second, other) = _side(a), _side(b)
+    if one != other:
+        raise TrimodeError(f"cannot compare {a} with {b}: expected two files, or two calls as FILE#CALL")
+    found = diff_trails(first, second)
+    if as_json:
+        print(json.dumps([asdict(pair) for pair in found]))
+    elif found:
+        console.print(diffs_table(found))
+    else:
+        console.print(f"no difference in {len(first)} calls, identity, clocks and cache apart", highlight=False)
+    if found:
+        raise typer.Exit(1)
+
+
+def _side(word: str) -> tuple[list[CallRecord], bool]:
+    """Records of FILE, or the one of FILE#CALL, and whether it is one call."""
+    from trimode.policy.audit import read_audit, records
+
+    name, mark, call = word.rpartition("#") if "#" in word and not Path(word).exists() else (word, "", "")
+    path = Path(name)
+    found = records(read_audit(path))
+    return ([_call(found, call, path)], True) if mark else (found, False)
+
+
+def _call(found: Sequence[CallRecord], call: str, file: Path) -> CallRecord:
+    chosen = [record for record in found if record.call.startswith(call)]
+    if len(chosen) != 1:
+        raise TrimodeError(f"{file}: {len(chosen)} calls begin with {call!r}; `trimode audit show --json` has the ids")
+    return chosen[0]

@@ -1,0 +1,208 @@
+"""Replay: a recorded call decoded again, and compared round by round.
+
+Knows records and an engine. Does not know files. A difference is explained only as far as it can be established: what
+decodes now is not what decoded then, or everything is the same and it is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any, Final, Literal, cast
+
+from trimode.engine.constraint import Thinking
+from trimode.engine.errors import TrimodeError
+from trimode.engine.request import (
+    DecodeRequest,
+    DecodeResult,
+    InfillOptions,
+    Options,
+    Round,
+    Sampling,
+    ScoreRequest,
+)
+
+from .checkpoint import BUNDLED
+from .choosing import candidates_of, decoded
+from .engine import Engine
+from .record import CallRecord, RoundRecord, Runtime, versions
+from .relax import relaxed
+from .schema import Schema
+from .spec import OPTIONS
+
+Outcome = Literal["same", "path", "different", "impossible"]
+"""path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""
+
+CHOICE: Final = "choice"
+BUG: Final = "same inputs, different tokens: a bug"
+NO_CONTENT: Final = "the record holds no token ids; record with content=True (or the content switch) to replay"
+_FIELDS: Final = ("tokens", "origins", "mode", "drafted", "rejected", "forward_passes", "fills")
+_RUNTIME: Final = {
+    "model_sha256": "weights",
+    "tokenizer_sha256": "tokenizer",
+    "device": "device",
+    "hardware": "hardware",
+    "dtype": "dtype",
+    "kernels": "kernels",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """`round` and `field`: where the first difference is; `causes`: what is not as it was, in words."""
+
+    call: str
+    outcome: Outcome
+    message: str
+    round: int | None = None
+    field: str = ""
+    then: str = ""
+    now: str = ""
+    causes: tuple[str, ...] = ()
+
+
+class Engines:
+    """Engines for whatever records say decoded them, each loaded once.
+
+    `model`: where the weights are, if not where their name says; `device`, `kernels`: others than the recorded ones.
+    """
+
+    def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
+        self.model, self.device, self.kernels = model, device, kernels
+        self._loaded: dict[tuple[str | None, str, str, str], Engine] = {}
+
+    def of(self, runtime: Runtime) -> Engine:
+        """Raises CheckpointError or RequestError where it cannot be had here."""
+        source = self.model or (None if runtime.model == BUNDLED else runtime.model)
+        device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
+        key = (source, device, runtime.dtype, kernels)
+        if key not in self._loaded:
+            self._loaded[key] = Engine.load(source, device=device, dtype=runtime.dtype, kernels=kernels)
+        return self._loaded[key]
+
+
+def replay(record: CallRecord, engine: Engine) -> Replay:
+    """Decodes the call again on `engine`, which the prefix cache may make faster but never different."""
+    if (reason := nothing_to_replay(record)) is not None:
+        return Replay(call=record.call, outcome="impossible", message=reason)
+    causes = tuple(changed(record, engine.runtime))
+    try:
+        result = _decoded(record, engine)
+    except TrimodeError as error:
+        message = f"not decoded: {error}"
+        return Replay(call=record.call, outcome="impossible", message="; ".join([message, *causes]), causes=causes)
+    return compare(record, result, causes)
+
+
+def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
+    if record.options.get("mode") != CHOICE:
+        return engine.tokens.decode(request_of(record, engine))
+    request = scoring_of(record, engine)
+    return decoded(request, engine.tokens.decode(request), "", engine.tokens.model.config.eos_token_ids[0])
+
+
+def nothing_to_replay(record: CallRecord) -> str | None:
+    """Why there is nothing to decode again, or None."""
+    if record.counts is None:
+        return f"the call ended with {record.error} before there was any output"
+    if not record.has_content:
+        return NO_CONTENT
+    if _was_cut(record) and not record.token_ids:
+        return "a session's budget of passes or seconds ended the call before its first token"
+    if record.suffix_ids is None and record.options.get("mode") not in (*OPTIONS, CHOICE):
+        return f"mode {record.options.get('mode')!r} is not one that this version replays"
+    return None
+
+
+def _was_cut(record: CallRecord) -> bool:
+    """Whether a limit of passes or seconds, which a replay does not have, ended the output."""
+    return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
+
+
+def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
+    """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
+    schema = None
+    if record.schema_sha256 is not None:
+        schema = Schema(cast(dict[str, Any], record.schema), formats=cast(Any, record.schema_formats))
+    if schema is not None and record.guarantee == "checked":
+        schema = relaxed(schema).schema
+    return DecodeRequest(
+        prompt=record.prompt_ids or (),
+        options=_options(record, engine),
+        sampling=Sampling(**asdict(record.sampling)),
+        max_tokens=len(record.token_ids or ()) if _was_cut(record) else record.max_tokens,
+        stop=record.stop,
+        constraint=None if schema is None else engine.grammars.matcher(schema),
+        thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
+    )
+
+
+def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
+    """The request of a choice. Raises StepError where the record's schema lists no strings."""
+    texts = candidates_of(Schema(cast(dict[str, Any], record.schema)))
+    candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
+    return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
+
+
+def _options(record: CallRecord, engine: Engine) -> Options:
+    words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
+    if record.suffix_ids is not None:
+        words["suffix"] = record.suffix_ids
+        return InfillOptions(**words)
+    return engine.tokens.model.config.fitted(OPTIONS[str(record.options["mode"])](**words))
+
+
+def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
+    """What decodes now and is not what decoded then."""
+    if _was_cut(record):
+        yield "cut by a session's budget of passes or seconds then, by max_tokens now"
+    for field, name in _RUNTIME.items():
+        then, now = getattr(record.runtime, field), getattr(runtime, field)
+        if then != now:
+            yield f"{name}: {_short(then)} then, {_short(now)} now"
+    for package, now in versions().items():
+        then = record.versions.get(package, "not recorded")
+        if then != now:
+            yield f"version of {package}: {then} then, {now} now"
+
+
+def compare(record: CallRecord, result: DecodeResult, causes: Sequence[str]) -> Replay:
+    """The verdict on one call; pure."""
+    found = _first_difference(record.rounds, result.rounds)
+    same_ids = record.token_ids == result.token_ids and record.finish_reason == result.finish_reason
+    if same_ids and found is None:
+        return Replay(call=record.call, outcome="same", message=f"{len(result.token_ids)} tokens, bit for bit")
+    if found is None:
+        found = (len(record.rounds), "finish_reason", str(record.finish_reason), str(result.finish_reason))
+    number, field, then, now = found
+    why = "; ".join(causes) or (BUG if not same_ids else "same inputs, another path: a bug")
+    what = "the same ids by another path" if same_ids else "other tokens"
+    return Replay(
+        call=record.call,
+        outcome="path" if same_ids else "different",
+        message=f"{what}, from round {number}: {field} was {then}, is {now} ({why})",
+        round=number,
+        field=field,
+        then=then,
+        now=now,
+        causes=tuple(causes),
+    )
+
+
+def _first_difference(then: Sequence[RoundRecord], now: Sequence[Round]) -> tuple[int, str, str, str] | None:
+    for number, (old, new) in enumerate(zip_longest(then, now)):
+        if old is None or new is None:
+            return number, "rounds", str(len(then)), str(len(now))
+        for field in _FIELDS:
+            before, after = getattr(old, field), getattr(new, field)
+            if field == "rejected":
+                after = tuple((lost.token, lost.reason) for lost in new.rejected)
+            if before != after:
+                return number, field, str(before), str(after)
+    return None
+
+
+def _short(value: str) -> str:
+    """A digest's beginning; anything else whole."""
+    return f"{value[:12]}..." if len(value) == 64 else value or "not recorded"

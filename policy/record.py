@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from os.path import commonprefix
 from typing import TYPE_CHECKING, ClassVar, Literal
 from uuid import uuid4
 
@@ -87,7 +89,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept."""
+    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
+
+    `ends`: the place in `text` where each token's text ends; a character of several tokens belongs to the last of them.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -101,11 +106,12 @@ class RoundRecord:
     sha256: str
     tokens: tuple[int, ...] | None = None
     text: str | None = None
+    ends: tuple[int, ...] | None = None
     rejected_text: tuple[str, ...] | None = None
 
     def redacted(self) -> RoundRecord:
         reasons = tuple((None, reason) for _, reason in self.rejected)
-        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None)
+        return replace(self, rejected=reasons, tokens=None, text=None, ends=None, rejected_text=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +237,15 @@ def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> l
     return digests
 
 
+def token_ends(tokens: Sequence[int], text_of: TextOf) -> tuple[int, ...]:
+    """`RoundRecord.ends` of the tokens. Most tokenizers' texts join up; where they do not, prefixes are decoded."""
+    whole, texts = text_of(tokens), [text_of([token]) for token in tokens]
+    if "".join(texts) == whole:
+        return tuple(accumulate(map(len, texts)))
+    places = (len(commonprefix([whole, text_of(tokens[:count])])) for count in range(1, len(tokens)))
+    return (*accumulate(places, max), len(whole))
+
+
 def error_type(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -269,5 +284,6 @@ def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
         sha256=digest,
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
+        ends=token_ends(made.tokens, text_of) if text_of else None,
         rejected_text=tuple(text_of([lost.token]) for lost in made.rejected) if text_of else None,
     )

@@ -18,6 +18,7 @@ from trimode.engine.request import DecodeRequest, DecodeResult
 from .audit import AuditFile
 from .call import Call
 from .content import captures
+from .everywhere import files
 from .record import CallRecord, PolicyUsed, Runtime, record_call
 from .telemetry import CallSpan
 
@@ -52,14 +53,14 @@ class Recording:
         try:
             if self.request is not None:
                 record = self._record(self.request, error)
-                if self.audit is not None:
-                    self.audit.write(record)
+                for file in files(self.audit):
+                    file.write(record)
         finally:
             self._span.end(record, error)
 
     def _record(self, request: DecodeRequest, error: BaseException | None) -> CallRecord:
         call, plan = self.call, self.call.plan
-        keeps = captures("span") or (self.audit is not None and self.audit.content)
+        keeps = captures("span") or any(file.content for file in files(self.audit))
         return record_call(
             call=self.id,
             step=call.step,

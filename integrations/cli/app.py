@@ -18,10 +18,13 @@ from rich.console import Console
 
 from trimode.engine.errors import TrimodeError
 
+from . import audit_out
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
 audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files.")
+audit_out.add_to(audit_app)
 app.add_typer(audit_app, name="audit")
 schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")

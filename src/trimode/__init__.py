@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RequestError,
         TrimodeError,
     )
+    from trimode.integrations.tracing.live import trace
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
         BudgetTooSmall,
@@ -46,6 +47,7 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "TrimodeError",
     ),
+    "trimode.integrations.tracing.live": ("trace",),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
         "BudgetTooSmall", "MalformedSchema", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
@@ -64,7 +66,7 @@ __all__ = [
     "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema",
     "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
     "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
-    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
+    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "trace", "using",
 ]  # fmt: skip
 
 

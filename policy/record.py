@@ -16,7 +16,6 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
-from os.path import commonprefix
 from typing import TYPE_CHECKING, ClassVar, Literal
 from uuid import uuid4
 
@@ -242,8 +241,13 @@ def token_ends(tokens: Sequence[int], text_of: TextOf) -> tuple[int, ...]:
     whole, texts = text_of(tokens), [text_of([token]) for token in tokens]
     if "".join(texts) == whole:
         return tuple(accumulate(map(len, texts)))
-    places = (len(commonprefix([whole, text_of(tokens[:count])])) for count in range(1, len(tokens)))
+    places = [_shared(whole, text_of(tokens[:count])) for count in range(1, len(tokens))]
     return (*accumulate(places, max), len(whole))
+
+
+def _shared(one: str, other: str) -> int:
+    """Length of their common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def error_type(error: BaseException) -> str:

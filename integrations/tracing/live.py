@@ -29,8 +29,8 @@ def trace(to: str) -> None:
 
     - "phoenix", "mlflow": the server on this machine, or where PHOENIX_COLLECTOR_ENDPOINT or MLFLOW_TRACKING_URI (with
       MLFLOW_EXPERIMENT_ID) say; spans over OTLP/HTTP, which needs the extra `otlp`.
-    - "http://HOST:PORT": any other collector; /v1/traces is added where the URL has no path. Headers, timeouts and queue
-      come from the standard OTEL_EXPORTER_OTLP_* and OTEL_BSP_* variables.
+    - "http://HOST:PORT": any other collector; /v1/traces is added where the URL has no path. Headers, timeouts and
+      queue come from the standard OTEL_EXPORTER_OTLP_* and OTEL_BSP_* variables.
     - "console": a line a span on stderr.
     - "file:PATH": the audit file, as in `session(trace=...)`, of calls inside and outside sessions; no spans. It is
       what `trimode audit` reads, and `trimode audit push` can send it to a collector later.

@@ -192,7 +192,7 @@ def test_batches_headers_and_resource(recorded: Recorded, server: Server, monkey
 def test_refusals_are_told_in_the_collectors_words(recorded: Recorded, server: Server) -> None:
     record = recorded("ar")
     server.status, server.answer = 415, b"only JSON here"
-    with pytest.raises(TrimodeError, match="0 were sent before.*HTTP 415 only JSON here"):
+    with pytest.raises(TrimodeError, match=r"0 were sent before.*HTTP 415 only JSON here"):
         push([record], server.collector)
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans, response.partial_success.error_message = 2, "quota"

@@ -1,34 +1,34 @@
 """Recorded calls as spans again, for a collector that was not there when they ran.
 
-Knows records, their attributes and the OpenTelemetry SDK. Ids come from the call's id alone, so sending twice gives the
-same spans; times are the recorded ones. What a record does not hold, such as the parent span of the agent and the
-messages of the prompt, is not on these spans.
+Knows records and the OpenTelemetry SDK; what stands on the spans is what `CallSpan` writes for any call. Ids come from
+the call's id alone, so sending twice gives the same spans; times are the recorded ones. What a record does not hold,
+such as the span of the agent around it and the messages of its prompt, is not sent.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final
 
 from opentelemetry.context import Context
+from opentelemetry.metrics import NoOpMeter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import IdGenerator, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-from opentelemetry.util.types import AttributeValue
 
 from . import names
-from .attributes import Attributes, content_of, decode_attributes, message_json, parts_of, record_attributes
 from .content import captures
 from .errors import PolicyError
 from .record import CallRecord, versions
+from .telemetry import CallSpan
 
 _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8
+_UNMEASURED: Final = NoOpMeter(names.SCOPE)
+"""What was measured when the call ran is not measured again."""
 
 
 class Resender:
@@ -45,36 +45,24 @@ class Resender:
         provider.add_span_processor(SimpleSpanProcessor(self._done))
         self._tracer = provider.get_tracer(names.SCOPE, versions()["trimode"])
 
-    def spans(self, record: CallRecord) -> Sequence[ReadableSpan]:
-        """The call's decode spans, then its own. Raises PolicyError where tracing is switched off."""
+    def spans(self, record: CallRecord) -> Iterator[ReadableSpan]:
+        """The call's decode spans, then what is around them. Raises PolicyError where tracing is switched off."""
         self._ids.start(record.call)
         self._done.clear()
-        self._send(record)
-        found = self._done.get_finished_spans()
-        if not found:
+        CallSpan(
+            call=record.call,
+            model=record.runtime.model,
+            step=record.step,
+            kind=record.kind,
+            content=self.content and record.has_content,
+            tracer=self._tracer,
+            meter=_UNMEASURED,
+            parent=Context(),
+        ).end(record)
+        if not self._done.get_finished_spans():
             raise PolicyError("OTEL_SDK_DISABLED switches all spans off; unset it to send recorded calls")
-        return found
-
-    def _send(self, record: CallRecord) -> None:
-        span = self._tracer.start_span(
-            f"{names.OPERATION} {record.runtime.model}",
-            context=Context(),
-            kind=SpanKind.INTERNAL,
-            start_time=record.start_ns,
-            attributes=_known(_labels(record) | record_attributes(record) | (_answer(record) if self.content else {})),
-        )
-        inside = set_span_in_context(span, Context())
-        for part in parts_of(record):
-            told = self.content and record.has_content
-            attributes = decode_attributes(part) | (content_of(part) if told else {})
-            child = self._tracer.start_span(
-                f"decode {part.mode}", inside, start_time=part.start_ns, attributes=_known(attributes)
-            )
-            child.end(part.end_ns)
-        if record.error is not None:
-            span.set_attribute(names.ERROR_TYPE, record.error)
-            span.set_status(Status(StatusCode.ERROR, record.error_message if self.content else None))
-        span.end(record.end_ns)
+        for span in self._done.get_finished_spans():
+            yield span if span.name.startswith("decode ") else _timed(span, record)
 
 
 class _CallIds(IdGenerator):
@@ -94,24 +82,17 @@ class _CallIds(IdGenerator):
         return int.from_bytes(sha256(f"trimode {what} {self._call}".encode()).digest()[:size], "big")
 
 
-def _labels(record: CallRecord) -> Attributes:
-    return {
-        names.GEN_AI_OPERATION_NAME: names.OPERATION,
-        names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
-        names.GEN_AI_REQUEST_MODEL: record.runtime.model,
-        names.STEP_KIND: record.kind,
-        names.ATTRIBUTE_SCHEMA: names.SCHEMA_VERSION,
-        names.AUDIT_ID: record.call,
-        names.STEP_NAME: record.step,
-    }
-
-
-def _answer(record: CallRecord) -> Attributes:
-    if record.text is None:
-        return {}
-    answer = [{**message_json("assistant", record.text), "finish_reason": record.finish_reason}]
-    return {names.GEN_AI_OUTPUT_MESSAGES: json.dumps(answer, ensure_ascii=False)}
-
-
-def _known(attributes: Attributes) -> dict[str, AttributeValue]:
-    return {key: value for key, value in attributes.items() if value is not None}
+def _timed(span: ReadableSpan, record: CallRecord) -> ReadableSpan:
+    """The same span at the time of the call; spans of decoding carry theirs already."""
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        kind=span.kind,
+        status=span.status,
+        start_time=record.start_ns,
+        end_time=record.end_ns,
+        instrumentation_scope=span.instrumentation_scope,
+    )

@@ -54,15 +54,21 @@ def demo(
         Path | None, typer.Option(help="Where to write the audit file; a temporary file if not given.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
+    trace: Annotated[
+        list[str] | None, typer.Option(help="Send spans too: phoenix, mlflow, console or a URL; may be repeated.")
+    ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
+    from trimode.integrations.tracing import live
     from trimode.policy.audit import verify
     from trimode.policy.audit_view import problems_table
     from trimode.policy.engine import Engine
 
     from . import demo as player
 
+    for to in trace or ():
+        live.trace(to)
     path = audit or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
     session = player.play(Engine.load(checkpoint), console, path, episodes)
     console.print(player.summary(session.results))

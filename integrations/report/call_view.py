@@ -77,8 +77,11 @@ class CallView:
     detail: Detail | None
 
 
-def call_view(number: int, record: CallRecord, window: tuple[int, int], detailed: bool) -> CallView:
-    """`number`: the line of the call in its file; `window`: first and last nanosecond of the timeline."""
+def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detailed: bool, suspect: bool) -> CallView:
+    """`number`: the line of the call in its file; `window`: first and last nanosecond of the timeline.
+
+    `detailed`: it unfolds; `suspect`: something about its line does not verify.
+    """
     counts = record.counts
     invalid = record.schema_valid is False
     return CallView(
@@ -90,8 +93,8 @@ def call_view(number: int, record: CallRecord, window: tuple[int, int], detailed
         tokens=str(counts.output_tokens) if counts else "-",
         tpf=f"{counts.output_tokens / counts.forward_passes:.2f}" if counts and counts.forward_passes else "-",
         accepted=f"{counts.accepted}/{counts.drafted}" if counts and counts.drafted else "-",
-        verdict=_verdict(record),
-        failed=invalid or record.error is not None,
+        verdict="does not verify" if suspect else _verdict(record),
+        failed=suspect or invalid or record.error is not None,
         reason=plain(record.policy.reason),
         notes=tuple(map(plain, record.notes)),
         bars=tuple(_bars(record, window)),
@@ -140,7 +143,7 @@ def _length(part: Part) -> str:
 
 
 def _detail(record: CallRecord) -> Detail:
-    numbered = list(enumerate(record.rounds, start=1))
+    numbered = list(enumerate(record.rounds))
     return Detail(
         pieces=tuple(piece for number, made in numbered for piece in pieces(number, made)),
         told=all(map(told, record.rounds)),

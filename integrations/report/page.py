@@ -27,7 +27,7 @@ from .summary import Numbered, groups, remarks, runs, totals, verdict
 
 CALLS: Final = 2_000
 """Rows on a page."""
-TOKENS: Final = 60_000
+TOKENS: Final = 20_000
 """Output tokens that unfold on a page; a browser on a phone still scrolls through them."""
 MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
 _ASSETS: Final = files("trimode.integrations.report") / "assets"
@@ -48,7 +48,7 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     asked = [call for call in readable if first <= call.line <= last]
     chosen = asked[:CALLS]
     opened = _opened(chosen)
-    shown = [call.record for call in chosen]
+    shown, found = [call.record for call in chosen], verdict(lines, verify(file))
     words = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
     script, style = _asset("report.js"), _asset("report.css")
     page = _template().render(
@@ -56,10 +56,10 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
         style=Markup(style),
         script=Markup(script),
         script_sha256=b64encode(sha256(script.encode()).digest()).decode(),
-        verdict=verdict(lines, verify(file)),
+        verdict=found,
         totals=list(totals(shown)),
         groups=list(groups(shown)),
-        runs=list(runs(chosen, opened)),
+        runs=list(runs(chosen, opened, found.lines)),
         modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
         origins=ORIGINS,
         empty=EMPTY,

@@ -34,12 +34,13 @@ class Numbered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`problems`: (line, call, field, expected, found, what), the first of them."""
+    """`problems`: (line, call, what, field, expected, found), the first of them; `lines`: where any problem is."""
 
     good: bool
     words: str
     problems: tuple[tuple[str, ...], ...]
     more: int
+    lines: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +62,18 @@ class Group:
 
 def verdict(lines: Sequence[AuditLine], problems: Sequence[Problem]) -> Verdict:
     named = [
-        (str(one.line), one.call[:8], one.field, one.expected, one.found, one.message) for one in problems[:PROBLEMS]
+        (str(one.line), one.call[:8], one.message, one.field, one.expected, one.found) for one in problems[:PROBLEMS]
     ]
-    found = len({problem.line for problem in problems})
+    found = frozenset(problem.line for problem in problems)
     good = "1 call adds up" if len(lines) == 1 else f"{len(lines)} calls, every one adds up"
     return Verdict(
         good=not problems,
-        words=f"{many(len(problems), 'problem')} in {many(found, 'line')}" if problems else f"{good}; chain unbroken",
-        problems=tuple(tuple(plain(cell[:120]) for cell in row) for row in named),
+        words=f"{many(len(problems), 'problem')} in {many(len(found), 'line')}"
+        if problems
+        else f"{good}; chain unbroken",
+        problems=tuple(tuple(plain(_short(cell)) for cell in row) for row in named),
         more=max(0, len(problems) - PROBLEMS),
+        lines=found,
     )
 
 
@@ -104,27 +108,30 @@ def groups(records: Sequence[CallRecord]) -> Iterator[Group]:
         yield Group(kind=kind, mode=mode, cells=figures, share=100 * accepted // drafted if drafted else None)
 
 
-def runs(calls: Sequence[Numbered], opened: frozenset[int]) -> Iterator[Run]:
-    """Calls in the order of their start, split at pauses; `opened`: lines of the calls that unfold."""
+def runs(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Iterator[Run]:
+    """Calls in the order of their start, split at pauses. Lines: `opened` unfold, `bad` do not verify."""
     chain: list[Numbered] = []
     end = 0
     for call in sorted(calls, key=lambda call: call.record.start_ns):
         if chain and call.record.start_ns - end > PAUSE_NS:
-            yield _run(chain, opened)
+            yield _run(chain, opened, bad)
             chain = []
         chain.append(call)
         end = max(end, call.record.end_ns)
     if chain:
-        yield _run(chain, opened)
+        yield _run(chain, opened, bad)
 
 
-def _run(calls: Sequence[Numbered], opened: frozenset[int]) -> Run:
+def _run(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Run:
     window = min(call.record.start_ns for call in calls), max(call.record.end_ns for call in calls)
     begin = datetime.fromtimestamp(window[0] // 10**9, UTC)
     return Run(
         title=begin.strftime("%Y-%m-%d %H:%M:%S UTC"),
         length=seconds((window[1] - window[0]) / 1e9),
-        calls=tuple(call_view(call.line, call.record, window, call.line in opened) for call in calls),
+        calls=tuple(
+            call_view(call.line, call.record, window, detailed=call.line in opened, suspect=call.line in bad)
+            for call in calls
+        ),
     )
 
 
@@ -147,6 +154,10 @@ def remarks(readable: int, asked: int, calls: Sequence[Numbered], opened: frozen
             f"{which} no text, so their tokens are shown by origin only, a letter a token. Text is recorded where "
             f"{SWITCH} is SPAN_ONLY, EVENT_ONLY or SPAN_AND_EVENT, or the session was opened with content=True."
         )
+
+
+def _short(cell: str) -> str:
+    return cell if len(cell) <= 90 else f"{cell[:87]}..."
 
 
 def _valid(records: Sequence[CallRecord]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -28,9 +29,10 @@ PLACES: Final = "'phoenix', 'mlflow', or a URL that starts with http:// or https
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
-    """Takes OTLP/HTTP protobuf at `url`."""
+    """Takes OTLP/HTTP protobuf at `url`. `timeout`: seconds for a request, where the environment sets none."""
 
     url: str
+    timeout: float = 10
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -49,6 +51,7 @@ def collector(to: str) -> Collector:
         return Collector(
             url=_url(os.environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"),
             headers={"x-mlflow-experiment-id": os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"},
+            timeout=30,  # its first request after the start loads much of it
         )
     return Collector(url=_url(to))
 
@@ -73,7 +76,8 @@ def exporter(target: Collector) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise missing(error) from None
-    return OTLPSpanExporter(endpoint=target.url, headers=dict(target.headers))
+    said = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT) or os.environ.get(OTEL_EXPORTER_OTLP_TIMEOUT)
+    return OTLPSpanExporter(endpoint=target.url, headers=dict(target.headers), timeout=None if said else target.timeout)
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:

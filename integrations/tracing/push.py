@@ -23,6 +23,8 @@ from .collector import Collector, encoded, refused, resource
 
 BATCH: Final = 32
 """Calls in one request."""
+PATIENCE: Final = 60.0
+"""Seconds for one request: nobody's decoding waits for it."""
 
 
 def push(records: Sequence[CallRecord], to: Collector, content: bool | None = None) -> int:
@@ -31,7 +33,7 @@ def push(records: Sequence[CallRecord], to: Collector, content: bool | None = No
     `content` as in `Resender`. Headers: the collector's own, over those of OTEL_EXPORTER_OTLP_(TRACES_)HEADERS.
     """
     sent = 0
-    with httpx.Client(headers=_headers(to), timeout=30) as client:
+    with httpx.Client(headers=_headers(to), timeout=PATIENCE) as client:
         for spans in _batches(records, Resender(resource(), content)):
             _post(client, to.url, spans, sent)
             sent += len(spans)

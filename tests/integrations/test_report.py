@@ -195,6 +195,7 @@ def test_verdict_stands_at_the_top(recorded: Recorded, tmp_path: Path) -> None:
     assert "✗ Does not verify" in found
     assert "counts.output_tokens" in found
     assert "the line cannot be read" in found
+    assert found.count("does not verify") == 2, "the rows of the changed call and of the one that follows it"
 
 
 def test_calls_of_every_outcome_have_a_row(recorded: Recorded, made: Made) -> None:

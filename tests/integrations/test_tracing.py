@@ -221,14 +221,16 @@ def test_collectors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         url="http://127.0.0.1:6006/v1/traces", headers={"x-project-name": "trimode"}
     )
     assert collector("mlflow") == Collector(
-        url="http://127.0.0.1:5000/v1/traces", headers={"x-mlflow-experiment-id": "0"}
+        url="http://127.0.0.1:5000/v1/traces", headers={"x-mlflow-experiment-id": "0"}, timeout=30
     )
     assert collector("https://host").url == "https://host/v1/traces"
     assert collector("https://host/own").url == "https://host/own"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ml:1/")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
     monkeypatch.setenv("PHOENIX_COLLECTOR_ENDPOINT", "http://phx:2")
-    assert collector("mlflow") == Collector(url="http://ml:1/v1/traces", headers={"x-mlflow-experiment-id": "7"})
+    assert collector("mlflow") == Collector(
+        url="http://ml:1/v1/traces", headers={"x-mlflow-experiment-id": "7"}, timeout=30
+    )
     assert collector("phoenix").url == "http://phx:2/v1/traces"
 
 

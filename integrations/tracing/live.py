@@ -86,5 +86,5 @@ def line(span: ReadableSpan) -> str:
     said = span.attributes or {}
     shown = {"tokens": names.OUTPUT_TOKENS, "passes": names.FORWARD_PASSES, "drafts": names.DRAFT_TAPE,
              "reason": names.DECODE_REASON}  # fmt: skip
-    words = [f"{word} {said[key]}" for word, key in shown.items() if key in said]
+    words = [f"{word} {said[key]!s}" for word, key in shown.items() if key in said]
     return "  ".join((f"{span.name}  {seconds:.3f} s", *words)) + "\n"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 import pytest
@@ -32,6 +32,7 @@ from trimode.policy.record import CallRecord, RoundRecord
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(os.environ.get("TRIMODE_BACKENDS", ROOT / ".backends"))
+Ready = TypeVar("Ready")
 PATIENCE: Final = 240
 """Seconds for a server to start, and for spans to become readable; both poll."""
 
@@ -72,7 +73,7 @@ class Backend:
         return patiently(ready, f"{self.name} to show {len(wanted)} calls")
 
 
-def patiently(ready: Callable[[], Any], what: str) -> Any:
+def patiently(ready: Callable[[], Ready | None], what: str) -> Ready:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = ready()

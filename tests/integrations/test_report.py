@@ -179,6 +179,7 @@ def test_without_content_the_page_shows_letters_and_says_why(recorded: Recorded,
     assert found.texts == ["".join(letters(part) for part in record.rounds)]
     assert "hold no text" in found.words
     assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT" in found.words
+    assert record.text is not None
     assert record.text not in found.source
     lost = sum(len(part.rejected) for part in record.rounds)
     assert sum(int(given["data-n"]) for tag, given in found.tags if tag == "button" and "data-n" in given) == lost

@@ -312,7 +312,7 @@ def test_file_records_every_call_once(reference: Engine, tmp_path: Path, monkeyp
 
     @trimode.step("prose", max_tokens=3)
     def say() -> str:
-        """Hello"""
+        return "Hello"
 
     reference.generate(prompt="a", max_tokens=2)
     with session(reference, trace="file:own.jsonl"):

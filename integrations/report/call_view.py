@@ -44,11 +44,13 @@ class RoundRow:
 class Detail:
     """What unfolds. `bars` fill the call's own time; `segments`: a line for each run of one mode.
 
-    `left_out`: rounds that the table does not show.
+    `told`: the pieces are text; `text`: all of it, where it is kept but not by token. `left_out`: rounds that the table
+    does not show.
     """
 
     pieces: tuple[Piece | Lost, ...]
     told: bool
+    text: str
     bars: tuple[Bar, ...]
     segments: tuple[tuple[str, str], ...]
     plots: tuple[Plot, ...]
@@ -144,9 +146,11 @@ def _length(part: Part) -> str:
 
 def _detail(record: CallRecord) -> Detail:
     numbered = list(enumerate(record.rounds))
+    by_token = all(map(told, record.rounds))
     return Detail(
         pieces=tuple(piece for number, made in numbered for piece in pieces(number, made)),
-        told=all(map(told, record.rounds)),
+        told=by_token,
+        text="" if by_token else plain(record.text or ""),
         bars=tuple(_bars(record, (record.start_ns, record.end_ns))),
         segments=tuple((part.mode, _segment(part)) for part in parts_of(record)),
         plots=tuple(plots(record.rounds)),

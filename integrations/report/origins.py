@@ -1,4 +1,4 @@
-"""Where tokens came from, in the five kinds that the page tells apart, and the words for them.
+"""Where tokens came from, in the six kinds that the page tells apart, and the words for them.
 
 Knows rounds of a record. Text is made safe to look at here: characters that steer a terminal or turn the direction of
 writing around are shown as what they are. Markup is escaped by the template.
@@ -20,11 +20,15 @@ ORIGINS: Final = {
     "s": ("own choice", "chosen by a causal pass: ar, and what starts or follows a draft"),
     "f": ("forced", "the only token that the schema allowed"),
     "r": ("repaired", "the best allowed token where a draft broke the schema"),
+    "b": ("budget", "forced because another choice would have left no room to end the text"),
 }
 """Letter: name and meaning. Records have no `s`: it is their `c` where no draft was turned down for it."""
+UNKNOWN: Final = "?"
+"""Stands for letters that are none of these: the verdict on the file names them."""
 
 REASONS: Final = {
     "schema": "refused by the schema",
+    "budget": "it would have left no room to end the text",
     "target": "verification chose another token there or before",
     "low_confidence": "too unsure",
     "stop": "the output was over",
@@ -75,7 +79,7 @@ def pieces(number: int, made: RoundRecord) -> Iterator[Piece | Lost]:
         if lost is not None and origin == "c":
             yield lost
             lost = None
-        name, meaning = ORIGINS[origin]
+        name, meaning = ORIGINS.get(origin, ("of unknown origin", "see the verdict"))
         tip = f"round {number} · {made.mode} · {count} {'token' if count == 1 else 'tokens'} {name}: {meaning}"
         yield Piece(origin=origin, text=_text(made, at, at + count, origin), tokens=count, round=number, tip=tip)
         at += count
@@ -86,7 +90,7 @@ def pieces(number: int, made: RoundRecord) -> Iterator[Piece | Lost]:
 def letters(made: RoundRecord) -> str:
     """The origin of each token; `s` for a choice that no draft was turned down for."""
     turned_down = any(reason == "target" for _, reason in made.rejected)
-    known = "".join(letter if letter in ORIGINS else "s" for letter in made.origins)
+    known = "".join(letter if letter in "acfrb" else UNKNOWN for letter in made.origins)
     return known if turned_down else known.replace("c", "s")
 
 

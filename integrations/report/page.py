@@ -44,7 +44,9 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     """The page, and in words what is on it."""
     first, last = _range(calls)
     lines = read_audit(file)
-    readable = [Numbered(line=line.number, record=line.record) for line in lines if line.record is not None]
+    readable = [
+        Numbered(line=at, record=line.record) for at, line in enumerate(lines, start=1) if line.record is not None
+    ]
     asked = [call for call in readable if first <= call.line <= last]
     chosen = asked[:CALLS]
     opened = _opened(chosen)

@@ -185,6 +185,22 @@ def test_without_content_the_page_shows_letters_and_says_why(recorded: Recorded,
     assert sum(int(given["data-n"]) for tag, given in found.tags if tag == "button" and "data-n" in given) == lost
 
 
+def test_every_origin_of_records_has_a_name_and_strangers_are_not_hidden(recorded: Recorded, made: Made) -> None:
+    record = recorded("linear_spec")
+    first = replace(record.rounds[0], origins="bfrz", text="1234", ends=(1, 2, 3, 4), rejected=((1, "budget"),))
+    found = made(replace(record, rounds=(first,)))
+    assert found.pieces == [("b", "1"), ("f", "2"), ("r", "3"), ("?", "4")]
+    assert "no room to end the text" in found.tips("lost")[0]
+    assert "letters other than" in found.words
+
+
+def test_text_that_was_kept_without_tokens_is_shown(recorded: Recorded, made: Made) -> None:
+    record = recorded("linear_spec")
+    found = made(replace(record.redacted(), text="what a rule of the caller left"))
+    assert "what a rule of the caller left" in found.words
+    assert set(found.texts[0]) <= set("acsfr")
+
+
 def test_verdict_stands_at_the_top(recorded: Recorded, tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     file = AuditFile(path, content=True)

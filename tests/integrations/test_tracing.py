@@ -24,9 +24,11 @@ from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_HEADERS, 
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from typer.testing import CliRunner
 
 import trimode
 from trimode.engine.errors import TrimodeError
+from trimode.integrations.cli import app as cli
 from trimode.integrations.tracing.collector import Collector, collector, resource
 from trimode.integrations.tracing.push import BATCH, push
 from trimode.policy import everywhere
@@ -165,6 +167,21 @@ def test_content_is_pushed_only_where_it_may_be(
     assert [token for _, tokens, _, _ in lost for token in tokens] == rejected
     push([record.redacted()], server.collector)
     assert "output.value" not in values(server.spans[4])
+
+
+def test_command_pushes_what_can_be_read_and_names_the_rest(recorded: Recorded, server: Server, tmp_path: Path) -> None:
+    file = AuditFile(tmp_path / "audit.jsonl", content=True)
+    for mode in ("ar", "diffusion"):
+        file.write(recorded(mode))
+    words = ["audit", "push", str(file.path), "--to", server.url]
+    done = CliRunner().invoke(cli.app, words)
+    assert (done.exit_code, done.stdout) == (0, f"sent: 2 calls as 4 spans to {server.url}/v1/traces\n")
+    file.path.write_bytes(file.path.read_bytes()[:-9])
+    done = CliRunner().invoke(cli.app, [*words, "--content"])
+    assert done.exit_code == 1
+    assert "line 2 cannot be read" in done.stderr
+    assert len(server.spans) == 6
+    assert "gen_ai.output.messages" in values(server.spans[-1])
 
 
 def test_failed_calls_are_pushed_as_errors(recorded: Recorded, server: Server) -> None:

@@ -1,9 +1,12 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first.
+# `make test-backends` also installs two trace servers (1.7 GB) and tests against them.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+BACKEND_phoenix := arize-phoenix==20.26.1
+BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test check format lint types clean
+.PHONY: demo test test-backends check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +19,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+.backends/%/.installed:
+	$(PYTHON) -m venv .backends/$*
+	.backends/$*/bin/pip install --quiet --disable-pip-version-check $(BACKEND_$*)
+	touch $@
+
+test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
+	$(BIN)/pytest --numprocesses=0 -m backend tests/backends
 
 check: format lint types test
 

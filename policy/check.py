@@ -78,6 +78,14 @@ def _round_checks(at: str, name: str, made: RoundRecord) -> Iterator[Check]:
         yield f"{at}.forward_passes", len(made.fills), made.forward_passes, f"{name}: one pass a fill"
     if made.tokens is not None:
         yield f"{at}.tokens", len(made.origins), len(made.tokens), f"{name}: number of tokens against origins"
+    if made.ends is not None:
+        marks = (len(made.origins), sorted(made.ends), len(made.text or ""))
+        yield (
+            f"{at}.ends",
+            marks,
+            (len(made.ends), [*made.ends], max(made.ends, default=0)),
+            f"{name}: ends of its text",
+        )
 
 
 def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -102,6 +103,7 @@ class RoundRecord:
 
     `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
     `switch`: why its mode took over from the one before, if it did.
+    `ends`: the place in `text` where each token's text ends; a character of several tokens belongs to the last of them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -117,12 +119,13 @@ class RoundRecord:
     switch: str = ""
     tokens: tuple[int, ...] | None = None
     text: str | None = None
+    ends: tuple[int, ...] | None = None
     rejected_text: tuple[str, ...] | None = None
     instead: tuple[float | None, ...] | None = None
 
     def redacted(self) -> RoundRecord:
         reasons = tuple((None, reason) for _, reason in self.rejected)
-        return replace(self, rejected=reasons, tokens=None, text=None, rejected_text=None, instead=None)
+        return replace(self, rejected=reasons, tokens=None, text=None, ends=None, rejected_text=None, instead=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +280,20 @@ def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> l
     return digests
 
 
+def token_ends(tokens: Sequence[int], text_of: TextOf) -> tuple[int, ...]:
+    """`RoundRecord.ends` of the tokens. Most tokenizers' texts join up; where they do not, prefixes are decoded."""
+    whole, texts = text_of(tokens), [text_of([token]) for token in tokens]
+    if "".join(texts) == whole:
+        return tuple(accumulate(map(len, texts)))
+    places = [_shared(whole, text_of(tokens[:count])) for count in range(1, len(tokens))]
+    return (*accumulate(places, max), len(whole))
+
+
+def _shared(one: str, other: str) -> int:
+    """Length of their common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def error_type(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -318,6 +335,7 @@ def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
         switch=made.switch,
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
+        ends=token_ends(made.tokens, text_of) if text_of else None,
         rejected_text=tuple([text_of((one.token,)) for one in lost]) if text_of else None,
         instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
     )

@@ -19,6 +19,7 @@ from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
 
 from .call import Call
 from .content import captures
+from .everywhere import files
 from .record import CallRecord, PolicyUsed, Runtime, record_call
 from .redaction import redacted_by
 from .scope import Scope, current_scope
@@ -79,14 +80,14 @@ class Recording:
         try:
             if self.request is not None:
                 record = redacted_by(self.scope.redact, self._record(self.request, error), self.text_of)
-                if self.scope.audit is not None:
-                    self.scope.audit.write(record)
+                for file in files(self.scope.audit):
+                    file.write(record)
         finally:
             self._span.end(record, error)
 
     def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
-        call, plan, audit = self.call, self.call.plan, self.scope.audit
-        keeps = captures("span") or (audit is not None and audit.content)
+        call, plan = self.call, self.call.plan
+        keeps = captures("span") or any(file.content for file in files(self.scope.audit))
         return record_call(
             call=self.id,
             step=call.step,

@@ -43,7 +43,9 @@ def markdown(rounds: Sequence[RoundRecord], first: int = 0) -> str:
 def _row(number: int, made: RoundRecord) -> str:
     output = made.text if made.text is not None else " ".join(map(str, made.tokens or ()))
     texts = made.rejected_text or tuple(str(token) for token, _ in made.rejected)
-    lost = f"~~{_code(''.join(texts))}~~" if texts else ""
+    code = _code("".join(texts))
+    # Struck-through emptiness would be four tildes, which begin a block of code.
+    lost = f"~~{code}~~" if code else "no text" if texts else ""
     why = ", ".join(dict.fromkeys(reason for _, reason in made.rejected))
     return f"| {number} | {_code(output)} | {_code(made.origins)} | {lost} | {why} |"
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from trimode.engine.errors import TrimodeError
 
-from . import audit
+from . import audit, audit_out
 from .console import AsJson, Checkpoint, console
 from .doctor import doctor
 from .policy import policy_app
@@ -26,6 +26,7 @@ from .policy import policy_app
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
+audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
@@ -51,15 +52,21 @@ def demo(
         Path | None, typer.Option("--audit", help="Where to write the audit file; a temporary file if not given.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
+    trace: Annotated[
+        list[str] | None, typer.Option(help="Send spans too: phoenix, mlflow, console or a URL; may be repeated.")
+    ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
+    from trimode.integrations.tracing import live
     from trimode.policy.audit import verify
     from trimode.policy.audit_view import problems_table
     from trimode.policy.engine import Engine
 
     from . import demo as player
 
+    for to in trace or ():
+        live.trace(to)
     path = file or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
     session = player.play(Engine.load(checkpoint), console, path, episodes)
     console.print(player.summary(session.results))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RequestError,
         TrimodeError,
     )
+    from trimode.integrations.tracing.live import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.budget import Budget, Spent
     from trimode.policy.engine import Engine
@@ -57,6 +58,7 @@ _HOMES = {
     ),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.budget": ("Budget", "Spent"),
+    "trimode.integrations.tracing.live": ("trace",),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
         "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedSchema", "PolicyError",
@@ -74,12 +76,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed",
-    "CheckpointError", "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "MalformedSchema",
-    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result",
-    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "Spent", "StepError",
-    "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "UnknownTool", "UnsatisfiableSchema",
-    "UnsupportedKeyword", "ask", "execute", "execute_tool", "session", "step", "testing", "using",
+    "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
+    "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "MalformedSchema", "ModeUnavailable", "Policy",
+    "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaRefused",
+    "SchemaTooComplex", "SchemaViolation", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError",
+    "TrimodeError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "execute", "execute_tool",
+    "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

@@ -56,6 +56,8 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
         ["audit"],
         ["audit", "show"],
         ["audit", "verify"],
+        ["audit", "report"],
+        ["audit", "push"],
         ["schema"],
         ["schema", "check"],
         ["policy", "show"],
@@ -166,8 +168,9 @@ def test_eval_without_ar_compares_with_nothing(tmp_path: Path) -> None:
 
 
 def test_errors_are_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo: Demo
 ) -> None:
+    sealed = demo.file
     broken, refused, pickled = tmp_path / "broken.json", tmp_path / "refused.json", tmp_path / "pickled"
     broken.write_text("{")
     refused.write_text('{"properties":{"a":{"type":"array","uniqueItems":true}}}')
@@ -196,6 +199,11 @@ def test_errors_are_one_line(
             "there is no directory",
         ),
         (["demo", "--audit", str(broken / "audit.jsonl")], "broken.json: File exists"),
+        (["demo", "--trace", "jaeger"], "trace(to='jaeger'): expected 'phoenix', 'mlflow', or a URL"),
+        (["audit", "push", str(broken), "--to", "jaeger"], "cannot send spans to 'jaeger': expected 'phoenix'"),
+        (["audit", "push", str(sealed), "--to", "http://127.0.0.1:9"], "did not take the spans (0 were sent before)"),
+        (["audit", "report", str(broken), "-o", str(tmp_path / "p.html"), "--calls", "x"], "expected FIRST:LAST"),
+        (["audit", "report", str(broken), "-o", str(tmp_path / "no" / "p.html")], "no/p.html: No such file"),
     ]
     for words, said in cases:
         assert said in fails(capsys, monkeypatch, *words), words

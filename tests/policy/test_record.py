@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
 from trimode.policy.check import check_record
 from trimode.policy.content import SWITCH, captures
-from trimode.policy.record import CallRecord, sequence_digests
+from trimode.policy.record import CallRecord, sequence_digests, token_ends
 
 Recorded = Callable[..., CallRecord]
 MODES = ["ar", "diffusion", "linear_spec"]
@@ -68,7 +70,7 @@ def test_redacted_record_holds_no_content(recorded: Recorded) -> None:
     assert (kept.prompt_ids, kept.token_ids, kept.text, kept.schema, kept.error_message) == (None,) * 5
     assert kept.notes == ("asked for quadratic_spec, ran diffusion",)
     for part in kept.rounds:
-        assert (part.tokens, part.text, part.rejected_text) == (None,) * 3
+        assert (part.tokens, part.text, part.ends, part.rejected_text) == (None,) * 4
         assert all(token is None for token, _ in part.rejected)
 
 
@@ -121,3 +123,32 @@ def test_records_and_spans_need_no_torch() -> None:
     code = f"import json, sys, {modules}; print(json.dumps([m for m in ('torch', 'transformers') if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def utf8(ids: Sequence[int]) -> str:
+    """Bytes as tokens: a character may need four of them."""
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+@given(st.text(max_size=12))
+def test_ends_cut_a_round_into_the_texts_of_its_tokens(text: str) -> None:
+    tokens = list(text.encode())
+    ends = token_ends(tokens, utf8)
+    lasts = [sum(len(char.encode()) for char in text[: at + 1]) - 1 for at in range(len(text))]
+    assert len(ends) == len(tokens)
+    assert [ends[last] for last in lasts] == list(range(1, len(text) + 1)), "a character stands with its last byte"
+
+
+@given(st.lists(st.integers(0, 255), max_size=12))
+def test_ends_of_any_bytes_are_in_order_and_cover_the_text(tokens: list[int]) -> None:
+    ends = token_ends(tokens, utf8)
+    assert list(ends) == sorted(ends)
+    assert len(ends) == len(tokens)
+    assert max(ends, default=0) == len(utf8(tokens))
+
+
+def test_wrong_ends_are_found(recorded: Recorded) -> None:
+    record = recorded("linear_spec")
+    first = record.rounds[0]
+    wrong = replace(record, rounds=(replace(first, ends=(*(first.ends or ()), 99)), *record.rounds[1:]))
+    assert [problem.field for problem in check_record(wrong, 1)] == ["rounds[0].ends"]

@@ -1,0 +1,1 @@
+"""An audit file as one HTML page for people."""

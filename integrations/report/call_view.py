@@ -1,0 +1,217 @@
+"""One recorded call as the page shows it: its row on the timeline, and what unfolds below.
+
+Knows records. Every value is a plain string or number, ready for the template, which escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from trimode.policy.attributes import Part, parts_of
+from trimode.policy.record import CallRecord, RoundRecord
+
+from .origins import Lost, Piece, pieces, plain, rejected, told
+from .plot import Plot, plots
+
+ROUNDS: Final = 200
+"""Rounds in the table of one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A stretch of the timeline, in per cent of it."""
+
+    left: float
+    width: float
+    mode: str
+    tip: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRow:
+    number: int
+    mode: str
+    passes: int
+    accepted: str
+    origins: str
+    text: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """What unfolds. `bars` fill the call's own time; `segments`: a line for each run of one mode.
+
+    `told`: the pieces are text; `text`: all of it, where it is kept but not by token. `left_out`: rounds that the table
+    does not show.
+    """
+
+    pieces: tuple[Piece | Lost, ...]
+    told: bool
+    text: str
+    bars: tuple[Bar, ...]
+    segments: tuple[tuple[str, str], ...]
+    plots: tuple[Plot, ...]
+    facts: tuple[tuple[str, str], ...]
+    rows: tuple[RoundRow, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallView:
+    """`detail` is None where the page has no room for it."""
+
+    number: int
+    step: str
+    kind: str
+    mode: str
+    duration: str
+    tokens: str
+    tpf: str
+    accepted: str
+    verdict: str
+    failed: bool
+    reason: str
+    notes: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    detail: Detail | None
+
+
+def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detailed: bool, suspect: bool) -> CallView:
+    """`number`: the line of the call in its file; `window`: first and last nanosecond of the timeline.
+
+    `detailed`: it unfolds; `suspect`: something about its line does not verify.
+    """
+    counts = record.counts
+    invalid = record.schema_valid is False
+    return CallView(
+        number=number,
+        step=plain(record.step),
+        kind=record.kind,
+        mode=" > ".join(modes(record)),
+        duration=seconds((record.end_ns - record.start_ns) / 1e9),
+        tokens=str(counts.output_tokens) if counts else "-",
+        tpf=f"{counts.output_tokens / counts.forward_passes:.2f}" if counts and counts.forward_passes else "-",
+        accepted=f"{counts.accepted}/{counts.drafted}" if counts and counts.drafted else "-",
+        verdict="does not verify" if suspect else _verdict(record),
+        failed=suspect or invalid or record.error is not None,
+        reason=plain(record.policy.reason),
+        notes=tuple(map(plain, record.notes)),
+        bars=tuple(_bars(record, window)),
+        detail=_detail(record) if detailed else None,
+    )
+
+
+def modes(record: CallRecord) -> Sequence[str]:
+    """The modes that ran, in order; the one that was to run where none did."""
+    return tuple(dict.fromkeys(made.mode for made in record.rounds)) or (str(record.options.get("mode", "")),)
+
+
+def seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1e3:.0f} ms"
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def _verdict(record: CallRecord) -> str:
+    if record.error is not None:
+        return plain(record.error.rsplit(".", 1)[-1])
+    if record.schema_valid is not None:
+        return "schema valid" if record.schema_valid else "schema INVALID"
+    if record.finish_reason == "length":
+        return "cut by max_tokens"
+    return "schema unchecked" if record.schema_sha256 else record.finish_reason or "no result"
+
+
+def _bars(record: CallRecord, window: tuple[int, int]) -> Iterator[Bar]:
+    begin, whole = window[0], max(window[1] - window[0], 1)
+
+    def bar(first: int, last: int, mode: str, tip: str) -> Bar:
+        return Bar(left=100 * (first - begin) / whole, width=100 * max(last - first, 0) / whole, mode=mode, tip=tip)
+
+    parts = list(parts_of(record))
+    first = parts[0].start_ns if parts else record.end_ns
+    spent = seconds((first - record.start_ns) / 1e9)
+    yield bar(record.start_ns, first, "prefill", f"queue and prefill · {spent}")
+    for part in parts:
+        yield bar(part.start_ns, part.end_ns, part.mode, f"{part.mode} · {_length(part)}")
+
+
+def _length(part: Part) -> str:
+    about = "about " if part.estimated else ""
+    return f"{about}{seconds((part.end_ns - part.start_ns) / 1e9)}"
+
+
+def _detail(record: CallRecord) -> Detail:
+    numbered = list(enumerate(record.rounds))
+    by_token = all(map(told, record.rounds))
+    return Detail(
+        pieces=tuple(piece for number, made in numbered for piece in pieces(number, made)),
+        told=by_token,
+        text="" if by_token else plain(record.text or ""),
+        bars=tuple(_bars(record, (record.start_ns, record.end_ns))),
+        segments=tuple((part.mode, _segment(part)) for part in parts_of(record)),
+        plots=tuple(plots(record.rounds)),
+        facts=tuple((name, plain(value)) for name, value in _facts(record) if value),
+        rows=tuple(_row(number, made) for number, made in numbered[:ROUNDS]),
+        left_out=max(0, len(numbered) - ROUNDS),
+    )
+
+
+def _segment(part: Part) -> str:
+    tokens, passes = sum(len(made.origins) for made in part.rounds), sum(made.forward_passes for made in part.rounds)
+    told = [
+        many(len(part.rounds), "round"), many(tokens, "token"), many(passes, "pass", "passes"), _length(part)
+    ]  # fmt: skip
+    return " · ".join(told)
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or f'{one}s'}"
+
+
+def _row(number: int, made: RoundRecord) -> RoundRow:
+    lost = [f"{f'“{text}” ' if text else ''}{count} {why}" for text, why, count in rejected(made)]
+    return RoundRow(
+        number=number,
+        mode=made.mode,
+        passes=made.forward_passes,
+        accepted=f"{made.accepted}/{made.drafted}" if made.drafted else "-",
+        origins=plain(made.origins),
+        text=plain(made.text or ""),
+        rejected="; ".join(lost),
+    )
+
+
+def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
+    counts, sampling, run = record.counts, record.sampling, record.runtime
+    yield "policy", f"{record.policy.name} {record.policy.version} ({record.policy.sha256[:12]})"
+    yield "asked for", _words(record.requested)
+    yield "ran", _words(record.options)
+    yield "sampling", _words({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
+                              "seed": sampling.seed})  # fmt: skip
+    yield "finish", record.finish_reason or ""
+    yield "error", ": ".join(said for said in (record.error, record.error_message) if said)
+    if counts is not None:
+        yield "prompt", f"{counts.prompt_tokens} tokens, {counts.cached_tokens} of them cached"
+        yield "passes", f"{counts.forward_passes} of decoding, {counts.prefill_passes} of prefill"
+        yield (
+            "origins",
+            (
+                f"{counts.accepted} accepted, {counts.corrected - counts.repaired} chosen, "
+                f"{counts.forced} forced, {counts.repaired} repaired"
+            ),
+        )
+    yield "budget", f"{record.max_tokens} tokens"
+    yield "model", f"{run.model} ({run.model_sha256[:12]}) on {run.device}, {run.dtype}, {run.kernels}"
+    yield "schema", (record.schema_sha256 or "")[:12]
+    yield "prompt digest", record.prompt_sha256[:12]
+    yield "output digest", (record.output_sha256 or "")[:12]
+    yield "audit id", record.call
+
+
+def _words(values: object) -> str:
+    pairs = values.items() if isinstance(values, dict) else ()
+    return ", ".join(f"{name} {value}" for name, value in pairs)

@@ -1,0 +1,100 @@
+"""`trimode audit report`: an audit file as one HTML page that needs no network.
+
+Knows audit files and the template. A page with very many calls shows what fits, and says what it left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from trimode.engine.errors import RequestError
+from trimode.policy.audit import read_audit, verify
+
+from .call_view import modes
+from .origins import EMPTY, ORIGINS
+from .summary import Numbered, groups, remarks, runs, totals, verdict
+
+CALLS: Final = 2_000
+"""Rows on a page."""
+TOKENS: Final = 20_000
+"""Output tokens that unfold on a page; a browser on a phone still scrolls through them."""
+MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
+_ASSETS: Final = files("trimode.integrations.report") / "assets"
+
+
+def write(file: str | os.PathLike[str], out: str | os.PathLike[str], calls: str = ":") -> str:
+    """Writes the page and says in words what is on it. Raises RequestError for a bad range, OSError for the files."""
+    page, words = render(file, calls)
+    Path(out).write_text(page, encoding="utf-8")
+    return words
+
+
+def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
+    """The page, and in words what is on it."""
+    first, last = _range(calls)
+    lines = read_audit(file)
+    readable = [
+        Numbered(line=at, record=line.record) for at, line in enumerate(lines, start=1) if line.record is not None
+    ]
+    asked = [call for call in readable if first <= call.line <= last]
+    chosen = asked[:CALLS]
+    opened = _opened(chosen)
+    shown, found = [call.record for call in chosen], verdict(lines, verify(file))
+    words = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
+    script, style = _asset("report.js"), _asset("report.css")
+    page = _template().render(
+        name=Path(file).name,
+        style=Markup(style),
+        script=Markup(script),
+        script_sha256=b64encode(sha256(script.encode()).digest()).decode(),
+        verdict=found,
+        totals=list(totals(shown)),
+        groups=list(groups(shown)),
+        runs=list(runs(chosen, opened, found.lines)),
+        modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
+        origins=ORIGINS,
+        empty=EMPTY,
+        remarks=list(remarks(len(readable), len(asked), chosen, opened)),
+    )
+    return page, words
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset("report.html"))
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+def _range(given: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d*):(\d*)", given)
+    if found is None:
+        raise RequestError(f"calls={given!r}: expected FIRST:LAST, such as 1:50, 200: or :10")
+    first, last = (int(text) if text else None for text in found.groups())
+    return first or 1, 10**18 if last is None else last
+
+
+def _opened(calls: Sequence[Numbered]) -> frozenset[int]:
+    """Lines of the calls whose tokens fit on the page, from the first on."""
+    room, found = TOKENS, []
+    for call in calls:
+        room -= call.record.counts.output_tokens if call.record.counts else 0
+        if room < 0:
+            break
+        found.append(call.line)
+    return frozenset(found)

@@ -1,0 +1,169 @@
+"""What stands around the calls on the page: the verdict on the file, totals, runs, and what was left out.
+
+Knows records and problems. Does not know the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from trimode.policy.audit import AuditLine
+from trimode.policy.check import Problem
+from trimode.policy.content import SWITCH
+from trimode.policy.record import CallRecord, Counts
+
+from .call_view import CallView, call_view, many, modes, seconds
+from .origins import plain
+
+PROBLEMS: Final = 50
+"""Problems that are listed."""
+PAUSE_NS: Final = 60 * 10**9
+"""Calls further apart than this belong to different runs, each with a timeline of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbered:
+    """A record and its line in the file."""
+
+    line: int
+    record: CallRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`problems`: (line, call, what, field, expected, found), the first of them; `lines`: where any problem is."""
+
+    good: bool
+    words: str
+    problems: tuple[tuple[str, ...], ...]
+    more: int
+    lines: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    title: str
+    length: str
+    calls: tuple[CallView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Totals of one step kind in one mode; `share`: accepted drafts in per cent, None where nothing was drafted."""
+
+    kind: str
+    mode: str
+    cells: tuple[str, ...]
+    share: int | None
+
+
+def verdict(lines: Sequence[AuditLine], problems: Sequence[Problem]) -> Verdict:
+    named = [
+        (str(one.line), one.call[:8], one.message, one.field, one.expected, one.found) for one in problems[:PROBLEMS]
+    ]
+    found = frozenset(problem.line for problem in problems)
+    good = "1 call adds up" if len(lines) == 1 else f"{len(lines)} calls, every one adds up"
+    return Verdict(
+        good=not problems,
+        words=f"{many(len(problems), 'problem')} in {many(len(found), 'line')}"
+        if problems
+        else f"{good}; chain unbroken",
+        problems=tuple(tuple(plain(_short(cell)) for cell in row) for row in named),
+        more=max(0, len(problems) - PROBLEMS),
+        lines=found,
+    )
+
+
+def totals(records: Sequence[CallRecord]) -> Iterator[tuple[str, str]]:
+    """(value, name) of each figure at the top."""
+    counts = [record.counts for record in records if record.counts]
+    tokens, passes, drafted = (_sum(counts, name) for name in ("output_tokens", "forward_passes", "drafted"))
+    checked = [record.schema_valid for record in records if record.schema_valid is not None]
+    yield f"{len(records):,}", "call" if len(records) == 1 else "calls"
+    yield f"{tokens:,}", "output tokens"
+    yield f"{passes:,}", "forward passes"
+    yield f"{tokens / passes:.2f}" if passes else "-", "tokens per pass"
+    yield f"{100 * _sum(counts, 'accepted') / drafted:.0f} %" if drafted else "-", "drafts accepted"
+    yield f"{_sum(counts, 'forced'):,}", "forced by schema"
+    yield f"{sum(checked)}/{len(checked)}" if checked else "-", "schemas valid"
+    yield seconds(sum(record.end_ns - record.start_ns for record in records) / 1e9), "in calls"
+
+
+def groups(records: Sequence[CallRecord]) -> Iterator[Group]:
+    """By step kind and mode, in the order of their first calls."""
+    for kind, mode in dict.fromkeys((record.kind, " > ".join(modes(record))) for record in records):
+        chosen = [record for record in records if (record.kind, " > ".join(modes(record))) == (kind, mode)]
+        counts = [record.counts for record in chosen if record.counts]
+        tokens, passes, accepted, drafted, forced, repaired = (
+            _sum(counts, name)
+            for name in ("output_tokens", "forward_passes", "accepted", "drafted", "forced", "repaired")
+        )
+        figures = (
+            str(len(chosen)), str(tokens), str(passes), f"{tokens / passes:.2f}" if passes else "-",
+            f"{accepted}/{drafted}" if drafted else "-", str(forced), str(repaired), _valid(chosen),
+        )  # fmt: skip
+        yield Group(kind=kind, mode=mode, cells=figures, share=100 * accepted // drafted if drafted else None)
+
+
+def runs(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Iterator[Run]:
+    """Calls in the order of their start, split at pauses. Lines: `opened` unfold, `bad` do not verify."""
+    chain: list[Numbered] = []
+    end = 0
+    for call in sorted(calls, key=lambda call: call.record.start_ns):
+        if chain and call.record.start_ns - end > PAUSE_NS:
+            yield _run(chain, opened, bad)
+            chain = []
+        chain.append(call)
+        end = max(end, call.record.end_ns)
+    if chain:
+        yield _run(chain, opened, bad)
+
+
+def _run(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Run:
+    window = min(call.record.start_ns for call in calls), max(call.record.end_ns for call in calls)
+    begin = datetime.fromtimestamp(window[0] // 10**9, UTC)
+    return Run(
+        title=begin.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        length=seconds((window[1] - window[0]) / 1e9),
+        calls=tuple(
+            call_view(call.line, call.record, window, detailed=call.line in opened, suspect=call.line in bad)
+            for call in calls
+        ),
+    )
+
+
+def remarks(readable: int, asked: int, calls: Sequence[Numbered], opened: frozenset[int]) -> Iterator[str]:
+    """What the page does not show, and why."""
+    if len(calls) < asked:
+        yield f"The page shows the first {len(calls):,} of {asked:,} calls. Others: --calls FIRST:LAST."
+    if asked < readable:
+        yield f"Chosen with --calls: {asked:,} of the {readable:,} calls of the file."
+    closed = [call.line for call in calls if call.line not in opened]
+    if closed:
+        yield (
+            f"From call {closed[0]} on, rows do not unfold: their tokens would make the page too large. "
+            f"To see them: --calls {closed[0]}:{closed[-1]}."
+        )
+    silent = sum(not call.record.has_content for call in calls)
+    if silent:
+        which = "The calls hold" if silent == len(calls) else f"{silent} of the calls hold"
+        yield (
+            f"{which} no text, so their tokens are shown by origin only, a letter a token. Text is recorded where "
+            f"{SWITCH} is SPAN_ONLY, EVENT_ONLY or SPAN_AND_EVENT, or the session was opened with content=True."
+        )
+
+
+def _short(cell: str) -> str:
+    return cell if len(cell) <= 90 else f"{cell[:87]}..."
+
+
+def _valid(records: Sequence[CallRecord]) -> str:
+    held = [record for record in records if record.schema_sha256]
+    return f"{sum(record.schema_valid is True for record in held)}/{len(held)}" if held else "-"
+
+
+def _sum(counts: Sequence[Counts], name: str) -> int:
+    return sum(int(getattr(one, name)) for one in counts)

@@ -20,7 +20,7 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
 
 def parts(x: Tensor, weight: Tensor | Quantized, flags: Tensor | None = None) -> Tensor:
     values = weight.values if isinstance(weight, Quantized) else weight
-    plan = tiles(max(1, x.shape[0]), *values.shape, values.dtype)
+    plan = tiles(max(1, x.shape[0]), values.shape[0], values.shape[1], values.dtype)
     wide = _wide(weight)
     found = torch.stack(
         [a.float() @ b.T for a, b in zip(x.split(plan.chunk, 1), wide.split(plan.chunk, 1), strict=True)]

@@ -13,8 +13,8 @@ say what shares a program (see `tiles`). fp32 takes multiply-adds in the same or
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -24,7 +24,7 @@ from torch import Tensor
 from .checks import spaced, together
 from .quantize import Quantized
 from .tiles import Tiles, tiles
-from .triton_numbers import OPTIONS, product, rounded
+from .triton_numbers import launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
 """dtypes of rows."""
@@ -76,7 +76,7 @@ def fold(parts: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tenso
     if rows:
         _fold[(rows, triton.cdiv(outputs, FOLD))](
             parts, onto, y, outputs, parts.stride(0), parts.stride(1), 0 if onto is None else onto.stride(0),
-            PARTS=split, BLOCK=FOLD, num_warps=4, **OPTIONS,
+            **launch(4, PARTS=split, BLOCK=FOLD),
         )  # fmt: skip
     return y
 
@@ -118,12 +118,12 @@ def _launch(
     if rows and outputs:
         _products[(triton.cdiv(rows, plan.rows), triton.cdiv(outputs, plan.outputs), plan.split)](
             x, values, scales, onto, flags, y, rows, outputs, inputs, plan.chunk, x.stride(0), values.stride(0),
-            0 if onto is None else onto.stride(0), **_adapter(delta), ROWS=plan.rows, OUTPUTS=plan.outputs,
-            STEP=plan.step, num_warps=plan.warps, num_stages=plan.stages, **OPTIONS,
+            0 if onto is None else onto.stride(0), **_adapter(delta),
+            **launch(plan.warps, plan.stages, ROWS=plan.rows, OUTPUTS=plan.outputs, STEP=plan.step),
         )  # fmt: skip
 
 
-def _adapter(delta: Delta | None) -> dict[str, Any]:
+def _adapter(delta: Delta | None) -> dict[str, typing.Any]:
     if delta is None:
         return {"low": None, "high": None, "low_part": 0, "low_row": 0, "high_row": 0, "rank": 0, "PARTS": 0, "RANK": 0}
     split, _, rank = delta.low.shape
@@ -134,18 +134,18 @@ def _adapter(delta: Delta | None) -> dict[str, Any]:
 
 
 @triton.jit
-def summed(parts: tl.tensor, step: tl.tensor, mask: tl.tensor, PARTS: tl.constexpr) -> tl.tensor:
+def summed(parts: typing.Any, step: typing.Any, mask: typing.Any, PARTS: tl.constexpr) -> typing.Any:
     """The numbers at pointers `parts`, and PARTS - 1 more at distance `step` each, added in order, in fp32."""
     total = tl.load(parts, mask=mask, other=0.0).to(tl.float32)
-    for part in tl.static_range(1, PARTS):
+    for part in tl.static_range(1, PARTS):  # pyright: ignore[reportGeneralTypeIssues]
         total += tl.load(parts + part * step, mask=mask, other=0.0)
     return total
 
 
 @triton.jit
 def _fold(
-    parts: tl.tensor, onto: tl.tensor, y: tl.tensor, outputs: tl.tensor, part: tl.tensor, row_step: tl.tensor,
-    onto_row: tl.tensor, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    parts: typing.Any, onto: typing.Any, y: typing.Any, outputs: typing.Any, part: typing.Any, row_step: typing.Any,
+    onto_row: typing.Any, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (row, tile of outputs)."""
     row, output = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -158,12 +158,12 @@ def _fold(
 
 @triton.jit
 def _with_delta(
-    total: tl.tensor, part: tl.tensor, marked: tl.tensor, low: tl.tensor, low_part: tl.tensor, high: tl.tensor,
-    there: tl.tensor, rank: tl.tensor, DTYPE: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
+    total: typing.Any, part: typing.Any, marked: typing.Any, low: typing.Any, low_part: typing.Any, high: typing.Any,
+    there: typing.Any, rank: typing.Any, DTYPE: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
+) -> typing.Any:  # fmt: skip
     """total [OUTPUTS, ROWS], with B times low on top of marked columns: low [1, ROWS] and high [OUTPUTS, 1] point."""
     at = tl.arange(0, RANK)
-    if (part == 0) & (tl.max(marked.to(tl.int32), 0) > 0):
+    if (part == 0) & (tl.max(marked.to(tl.int32), 0) != 0):
         inside = marked[None, :] & (at < rank)[:, None]
         short = rounded(summed(low + at[:, None], low_part, inside, PARTS), DTYPE)
         b = tl.load(high + at[None, :], mask=there[:, None] & (at < rank)[None, :], other=0.0)
@@ -173,11 +173,11 @@ def _with_delta(
 
 @triton.jit
 def _products(
-    x: tl.tensor, weight: tl.tensor, scales: tl.tensor, onto: tl.tensor, flags: tl.tensor, y: tl.tensor,
-    rows: tl.tensor, outputs: tl.tensor, inputs: tl.tensor, chunk: tl.tensor, x_row: tl.tensor, weight_row: tl.tensor,
-    onto_row: tl.tensor, low: tl.tensor, high: tl.tensor, low_part: tl.tensor, low_row: tl.tensor, high_row: tl.tensor,
-    rank: tl.tensor, PARTS: tl.constexpr, RANK: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr,
-    STEP: tl.constexpr,
+    x: typing.Any, weight: typing.Any, scales: typing.Any, onto: typing.Any, flags: typing.Any, y: typing.Any,
+    rows: typing.Any, outputs: typing.Any, inputs: typing.Any, chunk: typing.Any, x_row: typing.Any,
+    weight_row: typing.Any, onto_row: typing.Any, low: typing.Any, high: typing.Any, low_part: typing.Any,
+    low_row: typing.Any, high_row: typing.Any, rank: typing.Any, PARTS: tl.constexpr, RANK: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, STEP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (tile of rows, tile of outputs, part); y [parts, T, out]."""
     row, output = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
@@ -185,10 +185,11 @@ def _products(
     real, there = row < rows, output < outputs
     first = part * chunk
     last = tl.minimum(first + chunk, inputs)
+    marked = real
     if flags is not None:
         marked = tl.load(flags + row, mask=real, other=0).to(tl.float32) != 0
         if low is None:
-            last = tl.where(tl.max(marked.to(tl.int32), 0) > 0, last, first)
+            last = tl.where(tl.max(marked.to(tl.int32), 0) != 0, last, first)
     x_at = x + row.to(tl.int64)[None, :] * x_row + at[:, None]
     weight_at = weight + output.to(tl.int64)[:, None] * weight_row + at[None, :]
     total = tl.zeros((OUTPUTS, ROWS), tl.float32)

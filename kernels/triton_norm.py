@@ -6,6 +6,8 @@ read and one write of the row. One program a row, whose sums follow the row's si
 
 from __future__ import annotations
 
+import typing
+
 import torch
 import triton
 import triton.language as tl
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from .checks import TensorRefused, spaced, together
 from .triton_linear import ROWS, summed
-from .triton_numbers import OPTIONS, rounded
+from .triton_numbers import launch, rounded
 
 LARGEST = 16384
 """Numbers of a row that a program holds in registers."""
@@ -52,15 +54,16 @@ def _launch(parts: Tensor, onto: Tensor | None, weight: Tensor, y: Tensor, total
         block = triton.next_power_of_2(size)
         _norm[(rows,)](
             parts, onto, weight, total, y, size, parts.stride(0), parts.stride(1),
-            0 if onto is None else onto.stride(0), eps, PARTS=split, BLOCK=block,
-            num_warps=min(16, max(4, block // 512)), **OPTIONS,
+            0 if onto is None else onto.stride(0), eps,
+            **launch(min(16, max(4, block // 512)), PARTS=split, BLOCK=block),
         )  # fmt: skip
 
 
 @triton.jit
 def _norm(
-    x: tl.tensor, onto: tl.tensor, weight: tl.tensor, total: tl.tensor, y: tl.tensor, size: tl.tensor, part: tl.tensor,
-    x_row: tl.tensor, onto_row: tl.tensor, eps: tl.tensor, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    x: typing.Any, onto: typing.Any, weight: typing.Any, total: typing.Any, y: typing.Any, size: typing.Any,
+    part: typing.Any, x_row: typing.Any, onto_row: typing.Any, eps: typing.Any, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (row)."""
     row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)

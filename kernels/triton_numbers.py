@@ -7,18 +7,25 @@ are written twice, once for each. That variable is read when triton is first imp
 
 from __future__ import annotations
 
+import typing
 from typing import Final
 
 import triton
 import triton.language as tl
+from triton import knobs
 
-INTERPRETED: Final = tl.constexpr(bool(triton.knobs.runtime.interpret))
-OPTIONS: Final = {"enable_fp_fusion": False}
+INTERPRETED: Final = tl.constexpr(bool(knobs.runtime.interpret))
+OPTIONS: Final[dict[str, typing.Any]] = {"enable_fp_fusion": False}
 """A product and a sum stay two roundings, so that a compiler's choice for one tile shape changes no result."""
 
 
+def launch(warps: int, stages: int = 3, **sizes: int) -> dict[str, typing.Any]:
+    """What a launch is given besides its arguments; `sizes`: the kernel's constants."""
+    return {"num_warps": warps, "num_stages": stages, **OPTIONS, **sizes}
+
+
 @triton.jit
-def product(a: tl.tensor, b: tl.tensor, total: tl.tensor) -> tl.tensor:
+def product(a: typing.Any, b: typing.Any, total: typing.Any) -> typing.Any:
     """a [N, K] times b [K, M], added to total [N, M] fp32. `a` may be in eight bits; it is multiplied as b's dtype."""
     if INTERPRETED:
         # In order of K: numpy's own product sums in an order that follows the shape.
@@ -29,7 +36,7 @@ def product(a: tl.tensor, b: tl.tensor, total: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def rounded(x: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
+def rounded(x: typing.Any, dtype: tl.constexpr) -> typing.Any:
     """x fp32 as `dtype`, to the nearest, ties to even."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)

@@ -8,6 +8,8 @@ the card without parts. The halves stay fp32 until their product is rounded once
 
 from __future__ import annotations
 
+import typing
+
 import torch
 import triton
 import triton.language as tl
@@ -17,7 +19,7 @@ from .checks import TensorRefused
 from .quantize import Quantized
 from .tiles import OUTPUTS
 from .triton_linear import planned
-from .triton_numbers import OPTIONS, product, rounded
+from .triton_numbers import launch, product, rounded
 
 
 def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
@@ -31,16 +33,16 @@ def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
     y = torch.empty(rows, size, dtype=x.dtype, device=x.device)
     if rows and size:
         _gated[(triton.cdiv(rows, plan.rows), triton.cdiv(size, OUTPUTS))](
-            x, values, scales, y, rows, size, inputs, x.stride(0), values.stride(0), ROWS=plan.rows, OUTPUTS=OUTPUTS,
-            STEP=plan.step, num_warps=plan.warps, num_stages=plan.stages, **OPTIONS,
+            x, values, scales, y, rows, size, inputs, x.stride(0), values.stride(0),
+            **launch(plan.warps, plan.stages, ROWS=plan.rows, OUTPUTS=OUTPUTS, STEP=plan.step),
         )  # fmt: skip
     return y
 
 
 @triton.jit
 def _gated(
-    x: tl.tensor, weight: tl.tensor, scales: tl.tensor, y: tl.tensor, rows: tl.tensor, size: tl.tensor,
-    inputs: tl.tensor, x_row: tl.tensor, weight_row: tl.tensor, ROWS: tl.constexpr, OUTPUTS: tl.constexpr,
+    x: typing.Any, weight: typing.Any, scales: typing.Any, y: typing.Any, rows: typing.Any, size: typing.Any,
+    inputs: typing.Any, x_row: typing.Any, weight_row: typing.Any, ROWS: tl.constexpr, OUTPUTS: tl.constexpr,
     STEP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (tile of rows, tile of outputs)."""

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,6 +27,7 @@ os.environ["TRITON_INTERPRET"] = "0"
 import torch
 import triton
 from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
@@ -134,24 +135,24 @@ def compiled(case: str, call: Callable[[], object]) -> list[Resources]:
 
 
 @contextmanager
-def caught() -> Iterator[list[Any]]:
+def caught() -> Generator[list[Any]]:
     """Launches become compilations for TARGET; yields the list that they are added to."""
     found: list[Any] = []
     launch = JITFunction.run
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         del grid, warmup
+        # A kernel from the cache would leave nothing in the assembler's log.
         self.device_caches.clear()
         found.append(launch(self, *args, grid=(1,), warmup=True, **options))
         return found[-1]
 
-    triton.runtime.driver.set_active(
-        SimpleNamespace(
-            get_current_target=lambda: TARGET, get_current_device=lambda: 0, get_current_stream=lambda _device: 0
-        )
+    driver: Any = SimpleNamespace(
+        get_current_target=lambda: TARGET, get_current_device=lambda: 0, get_current_stream=lambda _device: 0
     )
-    triton.knobs.nvidia.dump_ptxas_log = True
-    triton.knobs.compilation.always_compile = True
+    triton.runtime.driver.set_active(driver)
+    knobs.nvidia.dump_ptxas_log = True
+    knobs.compilation.always_compile = True
     JITFunction.run = compile_only
     try:
         yield found

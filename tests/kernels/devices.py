@@ -6,19 +6,19 @@ there is no CUDA device; with one, `pytest -m gpu` compiles and TRITON_INTERPRET
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-import triton
 from torch import Tensor
+from triton import knobs
 
 from trimode.kernels import tiles
 from trimode.kernels.quantize import Quantized, quantize
 
-INTERPRETED = bool(triton.knobs.runtime.interpret)
+INTERPRETED = bool(knobs.runtime.interpret)
 DEVICES: list[Any] = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 on_each_device = pytest.mark.parametrize("device", DEVICES)
 DTYPES = [torch.float32, torch.bfloat16]
@@ -39,7 +39,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, device:
 
 
 @contextmanager
-def poisoned() -> Iterator[None]:
+def poisoned() -> Generator[None]:
     """Memory that torch.empty hands out is full of NaN: what a kernel does not write is seen."""
     torch.use_deterministic_algorithms(True)
     try:

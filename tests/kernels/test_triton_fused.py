@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from devices import DTYPES, ROWS, close, draw, gaps, kept, on_each_device, poisoned
@@ -158,7 +160,7 @@ def test_what_does_not_fit_is_refused(device: str, case: str, message: str) -> N
         return torch.ones(*shape, device=device)
 
     x, flags = ones(2, 4), ones(2)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "odd": lambda: triton_swiglu.gated(x, ones(3, 4)),
         "long": lambda: triton_norm.rms_norm(ones(1, 16385), ones(16385), 1e-5),
         "norm": lambda: triton_norm.rms_norm(x, ones(3), 1e-5),

@@ -171,7 +171,7 @@ def _with_delta(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _products(
     x: typing.Any, weight: typing.Any, scales: typing.Any, onto: typing.Any, flags: typing.Any, y: typing.Any,
     rows: typing.Any, outputs: typing.Any, inputs: typing.Any, chunk: typing.Any, x_row: typing.Any,

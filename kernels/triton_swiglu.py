@@ -39,7 +39,7 @@ def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _gated(
     x: typing.Any, weight: typing.Any, scales: typing.Any, y: typing.Any, rows: typing.Any, size: typing.Any,
     inputs: typing.Any, x_row: typing.Any, weight_row: typing.Any, ROWS: tl.constexpr, OUTPUTS: tl.constexpr,

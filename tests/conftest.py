@@ -1,4 +1,7 @@
-"""What every test shares: one CPU thread, and the helper modules under their plain names.
+"""What every test shares: one CPU thread, how Triton kernels run, and the helper modules under their plain names.
+
+Triton reads TRITON_INTERPRET when it is imported, so it is set here, before any module of ours is: to 1, kernels run in
+numpy, unless there is a CUDA device to compile them for or the environment says otherwise.
 
 pytest runs with `--import-mode=importlib`, which puts no test folder on `sys.path`; a helper that tests import by name
 is therefore loaded here, once, before any test module.
@@ -6,6 +9,7 @@ is therefore loaded here, once, before any test module.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -13,6 +17,7 @@ from pathlib import Path
 import torch
 
 HELPERS = (
+    "kernels/devices.py",
     "engine/small.py",
     "engine/naive.py",
     "engine/automaton.py",
@@ -32,9 +37,11 @@ def _share(path: Path) -> None:
 
 
 torch.set_num_threads(1)
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 for helper in HELPERS:
     _share(Path(__file__).parent / helper)
 
+from devices import short_parts as short_parts  # noqa: E402
 from loaded import folder as folder  # noqa: E402
 from loaded import reference as reference  # noqa: E402
 from loaded import spans as spans  # noqa: E402

@@ -1,0 +1,56 @@
+"""Weights in eight bits: values and one fp32 scale per output, from which the matrix is rounded back.
+
+Knows matrices only. Symmetric: a scale is the row's largest magnitude over the largest value of the format, so no
+weight is cut and zero stays zero. Eight-bit values are exact in bf16: the only error is the rounding done here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Precision = Literal["int8", "fp8"]
+_FORMATS: Final[dict[Precision, tuple[torch.dtype, float]]] = {
+    "int8": (torch.int8, 127.0),
+    "fp8": (torch.float8_e4m3fn, 448.0),
+}
+"""dtype and largest value used; -128 has no positive counterpart and stays unused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """values [out, in] int8 or float8_e4m3fn, scales [out] fp32."""
+
+    values: Tensor
+    scales: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.values.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.scales.nbytes
+
+
+def quantize(weight: Tensor, precision: Precision) -> Quantized:
+    """weight [out, in] rounded to the nearest value of the format. Raises ValueError: unknown format, not finite."""
+    if precision not in _FORMATS:
+        raise ValueError(f"weights cannot be kept as {precision!r}; the formats are {', '.join(get_args(Precision))}")
+    dtype, largest = _FORMATS[precision]
+    wide = weight.float()
+    scales = wide.abs().amax(dim=1) / largest
+    if not scales.isfinite().all():
+        raise ValueError(f"a matrix of shape {list(weight.shape)} has weights that are not finite; it has no scale")
+    # A row of zeros, and one whose scale is no fp32 number any more, is kept as zeros.
+    scaled = wide / torch.where(scales > 0, scales, 1.0)[:, None]
+    values = scaled.round() if precision == "int8" else scaled
+    return Quantized(values.clamp(-largest, largest).to(dtype).contiguous(), scales)
+
+
+def dequantize(weight: Quantized, dtype: torch.dtype) -> Tensor:
+    """The matrix [out, in] that `weight` stands for, rounded to `dtype`."""
+    return (weight.values.float() * weight.scales[:, None]).to(dtype)

@@ -1,0 +1,55 @@
+"""How a product of T rows with a matrix [out, in] is cut into tiles, and which cuts may follow T.
+
+Knows sizes and dtypes only. An output is one sum over `in`, so its bits follow from `step`, `chunk` and `split` alone;
+these come from the matrix and the dtypes. `rows`, `outputs`, `warps` and `stages` say which outputs share a program and
+how far ahead it loads: they may follow T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+OUTPUTS: Final = 64
+"""Outputs of the smallest tile: the rows of one warpgroup matrix instruction."""
+_PROGRAMS: Final = 256
+"""Programs that a pass of few rows should have at least: about two for each multiprocessor of an H100 or H200."""
+LEAST: Final = 512
+"""Inputs that a program should add at least; below that, starting it costs more than it saves."""
+_MOST_PARTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """One program adds `chunk` inputs in steps of `step`, `rows` x `outputs` results; `split` add to an output."""
+
+    step: int
+    chunk: int
+    split: int
+    rows: int
+    outputs: int
+    warps: int
+    stages: int
+
+
+def tiles(rows: int, outputs: int, inputs: int, values: torch.dtype, single: bool = False) -> Tiles:
+    """For `rows` rows and a matrix [outputs, inputs] of `values`. `single`: no split, where the epilogue needs all."""
+    step = {1: 128, 2: 64}.get(values.itemsize, 32)
+    steps = -(-inputs // step)
+    wanted = 1 if single else -(-_PROGRAMS // -(-outputs // OUTPUTS))
+    parts = max(1, min(wanted, inputs // LEAST, _MOST_PARTS))
+    chunk = -(-steps // parts) * step
+    # Weights in eight bits are widened in registers, which leaves fewer of them for sums.
+    tall = min(64 if values.itemsize == 1 else 128, max(16, 1 << (rows - 1).bit_length()))
+    wide = rows > 64 and values.itemsize < 4
+    return Tiles(
+        step=step,
+        chunk=chunk,
+        split=-(-inputs // chunk),
+        rows=tall,
+        outputs=2 * OUTPUTS if wide else OUTPUTS,
+        warps=8 if wide else 4,
+        stages=4 if rows <= 64 else 3,
+    )

@@ -1,0 +1,80 @@
+"""RMSNorm of a row, after the row was added to a residual, in Triton.
+
+Knows rows, and parts as `triton_linear` leaves them. The last sum of a split product, the residual and the norm are one
+read and one write of the row. One program a row, whose sums follow the row's size alone: row-invariant.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .checks import TensorRefused, spaced, together
+from .triton_linear import ROWS, summed
+from .triton_numbers import launch, rounded
+
+LARGEST = 16384
+"""Numbers of a row that a program holds in registers."""
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`reference.rms_norm`: x [T, E] / rms(x) * weight [E]. Rows may lie apart in memory. Raises TensorRefused."""
+    spaced("x", x, (None, None), ROWS)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _launch(x[None], None, weight, y, None, eps)
+    return y
+
+
+def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(onto + x, its RMSNorm): x [T, E], or parts [split, T, E] fp32 that are added first; onto [T, E], weight [E].
+
+    The sum is rounded to onto's dtype before the norm reads it, as if it had been stored. Raises TensorRefused.
+    """
+    spaced("onto", onto, (None, None), ROWS)
+    if x.ndim == 3:
+        spaced("x", x, (None, *onto.shape), (torch.float32,))
+    else:
+        spaced("x", x, tuple(onto.shape), (onto.dtype,))
+    total, y = (torch.empty(onto.shape, dtype=onto.dtype, device=onto.device) for _ in range(2))
+    _launch(x if x.ndim == 3 else x[None], onto, weight, y, total, eps)
+    return total, y
+
+
+def _launch(parts: Tensor, onto: Tensor | None, weight: Tensor, y: Tensor, total: Tensor | None, eps: float) -> None:
+    split, rows, size = parts.shape
+    spaced("weight", weight, (size,), (y.dtype,))
+    together(y, x=parts, onto=onto, weight=weight)
+    if size > LARGEST:
+        raise TensorRefused(f"rows of {size} numbers are too long for one program; at most {LARGEST}")
+    if rows:
+        block = triton.next_power_of_2(size)
+        _norm[(rows,)](
+            parts, onto, weight, total, y, size, parts.stride(0), parts.stride(1),
+            0 if onto is None else onto.stride(0), eps,
+            **launch(min(16, max(4, block // 512)), PARTS=split, BLOCK=block),
+        )  # fmt: skip
+
+
+@triton.jit
+def _norm(
+    x: typing.Any, onto: typing.Any, weight: typing.Any, total: typing.Any, y: typing.Any, size: typing.Any,
+    part: typing.Any, x_row: typing.Any, onto_row: typing.Any, eps: typing.Any, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    """Program (row)."""
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    there = at < size
+    wide = summed(x + row * x_row + at, part, there, PARTS)
+    if onto is not None:
+        wide += tl.load(onto + row * onto_row + at, mask=there, other=0.0).to(tl.float32)
+        short = rounded(wide, y.dtype.element_ty)
+        tl.store(total + row * size + at, short, mask=there)
+        wide = short.to(tl.float32)
+    wide *= tl.rsqrt(tl.sum(wide * wide, axis=0) / size + eps)
+    wide = rounded(wide, y.dtype.element_ty).to(tl.float32)
+    wide *= tl.load(weight + at, mask=there, other=0.0).to(tl.float32)
+    tl.store(y + row * size + at, rounded(wide, y.dtype.element_ty), mask=there)

@@ -1,0 +1,194 @@
+"""Compiles every Triton kernel for sm_90 as its op launches it, without a GPU, and reads what it needs from the result.
+
+    python scripts/compile_kernels.py --json docs/benchmarks/kernels-sm90.json --page docs/gpu.md
+
+Each case calls an op on tensors of the 8B model's sizes; the launch is caught, so tiles, strides and options are those
+of a real pass. `--page` puts the table between the page's two `kernels-sm90` marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+os.environ["TRITON_INTERPRET"] = "0"
+
+import torch
+import triton
+from torch import Tensor
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from trimode.kernels import triton_linear, triton_lora, triton_norm, triton_swiglu
+from trimode.kernels.quantize import Quantized
+
+TARGET: Final = GPUTarget("cuda", 90, 32)
+SHARED, REGISTERS, WARPS = 227 * 1024, 65536, 64
+"""Of one sm_90 multiprocessor: bytes of shared memory that programs may use, registers, warps."""
+HIDDEN, QKV, INNER, VOCABULARY, RANK = 4096, 6144, 14336, 131072, 64
+"""Sizes of the 8B model, and of a draft adapter."""
+MARKS: Final = ("<!-- kernels-sm90 -->", "<!-- /kernels-sm90 -->")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """One compiled kernel. `programs`: that fit on a multiprocessor at once; `products`: matrix instructions."""
+
+    case: str
+    kernel: str
+    warps: int
+    stages: int
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    programs: int
+    products: list[str]
+
+
+def rows(count: int, size: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(count, size, dtype=dtype)
+
+
+def matrix(outputs: int, inputs: int, precision: str = "bf16") -> Tensor | Quantized:
+    if precision == "bf16":
+        return rows(outputs, inputs)
+    dtype = torch.int8 if precision == "int8" else torch.float8_e4m3fn
+    return Quantized(rows(outputs, inputs, dtype), torch.empty(outputs))
+
+
+def cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Every op at the shapes where it compiles to something else. A new op is one more line."""
+    for count, kept in product((1, 32, 64, 128), ("bf16", "int8", "fp8")):
+        yield f"head {kept}, {count} rows", partial(head, count, kept)
+        yield f"gate-up {kept}, {count} rows", partial(gate_up, count, kept)
+    for count in (1, 32, 128):
+        yield f"qkv parts, {count} rows", partial(qkv, count)
+        yield f"out + adapter, {count} rows", partial(out, count)
+    yield "parts added", lambda: triton_linear.fold(torch.empty(3, 32, QKV), torch.bfloat16)
+    yield "norm", lambda: triton_norm.rms_norm(rows(32, HIDDEN), rows(1, HIDDEN)[0], 1e-5)
+    yield (
+        "parts + residual + norm",
+        lambda: triton_norm.add_rms_norm(torch.empty(4, 32, HIDDEN), rows(32, HIDDEN), rows(1, HIDDEN)[0], 1e-5),
+    )
+
+
+def head(count: int, kept: str) -> Tensor:
+    return triton_linear.linear(rows(count, HIDDEN), matrix(VOCABULARY, HIDDEN, kept))
+
+
+def gate_up(count: int, kept: str) -> Tensor:
+    return triton_swiglu.gated(rows(count, HIDDEN), matrix(2 * INNER, HIDDEN, kept))
+
+
+def qkv(count: int) -> Tensor:
+    return triton_linear.parts(rows(count, HIDDEN), rows(QKV, HIDDEN))
+
+
+def out(count: int) -> Tensor:
+    adapter = rows(RANK, HIDDEN), rows(HIDDEN, RANK)
+    return triton_lora.adapted_parts(rows(count, HIDDEN), rows(HIDDEN, HIDDEN), adapter, torch.empty(count))
+
+
+def main() -> None:
+    args = arguments()
+    found = [made for name, call in cases() if args.only in name for made in compiled(name, call)]
+    report = {"target": "sm_90", "triton": triton.__version__, "kernels": [asdict(made) for made in found]}
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    if args.page:
+        head, rest = args.page.read_text(encoding="utf-8").split(MARKS[0])
+        tail = rest.split(MARKS[1])[1]
+        args.page.write_text(f"{head}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{tail}", encoding="utf-8")
+    print(table(found))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path)
+    return parser.parse_args()
+
+
+def compiled(case: str, call: Callable[[], object]) -> list[Resources]:
+    """What each kernel needs that `call` launches, in order; nothing runs."""
+    log = io.StringIO()
+    with caught() as kernels, redirect_stdout(log):
+        call()
+    spilled = [
+        sum(map(int, pair)) for pair in re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill", log.getvalue())
+    ]
+    registers = [int(number) for number in re.findall(r"Used (\d+) registers", log.getvalue())]
+    return [resources(case, *one) for one in zip(kernels, registers, spilled, strict=True)]
+
+
+@contextmanager
+def caught() -> Generator[list[Any]]:
+    """Launches become compilations for TARGET; yields the list that they are added to."""
+    found: list[Any] = []
+    launch = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        del grid, warmup
+        # A kernel from the cache would leave nothing in the assembler's log.
+        self.device_caches.clear()
+        found.append(launch(self, *args, grid=(1,), warmup=True, **options))
+        return found[-1]
+
+    driver: Any = SimpleNamespace(
+        get_current_target=lambda: TARGET, get_current_device=lambda: 0, get_current_stream=lambda _device: 0
+    )
+    triton.runtime.driver.set_active(driver)
+    knobs.nvidia.dump_ptxas_log = True
+    knobs.compilation.always_compile = True
+    JITFunction.run = compile_only
+    try:
+        yield found
+    finally:
+        JITFunction.run = launch
+
+
+def resources(case: str, kernel: Any, registers: int, spilled: int) -> Resources:
+    held, shared = kernel.metadata, kernel.metadata.shared
+    by_registers = REGISTERS // (-(-registers // 8) * 8 * 32 * held.num_warps)
+    by_shared = SHARED // (shared + 1024)
+    return Resources(
+        case=case,
+        kernel=held.name,
+        warps=held.num_warps,
+        stages=held.num_stages,
+        registers=registers,
+        spilled_bytes=spilled,
+        shared_bytes=shared,
+        programs=min(by_registers, by_shared, WARPS // held.num_warps),
+        products=sorted(set(re.findall(r"(?:wgmma\.mma_async|mma\.sync)[\w.]*\.(m\d+n\d+k\d+)", kernel.asm["ptx"]))),
+    )
+
+
+def table(found: list[Resources]) -> str:
+    lines = [
+        "| case | kernel | warps | registers | spilled bytes | shared KiB | programs an SM | matrix instruction |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.case} | `{r.kernel}` | {r.warps} | {r.registers} | {r.spilled_bytes} | {r.shared_bytes / 1024:.0f} "
+        f"| {r.programs} | {', '.join(r.products) or '-'} |"
+        for r in found
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

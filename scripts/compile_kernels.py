@@ -103,7 +103,7 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"attention bf16, {count} rows", partial(attention, count, torch.bfloat16)
     yield "attention fp32, 32 rows", partial(attention, 32, torch.float32)
     yield "QKV epilogue", partial(place, None)
-    yield "QKV epilogue with head norms", partial(place, rows(2, DIM))
+    yield "QKV epilogue, normed", partial(place, rows(2, DIM))
     for filtered in (False, True):
         yield f"sampling{', with filters' * filtered}", partial(sample, filtered)
     yield "noise", lambda: triton_noise.gumbel(0, numbers(32), VOCABULARY)

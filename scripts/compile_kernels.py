@@ -31,20 +31,35 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from trimode.kernels import triton_linear, triton_lora, triton_norm, triton_swiglu
+from trimode.kernels import (
+    triton_attention,
+    triton_head,
+    triton_linear,
+    triton_lora,
+    triton_noise,
+    triton_norm,
+    triton_qkv,
+    triton_swiglu,
+    triton_verify,
+)
+from trimode.kernels.layout import PAGE, Layout, Rotation
 from trimode.kernels.quantize import Quantized
 
 TARGET: Final = GPUTarget("cuda", 90, 32)
 SHARED, REGISTERS, WARPS = 227 * 1024, 65536, 64
 """Of one sm_90 multiprocessor: bytes of shared memory that programs may use, registers, warps."""
 HIDDEN, QKV, INNER, VOCABULARY, RANK = 4096, 6144, 14336, 131072, 64
+QUERIES, GROUPS, DIM = 32, 8, 128
 """Sizes of the 8B model, and of a draft adapter."""
 MARKS: Final = ("<!-- kernels-sm90 -->", "<!-- /kernels-sm90 -->")
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """One compiled kernel. `programs`: that fit on a multiprocessor at once; `products`: matrix instructions."""
+    """One compiled kernel. `programs`: that fit on a multiprocessor at once; `products`: matrix instructions.
+
+    `fused`: multiplications of numbers that are fused with an addition.
+    """
 
     case: str
     kernel: str
@@ -55,6 +70,7 @@ class Resources:
     shared_bytes: int
     programs: int
     products: list[str]
+    fused: int
 
 
 def rows(count: int, size: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -82,6 +98,50 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
         "parts + residual + norm",
         lambda: triton_norm.add_rms_norm(torch.empty(4, 32, HIDDEN), rows(32, HIDDEN), rows(1, HIDDEN)[0], 1e-5),
     )
+
+    for count in (1, 32):
+        yield f"attention bf16, {count} rows", partial(attention, count, torch.bfloat16)
+    yield "attention fp32, 32 rows", partial(attention, 32, torch.float32)
+    yield "QKV epilogue", partial(place, None)
+    yield "QKV epilogue, normed", partial(place, rows(2, DIM))
+    for filtered in (False, True):
+        yield f"sampling{', with filters' * filtered}", partial(sample, filtered)
+    yield "noise", lambda: triton_noise.gumbel(0, numbers(32), VOCABULARY)
+    yield "verification", verify
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.int64)
+
+
+def pages(count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Layout]:
+    """A layer's keys and values, and a layout."""
+    keys, column = torch.empty(64, GROUPS, DIM, PAGE, dtype=dtype), numbers(count)
+    return keys, keys.view(64, GROUPS, PAGE, DIM), Layout(numbers(1, 64), column, column, column, column, column)
+
+
+def attention(count: int, dtype: torch.dtype) -> Tensor:
+    heads = torch.empty(count, QUERIES + 2 * GROUPS, DIM, dtype=dtype)
+    return triton_attention.attention(heads, QUERIES, *pages(count, dtype))
+
+
+def place(norms: Tensor | None) -> None:
+    heads = torch.empty(32, QUERIES + 2 * GROUPS, DIM, dtype=torch.bfloat16)
+    turn = Rotation(rows(32, DIM), rows(32, DIM), torch.empty(32))
+    both = None if norms is None else (norms[0], norms[1])
+    triton_qkv.place(heads, QUERIES, both, 1e-5, turn, *pages(32, torch.bfloat16))
+
+
+def sample(filtered: bool) -> tuple[Tensor, Tensor]:
+    filters = (torch.empty(32, dtype=torch.int32), torch.empty(32)) if filtered else (None, None)
+    rule = triton_head.Draws(numbers(32), numbers(32), torch.empty(32), *filters)
+    masks = torch.empty(32, VOCABULARY // 32, dtype=torch.int32)
+    return triton_head.sample(rows(32, VOCABULARY), torch.empty(VOCABULARY, dtype=torch.bool), masks, rule)
+
+
+def verify() -> tuple[Tensor, Tensor]:
+    ring = triton_verify.Refused.empty(8, 64, 32, torch.device("cpu"))
+    return triton_verify.verify(numbers(8, 32), numbers(8), numbers(8, 33), numbers(8), ring)
 
 
 def head(count: int, kept: str) -> Tensor:
@@ -174,6 +234,7 @@ def resources(case: str, kernel: Any, registers: int, spilled: int) -> Resources
         shared_bytes=shared,
         programs=min(by_registers, by_shared, WARPS // held.num_warps),
         products=sorted(set(re.findall(r"(?:wgmma\.mma_async|mma\.sync)[\w.]*\.(m\d+n\d+k\d+)", kernel.asm["ptx"]))),
+        fused=len(re.findall(r"\bfma\.", kernel.asm["ptx"])),
     )
 
 

@@ -1,0 +1,262 @@
+"""The head epilogue in Triton: grammar mask, temperature, keyed noise, argmax, confidence and filters, from raw logits.
+
+Knows logits, masks and how each row draws. `_scan` reads each tile of the vocabulary once and leaves five numbers of
+it; `_choose` joins a row's tiles. Neither probabilities nor noise are ever written. Noise has the bits of
+`reference.gumbel` (no multiplication is fused with an addition here), divisions are IEEE, ties go to the lower token:
+without filters, tokens are exactly those of `reference.pick`.
+
+Filters need no sort. The best perturbed token is right if it is within them: fewer than top_k scores are above it, and
+less than top_p of the probability stands before it. If it is not, neither is any token behind it, and the best of those
+before it is tried: one more pass over the row's logits each time, few in all. Where both filters are on, the top_k-th
+score is found first, by bisection. Probabilities are added in another order than in `reference.filtered`, so a token at
+which their sum meets top_p to the last bits may fall on the other side of it; which side depends on its row alone.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import reference
+from .checks import TensorRefused, spaced, together
+from .triton_noise import noise_of
+from .triton_numbers import launch
+
+TILE: Final = 4096
+"""Tokens of a tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How each of R rows draws: all [R], on the logits' device.
+
+    seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
+    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters.
+    """
+
+    seed: Tensor
+    position: Tensor
+    temperature: Tensor
+    top_k: Tensor | None = None
+    top_p: Tensor | None = None
+
+
+def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    """`sample`, row by row by `reference.pick`."""
+    rows = []
+    for row in range(logits.shape[0]):
+        temperature = float(draws.temperature[row])
+        noise = reference.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
+        rows.append(
+            reference.pick(
+                logits[row : row + 1],
+                banned,
+                None if allowed is None else allowed[row : row + 1],
+                noise if temperature else None,
+                temperature,
+                0 if draws.top_k is None else int(draws.top_k[row]),
+                1.0 if draws.top_p is None else float(draws.top_p[row]),
+            )
+        )
+    tokens, confidence = zip(*rows, strict=True)
+    return torch.cat(tokens), torch.cat(confidence)
+
+
+def sample(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    """The head epilogue of rows of any requests: (tokens [R] int64, confidence [R] fp32) of logits [R, V].
+
+    logits fp32 or bf16, whose rows may lie apart; columns beyond V are never read. `banned`, `allowed`, confidence:
+    as in `reference.pick`; a row's mask must allow a token that is not banned. Raises
+    TensorRefused.
+    """
+    rows, vocab = logits.shape
+    _check(logits, banned, allowed, draws)
+    tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
+    confidence = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    if not rows:
+        return tokens, confidence
+    count = -(-vocab // TILE)
+    found = torch.empty(rows, 4, count, dtype=torch.float32, device=logits.device)
+    places = torch.empty(rows, count, dtype=torch.int32, device=logits.device)
+    top_k, top_p = draws.top_k, draws.top_p
+    # A tensor that is not there is stood in for by one that is; the kernel is told not to read it.
+    common = (
+        logits, banned, logits if allowed is None else allowed, draws.seed, draws.position, draws.temperature,
+        found, places, vocab, logits.stride(0), 0 if allowed is None else allowed.stride(0),
+    )  # fmt: skip
+    sizes = {"MASKED": allowed is not None, "TILE": TILE}
+    _scan[(rows, count)](*common, **launch(8, **sizes))
+    _choose[(rows,)](
+        *common, draws.seed if top_k is None else top_k, draws.seed if top_p is None else top_p, tokens, confidence,
+        **launch(8, FILTERED=top_k is not None, TILES=count, WIDE=triton.next_power_of_2(count), **sizes),
+    )  # fmt: skip
+    return tokens, confidence
+
+
+def _check(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> None:
+    spaced("logits", logits, (None, None), (torch.float32, torch.bfloat16))
+    rows, vocab = logits.shape
+    spaced("banned", banned, (vocab,), (torch.bool,))
+    if allowed is not None:
+        spaced("allowed", allowed, (rows, -(-vocab // 32)), (torch.int32,))
+    if (draws.top_k is None) != (draws.top_p is None):
+        raise TensorRefused("draws have one filter without the other; give top_k and top_p, or neither")
+    wanted = {"seed": torch.int64, "position": torch.int64, "temperature": torch.float32}
+    if draws.top_k is not None:
+        wanted |= {"top_k": torch.int32, "top_p": torch.float32}
+    columns = {name: getattr(draws, name) for name in wanted}
+    for name, dtype in wanted.items():
+        spaced(name, columns[name], (rows,), (dtype,))
+    together(logits, banned=banned, allowed=allowed, **columns)
+
+
+@triton.jit
+def _read(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, temperature: typing.Any, vocab: typing.Any,
+    tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> typing.Any:  # fmt: skip
+    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and scores where not banned either."""
+    token = tile * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None]
+    real = token < vocab
+    shown = real
+    if MASKED:
+        word = tl.load(allowed + token // 32, mask=real, other=0)
+        shown = real & (((word >> (token % 32)) & 1) != 0)
+    wide = tl.where(shown, tl.load(logits + token, mask=real, other=0).to(tl.float32), float("-inf"))
+    score = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
+    score = tl.where(score == 0, 0.0, score)
+    if temperature > 0:
+        score = tl.div_rn(score, temperature + tl.zeros_like(score))
+    return token, wide, score
+
+
+@triton.jit
+def _best(score: typing.Any, token: typing.Any) -> typing.Any:
+    """The highest score, and the lowest token that has it."""
+    best = tl.max(score)
+    return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
+
+
+@triton.jit
+def _scan(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
+    temperatures: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any, logits_row: typing.Any,
+    allowed_row: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Program (row, tile). found [R, 4, tiles]: best perturbed score, highest score, highest logit, sum of exp."""
+    row, tile, tiles = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    temperature = tl.load(temperatures + row)
+    token, wide, score = _read(
+        logits + row * logits_row, banned, allowed + row * allowed_row, temperature, vocab, tile, MASKED, TILE
+    )
+    highest = tl.max(score)
+    if temperature > 0:
+        score += noise_of(tl.load(seeds + row), tl.load(positions + row), tile * (TILE // 4), TILE)
+    best, place = _best(score, token)
+    top = tl.maximum(tl.max(wide), -1e30)
+    here = found + row * 4 * tiles + tile
+    tl.store(here, best)
+    tl.store(here + tiles, highest)
+    tl.store(here + 2 * tiles, top)
+    tl.store(here + 3 * tiles, tl.sum(tl.exp(wide - top)))
+    tl.store(places + row * tiles + tile, place)
+
+
+@triton.jit
+def _choose(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
+    temperatures: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any, logits_row: typing.Any,
+    allowed_row: typing.Any, top_ks: typing.Any, top_ps: typing.Any, tokens: typing.Any, confidence: typing.Any,
+    FILTERED: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Program (row,): its tiles joined, and its filters."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
+    real, here = tile < TILES, found + row * 4 * TILES + tile
+    place = tl.load(places + row * TILES + tile, mask=real, other=0x7FFFFFFF)
+    _, chosen = _best(tl.load(here, mask=real, other=float("-inf")), place)
+    tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
+    top = tl.max(tops)
+    total = tl.sum(tl.load(here + 3 * TILES, mask=real, other=0) * tl.exp(tops - top))
+    line, mask_line = logits + row * logits_row, allowed + row * allowed_row
+    if FILTERED:
+        temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
+        if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
+            highest = tl.max(tl.load(here + TILES, mask=real, other=float("-inf")))
+            chosen = _within(
+                line, banned, mask_line, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
+                chosen, highest, tl.where(top_k > 0, top_k, vocab), top_p, TILES, MASKED, TILE,
+            )  # fmt: skip
+    tl.store(tokens + row, chosen.to(tl.int64))
+    tl.store(confidence + row, tl.exp(tl.load(line + chosen).to(tl.float32) - top) / total)
+
+
+@triton.jit
+def _within(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, seed: typing.Any, position: typing.Any,
+    temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any, top_k: typing.Any,
+    top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> typing.Any:  # fmt: skip
+    """The best perturbed token within the filters; `chosen` is the best without them."""
+    floor = _order(tl.full([], float("-inf"), tl.float32))
+    limit = tl.full([], float("inf"), tl.float32)
+    if top_p < 1:
+        if top_k < vocab:
+            floor = _kth(logits, banned, allowed, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
+        total = tl.zeros([], tl.float32)
+        for tile in range(TILES):
+            _, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            total += tl.sum(tl.where(_order(score) >= floor, tl.exp(score - highest), 0.0))
+        limit = total * top_p
+    trying = True
+    while trying:
+        own = tl.load(logits + chosen).to(tl.float32)
+        own = tl.div_rn(tl.where(own == 0, 0.0, own), temperature)
+        above, before = tl.zeros([], tl.int32), tl.zeros([], tl.float32)
+        best, better = tl.full([], float("-inf"), tl.float32), tl.full([], 0x7FFFFFFF, tl.int32)
+        for tile in range(TILES):
+            token, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            ahead = (score > own) | ((score == own) & (token < chosen))
+            found: typing.Any = tl.max(ahead.to(tl.int32))
+            if found > 0:
+                above += tl.sum((score > own).to(tl.int32))
+                before += tl.sum(tl.where(ahead, tl.exp(score - highest), 0.0))
+                score += noise_of(seed, position, tile * (TILE // 4), TILE)
+                here, place = _best(tl.where(ahead, score, float("-inf")), token)
+                better = tl.where(here > best, place, better)
+                best = tl.maximum(here, best)
+        trying = ((above >= top_k) | (before >= limit)) & (better < vocab)
+        if trying:
+            chosen = better
+    return chosen
+
+
+@triton.jit
+def _order(score: typing.Any) -> typing.Any:
+    """int64 that are ordered as the scores are."""
+    bits = score.to(tl.int32, bitcast=True)
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+
+
+@triton.jit
+def _kth(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, temperature: typing.Any, vocab: typing.Any,
+    highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> typing.Any:  # fmt: skip
+    """A number that the orders of exactly the scores at or above the top_k-th one reach."""
+    low = _order(tl.full([], float("-inf"), tl.float32))
+    high = _order(highest) + 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        count = tl.zeros([], tl.int32)
+        for tile in range(TILES):
+            _, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            count += tl.sum((_order(score) >= middle).to(tl.int32))
+        low = tl.where(count >= top_k, middle, low)
+        high = tl.where(count > top_k, high, tl.where(count == top_k, middle + 1, middle))
+    return low

@@ -1,0 +1,138 @@
+"""Verification in Triton, without waiting for the device: drafts against the tokens that the target chose.
+
+Knows token ids only. What was refused goes to a ring on the device, which is read when someone asks: after some passes,
+or never.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .checks import TensorRefused, spaced, together
+from .triton_numbers import launch
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The last drafts of N requests: tokens [N, size, k] int64, of which lost[n, i] int64 from `start` on were refused.
+
+    `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i lies at i % size.
+    """
+
+    tokens: Tensor
+    start: Tensor
+    lost: Tensor
+    turn: Tensor
+
+    @staticmethod
+    def empty(requests: int, size: int, longest: int, device: torch.device) -> Refused:
+        """Room for `size` drafts of at most `longest` tokens a request."""
+        numbers = torch.zeros(requests, size, dtype=torch.int64, device=device)
+        tokens = torch.zeros(requests, size, longest, dtype=torch.int64, device=device)
+        return Refused(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
+
+    def read(self, request: int, since: int) -> list[list[int]]:
+        """The refused tokens of a request's verifications from number `since` on; waits for the device.
+
+        Raises IndexError if later ones have overwritten them.
+        """
+        turn, size = int(self.turn[request]), self.tokens.shape[1]
+        if since < turn - size:
+            raise IndexError(
+                f"verifications {since} to {turn - size - 1} are overwritten: the ring holds {size}; "
+                "read more often, or make a larger one"
+            )
+        tokens, start, lost = (part[request].tolist() for part in (self.tokens, self.start, self.lost))
+        at = [number % size for number in range(since, turn)]
+        return [tokens[i][start[i] : start[i] + lost[i]] for i in at]
+
+
+def verify_in_torch(
+    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused
+) -> tuple[Tensor, Tensor]:
+    """`verify`, request by request."""
+    accepted, following = torch.zeros_like(drafted), torch.full_like(drafted, -1)
+    for n in range(drafts.shape[0]):
+        draft, choice = drafts[n, : drafted[n]].tolist(), chosen[n, : picked[n]].tolist()
+        count = 0
+        while count < min(len(draft), len(choice)) and draft[count] == choice[count]:
+            count += 1
+        accepted[n] = count
+        if count < len(choice):
+            following[n] = choice[count]
+        slot = int(refused.turn[n]) % refused.tokens.shape[1]
+        refused.tokens[n, slot, : len(draft)] = drafts[n, : drafted[n]]
+        refused.start[n, slot], refused.lost[n, slot] = count, len(draft) - count
+        refused.turn[n] += 1
+    return accepted, following
+
+
+def verify(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> tuple[Tensor, Tensor]:
+    """(accepted [N], following [N]): how many leading draft tokens were chosen too, and the token chosen after them.
+
+    drafts [N, k], of which the first drafted[n] count; chosen [N, c], of which the first picked[n] do: the tokens that
+    the target picks at the draft's positions and, as a rule, one more. `following` is -1 where the draft is accepted
+    and no row is left, as after an end token. All int64, matrices with rows that may lie apart. The draft goes to
+    `refused`. Raises TensorRefused.
+    """
+    _check(drafts, drafted, chosen, picked, refused)
+    accepted, following = torch.empty_like(drafted), torch.empty_like(drafted)
+    if drafts.shape[0]:
+        block = triton.next_power_of_2(max(1, drafts.shape[1], chosen.shape[1]))
+        _verify[(drafts.shape[0],)](
+            drafts, drafted, chosen, picked, refused.tokens, refused.start, refused.lost, refused.turn, accepted,
+            following, drafts.stride(0), chosen.stride(0),
+            **launch(1, SIZE=refused.tokens.shape[1], LONGEST=refused.tokens.shape[2], BLOCK=block),
+        )  # fmt: skip
+    return accepted, following
+
+
+def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> None:
+    requests, (_, size, longest) = drafts.shape[0], refused.tokens.shape
+    shapes: dict[str, tuple[Tensor, tuple[int | None, ...]]] = {
+        "drafts": (drafts, (None, None)),
+        "drafted": (drafted, (requests,)),
+        "chosen": (chosen, (requests, None)),
+        "picked": (picked, (requests,)),
+        "refused.tokens": (refused.tokens, (requests, size, longest)),
+        "refused.start": (refused.start, (requests, size)),
+        "refused.lost": (refused.lost, (requests, size)),
+        "refused.turn": (refused.turn, (requests,)),
+    }
+    for name, (tensor, shape) in shapes.items():
+        spaced(name, tensor, shape, (torch.int64,))
+    together(drafts, **{name: tensor for name, (tensor, _) in shapes.items()})
+    if not (refused.tokens.is_contiguous() and refused.start.is_contiguous() and refused.lost.is_contiguous()):
+        raise TensorRefused("the ring has gaps; make it with Refused.empty")
+    if drafts.shape[1] > longest:
+        raise TensorRefused(f"drafts have up to {drafts.shape[1]} tokens; the ring has room for {longest}")
+
+
+@triton.jit(do_not_specialize=["draft_row", "chosen_row"])
+def _verify(
+    drafts: typing.Any, drafted: typing.Any, chosen: typing.Any, picked: typing.Any, tokens: typing.Any,
+    start: typing.Any, lost: typing.Any, turn: typing.Any, accepted: typing.Any, following: typing.Any,
+    draft_row: typing.Any, chosen_row: typing.Any, SIZE: tl.constexpr, LONGEST: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    """Program (request,)."""
+    request = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    length, rows, number = tl.load(drafted + request), tl.load(picked + request), tl.load(turn + request)
+    draft = tl.load(drafts + request * draft_row + at, mask=at < length, other=-1)
+    choice = tl.load(chosen + request * chosen_row + at, mask=at < rows, other=-1)
+    compared = tl.minimum(length, rows)
+    count = tl.min(tl.where((draft != choice) & (at < compared), at.to(tl.int64), compared))
+    tl.store(accepted + request, count)
+    after = tl.max(tl.where((at == count) & (at < rows), choice, -1))
+    tl.store(following + request, after)
+    slot = request * SIZE + number % SIZE
+    tl.store(tokens + slot * LONGEST + at, draft, mask=at < length)
+    tl.store(start + slot, count)
+    tl.store(lost + slot, length - count)
+    tl.store(turn + request, number + 1)

@@ -22,7 +22,7 @@ from trimode.engine.request import EXACT, Mode
 from . import store
 from .cost import Cost, Costing, CostModel, Variant
 from .errors import PolicyError
-from .learned import SPREAD, Learned, Observation, levels, observed, step_of
+from .learned import SPREAD, Evidence, Learned, Observation, levels, observed, step_of
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
@@ -37,8 +37,8 @@ VARIANTS: Final = (
     *(Variant("quadratic_spec", length) for length in (6, 12)),
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
-SHARE: Final = 0.02
-"""The part of all expected decoding time that exploring may cost."""
+SHARE: Final = 0.01
+"""The part of expected decoding time that exploring may cost: of all steps, and of each one."""
 GRACE: Final = 2.0
 """Beyond that share, in outputs of average length: without it a new policy could not try anything."""
 
@@ -89,11 +89,13 @@ class Auto:
         """Learns from a call that ran under `plan`, whoever chose its mode."""
         seen = self._seen(plan, result)
         with self._lock:
+            self.learned.add(plan.context, plan.settings.temperature or 0.0, seen)
             if plan.forecast is not None:
                 self.learned.planned += 1
-                self.learned.total += plan.forecast.seconds
-                self.learned.spent += plan.forecast.regret
-            self.learned.add(plan.context, plan.settings.temperature or 0.0, seen)
+                own = self.learned.evidence[levels(plan.context, plan.settings.temperature or 0.0)[-1]]
+                for account in (self.learned, own):
+                    account.total += plan.forecast.seconds
+                    account.spent += plan.forecast.regret
 
     def lock(self, name: str = "locked") -> Policy:
         """What it would choose now, without exploring, as a fixed table: for every step and kind that it has seen."""
@@ -165,10 +167,12 @@ class Auto:
         drawn = self._prices(context, settings, offered, luck)
         tried = min(drawn, key=lambda variant: drawn[variant].seconds)
         loss = prices[tried].seconds - prices[best].seconds
-        a_call = self.learned.total / self.learned.planned if self.learned.planned else prices[best].seconds
-        budget = SHARE * self.learned.total + GRACE * a_call
         # Calls that are live together may draw alike, and none of them knows what the others are about to spend.
-        return tried if self.learned.spent + loss * (1 + context.others) <= budget else best
+        loss *= 1 + context.others
+        a_call = self.learned.total / self.learned.planned if self.learned.planned else prices[best].seconds
+        own = self.learned.evidence.get(key) or Evidence()
+        fits = self.learned.spent + loss <= SHARE * self.learned.total + GRACE * a_call
+        return tried if fits and own.spent + loss <= SHARE * own.total + GRACE * prices[best].seconds else best
 
     def _plan(self, plan: DecodePlan, prices: Mapping[Variant, Cost], variant: Variant, best: Variant) -> DecodePlan:
         context, settings = plan.context, variant.settings.over(plan.settings)

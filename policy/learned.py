@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .cost import Workload
@@ -72,7 +72,10 @@ def _reason(lost: Any) -> str:
 
 @dataclass(slots=True)
 class Evidence:
-    """Faded sums over calls. `trials`, `hits`: by drafting mode and draft position; `pace`: (weight, sum) by mode."""
+    """Faded sums over calls. `trials`, `hits`: by drafting mode and draft position; `pace`: (weight, sum) by mode.
+
+    `total`: seconds that plans were expected to take; `spent`: those that exploring cost. These two do not fade.
+    """
 
     calls: float = 0.0
     decisions: float = 0.0
@@ -82,6 +85,8 @@ class Evidence:
     others: float = 0.0
     fills: float = 0.0
     denoises: float = 0.0
+    total: float = 0.0
+    spent: float = 0.0
     trials: dict[str, list[float]] = field(default_factory=dict)
     hits: dict[str, list[float]] = field(default_factory=dict)
     pace: dict[str, list[float]] = field(default_factory=dict)
@@ -116,7 +121,7 @@ class Evidence:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Evidence:
-        sums = {name: _finite(found[name]) for name in _SUMS}
+        sums = {name: _finite(found[name]) for name in (*_SUMS, "total", "spent")}
         trials, hits, pace = (
             {str(mode): [_finite(value) for value in values] for mode, values in found[name].items()}
             for name in ("trials", "hits", "pace")
@@ -128,7 +133,7 @@ class Evidence:
         return cls(**sums, trials=trials, hits=hits, pace=pace)
 
 
-_SUMS: Final = tuple(one.name for one in fields(Evidence) if one.name not in ("trials", "hits", "pace"))
+_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises")
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,8 +248,9 @@ def test_reasons_say_what_was_weighed() -> None:
     assert plan.policy is auto
     assert plan.forecast is not None
     assert plan.forecast.tokens_per_s > 0
-    tried = [plan.reason for _ in range(60) if "tried to learn" in _next(auto).reason]
-    assert tried or auto.learned.spent == 0
+    fresh = Auto(GPU)
+    assert any("tried to learn" in _next(fresh).reason for _ in range(20))
+    assert fresh.learned.spent > 0
 
 
 def _next(auto: Auto) -> DecodePlan:

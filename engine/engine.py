@@ -40,7 +40,7 @@ class TokenEngine:
     """One model in memory. Safe to call from any number of threads and tasks; all of them share its passes.
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
-    `kernels`: "auto", "native" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
+    `kernels`: "auto", "native", "triton" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
     """
 
@@ -193,5 +193,5 @@ def _kernels(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[ops
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:
         return ops.kernels(device, dtype, choice)
-    except ops.NativeUnavailable as error:
+    except (ops.NativeUnavailable, ops.TritonUnavailable) as error:
         raise RequestError(f"kernels={choice!r}: {error}; kernels='auto' takes what can run") from None

@@ -31,6 +31,11 @@ def forward(
     """
     for block, k, v in zip(stack.blocks, keys, values, strict=True):
         x = composed(ops, x, block, rotation, flags, k, v, layout)
+    return read_out(ops, x, stack, read, choices)
+
+
+def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, list[int]]:
+    """What `forward` returns, of x [T, E] after all blocks."""
     logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
     return logits, [_chosen(ops, logits[choice.row][None], choice) for choice in choices]
 

@@ -19,11 +19,11 @@ from .native import Native
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack", "cache_folder",
-    "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack",
+    "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
-CHOICES = ("auto", "native", "torch", "torch-fast")
+CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
@@ -68,14 +68,21 @@ class Kernels(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+class TritonUnavailable(RuntimeError):
+    """Triton kernels cannot run here; the message says why."""
+
+
 def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
     `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
-    is the same in any company (see `fast`). Raises NativeUnavailable where "native" cannot run.
+    is the same in any company (see `fast`). Raises NativeUnavailable where "native" cannot run, TritonUnavailable where
+    "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return reference if choice == "torch" else cast(Kernels, fast), "asked for"
+    if choice == "triton" or (choice == "auto" and device.type == "cuda"):
+        return _triton(device, dtype), "asked for" if choice == "triton" else "the fastest here"
     if device.type != "cpu" or dtype != torch.float32:
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
         if choice == "native":
@@ -87,3 +94,16 @@ def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> t
         if choice == "native":
             raise
         return reference, f"native kernels not available: {error}"
+
+
+def _triton(device: torch.device, dtype: torch.dtype) -> Kernels:
+    """Imported here alone: triton is large, and not on every platform. Raises TritonUnavailable."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise TritonUnavailable(f"triton kernels are for float32 and bfloat16, not for {str(dtype)[6:]}")
+    try:
+        from . import triton_ops
+    except ImportError as error:
+        raise TritonUnavailable(f"triton cannot be imported: {error}") from None
+    if device.type != "cuda" and not triton_ops.INTERPRETED:
+        raise TritonUnavailable(f"triton kernels need a CUDA device, not {device}; TRITON_INTERPRET=1 interprets them")
+    return cast(Kernels, triton_ops)

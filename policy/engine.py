@@ -67,8 +67,8 @@ class Engine:
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
-        CPU, fp32), "torch" and "torch-fast" insist; `engine.kernels` says which and why. Raises CheckpointError (what
-        was expected, what was found) and RequestError (device, dtype or kernels not available).
+        CPU, fp32), "triton" (CUDA), "torch" and "torch-fast" insist; `engine.kernels` says which and why. Raises
+        CheckpointError (what was expected, what was found) and RequestError (device, dtype or kernels not available).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")

@@ -1,0 +1,68 @@
+"""The ops of `reference.py` in Triton, for CUDA devices; or in Triton's interpreter, slowly, anywhere.
+
+Knows blocks and layouts. A block is ten launches, one more where rows may be draft rows: QKV and the sum of its parts,
+heads placed, attention (two), output, norm, SwiGLU, down, norm. Parts of the output and down products are added where
+the residual is, in the norm that follows. Row-invariant, as each op is. Everything that is not here is the reference's
+in torch: `pick`, whose keyed twin is `triton_head.sample`, and ops that a block does not use singly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from . import reference
+from .block import read_out
+from .layout import Block, Choice, Layout, Rotation, Stack
+from .triton_attention import attention as attention
+from .triton_linear import fold, linear, parts
+from .triton_lora import adapted_parts
+from .triton_norm import add_rms_norm, rms_norm
+from .triton_numbers import INTERPRETED as INTERPRETED
+from .triton_qkv import place
+from .triton_swiglu import gated
+
+name = "triton"
+row_tile = 1
+
+
+def forward(
+    x: Tensor,
+    stack: Stack,
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+    read: Tensor,
+    choices: Sequence[Choice],
+) -> tuple[Tensor, list[int]]:
+    """A pass, as `block.forward` says it."""
+    blocks = stack.blocks
+    normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
+    for index, (block, k, v) in enumerate(zip(blocks, keys, values, strict=True)):
+        qkv = linear(normed, block.qkv).unflatten(-1, (-1, block.dim))
+        place(qkv, block.queries, block.head_norms, block.eps, rotation, k, v, layout)
+        mixed = attention(qkv, block.queries, k, v, layout).flatten(1)
+        x, normed = add_rms_norm(_out(mixed, block, flags), x, block.norms[1], block.eps)
+        down = parts(gated(normed, block.gate_up), block.down)
+        if index + 1 < len(blocks):
+            x, normed = add_rms_norm(down, x, blocks[index + 1].norms[0], blocks[index + 1].eps)
+        else:
+            x = fold(down, x.dtype, x)
+    return read_out(sys.modules[__name__], x, stack, read, choices)
+
+
+def _out(mixed: Tensor, block: Block, flags: Tensor | None) -> Tensor:
+    """The output projection's parts, the adapter's term in those of marked rows."""
+    if flags is None or block.adapter is None:
+        return parts(mixed, block.out)
+    return adapted_parts(mixed, block.out, block.adapter, flags[:, 0])
+
+
+def __getattr__(name: str) -> Any:
+    """Everything else is the reference's."""
+    return getattr(reference, name)

@@ -39,7 +39,6 @@ from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import read_episodes
 from trimode.policy.errors import SchemaError
-from trimode.policy.recording import Recording
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.scope import Scope, enter, leave

@@ -95,7 +95,7 @@ def test_the_record_holds_the_block_length_that_ran(sdar: Engine, tmp_path: Path
 def test_other_modes_are_refused_even_where_the_table_chose_them(sdar: Engine, said: dict[str, Any]) -> None:
     message = r"SDARForCausalLM weights decode in diffusion only; pass mode='diffusion'"
     with pytest.raises(ModeUnavailable, match=message):
-        sdar.generate(messages=HELLO, max_tokens=9, **said)
+        sdar.generate(messages=HELLO, max_tokens=40, **said)
 
 
 def test_what_needs_other_weights_is_refused(sdar: Engine) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Thread
 from typing import Any, Final
 
 import llguidance.numpy as bitmask
@@ -21,12 +20,14 @@ from torch import Tensor
 
 from trimode.engine.tokenizer import Tokenizer
 
-from .admission import Admitted, admitted
+from .admission import Admitted, admitted, too_complex
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex
 from .formats import tightened
+from .in_time import OutOfTime, in_time
 from .refusal import Refuses, placed
 from .rewrite import rewritten
 from .schema import Schema
+from .walk import heaviest
 
 _OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
@@ -35,8 +36,8 @@ _OPTIONS: Final[Any] = {
     "lenient": False,
     "coerce_one_of": False,
 }
-COMPILE_SECONDS: Final = 0.4
-"""Wall-clock limit of compiling one schema; the engine's own limits of size end what is left running."""
+COMPILE_SECONDS: Final = 0.1
+"""CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
 
 
 class Matcher:
@@ -138,20 +139,33 @@ def check(schema: Schema) -> None:
 
 def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitted, bool]:
     """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused."""
+    known: list[SchemaRefused] = []
     try:
-        form = admitted(schema.document, schema.formats)
+        return in_time(lambda: _settled(schema, refuses, rewritten if rewrites else _same, known), COMPILE_SECONDS)
+    except OutOfTime:
+        hint = f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds, fewer names and patterns"
+        raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
-    change: Callable[[Any], Any] = rewritten if rewrites else _same
-    reason = _in_time(lambda: refuses(form.document))
+
+
+def _settled(
+    schema: Schema, refuses: Refuses, change: Callable[[Any], Any], known: list[SchemaRefused]
+) -> tuple[Admitted, bool]:
+    """`known` gets a refusal as soon as it is certain; the one raised knows its place better."""
+    form = admitted(schema.document, schema.formats)
+    reason = refuses(form.document)
     if reason is None:
         return form, False
+    known.append(placed(form.document, refuses, reason, seconds=0.0))
     other = change(form.document)
     if other != form.document:
-        again = _in_time(lambda: refuses(other))
+        known.clear()
+        again = refuses(other)
         if again is None:
             return Admitted(other, form.notes), True
         reason = again if again.startswith("Unsatisfiable") else reason
+        known.append(placed(form.document, refuses, reason, seconds=0.0))
     raise placed(form.document, lambda part: _refused_twice(part, change), reason)
 
 
@@ -178,26 +192,3 @@ def _refusal(document: Any) -> str | None:
     """llguidance's reason for refusing the schema, or None."""
     failed, messages = LLMatcher.validate_grammar_with_warnings(_grammar(document))
     return messages[0] if failed else None
-
-
-def _in_time(work: Callable[[], str | None]) -> str | None:
-    """What `work` returns or raises. Raises SchemaTooComplex where it takes too long.
-
-    llguidance lets other threads run while it compiles, but cannot be stopped; a thread left behind ends at its limits.
-    """
-    done: list[str | SchemaRefused | None] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except SchemaRefused as error:
-            done.append(error)
-
-    thread = Thread(target=run, name="trimode-compile", daemon=True)
-    thread.start()
-    thread.join(COMPILE_SECONDS)
-    if not done:
-        raise SchemaTooComplex("", "", f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds")
-    if isinstance(done[0], SchemaRefused):
-        raise done[0]
-    return done[0]

@@ -114,9 +114,18 @@ def _schema_of(target: Any) -> Schema:
         raise UnsatisfiableSchema("", "", "schema False allows no value at all; pass a schema that does")
     if isinstance(target, Mapping):
         return _checked(dict(target))
-    if isinstance(target, Sequence) and not isinstance(target, str | bytes):
+    if isinstance(target, str | bytes):
+        raise SchemaError(
+            f"{_shortened(repr(target))} is no type; pass a type, a JSON Schema as a dict, or a list of tools"
+        )
+    if isinstance(target, Sequence):
         return tool_schema(target)
     return _typed(target)
+
+
+def _shortened(text: str) -> str:
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text[:200] + ("..." if len(text) > 200 else "")
 
 
 def tool_schema(tools: Sequence[Tool]) -> Schema:
@@ -152,7 +161,9 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
         if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
-            raise SchemaError(f"a tool needs a name, a description and parameters, found {dict(tool)!r}")
+            raise SchemaError(
+                f"a tool needs a name, a description and parameters, found {_shortened(repr(dict(tool)))}"
+            )
         parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
@@ -164,7 +175,9 @@ def _parameters(name: str, given: Json) -> dict[str, Json]:
     if not given:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(given, Mapping) or given.get("type", "object") != "object":
-        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {given!r}")
+        raise SchemaError(
+            f"tool {name!r}: parameters must be a JSON Schema of type object, found {_shortened(repr(given))}"
+        )
     return {"type": "object", **given}
 
 
@@ -195,7 +208,9 @@ def _typed(target: Any) -> Schema:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(f"cannot make a schema of {target!r}: {str(error).splitlines()[0]}") from None
+        raise SchemaError(
+            f"cannot make a schema of {_shortened(repr(target))}: {str(error).splitlines()[0][:200]}"
+        ) from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
 

@@ -63,6 +63,21 @@ def below(schema: Json) -> Iterator[tuple[Where, Json]]:
             yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
 
 
+def heaviest(document: Json) -> Where:
+    """The keyword that holds most of a document: each step down is into more than half of what is left."""
+    where: Where = ()
+    size = len(repr(document))
+    while isinstance(document, dict | list):
+        parts = document.items() if isinstance(document, dict) else enumerate(document)
+        step, part = max(((step, repr(part)) for step, part in parts), key=lambda one: len(one[1]), default=("", ""))
+        if 2 * len(part) <= size:
+            break
+        where, document, size = (*where, step), document[step], len(part)
+    while where and (isinstance(where[-1], int) or where[-2:-1] in {(key,) for key in _UNDER_NAMES}):
+        where = where[:-1]
+    return where
+
+
 def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
     """A copy of `schema` with every direct subschema changed."""
     if not isinstance(schema, dict):

@@ -17,6 +17,7 @@ import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
 
+from .dialect import misread
 from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword
 from .formats import NAMED, VALUES
 from .in_time import OutOfTime, in_time
@@ -145,6 +146,7 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     check_recursion(document)
     _check_counts(document)
     _check_numbers(document)
+    _check_dialect(document)
     notes: list[str] = []
     made = _normal(document, draft_of(document), formats, (), notes)
     return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(notes))
@@ -261,6 +263,15 @@ def _check_numbers(document: Json) -> None:
                 raise UnsupportedKeyword(
                     pointer((*where, key)), key, f"{_short(str(number))} is beyond 64 bits; use a smaller number"
                 )
+
+
+def _check_dialect(document: Json) -> None:
+    for where, schema in _schemas(document):
+        held = schema.get("patternProperties")
+        names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
+        for key, pattern in [("pattern", schema.get("pattern")), *names]:
+            if isinstance(pattern, str) and (reason := misread(pattern)) is not None:
+                raise UnsupportedKeyword(pointer((*where, key)), key, reason)
 
 
 def _beyond(values: Json) -> int | None:

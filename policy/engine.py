@@ -29,7 +29,7 @@ from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
 from .requests import Translator
-from .result import Choice, Result
+from .result import Result, ScoredChoice
 from .stream import Growing, StreamEvent
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -109,14 +109,14 @@ class Engine:
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         tools: Sequence[Any] = (),
-    ) -> Choice:
+    ) -> ScoredChoice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
         if len(set(options)) < len(options) or not options:
             raise RequestError(f"options={list(options)!r}: expected at least one string, each of them once")
         call = call_of("choice", prompt, messages=messages, tools=tools, step="prose")
         candidates = tuple(tuple(self.tokenizer.encode(option)) for option in options)
         scored = self.tokens.decode(ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates))
-        return Choice(options=tuple(options), logprobs=scored.logprobs, stats=scored.stats)
+        return ScoredChoice(options=tuple(options), logprobs=scored.logprobs, stats=scored.stats)
 
     def infill(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import llguidance.numpy as bitmask
 import numpy as np
@@ -21,14 +21,17 @@ from torch import Tensor
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
-from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex
+from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import OutOfTime, in_time
 from .refusal import Refuses, placed
 from .rewrite import rewritten
-from .schema import Schema
+from .schema import Schema, Target
+from .text_grammar import grammar_text, refused
+from .texts import TextTarget
 from .walk import heaviest
 
+T = TypeVar("T")
 _OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -47,6 +50,11 @@ class Matcher:
         self._matcher, self._vocab_size, self._end = matcher, vocab_size, end
         self._row: Tensor | None = None
 
+    @property
+    def engine(self) -> LLMatcher:
+        """llguidance's matcher at this point, for measurements."""
+        return self._matcher
+
     def mask(self) -> Tensor:
         if self._row is None:
             self._row = self._compute()
@@ -56,6 +64,7 @@ class Matcher:
         self._row = None if tokens else self._row
         taken = self._matcher.try_consume_tokens(list(tokens)) if tokens else 0
         if taken < len(tokens):
+            self._check()
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
 
     def fork(self) -> Matcher:
@@ -70,9 +79,12 @@ class Matcher:
             rows[0, self._end // 32] = np.uint32(1 << (self._end % 32)).astype(np.int32)
         else:
             bitmask.fill_next_token_bitmask(self._matcher, rows, 0)
-        if self._matcher.is_error():
-            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error()}")
+        self._check()
         return torch.from_numpy(rows[0])
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error().splitlines()[0]}")
 
 
 @dataclass(frozen=True)
@@ -88,21 +100,24 @@ class Compiled:
 class GrammarCompiler:
     """Grammars for one tokenizer; compiled matchers are kept and copied."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer | LLTokenizer, vocab_size: int, ends: Sequence[int]) -> None:
         self._vocab_size, self._end = vocab_size, ends[0]
-        self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
+        made = isinstance(tokenizer, LLTokenizer)
+        self._tokenizer = tokenizer if made else LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
-    def matcher(self, schema: Schema) -> Matcher:
+    def matcher(self, schema: Target) -> Matcher:
         """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
         return self._kept(_Key(schema)).start.fork()
 
-    def notes(self, schema: Schema) -> tuple[str, ...]:
+    def notes(self, schema: Target) -> tuple[str, ...]:
         """What the schema's grammar does not hold, in words: formats left out on demand."""
         return self._kept(_Key(schema)).notes
 
-    def compile(self, schema: Schema, rewrites: bool = True) -> Compiled:
+    def compile(self, schema: Target, rewrites: bool = True) -> Compiled:
         """Compiles anew. Raises SchemaRefused as `matcher` does."""
+        if not isinstance(schema, Schema):
+            return self._of_text(schema)
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
@@ -114,6 +129,17 @@ class GrammarCompiler:
         start.mask()
         return Compiled(start, form.document, form.notes, changed)
 
+    def _of_text(self, target: TextTarget) -> Compiled:
+        matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
+        if matcher.is_error():
+            raise refused(target, matcher.get_error())
+        start = Matcher(matcher, self._vocab_size, self._end)
+        try:
+            start.mask()
+        except GrammarRuntimeError as error:
+            raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
+        return Compiled(start, target.document, (), False)
+
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)
 
@@ -121,9 +147,9 @@ class GrammarCompiler:
 class _Key:
     """A schema as a dictionary key, by content, order of keys included."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Target) -> None:
         self.schema = schema
-        self._content = (schema.text, schema.formats)
+        self._content = (schema.text, schema.formats if isinstance(schema, Schema) else schema.kind)
 
     def __hash__(self) -> int:
         return hash(self._content)
@@ -132,8 +158,13 @@ class _Key:
         return isinstance(other, _Key) and other._content == self._content
 
 
-def check(schema: Schema) -> None:
+def check(schema: Target) -> None:
     """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can hold the schema."""
+    if not isinstance(schema, Schema):
+        failed, messages = _within_time(schema, lambda: LLMatcher.validate_grammar_with_warnings(grammar_text(schema)))
+        if failed:
+            raise refused(schema, messages[0])
+        return
     _accepted(schema, _refusal, rewrites=True)
 
 
@@ -147,6 +178,15 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
         raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
+
+
+def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
+    try:
+        return in_time(work, COMPILE_SECONDS)
+    except OutOfTime:
+        raise SchemaTooComplex(
+            "", target.kind, f"compiling took more than {COMPILE_SECONDS} s; make it smaller"
+        ) from None
 
 
 def _settled(

@@ -16,6 +16,7 @@ STACK: Final = 256 << 20
 """Bytes of address space; memory is taken as it is used. 30,000 required keys need less than half."""
 BLOCKED_SECONDS: Final = 10.0
 """Wall-clock time after which work counts as blocked, whatever CPU time it took."""
+THREAD: Final = "trimode-compile"
 _POLL: Final = 0.004
 _starting: Final = threading.Lock()
 
@@ -44,7 +45,7 @@ def in_time(work: Callable[[], T], seconds: float) -> T:
             over.set()
 
     began = time.perf_counter()
-    _start(threading.Thread(target=run, name="trimode-compile", daemon=True))
+    _start(threading.Thread(target=run, name=THREAD, daemon=True))
     while not over.wait(_POLL):
         wall = time.perf_counter() - began
         if wall > BLOCKED_SECONDS or (wall > seconds and _spent(clock, wall) > seconds and not over.is_set()):

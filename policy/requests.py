@@ -18,7 +18,7 @@ from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
 from .grammar import GrammarCompiler
-from .schema import doubled_keys
+from .schema import Schema
 from .spec import options_of, sampling_of
 
 THINKING_END = "</think>"
@@ -58,7 +58,7 @@ class Translator:
         variables: dict[str, Any] = {"add_generation_prompt": True, "kind": call.kind}
         if call.tools:
             variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
-        if call.schema is not None and call.kind == "json":
+        if isinstance(call.schema, Schema) and call.kind == "json":
             variables["schema"] = call.schema.document
         if call.plan.settings.max_thinking_tokens is not None:
             variables["enable_thinking"] = True
@@ -92,11 +92,7 @@ class Translator:
             return None, None, []
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
-        return (
-            value,
-            True,
-            [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)],
-        )
+        return value, True, [*self.grammars.notes(call.schema), *call.schema.remarks(text)]
 
     def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
         """The text behind the thinking; all of it where no thinking was asked for."""

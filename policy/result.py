@@ -52,7 +52,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ScoredChoice:
     """`logprobs`, in nats: that the model at temperature 1 writes exactly this option and ends. In the given order."""
 
     options: tuple[str, ...]

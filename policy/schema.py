@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_origin
 
 import jsonschema
 import jsonschema.protocols
@@ -26,6 +26,7 @@ from pydantic_core import core_schema
 
 from .admission import Formats, check_document
 from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .texts import FORMS, TextTarget
 from .walk import draft_of
 
 Json = Any
@@ -82,6 +83,14 @@ class Schema:
         except ValidationError as error:
             raise SchemaViolation(text, _reasons(error), _OWN_RULES) from None
 
+    def remarks(self, text: str) -> list[str]:
+        """What readers of finished text should know: keys that stand twice."""
+        return [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)]
+
+
+Target = Schema | TextTarget
+"""What output may be held to: all have a `document`, a `sha256`, `parse` and `remarks`."""
+
 
 def doubled_keys(text: str) -> list[str]:
     """Keys that stand twice in one object of `text`. Readers keep the last; no grammar remembers open keys."""
@@ -95,32 +104,47 @@ def doubled_keys(text: str) -> list[str]:
     return doubled
 
 
-def schema_of(target: Any, *, formats: Formats | None = None) -> Schema:
-    """`target`: a Schema, a JSON Schema (dict, True), a list of tools, or any type that pydantic understands.
+def schema_of(target: Any, *, formats: Formats | None = None) -> Target:
+    """`target`: a JSON Schema (dict, True), a list of tools, a type that pydantic understands, or a plain text's
+    Regex, Choice or Lark (as such, as `Annotated[str, Regex(...)]`, or as the `document` that records hold).
 
     `formats`: "strict" (as without it) refuses formats that nobody here can check; "annotate" leaves them out, and the
     grammar's notes say so. Raises SchemaError and its kinds.
     """
     schema = _schema_of(target)
-    return schema if formats is None else replace(schema, formats=formats)
+    if formats is None:
+        return schema
+    if not isinstance(schema, Schema):
+        raise SchemaError(f"formats={formats!r}: a {schema.kind} has no formats; they belong to JSON Schemas")
+    return replace(schema, formats=formats)
 
 
-def _schema_of(target: Any) -> Schema:
-    if isinstance(target, Schema):
+def _schema_of(target: Any) -> Target:
+    if isinstance(target, Target):
         return target
+    if (text := _text_target(target)) is not None:
+        return text
     if target is True:
         return _checked({})
     if target is False:
         raise UnsatisfiableSchema("", "", "schema False allows no value at all; pass a schema that does")
     if isinstance(target, Mapping):
         return _checked(dict(target))
-    if isinstance(target, str | bytes):
-        raise SchemaError(
-            f"{_shortened(repr(target))} is no type; pass a type, a JSON Schema as a dict, or a list of tools"
-        )
-    if isinstance(target, Sequence):
+    if isinstance(target, Sequence) and not isinstance(target, str | bytes):
         return tool_schema(target)
     return _typed(target)
+
+
+def _text_target(target: Any) -> TextTarget | None:
+    """The Regex, Choice or Lark in `Annotated[str, ...]` or in a document that holds nothing else."""
+    if isinstance(target, Mapping) and len(target) == 1 and (form := FORMS.get(next(iter(target)))) is not None:
+        return form(*target.values())
+    if get_origin(target) is not Annotated:
+        return None
+    held, *more = [found for found in target.__metadata__ if isinstance(found, TextTarget)] or [None]
+    if held is not None and (more or target.__origin__ is not str):
+        raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {held.kind}")
+    return held
 
 
 def _shortened(text: str) -> str:
@@ -204,6 +228,9 @@ def _moved(schema: Json, place: str) -> Json:
 
 
 def _typed(target: Any) -> Schema:
+    if isinstance(target, str | bytes):
+        hint = "pass a type, a JSON Schema as a dict, or a list of tools"
+        raise SchemaError(f"cannot make a schema of {_shortened(repr(target))}: a text is no type; {hint}")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)

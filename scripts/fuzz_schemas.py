@@ -5,7 +5,8 @@
 Each mutant is a given schema with one to four of its parts changed (values of other types at keywords, deep nesting,
 long lists, circles of references, broken patterns, numbers beyond all bounds, half surrogates, keys that are no text),
 or made up from keywords alone. Counted: schemas taken and refused by kind, errors outside the tree (with the mutant),
-and CPU time of the whole process while one is read, which is what a busy machine does not change.
+CPU time of the whole process while one is read (what a busy machine does not change), and of compiling that goes on in
+a thread after its schema was refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import gc
 import json
 import math
 import platform
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from rich.progress import track
 from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError
 from trimode.policy.grammar import check
+from trimode.policy.in_time import THREAD
 from trimode.policy.schema import schema_of
 
 Json = Any
@@ -41,10 +44,10 @@ KEYWORDS = (
     "minItems", "maxItems", "uniqueItems", "contains", "x-guidance", "default", "definitions", "unevaluatedProperties",
 )  # fmt: skip
 SCALARS: tuple[Json, ...] = (
-    None, True, False, 0, -1, 1, 3, 1.5, -0.0, 1e308, 5e-324, 10**30, -(2**63) - 1, math.nan, math.inf, "", "a", "#", "#/",
-    "#/$defs/a", "#/properties", "#/%zz", "http://json-schema.org/draft-04/schema#", "https://example.com/x", "integer",
-    "object", "array", "string", "date", "a\0b", "\ud800", "(", "(?=a)b", "(a*)*b", "[", "^\\d{1,999}$", "\\p{L}", (1,),
-    b"x", {1}, ["a"], ["a", "a"], [], {}, {"type": "integer"}, {"$ref": "#"}, {1: 2},
+    None, True, False, 0, -1, 1, 3, 1.5, -0.0, 1e308, 5e-324, 10**30, -(2**63) - 1, math.nan, math.inf, "", "a", "#",
+    "#/", "#/$defs/a", "#/properties", "#/%zz", "http://json-schema.org/draft-04/schema#", "https://example.com/x",
+    "integer", "object", "array", "string", "date", "a\0b", "\ud800", "(", "(?=a)b", "(a*)*b", "[", "^\\d{1,999}$",
+    "\\p{L}", (1,), b"x", {1}, ["a"], ["a", "a"], [], {}, {"type": "integer"}, {"$ref": "#"}, {1: 2},
 )  # fmt: skip
 TEXTS = ("", "b" * 200, "\u2028", "\U0001f600", "a/b~c", "__proto__", "\ud83d")
 
@@ -70,7 +73,7 @@ def arguments() -> argparse.Namespace:
 def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
     """Reads `mutants` of them. Times are CPU milliseconds."""
     verdicts, outside = Counter[str](), list[str]()
-    times, slowest = list[float](), list[tuple[float, str, str]]()
+    times, behind, slowest = list[float](), list[float](), list[tuple[float, str, str]]()
     gc.freeze()  # what the imports made is no part of what one schema costs
     for mutant in track(list(range(mutants)), "mutants"):
         document = mutated(schemas, Random(f"{seed}:{mutant}"))
@@ -85,6 +88,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
             outside.append(f"{type(error).__name__}: {error} of {document!r}"[:2000])
         times.append(1000 * (time.process_time() - began))
         verdicts[verdict] += 1
+        behind.append(_finish())
         slowest = sorted([*slowest, (times[-1], verdict, f"{seed}:{mutant}")], reverse=True)[:10]
     return {
         "mutants": mutants,
@@ -93,10 +97,20 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         "verdicts": dict(verdicts.most_common()),
         "outside": outside,
         "cpu_ms": {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 99, 99.9, 100)},
+        "left_behind": {"threads": sum(one > 0 for one in behind), "cpu_s_max": round(max(behind, default=0.0), 2)},
         "over_200_ms": sum(one > 200 for one in times),
         "over_1_s": sum(one > 1000 for one in times),
         "slowest": [{"cpu_ms": round(ms, 1), "verdict": verdict, "mutant": name} for ms, verdict, name in slowest],
     }
+
+
+def _finish() -> float:
+    """Waits for compiling that goes on after its refusal; its CPU seconds."""
+    began = time.process_time()
+    left = [thread for thread in threading.enumerate() if thread.name == THREAD]
+    for thread in left:
+        thread.join()
+    return time.process_time() - began if left else 0.0
 
 
 def mutated(schemas: list[Json], dice: Random) -> Json:

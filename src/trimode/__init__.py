@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
+        MalformedGrammar,
         MalformedSchema,
         OutputCut,
         PolicyError,
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
         StepError,
         UnsatisfiableSchema,
         UnsupportedKeyword,
+        UnsupportedSyntax,
     )
     from trimode.policy.resolve import Policy
-    from trimode.policy.result import Choice, Result
+    from trimode.policy.result import Result, ScoredChoice
     from trimode.policy.schema import ToolCall
     from trimode.policy.session import Session, session, using
     from trimode.policy.steps import ask, step
     from trimode.policy.stream import StreamEvent
+    from trimode.policy.texts import Choice, Lark, Regex
 
 __version__ = "0.1.0"
 
@@ -48,23 +51,26 @@ _HOMES = {
     ),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "MalformedSchema", "OutputCut", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex",
-        "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
+        "MalformedGrammar", "MalformedSchema", "OutputCut", "PolicyError", "SchemaError", "SchemaRefused",
+        "SchemaTooComplex", "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
+        "UnsupportedSyntax",
     ),
     "trimode.policy.resolve": ("Policy",),
-    "trimode.policy.result": ("Choice", "Result"),
+    "trimode.policy.result": ("Result", "ScoredChoice"),
     "trimode.policy.schema": ("ToolCall",),
     "trimode.policy.session": ("Session", "session", "using"),
     "trimode.policy.steps": ("ask", "step"),
     "trimode.policy.stream": ("StreamEvent",),
+    "trimode.policy.texts": ("Choice", "Lark", "Regex"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "MalformedSchema", "ModeUnavailable",
-    "OutputCut", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError",
-    "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "Session", "StepError", "StreamEvent", "ToolCall",
-    "TrimodeError", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "session", "step", "using",
+    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "Lark", "MalformedGrammar",
+    "MalformedSchema", "ModeUnavailable", "OutputCut", "Policy", "PolicyError", "PromptTooLong", "QueueFull",
+    "Regex", "RequestError", "Result", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
+    "ScoredChoice", "Session", "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsatisfiableSchema",
+    "UnsupportedKeyword", "UnsupportedSyntax", "ask", "session", "step", "using",
 ]  # fmt: skip
 
 

@@ -244,7 +244,8 @@ SHAPED: Final = {
     "patternProperties": [{"^a": {}}, {"(": {}}, {"a": 2}], "additionalProperties": [True, {}, 1, []],
     "items": [{}, 3], "not": [{}, None], "anyOf": [[{}], [], [1], {}], "$ref": ["#", "#/a/b", "#a b", "#/%", 1],
     "pattern": ["^a", "(", 1], "format": ["date", 1], "minLength": [0, 2, -1, 1.5, True, "1"],
-    "minimum": [1, -2.5, True],    "multipleOf": [0.5, 0, -1, True], "uniqueItems": [True, 1], "title": ["a", 1], "if": [{}, 5],
+    "minimum": [1, -2.5, True],
+    "multipleOf": [0.5, 0, -1, True], "uniqueItems": [True, 1], "title": ["a", 1], "if": [{}, 5],
     "dependencies": [{"a": ["b"]}, {"a": {}}, {"a": []}, {"a": ["b", "b"]}, {"a": 1}, []],
     "dependentRequired": [{"a": ["b"]}, {"a": [1]}], "contains": [{}, []], "propertyNames": [{}, "a"],
 }  # fmt: skip

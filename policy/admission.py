@@ -94,7 +94,21 @@ def _check_keywords(meta: jsonschema.protocols.Validator, where: Where, schema: 
     error = next(iter(meta.iter_errors(schema)), None)
     if error is not None:
         place = (*where, *error.absolute_path)
-        raise MalformedSchema(pointer(place), _keyword(place), _path(place), _short(error.message))
+        meant = [_MEANT[name] for name in _listed(error.instance) if name in _MEANT] if place[-1:] == ("type",) else []
+        hint = f"; write {meant[0]}" if meant else ""
+        raise MalformedSchema(pointer(place), _keyword(place), _path(place), _short(error.message) + hint)
+
+
+_MEANT: Final = {
+    "dict": "'object'", "float": "'number'", "double": "'number'", "int": "'integer'", "long": "'integer'",
+    "str": "'string'", "list": "'array'", "tuple": "'array'", "set": "'array'", "bool": "'boolean'", "None": "'null'",
+    "any": "no type at all",
+}  # fmt: skip
+"""What names of types in other dialects are in JSON Schema."""
+
+
+def _listed(value: Json) -> list[str]:
+    return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 @cache

@@ -4,8 +4,9 @@
     python scripts/measure_grammar.py SCHEMAS.jsonl.gz --tekken mistral_common-*.whl --json OUT
 
 The vocabulary is a Tekken file (131,072 tokens) from a wheel of mistral-common, read and not installed. Each schema is
-compiled `--repeat` times anew, then walked along the first of its valid test data, with a mask at every token. All times are CPU time of the process; nothing else runs in it. `draft`: masks for `--draft` tokens
-and the one after them in one call of llguidance on one thread.
+compiled `--repeat` times anew, then walked along the first of its valid test data, with a mask at every token. All
+times are CPU time of the process; nothing else runs in it. `draft`: masks for `--draft` tokens and the one after them
+in one call of llguidance on one thread.
 """
 
 from __future__ import annotations
@@ -88,12 +89,12 @@ def arguments() -> argparse.Namespace:
 
 
 def tekken(wheel: Path) -> tuple[LLTokenizer, int]:
-    """The tokenizer of a Tekken file and its number of tokens. Its own special tokens come first."""
+    """The tokenizer of a Tekken file and its number of tokens; the special ones come first."""
     with zipfile.ZipFile(wheel) as file:
         read = json.loads(file.read(TEKKEN))
     size, special = read["config"]["default_vocab_size"], read["config"]["default_num_special_tokens"]
-    names = {one["rank"]: one["token_str"] for one in read.get("special_tokens") or []}
-    markers = {names.get(rank, f"<SPECIAL_{rank}>"): rank for rank in range(special)}
+    names = ("<unk>", "<s>", "</s>")
+    markers = {names[rank] if rank < len(names) else f"<SPECIAL_{rank}>": rank for rank in range(special)}
     ranks = {base64.b64decode(one["token_bytes"]): one["rank"] + special for one in read["vocab"][: size - special]}
     made: Any = LLTokenizer
     tokenizer: LLTokenizer = made.from_tiktoken(
@@ -124,7 +125,7 @@ def measure(
     for test in entry.get("tests") or ():
         text = next(texts_of(test["data"], compiled.document))
         if valid(schema, text):
-            walk(compiled.start.engine, tokenizer.tokenize_str(text), args.draft, times)
+            walk(compiled.start.engine, tokenizer, text, args.draft, times)
             return
 
 
@@ -136,9 +137,10 @@ def valid(schema: Target, text: str) -> bool:
     return True
 
 
-def walk(matcher: LLMatcher, ids: list[int], draft: int, times: Times) -> None:
+def walk(matcher: LLMatcher, tokenizer: LLTokenizer, text: str, draft: int, times: Times) -> None:
     """A mask before each token, as long as the text's own tokens are those of the grammar; then an allowed one."""
-    rows = bitmask.allocate_token_bitmask(draft + 1, len(matcher.compute_bitmask()) * 8)
+    ids = tokenizer.tokenize_str(text)
+    rows = bitmask.allocate_token_bitmask(draft + 1, tokenizer.vocab_size)
     executor, dice, strayed = LLExecutor(num_threads=1), Random(0), False
     for at, token in enumerate(ids):
         began = time.process_time()

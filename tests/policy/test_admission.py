@@ -363,3 +363,11 @@ def test_grammars_of_rewritten_schemas_write_valid_text(reference: Engine, docum
 )
 def test_data_is_written_in_the_order_of_the_schema(value: Json, document: Json, text: str) -> None:
     assert next(texts_of(value, document)) == text
+
+
+@pytest.mark.parametrize(("name", "meant"), [("dict", "'object'"), ("float", "'number'"), ("any", "no type at all")])
+def test_types_of_other_dialects_are_refused_with_ours_named(name: str, meant: str) -> None:
+    tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": name}}}}
+    error = refused([tool])
+    assert (type(error), error.pointer) == (MalformedSchema, "/properties/arguments/properties/a/type")
+    assert error.hint.endswith(f"write {meant}")

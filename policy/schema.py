@@ -141,10 +141,10 @@ def _text_target(target: Any) -> TextTarget | None:
         return form(*target.values())
     if get_origin(target) is not Annotated:
         return None
-    held, *more = [found for found in target.__metadata__ if isinstance(found, TextTarget)] or [None]
-    if held is not None and (more or target.__origin__ is not str):
-        raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {held.kind}")
-    return held
+    found = [held for held in target.__metadata__ if isinstance(held, TextTarget)]
+    if found and (len(found) > 1 or target.__origin__ is not str):
+        raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {found[0].kind}")
+    return found[0] if found else None
 
 
 def _shortened(text: str) -> str:

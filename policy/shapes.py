@@ -63,7 +63,7 @@ def _values(value: Json) -> bool:
 
 
 def _schema(value: Json) -> bool:
-    return value == {}
+    return isinstance(value, dict) and not value
 
 
 def _schema_or_flag(value: Json) -> bool:

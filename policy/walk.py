@@ -69,7 +69,8 @@ def heaviest(document: Json) -> Where:
     where: Where = ()
     size = len(repr(document))
     while isinstance(document, dict | list):
-        parts = document.items() if isinstance(document, dict) else enumerate(document)
+        parts: Any = document.items() if isinstance(document, dict) else enumerate(document)
+        step: Any
         step, part = max(((step, repr(part)) for step, part in parts), key=lambda one: len(one[1]), default=("", ""))
         if 2 * len(part) <= size:
             break

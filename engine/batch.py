@@ -5,15 +5,18 @@ Knows segments and page tables. Does not know modes, requests or weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Layout
+from trimode.kernels.ops import Choice, Layout
 
 from .pages import PAGE, PagePool
 from .runner import Runner
+from .sampling import Sampler
 from .segment import Branch, Segment
 
 
@@ -24,7 +27,7 @@ class Batch:
     """
 
     def __init__(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> None:
-        self.tables = tables
+        self.segments, self.tables = segments, tables
         self.tokens: list[int] = []
         self.adapted: list[bool] = []
         self.read: list[int] = []
@@ -42,26 +45,52 @@ class Batch:
                 self._branch(index, segment.start + branch.after, branch)
             self.reads.append(len(self.read) - first)
 
-    def forward(self, runner: Runner, pool: PagePool) -> tuple[Tensor, ...]:
-        """Each segment's logits [R, V] of its read rows; the trunks' keys and values go to their pages."""
+    def forward(
+        self, runner: Runner, pool: PagePool, samplers: Sequence[Sampler] | None = None
+    ) -> list[tuple[Tensor, int | None]]:
+        """Each segment's logits [R, V] of its read rows, and the token chosen there; keys and values go to their pages.
+
+        The token is None where none was wanted, and where it is left to whoever reads the logits: without a sampler, or
+        by one that filters.
+        """
+        end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
         device = pool.keys.device
         columns = (
             self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
         )  # fmt: skip
-        tokens, positions, request, seen, own_first, own_count, slot = torch.tensor(columns, device=device).unbind(0)
+        rows = _integers(chain(*columns), device).view(len(columns), -1)
+        tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
         layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
         adapted = torch.tensor(self.adapted, device=device) if any(self.adapted) else None
         wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
-        read = torch.tensor(wanted, dtype=torch.int64, device=device)
-        logits = runner.logits(tokens, positions, layout, adapted, pool, read)
-        return tuple(torch.split(logits[: len(self.read)], self.reads))
+        read = _integers(wanted, device)
+        choices = self._choices(samplers)
+        logits, chosen = runner.forward(
+            tokens, positions, end, layout, adapted, pool, read, [choice for choice in choices if choice]
+        )
+        found = iter(chosen)
+        parts = torch.split(logits[: len(self.read)], self.reads)
+        return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
+
+    def _choices(self, samplers: Sequence[Sampler] | None) -> list[Choice | None]:
+        """What each segment wants chosen; its trunk's read rows come first of its logits."""
+        if samplers is None:
+            return [None] * len(self.segments)
+        rows = accumulate([0, *self.reads[:-1]])
+        return [
+            sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.allowed) if s.choose else None
+            for s, sampler, row in zip(self.segments, samplers, rows, strict=True)
+        ]
 
     def _trunk(self, index: int, segment: Segment, table: list[int]) -> None:
         count = len(segment.trunk)
         where = range(segment.start, segment.start + count)
         self._add(index, segment.trunk, segment.start, segment.read)
-        self._seen += (min(at // segment.block * segment.block + segment.block, where.stop) for at in where)
+        if segment.block == 1:
+            self._seen += range(where.start + 1, where.stop + 1)
+        else:
+            self._seen += (min(at // segment.block * segment.block + segment.block, where.stop) for at in where)
         self._own_first += [0] * count
         self._own_count += [0] * count
         self._slot += [table[at // PAGE] * PAGE + at % PAGE for at in where]
@@ -92,4 +121,15 @@ class Batch:
     def _tables(self, device: torch.device) -> Tensor:
         """[N, tiles], padded with page 0, which nobody looks at there."""
         tiles = max(map(len, self.tables))
-        return torch.tensor([table + [0] * (tiles - len(table)) for table in self.tables], device=device)
+        padded = (table + [0] * (tiles - len(table)) for table in self.tables)
+        return _integers(chain.from_iterable(padded), device).view(-1, tiles)
+
+
+def _integers(values: Iterable[int], device: torch.device) -> Tensor:
+    """[N] int64. An array first: torch looks at each element of a list several times."""
+    packed = array("q", values)
+    return (
+        torch.frombuffer(packed, dtype=torch.int64).to(device)
+        if packed
+        else torch.empty(0, dtype=torch.int64, device=device)
+    )

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .closing import Closing
+
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
@@ -41,15 +43,23 @@ class Constraint(Protocol):
         """An independent matcher at the same point."""
         ...
 
+    def ending(self, limit: int, /) -> list[int] | None:
+        """Tokens that complete the text from here, an end token last; None where none of at most `limit` is known."""
+        ...
+
+    def growth(self, token: int, /) -> int:
+        """How many tokens longer `token`, chosen here, may make the way to the end; rather too many than too few."""
+        ...
+
 
 def only(mask: Tensor) -> int | None:
     """The one token that `mask` allows, or None where it allows several."""
-    words = mask.numpy().view(np.uint32)
-    at = np.flatnonzero(words)
-    if at.size != 1:
+    words = mask.numpy()
+    if np.count_nonzero(words) != 1:
         return None
-    word = int(words[at[0]])
-    return int(at[0]) * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
+    at = int(words.view(np.uint32).argmax())
+    word = int(words[at]) & 0xFFFFFFFF
+    return at * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
 
 
 def allows(mask: Tensor, token: int) -> bool:
@@ -75,16 +85,23 @@ class Gate:
     """What may come next, as the modes use it: a thinking budget first, if there is one, then a constraint, or none.
 
     While thinking is open everything passes, except that the end marker is forced when the budget is spent, and that
-    a constrained output may not end before its constrained part has begun. `words`: length of a mask row.
+    a constrained output may not end before its constrained part has begun. `words`: length of a mask row. `room`:
+    tokens that the output may have; where the constraint knows an ending that fits, the output ends within them.
     """
 
     def __init__(
-        self, constraint: Constraint | None, ends: Sequence[int], thinking: Thinking | None = None, words: int = 0
+        self,
+        constraint: Constraint | None,
+        ends: Sequence[int],
+        thinking: Thinking | None = None,
+        words: int = 0,
+        room: int = 0,
     ) -> None:
         self.constraint = constraint
         self.ends = frozenset(ends)
         self.thinking, self.words = thinking, words
         self.thought = 0
+        self.closing = None if constraint is None else closing_of(constraint, room, thinking)
 
     def mask(self) -> Tensor | None:
         if self.thinking is not None:
@@ -93,18 +110,29 @@ class Gate:
             return None if self.constraint is None else all_but(self.ends, self.words)
         return None if self.constraint is None else self.constraint.mask()
 
+    def settled(self, token: int) -> int:
+        """`token`, chosen from the mask, or another where `token` would leave no room to end; the one to take next."""
+        if self.closing is None or self.thinking is not None or token in self.ends:
+            return token
+        assert self.constraint is not None
+        return self.closing.settled(self.constraint, token)
+
     def advance(self, tokens: Sequence[int]) -> None:
+        """Moves past `tokens`: each was settled, or the only one allowed."""
         for at, token in enumerate(tokens):
             if self.thinking is None:
-                if self.constraint is not None:
-                    self.constraint.advance([token for token in tokens[at:] if token not in self.ends])
+                self._constrain([token for token in tokens[at:] if token not in self.ends])
                 return
             self.thought += 1
+            if self.closing is not None:
+                self.closing.left -= 1
             if token == self.thinking.end:
                 self.thinking = None
 
     def fork(self) -> Gate:
-        other = Gate(None if self.constraint is None else self.constraint.fork(), (), self.thinking, self.words)
+        other = Gate(None, (), self.thinking, self.words)
+        other.constraint = None if self.constraint is None else self.constraint.fork()
+        other.closing = None if self.closing is None else self.closing.fork()
         other.ends, other.thought = self.ends, self.thought
         return other
 
@@ -121,6 +149,20 @@ class Gate:
                 break
             self.advance([token])
         return run
+
+    def _constrain(self, tokens: Sequence[int]) -> None:
+        if self.closing is not None:
+            for token in tokens:
+                self.closing.advance(token)
+        if self.constraint is not None:
+            self.constraint.advance(tokens)
+
+
+def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> Closing | None:
+    """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
+    behind = room if thinking is None else room - thinking.budget - 1
+    ending = constraint.ending(behind)
+    return None if ending is None else Closing(left=room, bound=len(ending), ending=ending)
 
 
 def stack(rows: Sequence[Tensor | None]) -> Tensor | None:

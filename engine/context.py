@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from .segment import Branch, Reply, Segment
 
 PREFILL_CHUNK = 256
@@ -23,6 +25,13 @@ class Context:
     adapter: bool
     cached: int = 0
     prefilled: bool = False
+
+    def step(self, allowed: Tensor | None) -> Segment:
+        """The pending tokens, of which the last chooses the next token under the grammar mask `allowed`."""
+        prefill, self.prefilled = not self.prefilled, True
+        return Segment(
+            start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=True, allowed=allowed
+        )
 
     def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = ()) -> Segment:
         """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""

@@ -26,7 +26,7 @@ from .modes import choice, decode
 from .output import Decode, Output
 from .pages import PagePool, page_bytes, pages_for
 from .prefix import Match, PrefixIndex
-from .request import DecodeRequest, DecodeResult, InfillOptions, ScoreRequest, ScoreResult
+from .request import EXACT, AdaptiveOptions, DecodeRequest, DecodeResult, InfillOptions, ScoreRequest, ScoreResult
 from .run import Run
 from .runner import Runner
 from .sampling import Sampler
@@ -103,7 +103,9 @@ class TokenEngine:
         """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
         config = self.model.config
         if isinstance(request, DecodeRequest):
-            check_mode(config.architecture, request.options.mode)
+            adaptive = isinstance(request.options, AdaptiveOptions)
+            for mode in sorted(EXACT) if adaptive else (request.options.mode,):
+                check_mode(config.architecture, mode)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
             request = replace(request, options=config.fitted(request.options))
@@ -161,7 +163,7 @@ class TokenEngine:
             mode=request.options.mode,
             pending=pending,
             output=Output(request.max_tokens, request.stop, ends, self.text),
-            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32)),
+            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
             mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,

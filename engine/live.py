@@ -42,8 +42,8 @@ class Live:
     def start(self) -> None:
         self._resume(None)
 
-    def feed(self, rows: Tensor, seconds: float) -> None:
-        """Hands the read rows of the waiting segment to the mode and takes its next segment."""
+    def feed(self, rows: Tensor, token: int | None, seconds: float) -> None:
+        """Hands the mode the waiting segment's read rows and the token chosen of them, and takes its next segment."""
         segment = self.segment
         assert segment is not None
         if segment.prefill:
@@ -52,7 +52,7 @@ class Live:
         else:
             self.forward_passes += 1
             self.query_tokens += segment.rows
-        self._resume(reply(segment, rows, self.sampler))
+        self._resume(reply(segment, rows, token, self.sampler))
 
     def close(self) -> None:
         self.passes.close()
@@ -98,7 +98,7 @@ class Live:
             drafted=sum(r.drafted for r in rounds),
             accepted=origins.count("a"),
             corrected=origins.count("c") + origins.count("r"),
-            forced=origins.count("f"),
+            forced=origins.count("f") + origins.count("b"),
             repaired=origins.count("r"),
             seconds=self.end - self.begin,
             prefill_seconds=self.prefill_seconds,

@@ -14,7 +14,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Output:
-    """Committed tokens and the rounds that made them."""
+    """Committed tokens and the rounds that made them. `switch`: why another mode begins; the next round takes it."""
 
     def __init__(self, max_tokens: int, stop: Sequence[str], ends: Sequence[int], decode: Decode) -> None:
         self.max_tokens = max_tokens
@@ -24,6 +24,7 @@ class Output:
         self.tokens: list[int] = []
         self.rounds: list[Round] = []
         self.finish: FinishReason | None = None
+        self.switch = ""
         self._cut: int | None = None
 
     @property
@@ -56,8 +57,10 @@ class Output:
                 rejected=(*rejected, *late),
                 forward_passes=forward_passes,
                 fills=tuple(fills),
+                switch=self.switch,
             )
         )
+        self.switch = ""
         return self.finish is None
 
     @property

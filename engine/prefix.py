@@ -135,5 +135,10 @@ class PrefixIndex:
         return (n for n in self.nodes() if not n.children and self.pool.references[n.page] == 1)
 
 
+def page_prefixes(tokens: Tokens) -> Iterator[Tokens]:
+    """`tokens` up to the end of each whole page."""
+    return (tokens[:end] for end in range(PAGE, len(tokens) + 1, PAGE))
+
+
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

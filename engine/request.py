@@ -5,15 +5,16 @@ Knows token ids, modes and counts. One options class a mode, so that an impossib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
 
 Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
 FinishReason = Literal["stop", "length"]
-EXACT: frozenset[str] = frozenset({"ar", "linear_spec", "quadratic_spec"})
+EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec"})
 """Modes that return the same tokens for the same request."""
 
 
@@ -137,7 +138,50 @@ class InfillOptions:
         _check_threshold(self.threshold)
 
 
-Options = ArOptions | DiffusionOptions | AlignedOptions | LinearSpecOptions | QuadraticSpecOptions | InfillOptions
+ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Another exact mode takes over, for a reason in words."""
+
+    options: ExactOptions
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check(bool(self.reason), "reason", self.reason, "some words")
+
+
+class Controller(Protocol):
+    """Decides at the end of each round whether another exact mode goes on; it cannot change a token.
+
+    One may serve many calls: what it knows of a call are the call's `rounds`, all of them, and the `options` that run.
+    """
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveOptions:
+    """Exact modes that hand over to each other in mid-call, because they agree on every token: `first` begins."""
+
+    first: ExactOptions
+    controller: Controller
+
+    @property
+    def mode(self) -> Mode:
+        return self.first.mode
+
+
+Options = (
+    ArOptions
+    | DiffusionOptions
+    | AlignedOptions
+    | LinearSpecOptions
+    | QuadraticSpecOptions
+    | InfillOptions
+    | AdaptiveOptions
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +208,11 @@ class DecodeRequest:
         _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
         if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
             raise RequestError("infill takes no schema, thinking budget or stop strings")
+
+    @property
+    def begins(self) -> Options:
+        """The options of the mode that begins."""
+        return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
 
     @property
     def room(self) -> int:
@@ -202,14 +251,15 @@ class ScoreRequest:
         return 0
 
 
-Reason = Literal["", "schema", "target", "low_confidence", "stop"]
+Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
     """A drafted token that did not become output, and why.
 
-    target: verification chose another token there or before; schema: the grammar refused it; stop: the output was over.
+    target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
+    no room to end the text; stop: the output was over.
     """
 
     token: int
@@ -221,7 +271,9 @@ class Round:
     """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
 
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
-    (the best allowed token where a draft broke the grammar). `fills`: slots filled by each denoise pass.
+    (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
+    to end the text). `fills`: slots filled by each denoise pass. `switch`: why this round's mode took over from the one
+    before; empty where none did.
     """
 
     mode: Mode
@@ -231,6 +283,7 @@ class Round:
     rejected: tuple[Rejected, ...] = ()
     forward_passes: int = 0
     fills: tuple[int, ...] = ()
+    switch: str = ""
 
     @property
     def accepted(self) -> int:
@@ -241,7 +294,7 @@ class Round:
 class Stats:
     """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
 
-    `corrected` includes `repaired`; `kernels`: what ran.
+    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran.
     """
 
     prompt_tokens: int
@@ -289,6 +342,11 @@ class DecodeResult:
     finish_reason: FinishReason
     rounds: tuple[Round, ...]
     stats: Stats
+
+    @property
+    def forced_close(self) -> bool:
+        """Whether the text had to be ended before the model would have, for the budget's sake."""
+        return any("b" in made.origins for made in self.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,3 +68,30 @@ def query_scale(rope: RopeConfig, positions: Tensor) -> Tensor | None:
         return None
     steps = torch.floor(positions.float() / rope.original_max_position_embeddings)
     return 1.0 + rope.llama_4_scaling_beta * torch.log1p(steps)
+
+
+class Angles:
+    """cos, sin and query scale by position, worked out CHUNK positions at a time and kept: a pass looks them up."""
+
+    CHUNK = 1024
+
+    def __init__(self, rope: RopeConfig, frequencies: Tensor, factor: float, dtype: torch.dtype) -> None:
+        self._rope, self._frequencies, self._factor, self._dtype = rope, frequencies, factor, dtype
+        self._columns: list[Tensor] = []
+
+    def at(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """cos and sin [T, head_dim], scale [T] or None, of positions [T], all of them below `end`."""
+        if not self._columns or len(self._columns[0]) < end:
+            self._extend(end)
+        cos, sin, *scale = (column[positions] for column in self._columns)
+        return cos, sin, scale[0] if scale else None
+
+    def _extend(self, end: int) -> None:
+        chunks = [self._chunk(start) for start in range(0, end, self.CHUNK)]
+        self._columns = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+
+    def _chunk(self, start: int) -> list[Tensor]:
+        where = torch.arange(start, start + self.CHUNK, device=self._frequencies.device)
+        cos, sin = (part.to(self._dtype) for part in cos_sin(self._frequencies, where, self._factor))
+        scale = query_scale(self._rope, where)
+        return [cos, sin] if scale is None else [cos, sin, scale]

@@ -6,7 +6,7 @@ the model or other requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .constraint import Gate
@@ -18,12 +18,20 @@ from .segment import Passes
 
 @dataclass(slots=True, kw_only=True)
 class Run(Context):
-    """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it."""
+    """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it.
+
+    `leaves`: asked at the end of each round whether the mode stops here, so that another one may go on.
+    """
 
     mode: Mode
     output: Output
     gate: Gate
     tentative: tuple[int | None, ...] = ()
+    leaves: Callable[[], bool] | None = None
+
+    def goes_on(self) -> bool:
+        """Whether the mode begins another round."""
+        return self.output.finish is None and not (self.leaves is not None and self.leaves())
 
     def force(self) -> list[int] | None:
         """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
@@ -43,8 +51,9 @@ class Run(Context):
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        reply = yield self.causal()
-        token = reply.trunk.best(self.gate.mask())
+        best = (yield self.step(self.gate.mask())).token
+        token = self.gate.settled(best)
         self.gate.advance([token])
         self.settle(len(self.pending), [token])
-        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + "c", forward_passes=passes)
+        origin = "c" if token == best else "b"
+        self.output.commit(self.mode, [*forced, token], "f" * len(forced) + origin, forward_passes=passes)

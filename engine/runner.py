@@ -7,12 +7,13 @@ modules on the way. Shapes: T rows, E hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Block, Kernels, Layout, Rotation
+from trimode.kernels.ops import Block, Choice, Kernels, Layout, Rotation, Stack
 
 from . import rope
 from .model import Attention, Layer, LowRank, Transformer
@@ -25,37 +26,47 @@ class Runner:
     def __init__(self, model: Transformer, kernels: Kernels, why: str = "") -> None:
         self.config, self.kernels, self.why = model.config, kernels, why
         self.embedding = model.encoder.embed_tokens.weight
-        self.frequencies, self.rope_factor = model.frequencies, model.rope_factor
+        self.angles = rope.Angles(self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
         layers = cast(Sequence[Layer], model.encoder.layers)
         adapters: Sequence[Any] = [None] * len(layers) if model.adapter is None else list(model.adapter)
-        self.blocks = [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)]
         self.has_adapter = model.adapter is not None
-        self.norm = model.encoder.norm.weight
-        self.head = kernels.prepare(model.diffusion_head.weight)
+        self.stack = Stack(
+            [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)],
+            model.encoder.norm.weight,
+            self.config.rms_norm_eps,
+            kernels.prepare(model.diffusion_head.weight),
+        )
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the matrices that every pass reads, as the kernels keep them."""
-        kept = [self.head, *(m for block in self.blocks for m in (block.qkv, block.out, block.gate_up, block.down))]
+        matrices = ((block.qkv, block.out, block.gate_up, block.down) for block in self.stack.blocks)
+        kept = [self.stack.head, *chain.from_iterable(matrices)]
         return sum(matrix.nbytes for matrix in kept)
 
     @torch.inference_mode()
-    def logits(
-        self, tokens: Tensor, positions: Tensor, layout: Layout, adapted: Tensor | None, pool: PagePool, read: Tensor
-    ) -> Tensor:
-        """Logits [len(read), V] of the rows in `read`, for tokens [T] at positions [T].
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        end: int,
+        layout: Layout,
+        adapted: Tensor | None,
+        pool: PagePool,
+        read: Tensor,
+        choices: Sequence[Choice],
+    ) -> tuple[Tensor, list[int]]:
+        """Logits [len(read), V] of the rows in `read`, and the token of each choice, for tokens [T] at positions [T].
 
-        Keys and values of rows with a slot are kept in `pool`. `adapted` [T] bool marks rows that take the draft
-        adapter; None for no row.
+        Positions are below `end`. Keys and values of rows with a slot are kept in `pool`. `adapted` [T] bool marks rows
+        that take the draft adapter; None for no row.
         """
         if adapted is not None and not self.has_adapter:
             raise ValueError("rows ask for the draft adapter, but this model has none")
         x = self.embedding[tokens]
-        cos, sin = (part.to(x.dtype) for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
-        rotation = Rotation(cos, sin, rope.query_scale(self.config.rope, positions))
+        rotation = Rotation(*self.angles.at(positions, end))
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
-        x = self.kernels.blocks(x, self.blocks, rotation, flags, pool.keys, pool.values, layout)
-        return self.kernels.linear(self.kernels.rms_norm(x[read], self.norm, self.config.rms_norm_eps), self.head)
+        return self.kernels.forward(x, self.stack, rotation, flags, pool.keys, pool.values, layout, read, choices)
 
     def _block(self, layer: Layer, adapter: LowRank | None) -> Block:
         attn, mlp, prepare = layer.self_attn, layer.mlp, self.kernels.prepare

@@ -39,6 +39,16 @@ class Sampler:
             return None
         return torch.stack([self._chunk(p // self._span)[p % self._span] for p in positions])
 
+    def choice(self, row: int, position: int, allowed: Tensor | None) -> ops.Choice | None:
+        """What the pass needs to choose the token at `position` itself; None where filters leave that to `pick`."""
+        settings = self.settings
+        if settings.temperature == 0:
+            return ops.Choice(row, self.banned, allowed, None, 0.0)
+        if settings.top_k or settings.top_p < 1:
+            return None
+        noise = self._chunk(position // self._span)[position % self._span]
+        return ops.Choice(row, self.banned, allowed, noise, settings.temperature)
+
     def _chunk(self, index: int) -> Tensor:
         if index not in self._chunks:
             while len(self._chunks) >= _KEPT_CHUNKS:

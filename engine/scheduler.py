@@ -2,14 +2,15 @@
 
 Knows jobs, admission by pages, the order of a pass and who watches. Does not know modes: a job is a generator to it.
 Requests join and leave between passes. Whoever came first is admitted first; decoding rows go into every pass, prompts
-share what room is left in it, oldest first, so that none starves and none stalls the others.
+share what room is left in it, oldest first, so that none starves and none stalls the others. Where prompts that begin
+alike come together, the first computes their common pages and the others wait for them.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from .batch import Batch
 from .errors import QueueFull, RequestError
 from .live import Live
 from .pages import PAGE, PagePool
-from .prefix import PrefixIndex
+from .prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
 from .runner import Runner
@@ -133,21 +134,41 @@ class Scheduler:
             self._waiting = kept
 
     def _join(self) -> None:
-        """Admits waiting jobs, oldest first, as long as their pages are free."""
-        while self._waiting and not self._full:
-            job = self._waiting[0]
+        """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
+        coming = {prefix for job in self._live for prefix in self._coming(job)} if self._waiting else set[Tokens]()
+        at = 0
+        while at < len(self._waiting) and not self._full:
+            job = self._waiting[at]
+            if self._comes(job.request.prompt, coming):
+                at += 1
+                continue
             try:
                 job.live = self.admit(job.request)
             except Exception as error:  # whatever a constraint raises belongs to its job alone
-                self._waiting.popleft()
+                del self._waiting[at]
                 _deliver(job, error=error)
                 continue
             if job.live is None:
                 self._full = True
                 return
             with self._changed:
-                self._live.append(self._waiting.popleft())
+                del self._waiting[at]
+                self._live.append(job)
             self._guarded(job, job.live.start)
+            coming.update(self._coming(job))
+
+    def _coming(self, job: Job) -> Iterator[Tokens]:
+        """The prefixes, to whole pages, that will be stored when the job's prompt is read."""
+        live = job.live
+        reads = self.index.enabled and live is not None and live.segment is not None and live.segment.prefill
+        return page_prefixes(job.request.prompt) if reads else iter(())
+
+    def _comes(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
+        """Whether the first page that `prompt` would have to compute is among those that are on their way."""
+        if not coming or len(prompt) <= PAGE:
+            return False
+        end = (len(self.index.match(prompt[:-1]).pages) + 1) * PAGE
+        return end < len(prompt) and prompt[:end] in coming
 
     def _pass(self) -> None:
         jobs = self._chosen()
@@ -157,7 +178,8 @@ class Scheduler:
         lives = [live for job in jobs if (live := job.live) is not None]
         segments = [segment for live in lives if (segment := live.segment) is not None]
         try:
-            logits = Batch(segments, [live.pages for live in lives]).forward(self.runner, self.pool)
+            batch = Batch(segments, [live.pages for live in lives])
+            answers = batch.forward(self.runner, self.pool, [live.sampler for live in lives])
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)
@@ -165,8 +187,8 @@ class Scheduler:
             return
         self.passes += 1
         seconds = time.perf_counter() - begin
-        for job, live, rows in zip(jobs, lives, logits, strict=True):
-            self._guarded(job, partial(live.feed, rows, seconds))
+        for job, live, (rows, token) in zip(jobs, lives, answers, strict=True):
+            self._guarded(job, partial(live.feed, rows, token, seconds))
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
@@ -186,7 +208,7 @@ class Scheduler:
         prefill = live.segment is not None and live.segment.prefill
         try:
             move()
-            if prefill and not (live.segment and live.segment.prefill):
+            if prefill:
                 self._share(live)
             if job.watch is not None and isinstance(live.context, Run):
                 job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))

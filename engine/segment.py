@@ -35,7 +35,8 @@ class Segment:
     `trunk` tokens stand at positions start, start + 1, ...; they run with base weights, and their keys and values stay
     in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
     never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
-    each predicts the next position.
+    each predicts the next position. `choose`: the token that the last trunk row predicts is wanted, under the grammar
+    mask `allowed` [W].
     """
 
     start: int
@@ -44,10 +45,12 @@ class Segment:
     read: int = 0
     prefill: bool = False
     block: int = 1
+    choose: bool = False
+    allowed: Tensor | None = None
 
     @property
     def rows(self) -> int:
-        return len(self.trunk) + sum(len(branch.tokens) for branch in self.branches)
+        return len(self.trunk) + sum([len(branch.tokens) for branch in self.branches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +105,25 @@ class Logits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Logits of the trunk's read rows, and of each branch's."""
+    """Logits of the trunk's read rows, and of each branch's; the token that the segment wanted chosen, or -1."""
 
     trunk: Logits
     branches: tuple[Logits, ...] = ()
+    token: int = -1
 
 
-def reply(segment: Segment, rows: Tensor, sampler: Sampler) -> Reply:
-    """Deals the read rows [R, V] of one segment out to its trunk and branches."""
-    parts = rows.split([segment.read, *(branch.read for branch in segment.branches)])
-    trunk = Logits(parts[0], segment.start + len(segment.trunk) - segment.read + 1, sampler)
+def reply(segment: Segment, rows: Tensor, token: int | None, sampler: Sampler) -> Reply:
+    """Deals the read rows [R, V] of one segment out to its trunk and branches. `token`: what the pass has chosen."""
+    first, at = segment.start + len(segment.trunk) - segment.read + 1, segment.read
+    trunk = Logits(rows[:at] if segment.branches else rows, first, sampler)
     branches = []
-    for branch, part in zip(segment.branches, parts[1:], strict=True):
+    for branch in segment.branches:
         first = segment.start + branch.after + len(branch.tokens) - branch.read + branch.causal
-        branches.append(Logits(part, first, sampler))
-    return Reply(trunk, tuple(branches))
+        branches.append(Logits(rows[at : at + branch.read], first, sampler))
+        at += branch.read
+    if segment.choose and token is None:
+        token = trunk.best(segment.allowed)
+    return Reply(trunk, tuple(branches), -1 if token is None else token)
 
 
 Passes = Generator[Segment, Reply, None]

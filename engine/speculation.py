@@ -36,11 +36,6 @@ class Draft:
         """The tokens that a verification pass reads: a drafted end token is predicted by the row before it."""
         return self.tokens[: len(self.masks) - 1]
 
-    @property
-    def proposed(self) -> int:
-        """What the drafter put forward: its tokens that stand, and those that the grammar refused."""
-        return self.origins.count("a") + len(self.refused)
-
     def add(self, token: int, origin: str, confidence: float) -> None:
         self.tokens.append(token)
         self.origins += origin
@@ -56,13 +51,12 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
         draft.masks.append(mask)
         if mask is not None and (forced := only(mask)) is not None:
             draft.add(forced, "f", 1.0)
-        elif mask is not None and not allows(mask, token):
-            assert logits is not None
-            draft.refused.append(Rejected(token=token, reason="schema"))
-            steered = logits.pick(mask[None], [row])
-            draft.add(steered.tokens[0], "a", steered.confidence[0])
         else:
-            draft.add(token, "a", confidence)
+            if mask is not None and not allows(mask, token):
+                assert logits is not None
+                draft.refused.append(Rejected(token=token, reason="schema"))
+                token, confidence = _steered(logits, mask, row)
+            draft.add(gate.settled(token), "a", confidence)
         if draft.tokens[-1] in gate.ends:
             return draft
         gate.advance(draft.tokens[-1:])
@@ -72,30 +66,49 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
 
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
     """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
-    chosen = logits.pick(stack(draft.masks)).tokens
-    accepted = agreement(draft.tokens, chosen)
-    tokens, origins = chosen[: accepted + 1], draft.origins[:accepted]
-    if len(tokens) > accepted:
-        origins += "f" if _is_forced(draft.masks[accepted]) else "c"
+    tokens, origins = verdict(run.gate, draft, logits.pick(stack(draft.masks)).tokens)
+    accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
     cached = min(accepted, len(draft.checked))
-    run.gate.advance(tokens)
     run.settle(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
         run.mode,
         [*forced, *tokens],
         "f" * len(forced) + origins,
-        drafted=draft.proposed,
+        drafted=origins.count("a") + len(draft.refused) + len(lost),
         rejected=[*draft.refused, *rejections(lost, "target")],
         forward_passes=passes,
     )
     return accepted
 
 
+def verdict(gate: Gate, draft: Draft, chosen: Sequence[int]) -> tuple[list[int], str]:
+    """What `ar` takes where causal logits chose `chosen`, with origins: up to the first that is not in the draft.
+
+    The gate moves past them.
+    """
+    tokens, origins = list[int](), ""
+    for at, best in enumerate(chosen):
+        free = not _is_forced(draft.masks[at])
+        token = gate.settled(best) if free else best
+        gate.advance([token])
+        agrees = at < len(draft.tokens) and draft.tokens[at] == token
+        tokens.append(token)
+        origins += "b" if token != best else "f" if not free else "a" if agrees else "c"
+        if not agrees:
+            break
+    return tokens, origins
+
+
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
     """The number of leading draft tokens that verification chose too."""
     pairs = enumerate(zip(draft, chosen, strict=False))
     return next((at for at, (d, c) in pairs if d != c), min(len(draft), len(chosen)))
+
+
+def _steered(logits: Logits, mask: Tensor, row: int) -> tuple[int, float]:
+    picks = logits.pick(mask[None], [row])
+    return picks.tokens[0], picks.confidence[0]
 
 
 def _pairs(logits: Logits) -> list[tuple[int, float]]:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from .config import read_object
 from .errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
+RENDERINGS = 256
+"""Renderings of the template that are kept: an agent's calls come in few shapes of conversation, tools and schema."""
+
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _HOLE = re.compile("\ue000([0-9]+)\ue001")
 
@@ -49,6 +53,8 @@ class Tokenizer:
         self.special = dict(special or {})
         self.has_template = template is not None
         self.json = tokenizer_json
+        timed = "strftime_now" in (template or "")  # what such a template renders does not stay true
+        self.rendered = lru_cache(maxsize=0 if timed else RENDERINGS)(self._render)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -89,19 +95,10 @@ class Tokenizer:
             raise RequestError("this checkpoint has no chat template; pass prompt= instead of messages=")
         if not all(isinstance(message.get("content"), str) for message in messages):
             raise RequestError("every message needs its content as a string")
-        self._refuse_markers({**variables, "messages": [{**message, "content": ""} for message in messages]})
-        # An empty content stays empty: templates leave out a block that has none.
-        holes = [{**m, "content": f"\ue000{index}\ue001" if m["content"] else ""} for index, m in enumerate(messages)]
-        words: dict[str, Any] = {**self.special, **variables}
-        try:
-            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **words))
-        except TemplateError as error:
-            raise RequestError(f"the chat template refuses these messages: {error}") from None
-        texts = _HOLE.split(rendered)
-        return [
-            self._content(messages, int(text)) if position % 2 else self._template_text(text)
-            for position, text in enumerate(texts)
-        ]
+        # Message contents are not rendered but put in afterwards, so calls that differ in them alone share a rendering.
+        shapes = [{**message, "content": bool(message["content"])} for message in messages]
+        parts = self.rendered(json.dumps({**variables, "messages": shapes}, ensure_ascii=False, default=str))
+        return [self._content(messages, part) if isinstance(part, int) else part for part in parts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
@@ -118,19 +115,34 @@ class Tokenizer:
     def _content(self, messages: Sequence[Message], index: int) -> Piece:
         return Piece(tuple(self.encode(str(messages[index]["content"]))), index)
 
-    def _template_text(self, text: str) -> Piece:
-        return Piece(tuple(self.markup.encode(text, add_special_tokens=False).ids), None)
+    def _render(self, skeleton: str) -> tuple[Piece | int, ...]:
+        """Template text as pieces, and the numbers of the messages whose contents come between them.
 
-    def _refuse_markers(self, variables: Mapping[str, Any]) -> None:
+        `skeleton`: JSON of the template's variables; a message's content is whether there is any.
+        """
         # All but message contents is rendered by the template and so read as markup: a marker inside would become a
         # token, and a private-use bracket would read as the place of a message's content.
-        text = json.dumps(variables, ensure_ascii=False, default=str)
-        found = next((marker for marker in (*self.markers, "\ue000", "\ue001") if marker in text), None)
+        found = next((marker for marker in (*self.markers, "\ue000", "\ue001") if marker in skeleton), None)
         if found is not None:
             raise RequestError(
                 f"tools, schema or a message's role contain the control marker {found!r}; "
                 "remove it from names and descriptions"
             )
+        words: dict[str, Any] = {**self.special, **json.loads(skeleton)}
+        # An empty content stays empty: templates leave out a block that has none.
+        holes = [
+            {**message, "content": f"\ue000{index}\ue001" if message["content"] else ""}
+            for index, message in enumerate(words.pop("messages"))
+        ]
+        try:
+            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **words))
+        except TemplateError as error:
+            raise RequestError(f"the chat template refuses these messages: {error}") from None
+        texts = _HOLE.split(rendered)
+        return tuple(int(text) if at % 2 else self._template_text(text) for at, text in enumerate(texts))
+
+    def _template_text(self, text: str) -> Piece:
+        return Piece(tuple(self.markup.encode(text, add_special_tokens=False).ids), None)
 
 
 def _template(directory: Path) -> str | None:

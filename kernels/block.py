@@ -1,4 +1,4 @@
-"""A transformer block as its ops in order: for implementations that have no block of their own.
+"""A pass as its ops in order: for implementations that have no pass of their own.
 
 Knows ops by their names only. Shapes: T rows, H query heads, K key-value heads, D head dimension, E hidden size.
 """
@@ -10,23 +10,35 @@ from typing import Any
 
 from torch import Tensor
 
-from .layout import Block, Layout, Rotation
+from .layout import Block, Choice, Layout, Rotation, Stack
 
 
-def in_order(
+def forward(
     ops: Any,
     x: Tensor,
-    blocks: Sequence[Block],
+    stack: Stack,
     rotation: Rotation,
     flags: Tensor | None,
     keys: Tensor,
     values: Tensor,
     layout: Layout,
-) -> Tensor:
-    """x [T, E] after all blocks: keys and values [layers, ...] are the pages of each."""
-    for block, k, v in zip(blocks, keys, values, strict=True):
+    read: Tensor,
+    choices: Sequence[Choice],
+) -> tuple[Tensor, list[int]]:
+    """A pass over x [T, E]: logits [len(read), V] of the rows in `read`, and the token of each choice.
+
+    keys and values [layers, ...] are the pages of each block.
+    """
+    for block, k, v in zip(stack.blocks, keys, values, strict=True):
         x = composed(ops, x, block, rotation, flags, k, v, layout)
-    return x
+    logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
+    return logits, [_chosen(ops, logits[choice.row][None], choice) for choice in choices]
+
+
+def _chosen(ops: Any, logits: Tensor, choice: Choice) -> int:
+    allowed = None if choice.allowed is None else choice.allowed[None].to(logits.device)
+    noise = None if choice.noise is None else choice.noise[None]
+    return int(ops.pick(logits, choice.banned, allowed, noise, choice.temperature, 0, 1.0)[0])
 
 
 def composed(

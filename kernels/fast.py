@@ -13,8 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import reference
-from .block import in_order
+from . import block, reference
 
 name = "torch-fast"
 row_tile = 1
@@ -26,8 +25,8 @@ def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
     return y if onto is None else onto + y
 
 
-blocks = partial(in_order, sys.modules[__name__])
-"""All transformer blocks, by the ops of this module; see `in_order`."""
+forward = partial(block.forward, sys.modules[__name__])
+"""A pass by the ops of this module; see `block.forward`."""
 
 
 def __getattr__(name: str) -> Any:

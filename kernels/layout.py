@@ -1,10 +1,11 @@
-"""What kernels are handed together: what the rows of a pass see, how they are turned, and a block's weights.
+"""What kernels are handed together: what a pass's rows see, how they are turned, weights, and the tokens wanted.
 
 Knows row numbers, page numbers and tensors. A layout's tensors are int64 on the pass's device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,3 +63,27 @@ class Block:
     down: Any
     adapter: tuple[Any, Any] | None
     cache: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """All of a model behind the embedding: blocks, then norm [E] and head [V, E] (as `prepare` made it)."""
+
+    blocks: Sequence[Block]
+    norm: Tensor
+    eps: float
+    head: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token wanted of row `row` of a pass's logits: argmax of logits (/ temperature + noise) where that is allowed.
+
+    `banned` [V] bool. `allowed` [ceil(V / 32)] int32: bits; None for all. `noise` [V]; None at temperature 0.
+    """
+
+    row: int
+    banned: Tensor
+    allowed: Tensor | None
+    noise: Tensor | None
+    temperature: float

@@ -6,11 +6,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
-typedef float V __attribute__((vector_size(64)));
-typedef int32_t VI __attribute__((vector_size(64)));
-constexpr int LANES = 16;
+#include "native_attention.h"
+#include "native_lanes.h"
+#include "native_pick.h"
 
 #ifdef __AVX512F__
 constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers
@@ -20,44 +19,6 @@ constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
 // Products below this are left to one thread: what a second one saves, it loses whenever its core is busy elsewhere.
 constexpr int64_t WORTH = 1500000;
 constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
-
-typedef uint16_t Half;  // a bf16 number: the upper half of a float
-typedef Half VH __attribute__((vector_size(32)));
-typedef uint32_t VU __attribute__((vector_size(64)));
-
-static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return v; }
-static inline V load(const Half *p) {
-    VH halves;
-    std::memcpy(&halves, p, sizeof halves);
-    VU words = __builtin_convertvector(halves, VU) << 16;
-    V v;
-    std::memcpy(&v, &words, sizeof v);
-    return v;
-}
-static inline void store(float *p, V v) { std::memcpy(p, &v, sizeof v); }
-static inline V all(float x) { return x - V{}; }
-
-// exp by range reduction and the Cephes polynomial, about 1e-7 relative; the same code for every element of a row.
-static inline V vexp(V x) {
-    x = x < all(-87.3f) ? all(-87.3f) : x;
-    x = x > all(88.3f) ? all(88.3f) : x;
-    V z = x * all(1.44269504088896341f);
-    VI n = __builtin_convertvector(z + (z < V{} ? all(-0.5f) : all(0.5f)), VI);
-    V f = __builtin_convertvector(n, V);
-    x = x - f * all(0.693359375f);
-    x = x + f * all(2.12194440e-4f);
-    V y = all(1.9875691500e-4f);
-    y = y * x + all(1.3981999507e-3f);
-    y = y * x + all(8.3334519073e-3f);
-    y = y * x + all(4.1665795894e-2f);
-    y = y * x + all(1.6666665459e-1f);
-    y = y * x + all(5.0000001201e-1f);
-    y = y * x * x + x + all(1.0f);
-    VI e = (n + 127) << 23;
-    V power;
-    std::memcpy(&power, &e, sizeof power);
-    return y * power;
-}
 
 // R rows times one strip [in][BLOCK] of floats or halves; `width` of its outputs are real.
 template <int R, class W> static inline void strip(const float *x, int64_t in, const W *w, float *y, int64_t out, int width, bool add) {
@@ -173,159 +134,6 @@ extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t fi
     }
 }
 
-struct Head {  // one kv head's view of a pass
-    const float *keys, *values;  // of this layer
-    int64_t K, D, page, head;
-    const float *key_page(int64_t at) const { return keys + (at * K + head) * D * page; }
-    const float *value_page(int64_t at) const { return values + (at * K + head) * page * D; }
-};
-
-// Scores of one query against `count` keys stored as [D][stride]; writes whole lanes, -inf behind the last key.
-static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out) {
-    constexpr int WIDE = 4;  // independent chains, to hide the latency of one
-    int64_t j = 0;
-    for (; j + WIDE * LANES <= count; j += WIDE * LANES) {
-        V sum[WIDE] = {};
-        for (int64_t d = 0; d < D; d++)
-            for (int i = 0; i < WIDE; i++) sum[i] += all(q[d]) * load(keys + d * stride + j + i * LANES);
-        for (int i = 0; i < WIDE; i++) store(out + j + i * LANES, sum[i]);
-    }
-    for (; j < count; j += LANES) {
-        V sum = {};
-        for (int64_t d = 0; d < D; d++) sum += all(q[d]) * load(keys + d * stride + j);
-        store(out + j, sum);
-    }
-    for (int64_t j = count; j % LANES; j++) out[j] = -INFINITY;
-}
-
-// acc[D] += p[j] * values[j][D], in CHAINS of keys j, j + CHAINS, ...; DV vectors of D, or a plain loop where D is no
-// multiple of the lanes. Which chain a key is in depends on its own place in its page or branch.
-template <int DV> static inline void mix(const float *p, const float *values, int64_t count, int64_t D, float *acc) {
-    if constexpr (DV > 0) {
-        constexpr int CHAINS = DV >= 4 ? 1 : 4;
-        V sum[CHAINS][DV] = {};
-        int64_t j = 0;
-        for (; j + CHAINS <= count; j += CHAINS)
-            for (int c = 0; c < CHAINS; c++)
-                for (int i = 0; i < DV; i++) sum[c][i] += all(p[j + c]) * load(values + (j + c) * D + i * LANES);
-        for (int c = 0; j < count; j++, c++)
-            for (int i = 0; i < DV; i++) sum[c][i] += all(p[j]) * load(values + j * D + i * LANES);
-        for (int i = 0; i < DV; i++) {
-            V total = load(acc + i * LANES);
-            for (int c = 0; c < CHAINS; c++) total += sum[c][i];
-            store(acc + i * LANES, total);
-        }
-    } else
-        for (int64_t j = 0; j < count; j++)
-            for (int64_t d = 0; d < D; d++) acc[d] += p[j] * values[j * D + d];
-}
-
-struct Rows {  // what each row of a pass sees; see `Layout`
-    const int64_t *tables, *request, *seen, *own_first, *own_count;
-    int64_t tiles;
-};
-
-template <int DV> static void attend(const float *x, int64_t from, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows, float *out) {
-    const int64_t D = head.D, page = head.page, K = head.K, share = H / K;
-    std::vector<float> p, own_keys, own_values;
-    int64_t built = -1, padded = 0;
-    for (int64_t t = from; t < T; t++) {
-        const int64_t seen = rows.seen[t], own = rows.own_count[t], first = rows.own_first[t];
-        const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
-        const int64_t cached = (seen + LANES - 1) / LANES * LANES, beside = (own + LANES - 1) / LANES * LANES;
-        p.resize(cached + beside);
-        if (own && built != first) {  // the branch's keys, turned like a page's
-            built = first;
-            int64_t most = 0;
-            for (int64_t r = t; r < T && rows.own_first[r] == first; r++) most = std::max(most, rows.own_count[r]);
-            padded = (most + LANES - 1) / LANES * LANES;
-            own_keys.assign(D * padded, 0.0f);
-            own_values.resize(most * D);
-            for (int64_t j = 0; j < most; j++) {
-                const float *k = x + ((first + j) * N + H + head.head) * D, *v = k + K * D;
-                for (int64_t d = 0; d < D; d++) own_keys[d * padded + j] = k[d];
-                std::memcpy(&own_values[j * D], v, D * sizeof(float));
-            }
-        }
-        for (int64_t g = 0; g < share; g++) {
-            const int64_t h = head.head * share + g;
-            float q[512], acc[512] = {};
-            const float scale = 1.0f / std::sqrt((float)D);
-            for (int64_t d = 0; d < D; d++) q[d] = x[(t * N + h) * D + d] * scale;
-            for (int64_t at = 0; at < seen; at += page)
-                score(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at]);
-            if (own) score(q, own_keys.data(), padded, own, D, &p[cached]);
-            V top = all(-INFINITY);
-            for (size_t j = 0; j < p.size(); j += LANES) { V s = load(&p[j]); top = s > top ? s : top; }
-            float most = top[0];
-            for (int j = 1; j < LANES; j++) most = std::max(most, top[j]);
-            V sum = {};
-            for (size_t j = 0; j < p.size(); j += LANES) {
-                V s = load(&p[j]), e = vexp(s - all(most));
-                e = s == all(-INFINITY) ? V{} : e;
-                store(&p[j], e);
-                sum += e;
-            }
-            float total = 0;
-            for (int j = 0; j < LANES; j++) total += sum[j];
-            for (int64_t at = 0; at < seen; at += page)
-                mix<DV>(&p[at], head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
-            if (own) mix<DV>(&p[cached], own_values.data(), own, D, acc);
-            for (int64_t d = 0; d < D; d++) out[(t * H + h) * D + d] = acc[d] / total;
-        }
-    }
-}
-
-// Queries are the first H heads of x [T, N, D], a branch's own keys and values the 2 K heads after them -> out [T, H, D].
-extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
-    Rows rows = {tables, request, seen, own_first, own_count, tiles};
-    const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-#pragma omp parallel for num_threads(threads) if (T * tiles > 32)
-    for (int64_t part = 0; part < K * chunks; part++) {
-        Head head = {keys, values, K, D, page, part / chunks};
-        const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
-        switch (D % LANES ? 0 : D / LANES) {
-            case 1: attend<1>(x, from, to, N, H, head, rows, out); break;
-            case 2: attend<2>(x, from, to, N, H, head, rows, out); break;
-            case 4: attend<4>(x, from, to, N, H, head, rows, out); break;
-            case 8: attend<8>(x, from, to, N, H, head, rows, out); break;
-            default: attend<0>(x, from, to, N, H, head, rows, out);
-        }
-    }
-}
-
-// The head epilogue without filters: argmax of masked logits (/ temperature + noise), and that token's probability at
-// temperature 1 among the allowed. `allowed` (bit mask, `words` a row) and `noise` may be null.
-extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
-    std::vector<float> row((vocab + LANES - 1) / LANES * LANES);
-    for (int64_t r = 0; r < R; r++) {
-        const float *from = logits + r * vocab;
-        std::fill(row.begin(), row.end(), -INFINITY);
-        if (allowed)
-            for (int64_t w = 0; w < words; w++)
-                for (uint32_t bits = allowed[r * words + w]; bits; bits &= bits - 1) {
-                    int64_t t = w * 32 + __builtin_ctz(bits);
-                    if (t < vocab) row[t] = from[t];
-                }
-        else std::memcpy(row.data(), from, vocab * sizeof(float));
-        float most = *std::max_element(row.begin(), row.end()), best = -INFINITY, total = 0;
-        int64_t chosen = -1;
-        for (int64_t t = 0; t < vocab; t++) {
-            if (banned[t] || row[t] == -INFINITY) continue;
-            float s = noise ? row[t] / temperature + noise[r * vocab + t] : row[t];
-            if (s > best || chosen < 0) best = s, chosen = t;
-        }
-        V sum = {};
-        for (size_t t = 0; t < row.size(); t += LANES) {
-            V s = load(&row[t]), e = vexp(s - all(most));
-            sum += s == all(-INFINITY) ? V{} : e;
-        }
-        for (int j = 0; j < LANES; j++) total += sum[j];
-        tokens[r] = std::max<int64_t>(chosen, 0);
-        confidence[r] = std::exp(row[tokens[r]] - most) / total;
-    }
-}
-
 struct Shape { int64_t T, E, H, K, D, I, rank, page; float eps; int threads; };
 struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down, low, high; };
 struct Pass {
@@ -364,7 +172,19 @@ static void block(const Shape *s, const Weights *w, const Pass *p, float *x, flo
     multiply(act, T, w->down, I, E, x, true, s->threads);
 }
 
-// All blocks in order; one layer's keys and values lie `stride` floats behind the last one's.
-extern "C" void blocks(const Shape *s, const Weights *w, int64_t layers, const Pass *p, float *x, float *keys, float *values, int64_t stride, float *scratch) {
+struct Final { const float *norm; Matrix head; int64_t vocab, reads; const int64_t *read; float *logits; };
+struct Wanted { Choice choice; int64_t row, token; };  // `row` of the logits; `token` is the answer
+
+// A pass: all blocks in order (one layer's keys and values lie `stride` floats behind the last one's), the logits of the
+// rows in `read`, and the tokens that are wanted of them.
+extern "C" void forward(const Shape *s, const Weights *w, int64_t layers, const Pass *p, float *x, float *keys, float *values, int64_t stride, float *scratch, const Final *f, Wanted *wanted, int64_t count) {
     for (int64_t l = 0; l < layers; l++) block(s, w + l, p, x, keys + l * stride, values + l * stride, scratch);
+    for (int64_t r = 0; r < f->reads; r++) rms_norm(x + f->read[r] * s->E, 1, s->E, f->norm, s->eps, scratch + r * s->E);
+    multiply(scratch, f->reads, f->head, s->E, f->vocab, f->logits, false, s->threads);
+#pragma omp parallel for num_threads(s->threads) if (count * f->vocab > WORTH)
+    for (int64_t i = 0; i < count; i++) {
+        wanted[i].choice.logits = f->logits + wanted[i].row * f->vocab;
+        wanted[i].choice.vocab = f->vocab;
+        wanted[i].token = chosen(wanted[i].choice);
+    }
 }

@@ -1,32 +1,24 @@
-"""The ops of `reference.py` in C++, for fp32 on CPU: compiled on first use, called through a plain C interface.
+"""The ops of `reference.py` in C++, for fp32 on CPU, called through a plain C interface.
 
-Knows the compiler, the library file and tensor addresses. Needs g++ or clang++; where there is none, `Native.load` says
-so and the caller decides. Results are row-invariant without padding; docs/benchmarks.md has what that is worth.
+Knows tensor addresses. Where the library cannot be had, `Native.load` says so and the caller decides. Results are
+row-invariant without padding; docs/benchmarks.md has what that is worth.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from . import reference
-from .layout import PAGE, Block, Layout, Rotation
+from .build import NativeUnavailable, compiled
+from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
 
-SOURCE: Final = Path(__file__).with_name("native.cpp")
-FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 _LARGEST_HEAD: Final = 512
 
 
@@ -40,7 +32,7 @@ _SIGNATURES: Final = {
     "keep": "pnnnnnpnpp",
     "attention": "pnnnnnnpppnpppppi",
     "pick": "pnnppnpfpp",
-    "blocks": "ppnppppnp",
+    "forward": "ppnppppnpppn",
 }
 """Arguments of native.cpp's functions: pointers, int64, float, int."""
 
@@ -76,8 +68,21 @@ class _Pass(ctypes.Structure):
     ]  # fmt: skip
 
 
-class NativeUnavailable(RuntimeError):
-    """The kernels cannot be compiled or loaded here; the message says why."""
+class _Final(ctypes.Structure):
+    _fields_ = [
+        ("norm", ctypes.c_void_p), ("head", _Matrix), ("vocab", ctypes.c_int64), ("reads", ctypes.c_int64),
+        ("read", ctypes.c_void_p), ("logits", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class _Wanted(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("logits", "banned", "allowed", "noise")),
+        ("vocab", ctypes.c_int64),
+        ("temperature", ctypes.c_float),
+        ("row", ctypes.c_int64),
+        ("token", ctypes.c_int64),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ class Native:
     def load() -> Native:
         """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
         try:
-            return Native(ctypes.CDLL(str(_compiled())))
+            return Native(ctypes.CDLL(str(compiled())))
         except OSError as error:
             raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
 
@@ -176,20 +181,26 @@ class Native:
         )  # fmt: skip
         return out
 
-    def blocks(
-        self, x: Tensor, blocks: Sequence[Block], rotation: Rotation, flags: Tensor | None, keys: Tensor,
-        values: Tensor, layout: Layout,
-    ) -> Tensor:  # fmt: skip
-        """x [T, E] after all transformer blocks, in place; one call, so that the interpreter is asked for once."""
-        first = blocks[0]
+    def forward(
+        self, x: Tensor, stack: Stack, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
+        layout: Layout, read: Tensor, choices: Sequence[Choice],
+    ) -> tuple[Tensor, list[int]]:  # fmt: skip
+        """One call, so that the interpreter is given up and asked for once a pass. x is written over."""
+        first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
-            first.cache["native"] = (_Weights * len(blocks))(*map(_pointers, blocks))
+            weights = (_Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
+            first.cache["native"] = weights, _matrix(head)
+        weights, matrix = first.cache["native"]
         shape, made, scratch = _prepared(x, first, rotation, flags, layout)
-        self._library.blocks(
-            ctypes.addressof(shape), ctypes.addressof(first.cache["native"]), len(blocks), ctypes.addressof(made),
+        logits = x.new_empty(read.shape[0], head.outputs)
+        final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
+        wanted = (_Wanted * len(choices))(*map(_wanted, choices))
+        self._library.forward(
+            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
+            ctypes.addressof(final), ctypes.addressof(wanted), len(choices),
         )  # fmt: skip
-        return x
+        return logits, [one.token for one in wanted]
 
     def pick(
         self,
@@ -239,45 +250,19 @@ def _pointers(weights: Block) -> _Weights:
     return _Weights(
         *(norm.data_ptr() for norm in weights.norms),
         *map(_maybe, weights.head_norms or (None, None)),
-        *(_Matrix(None, 0) if matrix is None else _Matrix(matrix.data.data_ptr(), matrix.half) for matrix in matrices),
+        *map(_matrix, matrices),
+    )
+
+
+def _matrix(packed: Packed | None) -> _Matrix:
+    return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.half)
+
+
+def _wanted(choice: Choice) -> _Wanted:
+    return _Wanted(
+        None, choice.banned.data_ptr(), _maybe(choice.allowed), _maybe(choice.noise), 0, choice.temperature, choice.row
     )
 
 
 def _maybe(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
-
-
-def _compiled() -> Path:
-    """The library, keyed by source, flags, compiler and processor."""
-    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
-    key = hashlib.sha256(
-        "\0".join((SOURCE.read_text(), *FLAGS, compiler, platform.machine(), _processor())).encode()
-    ).hexdigest()[:16]
-    folder = Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
-    library = folder / f"native-{key}.so"
-    if not library.exists():
-        _compile(compiler, library)
-    return library
-
-
-def _compile(compiler: str, library: Path) -> None:
-    """Writes beside and renames, so that processes that start together do not read half a file."""
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(library)
-    except OSError as error:
-        raise NativeUnavailable(f"cannot write {library}: {error}") from None
-    except subprocess.CalledProcessError as error:
-        raise NativeUnavailable(f"{compiler} failed: {error.stderr.strip()[-500:]}") from None
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

@@ -13,20 +13,21 @@ import torch
 from torch import Tensor
 
 from . import fast, reference
-from .layout import PAGE, Block, Layout, Rotation
-from .native import Native, NativeUnavailable
+from .build import NativeUnavailable, cache_folder, processor
+from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
+from .native import Native
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Kernels", "Layout", "NativeUnavailable", "Rotation", "gumbel", "kernels", "linear",
-    "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack", "cache_folder",
+    "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs. `reference` documents each function; `row_tile`: rows of a pass are a multiple of it."""
+    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it."""
 
     @property
     def name(self) -> str: ...
@@ -41,17 +42,19 @@ class Kernels(Protocol):
     ) -> None: ...
     def keep(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> None: ...
     def attention(self, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout, /) -> Tensor: ...
-    def blocks(
+    def forward(
         self,
         x: Tensor,
-        blocks: Sequence[Block],
+        stack: Stack,
         rotation: Rotation,
         flags: Tensor | None,
         keys: Tensor,
         values: Tensor,
         layout: Layout,
+        read: Tensor,
+        choices: Sequence[Choice],
         /,
-    ) -> Tensor: ...
+    ) -> tuple[Tensor, list[int]]: ...
     def pick(
         self,
         logits: Tensor,

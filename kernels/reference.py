@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .block import in_order
+from . import block
 from .grouping import groups
 from .layout import PAGE, Layout
 
@@ -79,8 +79,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-blocks = partial(in_order, sys.modules[__name__])
-"""All transformer blocks, by the ops of this module; see `in_order`."""
+forward = partial(block.forward, sys.modules[__name__])
+"""A pass by the ops of this module; see `block.forward`."""
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:

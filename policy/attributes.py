@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Final
 
 from opentelemetry.util.types import AttributeValue
@@ -24,12 +24,16 @@ _INT64: Final = 2**63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Consecutive rounds of one mode. `first`: the number of the first; `before`: the mode that it took over from."""
+    """Consecutive rounds of one mode. `first`: the number of the first; `before`: the mode that it took over from.
+
+    `why`: the reason for it. A mode may take over from itself, with other options.
+    """
 
     mode: str
     rounds: tuple[RoundRecord, ...]
     first: int
     before: str | None
+    why: str
     start_ns: int
     end_ns: int
     estimated: bool
@@ -42,7 +46,9 @@ def parts_of(record: CallRecord) -> Iterator[Part]:
     """The decoding time after prefill, shared out by forward passes: the engine's rounds carry no clock."""
     if record.counts is None:
         return
-    runs = [(mode, tuple(rounds)) for mode, rounds in groupby(record.rounds, key=lambda made: made.mode)]
+    turns = accumulate(bool(made.switch) for made in record.rounds)
+    numbered = groupby(zip(turns, record.rounds, strict=True), key=lambda made: (made[0], made[1].mode))
+    runs = [(mode, tuple(made for _, made in rounds)) for (_, mode), rounds in numbered]
     begin, end = _window(record, record.counts)
     whole = sum(made.forward_passes for made in record.rounds) or 1
     first, passes, before = 0, 0, None
@@ -53,6 +59,7 @@ def parts_of(record: CallRecord) -> Iterator[Part]:
             rounds=rounds,
             first=first,
             before=before,
+            why=rounds[0].switch,
             start_ns=begin + (end - begin) * passes // whole,
             end_ns=begin + (end - begin) * done // whole,
             estimated=len(runs) > 1,
@@ -131,7 +138,8 @@ def decode_attributes(part: Part) -> Attributes:
         names.FORWARD_PASSES: passes,
         names.TOKENS_PER_FORWARD: tokens / passes if passes else None,
         names.CORRECTED_TOKENS: part.total("c") + part.total("r"),
-        names.FORCED_TOKENS: part.total("f"),
+        names.FORCED_TOKENS: part.total("f") + part.total("b"),
+        names.BUDGET_TOKENS: part.total("b") or None,
         names.REPAIRED_TOKENS: part.total("r"),
         names.DRAFT_PROPOSED_TOKENS: sum(proposed),
         names.DRAFT_ACCEPTED_TOKENS: sum(accepted),
@@ -143,6 +151,7 @@ def decode_attributes(part: Part) -> Attributes:
         names.BLOCK_STEPS: [len(made.fills) for made in part.rounds if made.fills] or None,
         names.SWITCH_FROM: part.before,
         names.SWITCH_TO: part.mode if part.before else None,
+        names.SWITCH_REASON: part.why or None,
         names.TIMES_ESTIMATED: part.estimated or None,
     }
 

@@ -37,6 +37,7 @@ class Words(TypedDict, total=False):
     max_tokens: int | None
     max_thinking_tokens: int | None
     stop: Sequence[str] | str | None
+    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,8 +52,8 @@ def _checks(record: CallRecord) -> Iterator[Check]:
 
 def _round_checks(at: str, name: str, made: RoundRecord) -> Iterator[Check]:
     accepted = made.origins.count("a")
-    strangers = "".join(sorted(set(made.origins) - set("acfr")))
-    yield f"{at}.origins", "", strangers, f"{name}: letters other than a, c, f, r"
+    strangers = "".join(sorted(set(made.origins) - set("abcfr")))
+    yield f"{at}.origins", "", strangers, f"{name}: letters other than a, b, c, f, r"
     yield f"{at}.accepted", accepted, made.accepted, f"{name}: accepted drafts in origins {made.origins!r}"
     drafted = accepted + len(made.rejected)
     yield f"{at}.drafted", drafted, made.drafted, f"{name}: {accepted} accepted + {len(made.rejected)} rejected drafts"
@@ -70,7 +70,7 @@ def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
         "output_tokens": len(origins),
         "accepted": origins.count("a"),
         "corrected": origins.count("c") + origins.count("r"),
-        "forced": origins.count("f"),
+        "forced": origins.count("f") + origins.count("b"),
         "repaired": origins.count("r"),
         "drafted": sum(made.drafted for made in record.rounds),
         "forward_passes": sum(made.forward_passes for made in record.rounds),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,8 +24,11 @@ from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model
 
 from .audit import AuditFile
+from .auto import Auto
+from .calibrate import calibrated, path_of
 from .call import Call, Words, call_of
 from .checkpoint import Checkpoint, locate
+from .cost import CostModel
 from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
@@ -172,6 +176,22 @@ class Engine:
             kernels=self.tokens.runner.kernels.name,
         )
 
+    @cached_property
+    def cost(self) -> CostModel:
+        """Seconds a pass here: measured in about a second when first asked for, then kept in the user's cache."""
+        return calibrated(self.tokens, self.runtime)
+
+    @cached_property
+    def auto(self) -> Auto:
+        """The policy "auto" of this checkpoint on this machine, with what earlier processes learned."""
+        modes = self.tokens.model.config.family.modes
+        return Auto.kept(self.cost, modes, path_of("auto", self.runtime))
+
+    @property
+    def live(self) -> int:
+        """Calls that run or wait now."""
+        return self.tokens.scheduler.running + self.tokens.scheduler.waiting
+
     def _stream(self, call: Call) -> Generator[StreamEvent]:
         updates: SimpleQueue[Update | None] = SimpleQueue()
         with self._recording(call) as recording:
@@ -209,7 +229,15 @@ class Engine:
         yield growing.last(result)
 
     def _recording(self, call: Call, audit: AuditFile | None = None) -> Recording:
-        return Recording(call, self.runtime, audit, self.tokenizer.decode)
+        return Recording(self._timed(call), self.runtime, audit, self.tokenizer.decode)
+
+    def _timed(self, call: Call) -> Call:
+        """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
+        plan = call.plan
+        if plan.settings.deadline is None or plan.named or plan.forecast is not None:
+            return call
+        context = replace(plan.context, others=self.live)
+        return replace(call, plan=self.auto.advise(replace(plan, context=context)))
 
     def _prepare(self, recording: Recording) -> DecodeRequest:
         recording.request = self.translator.request(recording.call)
@@ -219,6 +247,7 @@ class Engine:
         call, request = recording.call, recording.request
         assert request is not None
         recording.result = decoded
+        call.plan.policy.observe(call.plan, decoded)
         recording.notes += self._notes(call, decoded)
         recording.valid = False if call.schema is not None and decoded.finish_reason == "stop" else None
         value, recording.valid, notes = self.translator.value(call, request, decoded)
@@ -238,11 +267,15 @@ class Engine:
 
     def _notes(self, call: Call, decoded: DecodeResult) -> list[str]:
         """What did not go as plainly asked."""
-        notes = []
-        if call.plan.mode in ("linear_spec", "quadratic_spec") and self.tokens.model.adapter is None:
+        notes = list(call.plan.notes)
+        deadline, took = call.plan.settings.deadline, decoded.stats.seconds
+        if deadline is not None and took > deadline:
+            notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
+        drafted = {made.mode for made in decoded.rounds} & {"linear_spec", "quadratic_spec"}
+        if drafted and self.tokens.model.adapter is None:
             notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-        if call.schema is not None and decoded.finish_reason == "length":
-            notes.append(f"cut by max_tokens={call.plan.settings.max_tokens} before the schema was complete")
+        if decoded.forced_close:
+            notes.append(f"ended by force to stay within max_tokens={call.plan.settings.max_tokens}")
         return notes
 
 

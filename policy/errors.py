@@ -9,15 +9,16 @@ TrimodeError (engine)
 │   │   ├── SchemaTooComplex      beyond a limit of size, depth or compile time
 │   │   ├── MalformedGrammar      a regex, choice or Lark grammar that is none
 │   │   └── UnsupportedSyntax     a construct of those that the grammar cannot hold
+│   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
 │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
-├── OutputCut                 max_tokens ended a typed output before it was complete
 ├── PolicyError               a mode, option, policy or configuration that does not exist or does not fit
 └── StepError                 a step function that cannot be turned into a prompt
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from trimode.engine.errors import TrimodeError
@@ -79,6 +80,17 @@ class UnsupportedSyntax(SchemaRefused):
         super().__init__(f"{construct!r} in a {kind} cannot be held", "", construct, hint)
 
 
+class BudgetTooSmall(SchemaError):
+    """No complete text of the schema is known that fits. `need` and `got` are in tokens, the end token included."""
+
+    def __init__(self, need: int, got: int) -> None:
+        super().__init__(
+            f"the shortest text known to fit the schema takes {need} tokens and {got} are allowed for it; raise "
+            "max_tokens (or lower max_thinking_tokens, which is taken from it)"
+        )
+        self.need, self.got = need, got
+
+
 class SchemaViolation(SchemaError):
     """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code."""
 
@@ -91,16 +103,15 @@ class GrammarRuntimeError(SchemaError):
     """The grammar engine gave up; no unmasked token was emitted."""
 
 
-class OutputCut(TrimodeError):
-    """A typed output ran into max_tokens, so there is no value to return."""
-
-    def __init__(self, text: str, max_tokens: int) -> None:
-        super().__init__(f"output was cut by max_tokens={max_tokens} before its schema was complete; raise max_tokens")
-        self.text, self.max_tokens = text, max_tokens
-
-
 class PolicyError(TrimodeError, ValueError):
-    """A choice that the policy layer does not know or does not allow."""
+    """A choice that the policy layer does not know or does not allow.
+
+    `where`: the keys that lead to it from the top of a policy's table; empty where it stood in no table.
+    """
+
+    def __init__(self, message: str, where: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.where = tuple(where)
 
 
 class StepError(TrimodeError, TypeError):

@@ -7,25 +7,29 @@ switches in a schema are overridden.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-import llguidance.numpy as bitmask
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
 
+from trimode.engine.constraint import lone
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
+from .closer import Closer, Place, Vocabulary
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import OutOfTime, in_time
+from .least import longest_part
 from .refusal import Refuses, placed
 from .rewrite import rewritten
+from .samples import samples_of
 from .schema import Schema, Target
 from .text_grammar import grammar_text, refused
 from .texts import TextTarget
@@ -41,13 +45,30 @@ _OPTIONS: Final[Any] = {
 }
 COMPILE_SECONDS: Final = 0.1
 """CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
+ENDING_TOKENS: Final = 4000
+"""The longest of the shortest complete texts that are looked for."""
+Ending = list[int] | None
+"""Tokens that complete a text, an end token last; None where none is known."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far one chosen token can lead from the end of a text, in tokens: `part` where it begins a part of the schema,
+    `text` where it goes on with a string.
+    """
+
+    part: int
+    text: int
 
 
 class Matcher:
     """One grammar at one point of a text. End tokens are never fed to llguidance, which miscounts them."""
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, end: int) -> None:
-        self._matcher, self._vocab_size, self._end = matcher, vocab_size, end
+    def __init__(
+        self, matcher: LLMatcher, closer: Closer, reach: Reach, place: Place = Place.OUTSIDE, start: Ending = None
+    ) -> None:
+        self._matcher, self._closer, self._reach, self._place = matcher, closer, reach, place
+        self._start = start
         self._row: Tensor | None = None
 
     @property
@@ -61,26 +82,48 @@ class Matcher:
         return self._row
 
     def advance(self, tokens: Sequence[int]) -> None:
-        self._row = None if tokens else self._row
-        taken = self._matcher.try_consume_tokens(list(tokens)) if tokens else 0
+        if not tokens:
+            return
+        self._row = self._start = None
+        taken = self._matcher.try_consume_tokens(list(tokens))
         if taken < len(tokens):
             self._check()
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
+        for token in tokens:
+            self._place = self._closer.vocabulary.behind(self._place, token)
 
     def fork(self) -> Matcher:
-        twin = Matcher(self._matcher.deep_copy(), self._vocab_size, self._end)
+        twin = Matcher(self._matcher.deep_copy(), self._closer, self._reach, self._place, self._start)
         twin._row = self._row
         return twin
 
+    def ending(self, limit: int) -> Ending:
+        """What `Closer.ending` finds from here; at the start of a text it is known."""
+        known = self._start or self._closer.ending(self, self._place, limit)
+        return known if known is not None and len(known) <= limit else None
+
+    def growth(self, token: int) -> int:
+        """A token that begins something may bring a whole part of the schema, or several; plain text in a free string
+        at most what patterns ask for. Twice, because endings are short but not always the shortest.
+        """
+        opened = self._closer.vocabulary.opened[token]
+        if not opened and self._place is not Place.OUTSIDE and self._is_wide():
+            return self._reach.text
+        return 2 * self._reach.part * max(1, opened)
+
+    def _is_wide(self) -> bool:
+        """Whether most tokens are allowed, as only in strings without a list of cases."""
+        return int(np.bitwise_count(self.mask().numpy()).sum()) * 2 > len(self._closer.vocabulary.texts)
+
     def _compute(self) -> Tensor:
-        rows = bitmask.allocate_token_bitmask(1, self._vocab_size)
+        vocabulary = self._closer.vocabulary
+        words = -(-len(vocabulary.texts) // 32)
         if self._matcher.is_stopped() and self._matcher.is_accepting():
-            rows[:] = 0
-            rows[0, self._end // 32] = np.uint32(1 << (self._end % 32)).astype(np.int32)
-        else:
-            bitmask.fill_next_token_bitmask(self._matcher, rows, 0)
+            return lone(vocabulary.ends[0], words)
+        row = torch.empty(words, dtype=torch.int32)
+        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
         self._check()
-        return torch.from_numpy(rows[0])
+        return row
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -101,9 +144,12 @@ class GrammarCompiler:
     """Grammars for one tokenizer; compiled matchers are kept and copied."""
 
     def __init__(self, tokenizer: Tokenizer | LLTokenizer, vocab_size: int, ends: Sequence[int]) -> None:
-        self._vocab_size, self._end = vocab_size, ends[0]
-        made = isinstance(tokenizer, LLTokenizer)
-        self._tokenizer = tokenizer if made else LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
+        if isinstance(tokenizer, LLTokenizer):
+            self._tokenizer, texts = tokenizer, [tokenizer.decode_str([token]) for token in range(vocab_size)]
+        else:
+            self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
+            texts = _texts(tokenizer, vocab_size)
+        self._vocabulary = Vocabulary(texts, ends[:1])
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Target) -> Matcher:
@@ -125,20 +171,35 @@ class GrammarCompiler:
             return found[0].get_error() if found[0].is_error() else None
 
         form, changed = _accepted(schema, refuses, rewrites)
-        start = Matcher(found[0], self._vocab_size, self._end)
-        start.mask()
-        return Compiled(start, form.document, form.notes, changed)
+        return Compiled(self._start(found[0], form.document), form.document, form.notes, changed)
+
+    def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
+        """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
+        hints = tuple(json.dumps(sample, ensure_ascii=False)[1:-1] for sample in samples_of(document))
+        closer = Closer(self._vocabulary, hints)
+        reach = Reach(part=max(4, longest_part(document)), text=max(map(len, hints), default=0))
+        start = Matcher(matcher, closer, reach)
+        ending = start.ending(ENDING_TOKENS)
+        if ending is None:
+            raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
+        return Matcher(matcher, closer, reach, start=ending)
 
     def _of_text(self, target: TextTarget) -> Compiled:
         matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
         if matcher.is_error():
             raise refused(target, matcher.get_error())
-        start = Matcher(matcher, self._vocab_size, self._end)
+        closer = Closer(self._vocabulary, ())
+        # How far a token of a text leads is not known, so every one is looked at.
+        reach = Reach(part=ENDING_TOKENS, text=ENDING_TOKENS)
+        start = Matcher(matcher, closer, reach)
         try:
-            start.mask()
+            ending = start.ending(ENDING_TOKENS)
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        return Compiled(start, target.document, (), False)
+        if ending is None:
+            hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
+            raise SchemaTooComplex("", target.kind, hint)
+        return Compiled(Matcher(matcher, closer, reach, start=ending), target.document, (), False)
 
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)
@@ -215,6 +276,12 @@ def _refused_twice(document: Any, change: Callable[[Any], Any]) -> str | None:
     if reason is None or (other := change(document)) == document:
         return reason
     return None if (again := _refusal(other)) is None else again if again.startswith("Unsatisfiable") else reason
+
+
+def _texts(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
+    """What each id stands for; nothing for those that only pad the model's vocabulary."""
+    known = min(tokenizer.vocab_size, vocab_size)
+    return [tokenizer.token(token) for token in range(known)] + [""] * (vocab_size - known)
 
 
 def _same(document: Any) -> Any:

@@ -87,7 +87,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
-    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept."""
+    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
+
+    `switch`: why its mode took over from the one before, if it did.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -99,6 +102,7 @@ class RoundRecord:
     forward_passes: int
     fills: tuple[int, ...]
     sha256: str
+    switch: str = ""
     tokens: tuple[int, ...] | None = None
     text: str | None = None
     rejected_text: tuple[str, ...] | None = None
@@ -110,7 +114,8 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
-    """One call. `requested`: mode and options as the caller asked; `options`: as they ran; `notes`: every difference.
+    """One call. `requested`: mode and options as the caller asked; `options`: as they began to run, before any
+    switch of the mode, which is in the rounds; `notes`: every other difference.
 
     `counts`, `finish_reason` and `output_sha256` are None where the engine gave no result. The last block is content.
     """
@@ -192,7 +197,7 @@ def record_call(
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
-        options={"mode": request.options.mode, **_options(request)},
+        options={"mode": request.begins.mode, **_options(request)},
         sampling=SamplingUsed(**asdict(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
@@ -218,7 +223,7 @@ def record_call(
 
 def _options(request: DecodeRequest) -> dict[str, JsonValue]:
     """The mode's options; of token ids among them, which are content, the number."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in asdict(request.options).items()}
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in asdict(request.begins).items()}
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
@@ -267,6 +272,7 @@ def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
         forward_passes=made.forward_passes,
         fills=made.fills,
         sha256=digest,
+        switch=made.switch,
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
         rejected_text=tuple(text_of([lost.token]) for lost in made.rejected) if text_of else None,

@@ -13,11 +13,20 @@ from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.families import check_infill
-from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    DecodeResult,
+    ExactOptions,
+    InfillOptions,
+    Options,
+)
 from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
-from .grammar import GrammarCompiler
+from .errors import BudgetTooSmall, GrammarRuntimeError
+from .grammar import ENDING_TOKENS, GrammarCompiler
+from .resolve import DecodePlan
 from .schema import Schema
 from .spec import options_of, sampling_of
 
@@ -39,15 +48,23 @@ class Translator:
             raise RequestError(
                 "stop strings cannot be combined with a schema: they could cut the text before it is valid"
             )
-        return DecodeRequest(
+        request = DecodeRequest(
             prompt=tuple(self.encode(call)),
-            options=self.config.fitted(options_of(call.plan.mode, settings)),
+            options=self._options(call.plan),
             sampling=sampling_of(settings),
             max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
             stop=settings.stop or (),
             constraint=None if call.schema is None else self.grammars.matcher(call.schema),
             thinking=self._thinking(settings.max_thinking_tokens),
         )
+        check_budget(request)
+        return request
+
+    def _options(self, plan: DecodePlan) -> Options:
+        options = options_of(plan.mode, plan.settings)
+        if plan.controller is not None and isinstance(options, ExactOptions):
+            return AdaptiveOptions(first=options, controller=plan.controller)
+        return self.config.fitted(options)
 
     def encode(self, call: Call) -> list[int]:
         """Prompt ids of a call."""
@@ -87,9 +104,11 @@ class Translator:
         ), notes
 
     def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
-        """The parsed value, the oracles' verdict (None: no schema, or cut) and notes on the text."""
-        if call.schema is None or decoded.finish_reason != "stop":
+        """The parsed value, the oracles' verdict (None: no schema) and notes on the text."""
+        if call.schema is None:
             return None, None, []
+        if decoded.finish_reason == "length":
+            raise GrammarRuntimeError(f"no way to end was found within {request.max_tokens} tokens: {decoded.text!r}")
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
         return value, True, [*self.grammars.notes(call.schema), *call.schema.remarks(text)]
@@ -112,3 +131,13 @@ class Translator:
                 f"max_thinking_tokens={budget}: this checkpoint's tokenizer has no {THINKING_END!r} token; leave it out"
             )
         return Thinking(end, budget)
+
+
+def check_budget(request: DecodeRequest) -> None:
+    """Raises BudgetTooSmall where no complete text is known to fit behind the longest thinking."""
+    if request.constraint is None:
+        return
+    got = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
+    shortest = request.constraint.ending(ENDING_TOKENS)
+    if shortest is not None and len(shortest) > got:
+        raise BudgetTooSmall(len(shortest), got)

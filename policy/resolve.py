@@ -11,14 +11,16 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from trimode.engine.request import Mode
+from trimode.engine.request import Controller, DecodeResult, Mode
 
 from .errors import PolicyError
-from .spec import DEFAULTS, STEP_KINDS, Settings, StepKind, known_mode
+from .spec import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode
+from .toml_text import as_toml, line_of
 
 Layer = tuple[str, Settings]
 """Where settings were said (in words) and what was said."""
@@ -26,27 +28,42 @@ Layer = tuple[str, Settings]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """What a policy may look at: the step's kind and name."""
+    """What a policy may look at: the step's kind and name, its schema's digest, and the engine's other live calls."""
 
     kind: StepKind
     name: str
+    schema_sha256: str | None = None
+    others: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A fixed table: settings by step kind and by step name (the name wins)."""
+    """A fixed table: settings by step kind and by step name (the name wins).
+
+    An entry that takes diffusion has to say `exact=False`; PolicyError otherwise, and for knobs that no call could run.
+    """
 
     name: str = "default"
     version: str = "1"
     kinds: Mapping[str, Settings] = field(default_factory=dict)
     steps: Mapping[str, Settings] = field(default_factory=dict)
 
-    @property
+    def __post_init__(self) -> None:
+        for key, table in (("kinds", self.kinds), ("steps", self.steps)):
+            for name, said in table.items():
+                try:
+                    check_entry(said, f"[{key}.{name}]")
+                except PolicyError as error:
+                    raise PolicyError(str(error), (key, name, *error.where)) from None
+
+    @cached_property
     def sha256(self) -> str:
         """Digest of the table's content."""
-        tables = {"kinds": self.kinds, "steps": self.steps}
-        plain = {key: {name: asdict(said) for name, said in table.items()} for key, table in tables.items()}
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._tables(), sort_keys=True).encode()).hexdigest()
+
+    def resolve(self, context: StepContext) -> DecodePlan:
+        """What this table, over the package's, says of a step. The same context gives the same plan."""
+        return resolve(context, (self,), ())
 
     def layers(self, context: StepContext) -> list[Layer]:
         """What this policy says of a step, the weaker word first."""
@@ -57,35 +74,61 @@ class Policy:
             found.append((f"policy {self.name!r} for step {context.name!r}", self.steps[context.name]))
         return found
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """A table has said all it knows in its layers."""
+        return plan
+
+    def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
+        """A table does not learn."""
+
+    def to_toml(self) -> str:
+        """The text that `from_toml` reads as this policy."""
+        return as_toml({"name": self.name, "version": self.version, **self._tables()})
+
     @classmethod
     def from_toml(cls, path: Path) -> Policy:
-        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml."""
-        table = _tool_table(path) if path.name == "pyproject.toml" else _toml(path)
-        return cls.from_table(table or {}, str(path))
+        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml. Errors name the line."""
+        above = ("tool", "trimode") if path.name == "pyproject.toml" else ()
+        table = _tool_table(path) if above else _toml(path)
+        try:
+            return cls.from_table(table or {}, path.stem)
+        except PolicyError as error:
+            line = line_of(path.read_text(encoding="utf-8"), (*above, *error.where))
+            raise PolicyError(f"{path}:{line}: {error}" if line else f"{path}: {error}", error.where) from None
 
     @classmethod
-    def from_table(cls, table: Mapping[str, Any], origin: str) -> Policy:
+    def from_table(cls, table: Mapping[str, Any], name: str) -> Policy:
+        """A policy from TOML's values; `name` where they hold none. `PolicyError.where` leads to what is wrong."""
         unknown = sorted(set(table) - {"name", "version", "kinds", "steps"})
         if unknown:
-            raise PolicyError(f"{origin}: unknown key {unknown[0]!r}; known: name, version, kinds, steps")
+            raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps", unknown[:1])
         for key in ("kinds", "steps"):
-            _expect_table(table.get(key, {}), f"{origin} [{key}]")
+            _expect_table(table.get(key, {}), f"[{key}]", (key,))
         wrong = sorted(set(table.get("kinds", {})) - set(STEP_KINDS))
         if wrong:
-            raise PolicyError(f"{origin}: unknown step kind {wrong[0]!r}; known: {', '.join(STEP_KINDS)}")
+            known = ", ".join(STEP_KINDS)
+            raise PolicyError(f"unknown step kind {wrong[0]!r}; known: {known}", ("kinds", wrong[0]))
         return cls(
-            name=str(table.get("name", Path(origin).stem)),
+            name=str(table.get("name", name)),
             version=str(table.get("version", "1")),
-            kinds=_settings(table.get("kinds", {}), f"{origin} [kinds"),
-            steps=_settings(table.get("steps", {}), f"{origin} [steps"),
+            kinds=_settings(table, "kinds"),
+            steps=_settings(table, "steps"),
         )
 
+    def _tables(self) -> dict[str, dict[str, dict[str, Any]]]:
+        tables = {"kinds": self.kinds, "steps": self.steps}
+        return {key: {name: said.said() for name, said in table.items()} for key, table in tables.items()}
 
-def _settings(table: Mapping[str, Any], origin: str) -> dict[str, Settings]:
-    return {
-        name: Settings.of(_expect_table(words, f"{origin}.{name}]"), f"{origin}.{name}]")
-        for name, words in table.items()
-    }
+
+def _settings(table: Mapping[str, Any], key: str) -> dict[str, Settings]:
+    found = {}
+    for name, words in table.get(key, {}).items():
+        origin, at = f"[{key}.{name}]", (key, name)
+        try:
+            found[name] = Settings.of(_expect_table(words, origin), origin)
+        except PolicyError as error:
+            raise PolicyError(str(error), (*at, *error.where)) from None
+    return found
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -93,7 +136,7 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
-    except ValueError as error:  # broken TOML, or bytes that are no text
+    except ValueError as error:  # broken TOML (the message has the line), or bytes that are no text
         raise PolicyError(f"{path}: {error}") from None
 
 
@@ -103,9 +146,9 @@ def _tool_table(project: Path) -> Mapping[str, Any] | None:
     return _expect_table(tool["trimode"], f"{project} [tool.trimode]") if "trimode" in tool else None
 
 
-def _expect_table(value: Any, origin: str) -> Mapping[str, Any]:
+def _expect_table(value: Any, origin: str, where: Sequence[str] = ()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise PolicyError(f"{origin}: expected a table, found {value!r}")
+        raise PolicyError(f"{origin}: expected a table, found {value!r}", where)
     return value
 
 
@@ -122,20 +165,80 @@ PACKAGE_POLICY: Final = Policy(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a plan is expected to cost and why it was preferred: seconds and passes of decoding one output.
+
+    `regret`: seconds above the plan believed best, which exploring costs; `observed`: calls of this step seen so far.
+    `prefill`: seconds to read the prompt, as long as prompts of this step were.
+    """
+
+    seconds: float
+    passes: float
+    tokens: float
+    regret: float
+    observed: float
+    prefill: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePlan:
-    """The resolved choice: a mode, every knob, and why the mode was taken."""
+    """The resolved choice: a mode, every knob, and why the mode was taken.
+
+    `exact`: only exact modes may serve it; raises PolicyError with diffusion. `named`: somebody beyond the package's
+    table chose the mode. `controller` may hand over to another exact mode in mid-call. `forecast`: by policies that
+    predict. `notes`: what the caller asked for and will not get.
+    """
 
     mode: Mode
     settings: Settings
     reason: str
-    policy: Policy
+    policy: Chooser
+    context: StepContext
+    exact: bool
+    named: bool = True
+    controller: Controller | None = None
+    forecast: Forecast | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.exact and self.mode == "diffusion":
+            raise PolicyError("an exact plan cannot decode in diffusion, which is approximate; allow exact=False")
 
 
-def resolve(context: StepContext, policies: Sequence[Policy], said: Sequence[Layer]) -> DecodePlan:
-    """Merges the package's table, `policies` and `said` layers, each stronger than the ones before it."""
-    layers: list[Layer] = [("package defaults", DEFAULTS), *PACKAGE_POLICY.layers(context)]
-    layers += [layer for policy in policies for layer in policy.layers(context)]
-    layers += said
+class Chooser(Protocol):
+    """A policy: by name, version and digest in every record."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    def resolve(self, context: StepContext) -> DecodePlan: ...
+    def layers(self, context: StepContext) -> list[Layer]:
+        """What the policy says of a step, the weaker word first."""
+        ...
+
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """The plan for a step whose mode nobody named: `plan`, which is the package's, or a better one."""
+        ...
+
+    def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
+        """What came of a plan of this policy."""
+        ...
+
+
+def resolve(context: StepContext, policies: Sequence[Chooser], said: Sequence[Layer]) -> DecodePlan:
+    """Merges the package's table, `policies` and `said` layers, each stronger than the ones before it.
+
+    Where nobody names a mode, the policies are asked for a better one than the package's.
+    """
+    given = [layer for policy in policies for layer in policy.layers(context)] + list(said)
+    layers: list[Layer] = [("package defaults", DEFAULTS), *PACKAGE_POLICY.layers(context), *given]
     merged = Settings()
     mode, reason, author = "ar", "package defaults", "package defaults"
     for label, settings in layers:
@@ -146,8 +249,18 @@ def resolve(context: StepContext, policies: Sequence[Policy], said: Sequence[Lay
     chosen = known_mode(mode, author)
     if merged.exact and chosen == "diffusion":
         raise PolicyError(f"exact=True, but {author} asks for diffusion, which is approximate; allow exact=False")
-    policy = policies[-1] if policies else PACKAGE_POLICY
-    return DecodePlan(mode=chosen, settings=merged, reason=reason, policy=policy)
+    plan = DecodePlan(
+        mode=chosen,
+        settings=merged,
+        reason=reason,
+        policy=policies[-1] if policies else PACKAGE_POLICY,
+        context=context,
+        exact=merged.exact is not False and chosen != "diffusion",
+        named=any(settings.mode is not None for _, settings in given),
+    )
+    for policy in () if plan.named else policies:
+        plan = policy.advise(plan)
+    return plan
 
 
 def configured(folder: Path) -> Policy | None:

@@ -46,6 +46,11 @@ class Result:
         return self.decoded.stats
 
     @property
+    def forced_close(self) -> bool:
+        """Whether schema-bound output was ended for the budget's sake, before the model would have ended it."""
+        return self.decoded.forced_close
+
+    @property
     def trace(self) -> tuple[Round, ...]:
         """Rounds in order: what each pass, cycle or block proposed and kept."""
         return self.decoded.rounds

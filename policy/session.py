@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .audit import AuditFile
+from .auto import Auto
 from .engine import Engine
 from .errors import PolicyError, StepError
-from .resolve import Layer, Policy, configured
+from .resolve import Chooser, Layer, Policy, configured
 from .result import Result
 from .spec import Settings
 
@@ -26,7 +27,7 @@ class Session:
     """One agent run. `results` holds every step's result, in order of completion."""
 
     engine: Engine
-    policies: tuple[Policy, ...] = ()
+    policies: tuple[Chooser, ...] = ()
     audit: AuditFile | None = None
     results: list[tuple[str, Result]] = field(default_factory=list)
 
@@ -42,7 +43,7 @@ _using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())
 @contextmanager
 def session(
     engine: Engine,
-    policy: Policy | str | Path = "default",
+    policy: Chooser | str | Path = "default",
     trace: str | None = None,
     *,
     content: bool | None = None,
@@ -50,15 +51,19 @@ def session(
     """Steps called inside decode on `engine`.
 
     `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
-    that file; a Policy is itself. `trace="file:PATH"` appends an audit record a call; `content` keeps text and token
+    that file; a Policy is itself; "auto" is `engine.auto`, which learns the fastest mode of each step and keeps what it
+    learned when the session ends. `trace="file:PATH"` appends an audit record a call; `content` keeps text and token
     ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
     """
-    current = Session(engine, _policies(policy), _audit(trace, content))
+    current = Session(engine, _policies(policy, engine), _audit(trace, content))
     token = _session.set(current)
     try:
         yield current
     finally:
         _session.reset(token)
+        for chooser in current.policies:
+            if isinstance(chooser, Auto):
+                chooser.save()
 
 
 @contextmanager
@@ -84,15 +89,19 @@ def overrides() -> tuple[Layer, ...]:
     return _using.get()
 
 
-def _policies(policy: Policy | str | Path) -> tuple[Policy, ...]:
-    if isinstance(policy, Policy):
+def _policies(policy: Chooser | str | Path, engine: Engine) -> tuple[Chooser, ...]:
+    if not isinstance(policy, str | Path):
         return (policy,)
+    if policy == "auto":
+        return (engine.auto,)
     if policy == "default":
         found = configured(Path.cwd())
         return (found,) if found else ()
     path = Path(policy)
     if path.suffix != ".toml":
-        raise PolicyError(f"unknown policy {str(policy)!r}; pass 'default', a Policy, or the path of a .toml file")
+        raise PolicyError(
+            f"unknown policy {str(policy)!r}; pass 'default', 'auto', a Policy, or the path of a .toml file"
+        )
     return (Policy.from_toml(path),)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
+from trimode.engine.errors import RequestError
 from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
@@ -35,7 +36,7 @@ class Settings:
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
     their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`. `max_thinking_tokens`
-    asks for thinking, at most so much of it.
+    asks for thinking, at most so much of it. `deadline`, in seconds, asks for the fastest mode that is allowed.
     """
 
     mode: str | None = None
@@ -50,6 +51,7 @@ class Settings:
     max_tokens: int | None = None
     max_thinking_tokens: int | None = None
     stop: tuple[str, ...] | None = None
+    deadline: float | None = None
 
     def over(self, below: Settings) -> Settings:
         """These settings, and those of `below` where these say nothing."""
@@ -66,15 +68,17 @@ class Settings:
         """Settings from a mapping. Unknown names and unknown modes are refused; `origin` says where they stood."""
         unknown = sorted(set(words) - set(NAMES))
         if unknown:
-            raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}")
+            raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}", unknown[:1])
         typed: dict[str, Any] = {**words}
         if isinstance(words.get("stop"), str | Sequence):
             typed["stop"] = _tuple(words["stop"])
         for name, kind in _KINDS.items():
             if typed.get(name) is not None and not isinstance(typed[name], kind):
-                raise PolicyError(f"{origin}: {name}={words[name]!r}: expected {_WORDS[kind]}")
+                raise PolicyError(f"{origin}: {name}={words[name]!r}: expected {_WORDS[kind]}", [name])
         if not all(isinstance(stop, str) for stop in typed.get("stop") or ()):
-            raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}")
+            raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}", ["stop"])
+        if typed.get("deadline") is not None and not typed["deadline"] > 0:
+            raise PolicyError(f"{origin}: deadline={words['deadline']!r}: expected seconds, above 0", ["deadline"])
         settings = cls(**typed)
         if settings.mode is not None:
             known_mode(settings.mode, origin)
@@ -84,6 +88,7 @@ class Settings:
 _KINDS: Final[dict[str, Any]] = {
     "block_length": int, "threshold": int | float, "rows": int, "exact": bool, "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
+    "deadline": int | float,
 }  # fmt: skip
 _WORDS: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
@@ -97,7 +102,15 @@ def known_mode(mode: str, origin: str) -> Mode:
     for known in MODES:
         if mode == known:
             return known
-    raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}")
+    raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}", ["mode"])
+
+
+def known_kind(word: str) -> StepKind | None:
+    """The step kind of that name, if a policy can choose for one."""
+    for kind in STEP_KINDS:
+        if kind == word:
+            return kind
+    return None
 
 
 def variant(word: str, origin: str) -> Settings:
@@ -117,6 +130,37 @@ def options_of(mode: Mode, settings: Settings) -> Options:
 
 def sampling_of(settings: Settings) -> Sampling:
     return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
+
+
+def check_entry(said: Settings, origin: str) -> None:
+    """Raises PolicyError for what no call could run: a knob out of range, or one that the entry's own mode lacks.
+
+    An entry that names diffusion has to allow it, because an entry that says nothing of `exact` is an exact one.
+    """
+    if said.mode == "diffusion" and said.exact is not False:
+        raise PolicyError(
+            f"{origin}: mode 'diffusion' is approximate, and this is an exact step; say exact = false beside it",
+            ["mode"],
+        )
+    modes: tuple[Mode, ...] = MODES if said.mode is None else (known_mode(said.mode, origin),)
+    for name in said.said():
+        having: list[Mode] = [mode for mode in modes if name in _knobs(mode)]
+        if name in _MODE_KNOBS and not having:
+            raise PolicyError(f"{origin}: {name} is no setting of mode {said.mode!r}; leave one of them out", [name])
+        alone = Settings(**{name: getattr(said, name)})
+        try:
+            sampling_of(alone)
+            for mode in having:
+                options_of(mode, alone)
+        except RequestError as error:
+            raise PolicyError(f"{origin}: {error}", [name]) from None
+
+
+def _knobs(mode: Mode) -> set[str]:
+    return {knob.name for knob in fields(OPTIONS[mode])}
+
+
+_MODE_KNOBS: Final = frozenset().union(*(_knobs(mode) for mode in MODES))
 
 
 def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:

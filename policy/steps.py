@@ -14,7 +14,7 @@ from functools import update_wrapper
 from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, cast, get_origin, get_type_hints, overload
 
 from .call import Call
-from .errors import OutputCut, StepError
+from .errors import StepError
 from .grammar import check
 from .resolve import Layer, StepContext, resolve
 from .result import Result
@@ -174,17 +174,15 @@ def resolved(
     spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Call:
     """The call of a step in the current session."""
-    plan = resolve(StepContext(kind=spec.kind, name=spec.name), current_session().policies, spec.layers())
+    session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
+    context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
+    plan = resolve(context, session.policies, spec.layers())
     messages = _messages(spec, function, returned, args, kwargs)
     return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
 
 
 def value_of(result: Result, spec: StepSpec) -> Any:
-    if spec.schema is None:
-        return result.text
-    if result.valid is None:
-        raise OutputCut(result.text, len(result.token_ids))
-    return result.value
+    return result.text if spec.schema is None else result.value
 
 
 def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:

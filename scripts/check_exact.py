@@ -29,7 +29,7 @@ from trimode.integrations.cli.evaluate import HELD, Plan, call_of
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
-from trimode.policy.errors import SchemaError
+from trimode.policy.errors import BudgetTooSmall, SchemaError
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings
 
@@ -165,7 +165,7 @@ def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> 
 
 
 def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
-    """Schema-bound steps in diffusion mode: how many finished valid, were cut by max_tokens, or broke their schema."""
+    """Schema-bound steps in diffusion mode: how many were valid, where the model ended or by force, or broke it."""
     count: Counter[str] = Counter()
     plan = Plan(modes=("diffusion",), settings=Settings(max_tokens=160), prompt_tokens=608)
     with Progress() as bar:
@@ -177,7 +177,7 @@ def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
             bar.update(task, completed=count["valid"])
             if count["valid"] >= args.held:
                 break
-    return {name: count[name] for name in ("valid", "cut", "invalid", "not_asked")}
+    return {name: count[name] for name in ("valid", "valid_by_force", "invalid", "not_asked")}
 
 
 def verdict(engine: Engine, episode: Episode, step: Step, plan: Plan) -> str:
@@ -189,7 +189,9 @@ def verdict(engine: Engine, episode: Episode, step: Step, plan: Plan) -> str:
     if len(prompt) + (plan.settings.max_tokens or 0) > engine.context:
         return "not_asked"
     try:
-        return "valid" if engine.run(call).valid else "cut"
+        return "valid_by_force" if engine.run(call).forced_close else "valid"
+    except BudgetTooSmall:
+        return "not_asked"
     except SchemaError:
         return "invalid"
 

@@ -28,7 +28,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from trimode.engine.config import ModelConfig
-from trimode.engine.constraint import Gate
+from trimode.engine.constraint import Gate, lone
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
@@ -122,9 +122,16 @@ class Walk:
         reference = self.fresh.fork()
         reference.advance(self.ids)
         expected = reference.mask()
-        rolled = Matcher(self.rolled.deep_copy(), expected.shape[0] * 32, self.end)
-        same = torch.equal(self.matcher.mask(), expected) and torch.equal(rolled.mask(), expected)
+        same = torch.equal(self.matcher.mask(), expected) and torch.equal(self._rolled_mask(len(expected)), expected)
         self.counts["mismatch"] += not same
+
+    def _rolled_mask(self, words: int) -> Tensor:
+        """The mask of llguidance's own matcher, which holds no end bit where nothing else can follow."""
+        if self.rolled.is_stopped() and self.rolled.is_accepting():
+            return lone(self.end, words)
+        row = torch.empty(words, dtype=torch.int32)
+        self.rolled.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
+        return row
 
     def take(self) -> str:
         """One allowed token; at the end of the text, back to somewhere."""

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from trimode.kernels import ops
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +50,8 @@ def test_readme_has_python() -> None:
 def test_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    ops.kernels(torch.device("cpu"), torch.float32)  # compiled, or found, in the real cache
+    monkeypatch.setenv("TRIMODE_CACHE", str(tmp_path / "cache"))  # what pages learn is nobody's
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     run(str(page), blocks(text))

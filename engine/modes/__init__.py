@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ..request import (
+    AdaptiveOptions,
     AlignedOptions,
     ArOptions,
     DiffusionOptions,
@@ -16,7 +17,7 @@ from ..request import (
 )
 from ..run import Run
 from ..segment import Passes
-from . import ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
+from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
 
 
 def decode(run: Run, options: Options) -> Passes:
@@ -33,3 +34,5 @@ def decode(run: Run, options: Options) -> Passes:
             return quadratic_spec.decode(run, options)
         case InfillOptions():
             return infill.decode(run, options)
+        case AdaptiveOptions():
+            return adaptive.decode(run, options, decode)

@@ -7,5 +7,5 @@ from ..segment import Passes
 
 
 def decode(run: Run) -> Passes:
-    while run.output.finish is None:
+    while run.goes_on():
         yield from run.next_token()

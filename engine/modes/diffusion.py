@@ -125,10 +125,14 @@ class Block:
                 self._place(picks.tokens[0], "r")
 
     def _place(self, token: int, origin: str) -> None:
-        self.slots[len(self.tokens)] = token
-        self.tokens.append(token)
-        self.origins += origin
-        self.gate.advance([token])
+        """Takes `token` as the next of the output, or another where it would leave no room to end."""
+        at, kept = len(self.tokens), token if origin == "f" else self.gate.settled(token)
+        if kept != token:
+            self._clear(at, "budget")
+        self.slots[at] = kept
+        self.tokens.append(kept)
+        self.origins += origin if kept == token else "b"
+        self.gate.advance([kept])
 
     def _clear(self, start: int, reason: Reason) -> None:
         guesses = [slot for slot in self.slots[start:] if slot is not None]

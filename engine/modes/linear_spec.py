@@ -9,8 +9,9 @@ from ..speculation import propose, verify
 
 
 def decode(run: Run, options: LinearSpecOptions) -> Passes:
-    yield from run.next_token()
-    while run.output.finish is None:
+    if not run.prefilled:
+        yield from run.next_token()
+    while run.goes_on():
         forced = run.force()
         if forced is None:
             return

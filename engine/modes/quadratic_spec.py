@@ -19,7 +19,7 @@ from ..speculation import Draft, propose, verify
 
 def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
     guess: Logits | None = None  # what the last pass drafted behind the token that it chose
-    while run.output.finish is None:
+    while run.goes_on():
         forced = run.force()
         if forced is None:
             return

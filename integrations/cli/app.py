@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | train | audit ... | schema check`.
+"""The command line: `trimode demo | generate | eval | bench | export | train | doctor`, `audit`, `policy`, `schema`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
@@ -18,6 +18,9 @@ from rich.console import Console
 
 from trimode.engine.errors import TrimodeError
 
+from .doctor import doctor
+from .policy import policy_app
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
@@ -25,6 +28,8 @@ audit_app = typer.Typer(no_args_is_help=True, help="Read and check audit files."
 app.add_typer(audit_app, name="audit")
 schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
+app.add_typer(policy_app, name="policy")
+app.command()(doctor)
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[
@@ -121,7 +126,9 @@ def evaluate(
     registry: Annotated[
         Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
     ] = None,
-    modes: Annotated[str, typer.Option(help="Comma-separated modes.")] = "ar,diffusion,linear_spec,quadratic_spec",
+    modes: Annotated[
+        str, typer.Option(help="Comma-separated modes; `auto` learns the fastest as it goes, from nothing.")
+    ] = "ar,diffusion,linear_spec,quadratic_spec",
     limit: Annotated[int | None, typer.Option(min=1, help="Episodes a file.")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON here.")] = None,
     temperature: float = 0.0,
@@ -138,6 +145,7 @@ def evaluate(
     """Decodes every model step of recorded episodes in each mode: TPF, tokens/s, validity, exact match, agreement."""
     from rich.progress import Progress
 
+    from trimode.policy.auto import Auto
     from trimode.policy.engine import Engine
     from trimode.policy.spec import Settings, known_mode
 
@@ -145,7 +153,8 @@ def evaluate(
 
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
-    chosen = tuple(known_mode(mode.strip(), "--modes") for mode in modes.split(","))
+    words = [word.strip() for word in modes.split(",")]
+    chosen = tuple(word if word == harness.AUTO else known_mode(word, "--modes") for word in words)
     settings = Settings(
         temperature=temperature,
         seed=seed,
@@ -154,8 +163,9 @@ def evaluate(
         rows=points,
         max_tokens=max_tokens,
     )
-    plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens)
     engine = Engine.load(checkpoint)
+    auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes) if harness.AUTO in chosen else None
+    plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens, auto=auto)
     rows: list[harness.Row] = []
     for path in files:
         with Progress(console=Console(stderr=True), transient=True) as bar:

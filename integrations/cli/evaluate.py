@@ -16,10 +16,12 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from trimode.policy.auto import Auto
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError, SchemaViolation
+from trimode.policy.grammar import ENDING_TOKENS
 from trimode.policy.resolve import DecodePlan, StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.schema import Target, schema_of, tool_schema
@@ -27,6 +29,7 @@ from trimode.policy.spec import Settings
 
 HELD: Final = ("tool_call", "json")
 STRIDE: Final = 8
+AUTO: Final = "auto"
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class Tally:
     forward_passes: int = 0
     seconds: float = 0.0
     held: int = 0
-    cut: int = 0
+    closed: int = 0
     valid: int = 0
     names: int = 0
     arguments: int = 0
@@ -60,7 +63,7 @@ class Tally:
 
     def _held(self, kind: str, target: Any, result: Result) -> None:
         self.held += 1
-        self.cut += result.finish_reason == "length"
+        self.closed += result.forced_close
         self.valid += result.valid is True
         if result.valid is True:
             found = result.value.model_dump() if kind == "tool_call" else result.value
@@ -72,7 +75,7 @@ class Tally:
 class Row:
     """One line of the table and of `--json`. Shares are 0..1, None where they do not apply.
 
-    `valid` is the share of finished schema-bound outputs; those that max_tokens ended are in `cut`.
+    `valid` is the share of schema-bound outputs; `closed` counts those that max_tokens made end early.
     """
 
     source: str
@@ -84,7 +87,7 @@ class Row:
     tpf: float | None
     tokens_per_s: float | None
     valid: float | None
-    cut: int
+    closed: int
     exact_name: float | None
     exact_args: float | None
     agree_ar: float | None
@@ -100,8 +103,8 @@ class Row:
             forward_passes=tally.forward_passes,
             tpf=_share(tally.tokens, tally.forward_passes),
             tokens_per_s=_share(tally.tokens, tally.seconds),
-            valid=_share(tally.valid, tally.held - tally.cut),
-            cut=tally.cut,
+            valid=_share(tally.valid, tally.held),
+            closed=tally.closed,
             exact_name=_share(tally.names, tally.held) if step == "tool_call" else None,
             exact_args=_share(tally.arguments, tally.held),
             agree_ar=_share(tally.agree, tally.n) if with_ar else None,
@@ -132,11 +135,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one evaluation asks: modes, sampling, and how much context a prompt may take."""
+    """What one evaluation asks: modes, sampling, and how much context a prompt may take. `auto`: the mode "auto"."""
 
     modes: tuple[str, ...]
     settings: Settings
     prompt_tokens: int
+    auto: Auto | None = None
 
 
 def evaluate(
@@ -168,11 +172,13 @@ def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call |
     """The call that asks for `step` in the first mode of `plan`, or the reason why it cannot be asked."""
     try:
         call = call_of(engine, episode, step, plan)
-        engine.grammars.matcher(call.schema) if call.schema else None
+        ending = engine.grammars.matcher(call.schema).ending(ENDING_TOKENS) if call.schema else None
     except SchemaError as error:
         return type(error).__name__
     if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:
         return "prompt longer than the context"
+    if len(ending or ()) > (plan.settings.max_tokens or 0):
+        return "schema longer than max_tokens"
     return call
 
 
@@ -192,7 +198,7 @@ def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
     system = step.history[:1] if step.history and step.history[0]["role"] == "system" else ()
     turns = step.history[len(system) :]
     schema = _schema(episode, step)
-    resolved = _plan(step.kind, plan.modes[0], plan)
+    resolved = _plan(StepContext(kind=_kind(step), name=step.kind), plan.modes[0], plan)
 
     def since(start: int) -> Call:
         messages = (*system, *turns[start:])
@@ -206,11 +212,15 @@ def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
 
 
 def in_mode(call: Call, mode: str, plan: Plan) -> Call:
-    return replace(call, plan=_plan(call.kind, mode, plan))
+    digest = None if call.schema is None else call.schema.sha256
+    return replace(call, plan=_plan(StepContext(kind=call.kind, name=call.step, schema_sha256=digest), mode, plan))
 
 
-def _plan(kind: Any, mode: str, plan: Plan) -> DecodePlan:
-    return resolve(StepContext(kind=kind, name=kind), (), [("eval", Settings(mode=mode).over(plan.settings))])
+def _plan(context: StepContext, mode: str, plan: Plan) -> DecodePlan:
+    if mode == AUTO:
+        assert plan.auto is not None
+        return resolve(context, (plan.auto,), [("eval", plan.settings)])
+    return resolve(context, (), [("eval", Settings(mode=mode).over(plan.settings))])
 
 
 def _schema(episode: Episode, step: Step) -> Target | None:
@@ -232,12 +242,12 @@ def table(rows: Iterable[Row], title: str) -> Table:
     view = Table(title=title, title_justify="left")
     for name in ("source", "step", "mode"):
         view.add_column(name)
-    for name in ("n", "tokens", "TPF", "tok/s", "valid", "cut", "name", "args", "= ar"):
+    for name in ("n", "tokens", "TPF", "tok/s", "valid", "closed", "name", "args", "= ar"):
         view.add_column(name, justify="right")
     for row in sorted(rows, key=lambda row: (row.source, row.step, row.mode)):
         shares = [_percent(x) for x in (row.exact_name, row.exact_args, row.agree_ar)]
         counts = [str(row.n), f"{row.tokens:,}", _number(row.tpf, 2), _number(row.tokens_per_s, 0)]
-        view.add_row(row.source, row.step, row.mode, *counts, _percent(row.valid), str(row.cut), *shares)
+        view.add_row(row.source, row.step, row.mode, *counts, _percent(row.valid), str(row.closed), *shares)
     return view
 
 

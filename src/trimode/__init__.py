@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     )
     from trimode.policy.engine import Engine
     from trimode.policy.errors import (
+        BudgetTooSmall,
         MalformedGrammar,
         MalformedSchema,
-        OutputCut,
         PolicyError,
         SchemaError,
         SchemaRefused,
@@ -51,7 +51,7 @@ _HOMES = {
     ),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "MalformedGrammar", "MalformedSchema", "OutputCut", "PolicyError", "SchemaError", "SchemaRefused",
+        "BudgetTooSmall", "MalformedGrammar", "MalformedSchema", "PolicyError", "SchemaError", "SchemaRefused",
         "SchemaTooComplex", "SchemaViolation", "StepError", "UnsatisfiableSchema", "UnsupportedKeyword",
         "UnsupportedSyntax",
     ),
@@ -66,8 +66,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "Lark", "MalformedGrammar",
-    "MalformedSchema", "ModeUnavailable", "OutputCut", "Policy", "PolicyError", "PromptTooLong", "QueueFull",
+    "BudgetTooSmall", "CallCancelled", "CheckpointError", "Choice", "Engine", "KvMemoryExceeded", "Lark",
+    "MalformedGrammar", "MalformedSchema", "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull",
     "Regex", "RequestError", "Result", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
     "ScoredChoice", "Session", "StepError", "StreamEvent", "ToolCall", "TrimodeError", "UnsatisfiableSchema",
     "UnsupportedKeyword", "UnsupportedSyntax", "ask", "session", "step", "using",

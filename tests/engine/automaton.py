@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,6 +39,28 @@ class Automaton:
 
     def fork(self) -> Automaton:
         return Automaton(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
+
+    def ending(self, limit: int) -> list[int] | None:
+        """The shortest one, the lowest tokens first; breadth first."""
+        queue, met = deque([(self.state, list[int]())]), {self.state}
+        while queue:
+            state, path = queue.popleft()
+            if state in self.accepting:
+                return [*path, self.ends[0]] if len(path) < limit else None
+            for token in sorted(self.moves.get(state, ())):
+                if self.moves[state][token] not in met:
+                    met.add(self.moves[state][token])
+                    queue.append((self.moves[state][token], [*path, token]))
+        return None
+
+    def growth(self, _: int) -> int:
+        """The longest of all shortest endings; beyond any budget where one state has none."""
+        return self._reach
+
+    @cached_property
+    def _reach(self) -> int:
+        endings = [replace(self, state=state).ending(10**6) for state in self.moves]
+        return max(10**6 if ending is None else len(ending) for ending in endings)
 
 
 def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:

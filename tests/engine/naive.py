@@ -87,22 +87,31 @@ class Naive:
             if not self.finished:
                 self.out.append(token)
 
-    def step(self, allowed: Sequence[int] | None = None) -> int:
-        """One causal pass for one token."""
+    def step(self, allowed: Sequence[int] | None = None, closable: Constraint | None = None) -> int:
+        """One causal pass for one token; where `closable` could not end in time behind it, its ending's next one."""
         context = [*self.prompt, *self.out]
         token = self.choose(self.forward(context)[-1], len(context), allowed)
+        if closable is not None and token not in self.ends:
+            ahead = closable.fork()
+            ahead.advance([token])
+            if ahead.ending(self.room - 1) is None:
+                ending = closable.ending(self.room)
+                assert ending is not None, "an ending that fits is known at all times"
+                self.forced += token != ending[0]
+                token = ending[0]
         self.emit([token])
         return token
 
     def ar(self, constraint: Constraint | None = None) -> None:
         prefill = True
+        closable = constraint if constraint is not None and constraint.ending(self.max_tokens) is not None else None
         while not self.finished:
             allowed = None if constraint is None else bits(constraint.mask())
             if allowed is not None and len(allowed) == 1:
                 self.emit(allowed)
                 self.forced += 1
             else:
-                self.step(allowed)
+                self.step(allowed, closable)
                 self.passes += not prefill
                 prefill = False
             if constraint is not None and self.out[-1] not in self.ends:

@@ -213,3 +213,18 @@ def test_queries_grow_a_step_at_each_original_context() -> None:
     expected = [1.0, 1.0, 1 + 0.1 * math.log(2), 1 + 0.1 * math.log(2), 1 + 0.1 * math.log(3)]
     torch.testing.assert_close(scale, torch.tensor(expected))
     assert rope.query_scale(RopeConfig(theta=1e6), torch.tensor([1])) is None
+
+
+def test_angles_that_are_kept_are_those_of_their_positions() -> None:
+    kind = RopeConfig(theta=1e4, original_max_position_embeddings=512, llama_4_scaling_beta=0.1)
+    frequencies = rope.inverse_frequencies(kind, 12)
+    angles, positions = rope.Angles(kind, frequencies, 1.25, torch.float32), torch.tensor([0, 7, 1023])
+    early = angles.at(positions, 1024)
+    later = angles.at(torch.tensor([1024, 5000, 7]), 5001)
+    cos, sin = rope.cos_sin(frequencies, torch.tensor([1024, 5000, 7]), 1.25)
+    torch.testing.assert_close(later, (cos, sin, rope.query_scale(kind, torch.tensor([1024, 5000, 7]))))
+    for before, after in zip(early, angles.at(positions, 1024), strict=True):
+        assert before is not None
+        assert after is not None
+        assert torch.equal(before, after), "more positions change none of the old ones"
+    assert rope.Angles(RopeConfig(theta=1e4), frequencies, 1.0, torch.float32).at(positions, 1024)[2] is None

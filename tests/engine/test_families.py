@@ -158,7 +158,7 @@ def logits(model: Transformer, tokens: Sequence[int], cuts: Sequence[int] = ()) 
     with torch.inference_mode():
         for a, b in pairwise([0, *cuts, len(tokens)]):
             segment = Segment(start=a, trunk=tuple(tokens[a:b]), read=b - a)
-            found += Batch([segment], [table]).forward(runner, pool)
+            found += [rows for rows, _ in Batch([segment], [table]).forward(runner, pool)]
     return torch.cat(found)
 
 

@@ -136,7 +136,7 @@ def oracle_logits(oracle: Any, tokens: Sequence[int], block_from: int | None = N
 
 def run(engine: TokenEngine, segments: Sequence[Segment], tables: Sequence[list[int]]) -> list[Tensor]:
     with torch.inference_mode():
-        return list(Batch(segments, tables).forward(engine.runner, engine.pool))
+        return [rows for rows, _ in Batch(segments, tables).forward(engine.runner, engine.pool)]
 
 
 def new_table(engine: TokenEngine) -> list[int]:

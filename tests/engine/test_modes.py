@@ -69,7 +69,11 @@ def add_up(request: DecodeRequest, result: DecodeResult, ends: tuple[int, ...]) 
     assert tuple(itertools.chain.from_iterable(r.tokens for r in rounds)) == ids
     assert len(origins) == len(ids) == stats.output_tokens <= request.max_tokens
     assert Counter(origins) == +Counter(
-        a=stats.accepted, c=stats.corrected - stats.repaired, f=stats.forced, r=stats.repaired
+        a=stats.accepted,
+        b=origins.count("b"),
+        c=stats.corrected - stats.repaired,
+        f=stats.forced - origins.count("b"),
+        r=stats.repaired,
     )
     assert stats.accepted + stats.corrected + stats.forced == stats.output_tokens
     rejected = [token for r in rounds for token in r.rejected]

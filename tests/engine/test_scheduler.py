@@ -235,6 +235,12 @@ class Broken:
     def fork(self) -> Broken:
         return Broken(self.left)
 
+    def ending(self, _: int) -> list[int] | None:
+        return None
+
+    def growth(self, _: int) -> int:
+        return 0
+
 
 def test_what_one_request_raises_is_its_own() -> None:
     engine = endless()
@@ -253,6 +259,29 @@ def test_a_prompts_pages_serve_others_while_it_runs(
     running = begun(engine, long(2000, prompt))
     assert engine.decode(DecodeRequest(prompt=prompt, max_tokens=2)).stats.cached_tokens >= 128
     running.cancel()
+
+
+def test_prompts_that_begin_alike_are_computed_once() -> None:
+    engine, alike = endless(pages=200), small.prompt(3, 2 * PREFILL_CHUNK + 50)
+    requests = [long(6, (*alike, *small.prompt(tail, 5 + tail))) for tail in range(6)]
+    together = engine.decode_many(requests)
+    computed = [found.stats.prefilled_tokens for found in together]
+    assert computed[0] == len(requests[0].prompt)
+    assert all(0 < more < 64 + len(r.prompt) - len(alike) for more, r in zip(computed[1:], requests[1:], strict=True))
+    for request, found in zip(requests, together, strict=True):
+        assert found.token_ids == endless(pages=200, keep_prefixes=False).decode(request).token_ids
+
+
+def test_who_waits_for_a_prefix_goes_on_when_it_is_given_up() -> None:
+    engine, prompt = endless(pages=200), small.prompt(3, 4 * PREFILL_CHUNK)
+    first = engine.submit(long(500, prompt))
+    other = engine.submit(long(3, prompt))
+    stranger = engine.submit(long(3, small.prompt(4, 100)))
+    first.cancel()
+    assert len(stranger.result(timeout=60).token_ids) == 3
+    assert other.result(timeout=60).token_ids == endless(pages=200).decode(long(3, prompt)).token_ids
+    settled(engine)
+    assert all_free(engine)
 
 
 def test_the_answer_is_read_from_the_cache_with_its_end() -> None:

@@ -51,7 +51,8 @@ from trimode.engine.runner import Runner
 from trimode.engine.segment import Branch, Segment
 from trimode.engine.weights import load_model
 from trimode.kernels import ops
-from trimode.kernels.native import Native, NativeUnavailable
+from trimode.kernels.build import NativeUnavailable
+from trimode.kernels.native import Native
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 CPU, VOCAB, MASK, LENGTH = torch.device("cpu"), 61, 7, 90
@@ -129,7 +130,7 @@ class Paged:
 
     def run(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> list[Tensor]:
         with torch.inference_mode():
-            return list(Batch(segments, tables).forward(self.runner, self.pool))
+            return [rows for rows, _ in Batch(segments, tables).forward(self.runner, self.pool)]
 
     def feed(self, tokens: Sequence[int], table: list[int], block: int, cuts: Sequence[int] = ()) -> Tensor:
         """Logits [T, V] of `tokens`, written up to each cut in turn."""
@@ -332,7 +333,8 @@ def add_up(request: DecodeRequest, result: DecodeResult, ends: Sequence[int]) ->
     stats, rounds, ids = result.stats, result.rounds, result.token_ids
     origins = "".join(r.origins for r in rounds)
     assert tuple(itertools.chain.from_iterable(r.tokens for r in rounds)) == ids
-    assert Counter(origins) == +Counter(a=stats.accepted, f=stats.forced, r=stats.repaired)
+    budget = origins.count("b")
+    assert Counter(origins) == +Counter(a=stats.accepted, b=budget, f=stats.forced - budget, r=stats.repaired)
     assert len(origins) == len(ids) == stats.output_tokens <= request.max_tokens
     assert stats.forward_passes == sum(r.forward_passes for r in rounds)
     for r in rounds:

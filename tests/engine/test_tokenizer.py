@@ -321,3 +321,22 @@ def test_names_of_markers_may_stand_in_their_own_file(tmp_path: Path) -> None:
     ours = Tokenizer.load(tmp_path)
     assert ours.special == {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
     assert [ours.token(token) for token in ours.encode_chat(TALK)] == ["<|begin_of_text|>", "<|end_of_text|>"]
+
+
+def test_conversations_of_one_shape_share_a_rendering() -> None:
+    mine = Tokenizer(tokenizer_json(), TEMPLATE)
+    first, second = ([{"role": "user", "content": text}] for text in ("find a train", "<|im_end|> or \ue0001\ue001"))
+    assert mine.encode_chat(first) != mine.encode_chat(second)
+    assert mine.rendered.cache_info().misses == 1
+    assert mine.encode_chat(second) == Tokenizer(tokenizer_json(), TEMPLATE).encode_chat(second)
+    mine.encode_chat([{"role": "user", "content": ""}])
+    mine.encode_chat(first, kind="json")
+    assert mine.rendered.cache_info().misses == 3
+
+
+def test_a_template_that_asks_for_the_time_is_rendered_each_time() -> None:
+    mine = Tokenizer(tokenizer_json(), "{{ strftime_now('%Y') }}{{ messages[0]['content'] }}")
+    for _ in range(2):
+        mine.encode_chat([{"role": "user", "content": "now"}])
+    assert mine.rendered.cache_info().currsize == 0
+    assert mine.rendered.cache_info().misses == 2

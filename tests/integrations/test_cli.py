@@ -19,7 +19,7 @@ from trimode.policy.engine import Engine
 
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {"source", "mode", "step", "n", "tokens", "forward_passes", "tpf", "tokens_per_s", "valid", "exact_name",
-       "exact_args", "agree_ar", "cut"}  # fmt: skip
+       "exact_args", "agree_ar", "closed"}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,11 @@ def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
         ["audit", "verify"],
         ["schema"],
         ["schema", "check"],
+        ["policy", "show"],
+        ["policy", "explain"],
+        ["policy", "tune"],
+        ["policy", "compare"],
+        ["doctor"],
     ],
 )
 def test_help(command: list[str]) -> None:
@@ -143,7 +148,7 @@ def test_generate_under_a_schema(tmp_path: Path) -> None:
 
 def test_eval_writes_rows(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    result = run("eval", EPISODES, "--limit", "1", "--max-tokens", "12", "--modes", "ar,linear_spec", "--json", out)
+    result = run("eval", EPISODES, "--limit", "1", "--max-tokens", "40", "--modes", "ar,linear_spec", "--json", out)
     assert result.exit_code == 0, result.output
     rows = json.loads(out.read_text())
     assert all(set(row) == ROW for row in rows)

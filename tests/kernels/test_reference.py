@@ -222,7 +222,7 @@ def attend(kernels: ops.Kernels, q: Tensor, keys: Tensor, values: Tensor, start:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize("group", [1, 2, 4, 5])
 @pytest.mark.parametrize(
     ("start", "rows"),
     [(0, 1), (0, 64), (0, 65), (1, 63), (63, 1), (64, 1), (60, 9), (127, 2), (128, 32), (191, 1), (0, 300), (40, 257)],
@@ -238,8 +238,8 @@ def test_attention_equals_torch(kernels: ops.Kernels, start: int, rows: int, gro
 @given(
     start=st.integers(0, 200),
     rows=st.integers(1, 40),
-    group=st.sampled_from([1, 2, 3, 4]),
-    dim=st.sampled_from([8, 16, 24]),
+    group=st.sampled_from([1, 2, 3, 4, 7]),
+    dim=st.sampled_from([8, 16, 24, 32, 64, 128]),
     data=st.data(),
 )
 @QUICK

@@ -51,6 +51,13 @@ class Template:
     def fork(self) -> Template:
         return Template(self.places, self.at)
 
+    def ending(self, limit: int) -> list[int] | None:
+        left = [min(place) for place in self.places[self.at :]]
+        return [*left, END] if len(left) < limit else None
+
+    def growth(self, _: int) -> int:
+        return 0
+
 
 def template() -> Template:
     """Runs of one allowed id (forced) between places with a few."""

@@ -18,7 +18,9 @@ import trimode as tm
 from trimode.integrations.cli.demo import episodes
 from trimode.policy.checkpoint import locate
 from trimode.policy.engine import Engine
+from trimode.policy.errors import BudgetTooSmall
 
+MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
 HELLO: Final = [{"role": "user", "content": "How long is the table?"}]
 TOOL: Final = {
     "name": "measure",
@@ -191,10 +193,18 @@ def test_prompt_is_raw_and_messages_are_templated(reference: Engine) -> None:
     assert chat.stats.prompt_tokens > raw.stats.prompt_tokens
 
 
-def test_cut_schema_output_has_no_value_and_a_note(reference: Engine) -> None:
-    result = reference.generate(messages=HELLO, schema=SHORT, max_tokens=3)
-    assert (result.valid, result.value, result.finish_reason) == (None, None, "length")
-    assert "cut by max_tokens=3 before the schema was complete" in result.notes
+@pytest.mark.parametrize("mode", MODES)
+def test_schema_output_ends_within_its_budget_or_is_refused(reference: Engine, mode: str) -> None:
+    words = {"type": "array", "items": {"type": "string", "minLength": 3}, "minItems": 2}
+    ask = partial(reference.generate, messages=HELLO, schema=words, mode=mode, temperature=1.5)
+    with pytest.raises(BudgetTooSmall, match=r"takes \d+ tokens and 3 are allowed .* raise max_tokens") as refused:
+        ask(max_tokens=3)
+    assert refused.value.got == 3
+    for seed in range(5):
+        result = ask(max_tokens=refused.value.need, seed=seed)
+        assert (result.valid, result.finish_reason) == (True, "stop")
+        forced = "ended by force" in " ".join(result.notes)
+        assert result.forced_close == forced == any("b" in made.origins for made in result.trace)
 
 
 def test_missing_draft_adapter_is_said(reference: Engine) -> None:
@@ -241,7 +251,7 @@ def test_one_word_changes_the_mode_and_no_token(reference: Engine, temperature: 
             step="tool_call" if held else "prose",
             temperature=temperature,
             seed=seed,
-            max_tokens=24,
+            max_tokens=40 if held else 24,
         )
         slow, fast = ask(mode="ar"), ask(mode="linear_spec")
         assert slow.token_ids == fast.token_ids

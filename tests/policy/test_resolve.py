@@ -130,6 +130,7 @@ mode = "linear_spec"
 block_length = 8
 [steps.think]
 mode = "diffusion"
+exact = false
 stop = ["END"]
 """
 
@@ -140,7 +141,7 @@ def test_policy_file(tmp_path: Path) -> None:
     policy = Policy.from_toml(path)
     assert (policy.name, policy.version) == ("mine", "3")
     assert policy.kinds == {"plan": Settings(mode="linear_spec", block_length=8)}
-    assert policy.steps == {"think": Settings(mode="diffusion", stop=("END",))}
+    assert policy.steps == {"think": Settings(mode="diffusion", exact=False, stop=("END",))}
     assert configured(tmp_path) == policy
 
 
@@ -149,10 +150,10 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
     project = tmp_path / "pyproject.toml"
     project.write_text('[project]\nname = "x"\n')
     assert configured(tmp_path) is None
-    project.write_text('[project]\nname = "x"\n[tool.trimode.kinds.plan]\nmode = "diffusion"\n')
+    project.write_text('[project]\nname = "x"\n[tool.trimode.kinds.plan]\nmode = "linear_spec"\n')
     found = configured(tmp_path)
     assert found is not None
-    assert found.kinds == {"plan": DIFFUSION}
+    assert found.kinds == {"plan": LINEAR}
     (tmp_path / "trimode.toml").write_text(FILE)
     own = configured(tmp_path)
     assert own is not None

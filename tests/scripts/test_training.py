@@ -63,7 +63,7 @@ def drafted(model: Transformer, ids: list[int], start: int, tokens: tuple[int, .
     runner = Runner(model, *ops.kernels(torch.device("cpu"), torch.float32, "torch"))
     Pass([Segment(start=0, trunk=tuple(ids[:start]))], [table]).forward(runner, pool)
     branch = Branch(tokens=tokens, read=len(tokens))
-    return Pass([Segment(start=start, branches=(branch,))], [table]).forward(runner, pool)[0]
+    return Pass([Segment(start=start, branches=(branch,))], [table]).forward(runner, pool)[0][0]
 
 
 def test_a_draft_block_keeps_its_seed_and_hides_the_rest() -> None:

@@ -1,0 +1,31 @@
+"""Exact modes in turn, inside one call: at the end of a round a controller may let another one go on.
+
+Nothing but speed changes, because exact modes agree on every token. Does not know why a controller decides as it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..request import AdaptiveOptions, ExactOptions, Switch
+from ..run import Run
+from ..segment import Passes
+
+
+def decode(run: Run, options: AdaptiveOptions, modes: Callable[[Run, ExactOptions], Passes]) -> Passes:
+    """`modes` gives an exact mode's generator. The controller is asked between rounds only."""
+    switch: Switch | None = None
+    current = options.first
+
+    def leaves() -> bool:
+        nonlocal switch
+        rounds = run.output.rounds
+        switch = options.controller(rounds, current) if rounds and not run.output.switch else None
+        return switch is not None
+
+    run.leaves = leaves
+    while run.output.finish is None:
+        yield from modes(run, current)
+        if switch is not None:
+            current, run.output.switch, switch = switch.options, switch.reason, None
+            run.mode = current.mode

@@ -1,0 +1,85 @@
+"""`trimode doctor`: what runs here and why: device, threads, kernels, versions, the cost of a pass, the cache.
+
+Knows how to ask each layer about itself. Decides nothing and repairs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from trimode.policy.cost import CostModel
+
+PACKAGES: Final = (
+    "trimode", "torch", "transformers", "tokenizers", "safetensors", "llguidance", "pydantic", "jsonschema",
+    "opentelemetry-sdk", "triton", "matplotlib",
+)  # fmt: skip
+
+
+def doctor(
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Says what runs here and why: device, torch, threads, kernels, triton, versions, seconds a pass."""
+    found = examined(checkpoint, device)
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for name, value in found.items():
+        for key, part in value.items() if isinstance(value, dict) else (("", value),):
+            console.print(f"{name + ' ' + key if key else name:34} {part}", highlight=False, markup=False)
+
+
+def examined(checkpoint: str | None, device: str) -> dict[str, Any]:
+    """Names and values; nested one level at most."""
+    import torch
+
+    from trimode.kernels.ops import cache_folder
+    from trimode.policy.engine import Engine
+
+    engine = Engine.load(checkpoint, device=device) if device != "cpu" else Engine.load(checkpoint)
+    cost = engine.cost
+    passes = {f"{rows:.0f} rows": _milliseconds(cost, rows) for rows in cost.plain.rows}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(engine.tokens.device),
+        "dtype": str(engine.tokens.dtype).removeprefix("torch."),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "not available",
+        "torch build": (torch.version.cuda and f"CUDA {torch.version.cuda}") or "CPU",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "kernels": engine.kernels,
+        "triton": "yes" if find_spec("triton") else "no",
+        "checkpoint": engine.checkpoint.name,
+        "modes": " ".join(engine.tokens.model.config.family.modes),
+        "cache": str(cache_folder()),
+        "pass": passes,
+        "learned": f"{engine.auto.learned.calls} calls of policy 'auto'",
+        "version": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def _milliseconds(cost: CostModel, rows: float) -> str:
+    plain, adapted = (f"{1e3 * cost.seconds(rows, adapter=adapter):.3g} ms" for adapter in (False, True))
+    return f"{plain}, with the adapter {adapted}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,203 @@
+"""`trimode policy show | explain | tune | compare`: what a policy would do, why calls ran as they did, and what if.
+
+Knows typer, audit files and tables. What is predicted comes from `policy/what_if.py` and is labelled as derived.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trimode.engine.errors import TrimodeError
+
+if TYPE_CHECKING:
+    from trimode.policy.cost import CostModel
+    from trimode.policy.engine import Engine
+    from trimode.policy.record import CallRecord
+
+policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare.")
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
+]
+
+
+@policy_app.command()
+def show(
+    plot: Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")] = None,
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cost of a pass here, and what every variant is expected to give for each step kind, as learned so far."""
+    from trimode.policy.engine import Engine
+
+    engine = Engine.load(checkpoint)
+    found = expected(engine)
+    if plot is not None:
+        draw(plot, engine.cost, found)
+    if as_json:
+        print(json.dumps({"cost": engine.cost.as_dict(), "derived": found}))
+        return
+    console.print(cost_table(engine.cost))
+    view = _table("expected, by the cost model and what was learned (derived)", "step kind", "variant")
+    _numbers(view, "tokens/s", "passes", "calls seen")
+    for row in found:
+        cells = f"{row['tokens_per_s']:.0f}", f"{row['passes']:.1f}", f"{row['calls']:.0f}"
+        view.add_row(row["kind"], row["variant"], *cells)
+    console.print(view)
+
+
+@policy_app.command()
+def explain(audit: Audit, as_json: AsJson = False) -> None:
+    """Why each recorded call got its mode, and where and why the mode changed."""
+    from trimode.policy.what_if import explained
+
+    found = explained(_records(audit))
+    if as_json:
+        print(json.dumps([asdict(row) for row in found], ensure_ascii=False))
+        return
+    view = _table(audit.name, "#", "step", "kind", "modes", "why")
+    for row in found:
+        why = "\n".join((row.reason, *row.switches, *row.notes))
+        view.add_row(*(Text(cell) for cell in (str(row.number), row.step, row.kind, row.modes, why)))
+    console.print(view)
+
+
+@policy_app.command()
+def tune(
+    audit: Audit,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The policy file to write.")],
+    name: Annotated[str, typer.Option(help="The policy's name.")] = "tuned",
+    checkpoint: Checkpoint = None,
+) -> None:
+    """The best fixed table for recorded calls, by this machine's cost model: only exact modes, nothing explores."""
+    from trimode.policy.what_if import tuned
+
+    records = _records(audit)
+    policy = tuned(records, _cost(records, checkpoint), name)
+    out.write_text(policy.to_toml(), encoding="utf-8")
+    console.print(f"written: {out} ({len(policy.steps)} steps, sha256 {policy.sha256[:16]})", highlight=False)
+
+
+@policy_app.command()
+def compare(
+    audit: Audit,
+    policy: Annotated[
+        list[Path], typer.Option("--policy", help="A policy file; several may be given.", exists=True, dir_okay=False)
+    ],
+    checkpoint: Checkpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """What other policies would make of recorded calls. Nothing is decoded: rows of policies are derived."""
+    from trimode.policy.resolve import Policy
+    from trimode.policy.what_if import compared
+
+    records = _records(audit)
+    rows = compared(records, [Policy.from_toml(path) for path in policy], _cost(records, checkpoint))
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        return
+    view = _table("rows of policies are derived: predicted, not decoded", "step", "policy", "", "mode")
+    _numbers(view, "calls", "passes/call", "tokens/s", "accepted")
+    for row in rows:
+        words = (row.step, row.policy, "derived" if row.derived else "recorded", row.mode)
+        speed = "" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}"
+        share = "" if row.accepted is None else f"{100 * row.accepted:.0f} %"
+        view.add_row(*(Text(word) for word in words), str(row.calls), f"{row.passes:.1f}", speed, share)
+    console.print(view)
+
+
+def expected(engine: Engine) -> list[dict[str, Any]]:
+    """For each step kind, every exact variant: the likeliest workload of that kind, one call at a time."""
+    from trimode.policy.resolve import StepContext
+    from trimode.policy.spec import STEP_KINDS, Settings
+
+    auto, rows = engine.auto, []
+    for kind in STEP_KINDS:
+        seen = auto.learned.evidence.get(f"kind {kind}")
+        for variant, cost in auto.table(StepContext(kind=kind, name=""), Settings(temperature=0.0)):
+            rows.append(
+                {
+                    "kind": kind,
+                    "variant": str(variant),
+                    "tokens_per_s": cost.tokens_per_s,
+                    "passes": cost.passes,
+                    "calls": 0.0 if seen is None else seen.calls,
+                }
+            )
+    return rows
+
+
+def cost_table(cost: CostModel) -> Table:
+    """Milliseconds of a pass by its rows."""
+    view = _table("a pass, in milliseconds (measured once, then kept)", "rows")
+    _numbers(view, "base weights", "with the draft adapter", "per 1,000 tokens of context")
+    for rows in cost.plain.rows:
+        longer = 1e6 * cost.per_row_token * rows
+        times = [f"{1e3 * cost.seconds(rows, adapter=adapter):.2f}" for adapter in (False, True)]
+        view.add_row(f"{rows:.0f}", *times, f"{longer:.2f}")
+    return view
+
+
+def draw(path: Path, cost: CostModel, rows: Sequence[dict[str, Any]]) -> None:
+    """Two panels: seconds of a pass by rows; expected tokens/s of each variant by step kind."""
+    try:
+        figure = import_module("matplotlib.figure").Figure(figsize=(12, 5), layout="constrained")
+    except ImportError as error:
+        raise TrimodeError(f"--plot needs matplotlib ({error}): pip install 'trimode[plots]'") from None
+    left, right = figure.subplots(1, 2)
+    for label, curve in (("base weights", cost.plain), ("with the draft adapter", cost.adapted)):
+        left.plot(curve.rows, [1e3 * seconds for seconds in curve.seconds], marker="o", label=label)
+    left.set(xlabel="rows of a pass", ylabel="milliseconds", xscale="log", title="Cost of a pass")
+    left.legend()
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        mine = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["variant"])
+        right.plot([row["tokens_per_s"] for row in mine], [row["variant"] for row in mine], "o", label=kind)
+    right.set(xlabel="expected tokens/s (derived)", title="Variants by step kind")
+    right.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _records(path: Path) -> list[CallRecord]:
+    from trimode.policy.audit import read_audit, records
+
+    lines = read_audit(path)
+    for line in lines:
+        if line.entry is None:
+            print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
+    return records(lines)
+
+
+def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:
+    """This machine's costs; says where the records are of other weights."""
+    from trimode.policy.engine import Engine
+
+    engine = Engine.load(checkpoint)
+    if {record.runtime.model_sha256 for record in records} - {engine.runtime.model_sha256}:
+        print(f"note: some calls were recorded with other weights than {engine.checkpoint.name}", file=sys.stderr)
+    return engine.cost
+
+
+def _table(title: str, *columns: str) -> Table:
+    view = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        view.add_column(column)
+    return view
+
+
+def _numbers(view: Table, *columns: str) -> None:
+    for column in columns:
+        view.add_column(column, justify="right")

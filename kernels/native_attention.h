@@ -1,0 +1,177 @@
+// Attention of the rows of a pass over pages, and over their own branch beside them. See `Layout` in layout.py.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "native_lanes.h"
+
+struct Head {  // one kv head's view of a pass
+    const float *keys, *values;  // of this layer
+    int64_t K, D, page, head;
+    const float *key_page(int64_t at) const { return keys + (at * K + head) * D * page; }
+    const float *value_page(int64_t at) const { return values + (at * K + head) * page * D; }
+};
+
+// Scores of G queries [G][D] against `count` keys stored as [D][stride], into out [G][width]; a load serves all queries.
+// Writes whole lanes, -inf behind the last key.
+template <int G> static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out, int64_t width) {
+    constexpr int WIDE = 4;  // lanes of keys at a time: with G, enough independent chains to hide the latency of one
+    int64_t j = 0;
+    for (; j + WIDE * LANES <= count; j += WIDE * LANES) {
+        V sum[G][WIDE] = {};
+        for (int64_t d = 0; d < D; d++) {
+            V key[WIDE];
+            for (int i = 0; i < WIDE; i++) key[i] = load(keys + d * stride + j + i * LANES);
+            for (int g = 0; g < G; g++)
+                for (int i = 0; i < WIDE; i++) sum[g][i] += all(q[g * D + d]) * key[i];
+        }
+        for (int g = 0; g < G; g++)
+            for (int i = 0; i < WIDE; i++) store(out + g * width + j + i * LANES, sum[g][i]);
+    }
+    for (; j < count; j += LANES) {
+        V sum[G] = {};
+        for (int64_t d = 0; d < D; d++) {
+            V key = load(keys + d * stride + j);
+            for (int g = 0; g < G; g++) sum[g] += all(q[g * D + d]) * key;
+        }
+        for (int g = 0; g < G; g++) store(out + g * width + j, sum[g]);
+    }
+    for (int g = 0; g < G; g++)
+        for (int64_t i = count; i % LANES; i++) out[g * width + i] = -INFINITY;
+}
+
+// acc [G][D] += p [G][width] times values [count][D], in CHAINS of keys j, j + CHAINS, ...; DV vectors of D, or a plain
+// loop where D is no multiple of the lanes. Which chain a key is in depends on its own place in its page or branch.
+template <int DV, int G> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc) {
+    if constexpr (DV > 0) {
+        constexpr int CHAINS = G * DV >= 8 ? 1 : G * DV >= 4 ? 2 : 4;
+        V sum[CHAINS][G][DV] = {};
+        int64_t j = 0;
+        auto add = [&](int64_t key, int c) {
+            V value[DV];
+            for (int i = 0; i < DV; i++) value[i] = load(values + key * D + i * LANES);
+            for (int g = 0; g < G; g++)
+                for (int i = 0; i < DV; i++) sum[c][g][i] += all(p[g * width + key]) * value[i];
+        };
+        for (; j + CHAINS <= count; j += CHAINS)
+            for (int c = 0; c < CHAINS; c++) add(j + c, c);
+        for (int c = 0; j < count; j++, c++) add(j, c);
+        for (int g = 0; g < G; g++)
+            for (int i = 0; i < DV; i++) {
+                V total = load(acc + g * D + i * LANES);
+                for (int c = 0; c < CHAINS; c++) total += sum[c][g][i];
+                store(acc + g * D + i * LANES, total);
+            }
+    } else
+        for (int g = 0; g < G; g++)
+            for (int64_t j = 0; j < count; j++)
+                for (int64_t d = 0; d < D; d++) acc[g * D + d] += p[g * width + j] * values[j * D + d];
+}
+
+// p [width] of scores becomes exp(p - max); returns their sum.
+static inline float weigh(float *p, int64_t width) {
+    V top = all(-INFINITY);
+    for (int64_t j = 0; j < width; j += LANES) { V s = load(p + j); top = s > top ? s : top; }
+    float most = top[0];
+    for (int j = 1; j < LANES; j++) most = std::max(most, top[j]);
+    V sum = {};
+    for (int64_t j = 0; j < width; j += LANES) {
+        V s = load(p + j), e = vexp(s - all(most));
+        e = s == all(-INFINITY) ? V{} : e;
+        store(p + j, e);
+        sum += e;
+    }
+    float total = 0;
+    for (int j = 0; j < LANES; j++) total += sum[j];
+    return total;
+}
+
+struct Rows {  // what each row of a pass sees; see `Layout`
+    const int64_t *tables, *request, *seen, *own_first, *own_count;
+    int64_t tiles;
+};
+
+struct Own {  // a branch's keys [D][padded], turned like a page's, and values [count][D]; of the branch at row `first`
+    std::vector<float> keys, values;
+    int64_t first = -1, padded = 0;
+};
+
+static void turn(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows) {
+    const int64_t D = head.D, first = rows.own_first[t];
+    int64_t most = 0;
+    for (int64_t r = t; r < T && rows.own_first[r] == first; r++) most = std::max(most, rows.own_count[r]);
+    own.first = first;
+    own.padded = (most + LANES - 1) / LANES * LANES;
+    own.keys.assign(D * own.padded, 0.0f);
+    own.values.resize(most * D);
+    for (int64_t j = 0; j < most; j++) {
+        const float *k = x + ((first + j) * N + H + head.head) * D, *v = k + head.K * D;
+        for (int64_t d = 0; d < D; d++) own.keys[d * own.padded + j] = k[d];
+        std::memcpy(&own.values[j * D], v, D * sizeof(float));
+    }
+}
+
+constexpr int QUERIES = 4;     // heads of one group that share each load of a key or value
+constexpr int LARGEST = 512;   // of D
+
+// G queries [G][D] of row t over its pages and its own branch -> out [G][D].
+template <int DV, int G> static void attend(const float *queries, int64_t t, const Head &head, const Rows &rows, const Own &own, std::vector<float> &p, float *out) {
+    const int64_t D = head.D, page = head.page, seen = rows.seen[t], beside = rows.own_count[t];
+    const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
+    const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (beside + LANES - 1) / LANES * LANES;
+    float q[G * LARGEST], acc[G * LARGEST];
+    const float scale = 1.0f / std::sqrt((float)D);
+    for (int64_t i = 0; i < G * D; i++) q[i] = queries[i] * scale, acc[i] = 0.0f;
+    p.resize(G * width);
+    for (int64_t at = 0; at < seen; at += page)
+        score<G>(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at], width);
+    if (beside) score<G>(q, own.keys.data(), own.padded, beside, D, &p[cached], width);
+    float total[G];
+    for (int g = 0; g < G; g++) total[g] = weigh(&p[g * width], width);
+    for (int64_t at = 0; at < seen; at += page)
+        mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
+    if (beside) mix<DV, G>(&p[cached], width, own.values.data(), beside, D, acc);
+    for (int g = 0; g < G; g++)
+        for (int64_t d = 0; d < D; d++) out[g * D + d] = acc[g * D + d] / total[g];
+}
+
+template <int DV> static void attend_rows(const float *x, int64_t from, int64_t to, int64_t N, int64_t H, const Head &head, const Rows &rows, float *out) {
+    const int64_t D = head.D, share = H / head.K;
+    std::vector<float> p;
+    Own own;
+    for (int64_t t = from; t < to; t++) {
+        if (rows.own_count[t] && own.first != rows.own_first[t]) turn(own, x, t, to, N, H, head, rows);
+        for (int64_t g = 0; g < share; g += QUERIES) {
+            const int64_t h = head.head * share + g;
+            const float *q = x + (t * N + h) * D;
+            float *y = out + (t * H + h) * D;
+            switch (std::min<int64_t>(QUERIES, share - g)) {
+                case 1: attend<DV, 1>(q, t, head, rows, own, p, y); break;
+                case 2: attend<DV, 2>(q, t, head, rows, own, p, y); break;
+                case 3: attend<DV, 3>(q, t, head, rows, own, p, y); break;
+                default: attend<DV, QUERIES>(q, t, head, rows, own, p, y);
+            }
+        }
+    }
+}
+
+// Queries are the first H heads of x [T, N, D], a branch's own keys and values the 2 K heads after them -> out [T, H, D].
+extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
+    Rows rows = {tables, request, seen, own_first, own_count, tiles};
+    const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
+#pragma omp parallel for num_threads(threads) if (T * tiles > 32)
+    for (int64_t part = 0; part < K * chunks; part++) {
+        Head head = {keys, values, K, D, page, part / chunks};
+        const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
+        switch (D % LANES ? 0 : D / LANES) {
+            case 1: attend_rows<1>(x, from, to, N, H, head, rows, out); break;
+            case 2: attend_rows<2>(x, from, to, N, H, head, rows, out); break;
+            case 4: attend_rows<4>(x, from, to, N, H, head, rows, out); break;
+            case 8: attend_rows<8>(x, from, to, N, H, head, rows, out); break;
+            default: attend_rows<0>(x, from, to, N, H, head, rows, out);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+// Sixteen floats at a time: loads, stores and exp, the same for every lane.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+typedef float V __attribute__((vector_size(64)));
+typedef int32_t VI __attribute__((vector_size(64)));
+constexpr int LANES = 16;
+
+typedef uint16_t Half;  // a bf16 number: the upper half of a float
+typedef Half VH __attribute__((vector_size(32)));
+typedef uint32_t VU __attribute__((vector_size(64)));
+
+static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return v; }
+static inline V load(const Half *p) {
+    VH halves;
+    std::memcpy(&halves, p, sizeof halves);
+    VU words = __builtin_convertvector(halves, VU) << 16;
+    V v;
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+}
+static inline void store(float *p, V v) { std::memcpy(p, &v, sizeof v); }
+static inline V all(float x) { return x - V{}; }
+
+// exp by range reduction and the Cephes polynomial, about 1e-7 relative; the same code for every element of a row.
+static inline V vexp(V x) {
+    x = x < all(-87.3f) ? all(-87.3f) : x;
+    x = x > all(88.3f) ? all(88.3f) : x;
+    V z = x * all(1.44269504088896341f);
+    VI n = __builtin_convertvector(z + (z < V{} ? all(-0.5f) : all(0.5f)), VI);
+    V f = __builtin_convertvector(n, V);
+    x = x - f * all(0.693359375f);
+    x = x + f * all(2.12194440e-4f);
+    V y = all(1.9875691500e-4f);
+    y = y * x + all(1.3981999507e-3f);
+    y = y * x + all(8.3334519073e-3f);
+    y = y * x + all(4.1665795894e-2f);
+    y = y * x + all(1.6666665459e-1f);
+    y = y * x + all(5.0000001201e-1f);
+    y = y * x * x + x + all(1.0f);
+    VI e = (n + 127) << 23;
+    V power;
+    std::memcpy(&power, &e, sizeof power);
+    return y * power;
+}

@@ -1,0 +1,132 @@
+"""The cost model of this machine: a second of real passes on the weights as they are, kept for the next process.
+
+Knows the engine's passes and what makes two machines the same. Passes run on pages of their own, beside whatever the
+engine serves; a busy machine measures slow passes, which is why each shape takes turns and only its best time counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from trimode.engine.batch import Batch
+from trimode.engine.engine import TokenEngine
+from trimode.engine.pages import PagePool, page_bytes, pages_for
+from trimode.engine.request import Sampling
+from trimode.engine.sampling import Sampler
+from trimode.engine.segment import Branch, Segment, reply
+from trimode.kernels.ops import cache_folder, processor
+
+from . import store
+from .cost import BASE_CONTEXT, CostModel, Measurement, fit
+from .record import Runtime, versions
+
+ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
+LONG_ROWS: Final = (1, 16)
+LONG_CONTEXT: Final = 768
+BUDGET: Final = 1.0
+"""Seconds that measuring takes, if it takes no longer to run each shape once unmeasured and once measured."""
+TURN: Final = 0.005
+"""Seconds that a shape runs before the next one does, so that short passes, which noise spoils, run more often."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A pass to measure."""
+
+    rows: int
+    context: int
+    adapter: bool
+
+
+def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
+    """The model for this checkpoint on this machine: from the user's cache, or measured now and kept there."""
+    path = path_of("cost", runtime)
+    found = store.read(path, "cost", CostModel.of)
+    if found is None:
+        found = fit(measure(tokens))
+        store.write(path, "cost", found.as_dict())
+    return found
+
+
+def path_of(kind: str, runtime: Runtime) -> Path:
+    """The cache file of what was measured or learned under the same weights, machine, threads and code."""
+    device = torch.device(runtime.device)
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    code = [f"{name} {version}" for name, version in versions().items()]
+    parts = [
+        runtime.model_sha256,
+        runtime.device,
+        machine,
+        str(torch.get_num_threads()),
+        runtime.dtype,
+        runtime.kernels,
+    ]
+    parts += code
+    return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
+
+
+def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.perf_counter) -> list[Measurement]:
+    """Passes of every shape in turn until `budget` seconds are over, at least one each after a first unmeasured one."""
+    passes = [(shape, _pass(tokens, shape)) for shape in shapes(tokens)]
+    for _, run in passes:
+        run()
+    measured: list[Measurement] = []
+    end = clock() + budget
+    while not measured or clock() < end:
+        for shape, run in passes:
+            took = _fastest(run, clock)
+            measured.append(Measurement(rows=shape.rows, context=shape.context, adapter=shape.adapter, seconds=took))
+    return measured
+
+
+def _fastest(run: Callable[[], object], clock: Clock) -> float:
+    """The best time of a turn."""
+    begin = last = clock()
+    best = float("inf")
+    while last - begin < TURN:
+        run()
+        now = clock()
+        best, last = min(best, max(now - last, 1e-9)), now
+    return best
+
+
+def shapes(tokens: TokenEngine) -> Iterator[Shape]:
+    limit = tokens.model.config.max_position_embeddings
+    far = min(LONG_CONTEXT, limit - max(LONG_ROWS))
+    for rows in ROWS:
+        for adapter in (False, True) if tokens.model.adapter is not None else (False,):
+            if BASE_CONTEXT + rows <= limit:
+                yield Shape(rows, BASE_CONTEXT, adapter)
+    yield from (Shape(rows, far, False) for rows in LONG_ROWS if far > BASE_CONTEXT)
+
+
+def _pass(tokens: TokenEngine, shape: Shape) -> Callable[[], object]:
+    """A pass of this shape as the scheduler runs it, up to the choice of a token in each row."""
+    config, runner = tokens.model.config, tokens.runner
+    count = pages_for(shape.context + shape.rows)
+    pool = PagePool(config, count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
+    pages = pool.take(count)
+    ids = tuple(row % config.vocab_size for row in range(shape.rows))
+    sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels.pick)
+    if shape.adapter:
+        branch = Branch(tokens=ids, read=shape.rows, adapter=True)
+        segment = Segment(start=shape.context, branches=(branch,))
+    else:
+        segment = Segment(start=shape.context, trunk=ids, read=shape.rows)
+
+    @torch.inference_mode()
+    def run() -> object:
+        ((rows, _),) = Batch([segment], [pages]).forward(runner, pool)
+        found = reply(segment, rows, None, sampler)
+        return (found.branches[0] if shape.adapter else found.trunk).pick()  # waits for the device
+
+    return run

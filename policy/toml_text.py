@@ -1,0 +1,61 @@
+"""TOML as text: the line of a key, and tables written out.
+
+Knows TOML. Does not know what the keys mean. `tomllib` reads values without saying where they stood, so a key's line is
+found by reading ever longer beginnings of the text: no second parser has to agree with the first.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def line_of(text: str, keys: Sequence[str]) -> int | None:
+    """The line, from 1, where the path `keys` begins to exist in a valid TOML text; None where it does not."""
+    lines = text.splitlines(keepends=True)
+    whole = 0  # lines that were a document of their own before the key came
+    for count in range(1, len(lines) + 1):
+        try:
+            table = tomllib.loads("".join(lines[:count]))
+        except tomllib.TOMLDecodeError:  # the text ends inside a value
+            continue
+        if _holds(table, keys):
+            return whole + 1
+        whole = count
+    return None
+
+
+def as_toml(tables: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
+    """Nested mappings of strings, numbers, booleans and lists of them as TOML; mappings become tables."""
+    plain = [f"{_text(key)} = {_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
+    inner = {key: value for key, value in tables.items() if isinstance(value, Mapping)}
+    head = [f"[{'.'.join(map(_text, above))}]"] if above and (plain or not inner) else []
+    parts = ["\n".join([*head, *plain]) + "\n"] if head or plain else []
+    return "\n".join([*parts, *(as_toml(value, (*above, key)) for key, value in inner.items())])
+
+
+def _holds(table: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(table, Mapping) or key not in table:
+            return False
+        table = table[key]
+    return True
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _text(value, bare=False)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(_value, value))}]"
+    return repr(value)
+
+
+def _text(value: str, bare: bool = True) -> str:
+    """A key, bare where that is allowed, or a string. JSON's escapes are TOML's, save that TOML escapes DEL too."""
+    if bare and value.isascii() and value.replace("-", "_").isidentifier():
+        return value
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

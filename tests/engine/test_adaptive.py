@@ -1,0 +1,120 @@
+"""Switching among exact modes in mid-call: any schedule gives the tokens of `ar`, and the rounds say what happened."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+import small
+from automaton import random_automaton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimode.engine.constraint import Thinking
+from trimode.engine.errors import ModeUnavailable, RequestError
+from trimode.engine.request import (
+    AdaptiveOptions,
+    ArOptions,
+    DecodeRequest,
+    ExactOptions,
+    LinearSpecOptions,
+    QuadraticSpecOptions,
+    Round,
+    Sampling,
+    Switch,
+)
+
+MODES: list[ExactOptions] = [
+    ArOptions(),
+    LinearSpecOptions(block_length=3),
+    LinearSpecOptions(block_length=9),
+    QuadraticSpecOptions(block_length=5),
+    QuadraticSpecOptions(block_length=8, rows=2),
+]
+
+
+@dataclass
+class Fickle:
+    """Switches at random round ends, sometimes to what runs already."""
+
+    seed: int
+    chance: float
+    asked: list[int] = field(default_factory=list[int])
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
+        self.asked.append(len(rounds))
+        dice = random.Random(f"{self.seed} {len(rounds)} {options}")
+        if dice.random() >= self.chance:
+            return None
+        return Switch(options=dice.choice(MODES), reason=f"after {len(rounds)}")
+
+
+def request(seed: int, temperature: float, size: int) -> DecodeRequest:
+    """A third of them under a grammar, a third with thinking before it."""
+    usable = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
+    return DecodeRequest(
+        prompt=small.prompt(seed, size),
+        sampling=Sampling(temperature=temperature, seed=seed, top_k=seed % 3 * 5),
+        max_tokens=40,
+        constraint=random_automaton(seed, small.VOCAB, usable, (small.EOS,)) if seed % 3 else None,
+        thinking=Thinking(end=7, budget=9) if seed % 3 == 2 else None,
+    )
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    chance=st.sampled_from([0.2, 0.5, 1.0]),
+    temperature=st.sampled_from([0.0, 0.7, 1.3]),
+    first=st.sampled_from(MODES),
+    size=st.sampled_from([1, 9, 300]),
+)
+@settings(deadline=None, derandomize=True, max_examples=80)
+def test_any_schedule_gives_the_same_tokens(
+    seed: int, chance: float, temperature: float, first: ExactOptions, size: int
+) -> None:
+    engine = small.engine(small.model(seed % 50, shared=4, sharpness=3, rank=seed % 2 * 2), keep_prefixes=False)
+    plain = engine.decode(request(seed, temperature, size))
+    fickle = Fickle(seed, chance)
+    mixed = engine.decode(
+        replace(request(seed, temperature, size), options=AdaptiveOptions(first=first, controller=fickle))
+    )
+    assert (mixed.token_ids, mixed.finish_reason) == (plain.token_ids, plain.finish_reason)
+    assert sum(part.forward_passes for part in mixed.rounds) == mixed.stats.forward_passes
+    assert mixed.rounds[0].switch == ""
+    assert 0 not in fickle.asked
+    assert len(mixed.rounds) not in fickle.asked, "nobody is left to switch to"
+    for before, (count, part) in zip(mixed.rounds, enumerate(mixed.rounds[1:], start=1), strict=False):
+        assert part.switch in ("", f"after {count}")
+        assert part.switch or part.mode == before.mode
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_company_too(seed: int) -> None:
+    def asked() -> list[DecodeRequest]:
+        return [
+            replace(
+                request(seed + at, at % 2, 5 + at),
+                options=AdaptiveOptions(first=MODES[at % 5], controller=Fickle(at, 0.5)),
+            )
+            for at in range(9)
+        ]
+
+    engine = small.engine(small.model(seed, shared=3))
+    together = engine.decode_many(asked())
+    alone = [small.engine(small.model(seed, shared=3)).decode(one) for one in asked()]
+    assert [found.rounds for found in together] == [found.rounds for found in alone]
+    assert any(part.switch for found in together for part in found.rounds)
+
+
+def test_a_switch_needs_a_reason() -> None:
+    with pytest.raises(RequestError, match="reason"):
+        Switch(options=ArOptions(), reason="")
+
+
+def test_weights_without_the_other_modes_refuse() -> None:
+    engine = small.engine(small.model(0, replace(small.CONFIG, architecture="LlamaForCausalLM", mask_token_id=None)))
+    options = AdaptiveOptions(first=ArOptions(), controller=Fickle(0, 1.0))
+    with pytest.raises(ModeUnavailable, match="linear_spec"):
+        engine.decode(DecodeRequest(prompt=(1, 2), options=options))

@@ -1,0 +1,150 @@
+"""The token budget: where an ending fits at the start, every mode ends in time, and exact modes end alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import small
+from automaton import Automaton, accepts, random_automaton
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from trimode.engine.constraint import Gate, Thinking, allows
+from trimode.engine.request import (
+    ArOptions,
+    DecodeRequest,
+    DiffusionOptions,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+    Sampling,
+)
+
+MODES: list[Options] = [
+    ArOptions(),
+    LinearSpecOptions(block_length=7),
+    QuadraticSpecOptions(block_length=6),
+    QuadraticSpecOptions(block_length=9, rows=2),
+    DiffusionOptions(block_length=8, threshold=0.4),
+]
+USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
+THINK = 11
+
+
+def automaton(seed: int) -> Automaton:
+    return random_automaton(seed, small.VOCAB, USABLE, (small.EOS,))
+
+
+def least(rule: Automaton) -> int:
+    """The least budget in which `rule` can end."""
+    ending = rule.ending(1000)
+    assume(ending is not None)
+    assert ending is not None
+    return len(ending)
+
+
+@given(
+    seed=st.integers(0, 2000),
+    more=st.integers(0, 12),
+    temperature=st.sampled_from([0.0, 1.5]),
+    thinking=st.one_of(st.none(), st.integers(0, 5)),
+)
+@settings(deadline=None, derandomize=True, max_examples=120)
+def test_every_mode_ends_in_time_and_exact_modes_alike(
+    seed: int, more: int, temperature: float, thinking: int | None
+) -> None:
+    rule = automaton(seed)
+    before = 0 if thinking is None else thinking + 1
+    engine = small.engine(small.model(seed % 7, shared=2, rank=seed % 2 * 2))
+    exact = set()
+    for options in MODES:
+        request = DecodeRequest(
+            prompt=small.prompt(seed, 4),
+            options=options,
+            sampling=Sampling(temperature=temperature, seed=seed),
+            max_tokens=before + least(rule) + more,
+            constraint=rule.fork(),
+            thinking=None if thinking is None else Thinking(THINK, thinking),
+        )
+        result = engine.decode(request)
+        ids = result.token_ids
+        assert result.finish_reason == "stop"
+        assert ids[-1] == small.EOS
+        assert accepts(rule, ids if thinking is None else ids[ids.index(THINK) + 1 :])
+        assert result.forced_close == any("b" in made.origins for made in result.rounds)
+        if options.mode != "diffusion":
+            exact.add((ids, result.forced_close))
+    assert len(exact) == 1
+
+
+def test_the_smallest_budget_leaves_no_choice() -> None:
+    """A row of free tokens that may end behind each: with room for the end alone, the end is what comes."""
+    letters = {token: 0 for token in USABLE if token != small.EOS}
+    for budget in (1, 2, 5):
+        rule = Automaton({0: letters, 1: {}}, frozenset({0}), (small.EOS,), small.VOCAB)
+        result = small.engine(small.model(3)).decode(DecodeRequest(prompt=(1,), max_tokens=budget, constraint=rule))
+        assert result.finish_reason == "stop"
+        assert len(result.token_ids) <= budget
+
+
+def test_a_choice_that_would_not_fit_gives_way_and_is_marked() -> None:
+    """Token 8 leads to the end in one step, any other in six."""
+    long = {state: {10 + state: state + 1} for state in range(1, 6)}
+    rule = Automaton({0: {8: 6, 9: 1, 12: 1}, **long, 6: {}}, frozenset({6}), (small.EOS,), small.VOCAB)
+    engine = small.engine(small.model(5))
+    free = engine.decode(DecodeRequest(prompt=(1,), max_tokens=7, constraint=rule.fork()))
+    tight = engine.decode(DecodeRequest(prompt=(1,), max_tokens=6, constraint=rule.fork()))
+    assert free.token_ids[0] in (9, 12)
+    assert not free.forced_close
+    assert tight.token_ids == (8, small.EOS)
+    assert tight.forced_close
+    assert tight.rounds[0].origins == "b"
+
+
+def test_without_a_known_ending_nothing_is_promised() -> None:
+    endless = Automaton({0: {8: 0, 9: 0}}, frozenset(), (small.EOS,), small.VOCAB)
+    result = small.engine(small.model(5)).decode(DecodeRequest(prompt=(1,), max_tokens=9, constraint=endless))
+    assert result.finish_reason == "length"
+    assert not result.forced_close
+
+
+class Estimates(Automaton):
+    """Says that any token may lead `far` further, though none of its endings is that long."""
+
+    far = 0
+
+    def growth(self, _: int) -> int:
+        return self.far
+
+
+@pytest.mark.parametrize("far", [14, 60, 10**6])
+@pytest.mark.parametrize("seed", [seed for seed in range(60) if automaton(seed).growth(0) <= 13])
+def test_how_far_a_token_may_lead_is_only_a_matter_of_work(seed: int, far: int) -> None:
+    """Estimates too high change when endings are worked out, and nothing else."""
+    rule = automaton(seed)
+    guess = Estimates(rule.moves, rule.accepting, rule.ends, rule.vocab)
+    guess.far = far
+    engine = small.engine(small.model(seed))
+    request = DecodeRequest(prompt=(1, 2), sampling=Sampling(temperature=1.0, seed=seed), max_tokens=20)
+    exact = engine.decode(replace(request, constraint=rule.fork()))
+    assert engine.decode(replace(request, constraint=guess)).token_ids == exact.token_ids
+
+
+@given(seed=st.integers(0, 2000), more=st.integers(0, 6))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
+    rule = automaton(seed)
+    gate = Gate(rule, (small.EOS,), words=-(-small.VOCAB // 32), room=least(rule) + more)
+    for step in range(least(rule) + more):
+        mask = gate.mask()
+        assert mask is not None
+        allowed = [token for token in USABLE if allows(mask, token)]
+        choice = allowed[(seed + step) % len(allowed)] if allowed else small.EOS
+        twin = gate.fork()
+        if len(allowed) > 1:
+            assert twin.settled(choice) == gate.settled(choice)
+            choice = gate.settled(choice)
+        if choice == small.EOS or not allowed:
+            return
+        gate.advance([choice])

@@ -1,0 +1,165 @@
+"""The cost model: it never says that more work is quicker, finds what is linear, and predicts a simulation's counts."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimode.policy.cost import BASE_CONTEXT, Costing, CostModel, Curve, Measurement, Variant, Workload, fit, rising
+
+seconds = st.floats(1e-6, 10)
+measurements = st.lists(
+    st.builds(
+        Measurement,
+        rows=st.sampled_from([1, 2, 4, 8, 16, 32, 64]),
+        context=st.sampled_from([64, 512, 900]),
+        adapter=st.booleans(),
+        seconds=seconds,
+    ),
+    max_size=30,
+).map(
+    lambda more: [
+        Measurement(rows=1, context=64, adapter=False, seconds=0.001),
+        Measurement(rows=8, context=64, adapter=False, seconds=0.002),
+        Measurement(rows=1, context=64, adapter=True, seconds=0.001),
+        Measurement(rows=8, context=64, adapter=True, seconds=0.002),
+        *more,
+    ]
+)
+MEMORY_BOUND: Final = CostModel(Curve((1, 256), (0.01, 0.0101)), Curve((1, 256), (0.01, 0.0101)), 0.0)
+"""A machine where a pass costs the same whatever rides along."""
+ROW_BOUND: Final = CostModel(Curve((1, 256), (0.001, 0.256)), Curve((1, 256), (0.001, 0.256)), 0.0)
+"""A machine where rows are all that costs."""
+
+
+@given(measurements, st.floats(0, 300), st.floats(0, 100), st.floats(0, 2000), st.floats(0, 500), st.booleans())
+def test_more_rows_or_context_never_cost_less(
+    measured: list[Measurement], rows: float, more: float, context: float, farther: float, adapter: bool
+) -> None:
+    model = fit(measured)
+    here = model.seconds(rows, context, adapter)
+    assert 0 < here <= model.seconds(rows + more, context, adapter)
+    assert here <= model.seconds(rows, context + farther, adapter)
+
+
+@given(measurements)
+def test_a_model_is_the_same_after_its_json(measured: list[Measurement]) -> None:
+    model = fit(measured)
+    assert CostModel.of(json.loads(json.dumps(model.as_dict()))) == model
+
+
+@given(base=st.floats(1e-4, 1), a_row=st.floats(1e-6, 1e-2), a_token=st.floats(0, 1e-6))
+def test_a_linear_machine_is_found(base: float, a_row: float, a_token: float) -> None:
+    def true(rows: int, context: int) -> float:
+        return base + a_row * rows + a_token * rows * max(context - BASE_CONTEXT, 0)
+
+    model = fit(
+        Measurement(rows=rows, context=context, adapter=adapter, seconds=true(rows, context))
+        for rows in (1, 4, 16, 64)
+        for context in (BASE_CONTEXT, 1000)
+        for adapter in (False, True)
+    )
+    for rows, context in ((1, 10), (3, 64), (40, 500), (100, 3000)):
+        assert model.seconds(rows, context, rows == 3) == pytest.approx(true(rows, context))
+
+
+@given(st.lists(seconds, min_size=1))
+def test_rising_takes_nothing_away_but_falls(values: list[float]) -> None:
+    fitted = rising(values)
+    assert list(fitted) == sorted(fitted)
+    assert all(low <= value for low, value in zip(fitted, values, strict=True))
+    assert set(fitted) <= set(values)
+    assert fitted[-1] == values[-1]
+    if values == sorted(values):
+        assert list(fitted) == values
+
+
+@pytest.mark.parametrize(
+    "curve", [((1,), (1,)), ((2, 1), (1, 2)), ((1, 2), (2, 1)), ((1, 2), (0, 1)), ((1, 2, 3), (1, 2))]
+)
+def test_what_is_no_curve(curve: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match="points that rise"):
+        Curve(*curve)
+
+
+def simulated(
+    chance: list[float], decisions: int, length: int, rows: int | None, dice: random.Random
+) -> tuple[int, int]:
+    """(linear cycles, quadratic passes) of one output, without forced tokens."""
+
+    def accepted(limit: int) -> int:
+        return next((at for at in range(limit) if dice.random() >= chance[at]), limit)
+
+    cycles, left = 0, decisions - 1
+    while left > 0:
+        cycles, left = cycles + 1, left - 1 - accepted(min(length - 1, left - 1))
+    ends = [1.0]
+    for q in chance[: length - 1]:
+        ends.append(ends[-1] * q)
+    likeliest = sorted(range(length - 1), key=lambda at: ends[at] - ends[at + 1], reverse=True)
+    points = {length - 1, *likeliest[: length if rows is None else rows - 1]}
+    passes, left, drafted = 0, decisions - 1, True
+    while left > 0:
+        took = accepted(min(length - 1, left - 1)) if drafted else 0
+        passes, left, drafted = passes + 1, left - 1 - took, not drafted or took in points
+    return cycles, passes
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("decisions", [3, 12, 60])
+@pytest.mark.parametrize(("length", "rows"), [(4, None), (8, 2), (16, None)])
+def test_passes_are_those_of_a_simulation(chance: float, decisions: int, length: int, rows: int | None) -> None:
+    curve = [chance] * 31
+    runs = [simulated(curve, decisions, length, rows, random.Random(at)) for at in range(1500)]
+    cycles, passes = (sum(counts) / len(runs) for counts in zip(*runs, strict=True))
+    costing = Costing(
+        MEMORY_BOUND, Workload(decisions=decisions, acceptance={"linear_spec": curve, "quadratic_spec": curve})
+    )
+    assert costing.cost(Variant("ar")).passes == decisions - 1
+    assert costing.cost(Variant("linear_spec", length)).passes == pytest.approx(2 * cycles, rel=0.16)
+    assert costing.cost(Variant("quadratic_spec", length, rows)).passes == pytest.approx(passes, rel=0.2)
+
+
+def best(model: CostModel, load: Workload) -> Variant:
+    variants = [Variant("ar"), *(Variant("linear_spec", length) for length in (4, 8, 16, 32))]
+    variants += [Variant("quadratic_spec", 6, 2), Variant("quadratic_spec", 16)]
+    return min(variants, key=lambda variant: Costing(model, load).cost(variant).seconds)
+
+
+def test_the_machine_decides() -> None:
+    drafts = {"linear_spec": [0.9] * 31, "quadratic_spec": [0.9] * 31}
+    load = Workload(decisions=60, acceptance=drafts)
+    assert best(ROW_BOUND, load).mode == "ar"
+    assert best(MEMORY_BOUND, load).mode == "quadratic_spec"
+    assert best(MEMORY_BOUND, Workload(decisions=60, acceptance=dict.fromkeys(drafts, [0.05] * 31))).mode in (
+        "ar",
+        "quadratic_spec",
+    )
+
+
+def test_short_outputs_and_full_batches_take_short_drafts() -> None:
+    knee = CostModel(Curve((1, 32, 128), (0.01, 0.012, 0.05)), Curve((1, 32, 128), (0.01, 0.012, 0.05)), 0.0)
+    drafts = {"linear_spec": [0.95] * 31}
+    variants = [Variant("ar"), *(Variant("linear_spec", length) for length in (4, 8, 16, 32))]
+
+    def chosen(decisions: int, calls: int) -> Variant:
+        costing = Costing(knee, Workload(decisions=decisions, acceptance=drafts, calls=calls))
+        return min(variants, key=lambda variant: costing.cost(variant).seconds)
+
+    lengths = [chosen(decisions, 1).block_length for decisions in (5, 12, 100)]
+    assert lengths == sorted(lengths, key=lambda length: length or 0)
+    assert (lengths[0] or 0) < (lengths[-1] or 0)
+    assert (chosen(100, 8).block_length or 0) < (chosen(100, 1).block_length or 0)
+    assert chosen(100, 64).mode == "ar"
+
+
+def test_words_of_a_variant() -> None:
+    assert str(Variant("ar")) == "ar"
+    assert str(Variant("quadratic_spec", 8, 2)) == "quadratic_spec:8:2"
+    assert str(Variant("diffusion", 16, threshold=0.9)) == "diffusion:16@0.9"
+    assert Variant("linear_spec", 8).settings.said() == {"mode": "linear_spec", "block_length": 8}

@@ -33,7 +33,7 @@ from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
 from trimode.policy.grammar import Matcher
-from trimode.policy.schema import Schema, schema_of
+from trimode.policy.schema import Target, schema_of
 
 LIMITS = ("LexerTooComplex", "ParserTooComplex")
 LENGTH = 160
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(checker: Checker, schemas: list[Schema], steps: int, a_walk: int, seed: int, end: int) -> dict[str, Any]:
+def run(checker: Checker, schemas: list[Target], steps: int, a_walk: int, seed: int, end: int) -> dict[str, Any]:
     """Walks through the schemas in turn, again and again, until `steps` steps are done."""
     counts, walks, refused, stopped = Counter[str](), 0, set[int](), 0
     with Progress() as bar:
@@ -100,7 +100,7 @@ class Walk:
     """One schema's matcher on its way, the points that it can go back to, and its two witnesses."""
 
     checker: Checker
-    schema: Schema
+    schema: Target
     dice: Random
     counts: Counter[str]
     end: int

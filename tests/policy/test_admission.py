@@ -238,7 +238,7 @@ def test_deep_recursion_of_the_grammar_engine_does_not_end_the_process() -> None
     check(schema_of({"type": "object", "required": [f"p{n}" for n in range(2000)]}))
 
 
-SHAPED: Final = {
+SHAPED: Final[dict[str, list[Json]]] = {
     "type": ["integer", ["null", "object"], "frob", [], ["null", "null"], 1], "enum": [[1], [1, "1"], [1, 1], [], {}],
     "required": [["a"], ["a", "a"], [], [1], "a"], "properties": [{}, {"a": {}}, {"a": 1}, []],
     "patternProperties": [{"^a": {}}, {"(": {}}, {"a": 2}], "additionalProperties": [True, {}, 1, []],

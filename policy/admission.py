@@ -7,7 +7,6 @@ grammar engines. Every refusal names a JSON pointer, a keyword and a hint.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,20 +17,28 @@ import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
 
+from .dialect import misread
 from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword
 from .formats import NAMED, VALUES
+from .in_time import OutOfTime, in_time
 from .satisfiable import check_recursion
-from .walk import ANNOTATIONS, Document, Where, below, draft_of, mapped, pointer, steps
+from .shapes import fits_every_draft
+from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mapped, pointer, steps
 
 Json = Any
 Formats = Literal["strict", "annotate"]
 FORMATS: Final[tuple[Formats, ...]] = get_args(Formats)
 DEPTH: Final = 96
 """Levels of JSON. The grammar engine's own limit is a little above."""
-NODES: Final = 100_000
+NODES: Final = 50_000
 TEXT: Final = 2_000_000
 """Characters in all strings together."""
-CHECK_SECONDS: Final = 0.5
+PATTERN: Final = 10_000
+"""Characters of one regular expression."""
+_MOST: Final = {"required": 4_000, "patternProperties": 64}
+"""Names, where the grammar engine's time grows with the square of their number."""
+CHECK_SECONDS: Final = 0.06
+"""CPU time that comparing a document with its meta-schema may take."""
 _ENGINE_FORMATS: Final = frozenset(
     ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown")
 )
@@ -50,24 +57,58 @@ def check_document(document: dict[str, Json]) -> None:
     """Raises MalformedSchema where `document` is not a JSON Schema, SchemaTooComplex where it is beyond a limit."""
     _check_json(document)
     _check_draft(document)
-    kind, seen, deadline = draft_of(document), set[str](), time.perf_counter() + CHECK_SECONDS
-    meta = _meta(kind)
+    try:
+        in_time(lambda: _check_against_meta_schema(document), CHECK_SECONDS)
+    except OutOfTime:
+        where, hint = heaviest(document), f"checking it took more than {CHECK_SECONDS} s; leave out what is not needed"
+        raise too_complex(where, hint) from None
+
+
+def _check_against_meta_schema(document: dict[str, Json]) -> None:
+    kind, seen = draft_of(document), set[str]()
+    meta, old = _meta(kind), Document(document).old
     for where, schema in _everything(document):
-        if time.perf_counter() > deadline:
-            raise SchemaTooComplex(
-                "", "", f"checking it took more than {CHECK_SECONDS} s; leave out what is not needed"
-            )
-        alone = _alone(schema)
-        if (text := repr(alone)) not in seen:
+        alone = _alone(schema, old)
+        _check_sizes(where, schema)
+        if not fits_every_draft(alone) and (text := repr(alone)) not in seen:
             seen.add(text)
             _check_keywords(meta, where, alone)
+
+
+def _check_sizes(where: Where, schema: dict[str, Json]) -> None:
+    """Raises SchemaTooComplex before anybody is kept busy, and MalformedSchema where draft 4 does not look."""
+    if not isinstance(schema.get("$ref", ""), str):
+        raise _not_json((*where, "$ref"), f"{_short(repr(schema['$ref']))} is not a string")
+    for key, most in _MOST.items():
+        if isinstance(held := schema.get(key), dict | list) and len(held) > most:
+            raise too_complex((*where, key), f"{len(held):,} names; at most {most:,} are read")
+    named = schema.get("patternProperties")
+    patterns = [("pattern", schema.get("pattern"))]
+    patterns += [("patternProperties", name) for name in named] if isinstance(named, dict) else []
+    for key, pattern in patterns:
+        if isinstance(pattern, str) and len(pattern) > PATTERN:
+            raise too_complex((*where, key), f"a pattern of {len(pattern):,} characters; at most {PATTERN:,} are read")
 
 
 def _check_keywords(meta: jsonschema.protocols.Validator, where: Where, schema: Json) -> None:
     error = next(iter(meta.iter_errors(schema)), None)
     if error is not None:
         place = (*where, *error.absolute_path)
-        raise MalformedSchema(pointer(place), _keyword(place), _path(place), _short(error.message))
+        meant = [_MEANT[name] for name in _listed(error.instance) if name in _MEANT] if place[-1:] == ("type",) else []
+        hint = f"; write {meant[0]}" if meant else ""
+        raise MalformedSchema(pointer(place), _keyword(place), _path(place), _short(error.message) + hint)
+
+
+_MEANT: Final = {
+    "dict": "'object'", "float": "'number'", "double": "'number'", "int": "'integer'", "long": "'integer'",
+    "str": "'string'", "list": "'array'", "tuple": "'array'", "set": "'array'", "bool": "'boolean'", "None": "'null'",
+    "any": "no type at all",
+}  # fmt: skip
+"""What names of types in other dialects are in JSON Schema."""
+
+
+def _listed(value: Json) -> list[str]:
+    return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 @cache
@@ -94,17 +135,21 @@ def _everything(document: dict[str, Json]) -> Iterator[tuple[Where, Json]]:
             stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"])))
 
 
-def _alone(schema: dict[str, Json]) -> dict[str, Json]:
-    """A schema whose subschemas are empty: they are checked by themselves."""
-    made = mapped(schema, lambda child: {} if isinstance(child, dict) else child)
+def _alone(schema: dict[str, Json], old: bool) -> dict[str, Json]:
+    """A schema whose subschemas are empty: they are checked by themselves. Booleans are schemas, save in old drafts."""
+    made = mapped(schema, lambda child: child if old and isinstance(child, bool) else {})
     for key in _NAMING & set(made):
         if isinstance(made[key], dict):
             made[key] = {name: child for name, child in made[key].items() if child != {}}
+    for key in _LISTING & set(made):
+        if isinstance(made[key], list) and {} in made[key]:
+            made[key] = [{}, *(child for child in made[key] if child != {})]
     return {key: value for key, value in made.items() if key not in ("const", "default")}
 
 
 _NAMING: Final = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
 """Keywords whose names may be any text, so that only what they hold has to be checked."""
+_LISTING: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
 
 
 def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted:
@@ -115,38 +160,50 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     check_recursion(document)
     _check_counts(document)
     _check_numbers(document)
+    _check_dialect(document)
     notes: list[str] = []
     made = _normal(document, draft_of(document), formats, (), notes)
     return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(notes))
 
 
 def _check_json(document: Json) -> None:
-    nodes = text = 0
+    nodes, text = 1, 0
     stack: list[tuple[Where, Json]] = [((), document)]
     while stack:
         where, value = stack.pop()
-        nodes += 1
-        if isinstance(value, str):
-            text += len(value)
-            _check_text(where, value)
-        elif isinstance(value, dict):
-            for key, child in value.items():
-                if not isinstance(key, str):
-                    raise _not_json(where, f"a JSON Schema must be JSON, and key {key!r} is not a string")
-                _check_text(where, key)
-                stack.append(((*where, key), child))
-        elif isinstance(value, list):
-            stack.extend(((*where, at), child) for at, child in enumerate(value))
-        elif not (
-            value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-        ):
-            raise _not_json(where, f"a JSON Schema must be JSON, and {_short(repr(value))} is not")
         if len(where) > DEPTH:
-            raise _too_complex(where[:8], f"nested more than {DEPTH} levels deep; use $ref for parts that repeat")
-        if nodes > NODES or text > TEXT:
-            raise _too_complex(
-                where[:1], f"more than {NODES:,} values or {TEXT:,} characters; leave out what the step does not need"
-            )
+            raise too_complex(where[:8], f"nested more than {DEPTH} levels deep; use $ref for parts that repeat")
+        named = isinstance(value, dict)
+        nodes += len(value)
+        if nodes > NODES:
+            raise too_complex(where[:1] or heaviest(value)[:1], f"more than {NODES:,} values; {_LEAVE_OUT}")
+        for step, child in value.items() if named else enumerate(value):
+            if named:
+                text += _checked_key(where, step)
+            if isinstance(child, str):
+                text += len(child)
+                _check_text((*where, step), child)
+            elif isinstance(child, dict | list):
+                stack.append(((*where, step), child))
+            elif not _is_json(child):
+                raise _not_json((*where, step), f"a JSON Schema must be JSON, and {_short(repr(child))} is not")
+            if text > TEXT:
+                raise too_complex((*where, step)[:1], f"more than {TEXT:,} characters; {_LEAVE_OUT}")
+
+
+_LEAVE_OUT: Final = "leave out what the step does not need"
+
+
+def _is_json(value: Json) -> bool:
+    """Of values that are neither text nor hold others."""
+    return value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _checked_key(where: Where, key: Json) -> int:
+    if not isinstance(key, str):
+        raise _not_json(where, f"a JSON Schema must be JSON, and key {_short(repr(key))} is not a string")
+    _check_text(where, key)
+    return len(key)
 
 
 def _check_text(where: Where, text: str) -> None:
@@ -223,6 +280,15 @@ def _check_numbers(document: Json) -> None:
                 )
 
 
+def _check_dialect(document: Json) -> None:
+    for where, schema in _schemas(document):
+        held = schema.get("patternProperties")
+        names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
+        for key, pattern in [("pattern", schema.get("pattern")), *names]:
+            if isinstance(pattern, str) and (reason := misread(pattern)) is not None:
+                raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+
+
 def _beyond(values: Json) -> int | None:
     listed = values if isinstance(values, list) else [values]
     return next((v for v in listed if isinstance(v, int) and not -(2**63) <= v < 2**63), None)
@@ -246,7 +312,7 @@ def _path(where: Where) -> str:
     return ascii("$" + "".join(steps_))[1:-1][:300]
 
 
-def _too_complex(where: Where, hint: str) -> SchemaRefused:
+def too_complex(where: Where, hint: str) -> SchemaRefused:
     return SchemaTooComplex(pointer(where), _keyword(where), hint)
 
 

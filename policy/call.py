@@ -9,16 +9,17 @@ from typing import Any, TypedDict, Unpack
 from .choosing import candidates_of
 from .errors import PolicyError
 from .resolve import DecodePlan, StepContext, resolve
-from .schema import Schema, describe_tool, schema_of
+from .schema import Schema, Target, describe_tool, schema_of
 from .spec import NAMES, STEP_KINDS, Guarantee, Settings, StepKind
 
 
 class Words(TypedDict, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
-    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema or tool list that the output is
-    held to. `tools` are shown to the model; with step="tool_call" and no schema they are also the schema. Without
-    `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None leaves one unsaid.
+    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema, tool list, Regex, Choice or
+    Lark that the output is held to. `tools` are shown to the model; with step="tool_call" and no schema they are also
+    the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None leaves
+    one unsaid.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -55,7 +56,7 @@ class Call:
     prompt: str | None = None
     messages: tuple[Mapping[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
-    schema: Schema | None = None
+    schema: Target | None = None
     notes: tuple[str, ...] = ()
     max_passes: int | None = None
     max_seconds: float | None = None
@@ -75,8 +76,10 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
     step, tools, schema = words.get("step"), words.get("tools") or (), words.get("schema")
     if step is not None and step not in STEP_KINDS:
         raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-    kind: StepKind = step or ("tool_call" if tools else "json" if schema is not None else "prose")
-    target = tools if schema is None and kind == "tool_call" and tools else schema
+    held = None if schema is None else schema_of(schema)
+    kind: StepKind = step or ("tool_call" if tools else "json" if isinstance(held, Schema) else "prose")
+    if held is None and kind == "tool_call" and tools:
+        held = schema_of(tools)
     call = Call(
         step=name,
         kind=kind,
@@ -84,7 +87,7 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
         prompt=prompt,
         messages=tuple(words.get("messages") or ()),
         tools=tuple(describe_tool(tool) for tool in tools),
-        schema=None if target is None else schema_of(target),
+        schema=held,
     )
     if kind == "choice":
         candidates_of(call.schema)

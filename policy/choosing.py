@@ -12,12 +12,15 @@ from typing import Any
 from trimode.engine.request import DecodeResult, Round, ScoreRequest, ScoreResult
 
 from .errors import StepError
-from .schema import Schema
+from .schema import Target
 from .spec import Settings
+from .texts import Choice
 
 
-def candidates_of(schema: Schema | None) -> tuple[str, ...]:
+def candidates_of(schema: Target | None) -> tuple[str, ...]:
     """The strings that `schema` lists. Raises StepError where it is anything but a list of different strings."""
+    if isinstance(schema, Choice):
+        return schema.options
     document: Any = {} if schema is None else schema.document
     values = [document["const"]] if "const" in document else document.get("enum", [])
     strings = tuple(value for value in values if isinstance(value, str) and value)

@@ -36,7 +36,7 @@ from .grammar import GrammarCompiler
 from .record import Runtime
 from .recording import Recording
 from .requests import Translator
-from .result import Choice, Result
+from .result import Result, ScoredChoice
 from .stream import Growing, StreamEvent
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -117,7 +117,7 @@ class Engine:
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         tools: Sequence[Any] = (),
-    ) -> Choice:
+    ) -> ScoredChoice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
         result = self.run(self._choice_call(options, prompt, messages, tools))
         assert result.choice is not None
@@ -130,7 +130,7 @@ class Engine:
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
         tools: Sequence[Any] = (),
-    ) -> Choice:
+    ) -> ScoredChoice:
         """`choice` for tasks."""
         result = await self.arun(self._choice_call(options, prompt, messages, tools))
         assert result.choice is not None

@@ -6,7 +6,9 @@ TrimodeError (engine)
 │   │   ├── MalformedSchema       not a JSON Schema, or not JSON at all
 │   │   ├── UnsupportedKeyword    the grammar cannot hold this keyword
 │   │   ├── UnsatisfiableSchema   no finite value can ever fit
-│   │   └── SchemaTooComplex      beyond a limit of size, depth or compile time
+│   │   ├── SchemaTooComplex      beyond a limit of size, depth or compile time
+│   │   ├── MalformedGrammar      a regex, choice or Lark grammar that is none
+│   │   └── UnsupportedSyntax     a construct of those that the grammar cannot hold
 │   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
 │   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
 │   ├── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
@@ -80,6 +82,20 @@ class SchemaTooComplex(SchemaRefused):
 
     def __init__(self, pointer: str, keyword: str, hint: str) -> None:
         super().__init__(f"the schema is too complex, at {pointer or '#'}", pointer, keyword, hint)
+
+
+class MalformedGrammar(SchemaRefused):
+    """What was given as regex, choice or lark is none; `keyword` says which, `pointer` is empty."""
+
+    def __init__(self, kind: str, hint: str) -> None:
+        super().__init__(f"not a {kind}", "", kind, hint)
+
+
+class UnsupportedSyntax(SchemaRefused):
+    """A construct of a regex or a Lark grammar (`keyword`) that cannot be held."""
+
+    def __init__(self, kind: str, construct: str, hint: str) -> None:
+        super().__init__(f"{construct!r} in a {kind} cannot be held", "", construct, hint)
 
 
 class BudgetTooSmall(SchemaError):

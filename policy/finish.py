@@ -15,7 +15,7 @@ from .choosing import decoded, unused
 from .errors import CheckFailed, SchemaViolation
 from .recording import Recording
 from .requests import Translator
-from .result import Choice, Result
+from .result import Result, ScoredChoice
 
 
 def finished(
@@ -43,7 +43,7 @@ def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -
     call, request = recording.call, recording.request
     assert isinstance(request, ScoreRequest)
     assert call.schema is not None
-    choice = Choice(options=call.candidates, logprobs=scored.logprobs, stats=scored.stats)
+    choice = ScoredChoice(options=call.candidates, logprobs=scored.logprobs, stats=scored.stats)
     found = decoded(request, scored, choice.text, translator.config.eos_token_ids[0])
     recording.result, recording.valid, recording.logprobs = found, True, scored.logprobs
     recording.notes += unused(call.plan.settings) + _overrun(recording, found)
@@ -81,7 +81,7 @@ def _result(
     value: Any,
     thinking: str | None,
     answer: str,
-    choice: Choice | None = None,
+    choice: ScoredChoice | None = None,
 ) -> Result:
     return Result(
         text=found.text,

@@ -1,13 +1,15 @@
-"""Formats that the grammar engine reads more loosely than those who read the output later.
+"""Formats and patterns that the grammar engine reads more loosely than those who read the output later.
 
-Knows schema documents and regular expressions. llguidance lets a leap second, 29 February of any year and durations of
-any size pass; jsonschema's and pydantic's readers do not. `tightened` adds a pattern there, so that what the grammar
-allows is valid for all of them.
+Knows schema documents and which formats differ; `dialect` knows patterns. llguidance lets a leap second, 29 February
+of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened` adds a pattern
+there, so that what the grammar allows is valid for all of them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
+
+from .dialect import narrowed
 
 _YEAR: Final = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"
 _LEAP: Final = r"(?:\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
@@ -29,15 +31,29 @@ VALUES: Final = ("const", "enum", "default", "examples")
 
 
 def tightened(schema: Any) -> Any:
-    """`schema` with a pattern beside each of these formats."""
+    """`schema` with a pattern beside each of these formats, and patterns that all readers read alike."""
     if isinstance(schema, list):
         return [tightened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     made = {key: _below(key, value) for key, value in schema.items()}
+    if isinstance(made.get("pattern"), str):
+        made["pattern"] = narrowed(made["pattern"])
+    if isinstance(made.get("patternProperties"), dict):
+        made["patternProperties"] = _renamed(made["patternProperties"])
     format = schema.get("format")
     if isinstance(format, str) and format in PATTERNS and isinstance(made.get("allOf", []), list):
         made["allOf"] = [*made.get("allOf", ()), {"pattern": PATTERNS[format]}]
+    return made
+
+
+def _renamed(patterned: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for pattern, child in patterned.items():
+        name = narrowed(pattern)
+        while name in made:  # another spelling of the same pattern
+            name = f"(?:{name})"
+        made[name] = child
     return made
 
 

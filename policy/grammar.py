@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -22,16 +21,21 @@ from torch import Tensor
 from trimode.engine.constraint import lone
 from trimode.engine.tokenizer import Tokenizer
 
-from .admission import Admitted, admitted
+from .admission import Admitted, admitted, too_complex
 from .closer import Closer, Place, Vocabulary
-from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex
+from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
+from .in_time import OutOfTime, in_time
 from .least import longest_part
 from .refusal import Refuses, placed
 from .rewrite import rewritten
 from .samples import samples_of
-from .schema import Schema
+from .schema import Schema, Target
+from .text_grammar import grammar_text, refused
+from .texts import TextTarget
+from .walk import heaviest
 
+T = TypeVar("T")
 _OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -39,8 +43,8 @@ _OPTIONS: Final[Any] = {
     "lenient": False,
     "coerce_one_of": False,
 }
-COMPILE_SECONDS: Final = 0.4
-"""Wall-clock limit of compiling one schema; the engine's own limits of size end what is left running."""
+COMPILE_SECONDS: Final = 0.1
+"""CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
 Ending = list[int] | None
@@ -67,6 +71,11 @@ class Matcher:
         self._start = start
         self._row: Tensor | None = None
 
+    @property
+    def engine(self) -> LLMatcher:
+        """llguidance's matcher at this point, for measurements."""
+        return self._matcher
+
     def mask(self) -> Tensor:
         if self._row is None:
             self._row = self._compute()
@@ -78,6 +87,7 @@ class Matcher:
         self._row = self._start = None
         taken = self._matcher.try_consume_tokens(list(tokens))
         if taken < len(tokens):
+            self._check()
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
         for token in tokens:
             self._place = self._closer.vocabulary.behind(self._place, token)
@@ -112,9 +122,12 @@ class Matcher:
             return lone(vocabulary.ends[0], words)
         row = torch.empty(words, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
-        if self._matcher.is_error():
-            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error()}")
+        self._check()
         return row
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error().splitlines()[0]}")
 
 
 @dataclass(frozen=True)
@@ -130,21 +143,27 @@ class Compiled:
 class GrammarCompiler:
     """Grammars for one tokenizer; compiled matchers are kept and copied."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: Sequence[int]) -> None:
-        self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-        self._vocabulary = Vocabulary(_texts(tokenizer, vocab_size), ends[:1])
+    def __init__(self, tokenizer: Tokenizer | LLTokenizer, vocab_size: int, ends: Sequence[int]) -> None:
+        if isinstance(tokenizer, LLTokenizer):
+            self._tokenizer, texts = tokenizer, [tokenizer.decode_str([token]) for token in range(vocab_size)]
+        else:
+            self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
+            texts = _texts(tokenizer, vocab_size)
+        self._vocabulary = Vocabulary(texts, ends[:1])
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
-    def matcher(self, schema: Schema) -> Matcher:
+    def matcher(self, schema: Target) -> Matcher:
         """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
         return self._kept(_Key(schema)).start.fork()
 
-    def notes(self, schema: Schema) -> tuple[str, ...]:
+    def notes(self, schema: Target) -> tuple[str, ...]:
         """What the schema's grammar does not hold, in words: formats left out on demand."""
         return self._kept(_Key(schema)).notes
 
-    def compile(self, schema: Schema, rewrites: bool = True) -> Compiled:
+    def compile(self, schema: Target, rewrites: bool = True) -> Compiled:
         """Compiles anew. Raises SchemaRefused as `matcher` does."""
+        if not isinstance(schema, Schema):
+            return self._of_text(schema)
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
@@ -165,6 +184,23 @@ class GrammarCompiler:
             raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
         return Matcher(matcher, closer, reach, start=ending)
 
+    def _of_text(self, target: TextTarget) -> Compiled:
+        matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
+        if matcher.is_error():
+            raise refused(target, matcher.get_error())
+        closer = Closer(self._vocabulary, ())
+        # How far a token of a text leads is not known, so every one is looked at.
+        reach = Reach(part=ENDING_TOKENS, text=ENDING_TOKENS)
+        start = Matcher(matcher, closer, reach)
+        try:
+            ending = start.ending(ENDING_TOKENS)
+        except GrammarRuntimeError as error:
+            raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
+        if ending is None:
+            hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
+            raise SchemaTooComplex("", target.kind, hint)
+        return Compiled(Matcher(matcher, closer, reach, start=ending), target.document, (), False)
+
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)
 
@@ -172,9 +208,9 @@ class GrammarCompiler:
 class _Key:
     """A schema as a dictionary key, by content, order of keys included."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Target) -> None:
         self.schema = schema
-        self._content = (schema.text, schema.formats)
+        self._content = (schema.text, schema.formats if isinstance(schema, Schema) else schema.kind)
 
     def __hash__(self) -> int:
         return hash(self._content)
@@ -183,27 +219,54 @@ class _Key:
         return isinstance(other, _Key) and other._content == self._content
 
 
-def check(schema: Schema) -> None:
+def check(schema: Target) -> None:
     """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can hold the schema."""
+    if not isinstance(schema, Schema):
+        failed, messages = _within_time(schema, lambda: LLMatcher.validate_grammar_with_warnings(grammar_text(schema)))
+        if failed:
+            raise refused(schema, messages[0])
+        return
     _accepted(schema, _refusal, rewrites=True)
 
 
 def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitted, bool]:
     """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused."""
+    known: list[SchemaRefused] = []
     try:
-        form = admitted(schema.document, schema.formats)
+        return in_time(lambda: _settled(schema, refuses, rewritten if rewrites else _same, known), COMPILE_SECONDS)
+    except OutOfTime:
+        hint = f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds, fewer names and patterns"
+        raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
-    change: Callable[[Any], Any] = rewritten if rewrites else _same
-    reason = _in_time(lambda: refuses(form.document))
+
+
+def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
+    try:
+        return in_time(work, COMPILE_SECONDS)
+    except OutOfTime:
+        raise SchemaTooComplex(
+            "", target.kind, f"compiling took more than {COMPILE_SECONDS} s; make it smaller"
+        ) from None
+
+
+def _settled(
+    schema: Schema, refuses: Refuses, change: Callable[[Any], Any], known: list[SchemaRefused]
+) -> tuple[Admitted, bool]:
+    """`known` gets a refusal as soon as it is certain; the one raised knows its place better."""
+    form = admitted(schema.document, schema.formats)
+    reason = refuses(form.document)
     if reason is None:
         return form, False
+    known.append(placed(form.document, refuses, reason, seconds=0.0))
     other = change(form.document)
     if other != form.document:
-        again = _in_time(lambda: refuses(other))
+        known.clear()
+        again = refuses(other)
         if again is None:
             return Admitted(other, form.notes), True
         reason = again if again.startswith("Unsatisfiable") else reason
+        known.append(placed(form.document, refuses, reason, seconds=0.0))
     raise placed(form.document, lambda part: _refused_twice(part, change), reason)
 
 
@@ -236,26 +299,3 @@ def _refusal(document: Any) -> str | None:
     """llguidance's reason for refusing the schema, or None."""
     failed, messages = LLMatcher.validate_grammar_with_warnings(_grammar(document))
     return messages[0] if failed else None
-
-
-def _in_time(work: Callable[[], str | None]) -> str | None:
-    """What `work` returns or raises. Raises SchemaTooComplex where it takes too long.
-
-    llguidance lets other threads run while it compiles, but cannot be stopped; a thread left behind ends at its limits.
-    """
-    done: list[str | SchemaRefused | None] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except SchemaRefused as error:
-            done.append(error)
-
-    thread = Thread(target=run, name="trimode-compile", daemon=True)
-    thread.start()
-    thread.join(COMPILE_SECONDS)
-    if not done:
-        raise SchemaTooComplex("", "", f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds")
-    if isinstance(done[0], SchemaRefused):
-        raise done[0]
-    return done[0]

@@ -22,6 +22,7 @@ from .content import captures
 from .everywhere import files
 from .record import CallRecord, PolicyUsed, Runtime, record_call
 from .redaction import redacted_by
+from .schema import Schema
 from .scope import Scope, current_scope
 from .spec import Guarantee
 from .telemetry import CallSpan
@@ -104,7 +105,7 @@ class Recording:
             start_ns=self._start,
             end_ns=time.time_ns(),
             schema=None if call.schema is None else call.schema.document,
-            schema_formats=None if call.schema is None else call.schema.formats,
+            schema_formats=call.schema.formats if isinstance(call.schema, Schema) else None,
             schema_sha256=None if call.schema is None else call.schema.sha256,
             schema_valid=self.valid,
             notes=self.notes,

@@ -17,17 +17,17 @@ from .walk import STRUCTURE, Where, below, draft_of, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
-SECONDS: Final = 0.12
-"""How long the place may be looked for."""
+SECONDS: Final = 0.04
+"""CPU time that looking for the place may take."""
 _QUOTED_KEYS: Final = re.compile(r'Unimplemented keys: \["([^"]+)"')
 
 _HELD_BY: Final = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
 """Keywords that jsonschema reads together with another one."""
 
 
-def placed(root: dict[str, Any], refuses: Refuses, reason: str) -> SchemaRefused:
-    """The refusal of `root`, for `reason`, as an error at the deepest part that is refused on its own."""
-    search = _Search(root, refuses)
+def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float = SECONDS) -> SchemaRefused:
+    """The refusal of `root`, for `reason`, as an error at the deepest part that is found to be refused on its own."""
+    search = _Search(root, refuses, seconds)
     path, part = "", root
     while (deeper := search.child(path, part)) is not None:
         path, part = deeper
@@ -74,15 +74,15 @@ def _hint(reason: str, keyword: str) -> str:
 class _Search:
     """Parts of one document, asked about as documents of their own while time is left."""
 
-    def __init__(self, root: dict[str, Any], refuses: Refuses) -> None:
-        self._root, self._refuses, self._end = root, refuses, time.perf_counter() + SECONDS
+    def __init__(self, root: dict[str, Any], refuses: Refuses, seconds: float) -> None:
+        self._root, self._refuses, self._end = root, refuses, time.thread_time() + seconds
         self._referred = frozenset(_references(root))
         # Inside the document of a part, the whole stands under a name of its own, and references lead there.
         self._frame = {"$defs": {"whole": _moved(root)}} if self._referred else {}
 
     def reason(self, part: dict[str, Any]) -> str | None:
         """Why the part alone is refused; None too when time is up."""
-        if time.perf_counter() > self._end:
+        if time.thread_time() > self._end:
             return None
         try:
             return self._refuses({**self._draft(), **_moved(part), **self._frame} if self._frame else part)
@@ -108,7 +108,7 @@ class _Search:
         if reason.startswith("min/maxProperties"):
             return next((key for key in ("minProperties", "maxProperties") if key in part), "")
         for key in sorted(part, key=lambda key: key == "type"):  # without a type hardly anything is refused
-            if time.perf_counter() > self._end:
+            if time.thread_time() > self._end:
                 break
             if key not in STRUCTURE and self.reason({k: v for k, v in part.items() if k != key}) is None:
                 return key

@@ -14,7 +14,7 @@ from typing import Any, Final
 from .admission import Formats
 from .errors import SchemaTooComplex, UnsupportedKeyword
 from .grammar import check
-from .schema import Schema
+from .schema import Schema, Target
 from .walk import pointer
 
 Json = Any
@@ -44,15 +44,17 @@ class Dropped:
 class Relaxed:
     """What the grammar holds of a schema. Without `dropped`, that is the schema itself."""
 
-    schema: Schema
+    schema: Target
     dropped: tuple[Dropped, ...] = ()
 
 
-def relaxed(schema: Schema) -> Relaxed:
+def relaxed(schema: Target) -> Relaxed:
     """`schema` without the keywords that no grammar can hold and jsonschema can check.
 
     Raises SchemaRefused where something else is in the way, or where more than KEYWORDS had to go.
     """
+    if not isinstance(schema, Schema):
+        return Relaxed(schema)
     document, dropped = _relaxed(schema.text, schema.formats)
     return Relaxed(replace(schema, document=json.loads(document)) if dropped else schema, dropped)
 

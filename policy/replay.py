@@ -28,7 +28,7 @@ from .choosing import candidates_of, decoded
 from .engine import Engine
 from .record import CallRecord, RoundRecord, Runtime, versions
 from .relax import relaxed
-from .schema import Schema
+from .schema import Schema, Target, schema_of
 from .spec import OPTIONS
 
 Outcome = Literal["same", "path", "different", "impossible"]
@@ -122,25 +122,30 @@ def _was_cut(record: CallRecord) -> bool:
 
 def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
     """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
-    schema = None
-    if record.schema_sha256 is not None:
-        schema = Schema(cast(dict[str, Any], record.schema), formats=cast(Any, record.schema_formats))
-    if schema is not None and record.guarantee == "checked":
-        schema = relaxed(schema).schema
+    target = None if record.schema_sha256 is None else target_of(record)
+    if target is not None and record.guarantee == "checked":
+        target = relaxed(target).schema
     return DecodeRequest(
         prompt=record.prompt_ids or (),
         options=_options(record, engine),
         sampling=Sampling(**asdict(record.sampling)),
         max_tokens=len(record.token_ids or ()) if _was_cut(record) else record.max_tokens,
         stop=record.stop,
-        constraint=None if schema is None else engine.grammars.matcher(schema),
+        constraint=None if target is None else engine.grammars.matcher(target),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
     )
 
 
+def target_of(record: CallRecord) -> Target:
+    """The schema or plain text's form that held the output."""
+    document = cast(dict[str, Any], record.schema)
+    is_text = record.schema_formats is None
+    return schema_of(document) if is_text else Schema(document, formats=cast(Any, record.schema_formats))
+
+
 def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
     """The request of a choice. Raises StepError where the record's schema lists no strings."""
-    texts = candidates_of(Schema(cast(dict[str, Any], record.schema)))
+    texts = candidates_of(target_of(record))
     candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
     return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
 

@@ -29,7 +29,7 @@ from .errors import BudgetTooSmall, GrammarRuntimeError
 from .grammar import ENDING_TOKENS, GrammarCompiler
 from .relax import Relaxed, relaxed
 from .resolve import DecodePlan
-from .schema import doubled_keys
+from .schema import Schema
 from .spec import options_of, sampling_of
 
 THINKING_END = "</think>"
@@ -91,7 +91,7 @@ class Translator:
         variables: dict[str, Any] = {"add_generation_prompt": True, "kind": kind}
         if call.tools:
             variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
-        if call.schema is not None and call.kind == "json":
+        if isinstance(call.schema, Schema) and call.kind == "json":
             variables["schema"] = call.schema.document
         if call.plan.settings.max_thinking_tokens is not None and call.kind != "choice":
             variables["enable_thinking"] = True
@@ -127,11 +127,7 @@ class Translator:
             raise GrammarRuntimeError(f"no way to end was found within {request.max_tokens} tokens: {decoded.text!r}")
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
-        return (
-            value,
-            True,
-            [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)],
-        )
+        return value, True, [*self.grammars.notes(call.schema), *call.schema.remarks(text)]
 
     def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
         """The text behind the thinking; all of it where no thinking was asked for."""

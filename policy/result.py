@@ -38,7 +38,7 @@ class Result:
     audit_id: str
     notes: tuple[str, ...] = ()
     guarantee: Guarantee | None = None
-    choice: Choice | None = None
+    choice: ScoredChoice | None = None
     failed: tuple[Attempt, ...] = ()
 
     @property
@@ -71,7 +71,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ScoredChoice:
     """`logprobs`, in nats: that the model at temperature 1 writes exactly this option and ends. In the given order."""
 
     options: tuple[str, ...]

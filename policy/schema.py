@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_origin
 
 import jsonschema
 import jsonschema.protocols
@@ -26,6 +26,7 @@ from pydantic_core import core_schema
 
 from .admission import Formats, check_document
 from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .texts import FORMS, TextTarget
 from .walk import draft_of
 
 Json = Any
@@ -82,6 +83,14 @@ class Schema:
         except ValidationError as error:
             raise SchemaViolation(text, reasons(error), _OWN_RULES) from None
 
+    def remarks(self, text: str) -> list[str]:
+        """What readers of finished text should know: keys that stand twice."""
+        return [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)]
+
+
+Target = Schema | TextTarget
+"""What output may be held to: all have a `document`, a `sha256`, `parse` and `remarks`."""
+
 
 def doubled_keys(text: str) -> list[str]:
     """Keys that stand twice in one object of `text`. Readers keep the last; no grammar remembers open keys."""
@@ -95,19 +104,26 @@ def doubled_keys(text: str) -> list[str]:
     return doubled
 
 
-def schema_of(target: Any, *, formats: Formats | None = None) -> Schema:
-    """`target`: a Schema, a JSON Schema (dict, True), a list of tools, or any type that pydantic understands.
+def schema_of(target: Any, *, formats: Formats | None = None) -> Target:
+    """`target`: a JSON Schema (dict, True), a list of tools, a type that pydantic understands, or a plain text's
+    Regex, Choice or Lark (as such, as `Annotated[str, Regex(...)]`, or as the `document` that records hold).
 
     `formats`: "strict" (as without it) refuses formats that nobody here can check; "annotate" leaves them out, and the
     grammar's notes say so. Raises SchemaError and its kinds.
     """
     schema = _schema_of(target)
-    return schema if formats is None else replace(schema, formats=formats)
+    if formats is None:
+        return schema
+    if not isinstance(schema, Schema):
+        raise SchemaError(f"formats={formats!r}: a {schema.kind} has no formats; they belong to JSON Schemas")
+    return replace(schema, formats=formats)
 
 
-def _schema_of(target: Any) -> Schema:
-    if isinstance(target, Schema):
+def _schema_of(target: Any) -> Target:
+    if isinstance(target, Target):
         return target
+    if (text := _text_target(target)) is not None:
+        return text
     if target is True:
         return _checked({})
     if target is False:
@@ -117,6 +133,23 @@ def _schema_of(target: Any) -> Schema:
     if isinstance(target, Sequence) and not isinstance(target, str | bytes):
         return tool_schema(target)
     return _typed(target)
+
+
+def _text_target(target: Any) -> TextTarget | None:
+    """The Regex, Choice or Lark in `Annotated[str, ...]` or in a document that holds nothing else."""
+    if isinstance(target, Mapping) and len(target) == 1 and (form := FORMS.get(next(iter(target)))) is not None:
+        return form(*target.values())
+    if get_origin(target) is not Annotated:
+        return None
+    found = [held for held in target.__metadata__ if isinstance(held, TextTarget)]
+    if found and (len(found) > 1 or target.__origin__ is not str):
+        raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {found[0].kind}")
+    return found[0] if found else None
+
+
+def _shortened(text: str) -> str:
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text[:200] + ("..." if len(text) > 200 else "")
 
 
 def tool_schema(tools: Sequence[Tool]) -> Schema:
@@ -152,7 +185,9 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
         if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
-            raise SchemaError(f"a tool needs a name, a description and parameters, found {dict(tool)!r}")
+            raise SchemaError(
+                f"a tool needs a name, a description and parameters, found {_shortened(repr(dict(tool)))}"
+            )
         parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
@@ -164,7 +199,9 @@ def _parameters(name: str, given: Json) -> dict[str, Json]:
     if not given:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(given, Mapping) or given.get("type", "object") != "object":
-        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {given!r}")
+        raise SchemaError(
+            f"tool {name!r}: parameters must be a JSON Schema of type object, found {_shortened(repr(given))}"
+        )
     return {"type": "object", **given}
 
 
@@ -191,11 +228,16 @@ def _moved(schema: Json, place: str) -> Json:
 
 
 def _typed(target: Any) -> Schema:
+    if isinstance(target, str | bytes):
+        hint = "pass a type, a JSON Schema as a dict, or a list of tools"
+        raise SchemaError(f"cannot make a schema of {_shortened(repr(target))}: a text is no type; {hint}")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(f"cannot make a schema of {target!r}: {str(error).splitlines()[0]}") from None
+        raise SchemaError(
+            f"cannot make a schema of {_shortened(repr(target))}: {str(error).splitlines()[0][:200]}"
+        ) from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
 

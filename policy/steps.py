@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import update_wrapper
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast, get_type_hints, overload
+from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, cast, get_origin, get_type_hints, overload
 
 from .call import Call
 from .choosing import candidates_of
@@ -21,10 +21,11 @@ from .grammar import check
 from .relax import relaxed
 from .resolve import Layer, StepContext, resolve
 from .result import Result
-from .schema import Schema, ToolCall, describe_tool, schema_of, tool_schema
+from .schema import Target, ToolCall, describe_tool, schema_of, tool_schema
 from .session import current_session, overrides
 from .spec import STEP_KINDS, Settings, StepKind
 from .stream import StreamEvent
+from .texts import TextTarget
 
 NOTHING: Final = Settings()
 P = ParamSpec("P")
@@ -38,7 +39,7 @@ class StepSpec:
     name: str
     kind: StepKind
     tools: tuple[dict[str, Any], ...]
-    schema: Schema | None
+    schema: Target | None
     decorated: Settings
     called: Settings = NOTHING
 
@@ -179,7 +180,8 @@ def define(
 ) -> StepSpec:
     """What the decorator knows: kind, schema (compiled once to see that it can be held) and settings."""
     returns = _return_type(function)
-    chosen: StepKind = kind or ("prose" if returns is str else "tool_call" if returns is ToolCall else "json")
+    text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))
+    chosen: StepKind = kind or ("prose" if text else "tool_call" if returns is ToolCall else "json")
     schema = _schema(chosen, returns, tools) if target is None else schema_of(target)
     if chosen == "choice":
         candidates_of(schema)
@@ -224,7 +226,7 @@ def _return_type(function: Callable[..., Any]) -> Any:
         ) from None
 
 
-def _schema(kind: StepKind, returns: Any, tools: Sequence[Any]) -> Schema | None:
+def _schema(kind: StepKind, returns: Any, tools: Sequence[Any]) -> Target | None:
     if kind == "tool_call":
         if not tools:
             raise StepError('a tool_call step needs tools: @step("tool_call", tools=[...])')

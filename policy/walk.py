@@ -18,6 +18,7 @@ import jsonschema.protocols
 import jsonschema.validators
 from referencing.exceptions import Unresolvable
 
+from .dialect import is_slow
 from .formats import NAMED
 
 Json = Any
@@ -63,6 +64,22 @@ def below(schema: Json) -> Iterator[tuple[Where, Json]]:
             yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
 
 
+def heaviest(document: Json) -> Where:
+    """The keyword that holds most of a document: each step down is into more than half of what is left."""
+    where: Where = ()
+    size = len(repr(document))
+    while isinstance(document, dict | list):
+        parts: Any = document.items() if isinstance(document, dict) else enumerate(document)
+        step: Any
+        step, part = max(((step, repr(part)) for step, part in parts), key=lambda one: len(one[1]), default=("", ""))
+        if 2 * len(part) <= size:
+            break
+        where, document, size = (*where, step), document[step], len(part)
+    while where and (isinstance(where[-1], int) or where[-2:-1] in {(key,) for key in _UNDER_NAMES}):
+        where = where[:-1]
+    return where
+
+
 def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
     """A copy of `schema` with every direct subschema changed."""
     if not isinstance(schema, dict):
@@ -80,11 +97,6 @@ def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
             made[key] = schema[key].copy()
         made[key][where[1]] = changed
     return made
-
-
-# What makes Python's backtracking slow: many open repetitions, or a repeated group.
-_OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
-_NESTED: Final = re.compile(r"\)[*+{]")
 
 
 class OutOfSteps(Exception):
@@ -144,7 +156,7 @@ class Document:
 
     def matches(self, pattern: str, text: str) -> bool:
         """Whether the pattern is found in the text. Raises OutOfSteps where trying could take very long."""
-        if len(text) > 64 or len(_OPEN_ENDED.findall(pattern)) > 3 or _NESTED.search(pattern):
+        if len(text) > 64 or is_slow(pattern):
             raise OutOfSteps
         return re.search(pattern, text) is not None
 

@@ -30,7 +30,7 @@ from trimode.engine.model import Transformer
 from trimode.policy.checkpoint import Checkpoint
 from trimode.policy.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
-from trimode.policy.schema import Schema, doubled_keys, schema_of
+from trimode.policy.schema import Target, doubled_keys, schema_of
 
 PROMPT = "Fill in the form."
 MODES: tuple[dict[str, Any], ...] = (
@@ -104,7 +104,7 @@ def counted(engine: Engine, args: argparse.Namespace, name: str) -> dict[str, An
     return {**counts, "problems": problems}
 
 
-def read(file: Path, limit: int | None) -> Iterator[tuple[str, Schema]]:
+def read(file: Path, limit: int | None) -> Iterator[tuple[str, Target]]:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             if limit is not None and number >= limit:
@@ -116,7 +116,7 @@ def read(file: Path, limit: int | None) -> Iterator[tuple[str, Schema]]:
                 continue
 
 
-def least(engine: Engine, schema: Schema) -> int:
+def least(engine: Engine, schema: Target) -> int:
     """The least budget that a call with `schema` is admitted with."""
     try:
         engine.generate(PROMPT, schema=schema, max_tokens=1)
@@ -125,7 +125,7 @@ def least(engine: Engine, schema: Schema) -> int:
     return 1
 
 
-def tried(engine: Engine, schema: Schema, budget: int, temperature: float, seed: int) -> tuple[Counter[str], list[str]]:
+def tried(engine: Engine, schema: Target, budget: int, temperature: float, seed: int) -> tuple[Counter[str], list[str]]:
     """One schema in one budget, in every mode."""
     counts, problems, exact = Counter[str](), list[str](), set[tuple[int, ...]]()
     for options in MODES:
@@ -153,7 +153,7 @@ def tried(engine: Engine, schema: Schema, budget: int, temperature: float, seed:
     return counts, problems
 
 
-def wrong(text: str, schema: Schema) -> list[str]:
+def wrong(text: str, schema: Target) -> list[str]:
     """What `json` and a fresh `jsonschema` validator find wrong."""
     try:
         value = json.loads(text)

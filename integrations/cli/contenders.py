@@ -15,7 +15,7 @@ from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import TrimodeError
 from trimode.engine.request import DecodeRequest
 from trimode.policy.engine import Engine
-from trimode.policy.schema import Schema
+from trimode.policy.schema import Target
 from trimode.policy.spec import Settings, known_mode, options_of, sampling_of, variant
 
 Group = Literal["peer", "free", "schema"]
@@ -28,7 +28,7 @@ class Question:
     source: str
     kind: str
     prompt: tuple[int, ...]
-    schema: Schema | None
+    schema: Target | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from trimode.policy.errors import SchemaError, SchemaViolation
 from trimode.policy.grammar import ENDING_TOKENS
 from trimode.policy.resolve import DecodePlan, StepContext, resolve
 from trimode.policy.result import Result
-from trimode.policy.schema import Schema, schema_of, tool_schema
+from trimode.policy.schema import Target, schema_of, tool_schema
 from trimode.policy.spec import Settings
 
 HELD: Final = ("tool_call", "json")
@@ -223,7 +223,7 @@ def _plan(context: StepContext, mode: str, plan: Plan) -> DecodePlan:
     return resolve(context, (), [("eval", Settings(mode=mode).over(plan.settings))])
 
 
-def _schema(episode: Episode, step: Step) -> Schema | None:
+def _schema(episode: Episode, step: Step) -> Target | None:
     if step.kind == "tool_call":
         return tool_schema(episode.tools)
     return None if step.schema is None else schema_of(step.schema)

@@ -24,7 +24,7 @@ from trimode.policy.admission import Formats
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
 from trimode.policy.grammar import Compiled, GrammarCompiler
-from trimode.policy.schema import Schema, schema_of
+from trimode.policy.schema import Target, schema_of
 from trimode.policy.written import Walker, texts_of
 
 Json = Any
@@ -106,7 +106,7 @@ class Checker:
         verdict.tests = [self._tested(schema, compiled, test) for test in entry.get("tests") or ()]
         return verdict
 
-    def _tested(self, schema: Schema, compiled: Compiled, test: dict[str, Json]) -> Datum:
+    def _tested(self, schema: Target, compiled: Compiled, test: dict[str, Json]) -> Datum:
         marked, text, furthest = test.get("valid"), "", -1
         for written in dict.fromkeys(texts_of(test["data"], compiled.document)):
             try:
@@ -182,7 +182,7 @@ def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
 
 
-def _valid(schema: Schema, text: str) -> bool:
+def _valid(schema: Target, text: str) -> bool:
     try:
         schema.parse(text)
     except SchemaViolation:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         BudgetTooSmall,
         CheckFailed,
         InvalidArguments,
+        MalformedGrammar,
         MalformedSchema,
         PolicyError,
         SchemaError,
@@ -40,13 +41,15 @@ if TYPE_CHECKING:
         UnknownTool,
         UnsatisfiableSchema,
         UnsupportedKeyword,
+        UnsupportedSyntax,
     )
     from trimode.policy.resolve import Policy
-    from trimode.policy.result import Choice, Result
+    from trimode.policy.result import Result, ScoredChoice
     from trimode.policy.schema import ToolCall
     from trimode.policy.session import Session, session, using
     from trimode.policy.steps import ask, step
     from trimode.policy.stream import StreamEvent
+    from trimode.policy.texts import Choice, Lark, Regex
     from trimode.policy.tools import execute, execute_tool
 
 __version__ = "0.1.0"
@@ -61,27 +64,29 @@ _HOMES = {
     "trimode.integrations.tracing.live": ("trace",),
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
-        "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedSchema", "PolicyError",
-        "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError", "ToolError",
-        "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
+        "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
+        "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError",
+        "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
     "trimode.policy.resolve": ("Policy",),
-    "trimode.policy.result": ("Choice", "Result"),
+    "trimode.policy.result": ("Result", "ScoredChoice"),
     "trimode.policy.schema": ("ToolCall",),
     "trimode.policy.session": ("Session", "session", "using"),
     "trimode.policy.steps": ("ask", "step"),
     "trimode.policy.stream": ("StreamEvent",),
+    "trimode.policy.texts": ("Choice", "Lark", "Regex"),
     "trimode.policy.tools": ("execute", "execute_tool"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
-    "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "MalformedSchema", "ModeUnavailable", "Policy",
-    "PolicyError", "PromptTooLong", "QueueFull", "RequestError", "Result", "SchemaError", "SchemaRefused",
-    "SchemaTooComplex", "SchemaViolation", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError",
-    "TrimodeError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "ask", "execute", "execute_tool",
-    "session", "step", "testing", "trace", "using",
+    "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
+    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
+    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent",
+    "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "UnknownTool", "UnsatisfiableSchema",
+    "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool", "session", "step", "testing",
+    "trace", "using",
 ]  # fmt: skip
 
 

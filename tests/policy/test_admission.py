@@ -25,7 +25,10 @@ from trimode.policy.errors import (
     UnsupportedKeyword,
 )
 from trimode.policy.grammar import Compiled, check
+from trimode.policy.in_time import in_time
 from trimode.policy.schema import Schema, schema_of
+from trimode.policy.shapes import fits_every_draft
+from trimode.policy.walk import draft_of
 from trimode.policy.written import Walker, texts_of
 
 Json = Any
@@ -103,6 +106,10 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "requir
         (nested(3000, "items"), SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
         (CIRCLE, SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
         ({"enum": list(range(200_000))}, SchemaTooComplex, "/enum", "enum"),
+        ({"type": "object", "required": list(map(str, range(5000)))}, SchemaTooComplex, "/required", "required"),
+        ({"items": {"pattern": "ab" * 6000}}, SchemaTooComplex, "/items/pattern", "pattern"),
+        ({"patternProperties": {f"^{n}": {} for n in range(99)}}, SchemaTooComplex, "/patternProperties",
+         "patternProperties"),
         ({"const": "x" * 3_000_000}, SchemaTooComplex, "/const", "const"),
         ({"allOf": [{"anyOf": [{"properties": {f"p{i}{j}": {"type": "string"}}} for i in range(8)]}
                     for j in range(8)]}, SchemaTooComplex, "/allOf", "allOf"),
@@ -199,12 +206,66 @@ def test_equal_schemas_are_compiled_once(reference: Engine, monkeypatch: pytest.
 
 def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammar, "COMPILE_SECONDS", 0.01)
-    monkeypatch.setattr(grammar, "_refusal", lambda _: time.sleep(0.2))
+    monkeypatch.setattr(grammar, "_refusal", lambda _: busy(0.2))
+    error = refused({"items": {"enum": ["a", "b" * 9]}})
+    assert (type(error), error.pointer, error.keyword) == (SchemaTooComplex, "/items/enum", "enum")
+    monkeypatch.setattr(admission, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(admission, "fits_every_draft", lambda _: busy(0.2))
     assert isinstance(refused({"type": "integer"}), SchemaTooComplex)
-    monkeypatch.setattr(admission, "CHECK_SECONDS", -1)
-    assert isinstance(refused({"type": "integer"}), SchemaTooComplex)
+    assert isinstance(refused({}), SchemaTooComplex)
 
 
+def busy(seconds: float) -> None:
+    """Takes CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
+
+
+@pytest.mark.parametrize("failure", [RecursionError("deep"), KeyError("x")])
+def test_what_fails_in_the_thread_fails_here(failure: Exception) -> None:
+    def work() -> None:
+        raise failure
+
+    with pytest.raises(type(failure)):
+        in_time(work, 1.0)
+
+
+def test_deep_recursion_of_the_grammar_engine_does_not_end_the_process() -> None:
+    """Each reference and each required key is a level of the engine's own stack."""
+    chain: Json = {f"d{n}": {"anyOf": [{"type": "array", "items": {"$ref": f"#/$defs/d{n + 1}"}}]} for n in range(900)}
+    check(schema_of({"$ref": "#/$defs/d0", "$defs": {**chain, "d900": {"type": "null"}}}))
+    check(schema_of({"type": "object", "required": [f"p{n}" for n in range(2000)]}))
+
+
+SHAPED: Final[dict[str, list[Json]]] = {
+    "type": ["integer", ["null", "object"], "frob", [], ["null", "null"], 1], "enum": [[1], [1, "1"], [1, 1], [], {}],
+    "required": [["a"], ["a", "a"], [], [1], "a"], "properties": [{}, {"a": {}}, {"a": 1}, []],
+    "patternProperties": [{"^a": {}}, {"(": {}}, {"a": 2}], "additionalProperties": [True, {}, 1, []],
+    "items": [{}, 3], "not": [{}, None], "anyOf": [[{}], [], [1], {}], "$ref": ["#", "#/a/b", "#a b", "#/%", 1],
+    "pattern": ["^a", "(", 1], "format": ["date", 1], "minLength": [0, 2, -1, 1.5, True, "1"],
+    "minimum": [1, -2.5, True],
+    "multipleOf": [0.5, 0, -1, True], "uniqueItems": [True, 1], "title": ["a", 1], "if": [{}, 5],
+    "dependencies": [{"a": ["b"]}, {"a": {}}, {"a": []}, {"a": ["b", "b"]}, {"a": 1}, []],
+    "dependentRequired": [{"a": ["b"]}, {"a": [1]}], "contains": [{}, []], "propertyNames": [{}, "a"],
+}  # fmt: skip
+DRAFT_NAMES: Final = ("draft-04/schema#", "draft-06/schema#", "draft-07/schema#")
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in SHAPED.items() for value in values])
+def test_what_looks_right_at_a_glance_is_right_in_every_draft(key: str, value: Json) -> None:
+    if not fits_every_draft({key: value}):
+        return
+    for name in (*(f"http://json-schema.org/{draft}" for draft in DRAFT_NAMES), *NEWER_DRAFTS):
+        kind = draft_of({"$schema": name})
+        kind.check_schema({key: value})
+
+
+def test_common_keywords_are_right_at_a_glance() -> None:
+    assert fits_every_draft({key: values[0] for key, values in SHAPED.items()})
+
+
+NEWER_DRAFTS: Final = ("https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/schema")
 KEYWORDS: Final = (
     "$ref", "$defs", "$schema", "$id", "$anchor", "$dynamicRef", "type", "enum", "const", "properties", "required",
     "items", "prefixItems", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
@@ -302,3 +363,11 @@ def test_grammars_of_rewritten_schemas_write_valid_text(reference: Engine, docum
 )
 def test_data_is_written_in_the_order_of_the_schema(value: Json, document: Json, text: str) -> None:
     assert next(texts_of(value, document)) == text
+
+
+@pytest.mark.parametrize(("name", "meant"), [("dict", "'object'"), ("float", "'number'"), ("any", "no type at all")])
+def test_types_of_other_dialects_are_refused_with_ours_named(name: str, meant: str) -> None:
+    tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": name}}}}
+    error = refused([tool])
+    assert (type(error), error.pointer) == (MalformedSchema, "/properties/arguments/properties/a/type")
+    assert error.hint.endswith(f"write {meant}")

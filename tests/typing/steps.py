@@ -72,7 +72,7 @@ def sync_steps() -> None:
     assert_type(asked([{"role": "user", "content": "x"}]), Order)
     assert_type(asked_text("x"), str)
     assert_type(decide("x"), Literal["yes", "no"])
-    assert_type(decide.result("x").choice, tm.Choice | None)
+    assert_type(decide.result("x").choice, tm.ScoredChoice | None)
     assert_type(called.result("x").guarantee, Literal["grammar", "checked"] | None)
     for event in called.stream("x", count=2):
         assert_type(event, tm.StreamEvent)

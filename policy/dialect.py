@@ -1,0 +1,107 @@
+"""Regular expressions as several readers take them: Python's `re`, which checks output, and the grammar engine's own.
+
+Knows both dialects. What they read differently is refused (`misread`); where their classes differ (`\\w`, `\\s`, `\\d`
+and opposites, of ASCII for one and of Unicode for the other), `narrowed` writes what all of them take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+_SPACES: Final = r"\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_NARROW: Final = {"d": "0-9", "w": "0-9A-Za-z_", "s": rf"\t-\r {_SPACES}"}
+"""What every reader counts in."""
+_WIDE: Final = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": rf"\t-\r\x1c- \x85{_SPACES}\ufeff"}
+"""What any reader counts in."""
+_FLAGS: Final = re.compile(r"\(\?([a-zA-Z]*)(?:-[a-zA-Z]+)?[:)]")
+_REPEATED: Final = re.compile(r"\{\d+(?:,\d*)?\}|[*+?]")
+
+
+# What makes Python's backtracking slow: many open repetitions, or a repeated group.
+_OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
+_NESTED: Final = re.compile(r"\)[*+{]")
+
+
+class Misread(ValueError):
+    """A pattern that two readers take for two things; the message says which part and what to write."""
+
+
+def misread(pattern: str) -> str | None:
+    """What of a pattern readers take for different things, and what to write; None where there is nothing."""
+    try:
+        narrowed(pattern)
+    except Misread as error:
+        return str(error)
+    return None
+
+
+def is_slow(pattern: str) -> bool:
+    """Whether Python's `re` might take very long to say that a text does not match."""
+    return len(_OPEN_ENDED.findall(pattern)) > 3 or _NESTED.search(pattern) is not None
+
+
+def narrowed(pattern: str) -> str:
+    """`pattern` for the grammar engine: it takes nothing that another reader refuses. Raises Misread."""
+    return "".join(_pieces(pattern))
+
+
+def _pieces(pattern: str) -> Iterator[str]:
+    at = 0
+    while at < len(pattern):
+        letter = pattern[at]
+        if letter == "\\":
+            yield _escape(pattern[at + 1 : at + 2])
+            at += 2
+        elif letter == "[":
+            end = _class_end(pattern, at)
+            yield _class(pattern[at + 1 : end - 1])
+            at = end
+        elif letter == "(" and pattern[at + 1 : at + 2] == "?":
+            flags = _FLAGS.match(pattern, at)
+            if flags and set(flags.group(1)) - set("is"):
+                raise Misread(f"the flags in {flags.group()!r} have another meaning elsewhere; leave them out")
+            yield "(?"
+            at += 2
+        elif found := _REPEATED.match(pattern, at):
+            if pattern[found.end() : found.end() + 1] == "+":
+                raise Misread(f"a possessive {found.group()!r}+ is a repetition to others; write {found.group()!r}")
+            yield found.group()
+            at = found.end()
+        else:
+            yield letter
+            at += 1
+
+
+def _escape(letter: str) -> str:
+    if letter in _NARROW:
+        return f"[{_NARROW[letter]}]"
+    return f"[^{_WIDE[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
+
+
+def _class_end(pattern: str, at: int) -> int:
+    """The index after a class that opens at `at`."""
+    end = at + (2 if pattern[at + 1 : at + 2] == "^" else 1)
+    end += pattern[end : end + 1] == "]"  # a bracket in first place is a letter
+    while end < len(pattern) and pattern[end] != "]":
+        end += 2 if pattern[end] == "\\" else 1
+    return end + 1
+
+
+def _class(inside: str) -> str:
+    """A class whose members are narrow, or wide where it is negated."""
+    negated = inside.startswith("^")
+    made, letters = ["[^" if negated else "["], re.findall(r"\\.|.", inside[negated:], re.DOTALL)
+    named = {letter[1] for letter in letters if letter[0] == "\\" and letter[1:].lower() in _WIDE}
+    if any(letter.swapcase() in named for letter in named):
+        return r"[^\s\S]" if negated else r"[\s\S]"
+    plain, other = (_WIDE, _NARROW) if negated else (_NARROW, _WIDE)
+    for letter, following in zip(letters, [*letters[1:], ""], strict=False):
+        if letter == "[":
+            raise Misread(f"a bracket inside of [{inside}] opens a class of its own elsewhere; write \\[")
+        if letter == following and letter in "&-~":
+            raise Misread(f"{letter * 2!r} inside of [{inside}] is an operator elsewhere; write \\{letter}\\{letter}")
+        name = letter[1:]
+        made.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else letter)
+    return "".join([*made, "]"])

@@ -1,0 +1,142 @@
+"""Grammars against jsonschema on schemas made up at random, and against themselves after any history of steps."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any, Final
+
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from loaded import SHORT, allowed
+
+from trimode.engine.constraint import Gate
+from trimode.policy.engine import Engine
+from trimode.policy.errors import SchemaRefused, SchemaViolation
+from trimode.policy.grammar import Matcher
+from trimode.policy.schema import schema_of
+from trimode.policy.written import Walker, texts_of
+
+Json = Any
+NAMES: Final = ("a", "b", "k")
+LEAVES: Final = st.one_of(
+    st.just({}), st.just({"type": "null"}), st.just({"type": "boolean"}),
+    st.builds(lambda low, high: {"type": "integer", "minimum": low, "maximum": high}, st.integers(-2, 2),
+              st.integers(0, 9)),
+    st.builds(lambda n: {"type": "integer", "multipleOf": n}, st.sampled_from([2, 3])),
+    st.builds(lambda low: {"type": "number", "exclusiveMinimum": low}, st.sampled_from([0, 0.5, -1])),
+    st.builds(lambda least, span: {"type": "string", "minLength": least, "maxLength": least + span}, st.integers(0, 2),
+              st.integers(0, 2)),
+    st.builds(lambda pattern: {"type": "string", "pattern": pattern},
+              st.sampled_from(["^a", "b$", "^[^b]*$", r"\d", r"^\D+$", r"^\W", r"\S"])),
+    st.builds(lambda values: {"enum": values}, st.lists(st.sampled_from([None, True, 1, 2.5, "a", "b"]), min_size=1,
+                                                        max_size=3, unique_by=json.dumps)),
+    st.just({"type": "string", "format": "date"}),
+)  # fmt: skip
+
+
+def _grown(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    objects = st.fixed_dictionaries(
+        {"type": st.just("object"), "properties": st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)},
+        optional={
+            "required": st.lists(st.sampled_from(NAMES), max_size=2, unique=True),
+            "additionalProperties": st.booleans() | inner,
+            "dependentRequired": st.just({"a": ["b"]}),
+        },
+    )
+    arrays = st.fixed_dictionaries(
+        {"type": st.just("array"), "items": inner},
+        optional={"minItems": st.integers(0, 2), "maxItems": st.integers(1, 3)},
+    )
+    cases = st.builds(
+        lambda key, parts: {key: parts}, st.sampled_from(["anyOf", "oneOf"]), st.lists(inner, min_size=1, max_size=2)
+    )
+    return objects | arrays | cases
+
+
+SCHEMAS: Final = st.recursive(LEAVES, _grown, max_leaves=5)
+SCALARS: Final = st.sampled_from(
+    [None, True, False, 0, 1, 2, 3, 6, -1, 2.5, 0.25, "", "a", "ab", "b", "-", "\u0663", "2024-02-29"]
+)
+VALUES: Final = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from((*NAMES, "z")), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(document=SCHEMAS, values=st.lists(VALUES, min_size=1, max_size=6))
+def test_grammar_and_jsonschema_agree(reference: Engine, document: Json, values: list[Json]) -> None:
+    """Keys are written in the order of the schema; in another order the grammar refuses, which is documented."""
+    schema = schema_of(document)
+    try:
+        compiled = reference.grammars.compile(schema)
+    except SchemaRefused:
+        assume(False)
+        return
+    walker = Walker(reference.tokenizer, reference.tokens.model.config.eos_token_ids[0])
+    for value in values:
+        texts = list(dict.fromkeys(texts_of(value, compiled.document)))
+        taken = [walker.refused_at(compiled.start.fork(), text) is None for text in texts]
+        assert any(taken) == fits(schema, texts[0]), (texts, taken)
+
+
+def fits(schema: Any, text: str) -> bool:
+    try:
+        schema.parse(text)
+    except SchemaViolation:
+        return False
+    return True
+
+
+class Steps(RuleBasedStateMachine):
+    """Matchers that step, fork and go on from earlier points, each with the tokens that it took."""
+
+    points = Bundle("points")
+    engine: Engine
+    latest: tuple[Matcher, tuple[int, ...]]
+
+    @initialize(target=points, document=st.sampled_from([SHORT, {"type": "array", "items": {"type": "number"}}, {}]))
+    def start(self, document: Json) -> tuple[Matcher, tuple[int, ...]]:
+        self.schema = schema_of(document)
+        self.latest = (self.engine.grammars.matcher(self.schema), ())
+        return self.latest
+
+    @rule(target=points, point=points, dice=st.randoms(use_true_random=False), count=st.integers(1, 4))
+    def take(self, point: tuple[Matcher, tuple[int, ...]], dice: random.Random, count: int) -> Any:
+        matcher, ids = point[0].fork(), point[1]
+        for _ in range(count):
+            choices = [token for token in allowed(matcher) if token not in self.ends]
+            if not choices:
+                break
+            ids += (dice.choice(choices),)
+            matcher.advance(ids[-1:])
+        self.latest = (matcher, ids)
+        return self.latest
+
+    @rule(point=points)
+    def end(self, point: tuple[Matcher, tuple[int, ...]]) -> None:
+        self.latest = point
+        if self.ends & set(allowed(point[0])):
+            Gate(point[0], tuple(self.ends)).advance(list(self.ends)[:1])
+
+    @property
+    def ends(self) -> set[int]:
+        return set(self.engine.tokens.model.config.eos_token_ids)
+
+    @invariant()
+    def the_mask_is_that_of_a_matcher_that_never_went_back(self) -> None:
+        if hasattr(self, "latest"):
+            fresh = self.engine.grammars.compile(self.schema).start
+            fresh.advance(self.latest[1])
+            assert torch.equal(fresh.mask(), self.latest[0].mask())
+
+
+def test_masks_after_any_history(reference: Engine) -> None:
+    Steps.engine = reference
+    run_state_machine_as_test(
+        Steps, settings=settings(max_examples=20, stateful_step_count=15, deadline=None, derandomize=True)
+    )

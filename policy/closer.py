@@ -24,6 +24,8 @@ _TAKEN: Final = 1 << 20
 """What having been taken once weighs: more than any difference between tokens that close nothing."""
 _SHORT: Final = 40
 """Completions up to this many tokens are good enough not to look for a shorter one."""
+_LONG: Final = 400
+"""Tokens of a completion before another way is tried."""
 
 Ranks = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.intp]
@@ -47,13 +49,23 @@ class Vocabulary:
         self.texts, self.ends = texts, ends
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ranks(texts, rank) for rank in (_outside, _signs, _words))
+        self._closers = {False: _negative(self.outside), True: _negative(self.signs)}
         self.opened = [sum(letter in '"{[,' for letter in text) for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
 
     def allowed(self, at: Constraint) -> Ids:
         """The ids that may come next."""
-        bits = np.unpackbits(at.mask().numpy().view(np.uint8), count=len(self.texts), bitorder="little")
-        return np.flatnonzero(bits)
+        mask = at.mask().numpy()
+        words = np.flatnonzero(mask)
+        bits = np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, 32)
+        word, bit = np.nonzero(bits)
+        return words[word] * 32 + bit
+
+    def closing(self, at: Constraint, place: Place) -> int | None:
+        """The allowed token that closes most and does nothing else; looked up alone, because strings allow so much."""
+        ids, mask = self._closers[place is not Place.OUTSIDE], at.mask().numpy()
+        found = np.flatnonzero(mask[ids // 32] >> ids % 32 & 1)
+        return int(ids[found[0]]) if found.size else None
 
     def may_close(self, allowed: Ids) -> bool:
         """Whether a string may end here."""
@@ -79,20 +91,24 @@ class Closer:
 
     def ending(self, start: Constraint, place: Place, limit: int) -> list[int] | None:
         """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed."""
-        best = self._walk(start.fork(), place, limit, self._by(self.vocabulary.signs))
-        if best is None or len(best) > _SHORT:
-            longest = self._by(self.vocabulary.words)
-            best = self._walk(start.fork(), place, len(best) - 1 if best else limit, longest) or best
-        return best or (self._walk(start.fork(), place, limit, self._by_hint) if self.hints else None)
+        for most in (min(limit, _LONG), limit):
+            best: list[int] | None = None
+            for choose in (self._by_hint, self._by(self.vocabulary.words)):
+                best = self._walk(start.fork(), place, len(best) - 1 if best else most, choose) or best
+                if best and len(best) <= _SHORT:
+                    break
+            if best or most == limit:
+                return best
+        return None
 
     def _walk(self, at: Constraint, place: Place, limit: int, choose: Choose) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.int64)
         while len(found) < limit:
-            allowed = self.vocabulary.allowed(at)
-            end = next((token for token in self.vocabulary.ends if token in allowed), None)
+            end = next((token for token in self.vocabulary.ends if allows(at.mask(), token)), None)
             if end is not None:
                 return [*found, end]
-            for token in choose(at, place, allowed, taken):
+            closing = self.vocabulary.closing(at, place)
+            for token in choose(at, place, taken) if closing is None else [closing]:
                 taken[token] += _TAKEN
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
@@ -100,18 +116,21 @@ class Closer:
         return None
 
     def _by(self, inside: Ranks) -> Choose:
-        def choose(_: Constraint, place: Place, allowed: Ids, taken: Ranks) -> list[int]:
-            rank = (self.vocabulary.outside if place is Place.OUTSIDE else inside)[allowed]
-            return [int(allowed[(rank + np.where(rank < 0, 0, taken[allowed])).argmin()])]
+        def choose(at: Constraint, place: Place, taken: Ranks) -> list[int]:
+            allowed = self.vocabulary.allowed(at)
+            rank = self.vocabulary.outside if place is Place.OUTSIDE else inside
+            return [int(allowed[(rank[allowed] + taken[allowed]).argmin()])]
 
         return choose
 
-    def _by_hint(self, at: Constraint, place: Place, allowed: Ids, taken: Ranks) -> list[int]:
-        if place is not Place.OUTSIDE and len(allowed) > 1 and not self.vocabulary.may_close(allowed):
-            for hint in self._hint_ends:
-                if path := self._path(at.fork(), hint):
+    def _by_hint(self, at: Constraint, place: Place, taken: Ranks) -> list[int]:
+        if self.hints and place is not Place.OUTSIDE:
+            allowed = self.vocabulary.allowed(at)
+            if len(allowed) > 1 and not self.vocabulary.may_close(allowed):
+                path = next((path for hint in self._hint_ends if (path := self._path(at.fork(), hint))), None)
+                if path is not None:
                     return path
-        return self._by(self.vocabulary.signs)(at, place, allowed, taken)
+        return self._by(self.vocabulary.signs)(at, place, taken)
 
     @cached_property
     def _hint_ends(self) -> list[str]:
@@ -127,8 +146,14 @@ class Closer:
         return path if self.vocabulary.may_close(self.vocabulary.allowed(at)) else []
 
 
-Choose = Callable[[Constraint, Place, Ids, Ranks], list[int]]
-"""Tokens to take next, given where the text stands, what is allowed, and how often each token was taken."""
+Choose = Callable[[Constraint, Place, Ranks], list[int]]
+"""Tokens to take next where nothing closes, given where the text stands and what each token's being taken weighs."""
+
+
+def _negative(rank: Ranks) -> Ids:
+    """The ids of rank below 0, the lowest rank first."""
+    ids = np.flatnonzero(rank < 0)
+    return ids[np.argsort(rank[ids], kind="stable")]
 
 
 def _ranks(texts: Sequence[str], rank: Callable[[str], int]) -> Ranks:

@@ -56,9 +56,13 @@ class Policy:
                 except PolicyError as error:
                     raise PolicyError(str(error), (key, name, *error.where)) from None
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Digest of the table's content, computed once: every record has it."""
+        """Digest of the table's content."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:  # computed once: every record has it
         return hashlib.sha256(json.dumps(self._tables(), sort_keys=True).encode()).hexdigest()
 
     def resolve(self, context: StepContext) -> DecodePlan:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Final, get_origin
+from typing import Annotated, Any, Final, cast, get_origin
 
 import jsonschema
 import jsonschema.protocols
@@ -141,6 +141,7 @@ def _text_target(target: Any) -> TextTarget | None:
         return form(*target.values())
     if get_origin(target) is not Annotated:
         return None
+    target = cast(Any, target)
     found = [held for held in target.__metadata__ if isinstance(held, TextTarget)]
     if found and (len(found) > 1 or target.__origin__ is not str):
         raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {found[0].kind}")

@@ -43,9 +43,10 @@ def _positive(value: Json) -> bool:
 
 def _pattern(value: Json) -> bool:
     try:
-        return isinstance(value, str) and re.compile(value) is not None
-    except (re.error, RecursionError, OverflowError):
+        re.compile(value)
+    except (TypeError, re.error, RecursionError, OverflowError):
         return False
+    return isinstance(value, str)
 
 
 def _type(value: Json) -> bool:

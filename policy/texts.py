@@ -37,7 +37,7 @@ class TextTarget:
         """Who checks finished text besides the grammar; None where nobody can."""
         raise NotImplementedError
 
-    def fits(self, text: str) -> bool:
+    def fits(self, text: str, /) -> bool:
         """The oracle's verdict."""
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class Regex(TextTarget):
     def oracle(self) -> str | None:
         return None if is_slow(self.pattern) else "Python's re.fullmatch"
 
-    def fits(self, text: str) -> bool:
+    def fits(self, text: str, /) -> bool:
         return self.oracle is None or re.fullmatch(self.pattern, text) is not None
 
 
@@ -131,7 +131,7 @@ class Choice(TextTarget):
     def oracle(self) -> str:
         return "the list of choices"
 
-    def fits(self, text: str) -> bool:
+    def fits(self, text: str, /) -> bool:
         return text in self.options
 
 
@@ -164,7 +164,7 @@ class Lark(TextTarget):
     def oracle(self) -> None:
         return None
 
-    def fits(self, _: str) -> bool:
+    def fits(self, _: str, /) -> bool:
         return True
 
 

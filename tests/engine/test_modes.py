@@ -24,6 +24,7 @@ from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.model import Transformer
 from trimode.engine.request import (
+    AdaptiveOptions,
     AlignedOptions,
     ArOptions,
     DecodeRequest,
@@ -115,8 +116,8 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.quadratic_spec(length)
         case DiffusionOptions():
             plain.diffusion(request.options.block_length or 32, request.options.threshold)
-        case InfillOptions() | AlignedOptions():
-            raise NotImplementedError("test_choice_infill.py and test_sdar.py have their own twins")
+        case InfillOptions() | AlignedOptions() | AdaptiveOptions():
+            raise NotImplementedError("test_choice_infill.py, test_sdar.py and test_adaptive.py have their own twins")
     return plain
 
 

@@ -131,6 +131,8 @@ def test_pushed_spans_are_those_that_the_call_made(recorded: Recorded, server: S
         kind=record.kind,
         tracer=provider.get_tracer("t"),
         content=True,
+        agent=record.agent,
+        session=record.session,
     ).end(record)
     assert push([record], server.collector, content=True) == len(server.spans) == 2
     made = {span.name: json.loads(span.to_json())["attributes"] for span in live.get_finished_spans()}
@@ -164,7 +166,7 @@ def test_content_is_pushed_only_where_it_may_be(
     assert json.loads(values(call)["gen_ai.output.messages"])[0]["parts"][0]["content"] == record.text
     lost = json.loads(values(decode)["trimode.draft.rejected"])
     rejected = [token for made in record.rounds for token, _ in made.rejected]
-    assert [token for _, tokens, _, _ in lost for token in tokens] == rejected
+    assert [token for _, tokens, *_ in lost for token in tokens] == rejected
     push([record.redacted()], server.collector)
     assert "output.value" not in values(server.spans[4])
 

@@ -97,6 +97,13 @@ class Matcher:
         twin._row = self._row
         return twin
 
+    def anew(self) -> Matcher:
+        """A fork that has computed its mask itself. Raises GrammarRuntimeError where the grammar is used up."""
+        twin = self.fork()
+        twin._row = None
+        twin.mask()
+        return twin
+
     def ending(self, limit: int) -> Ending:
         """What `Closer.ending` finds from here; at the start of a text it is known."""
         known = self._start or self._closer.ending(self, self._place, limit)
@@ -153,8 +160,16 @@ class GrammarCompiler:
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Target) -> Matcher:
-        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
-        return self._kept(_Key(schema)).start.fork()
+        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint.
+
+        Copies of a grammar share llguidance's lexer, and one long text can use up its limits for all of them; where the
+        kept one is used up, all are compiled anew when asked for.
+        """
+        try:
+            return self._kept(_Key(schema)).start.anew()
+        except GrammarRuntimeError:
+            self._kept.cache_clear()
+            return self._kept(_Key(schema)).start.anew()
 
     def notes(self, schema: Target) -> tuple[str, ...]:
         """What the schema's grammar does not hold, in words: formats left out on demand."""

@@ -96,7 +96,7 @@ def tampered(record: CallRecord, **changes: Any) -> CallRecord:
 
 
 def other(record: CallRecord) -> CallRecord:
-    first, *rest = record.rounds[1].tokens or ()
+    first, *rest = record.rounds[1].tokens or (0,)
     return tampered(record, tokens=(first + 1, *rest))
 
 

@@ -9,7 +9,7 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -42,7 +42,8 @@ class Place(IntEnum):
 class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
-    `texts`: what each id stands for; `opened`: how many keys, values and cases each may begin.
+    `texts`: what each id stands for; `behind(place, token)`: where a token leads; `begins(place, token)`: how many
+    keys, values and items it may begin.
     """
 
     def __init__(self, texts: Sequence[str], ends: Sequence[int]) -> None:
@@ -50,8 +51,8 @@ class Vocabulary:
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ranks(texts, rank) for rank in (_outside, _signs, _words))
         self._closers = {False: _negative(self.outside), True: _negative(self.signs)}
-        self.opened = [sum(letter in '"{[,' for letter in text) for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
+        self.begins = lru_cache(maxsize=None)(self._begins)
 
     def allowed(self, at: Constraint) -> Ids:
         """The ids that may come next."""
@@ -72,6 +73,16 @@ class Vocabulary:
         return bool((self.signs[allowed] <= 0).any())
 
     def _behind(self, place: Place, token: int) -> Place:
+        return [place, *(behind for _, behind in self._spelt(place, token))][-1]
+
+    def _begins(self, place: Place, token: int) -> int:
+        before = [place, *(behind for _, behind in self._spelt(place, token))]
+        return sum(
+            at is Place.OUTSIDE and letter in '"{[,' for at, letter in zip(before, self.texts[token], strict=False)
+        )
+
+    def _spelt(self, place: Place, token: int) -> Iterator[tuple[str, Place]]:
+        """Each letter of a token and the place behind it."""
         for letter in self.texts[token]:
             if place is Place.ESCAPED:
                 place = Place.INSIDE
@@ -79,7 +90,7 @@ class Vocabulary:
                 place = Place.INSIDE if place is Place.OUTSIDE else Place.OUTSIDE
             elif letter == "\\" and place is Place.INSIDE:
                 place = Place.ESCAPED
-        return place
+            yield letter, place
 
 
 @dataclass(frozen=True)

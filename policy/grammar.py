@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
@@ -110,17 +109,8 @@ class Matcher:
         return known if known is not None and len(known) <= limit else None
 
     def growth(self, token: int) -> int:
-        """A token that begins something may bring a whole part of the schema, or several; plain text in a free string
-        at most what patterns ask for. Twice, because endings are short but not always the shortest.
-        """
-        opened = self._closer.vocabulary.opened[token]
-        if not opened and self._place is not Place.OUTSIDE and self._is_wide():
-            return self._reach.text
-        return 2 * self._reach.part * max(1, opened)
-
-    def _is_wide(self) -> bool:
-        """Whether most tokens are allowed, as only in strings without a list of cases."""
-        return int(np.bitwise_count(self.mask().numpy()).sum()) * 2 > len(self._closer.vocabulary.texts)
+        """Whatever a token begins may be any part of the schema; text inside a string adds what patterns ask for."""
+        return self._closer.vocabulary.begins(self._place, token) * self._reach.part or self._reach.text
 
     def _compute(self) -> Tensor:
         vocabulary = self._closer.vocabulary
@@ -192,7 +182,7 @@ class GrammarCompiler:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         hints = tuple(json.dumps(sample, ensure_ascii=False)[1:-1] for sample in samples_of(document))
         closer = Closer(self._vocabulary, hints)
-        reach = Reach(part=max(4, longest_part(document)), text=max(map(len, hints), default=0))
+        reach = Reach(part=longest_part(document), text=max(map(len, hints), default=0))
         start = Matcher(matcher, closer, reach)
         ending = start.ending(ENDING_TOKENS)
         if ending is None:

@@ -1,14 +1,14 @@
-"""How long the shortest value of a schema is, in characters, and so how far one choice can lead from the end of a text.
+"""How long the shortest value of a schema is, and so how far one choice can lead from the end of a text.
 
-Knows the keywords that ask for something to be there. An estimate: patterns are read as their samples, and of cases
-that must all hold the lengths are added.
+Knows the keywords that ask for something to be there, and how many tokens text may take. An estimate, rather too long
+than too short: patterns are read as their samples, and of cases that must all hold the lengths are added.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from math import inf, log10
+from collections.abc import Iterable, Iterator
+from math import ceil, inf, log10
 from typing import Any, Final
 
 from .disjoint import named_types
@@ -17,20 +17,36 @@ from .walk import Document, below
 
 Json = Any
 _FORMATS: Final = {"date": 12, "time": 11, "date-time": 22, "duration": 5, "uuid": 38, "email": 9, "uri": 10}
+_TOKENS_A_CHARACTER: Final = 0.75
 _FORMAT: Final = 12
 """Of a format that is not listed."""
 
 
 def longest_part(root: Json) -> int:
-    """The greatest least length of any part of a schema."""
+    """The most tokens that any part of a schema asks for, with its name if it has one."""
     document, found, stack = Document(root), 0.0, [root]
     known: dict[str, float] = {}
     while stack:
         part = stack.pop()
-        length = _least(part, document, known)
-        found = max(found, length if length < inf else 0)
+        least = _least(part, document, known)
+        found = max(found, least if least < inf else 0, *_longest_names(part))
         stack.extend(child for _, child in below(part))
-    return int(found)
+    return 4 + ceil(_TOKENS_A_CHARACTER * found)
+
+
+def _longest_names(schema: Json) -> Iterator[float]:
+    """What a choice between names or values may have to spell."""
+    if not isinstance(schema, dict):
+        return
+    yield max((_size(value) for value in schema.get("enum", ())), default=0)
+    yield _size(schema["const"]) if "const" in schema else 0
+    yield max((_size(name) for name in schema.get("properties", ())), default=0)
+
+
+def _size(value: Json) -> float:
+    """Characters of `value` as JSON; a letter beyond ASCII counts for as many tokens as it has bytes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return sum(1 if letter.isascii() else len(letter.encode()) / _TOKENS_A_CHARACTER for letter in text)
 
 
 def _least(schema: Json, document: Document, known: dict[str, float]) -> float:
@@ -38,7 +54,7 @@ def _least(schema: Json, document: Document, known: dict[str, float]) -> float:
         return 1
     if "const" in schema or "enum" in schema:
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        return min((len(json.dumps(value, ensure_ascii=False)) for value in values), default=1)
+        return min((_size(value) for value in values), default=1)
     own = min((_of_type(name, schema, document, known) for name in _types(schema)), default=1)
     parts = [_least(part, document, known) for part in schema.get("allOf", ())]
     if isinstance(reference := schema.get("$ref"), str):
@@ -98,6 +114,6 @@ def _array(schema: dict[str, Json], document: Document, known: dict[str, float])
 def _object(schema: dict[str, Json], document: Document, known: dict[str, float]) -> float:
     properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
     required = schema.get("required", ())
-    named = [len(name) + 4 + _least(properties.get(name, other), document, known) for name in required]
+    named = [_size(name) + 2 + _least(properties.get(name, other), document, known) for name in required]
     more: int = max(0, schema.get("minProperties", 0) - len(named))
     return 2.0 + sum(named) + more * (6 + _least(other, document, known))

@@ -202,7 +202,7 @@ def test_a_grammar_whose_lexer_is_used_up_is_compiled_anew(reference: Engine, mo
     """Copies share llguidance's lexer, so that one text that exceeds its limits would spoil all later ones."""
     schema, broken = schema_of(SHORT), {"left": 1}
     first = reference.grammars.matcher(schema)
-    compute = Matcher._compute
+    compute = Matcher._compute  # pyright: ignore[reportPrivateUsage]
 
     def fails_once(matcher: Matcher) -> torch.Tensor:
         if broken["left"]:

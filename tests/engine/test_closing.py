@@ -148,3 +148,26 @@ def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
         if choice == small.EOS or not allowed:
             return
         gate.advance([choice])
+
+
+@given(seed=st.integers(0, 3000), temperature=st.sampled_from([0.0, 1.0]), threshold=st.sampled_from([0.2, 0.6, 0.9]))
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_a_constraint_that_the_free_text_keeps_changes_no_token(
+    seed: int, temperature: float, threshold: float
+) -> None:
+    """Diffusion reads masks only where a guess is refused; so what is valid anyway comes out bit for bit the same."""
+    engine = small.engine(small.model(seed % 40, shared=2))
+    request = DecodeRequest(
+        prompt=small.prompt(seed, 4),
+        options=DiffusionOptions(block_length=8, threshold=threshold),
+        sampling=Sampling(temperature=temperature, seed=seed),
+        max_tokens=24,
+    )
+    free = engine.decode(request)
+    text = free.token_ids
+    assume(small.EOS not in text)
+    beside = [next(other for other in (8, 9) if other != token) for token in text]  # nothing is forced
+    moves = {at: dict.fromkeys(both, at + 1) for at, both in enumerate(zip(text, beside, strict=True))}
+    moves[len(text)] = dict.fromkeys((8, 9), len(text))
+    endless = Automaton(moves, frozenset(), (small.EOS,), small.VOCAB)  # so that no budget interferes
+    assert engine.decode(replace(request, constraint=endless)).token_ids == text

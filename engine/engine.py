@@ -26,7 +26,8 @@ from .modes import choice, decode
 from .output import Decode, Output
 from .pages import PagePool, page_bytes, pages_for
 from .prefix import Match, PrefixIndex
-from .request import EXACT, AdaptiveOptions, DecodeRequest, DecodeResult, InfillOptions, ScoreRequest, ScoreResult
+from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
+from .result import EXACT, DecodeResult, ScoreResult
 from .run import Run
 from .runner import Runner
 from .sampling import Sampler

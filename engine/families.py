@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
 from .errors import CheckpointError, ModeUnavailable, RequestError
-from .request import Mode
+from .result import Mode
 
 Allowed = Mapping[str, tuple[Any, ...]]
 """Config key -> the values that this engine can run; the first one is named in errors."""

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from .context import Context
-from .request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult, Stats
+from .request import DecodeRequest, ScoreRequest
+from .result import DecodeResult, ScoreResult, Stats
 from .run import Run
 from .sampling import Sampler
 from .segment import Reply, Segment, reply

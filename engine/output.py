@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .request import FinishReason, Mode, Reason, Rejected, Round
+from .result import FinishReason, Mode, Reason, Rejected, Round
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -1,6 +1,6 @@
-"""What a call asks for and what comes back: frozen hand-offs between the policy layer and the engine.
+"""What a call asks for: frozen hand-offs from the policy layer to the engine; `result.py` has what comes back.
 
-Knows token ids, modes and counts. One options class a mode, so that an impossible combination cannot be written down.
+Knows token ids and modes. One options class a mode, so that an impossible combination cannot be written down.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from typing import ClassVar, Literal, Protocol
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
-
-Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
-FinishReason = Literal["stop", "length"]
-EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec"})
-"""Modes that return the same tokens for the same request."""
+from .result import Mode, Round
 
 
 def _check(ok: bool, name: str, given: object, allowed: str) -> None:
@@ -279,114 +275,3 @@ class ScoreRequest:
     def kept(self) -> int:
         """Tokens behind the prompt whose keys and values are kept."""
         return 0
-
-
-Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
-    """A drafted token that did not become output, and why.
-
-    target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
-    no room to end the text; stop: the output was over.
-    `instead`: the probability of the token that took its very place, None where none did or the mode does not say.
-    """
-
-    token: int
-    reason: Reason
-    instead: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
-
-    `choice`, which no caller asks for as a mode, is the answer that was chosen. A round without tokens is a block that
-    was given up where a limit of passes or seconds ended the output.
-
-    `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
-    (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
-    to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
-    `switch`: why this round's mode took over from the one before; empty where none did.
-    """
-
-    mode: Mode | Literal["choice"]
-    tokens: tuple[int, ...]
-    origins: str
-    drafted: int = 0
-    rejected: tuple[Rejected, ...] = ()
-    forward_passes: int = 0
-    fills: tuple[int, ...] = ()
-    switch: str = ""
-
-    @property
-    def accepted(self) -> int:
-        return self.origins.count("a")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
-
-    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    prefill_passes: int
-    forward_passes: int
-    drafted: int
-    accepted: int
-    corrected: int
-    forced: int
-    repaired: int
-    seconds: float
-    prefill_seconds: float
-    kernels: str = ""
-    query_tokens: int = 0
-
-    @property
-    def prefilled_tokens(self) -> int:
-        """Prompt tokens that were computed, not found in the prefix cache."""
-        return self.prompt_tokens - self.cached_tokens
-
-    @property
-    def rejected(self) -> int:
-        return self.drafted - self.accepted
-
-    @property
-    def tokens_per_forward(self) -> float | None:
-        """output_tokens / forward_passes; None where the prefill pass alone made the output."""
-        return self.output_tokens / self.forward_passes if self.forward_passes else None
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Decoding speed: output tokens over the time after prefill."""
-        decode = self.seconds - self.prefill_seconds
-        return self.output_tokens / decode if decode > 0 and self.forward_passes else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeResult:
-    """Output ids (an end token included), their text without it, and how they came about."""
-
-    token_ids: tuple[int, ...]
-    text: str
-    finish_reason: FinishReason
-    rounds: tuple[Round, ...]
-    stats: Stats
-
-    @property
-    def forced_close(self) -> bool:
-        """Whether the text had to be ended before the model would have, for the budget's sake."""
-        return any("b" in made.origins for made in self.rounds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreResult:
-    """`logprobs`: for each candidate, in nats, that `ar` at temperature 1 writes it and ends there."""
-
-    logprobs: tuple[float, ...]
-    stats: Stats

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .constraint import Gate
 from .context import Context
 from .output import Output
-from .request import Mode
+from .result import Mode
 from .segment import Passes
 
 

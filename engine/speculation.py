@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .constraint import Gate, allows, only, stack
 from .output import rejections
-from .request import Rejected
+from .result import Rejected
 from .run import Run
 from .segment import Logits
 

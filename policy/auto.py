@@ -17,7 +17,7 @@ from random import Random
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from trimode.engine.request import EXACT, Mode
+from trimode.engine.result import EXACT, Mode
 
 from . import store
 from .cost import Cost, Costing, CostModel, Variant
@@ -28,7 +28,7 @@ from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeResult
+    from trimode.engine.result import DecodeResult
 
 VARIANTS: Final = (
     Variant("ar"),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from trimode.engine.request import Stats
+from trimode.engine.result import Stats
 
 from .call import Call
 from .errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError

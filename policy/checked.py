@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from trimode.engine.request import Stats
+from trimode.engine.result import Stats
 
 from .call import Call
 from .errors import CheckFailed

@@ -9,7 +9,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from trimode.engine.request import DecodeResult, Round, ScoreRequest, ScoreResult
+from trimode.engine.request import ScoreRequest
+from trimode.engine.result import DecodeResult, Round, ScoreResult
 
 from .errors import StepError
 from .schema import Target

@@ -16,7 +16,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any, Final
 
-from trimode.engine.request import Mode
+from trimode.engine.result import Mode
 
 from .spec import Settings
 

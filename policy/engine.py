@@ -20,7 +20,8 @@ import torch
 
 from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
 from trimode.engine.errors import RequestError
-from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult
 from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 from trimode.engine.weights import load_model

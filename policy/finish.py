@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult
 
 from .checked import Attempt
 from .choosing import decoded, unused

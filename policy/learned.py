@@ -16,7 +16,7 @@ from .cost import Workload
 from .resolve import StepContext
 
 if TYPE_CHECKING:
-    from trimode.engine.request import Round
+    from trimode.engine.result import Round
 
     from .record import RoundRecord
 

@@ -22,7 +22,8 @@ from uuid import uuid4
 from pydantic import ConfigDict, JsonValue
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, DecodeResult, Round, ScoreRequest
+    from trimode.engine.request import DecodeRequest, ScoreRequest
+    from trimode.engine.result import DecodeResult, Round
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 TextOf = Callable[[Sequence[int]], str]

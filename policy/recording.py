@@ -15,7 +15,8 @@ from uuid import uuid4
 from opentelemetry.context import Context
 
 from trimode.engine.errors import CallCancelled
-from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult
 
 from .call import Call
 from .content import captures

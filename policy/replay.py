@@ -13,15 +13,8 @@ from typing import Any, Final, Literal, cast
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import TrimodeError
-from trimode.engine.request import (
-    DecodeRequest,
-    DecodeResult,
-    InfillOptions,
-    Options,
-    Round,
-    Sampling,
-    ScoreRequest,
-)
+from trimode.engine.request import DecodeRequest, InfillOptions, Options, Sampling, ScoreRequest
+from trimode.engine.result import DecodeResult, Round
 
 from .checkpoint import BUNDLED
 from .choosing import candidates_of, decoded

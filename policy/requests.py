@@ -13,15 +13,8 @@ from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.families import check_infill
-from trimode.engine.request import (
-    AdaptiveOptions,
-    DecodeRequest,
-    DecodeResult,
-    ExactOptions,
-    InfillOptions,
-    Options,
-    ScoreRequest,
-)
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
+from trimode.engine.result import DecodeResult
 from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call

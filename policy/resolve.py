@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from trimode.engine.request import Controller, DecodeResult, Mode
+from trimode.engine.request import Controller
+from trimode.engine.result import DecodeResult, Mode
 
 from .errors import PolicyError
 from .spec import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode

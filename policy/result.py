@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
 
-from trimode.engine.request import DecodeResult, FinishReason, Round, Stats
+from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
 from .resolve import DecodePlan
 from .spec import Guarantee

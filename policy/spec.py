@@ -14,11 +14,11 @@ from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
-    Mode,
     Options,
     QuadraticSpecOptions,
     Sampling,
 )
+from trimode.engine.result import Mode
 
 from .errors import PolicyError
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.engine.request import ArOptions, ExactOptions, Round, Switch
+from trimode.engine.request import ArOptions, ExactOptions, Switch
+from trimode.engine.result import Round
 
 TOLERANCE: Final = 3.0
 """Decisions, each worth a pass of `ar`, that a bad run may lose before it counts: with less, good drafts are given up

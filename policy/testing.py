@@ -19,7 +19,8 @@ from trimode.engine.config import ModelConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import TrimodeError
 from trimode.engine.output import Output
-from trimode.engine.request import DecodeRequest, DecodeResult, ScoreRequest, ScoreResult, Stats
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.scheduler import Update
 from trimode.engine.tokenizer import Tokenizer
 

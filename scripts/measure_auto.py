@@ -31,7 +31,7 @@ import torch
 from rich.progress import track
 
 from trimode.engine.errors import PromptTooLong
-from trimode.engine.request import DecodeResult
+from trimode.engine.result import DecodeResult
 from trimode.integrations.cli.evaluate import Plan, call_of
 from trimode.policy.audit import AuditFile
 from trimode.policy.auto import Auto

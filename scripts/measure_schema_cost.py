@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from trimode.engine.request import DecodeRequest, DecodeResult
+from trimode.engine.request import DecodeRequest
+from trimode.engine.result import DecodeResult
 from trimode.integrations.cli.evaluate import HELD, Plan, in_mode, question
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from ..constraint import Gate, allows, only
 from ..output import rejections
-from ..request import DiffusionOptions, Reason, Rejected
+from ..request import DiffusionOptions
+from ..result import Reason, Rejected
 from ..run import Run
 from ..segment import Logits, Passes
 

@@ -21,10 +21,10 @@ from trimode.engine.request import (
     ExactOptions,
     LinearSpecOptions,
     QuadraticSpecOptions,
-    Round,
     Sampling,
     Switch,
 )
+from trimode.engine.result import Round
 
 MODES: list[ExactOptions] = [
     ArOptions(),

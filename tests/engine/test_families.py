@@ -39,7 +39,8 @@ from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
 from trimode.engine.families import FAMILIES, NLD, check_mode
 from trimode.engine.model import Transformer
 from trimode.engine.pages import PagePool, pages_for
-from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Mode, Options
+from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Options
+from trimode.engine.result import Mode
 from trimode.engine.runner import Runner
 from trimode.engine.segment import Segment
 from trimode.engine.weights import load_model, save_weights, weight_files

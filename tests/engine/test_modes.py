@@ -28,7 +28,6 @@ from trimode.engine.request import (
     AlignedOptions,
     ArOptions,
     DecodeRequest,
-    DecodeResult,
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
@@ -36,6 +35,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
+from trimode.engine.result import DecodeResult
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 NO_END = small.with_ends(small.MASK)  # the mask token is never chosen, so such a text ends by its budget alone

@@ -10,15 +10,14 @@ import torch
 
 from trimode.engine.errors import RequestError, TrimodeError
 from trimode.engine.request import (
-    EXACT,
     ArOptions,
     DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
     QuadraticSpecOptions,
     Sampling,
-    Stats,
 )
+from trimode.engine.result import EXACT, Stats
 from trimode.kernels import reference
 from trimode.kernels.native import Native
 

@@ -38,7 +38,6 @@ from trimode.engine.request import (
     AlignedOptions,
     ArOptions,
     DecodeRequest,
-    DecodeResult,
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
@@ -47,6 +46,7 @@ from trimode.engine.request import (
     Sampling,
     ScoreRequest,
 )
+from trimode.engine.result import DecodeResult
 from trimode.engine.runner import Runner
 from trimode.engine.segment import Branch, Segment
 from trimode.engine.weights import load_model

@@ -15,14 +15,7 @@ from trimode.engine.config import ModelConfig, RopeConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import RequestError
 from trimode.engine.pages import PagePool, pages_for
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.runner import Runner
 from trimode.engine.segment import Branch, Segment
 from trimode.kernels import ops, reference

@@ -13,15 +13,8 @@ from torch import Tensor
 from trimode.engine.config import ModelConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.model import Transformer
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    DecodeResult,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    Sampling,
-)
+from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
+from trimode.engine.result import DecodeResult
 from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
 
 VOCABULARY = 64

@@ -19,7 +19,8 @@ from mixed import mixed_requests
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.engine import TokenEngine
-from trimode.engine.request import DecodeRequest, DecodeResult, InfillOptions, Sampling
+from trimode.engine.request import DecodeRequest, InfillOptions, Sampling
+from trimode.engine.result import DecodeResult
 from trimode.policy.audit import AuditFile, read_audit, records, verify
 from trimode.policy.check import check_record
 from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call

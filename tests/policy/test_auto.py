@@ -18,16 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.request import (
-    ArOptions,
-    DecodeResult,
-    ExactOptions,
-    LinearSpecOptions,
-    QuadraticSpecOptions,
-    Rejected,
-    Round,
-    Stats,
-)
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.result import DecodeResult, Rejected, Round, Stats
 from trimode.policy import store
 from trimode.policy.auto import GRACE, SHARE, VARIANTS, Auto
 from trimode.policy.cost import CostModel, Curve, Variant

@@ -12,7 +12,8 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
-from trimode.engine.request import DecodeResult, InfillOptions
+from trimode.engine.request import InfillOptions
+from trimode.engine.result import DecodeResult
 from trimode.policy import replay as replaying
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.checkpoint import BUNDLED

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
-from trimode.engine.request import DecodeResult
+from trimode.engine.result import DecodeResult
 from trimode.engine.scheduler import Update
 from trimode.policy.engine import Engine
 from trimode.policy.stream import MASKED, Growing, StreamEvent

@@ -38,6 +38,8 @@ def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
                 for cells in loop(episode):
                     view.add_row(*cells)
                     live.update(view)
+            if not console.is_terminal:  # rich leaves the last line open there
+                console.line()
     return current
 
 

@@ -16,23 +16,30 @@ from . import fast, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
 from .native import Native
+from .quantize import PRECISIONS, Precision, Quantized, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack",
-    "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "PRECISIONS", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Precision",
+    "Quantized", "Rotation", "Stack", "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor",
+    "quantize", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it."""
+    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it.
+
+    `takes_quantized`: whether weights may be `Quantized` instead of what `prepare` makes.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def row_tile(self) -> int: ...
+    @property
+    def takes_quantized(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
@@ -72,12 +79,14 @@ class TritonUnavailable(RuntimeError):
     """Triton kernels cannot run here; the message says why."""
 
 
-def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> tuple[Kernels, str]:
+def kernels(
+    device: torch.device, dtype: torch.dtype, choice: str = "auto", quantized: bool = False
+) -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
     `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
-    is the same in any company (see `fast`). Raises NativeUnavailable where "native" cannot run, TritonUnavailable where
-    "triton" cannot.
+    is the same in any company (see `fast`). `quantized`: weights are in eight bits, which native kernels do not take.
+    Raises NativeUnavailable where "native" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return reference if choice == "torch" else cast(Kernels, fast), "asked for"
@@ -88,6 +97,10 @@ def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> t
         if choice == "native":
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
         return reference, f"no kernels of our own for {here}"
+    if quantized:
+        if choice == "native":
+            raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
+        return reference, "native kernels do not take weights in eight bits"
     try:
         return Native.load(), "asked for" if choice == "native" else "the fastest here"
     except NativeUnavailable as error:

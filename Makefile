@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-backends check format lint types clean
+.PHONY: demo test test-gpu test-backends check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+# On a machine with a CUDA device; PYTHON there needs torch with CUDA, and the rest of pyproject's dependencies.
+test-gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest --numprocesses=0 -m gpu tests/kernels tests/engine
 
 .backends/%/.installed:
 	$(PYTHON) -m venv .backends/$*

@@ -53,7 +53,9 @@ class Runner:
     @property
     def quantize(self) -> str:
         """How weights are rounded: `no`, `int8`, or with the head `int8+head`."""
-        return (self.precision or "no") + ("" if self.whole_head else "+head")
+        if self.precision is None:
+            return "no"
+        return self.precision if self.whole_head else f"{self.precision}+head"
 
     @property
     def weight_bytes(self) -> int:

@@ -4,8 +4,8 @@
 
 Weights are random and of the published sizes. Copy bandwidth and the rate of products are measured first: each row has
 the bytes that it has to move and how near it comes to the floor that follows (`fraction_of_roofline`). Medians of
-interleaved rounds by CUDA events. Tokens/s are derived from passes at published acceptance and marked so. Imports torch,
-triton, transformers, safetensors, tokenizers, numpy and trimode's engine and kernels, nothing else.
+interleaved rounds by CUDA events. Tokens/s are derived from passes at published acceptance and marked so. Imports
+torch, triton, transformers, safetensors, tokenizers, numpy and trimode's engine and kernels, nothing else.
 
 `--device cpu --shape tiny` tries the bench itself without a GPU: kernels interpreted, peers not compiled, wall clock.
 """
@@ -31,9 +31,7 @@ def main() -> None:
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit(
-            "error: --device cuda: torch sees no CUDA device; --device cpu --shape tiny tries the bench without one"
-        )
+        sys.exit("error: --device cuda: torch sees no CUDA device; --device cpu --shape tiny tries the bench")
     report = bench(args)
     text = json.dumps(report, indent=1)
     if args.json:

@@ -6,6 +6,7 @@ Knows kernels and sizes. A counterpart of weights in eight bits is cuBLAS on who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,8 +50,8 @@ def _products(config: ModelConfig, bench: Bench, rows: int) -> dict[str, Pair]:
         for kept, one in _kept(weight).items():
             moved = one.nbytes + x.nbytes + rows * outputs * x.itemsize
             pairs[f"{name} {kept}"] = (
-                lambda x=x, one=one: triton_linear.linear(x, one),
-                lambda x=x, weight=weight: F.linear(x, weight),
+                partial(triton_linear.linear, x, one),
+                partial(F.linear, x, weight),
                 moved,
                 2 * rows * outputs * inputs,
             )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any, Final
 
@@ -102,13 +101,16 @@ def derived(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Tokens/s that measured passes would give at published acceptance, which no random weights have: derived."""
     at = {(row["weights"], Case(*(row[name] for name in Case.__slots__))): row["ms"] / 1e3 for row in rows}
     for (weights, case), seconds in at.items():
-        say = partial(dict, derived=True, weights=weights, batch=case.batch, context=case.context)
         if case.pass_ == "ar":
-            yield say(mode="ar", tokens_per_s=case.batch / seconds, assumes="one token a pass")
-        if case.pass_ == "draft":
+            found = ("ar", 1 / seconds, "one token a pass")
+        elif case.pass_ == "draft":
             cycle = seconds + at[weights, replace(case, pass_="verify")]
-            assumes = f"{ACCEPTANCE} tokens a cycle of draft and verification"
-            yield say(mode="linear_spec", tokens_per_s=case.batch * ACCEPTANCE / cycle, assumes=assumes)
-        if case.pass_ == "quadratic":
+            found = ("linear_spec", ACCEPTANCE / cycle, f"{ACCEPTANCE} tokens a cycle of draft and verification")
+        elif case.pass_ == "quadratic":
             assumes = f"{TPF} tokens a pass, whatever block {case.block} and {case.points} points would accept"
-            yield say(mode="quadratic_spec", tokens_per_s=case.batch * TPF / seconds, assumes=assumes)
+            found = ("quadratic_spec", TPF / seconds, assumes)
+        else:
+            continue
+        mode, rate, assumes = found
+        where = {"weights": weights, "batch": case.batch, "context": case.context, "mode": mode}
+        yield {"derived": True, **where, "tokens_per_s": case.batch * rate, "assumes": assumes}

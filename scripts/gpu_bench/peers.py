@@ -31,7 +31,7 @@ def hugging_face(model: Transformer, bench: Bench) -> Any:
     known = {"rope_parameters": _rope(model.config), "eos_token_id": list(model.config.eos_token_ids)}
     with torch.device(bench.device):
         made = AutoModelForCausalLM.from_config(
-            Ministral3Config(**ministral3_config(known, model.config)), dtype=bench.dtype
+            Ministral3Config.from_dict(ministral3_config(known, model.config)), dtype=bench.dtype
         ).eval()
     ours = {name: weight for name, weight in model.state_dict().items() if not name.startswith("adapter.")}
     made.load_state_dict({_renamed(name): weight for name, weight in ours.items()}, assign=True)

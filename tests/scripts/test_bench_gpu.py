@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "bench_gpu.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
+import bench_gpu  # noqa: E402
 from gpu_bench import passes, shapes  # noqa: E402
 from gpu_bench.timing import Bench, Card  # noqa: E402
 
@@ -31,10 +32,6 @@ UPWARD = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.arg
     "sys.exit(any(name.startswith(('trimode.policy', 'trimode.integrations')) for name in sys.modules))"
 )
 """Runs a script; exit code 1 if a layer above the engine was imported."""
-
-
-def bare(**more: str) -> dict[str, str]:
-    return {**os.environ, **more}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +73,10 @@ def test_derived_figures_say_so_and_follow_from_passes(report: dict[str, Any]) -
     assert found["quadratic_spec"] == pytest.approx(6e3 / ms["quadratic"])
 
 
+def test_the_script_offers_every_shape() -> None:
+    assert set(bench_gpu.SHAPES) == set(shapes.SHAPES)
+
+
 def test_shapes_are_those_of_the_published_models() -> None:
     """Parameters without the embedding, of 3.83, 8.49 and 13.51 billion with it; norms are the rest."""
     billions = {"3b": 3.83, "8b": 8.49, "14b": 13.51}
@@ -114,9 +115,8 @@ def test_the_floor_is_the_larger_of_moving_and_multiplying() -> None:
 
 
 def test_without_a_gpu_it_refuses() -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT], capture_output=True, text=True, timeout=120, env=bare(CUDA_VISIBLE_DEVICES="")
-    )
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=120, env=hidden)
     assert done.returncode == 1
     assert "torch sees no CUDA device; --device cpu --shape tiny tries the bench" in done.stderr
 
@@ -128,7 +128,7 @@ def test_the_command_line_calls_the_script(monkeypatch: pytest.MonkeyPatch) -> N
         called.append(words)
         return 3
 
-    monkeypatch.setattr(cli.subprocess, "call", call)
+    monkeypatch.setattr(subprocess, "call", call)
     done = CliRunner().invoke(cli.app, ["bench", "gpu", "--shape", "tiny", "--device", "cpu"])
     assert done.exit_code == 3
     assert called == [[sys.executable, str(SCRIPT), "--shape", "tiny", "--device", "cpu"]]

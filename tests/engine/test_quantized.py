@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import small
 import torch
+from devices import on_each_device
 
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import CheckpointError, RequestError
@@ -114,9 +115,9 @@ def test_weights_that_cannot_be_rounded_are_refused() -> None:
         engine(model, quantize="fp8")
 
 
-def test_the_triton_kernels_take_them_too() -> None:
+@on_each_device
+def test_the_triton_kernels_take_them_too(device: str) -> None:
     config = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     made = engine(
         small.model(5, config, rank=4).to(device, torch.bfloat16), kernels="triton", quantize="int8", quantize_head=True
     )

@@ -43,15 +43,21 @@ class Case:
         if self.pass_ in ("ar", "verify"):
             return Segment(start=self.context, trunk=ids, read=self.block)
         if self.pass_ in ("draft", "denoise"):
-            branch = Branch(tokens=ids, read=self.block, adapter=self.pass_ == "draft")
+            branch = Branch(tokens=ids, read=self.block - 1, adapter=self.pass_ == "draft")
             return Segment(start=self.context, branches=(branch,))
-        branches = (Branch(tokens=ids, read=self.block, after=point + 1, adapter=True) for point in range(self.points))
+        places = range(1, self.points + 1)
+        branches = (Branch(tokens=ids, read=self.block - 1, after=place, adapter=True) for place in places)
         return Segment(start=self.context, trunk=ids, read=self.block, branches=tuple(branches))
 
     @property
     def rows(self) -> int:
-        """Query tokens of all requests together; the logits of all are read."""
+        """Query tokens of all requests together."""
         return self.batch * self.segment.rows
+
+    @property
+    def reads(self) -> int:
+        """Query tokens whose logits are wanted: the first of a branch is known, as in the modes."""
+        return self.batch * (self.segment.read + sum(branch.read for branch in self.segment.branches))
 
 
 def cases(contexts: list[int], batches: list[int], block: int = BLOCK, quadratic: Any = QUADRATIC) -> list[Case]:
@@ -80,12 +86,13 @@ def moved(runner: Runner, case: Case) -> int:
     """Bytes that the pass cannot do without: weights, keys and values of each request once, logits."""
     config, size = runner.config, runner.embedding.dtype.itemsize
     entry = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
-    return runner.weight_bytes + case.batch * case.context * entry + case.rows * config.vocab_size * size
+    return runner.weight_bytes + case.batch * case.context * entry + case.reads * config.vocab_size * size
 
 
 def flop(config: ModelConfig, case: Case) -> int:
     """Of the products with weights; attention's own are left out."""
-    return 2 * parameters(config) * case.rows
+    head = config.vocab_size * config.hidden_size
+    return 2 * ((parameters(config) - head) * case.rows + head * case.reads)
 
 
 def measure(runners: dict[str, Runner], asked: list[Case], bench: Bench, card: Card) -> Iterator[dict[str, Any]]:

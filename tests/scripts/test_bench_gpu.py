@@ -26,7 +26,7 @@ import bench_gpu  # noqa: E402
 from gpu_bench import passes, shapes  # noqa: E402
 from gpu_bench.timing import Bench, Card  # noqa: E402
 
-SMALL = "--contexts 64 --batches 1 --block 2 --rows 1 --tokens 2 --rounds 1 --warm 0 --weights bf16 int8"
+SMALL = "--contexts 64 --batches 1 --block 2 --rows 1 --tokens 2 --rounds 1 --warm 1 --weights bf16 int8"
 UPWARD = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); " + (
     "runpy.run_path(sys.argv[0], run_name='__main__'); "
     "sys.exit(any(name.startswith(('trimode.policy', 'trimode.integrations')) for name in sys.modules))"
@@ -86,15 +86,17 @@ def test_shapes_are_those_of_the_published_models() -> None:
         assert round((shapes.parameters(config) + embedding) / 1e9, 2) == expected
 
 
-def test_bytes_are_weights_context_and_logits() -> None:
+def test_bytes_and_products_are_those_of_the_rows() -> None:
     config = shapes.SHAPES["tiny"]
     model = shapes.model(config, torch.bfloat16, torch.device("cpu"))
     runner = Runner(model, *ops.kernels(torch.device("cpu"), torch.bfloat16, "torch"))
     assert runner.weight_bytes == 2 * shapes.parameters(config)
     case = passes.Case("quadratic", block=4, batch=2, context=10, points=3)
-    assert case.rows == 2 * (4 + 3 * 4)
+    assert (case.rows, case.reads) == (2 * (4 + 3 * 4), 2 * (4 + 3 * 3))
     entry = 2 * config.num_key_value_heads * config.head_dim * 2
-    assert passes.moved(runner, case) == runner.weight_bytes + 2 * 10 * entry + case.rows * config.vocab_size * 2
+    assert passes.moved(runner, case) == runner.weight_bytes + 2 * 10 * entry + case.reads * config.vocab_size * 2
+    head = config.vocab_size * config.hidden_size
+    assert passes.flop(config, case) == 2 * (case.rows * (shapes.parameters(config) - head) + case.reads * head)
 
 
 def test_contenders_take_turns() -> None:

@@ -110,7 +110,7 @@ class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.name, self.row_tile, self.takes_quantized = "native", 1, False
+        self.name, self.row_tile = "native", 1
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]

@@ -16,12 +16,12 @@ from . import fast, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
 from .native import Native
-from .quantize import PRECISIONS, Precision, Quantized, quantize
+from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
     "CHOICES", "PAGE", "PRECISIONS", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Precision",
-    "Quantized", "Rotation", "Stack", "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor",
+    "Rotation", "Stack", "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor",
     "quantize", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
@@ -29,17 +29,12 @@ CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it.
-
-    `takes_quantized`: whether weights may be `Quantized` instead of what `prepare` makes.
-    """
+    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it."""
 
     @property
     def name(self) -> str: ...
     @property
     def row_tile(self) -> int: ...
-    @property
-    def takes_quantized(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...

@@ -23,7 +23,6 @@ from .quantize import Quantized, dequantize
 name = "torch"
 row_tile = 4
 """Rows of a pass are padded to a multiple of it."""
-takes_quantized = True
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:

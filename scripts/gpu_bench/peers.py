@@ -70,15 +70,15 @@ def generate(made: Any, bench: Bench, context: int, tokens: int) -> dict[str, Ca
     return {"short": lambda: run(1), "long": lambda: run(tokens + 1)}
 
 
-def compiled(model: Transformer, bench: Bench, context: int, rows: int) -> Callable[[], object]:
-    """One causal pass of `rows` tokens behind `context` ones by the modules of training, through torch.compile."""
-    config = model.config
+def compiled(model: Transformer, bench: Bench, context: int, tokens: Tensor) -> Callable[[], Tensor]:
+    """One causal pass of `tokens` [T] behind `context` others by the modules of training, through torch.compile."""
+    config, rows = model.config, tokens.shape[0]
     kept = (config.num_hidden_layers, config.num_key_value_heads, context + rows, config.head_dim)
     keys, values = (torch.randn(kept, device=bench.device).to(bench.dtype) for _ in range(2))
     for buffer in (keys, values):  # written in place, which a captured graph takes from fixed addresses only
         torch._dynamo.mark_static_address(buffer)  # pyright: ignore[reportPrivateUsage]
     shown = torch.ones(rows, context + rows, dtype=torch.bool, device=bench.device).tril(context)
-    tokens = torch.arange(rows, device=bench.device)
+    positions = torch.arange(context, context + rows, device=bench.device)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys[layer, :, context:], values[layer, :, context:] = k.transpose(0, 1), v.transpose(0, 1)
@@ -88,7 +88,7 @@ def compiled(model: Transformer, bench: Bench, context: int, rows: int) -> Calla
         return mixed[0].transpose(0, 1)
 
     def run() -> Tensor:
-        return model.head(model(tokens, tokens + context, attend))
+        return model.head(model(tokens, positions, attend))
 
     return torch.compile(run, mode="reduce-overhead") if bench.device.type == "cuda" else run
 
@@ -106,6 +106,6 @@ def measure(
         each = (seconds["long"] - seconds["short"]) / tokens
         yield {"peer": "transformers generate", "context": context, "rows": 1, **card.row(each, moved, flop)}
         for count in rows:
-            run = compiled(model, bench, context, count)
+            run = compiled(model, bench, context, torch.arange(count, device=bench.device))
             found = bench.medians({"run": run})["run"]
             yield {"peer": "torch.compile", "context": context, "rows": count, **card.row(found, moved, count * flop)}

@@ -14,7 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from trimode.engine.batch import Batch
+from trimode.engine.pages import PagePool
 from trimode.engine.runner import Runner
+from trimode.engine.segment import Segment
 from trimode.integrations.cli import app as cli
 from trimode.kernels import ops
 
@@ -23,7 +26,7 @@ SCRIPT = ROOT / "scripts" / "bench_gpu.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
 import bench_gpu  # noqa: E402
-from gpu_bench import passes, shapes  # noqa: E402
+from gpu_bench import passes, peers, shapes  # noqa: E402
 from gpu_bench.timing import Bench, Card  # noqa: E402
 
 SMALL = "--contexts 64 --batches 1 --block 2 --rows 1 --tokens 2 --rounds 1 --warm 1 --weights bf16 int8"
@@ -97,6 +100,23 @@ def test_bytes_and_products_are_those_of_the_rows() -> None:
     assert passes.moved(runner, case) == runner.weight_bytes + 2 * 10 * entry + case.reads * config.vocab_size * 2
     head = config.vocab_size * config.hidden_size
     assert passes.flop(config, case) == 2 * (case.rows * (shapes.parameters(config) - head) + case.reads * head)
+
+
+def test_peers_are_the_same_model() -> None:
+    """At fp32: transformers, the pass that is compiled on a GPU, and ours."""
+    config, cpu, ids = shapes.SHAPES["tiny"], torch.device("cpu"), tuple(range(7, 17))
+    model = shapes.model(config, torch.float32, cpu)
+    pool = PagePool(config, 1 << 20, torch.float32, cpu)
+    segment = Segment(start=0, trunk=ids, read=len(ids))
+    runner = Runner(model, *ops.kernels(cpu, torch.float32, "torch"))
+    ((ours, _),) = Batch([segment], [pool.take(1)]).forward(runner, pool)
+    bench = Bench(cpu, torch.float32, rounds=1, warm=0)
+    with torch.inference_mode():
+        theirs = peers.hugging_face(model, bench)(torch.tensor([ids])).logits[0]
+        plain = peers.compiled(model, bench, 0, torch.tensor(ids))()
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-5)
+    assert float(ours.std()) > 0
 
 
 def test_contenders_take_turns() -> None:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-backends check format lint types clean
+.PHONY: demo test test-gpu bench-gpu test-backends check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,15 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+# On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
+test-gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest --numprocesses=0 -m gpu --junitxml=docs/benchmarks/gpu-tests.xml
+
+bench-gpu:
+	for shape in 3b 8b 14b; do \
+	  PYTHONPATH=src $(PYTHON) scripts/bench_gpu.py --shape $$shape --json docs/benchmarks/gpu-$$shape.json || exit 1; \
+	done
 
 .backends/%/.installed:
 	$(PYTHON) -m venv .backends/$*

@@ -43,6 +43,7 @@ class TokenEngine:
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
     `kernels`: "auto", "native", "triton" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
+    `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class TokenEngine:
         queue: int = 1024,
         keep_prefixes: bool = True,
         kernels: str = "auto",
+        quantize: str | None = None,
+        quantize_head: bool = False,
     ) -> None:
+        precision = _precision(quantize, quantize_head)
         self.model, self.text = model, text
         self.device = model.encoder.norm.weight.device
         self.dtype = model.encoder.norm.weight.dtype
@@ -64,7 +68,8 @@ class TokenEngine:
             self.banned[model.config.mask_token_id] = True
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes, model.config.aligned_block)
-        self.runner = Runner(model, *_kernels(self.device, self.dtype, kernels))
+        ours, why = _kernels(self.device, self.dtype, kernels, precision is not None)
+        self.runner = Runner(model, ours, why, precision, not quantize_head)
         self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue)
 
     @overload
@@ -189,10 +194,21 @@ def _settled(futures: list[Future[Any]]) -> list[Any]:
             future.cancel()
 
 
-def _kernels(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[ops.Kernels, str]:
+def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
+    if quantize is None and head:
+        raise RequestError("quantize_head=True: the head is rounded as the other weights are; say quantize= too")
+    for known in ops.PRECISIONS:
+        if quantize == known:
+            return known
+    if quantize is not None:
+        raise RequestError(f"quantize={quantize!r}: expected one of {', '.join(ops.PRECISIONS)}, or None")
+    return None
+
+
+def _kernels(device: torch.device, dtype: torch.dtype, choice: str, quantized: bool) -> tuple[ops.Kernels, str]:
     if choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:
-        return ops.kernels(device, dtype, choice)
+        return ops.kernels(device, dtype, choice, quantized)
     except (ops.NativeUnavailable, ops.TritonUnavailable) as error:
         raise RequestError(f"kernels={choice!r}: {error}; kernels='auto' takes what can run") from None

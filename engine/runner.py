@@ -13,18 +13,31 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Block, Choice, Kernels, Layout, Rotation, Stack
+from trimode.kernels.ops import Block, Choice, Kernels, Layout, Precision, Rotation, Stack, quantize
 
 from . import rope
+from .errors import CheckpointError
 from .model import Attention, Layer, LowRank, Transformer
 from .pages import PagePool
 
 
 class Runner:
-    """`kernels` do the arithmetic; `why`: the reason for these ones."""
+    """`kernels` do the arithmetic; `why`: the reason for these ones.
 
-    def __init__(self, model: Transformer, kernels: Kernels, why: str = "") -> None:
+    `precision`: the blocks' matrices in eight bits, and with `whole_head` not the head. Adapters, norms and the
+    embedding are never rounded. Raises CheckpointError for weights that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        kernels: Kernels,
+        why: str = "",
+        precision: Precision | None = None,
+        whole_head: bool = True,
+    ) -> None:
         self.config, self.kernels, self.why = model.config, kernels, why
+        self.precision, self.whole_head = precision, whole_head
         self.embedding = model.encoder.embed_tokens.weight
         self.angles = rope.Angles(self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
         layers = cast(Sequence[Layer], model.encoder.layers)
@@ -34,8 +47,15 @@ class Runner:
             [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)],
             model.encoder.norm.weight,
             self.config.rms_norm_eps,
-            kernels.prepare(model.diffusion_head.weight),
+            self._kept(model.diffusion_head.weight, None if whole_head else precision),
         )
+
+    @property
+    def quantize(self) -> str:
+        """How weights are rounded: `no`, `int8`, or with the head `int8+head`."""
+        if self.precision is None:
+            return "no"
+        return self.precision if self.whole_head else f"{self.precision}+head"
 
     @property
     def weight_bytes(self) -> int:
@@ -69,7 +89,7 @@ class Runner:
         return self.kernels.forward(x, self.stack, rotation, flags, pool.keys, pool.values, layout, read, choices)
 
     def _block(self, layer: Layer, adapter: LowRank | None) -> Block:
-        attn, mlp, prepare = layer.self_attn, layer.mlp, self.kernels.prepare
+        attn, mlp, precision = layer.self_attn, layer.mlp, self.precision
         return Block(
             queries=self.config.num_attention_heads,
             groups=self.config.num_key_value_heads,
@@ -77,12 +97,21 @@ class Runner:
             eps=self.config.rms_norm_eps,
             norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
             head_norms=_head_norms(attn),
-            qkv=prepare(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))),
-            out=prepare(attn.o_proj.weight),
-            gate_up=prepare(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))),
-            down=prepare(mlp.down_proj.weight),
-            adapter=None if adapter is None else _scaled(adapter, prepare),
+            qkv=self._kept(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)), precision),
+            out=self._kept(attn.o_proj.weight, precision),
+            gate_up=self._kept(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), precision),
+            down=self._kept(mlp.down_proj.weight, precision),
+            adapter=None if adapter is None else _scaled(adapter, self.kernels.prepare),
         )
+
+    def _kept(self, weight: Tensor, precision: Precision | None) -> Any:
+        """A matrix as the kernels read it."""
+        if precision is None:
+            return self.kernels.prepare(weight)
+        try:
+            return quantize(weight, precision)
+        except ValueError as error:
+            raise CheckpointError(f"quantize={precision!r}: {error}") from None
 
 
 def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import block, reference
+from .quantize import Quantized, dequantize
 
 name = "torch-fast"
 row_tile = 1
 
 
-def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
     """`reference.linear`, unpadded."""
-    y = F.linear(x, weight)
+    y = F.linear(x, dequantize(weight, x.dtype) if isinstance(weight, Quantized) else weight)
     return y if onto is None else onto + y
 
 

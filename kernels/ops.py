@@ -16,11 +16,13 @@ from . import fast, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
 from .native import Native
+from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 
 __all__ = [
-    "CHOICES", "PAGE", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Rotation", "Stack",
-    "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor", "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "PRECISIONS", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Precision",
+    "Rotation", "Stack", "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor",
+    "quantize", "rms_norm", "rotate", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
@@ -72,12 +74,14 @@ class TritonUnavailable(RuntimeError):
     """Triton kernels cannot run here; the message says why."""
 
 
-def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> tuple[Kernels, str]:
+def kernels(
+    device: torch.device, dtype: torch.dtype, choice: str = "auto", quantized: bool = False
+) -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
     `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
-    is the same in any company (see `fast`). Raises NativeUnavailable where "native" cannot run, TritonUnavailable where
-    "triton" cannot.
+    is the same in any company (see `fast`). `quantized`: weights are in eight bits, which native kernels do not take.
+    Raises NativeUnavailable where "native" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return reference if choice == "torch" else cast(Kernels, fast), "asked for"
@@ -88,6 +92,10 @@ def kernels(device: torch.device, dtype: torch.dtype, choice: str = "auto") -> t
         if choice == "native":
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
         return reference, f"no kernels of our own for {here}"
+    if quantized:
+        if choice == "native":
+            raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
+        return reference, "native kernels do not take weights in eight bits"
     try:
         return Native.load(), "asked for" if choice == "native" else "the fastest here"
     except NativeUnavailable as error:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Precision = Literal["int8", "fp8"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 _FORMATS: Final[dict[Precision, tuple[torch.dtype, float]]] = {
     "int8": (torch.int8, 127.0),
     "fp8": (torch.float8_e4m3fn, 448.0),
@@ -39,7 +40,7 @@ class Quantized:
 def quantize(weight: Tensor, precision: Precision) -> Quantized:
     """weight [out, in] rounded to the nearest value of the format. Raises ValueError: unknown format, not finite."""
     if precision not in _FORMATS:
-        raise ValueError(f"weights cannot be kept as {precision!r}; the formats are {', '.join(get_args(Precision))}")
+        raise ValueError(f"weights cannot be kept as {precision!r}; the formats are {', '.join(PRECISIONS)}")
     dtype, largest = _FORMATS[precision]
     wide = weight.float()
     scales = wide.abs().amax(dim=1) / largest

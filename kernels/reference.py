@@ -18,17 +18,20 @@ from torch import Tensor
 from . import block
 from .grouping import groups
 from .layout import PAGE, Layout
+from .quantize import Quantized, dequantize
 
 name = "torch"
 row_tile = 4
 """Rows of a pass are padded to a multiple of it."""
 
 
-def linear(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
     """x [T, in] times weight [out, in] transposed, added to `onto` if given -> [T, out].
 
-    Row-invariant for `in` a multiple of 4.
+    Row-invariant for `in` a multiple of 4. A weight in eight bits is the matrix that it stands for, in x's dtype.
     """
+    if isinstance(weight, Quantized):
+        weight = dequantize(weight, x.dtype)
     rows = x.shape[0]
     short = -rows % row_tile
     padded = F.pad(x, (0, 0, 0, short)) if short and not x.requires_grad else x

@@ -69,6 +69,7 @@ def path_of(kind: str, runtime: Runtime) -> Path:
         str(torch.get_num_threads()),
         runtime.dtype,
         runtime.kernels,
+        runtime.quantize,
     ]
     parts += code
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"

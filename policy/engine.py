@@ -63,13 +63,17 @@ class Engine:
         kv_bytes: int = KV_BYTES,
         queue: int = 1024,
         kernels: str = "auto",
+        quantize: str | None = None,
+        quantize_head: bool = False,
     ) -> Engine:
         """Loads a directory in the NLD format, a hub repository, or (None) the bundled reference checkpoint.
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
-        CPU, fp32), "triton" (CUDA), "torch" and "torch-fast" insist; `engine.kernels` says which and why. Raises
-        CheckpointError (what was expected, what was found) and RequestError (device, dtype or kernels not available).
+        CPU, fp32), "triton" (CUDA), "torch" and "torch-fast" insist; `engine.kernels` says which and why. `quantize`:
+        "int8" or "fp8" keeps the blocks' matrices in eight bits, with a scale per output, `quantize_head` the head's
+        too: not the tokens of whole weights, but the same ones in all exact modes. Raises CheckpointError (what was
+        expected, what was found) and RequestError (device, dtype, kernels or precision not available).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
@@ -77,14 +81,22 @@ class Engine:
         model = load_model(checkpoint.directory, _DTYPES[dtype], _device(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
         tokens = TokenEngine(
-            model, tokenizer.decode, tokenizer.vocab_size, kv_bytes=kv_bytes, queue=queue, kernels=kernels
+            model,
+            tokenizer.decode,
+            tokenizer.vocab_size,
+            kv_bytes=kv_bytes,
+            queue=queue,
+            kernels=kernels,
+            quantize=quantize,
+            quantize_head=quantize_head,
         )
         return cls(tokens, tokenizer, checkpoint)
 
     @property
     def kernels(self) -> str:
-        """What does the arithmetic, and why: `native (the fastest here)`."""
-        return f"{self.tokens.runner.kernels.name} ({self.tokens.runner.why})"
+        """What does the arithmetic, and why: `native (the fastest here)`; and in what, where weights are rounded."""
+        runner = self.tokens.runner
+        return f"{runner.kernels.name} ({runner.why})" + (f", weights in {runner.quantize}" if runner.precision else "")
 
     @property
     def context(self) -> int:
@@ -195,6 +207,7 @@ class Engine:
             dtype=str(self.tokens.dtype).removeprefix("torch."),
             kernels=self.tokens.runner.kernels.name,
             hardware=_hardware(self.tokens.device),
+            quantize=self.tokens.runner.quantize,
         )
 
     @cached_property

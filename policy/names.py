@@ -82,6 +82,8 @@ REQUEST_SEED: Final = "trimode.request.seed"
 DEVICE: Final = "trimode.device"
 DTYPE: Final = "trimode.dtype"
 KERNELS: Final = "trimode.kernels"
+QUANTIZE: Final = "trimode.quantize"
+"""int8 or fp8, with +head if the head is too; only where weights are in eight bits."""
 
 DECODE_MODES: Final = "trimode.decode.modes"
 DECODE_REASON: Final = "trimode.decode.reason"

@@ -45,7 +45,10 @@ class PolicyUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it."""
+    """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it.
+
+    `quantize`: how weights were rounded: "no", "int8", or with the head "int8+head".
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -56,6 +59,7 @@ class Runtime:
     dtype: str
     kernels: str = "torch"
     hardware: str = ""
+    quantize: str = "no"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

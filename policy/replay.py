@@ -38,6 +38,7 @@ _RUNTIME: Final = {
     "hardware": "hardware",
     "dtype": "dtype",
     "kernels": "kernels",
+    "quantize": "weights in eight bits",
 }
 
 
@@ -63,15 +64,23 @@ class Engines:
 
     def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
         self.model, self.device, self.kernels = model, device, kernels
-        self._loaded: dict[tuple[str | None, str, str, str], Engine] = {}
+        self._loaded: dict[tuple[str | None, str, str, str, str], Engine] = {}
 
     def of(self, runtime: Runtime) -> Engine:
         """Raises CheckpointError or RequestError where it cannot be had here."""
         source = self.model or (None if runtime.model == BUNDLED else runtime.model)
         device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
-        key = (source, device, runtime.dtype, kernels)
+        key = (source, device, runtime.dtype, kernels, runtime.quantize)
         if key not in self._loaded:
-            self._loaded[key] = Engine.load(source, device=device, dtype=runtime.dtype, kernels=kernels)
+            precision, _, head = runtime.quantize.partition("+")
+            self._loaded[key] = Engine.load(
+                source,
+                device=device,
+                dtype=runtime.dtype,
+                kernels=kernels,
+                quantize=None if precision == "no" else precision,
+                quantize_head=bool(head),
+            )
         return self._loaded[key]
 
 

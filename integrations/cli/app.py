@@ -7,14 +7,16 @@ Exit codes: 0 done, 1 a check found problems, 2 the command could not do what wa
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from trimode.engine.errors import TrimodeError
 
@@ -181,7 +183,16 @@ def evaluate(
             out.write_text(harness.as_json(rows) + "\n", encoding="utf-8")
 
 
-@app.command()
+class _Bench(TyperCommand):
+    """`bench gpu ...` is scripts/bench_gpu.py; anything else is `bench` itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["gpu"]:
+            raise typer.Exit(_script("bench_gpu.py", args[1:]))
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_Bench)
 def bench(
     files: Annotated[list[Path], typer.Argument(help="Episode files, NAME.jsonl.gz.", exists=True, dir_okay=False)],
     registry: Annotated[
@@ -202,7 +213,10 @@ def bench(
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the floor."""
+    """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the floor.
+
+    `bench gpu` measures passes and kernels on a GPU instead (arguments as of scripts/bench_gpu.py).
+    """
     from rich.progress import Progress
 
     from trimode.policy.engine import Engine
@@ -253,12 +267,15 @@ def export(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Trains the reference checkpoint (arguments as of scripts/train.py; needs a source checkout)."""
-    import subprocess
+    raise typer.Exit(_script("train.py", context.args))
 
-    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+
+def _script(name: str, words: list[str]) -> int:
+    """The exit code of a script of the source checkout."""
+    script = Path(__file__).resolve().parents[2] / "scripts" / name
     if not script.is_file():
-        raise TrimodeError("training needs a source checkout: scripts/train.py is not part of the installed package")
-    raise typer.Exit(subprocess.call([sys.executable, str(script), *context.args]))
+        raise TrimodeError(f"this needs a source checkout: scripts/{name} is not part of the installed package")
+    return subprocess.call([sys.executable, str(script), *words])
 
 
 @schema_app.callback()

@@ -122,6 +122,7 @@ def test_the_same_tokens_by_another_path_are_told_apart(calls: list[CallRecord],
         ({"dtype": "bfloat16"}, {}, "dtype: bfloat16 then, float32 now"),
         ({"kernels": "torch-fast"}, {}, "kernels: torch-fast then, "),
         ({"hardware": "riscv"}, {}, "hardware: riscv then, "),
+        ({"quantize": "int8+head"}, {}, "weights in eight bits: int8+head then, no now"),
         ({}, {"torch": "1.0"}, "version of torch: 1.0 then, "),
         ({}, {"trimode": "0.0"}, "version of trimode: 0.0 then, "),
     ],
@@ -187,7 +188,22 @@ def test_engines_are_loaded_once_for_each_way_of_decoding(
         (None, "float32"), (None, "bfloat16"), ("someone/else", "float32"),
     ]  # fmt: skip
     Engines("there", device="cuda", kernels="torch").of(runtime)
-    assert asked[-1] == ("there", {"device": "cuda", "dtype": "float32", "kernels": "torch"})
+    whole = {"quantize": None, "quantize_head": False}
+    assert asked[-1] == ("there", {"device": "cuda", "dtype": "float32", "kernels": "torch", **whole})
+
+
+def test_what_rounded_weights_decoded_replays_on_rounded_weights(tmp_path: Path, reference: Engine) -> None:
+    rounded = Engine.load(quantize="int8", quantize_head=True)
+    assert rounded.kernels.endswith(", weights in int8+head")
+    with tm.session(rounded, policy=tm.Policy(), trace=f"file:{tmp_path / 'audit.jsonl'}", content=True):
+        rounded.generate("One, two,", mode="linear_spec", max_tokens=8)
+    (record,) = records(read_audit(tmp_path / "audit.jsonl"))
+    assert (record.runtime.quantize, reference.runtime.quantize) == ("int8+head", "no")
+    again = Engines().of(record.runtime)
+    assert again.runtime == record.runtime
+    assert replay(record, again).outcome == "same"
+    for engine in (rounded, again):
+        engine.close()
 
 
 def test_a_result_is_compared_without_decoding(calls: list[CallRecord], reference: Engine) -> None:

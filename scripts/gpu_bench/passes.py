@@ -1,0 +1,123 @@
+"""Passes of decoding by mode, query tokens, batch and context: as the scheduler runs them, layout on the host included.
+
+Knows the engine's segments. A pass is measured up to its logits, over pages that hold zeros, which cost what others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, Final
+
+from trimode.engine.batch import Batch
+from trimode.engine.config import ModelConfig
+from trimode.engine.pages import PagePool, page_bytes, pages_for
+from trimode.engine.runner import Runner
+from trimode.engine.segment import Branch, Segment
+
+from .shapes import parameters
+from .timing import Bench, Card
+
+BLOCK: Final = 32
+"""Tokens of a published block."""
+QUADRATIC: Final = ((16, 2), (16, 4), (16, 16))
+"""Block length and acceptance points of quadratic_spec."""
+ACCEPTANCE, TPF = 6.82, 6.0
+"""As published: tokens a cycle of linear_spec, tokens a pass of quadratic_spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`pass_`: ar, draft, verify, denoise or quadratic. `block` and `points` as in the mode's options."""
+
+    pass_: str
+    block: int
+    batch: int
+    context: int
+    points: int = 0
+
+    @property
+    def segment(self) -> Segment:
+        ids = tuple(range(self.block))
+        if self.pass_ in ("ar", "verify"):
+            return Segment(start=self.context, trunk=ids, read=self.block)
+        if self.pass_ in ("draft", "denoise"):
+            branch = Branch(tokens=ids, read=self.block - 1, adapter=self.pass_ == "draft")
+            return Segment(start=self.context, branches=(branch,))
+        places = range(1, self.points + 1)
+        branches = (Branch(tokens=ids, read=self.block - 1, after=place, adapter=True) for place in places)
+        return Segment(start=self.context, trunk=ids, read=self.block, branches=tuple(branches))
+
+    @property
+    def rows(self) -> int:
+        """Query tokens of all requests together."""
+        return self.batch * self.segment.rows
+
+    @property
+    def reads(self) -> int:
+        """Query tokens whose logits are wanted: the first of a branch is known, as in the modes."""
+        return self.batch * (self.segment.read + sum(branch.read for branch in self.segment.branches))
+
+
+def cases(contexts: list[int], batches: list[int], block: int = BLOCK, quadratic: Any = QUADRATIC) -> list[Case]:
+    one = (("ar", 1, 0), ("denoise", block, 0), ("draft", block, 0), ("verify", block, 0))
+    every = (*one, *(("quadratic", length, points) for length, points in quadratic))
+    return [
+        Case(name, length, batch, context, points)
+        for (name, length, points), batch, context in product(every, batches, contexts)
+    ]
+
+
+def work(runner: Runner, case: Case) -> Callable[[], object]:
+    """One pass of the case, on pages of its own."""
+    config, dtype, device = runner.config, runner.embedding.dtype, runner.embedding.device
+    each = pages_for(case.context + case.block)
+    pool = PagePool(config, each * case.batch * page_bytes(config, dtype), dtype, device)
+    tables = [pool.take(each) for _ in range(case.batch)]
+
+    def run() -> object:
+        return Batch([case.segment] * case.batch, tables).forward(runner, pool)
+
+    return run
+
+
+def moved(runner: Runner, case: Case) -> int:
+    """Bytes that the pass cannot do without: weights, keys and values of each request once, logits."""
+    config, size = runner.config, runner.embedding.dtype.itemsize
+    entry = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
+    return runner.weight_bytes + case.batch * case.context * entry + case.reads * config.vocab_size * size
+
+
+def flop(config: ModelConfig, case: Case) -> int:
+    """Of the products with weights; attention's own are left out."""
+    head = config.vocab_size * config.hidden_size
+    return 2 * ((parameters(config) - head) * case.rows + head * case.reads)
+
+
+def measure(runners: dict[str, Runner], asked: list[Case], bench: Bench, card: Card) -> Iterator[dict[str, Any]]:
+    """A row for each case and way of keeping weights; those ways take turns."""
+    for case in asked:
+        seconds = bench.medians({name: work(runner, case) for name, runner in runners.items()})
+        for name, runner in runners.items():
+            about = {"weights": name, **asdict(case), "query_tokens": case.rows}
+            yield {**about, **card.row(seconds[name], moved(runner, case), flop(runner.config, case))}
+
+
+def derived(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Tokens/s that measured passes would give at published acceptance, which no random weights have: derived."""
+    at = {(row["weights"], Case(*(row[name] for name in Case.__slots__))): row["ms"] / 1e3 for row in rows}
+    for (weights, case), seconds in at.items():
+        if case.pass_ == "ar":
+            found = ("ar", 1 / seconds, "one token a pass")
+        elif case.pass_ == "draft":
+            cycle = seconds + at[weights, replace(case, pass_="verify")]
+            found = ("linear_spec", ACCEPTANCE / cycle, f"{ACCEPTANCE} tokens a cycle of draft and verification")
+        elif case.pass_ == "quadratic":
+            assumes = f"{TPF} tokens a pass, whatever block {case.block} and {case.points} points would accept"
+            found = ("quadratic_spec", TPF / seconds, assumes)
+        else:
+            continue
+        mode, rate, assumes = found
+        where = {"weights": weights, "batch": case.batch, "context": case.context, "mode": mode}
+        yield {"derived": True, **where, "tokens_per_s": case.batch * rate, "assumes": assumes}

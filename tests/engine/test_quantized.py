@@ -1,0 +1,128 @@
+"""Weights in eight bits: modes agree as they do on whole weights, tokens are those of the rounded matrices, and who
+cannot take them says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import small
+import torch
+from devices import on_each_device
+
+from trimode.engine.engine import TokenEngine
+from trimode.engine.errors import CheckpointError, RequestError
+from trimode.engine.model import Transformer
+from trimode.engine.request import (
+    ArOptions,
+    DecodeRequest,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+    Sampling,
+)
+from trimode.kernels import ops
+from trimode.kernels.quantize import Precision, dequantize, quantize
+
+OPTIONS: list[Options] = [ArOptions(), LinearSpecOptions(block_length=6), QuadraticSpecOptions(block_length=3)]
+each_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
+
+
+def engine(model: Transformer, **words: Any) -> TokenEngine:
+    return TokenEngine(model, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, **words)
+
+
+def request(seed: int, options: Options) -> DecodeRequest:
+    sampling = Sampling(temperature=float(seed % 2), seed=seed)
+    return DecodeRequest(prompt=small.prompt(seed, 4), options=options, sampling=sampling, max_tokens=24)
+
+
+def rounded(model: Transformer, precision: Precision, head: bool) -> Transformer:
+    """The model with every matrix that is quantised replaced by what eight bits make of it."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            block = "_proj" in name and "lora" not in name
+            if block or (head and name == "diffusion_head.weight"):
+                weight.copy_(dequantize(quantize(weight, precision), weight.dtype))
+    return model
+
+
+@each_precision
+@pytest.mark.parametrize("head", [False, True])
+def test_exact_modes_agree(precision: Precision, head: bool) -> None:
+    made = engine(small.model(7, rank=4), quantize=precision, quantize_head=head)
+    accepted = 0
+    for seed in range(6):
+        alone = made.decode(request(seed, OPTIONS[0]))
+        results = made.decode_many([request(seed, options) for options in OPTIONS])
+        assert [result.token_ids for result in results] == [alone.token_ids] * len(OPTIONS)
+        accepted += sum(result.stats.accepted for result in results)
+    made.close()
+    assert accepted > 0
+
+
+@each_precision
+@pytest.mark.parametrize("head", [False, True])
+def test_tokens_are_those_of_the_rounded_matrices(precision: Precision, head: bool) -> None:
+    """Adapters stay whole: a model rounded by hand, with its adapter as it was, decodes the same drafts."""
+    mine = engine(small.model(7, rank=4), quantize=precision, quantize_head=head)
+    theirs = engine(rounded(small.model(7, rank=4), precision, head), kernels="torch")
+    for seed in range(3):
+        asked = request(seed, OPTIONS[1])
+        found, expected = mine.decode(asked), theirs.decode(asked)
+        assert (found.token_ids, found.rounds) == (expected.token_ids, expected.rounds)
+    mine.close()
+    theirs.close()
+
+
+def test_what_a_pass_reads_is_smaller() -> None:
+    whole, some, all_ = (
+        engine(small.model(1), kernels="torch", **words)
+        for words in ({}, {"quantize": "int8"}, {"quantize": "int8", "quantize_head": True})
+    )
+    head = small.VOCAB * small.CONFIG.hidden_size
+    assert some.runner.weight_bytes - all_.runner.weight_bytes == 4 * head - (head + 4 * small.VOCAB)
+    assert all_.runner.weight_bytes < whole.runner.weight_bytes / 2
+    for made in (whole, some, all_):
+        made.close()
+
+
+def test_auto_takes_kernels_that_can_and_says_why() -> None:
+    made = engine(small.model(1), quantize="int8")
+    assert made.runner.kernels.name == "torch"
+    assert made.runner.why == "native kernels do not take weights in eight bits"
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"quantize": "int4"}, r"quantize='int4': expected one of int8, fp8, or None"),
+        ({"quantize": "int8", "kernels": "native"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
+        ({"quantize_head": True}, r"say quantize= too"),
+    ],
+)
+def test_what_cannot_be_is_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        engine(small.model(1), **words)
+
+
+def test_weights_that_cannot_be_rounded_are_refused() -> None:
+    model = small.model(1)
+    model.encoder.layers[0].get_submodule("mlp.down_proj").get_parameter("weight")[0, 0] = float("inf")
+    with pytest.raises(CheckpointError, match=r"quantize='fp8': a matrix of shape \[24, 40\] has weights that are not"):
+        engine(model, quantize="fp8")
+
+
+@on_each_device
+def test_the_triton_kernels_take_them_too(device: str) -> None:
+    config = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    made = engine(
+        small.model(5, config, rank=4).to(device, torch.bfloat16), kernels="triton", quantize="int8", quantize_head=True
+    )
+    short = [replace(request(1, options), max_tokens=3) for options in OPTIONS]
+    found = [made.decode(each).token_ids for each in short]
+    made.close()
+    assert len(found[0]) == 3
+    assert found == [found[0]] * len(OPTIONS)

@@ -17,7 +17,6 @@ import gc
 import json
 import math
 import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from rich.progress import track
 from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError
 from trimode.policy.grammar import check
-from trimode.policy.in_time import THREAD
+from trimode.policy.in_time import left_behind
 from trimode.policy.schema import schema_of
 
 Json = Any
@@ -107,7 +106,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
 def _finish() -> float:
     """Waits for compiling that goes on after its refusal; its CPU seconds."""
     began = time.process_time()
-    left = [thread for thread in threading.enumerate() if thread.name == THREAD]
+    left = left_behind()
     for thread in left:
         thread.join()
     return time.process_time() - began if left else 0.0
@@ -143,21 +142,26 @@ def parts(document: Json) -> Iterator[tuple[Any, Any]]:
 def made_up(dice: Random, depth: int) -> Json:
     """A schema of random keywords, each with what it may hold or something else."""
     if depth == 0 or dice.random() < 0.15:
-        return dice.choice(SCALARS)
+        return scalar(dice)
     made: dict[str, Json] = {}
     for key in dice.sample(KEYWORDS, dice.randint(1, 4)):
         shapes: list[Callable[[], Json]] = [
             lambda: made_up(dice, depth - 1),
             lambda: [made_up(dice, depth - 1) for _ in range(dice.randint(0, 3))],
             lambda: {dice.choice("ab"): made_up(dice, depth - 1)},
-            lambda: dice.choice(SCALARS),
+            lambda: scalar(dice),
         ]
         made[key] = dice.choice(shapes)()
     return made
 
 
+def scalar(dice: Random) -> Json:
+    """One that later changes may change, too, without changing what the next mutants are made of."""
+    return copy.deepcopy(dice.choice(SCALARS))
+
+
 def _other_value(holder: Any, key: Any, _: Json, dice: Random) -> None:
-    holder[key] = dice.choice(SCALARS)
+    holder[key] = scalar(dice)
 
 
 def _other_text(holder: Any, key: Any, _: Json, dice: Random) -> None:

@@ -193,7 +193,9 @@ def check_json(document: Json) -> None:
             elif not _is_json(child):
                 raise _not_json((*where, step), f"a JSON Schema must be JSON, and {shown(child)} is not")
             elif isinstance(child, int) and child.bit_length() > BITS:
-                raise too_complex((*where, step), f"an integer of {child.bit_length():,} bits; at most {BITS:,} are read")
+                raise too_complex(
+                    (*where, step), f"an integer of {child.bit_length():,} bits; at most {BITS:,} are read"
+                )
             if text > TEXT:
                 raise too_complex((*where, step)[:1], f"more than {TEXT:,} characters; {_LEAVE_OUT}")
 

@@ -186,9 +186,7 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
         if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
-            raise SchemaError(
-                f"a tool needs a name, a description and parameters, found {shown(dict(tool))}"
-            )
+            raise SchemaError(f"a tool needs a name, a description and parameters, found {shown(dict(tool))}")
         parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
@@ -200,9 +198,7 @@ def _parameters(name: str, given: Json) -> dict[str, Json]:
     if not given:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(given, Mapping) or given.get("type", "object") != "object":
-        raise SchemaError(
-            f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}"
-        )
+        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}")
     return {"type": "object", **given}
 
 
@@ -239,9 +235,7 @@ def _typed(target: Any) -> Schema:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(
-            f"cannot make a schema of {shown(target)}: {str(error).splitlines()[0][:200]}"
-        ) from None
+        raise SchemaError(f"cannot make a schema of {shown(target)}: {str(error).splitlines()[0][:200]}") from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
 

@@ -72,7 +72,9 @@ def heaviest(document: Json) -> Where:
     while isinstance(document, dict | list):
         parts: Any = document.items() if isinstance(document, dict) else enumerate(document)
         step: Any
-        step, part = max(((step, _weight(part, known)) for step, part in parts), key=lambda one: one[1], default=("", 0))
+        step, part = max(
+            ((step, _weight(part, known)) for step, part in parts), key=lambda one: one[1], default=("", 0)
+        )
         if 2 * part <= size:
             break
         where, document, size = (*where, step), document[step], part

@@ -48,6 +48,8 @@ SCALARS: tuple[Json, ...] = (
     "integer", "object", "array", "string", "date", "a\0b", "\ud800", "(", "(?=a)b", "(a*)*b", "[", "^\\d{1,999}$",
     "\\p{L}", (1,), b"x", {1}, ["a"], ["a", "a"], [], {}, {"type": "integer"}, {"$ref": "#"}, {1: 2},
 )  # fmt: skip
+PATIENCE = 60.0
+"""Seconds of waiting for what is left behind of one mutant; what takes longer is reported and left."""
 TEXTS = ("", "b" * 200, "\u2028", "\U0001f600", "a/b~c", "__proto__", "\ud83d")
 
 
@@ -71,7 +73,7 @@ def arguments() -> argparse.Namespace:
 
 def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
     """Reads `mutants` of them. Times are CPU milliseconds."""
-    verdicts, outside = Counter[str](), list[str]()
+    verdicts, outside, endless = Counter[str](), list[str](), list[str]()
     times, behind, slowest = list[float](), list[float](), list[tuple[float, str, str]]()
     gc.freeze()  # what the imports made is no part of what one schema costs
     for mutant in track(list(range(mutants)), "mutants"):
@@ -88,6 +90,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         times.append(1000 * (time.process_time() - began))
         verdicts[verdict] += 1
         behind.append(_finish())
+        endless += [f"{seed}:{mutant}"] * bool(left_behind())
         slowest = sorted([*slowest, (times[-1], verdict, f"{seed}:{mutant}")], reverse=True)[:10]
     return {
         "mutants": mutants,
@@ -95,6 +98,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "llguidance": version("llguidance")},
         "verdicts": dict(verdicts.most_common()),
         "outside": outside,
+        "endless": endless,
         "cpu_ms": {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 99, 99.9, 100)},
         "left_behind": {"threads": sum(one > 0 for one in behind), "cpu_s_max": round(max(behind, default=0.0), 2)},
         "over_200_ms": sum(one > 200 for one in times),
@@ -108,7 +112,7 @@ def _finish() -> float:
     began = time.process_time()
     left = left_behind()
     for thread in left:
-        thread.join()
+        thread.join(PATIENCE)
     return time.process_time() - began if left else 0.0
 
 

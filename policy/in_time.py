@@ -28,7 +28,7 @@ class OutOfTime(Exception):
 
 
 class Crowded(OutOfTime):
-    """The work was not begun: too many of its kind that were given up still run."""
+    """The work was not begun: too many of its kind that were given up still run, or no thread can be started."""
 
 
 def left_behind() -> list[threading.Thread]:
@@ -64,7 +64,10 @@ def in_time(work: Callable[[], T], seconds: float, kind: str = "compile") -> T:
 
     began = time.perf_counter()
     thread = threading.Thread(target=run, name=name, daemon=True)
-    _start(thread)
+    try:
+        _start(thread)
+    except RuntimeError as error:  # no room for its stack, or too many threads
+        raise Crowded(f"{error}: there is no room for it on this machine now; try again in some seconds") from None
     while not over.wait(_POLL):
         wall = time.perf_counter() - began
         if wall > BLOCKED_SECONDS or (wall > seconds and _spent(clock, wall) > seconds and not over.is_set()):

@@ -262,6 +262,15 @@ def test_what_was_given_up_does_not_pile_up() -> None:
     check(schema)
 
 
+def test_where_no_thread_can_be_started_schemas_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(SchemaTooComplex, match="can't start new thread"):
+        schema_of({"type": "integer"})
+
+
 @pytest.mark.parametrize(
     ("pattern", "slow"),
     [

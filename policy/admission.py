@@ -18,7 +18,7 @@ import jsonschema.protocols
 import jsonschema.validators
 
 from .dialect import misread
-from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword
+from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
 from .satisfiable import check_recursion
@@ -330,15 +330,6 @@ def too_complex(where: Where, hint: str) -> SchemaRefused:
 
 def _keyword(where: Where) -> str:
     return next((step for step in reversed(where) if isinstance(step, str)), "")
-
-
-def shown(value: object) -> str:
-    """The start of what `repr` says, in ASCII; Python refuses to write very long integers and very deep values."""
-    try:
-        text = ascii(value)
-    except (ValueError, RecursionError):
-        return f"a very large {type(value).__name__}"
-    return text[:200] + ("..." if len(text) > 200 else "")
 
 
 def _short(text: str) -> str:

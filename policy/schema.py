@@ -24,8 +24,8 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from .admission import Formats, check_document, check_json, shown
-from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .admission import Formats, check_document, check_json
+from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema, shown
 from .texts import FORMS, TextTarget
 from .walk import draft_of
 
@@ -228,9 +228,9 @@ def _moved(schema: Json, place: str) -> Json:
 
 
 def _typed(target: Any) -> Schema:
-    if isinstance(target, str | bytes):
+    if isinstance(target, str | bytes | int | float | tuple | list):
         hint = "pass a type, a JSON Schema as a dict, or a list of tools"
-        raise SchemaError(f"cannot make a schema of {shown(target)}: a text is no type; {hint}")
+        raise SchemaError(f"cannot make a schema of {shown(target)}: a {type(target).__name__} is no type; {hint}")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)

@@ -37,10 +37,10 @@ def pointer(where: Where) -> str:
 
 def draft_of(document: Json) -> type[jsonschema.protocols.Validator]:
     """The validator class that `$schema` asks for; 2020-12 where it asks for none that is known."""
-    kind: type[jsonschema.protocols.Validator] = jsonschema.validators.validator_for(
-        document, default=jsonschema.Draft202012Validator
-    )
-    return kind
+    try:
+        return jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
+    except ValueError:  # what is named there is no address
+        return jsonschema.Draft202012Validator
 
 
 _ONE: Final = frozenset(

@@ -404,6 +404,20 @@ REWRITTEN: Final[list[dict[str, Json]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        10**5000, [10**5000], [DEEP_TUPLE], [True], [{"function": 10**5000}], {"x-regex": 10**5000}, {"x-choice": 5},
+        {"x-choice": [10**5000]}, {"x-choice": DEEP_TUPLE}, {"x-choice": [["a"]]}, {"x-choice": "ab"}, {"x-lark": [1]},
+        [{"name": "a", "parameters": {"$schema": "http://["}}], [{"name": "a", "parameters": {"type": 10**5000}}],
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_what_is_no_schema_at_all_is_refused_in_our_words(target: Json) -> None:
+    with pytest.raises(SchemaError):
+        schema_of(target)
+
+
 @pytest.mark.parametrize("document", REWRITTEN, ids=lambda document: str(document)[:60])
 def test_grammars_of_rewritten_schemas_write_valid_text(reference: Engine, document: dict[str, Json]) -> None:
     schema, ended = schema_of(document), 0

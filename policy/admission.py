@@ -18,9 +18,9 @@ import jsonschema.protocols
 import jsonschema.validators
 
 from .dialect import misread
-from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword
+from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
 from .formats import NAMED, VALUES
-from .in_time import OutOfTime, in_time
+from .in_time import Crowded, OutOfTime, in_time
 from .satisfiable import check_recursion
 from .shapes import fits_every_draft
 from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mapped, pointer, steps
@@ -33,6 +33,8 @@ DEPTH: Final = 96
 NODES: Final = 50_000
 TEXT: Final = 2_000_000
 """Characters in all strings together."""
+BITS: Final = 1024
+"""Of one integer, as in the largest float. Python writes no integer of some thousands of digits."""
 PATTERN: Final = 10_000
 """Characters of one regular expression."""
 _MOST: Final = {"required": 4_000, "patternProperties": 64}
@@ -55,12 +57,14 @@ class Admitted:
 
 def check_document(document: dict[str, Json]) -> None:
     """Raises MalformedSchema where `document` is not a JSON Schema, SchemaTooComplex where it is beyond a limit."""
-    _check_json(document)
+    check_json(document)
     _check_draft(document)
     try:
-        in_time(lambda: _check_against_meta_schema(document), CHECK_SECONDS)
-    except OutOfTime:
-        where, hint = heaviest(document), f"checking it took more than {CHECK_SECONDS} s; leave out what is not needed"
+        in_time(lambda: _check_against_meta_schema(document), CHECK_SECONDS, kind="check")
+    except Crowded as error:
+        raise too_complex((), str(error)) from None
+    except OutOfTime as error:
+        where, hint = heaviest(document), f"checking: {error}; leave out what is not needed"
         raise too_complex(where, hint) from None
 
 
@@ -166,7 +170,8 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(notes))
 
 
-def _check_json(document: Json) -> None:
+def check_json(document: Json) -> None:
+    """Raises MalformedSchema where `document` is not JSON, SchemaTooComplex where it is beyond a limit of size."""
     nodes, text = 1, 0
     stack: list[tuple[Where, Json]] = [((), document)]
     while stack:
@@ -176,7 +181,7 @@ def _check_json(document: Json) -> None:
         named = isinstance(value, dict)
         nodes += len(value)
         if nodes > NODES:
-            raise too_complex(where[:1] or heaviest(value)[:1], f"more than {NODES:,} values; {_LEAVE_OUT}")
+            raise too_complex(where[:1], f"more than {NODES:,} values; {_LEAVE_OUT}")
         for step, child in value.items() if named else enumerate(value):
             if named:
                 text += _checked_key(where, step)
@@ -186,7 +191,11 @@ def _check_json(document: Json) -> None:
             elif isinstance(child, dict | list):
                 stack.append(((*where, step), child))
             elif not _is_json(child):
-                raise _not_json((*where, step), f"a JSON Schema must be JSON, and {_short(repr(child))} is not")
+                raise _not_json((*where, step), f"a JSON Schema must be JSON, and {shown(child)} is not")
+            elif isinstance(child, int) and child.bit_length() > BITS:
+                raise too_complex(
+                    (*where, step), f"an integer of {child.bit_length():,} bits; at most {BITS:,} are read"
+                )
             if text > TEXT:
                 raise too_complex((*where, step)[:1], f"more than {TEXT:,} characters; {_LEAVE_OUT}")
 
@@ -201,7 +210,7 @@ def _is_json(value: Json) -> bool:
 
 def _checked_key(where: Where, key: Json) -> int:
     if not isinstance(key, str):
-        raise _not_json(where, f"a JSON Schema must be JSON, and key {_short(repr(key))} is not a string")
+        raise _not_json(where, f"a JSON Schema must be JSON, and key {shown(key)} is not a string")
     _check_text(where, key)
     return len(key)
 
@@ -215,7 +224,10 @@ def _check_draft(document: dict[str, Json]) -> None:
     named = document.get("$schema", "")
     if not isinstance(named, str):
         raise MalformedSchema("/$schema", "$schema", "$.$schema", f"{named!r} is not a string")
-    unknown = named and jsonschema.validators.validator_for(document, default=jsonschema.Draft3Validator)
+    try:
+        unknown = named and jsonschema.validators.validator_for(document, default=jsonschema.Draft3Validator)
+    except ValueError:  # no address at all
+        unknown = jsonschema.Draft3Validator
     if unknown is jsonschema.Draft3Validator:
         hint = f"{_short(named)!r} is none of {_DRAFTS}; name one, or none"
         raise UnsupportedKeyword("/$schema", "$schema", hint, checkable=False)

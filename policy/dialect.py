@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from importlib import import_module
+from math import factorial, inf, prod
+from typing import Any, Final
 
 _SPACES: Final = r"\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NARROW: Final = {"d": "0-9", "w": "0-9A-Za-z_", "s": rf"\t-\r {_SPACES}"}
@@ -17,11 +19,10 @@ _WIDE: Final = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": rf"\t-\r\x1c- \x85{_SP
 """What any reader counts in."""
 _FLAGS: Final = re.compile(r"\(\?([a-zA-Z]*)(?:-[a-zA-Z]+)?[:)]")
 _REPEATED: Final = re.compile(r"\{\d+(?:,\d*)?\}|[*+?]")
-
-
-# What makes Python's backtracking slow: many open repetitions, or a repeated group.
+_parser: Final[Any] = import_module("re._parser")
+_WAYS: Final = 300_000
+"""Ways through a pattern that Python may try at one place of a text: three open repetitions and some choices."""
 _OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
-_NESTED: Final = re.compile(r"\)[*+{]")
 
 
 class Misread(ValueError):
@@ -38,8 +39,45 @@ def misread(pattern: str) -> str | None:
 
 
 def is_slow(pattern: str) -> bool:
-    """Whether Python's `re` might take very long to say that a text does not match."""
-    return len(_OPEN_ENDED.findall(pattern)) > 3 or _NESTED.search(pattern) is not None
+    """Whether Python's `re` might take very long to say that a text does not match, or cannot read the pattern.
+
+    Nothing can stop it meanwhile: it holds the interpreter's lock.
+    """
+    try:
+        # Open repetitions share the letters of one text, so that three of them have a sixth of all combinations.
+        together = factorial(min(len(_OPEN_ENDED.findall(pattern)), 3))
+        return _ways(_parser.parse(pattern)) / together > _WAYS
+    except (re.error, RecursionError, OverflowError):
+        return True
+
+
+def _ways(parts: Any) -> float:
+    """How many ways through a parsed pattern backtracking may try; without end where a group is repeated."""
+    return prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
+
+
+def _ways_of(kind: str, what: Any) -> float:
+    match kind:
+        case "BRANCH":
+            return sum(map(_ways, what[1]))
+        case "SUBPATTERN":
+            return _ways(what[3])
+        case "ATOMIC_GROUP":
+            return _ways(what)
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+            least, most, inner = what
+            if int(most) > 1 and str(inner[0][0] if len(inner) == 1 else "") not in _LETTERS:
+                return inf
+            return _ways(inner) + min(int(most) - least, 64)
+        case "ASSERT" | "ASSERT_NOT":
+            return _ways(what[1])
+        case "GROUPREF_EXISTS":
+            return inf
+        case _:
+            return 1
+
+
+_LETTERS: Final = ("LITERAL", "NOT_LITERAL", "ANY", "IN", "CATEGORY")
 
 
 def narrowed(pattern: str) -> str:

@@ -37,6 +37,15 @@ _REPORT: Final = "this is a bug of trimode, not of the model: please report it w
 CHECKED: Final = "or ask for guarantee='checked', which checks it in the finished output"
 
 
+def shown(value: object) -> str:
+    """The start of what `repr` says, in ASCII; Python refuses to write very long integers and very deep values."""
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):
+        return f"a very large {type(value).__name__}"
+    return text[:200] + ("..." if len(text) > 200 else "")
+
+
 class SchemaError(TrimodeError, ValueError):
     """A schema that cannot be used."""
 

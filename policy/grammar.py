@@ -24,7 +24,7 @@ from .admission import Admitted, admitted, too_complex
 from .closer import Closer, Place, Vocabulary
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
-from .in_time import OutOfTime, in_time
+from .in_time import Crowded, OutOfTime, in_time
 from .least import longest_part
 from .refusal import Refuses, placed
 from .rewrite import rewritten
@@ -239,8 +239,10 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
     known: list[SchemaRefused] = []
     try:
         return in_time(lambda: _settled(schema, refuses, rewritten if rewrites else _same, known), COMPILE_SECONDS)
-    except OutOfTime:
-        hint = f"compiling took more than {COMPILE_SECONDS} s; use smaller enums and bounds, fewer names and patterns"
+    except Crowded as error:
+        raise SchemaTooComplex("", "", str(error)) from None
+    except OutOfTime as error:
+        hint = f"compiling: {error}; use smaller enums and bounds, fewer names and patterns"
         raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
@@ -249,10 +251,10 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
 def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
     try:
         return in_time(work, COMPILE_SECONDS)
-    except OutOfTime:
-        raise SchemaTooComplex(
-            "", target.kind, f"compiling took more than {COMPILE_SECONDS} s; make it smaller"
-        ) from None
+    except Crowded as error:
+        raise SchemaTooComplex("", target.kind, str(error)) from None
+    except OutOfTime as error:
+        raise SchemaTooComplex("", target.kind, f"compiling: {error}; make it smaller") from None
 
 
 def _settled(

@@ -12,12 +12,15 @@ from importlib import import_module
 from itertools import islice, product
 from typing import Any, Final
 
+from .dialect import is_slow
 from .walk import below
 
 Json = Any
 _parser: Final[Any] = import_module("re._parser")
 _MOST: Final = 12
 """Samples of one expression."""
+_LONGEST: Final = 10_000
+"""Characters; a repetition beyond is left out, since repetitions of repetitions could ask for any length."""
 _CATEGORIES: Final = {"CATEGORY_DIGIT": "0", "CATEGORY_WORD": "a", "CATEGORY_SPACE": " "}
 _ANY: Final = "a0A_-. :/@"
 
@@ -31,7 +34,8 @@ def samples_of(document: Json) -> list[str]:
 def samples(pattern: str) -> list[str]:
     """A few short texts that `pattern` matches; none where Python cannot read it."""
     try:
-        return [text for text in _sequence(_parser.parse(pattern)) if re.search(pattern, text)]
+        found = _sequence(_parser.parse(pattern))
+        return found if is_slow(pattern) else [text for text in found if re.search(pattern, text)]
     except (re.error, RecursionError, OverflowError):
         return []
 
@@ -74,7 +78,8 @@ def _of(kind: str, what: Any) -> list[str]:
             return _sequence(what)
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
             least, _, inner = what
-            return [text * least for text in (_sequence(inner) if least else [""])]
+            made = _sequence(inner) if least else [""]
+            return [text * least for text in made if len(text) * least <= _LONGEST]
         case _:  # anchors and assertions stand for no text
             return [""]
 

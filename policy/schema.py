@@ -24,8 +24,8 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from .admission import Formats, check_document
-from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema
+from .admission import Formats, check_document, check_json
+from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema, shown
 from .texts import FORMS, TextTarget
 from .walk import draft_of
 
@@ -144,13 +144,8 @@ def _text_target(target: Any) -> TextTarget | None:
     target = cast(Any, target)
     found = [held for held in target.__metadata__ if isinstance(held, TextTarget)]
     if found and (len(found) > 1 or target.__origin__ is not str):
-        raise SchemaError(f"{_shortened(repr(target))}: expected Annotated[str, ...] with one {found[0].kind}")
+        raise SchemaError(f"{shown(target)}: expected Annotated[str, ...] with one {found[0].kind}")
     return found[0] if found else None
-
-
-def _shortened(text: str) -> str:
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text[:200] + ("..." if len(text) > 200 else "")
 
 
 def tool_schema(tools: Sequence[Tool]) -> Schema:
@@ -160,9 +155,14 @@ def tool_schema(tools: Sequence[Tool]) -> Schema:
     described = [describe_tool(tool) for tool in tools]
     if len({tool["name"] for tool in described}) < len(described):
         raise SchemaError(f"tool names must differ, found {[tool['name'] for tool in described]}")
+    check_json(_one_of([_call(tool["name"], tool["parameters"]) for tool in described]))  # before anything is walked
     draft, described = _shared_draft(described)
-    calls = [_call(tool, f"#/anyOf/{i}" if len(described) > 1 else "#") for i, tool in enumerate(described)]
-    document = {**draft, **(calls[0] if len(calls) == 1 else {"anyOf": calls})}
+    places = [f"#/anyOf/{i}" if len(described) > 1 else "#" for i in range(len(described))]
+    calls = [
+        _call(tool["name"], _moved(tool["parameters"], f"{place}/properties/arguments"))
+        for tool, place in zip(described, places, strict=True)
+    ]
+    document = {**draft, **_one_of(calls)}
     return Schema(_checked(document).document, TypeAdapter(ToolCall))
 
 
@@ -186,9 +186,7 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
     if isinstance(tool, Mapping):
         bare = tool.get("function", tool)
         if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
-            raise SchemaError(
-                f"a tool needs a name, a description and parameters, found {_shortened(repr(dict(tool)))}"
-            )
+            raise SchemaError(f"a tool needs a name, a description and parameters, found {shown(dict(tool))}")
         parameters = _parameters(bare["name"], bare.get("parameters"))
         return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
     name = getattr(tool, "__name__", "tool")
@@ -200,17 +198,18 @@ def _parameters(name: str, given: Json) -> dict[str, Json]:
     if not given:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(given, Mapping) or given.get("type", "object") != "object":
-        raise SchemaError(
-            f"tool {name!r}: parameters must be a JSON Schema of type object, found {_shortened(repr(given))}"
-        )
+        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}")
     return {"type": "object", **given}
 
 
-def _call(tool: Mapping[str, Json], place: str) -> dict[str, Json]:
-    arguments = _moved(tool["parameters"], f"{place}/properties/arguments")
+def _one_of(calls: list[dict[str, Json]]) -> dict[str, Json]:
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _call(name: str, arguments: dict[str, Json]) -> dict[str, Json]:
     return {
         "type": "object",
-        "properties": {"name": {"const": tool["name"]}, "arguments": arguments},
+        "properties": {"name": {"const": name}, "arguments": arguments},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
@@ -229,16 +228,14 @@ def _moved(schema: Json, place: str) -> Json:
 
 
 def _typed(target: Any) -> Schema:
-    if isinstance(target, str | bytes):
+    if isinstance(target, str | bytes | int | float | tuple | list):
         hint = "pass a type, a JSON Schema as a dict, or a list of tools"
-        raise SchemaError(f"cannot make a schema of {_shortened(repr(target))}: a text is no type; {hint}")
+        raise SchemaError(f"cannot make a schema of {shown(target)}: a {type(target).__name__} is no type; {hint}")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(target)
         document = adapter.json_schema(schema_generator=_Writable)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(
-            f"cannot make a schema of {_shortened(repr(target))}: {str(error).splitlines()[0][:200]}"
-        ) from None
+        raise SchemaError(f"cannot make a schema of {shown(target)}: {str(error).splitlines()[0][:200]}") from None
     # pydantic ignores surplus keys, so a model must not be able to write them.
     return Schema(_checked(_closed(document)).document, adapter)
 

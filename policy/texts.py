@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from .dialect import is_slow, misread
-from .errors import MalformedGrammar, SchemaError, SchemaTooComplex, SchemaViolation, UnsupportedSyntax
+from .errors import MalformedGrammar, SchemaError, SchemaTooComplex, SchemaViolation, UnsupportedSyntax, shown
 
 _LONGEST: Final = {"regex": 10_000, "choice": 100_000, "lark": 100_000}
 
@@ -113,13 +113,12 @@ class Choice(TextTarget):
     kind: ClassVar[str] = "choice"
 
     def __init__(self, options: Sequence[str]) -> None:
-        given = (options,) if isinstance(options, str) else tuple(options)
-        if not given or isinstance(options, str) or len(set(given)) < len(given):
-            raise MalformedGrammar(
-                self.kind, f"expected a list of one or more texts, each of them once, found {given!r:.200}"
-            )
+        given = () if isinstance(options, str) or not isinstance(options, Sequence) else tuple(options)
         for option in given:
             _check_text(self.kind, option)
+        if not given or len(set(given)) < len(given):
+            hint = f"expected a list of one or more texts, each of them once, found {shown(options)}"
+            raise MalformedGrammar(self.kind, hint)
         _check_text(self.kind, "".join(given))
         object.__setattr__(self, "options", given)
 
@@ -181,7 +180,7 @@ FORMS: Final[dict[str, type[TextTarget]]] = {f"x-{kind.kind}": kind for kind in 
 
 def _check_text(kind: str, given: object) -> None:
     if not isinstance(given, str):
-        raise MalformedGrammar(kind, f"expected text, found {ascii(given)[:200]}")
+        raise MalformedGrammar(kind, f"expected text, found {shown(given)}")
     if not given.isascii() and any("\ud800" <= letter <= "\udfff" for letter in given):
         raise MalformedGrammar(kind, "it holds half a surrogate pair, which is no character")
     if len(given) > _LONGEST[kind]:

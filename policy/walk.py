@@ -37,10 +37,10 @@ def pointer(where: Where) -> str:
 
 def draft_of(document: Json) -> type[jsonschema.protocols.Validator]:
     """The validator class that `$schema` asks for; 2020-12 where it asks for none that is known."""
-    kind: type[jsonschema.protocols.Validator] = jsonschema.validators.validator_for(
-        document, default=jsonschema.Draft202012Validator
-    )
-    return kind
+    try:
+        return jsonschema.validators.validator_for(document, default=jsonschema.Draft202012Validator)
+    except ValueError:  # what is named there is no address
+        return jsonschema.Draft202012Validator
 
 
 _ONE: Final = frozenset(
@@ -67,17 +67,33 @@ def below(schema: Json) -> Iterator[tuple[Where, Json]]:
 def heaviest(document: Json) -> Where:
     """The keyword that holds most of a document: each step down is into more than half of what is left."""
     where: Where = ()
-    size = len(repr(document))
+    known = dict[int, int]()
+    size = _weight(document, known)
     while isinstance(document, dict | list):
         parts: Any = document.items() if isinstance(document, dict) else enumerate(document)
         step: Any
-        step, part = max(((step, repr(part)) for step, part in parts), key=lambda one: len(one[1]), default=("", ""))
-        if 2 * len(part) <= size:
+        step, part = max(
+            ((step, _weight(part, known)) for step, part in parts), key=lambda one: one[1], default=("", 0)
+        )
+        if 2 * part <= size:
             break
-        where, document, size = (*where, step), document[step], len(part)
+        where, document, size = (*where, step), document[step], part
     while where and (isinstance(where[-1], int) or where[-2:-1] in {(key,) for key in _UNDER_NAMES}):
         where = where[:-1]
     return where
+
+
+def _weight(part: Json, known: dict[int, int]) -> int:
+    """About the characters of a part of a document. `known` gets those of all that it holds: each is weighed once."""
+    if isinstance(part, str):
+        return len(part) + 2
+    if not isinstance(part, dict | list):
+        return 4
+    if id(part) not in known:
+        names = sum(map(len, part)) + 4 * len(part) if isinstance(part, dict) else 2 * len(part)
+        held = part.values() if isinstance(part, dict) else part
+        known[id(part)] = 2 + names + sum(_weight(child, known) for child in held)
+    return known[id(part)]
 
 
 def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:

@@ -17,7 +17,6 @@ import gc
 import json
 import math
 import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from rich.progress import track
 from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError
 from trimode.policy.grammar import check
-from trimode.policy.in_time import THREAD
+from trimode.policy.in_time import left_behind
 from trimode.policy.schema import schema_of
 
 Json = Any
@@ -49,6 +48,8 @@ SCALARS: tuple[Json, ...] = (
     "integer", "object", "array", "string", "date", "a\0b", "\ud800", "(", "(?=a)b", "(a*)*b", "[", "^\\d{1,999}$",
     "\\p{L}", (1,), b"x", {1}, ["a"], ["a", "a"], [], {}, {"type": "integer"}, {"$ref": "#"}, {1: 2},
 )  # fmt: skip
+PATIENCE = 60.0
+"""Seconds of waiting for what is left behind of one mutant; what takes longer is reported and left."""
 TEXTS = ("", "b" * 200, "\u2028", "\U0001f600", "a/b~c", "__proto__", "\ud83d")
 
 
@@ -72,7 +73,7 @@ def arguments() -> argparse.Namespace:
 
 def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
     """Reads `mutants` of them. Times are CPU milliseconds."""
-    verdicts, outside = Counter[str](), list[str]()
+    verdicts, outside, endless = Counter[str](), list[str](), list[str]()
     times, behind, slowest = list[float](), list[float](), list[tuple[float, str, str]]()
     gc.freeze()  # what the imports made is no part of what one schema costs
     for mutant in track(list(range(mutants)), "mutants"):
@@ -89,6 +90,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         times.append(1000 * (time.process_time() - began))
         verdicts[verdict] += 1
         behind.append(_finish())
+        endless += [f"{seed}:{mutant}"] * bool(left_behind())
         slowest = sorted([*slowest, (times[-1], verdict, f"{seed}:{mutant}")], reverse=True)[:10]
     return {
         "mutants": mutants,
@@ -96,6 +98,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "llguidance": version("llguidance")},
         "verdicts": dict(verdicts.most_common()),
         "outside": outside,
+        "endless": endless,
         "cpu_ms": {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 99, 99.9, 100)},
         "left_behind": {"threads": sum(one > 0 for one in behind), "cpu_s_max": round(max(behind, default=0.0), 2)},
         "over_200_ms": sum(one > 200 for one in times),
@@ -107,9 +110,9 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
 def _finish() -> float:
     """Waits for compiling that goes on after its refusal; its CPU seconds."""
     began = time.process_time()
-    left = [thread for thread in threading.enumerate() if thread.name == THREAD]
+    left = left_behind()
     for thread in left:
-        thread.join()
+        thread.join(PATIENCE)
     return time.process_time() - began if left else 0.0
 
 
@@ -143,21 +146,26 @@ def parts(document: Json) -> Iterator[tuple[Any, Any]]:
 def made_up(dice: Random, depth: int) -> Json:
     """A schema of random keywords, each with what it may hold or something else."""
     if depth == 0 or dice.random() < 0.15:
-        return dice.choice(SCALARS)
+        return scalar(dice)
     made: dict[str, Json] = {}
     for key in dice.sample(KEYWORDS, dice.randint(1, 4)):
         shapes: list[Callable[[], Json]] = [
             lambda: made_up(dice, depth - 1),
             lambda: [made_up(dice, depth - 1) for _ in range(dice.randint(0, 3))],
             lambda: {dice.choice("ab"): made_up(dice, depth - 1)},
-            lambda: dice.choice(SCALARS),
+            lambda: scalar(dice),
         ]
         made[key] = dice.choice(shapes)()
     return made
 
 
+def scalar(dice: Random) -> Json:
+    """One that later changes may change, too, without changing what the next mutants are made of."""
+    return copy.deepcopy(dice.choice(SCALARS))
+
+
 def _other_value(holder: Any, key: Any, _: Json, dice: Random) -> None:
-    holder[key] = dice.choice(SCALARS)
+    holder[key] = scalar(dice)
 
 
 def _other_text(holder: Any, key: Any, _: Json, dice: Random) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from contextlib import suppress
 from typing import Any, Final
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy import admission, grammar
+from trimode.policy.dialect import is_slow
 from trimode.policy.engine import Engine
 from trimode.policy.errors import (
     MalformedSchema,
@@ -25,10 +27,12 @@ from trimode.policy.errors import (
     UnsupportedKeyword,
 )
 from trimode.policy.grammar import Compiled, check
-from trimode.policy.in_time import in_time
+from trimode.policy.in_time import LEFT_BEHIND, OutOfTime, in_time, left_behind
+from trimode.policy.samples import samples
 from trimode.policy.schema import Schema, schema_of
 from trimode.policy.shapes import fits_every_draft
-from trimode.policy.walk import draft_of
+from trimode.policy.texts import Regex
+from trimode.policy.walk import draft_of, heaviest
 from trimode.policy.written import Walker, texts_of
 
 Json = Any
@@ -56,6 +60,13 @@ def nested(levels: int, key: str) -> Json:
 
 CIRCLE: dict[str, Json] = {}
 CIRCLE["items"] = CIRCLE
+DOUBLED: dict[str, Json] = {}
+"""Unfolded, it is larger than any memory."""
+DEEP_TUPLE: Json = ()
+for _ in range(40):
+    DOUBLED = {"properties": {"a": DOUBLED, "b": DOUBLED}}
+for _ in range(50_000):
+    DEEP_TUPLE = (DEEP_TUPLE,)
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "required": ["next"]}
 
 
@@ -103,6 +114,15 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "requir
         ({"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["a"]}]}, UnsatisfiableSchema, "/oneOf",
          "oneOf"),
         (False, UnsatisfiableSchema, "", ""),
+        ({"enum": [1, 10**5000]}, SchemaTooComplex, "/enum/1", "enum"),
+        ({"properties": {10**5000: {}}}, MalformedSchema, "/properties", "properties"),
+        ({"const": DEEP_TUPLE}, MalformedSchema, "/const", "const"),
+        ({"$schema": "http://["}, UnsupportedKeyword, "/$schema", "$schema"),
+        ([{"name": "x", "parameters": {"properties": {"a": CIRCLE}}}], SchemaTooComplex,
+         "/properties/arguments/properties/a/items/items/items/items", "items"),
+        ([{"name": "x", "parameters": DOUBLED}], SchemaTooComplex, "/properties", "properties"),
+        ([{"name": "x", "parameters": {"$schema": {1}}}], MalformedSchema, "/properties/arguments/$schema", "$schema"),
+        ({"enum": ["a" * 60], "pattern": "(a|aa)" * 40 + "b", "not": {"const": 3}}, UnsupportedKeyword, "/not", "not"),
         (nested(3000, "items"), SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
         (CIRCLE, SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
         ({"enum": list(range(200_000))}, SchemaTooComplex, "/enum", "enum"),
@@ -215,6 +235,67 @@ def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatc
     assert isinstance(refused({}), SchemaTooComplex)
 
 
+def test_what_was_given_up_does_not_pile_up() -> None:
+    """While some still run, nothing new is compiled, and documents are still checked."""
+    for thread in left_behind():
+        thread.join()
+    enough = threading.Event()
+
+    def work() -> None:
+        while not enough.is_set():
+            sum(range(1000))
+
+    try:
+        for _ in range(LEFT_BEHIND):
+            with pytest.raises(OutOfTime):
+                in_time(work, 0.01)
+        assert len(left_behind()) == LEFT_BEHIND
+        schema = schema_of({"type": "integer"})
+        with pytest.raises(SchemaTooComplex, match="try again in some seconds"):
+            check(schema)
+        with pytest.raises(SchemaTooComplex, match="try again in some seconds"):
+            check(Regex("a+"))
+    finally:
+        enough.set()
+    for thread in left_behind():
+        thread.join()
+    check(schema)
+
+
+def test_where_no_thread_can_be_started_schemas_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(SchemaTooComplex, match="can't start new thread"):
+        schema_of({"type": "integer"})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "slow"),
+    [
+        ("a?" * 35 + "a" * 35, True), ("(a|aa)" * 30 + "b", True), ("a*a*a*a*b", True), ("(a+)+b", True),
+        ("(ab){2}", True), (r"[)]*a+", False), ("(" * 2000 + ")" * 2000, True), ("(", True), (r"(a)(?(1)b|c)", True),
+        ("(?=a*a*)a*a*", True), (r"^\d{4}-\d\d?(T\d+)?$", False), ("|".join(f"state{n}" for n in range(500)), False),
+        (r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", False),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
+def test_patterns_that_backtrack_too_long_are_known(pattern: str, slow: bool) -> None:
+    assert is_slow(pattern) is slow
+
+
+def test_samples_are_short_and_need_no_backtracking() -> None:
+    assert samples("((((a{999}){999}){999}){999})") == []
+    assert samples("(a|aa)" * 40 + "b")
+
+
+def test_the_heaviest_part_is_found_without_unfolding_a_document() -> None:
+    assert heaviest(DOUBLED) == ("properties",)
+    assert heaviest({"properties": {"a": DOUBLED, "b": {}}}) == ("properties", "a", "properties")
+    assert heaviest({"items": {"enum": ["b" * 99]}, "type": "array"}) == ("items", "enum")
+
+
 def busy(seconds: float) -> None:
     """Takes CPU time."""
     end = time.thread_time() + seconds
@@ -322,6 +403,20 @@ REWRITTEN: Final[list[dict[str, Json]]] = [
      "maxProperties": 2},
     {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        10**5000, [10**5000], [DEEP_TUPLE], [True], [{"function": 10**5000}], {"x-regex": 10**5000}, {"x-choice": 5},
+        {"x-choice": [10**5000]}, {"x-choice": DEEP_TUPLE}, {"x-choice": [["a"]]}, {"x-choice": "ab"}, {"x-lark": [1]},
+        [{"name": "a", "parameters": {"$schema": "http://["}}], [{"name": "a", "parameters": {"type": 10**5000}}],
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_what_is_no_schema_at_all_is_refused_in_our_words(target: Json) -> None:
+    with pytest.raises(SchemaError):
+        schema_of(target)
 
 
 @pytest.mark.parametrize("document", REWRITTEN, ids=lambda document: str(document)[:60])

@@ -120,7 +120,7 @@ class Translator:
             raise GrammarRuntimeError(f"no way to end was found within {request.max_tokens} tokens: {decoded.text!r}")
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
-        return value, True, [*self.grammars.notes(call.schema), *call.schema.remarks(text)]
+        return value, True, [*self.grammars.notes(self.held(call).schema), *call.schema.remarks(text)]
 
     def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
         """The text behind the thinking; all of it where no thinking was asked for."""

@@ -53,7 +53,8 @@ def is_slow(pattern: str) -> bool:
 
 def _ways(parts: Any) -> float:
     """How many ways through a parsed pattern backtracking may try; without end where a group is repeated."""
-    return prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
+    found: float = prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
+    return found
 
 
 def _ways_of(kind: str, what: Any) -> float:

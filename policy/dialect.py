@@ -53,8 +53,7 @@ def is_slow(pattern: str) -> bool:
 
 def _ways(parts: Any) -> float:
     """How many ways through a parsed pattern backtracking may try; without end where a group is repeated."""
-    found: float = prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
-    return found
+    return prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
 
 
 def _ways_of(kind: str, what: Any) -> float:
@@ -69,7 +68,7 @@ def _ways_of(kind: str, what: Any) -> float:
             least, most, inner = what
             if int(most) > 1 and str(inner[0][0] if len(inner) == 1 else "") not in _LETTERS:
                 return inf
-            return _ways(inner) + min(int(most) - least, 64)
+            return _ways(inner) + min(int(most) - int(least), 64)
         case "ASSERT" | "ASSERT_NOT":
             return _ways(what[1])
         case "GROUPREF_EXISTS":

@@ -68,7 +68,7 @@ def _ways_of(kind: str, what: Any) -> float:
             least, most, inner = what
             if int(most) > 1 and str(inner[0][0] if len(inner) == 1 else "") not in _LETTERS:
                 return inf
-            return _ways(inner) + float(min(int(most) - int(least), 64))
+            return _ways(inner) + min(int(most) - int(least), 64)
         case "ASSERT" | "ASSERT_NOT":
             return _ways(what[1])
         case "GROUPREF_EXISTS":

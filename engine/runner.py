@@ -37,7 +37,8 @@ class Runner:
         whole_head: bool = True,
     ) -> None:
         self.config, self.kernels, self.why = model.config, kernels, why
-        self.precision, self.whole_head = precision, whole_head
+        self.precision: Precision | None = precision
+        self.whole_head = whole_head
         self.embedding = model.encoder.embed_tokens.weight
         self.angles = rope.Angles(self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
         layers = cast(Sequence[Layer], model.encoder.layers)

@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -60,13 +61,17 @@ def nested(levels: int, key: str) -> Json:
 
 CIRCLE: dict[str, Json] = {}
 CIRCLE["items"] = CIRCLE
-DOUBLED: dict[str, Json] = {}
+
+
+def wrapped(first: Json, wrap: Callable[[Json], Json], times: int) -> Json:
+    for _ in range(times):
+        first = wrap(first)
+    return first
+
+
+DOUBLED = wrapped({}, lambda part: {"properties": {"a": part, "b": part}}, 40)
 """Unfolded, it is larger than any memory."""
-DEEP_TUPLE: Json = ()
-for _ in range(40):
-    DOUBLED = {"properties": {"a": DOUBLED, "b": DOUBLED}}
-for _ in range(50_000):
-    DEEP_TUPLE = (DEEP_TUPLE,)
+DEEP_TUPLE = wrapped((), lambda part: (part,), 50_000)
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "required": ["next"]}
 
 

@@ -181,6 +181,8 @@ def _outside(text: str) -> int:
         return -len(text)
     if text in ("{}", "[]", '""'):
         return 1
+    if text.startswith(","):  # behind a number, which could go on for ever
+        return 1 + len(text)
     if text.isascii() and text.isdigit():
         return 10 + len(text)
     if text == '"':

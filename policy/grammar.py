@@ -25,7 +25,6 @@ from .closer import Closer, Place, Vocabulary
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, in_time
-from .least import longest_part
 from .refusal import Refuses, placed
 from .rewrite import rewritten
 from .samples import samples_of
@@ -182,7 +181,7 @@ class GrammarCompiler:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         hints = tuple(json.dumps(sample, ensure_ascii=False)[1:-1] for sample in samples_of(document))
         closer = Closer(self._vocabulary, hints)
-        reach = Reach(part=longest_part(document), text=max(map(len, hints), default=0))
+        reach = Reach(part=ENDING_TOKENS, text=ENDING_TOKENS)
         start = Matcher(matcher, closer, reach)
         ending = start.ending(ENDING_TOKENS)
         if ending is None:

@@ -1,66 +1,60 @@
-"""The token budget of a constrained output: from its first token on, an ending that fits is known.
+"""The token budget of a constrained output: from its first token to its last, it is certain that an ending fits.
 
-Knows counts, and of the constraint how to end from where it is. A chosen token is free while an upper bound on the
-ending's length, raised by what each choice may add, stays below what is left. Only near that line is an ending worked
-out; a choice behind which none fits then gives way to the next token of the one that is known. All of it depends on
-the tokens alone, so every mode decides alike.
+Knows counts, and of the constraint how to end from where it is. A choice is taken where behind it an ending is certain
+or can be worked out; where none fits, the choice gives way to the next token of an ending. All of it depends on the
+tokens alone, so every mode decides alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .constraint import Constraint
 
 
-_MARGIN: Final = 8
-"""What plain text may cost for a moment: half a character or an escape that has to be completed."""
-
-
 @dataclass(slots=True)
 class Closing:
-    """`left`: tokens that may still come; `bound`: an ending is at most this long; `ending`: one, where worked out."""
+    """`left`: tokens that may still come; `ending`: of at most so many, or None where the constraint is sure of one."""
 
     left: int
-    bound: int
     ending: list[int] | None
-    _chosen: int | None = None
-    """What the token just settled adds to the bound; None where none was settled."""
+    _ahead: Constraint | None = None
+    """The constraint behind the token just settled; None where that token is the next one of `ending`."""
     _behind: list[int] | None = None
-    """An ending behind the token just settled."""
+    """`ending` there."""
 
     def settled(self, constraint: Constraint, token: int) -> int:
-        """`token`, or the next one of the known ending where nothing that fits is known behind `token`.
+        """`token`, or the next one of an ending where nothing that fits is known behind `token`.
 
         The token returned is the one to advance by next.
         """
-        grows = constraint.growth(token)
-        if self._tight(grows) and self.ending is None:
-            self.ending = constraint.ending(self.left)
-            self.bound = self.left if self.ending is None else len(self.ending)
-        self._chosen = grows
-        if not self._tight(grows) or (self.ending and token == self.ending[0]):
+        self._ahead = None
+        if self.ending and token == self.ending[0]:
             return token
         ahead = constraint.fork()
         ahead.advance([token])
-        self._behind = ahead.ending(self.left - 1)
-        return token if self._behind is not None or self.ending is None else self.ending[0]
+        sure = ahead.closes(self.left - 1)
+        self._behind = None if sure else ahead.ending(self.left - 1)
+        if sure or self._behind:
+            self._ahead = ahead
+            return token
+        self.ending = self.ending or constraint.ending(self.left)
+        assert self.ending, "an ending that fits is certain at all times"
+        return self.ending[0]
 
-    def advance(self, token: int) -> None:
-        """Moves past a token that `settled` returned, or one that was the only one allowed."""
+    def advance(self, constraint: Constraint, token: int) -> Constraint:
+        """`constraint` past a token that `settled` returned, or past one that was the only one allowed."""
         self.left -= 1
-        if self.ending and token == self.ending[0]:
-            self.ending = self.ending[1:]
-        else:
-            self.ending = self._behind
-        known = self.bound - 1 if self._chosen is None else self.bound + self._chosen
-        self.bound = known if self.ending is None else len(self.ending)
-        self._chosen = self._behind = None
+        if self._ahead is not None:
+            ahead, self.ending, self._ahead = self._ahead, self._behind, None
+            return ahead
+        assert self.ending is None or token == self.ending[0], "every ending begins with what is forced"
+        constraint.advance([token])
+        self.ending = None if self.ending is None else self.ending[1:]
+        return constraint
 
     def fork(self) -> Closing:
-        return replace(self)
-
-    def _tight(self, grows: int) -> bool:
-        return self.bound + max(grows, _MARGIN) >= self.left
+        """A copy at the same point, with nothing settled."""
+        return Closing(self.left, self.ending)

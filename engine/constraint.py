@@ -47,8 +47,8 @@ class Constraint(Protocol):
         """Tokens that complete the text from here, an end token last; None where none of at most `limit` is known."""
         ...
 
-    def growth(self, token: int, /) -> int:
-        """How many tokens longer `token`, chosen here, may make the way to the end; rather too many than too few."""
+    def closes(self, limit: int, /) -> bool:
+        """Whether it is certain, without a search, that `ending(limit)` finds one; False where it is not known."""
         ...
 
 
@@ -151,18 +151,20 @@ class Gate:
         return run
 
     def _constrain(self, tokens: Sequence[int]) -> None:
-        if self.closing is not None:
-            for token in tokens:
-                self.closing.advance(token)
-        if self.constraint is not None:
+        if self.constraint is None:
+            return
+        if self.closing is None:
             self.constraint.advance(tokens)
+            return
+        for token in tokens:
+            self.constraint = self.closing.advance(self.constraint, token)
 
 
 def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> Closing | None:
     """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
     behind = room if thinking is None else room - thinking.budget - 1
     ending = constraint.ending(behind)
-    return None if ending is None else Closing(left=room, bound=len(ending), ending=ending)
+    return None if ending is None else Closing(room, ending)
 
 
 def stack(rows: Sequence[Tensor | None]) -> Tensor | None:

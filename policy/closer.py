@@ -9,7 +9,7 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from llguidance import LLTokenizer
 
 from trimode.engine.constraint import Constraint, allows
 
@@ -42,17 +43,33 @@ class Place(IntEnum):
 class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
-    `texts`: what each id stands for; `behind(place, token)`: where a token leads; `begins(place, token)`: how many
-    keys, values and items it may begin.
+    `texts`, `spelt`: what each id stands for, as text and as bytes; `behind(place, token)`: where a token leads.
     """
 
-    def __init__(self, texts: Sequence[str], ends: Sequence[int]) -> None:
-        self.texts, self.ends = texts, ends
+    def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
+        self._tokenizer, self.ends = tokenizer, ends
+        self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
+        self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ranks(texts, rank) for rank in (_outside, _signs, _words))
         self._closers = {False: _negative(self.outside), True: _negative(self.signs)}
         self.behind = lru_cache(maxsize=None)(self._behind)
-        self.begins = lru_cache(maxsize=None)(self._begins)
+
+    def bytes_of(self, ending: Sequence[int]) -> int:
+        """The length of an ending's text; its last token is an end."""
+        return sum(len(self.spelt[token]) for token in ending) - len(self.spelt[ending[-1]])
+
+    def rest(self, ending: Sequence[int], token: int) -> list[int] | None:
+        """What is left of an ending behind `token`; None where its text does not begin with that of `token`."""
+        text = self.spelt[token]
+        for at, piece in enumerate(self.spelt[of] for of in ending[:-1]):
+            if len(piece) >= len(text):
+                behind = self._tokenizer.tokenize_bytes(piece[len(text) :])
+                return [*behind, *ending[at + 1 :]] if piece.startswith(text) else None
+            if not text.startswith(piece):
+                return None
+            text = text[len(piece) :]
+        return None
 
     def allowed(self, at: Constraint) -> Ids:
         """The ids that may come next."""
@@ -73,16 +90,6 @@ class Vocabulary:
         return bool((self.signs[allowed] <= 0).any())
 
     def _behind(self, place: Place, token: int) -> Place:
-        return [place, *(behind for _, behind in self._spelt(place, token))][-1]
-
-    def _begins(self, place: Place, token: int) -> int:
-        before = [place, *(behind for _, behind in self._spelt(place, token))]
-        return sum(
-            at is Place.OUTSIDE and letter in '"{[,' for at, letter in zip(before, self.texts[token], strict=False)
-        )
-
-    def _spelt(self, place: Place, token: int) -> Iterator[tuple[str, Place]]:
-        """Each letter of a token and the place behind it."""
         for letter in self.texts[token]:
             if place is Place.ESCAPED:
                 place = Place.INSIDE
@@ -90,7 +97,7 @@ class Vocabulary:
                 place = Place.INSIDE if place is Place.OUTSIDE else Place.OUTSIDE
             elif letter == "\\" and place is Place.INSIDE:
                 place = Place.ESCAPED
-            yield letter, place
+        return place
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Closer:
                 return [*found, end]
             closing = self.vocabulary.closing(at, place)
             for token in choose(at, place, taken) if closing is None else [closing]:
-                taken[token] += _TAKEN
+                taken[token] += 0 if self.vocabulary.texts[token] == '"' else _TAKEN
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
                 at.advance([token])

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-import torch
 from llguidance import LLMatcher, LLTokenizer
-from torch import Tensor
 
-from trimode.engine.constraint import lone
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
-from .closer import Closer, Place, Vocabulary
+from .closer import Closer, Vocabulary
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, in_time
+from .matcher import Matcher
 from .refusal import Refuses, placed
 from .rewrite import rewritten
 from .samples import samples_of
@@ -45,85 +43,6 @@ COMPILE_SECONDS: Final = 0.1
 """CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
-Ending = list[int] | None
-"""Tokens that complete a text, an end token last; None where none is known."""
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How far one chosen token can lead from the end of a text, in tokens: `part` where it begins a part of the schema,
-    `text` where it goes on with a string.
-    """
-
-    part: int
-    text: int
-
-
-class Matcher:
-    """One grammar at one point of a text. End tokens are never fed to llguidance, which miscounts them."""
-
-    def __init__(
-        self, matcher: LLMatcher, closer: Closer, reach: Reach, place: Place = Place.OUTSIDE, start: Ending = None
-    ) -> None:
-        self._matcher, self._closer, self._reach, self._place = matcher, closer, reach, place
-        self._start = start
-        self._row: Tensor | None = None
-
-    @property
-    def engine(self) -> LLMatcher:
-        """llguidance's matcher at this point, for measurements."""
-        return self._matcher
-
-    def mask(self) -> Tensor:
-        if self._row is None:
-            self._row = self._compute()
-        return self._row
-
-    def advance(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            return
-        self._row = self._start = None
-        taken = self._matcher.try_consume_tokens(list(tokens))
-        if taken < len(tokens):
-            self._check()
-            raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
-        for token in tokens:
-            self._place = self._closer.vocabulary.behind(self._place, token)
-
-    def fork(self) -> Matcher:
-        twin = Matcher(self._matcher.deep_copy(), self._closer, self._reach, self._place, self._start)
-        twin._row = self._row
-        return twin
-
-    def anew(self) -> Matcher:
-        """A fork that has computed its mask itself. Raises GrammarRuntimeError where the grammar is used up."""
-        twin = self.fork()
-        twin._row = None
-        twin.mask()
-        return twin
-
-    def ending(self, limit: int) -> Ending:
-        """What `Closer.ending` finds from here; at the start of a text it is known."""
-        known = self._start or self._closer.ending(self, self._place, limit)
-        return known if known is not None and len(known) <= limit else None
-
-    def growth(self, token: int) -> int:
-        """Whatever a token begins may be any part of the schema; text inside a string adds what patterns ask for."""
-        return self._closer.vocabulary.begins(self._place, token) * self._reach.part or self._reach.text
-
-    def _compute(self) -> Tensor:
-        vocabulary = self._closer.vocabulary
-        words = -(-len(vocabulary.texts) // 32)
-        if self._matcher.is_stopped() and self._matcher.is_accepting():
-            return lone(vocabulary.ends[0], words)
-        row = torch.empty(words, dtype=torch.int32)
-        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
-        self._check()
-        return row
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error().splitlines()[0]}")
 
 
 @dataclass(frozen=True)
@@ -141,11 +60,10 @@ class GrammarCompiler:
 
     def __init__(self, tokenizer: Tokenizer | LLTokenizer, vocab_size: int, ends: Sequence[int]) -> None:
         if isinstance(tokenizer, LLTokenizer):
-            self._tokenizer, texts = tokenizer, [tokenizer.decode_str([token]) for token in range(vocab_size)]
+            self._tokenizer = tokenizer
         else:
             self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-            texts = _texts(tokenizer, vocab_size)
-        self._vocabulary = Vocabulary(texts, ends[:1])
+        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends[:1])
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Target) -> Matcher:
@@ -181,29 +99,24 @@ class GrammarCompiler:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         hints = tuple(json.dumps(sample, ensure_ascii=False)[1:-1] for sample in samples_of(document))
         closer = Closer(self._vocabulary, hints)
-        reach = Reach(part=ENDING_TOKENS, text=ENDING_TOKENS)
-        start = Matcher(matcher, closer, reach)
-        ending = start.ending(ENDING_TOKENS)
+        ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
         if ending is None:
             raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
-        return Matcher(matcher, closer, reach, start=ending)
+        return Matcher(matcher, closer, known=ending)
 
     def _of_text(self, target: TextTarget) -> Compiled:
         matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
         if matcher.is_error():
             raise refused(target, matcher.get_error())
         closer = Closer(self._vocabulary, ())
-        # How far a token of a text leads is not known, so every one is looked at.
-        reach = Reach(part=ENDING_TOKENS, text=ENDING_TOKENS)
-        start = Matcher(matcher, closer, reach)
         try:
-            ending = start.ending(ENDING_TOKENS)
+            ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
         if ending is None:
             hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
             raise SchemaTooComplex("", target.kind, hint)
-        return Compiled(Matcher(matcher, closer, reach, start=ending), target.document, (), False)
+        return Compiled(Matcher(matcher, closer, known=ending), target.document, (), False)
 
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)
@@ -282,12 +195,6 @@ def _refused_twice(document: Any, change: Callable[[Any], Any]) -> str | None:
     if reason is None or (other := change(document)) == document:
         return reason
     return None if (again := _refusal(other)) is None else again if again.startswith("Unsatisfiable") else reason
-
-
-def _texts(tokenizer: Tokenizer, vocab_size: int) -> list[str]:
-    """What each id stands for; nothing for those that only pad the model's vocabulary."""
-    known = min(tokenizer.vocab_size, vocab_size)
-    return [tokenizer.token(token) for token in range(known)] + [""] * (vocab_size - known)
 
 
 def _same(document: Any) -> Any:

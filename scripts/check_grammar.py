@@ -32,7 +32,7 @@ from trimode.engine.constraint import Gate, lone
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
-from trimode.policy.grammar import Matcher
+from trimode.policy.matcher import Matcher
 from trimode.policy.schema import Target, schema_of
 
 LIMITS = ("LexerTooComplex", "ParserTooComplex")

@@ -24,6 +24,7 @@ HELPERS = (
     "engine/mixed.py",
     "policy/recorded_calls.py",
     "policy/loaded.py",
+    "policy/schemas_at_random.py",
 )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -53,14 +52,10 @@ class Automaton:
                     queue.append((self.moves[state][token], [*path, token]))
         return None
 
-    def growth(self, _: int) -> int:
-        """The longest of all shortest endings; beyond any budget where one state has none."""
-        return self._reach
-
-    @cached_property
-    def _reach(self) -> int:
-        endings = [replace(self, state=state).ending(10**6) for state in self.moves]
-        return max(10**6 if ending is None else len(ending) for ending in endings)
+    def closes(self, limit: int) -> bool:
+        """Looks no further than two tokens, so that the longer endings are worked out."""
+        ending = self.ending(limit)
+        return ending is not None and len(ending) <= 2
 
 
 def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:

@@ -109,26 +109,39 @@ def test_without_a_known_ending_nothing_is_promised() -> None:
     assert not result.forced_close
 
 
-class Estimates(Automaton):
-    """Says that any token may lead `far` further, though none of its endings is that long."""
+class Sure(Automaton):
+    """Knows of each ending at once that it is there."""
 
-    far = 0
+    def closes(self, limit: int) -> bool:
+        return self.ending(limit) is not None
 
-    def growth(self, _: int) -> int:
-        return self.far
+    def fork(self) -> Sure:
+        return Sure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
 
 
-@pytest.mark.parametrize("far", [14, 60, 10**6])
-@pytest.mark.parametrize("seed", [seed for seed in range(60) if automaton(seed).growth(0) <= 13])
-def test_how_far_a_token_may_lead_is_only_a_matter_of_work(seed: int, far: int) -> None:
-    """Estimates too high change when endings are worked out, and nothing else."""
+class Unsure(Automaton):
+    """Has to work out each ending."""
+
+    def closes(self, _: int) -> bool:
+        return False
+
+    def fork(self) -> Unsure:
+        return Unsure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
+
+
+@pytest.mark.parametrize("kind", [Sure, Unsure])
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_certain_without_a_search_is_only_a_matter_of_work(seed: int, kind: type[Automaton]) -> None:
     rule = automaton(seed)
-    guess = Estimates(rule.moves, rule.accepting, rule.ends, rule.vocab)
-    guess.far = far
+    shortest = rule.ending(1000) or []
+    other = kind(rule.moves, rule.accepting, rule.ends, rule.vocab)
     engine = small.engine(small.model(seed))
-    request = DecodeRequest(prompt=(1, 2), sampling=Sampling(temperature=1.0, seed=seed), max_tokens=20)
-    exact = engine.decode(replace(request, constraint=rule.fork()))
-    assert engine.decode(replace(request, constraint=guess)).token_ids == exact.token_ids
+    request = DecodeRequest(
+        prompt=(1, 2), sampling=Sampling(temperature=1.0, seed=seed), max_tokens=len(shortest) + seed % 8 or 9
+    )
+    results = [engine.decode(replace(request, constraint=law)) for law in (rule.fork(), other)]
+    assert results[0].token_ids == results[1].token_ids
+    assert results[0].forced_close == results[1].forced_close
 
 
 @given(seed=st.integers(0, 2000), more=st.integers(0, 6))

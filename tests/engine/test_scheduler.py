@@ -238,8 +238,8 @@ class Broken:
     def ending(self, _: int) -> list[int] | None:
         return None
 
-    def growth(self, _: int) -> int:
-        return 0
+    def closes(self, _: int) -> bool:
+        return False
 
 
 def test_what_one_request_raises_is_its_own() -> None:

@@ -48,8 +48,8 @@ class Template:
         left = [min(place) for place in self.places[self.at :]]
         return [*left, END] if len(left) < limit else None
 
-    def growth(self, _: int) -> int:
-        return 0
+    def closes(self, limit: int) -> bool:
+        return self.ending(limit) is not None
 
 
 def template() -> Template:

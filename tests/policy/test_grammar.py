@@ -21,7 +21,7 @@ from trimode.engine.constraint import allows
 from trimode.policy.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError, UnsupportedKeyword
 from trimode.policy.formats import tightened
-from trimode.policy.grammar import Matcher
+from trimode.policy.matcher import Matcher
 from trimode.policy.schema import schema_of
 
 LENGTH = 100

@@ -1,0 +1,130 @@
+"""One grammar at one point of a text: llguidance behind the engine's `Constraint` protocol.
+
+Knows llguidance's matchers and bit masks, and one text that completes what is there. Does not know schemas or how a
+completion is searched. What masks allow is narrower than the grammar: text that it forces comes in the tokenizer's own
+spelling alone. So a completion is kept as a text, which takes at most a token for each byte, and spelled when needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from llguidance import LLMatcher
+from torch import Tensor
+
+from trimode.engine.constraint import lone
+
+from .closer import Closer, Place
+from .errors import GrammarRuntimeError
+
+_SKIPPED: Final = 64
+"""How many tokens of a known completion a choice may make needless before it is given up."""
+
+Ending = list[int] | None
+"""Tokens that complete a text, an end token last; None where none is known."""
+
+
+class Matcher:
+    """One grammar at one point of a text. End tokens are never fed to llguidance, which miscounts them.
+
+    `known`: tokens that complete the text, in any spelling; `sure`: False where text came that they may not fit behind.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, closer: Closer, place: Place = Place.OUTSIDE, known: Ending = None, sure: bool = True
+    ) -> None:
+        self._matcher, self._closer, self._place, self._known, self._sure = matcher, closer, place, known, sure
+        self._row: Tensor | None = None
+
+    @property
+    def engine(self) -> LLMatcher:
+        """llguidance's matcher at this point, for measurements."""
+        return self._matcher
+
+    def mask(self) -> Tensor:
+        if self._row is None:
+            self._row = self._compute()
+        return self._row
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        if not tokens:
+            return
+        self._row = None
+        taken = self._matcher.try_consume_tokens(list(tokens))
+        if taken < len(tokens):
+            self._check()
+            raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
+        for token in tokens:
+            self._place = self._closer.vocabulary.behind(self._place, token)
+            self._follow(token)
+
+    def fork(self) -> Matcher:
+        twin = Matcher(self._matcher.deep_copy(), self._closer, self._place, self._known, self._sure)
+        twin._row = self._row
+        return twin
+
+    def anew(self) -> Matcher:
+        """A fork that has computed its mask itself. Raises GrammarRuntimeError where the grammar is used up."""
+        twin = self.fork()
+        twin._row = None
+        twin.mask()
+        return twin
+
+    def ending(self, limit: int) -> Ending:
+        """The known completion as masks want it spelled; where there is none or it is longer, what a search finds."""
+        known = self._completion()
+        spelled = None if known is None else self._spelled(known)
+        if spelled is not None and len(spelled) <= limit:
+            return spelled
+        found = self._closer.ending(self, self._place, limit)
+        if found is not None:
+            self._known, self._sure = found, True
+        return found
+
+    def closes(self, limit: int) -> bool:
+        """Whether a completion is known that fits even byte by byte."""
+        known = self._completion()
+        return known is not None and self._closer.vocabulary.bytes_of(known) < limit
+
+    def _follow(self, token: int) -> None:
+        """What is known, behind one more token."""
+        if self._known is None:
+            return
+        rest = self._closer.vocabulary.rest(self._known, token) if self._sure else None
+        self._known, self._sure = (self._known, False) if rest is None else (rest, True)
+
+    def _completion(self) -> Ending:
+        """What is known, or the first part of it that completes the text behind what came meanwhile."""
+        if not self._sure and self._known is not None:
+            parts = (self._known[at:] for at in range(min(len(self._known), _SKIPPED)))
+            self._known = next((part for part in parts if self._matcher.validate_tokens(part) == len(part)), None)
+            self._sure = True
+        return self._known
+
+    def _spelled(self, known: Sequence[int]) -> Ending:
+        """Tokens of the same text, each allowed by the mask before it."""
+        at, spelled, rest = self._matcher.deep_copy(), list[int](), known
+        while len(rest) > 1:
+            forced = at.compute_ff_tokens()
+            spelled.append(forced[0] if forced else rest[0])
+            left = self._closer.vocabulary.rest(rest, spelled[-1])
+            if left is None or not at.consume_token(spelled[-1]):
+                return None
+            rest = left
+        return [*spelled, rest[0]]
+
+    def _compute(self) -> Tensor:
+        vocabulary = self._closer.vocabulary
+        words = -(-len(vocabulary.texts) // 32)
+        if self._matcher.is_stopped() and self._matcher.is_accepting():
+            return lone(vocabulary.ends[0], words)
+        row = torch.empty(words, dtype=torch.int32)
+        self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
+        self._check()
+        return row
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error().splitlines()[0]}")

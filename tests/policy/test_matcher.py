@@ -1,0 +1,123 @@
+"""What a matcher says about endings, against its own masks, at random points of random texts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from loaded import allowed
+from schemas_at_random import SCHEMAS
+
+from trimode.policy.engine import Engine
+from trimode.policy.errors import SchemaRefused
+from trimode.policy.matcher import Matcher
+from trimode.policy.schema import schema_of
+from trimode.policy.texts import Regex
+
+FORCED: Final[Any] = {
+    "type": "object",
+    "properties": {"ab": {"type": "string", "maxLength": 2}, "cd": {"type": "string", "pattern": "^[a-z]{3}-ä$"}},
+    "required": ["ab", "cd"],
+    "additionalProperties": False,
+}
+"""A full string forces its quote and what follows, which one token may hold together."""
+TARGETS: Final[list[Any]] = [
+    FORCED,
+    {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1024, "maximum": 65535}}, "required": ["n"]},
+    {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 2}, "minItems": 2},
+    {"anyOf": [{"const": {"kind": "a", "x": 1}}, {"type": "object", "required": ["kind", "y"]}]},
+    {},
+]
+
+
+def walk(engine: Engine, target: Any, dice: random.Random, steps: int = 25) -> Iterator[Matcher]:
+    """A matcher moved along a random text; at each point anew."""
+    matcher = engine.grammars.matcher(target)
+    ends = set(engine.tokens.model.config.eos_token_ids)
+    for _ in range(steps):
+        yield matcher
+        choices = [token for token in allowed(matcher) if token not in ends]
+        if not choices:
+            return
+        wide = [token for token in choices if len(engine.tokenizer.token(token)) <= 3] or choices
+        matcher.advance([dice.choice(wide)])
+
+
+def completes(matcher: Matcher, tokens: list[int]) -> bool:
+    at = matcher.fork()
+    for token in tokens[:-1]:
+        if token not in allowed(at):
+            return False
+        at.advance([token])
+    return tokens[-1] in allowed(at)
+
+
+@pytest.mark.parametrize("target", [*map(schema_of, TARGETS), Regex(r"(ab|ac)*d{2,5}\d+-"), Regex("a{30}ä")])
+@pytest.mark.parametrize("seed", range(6))
+def test_endings_are_what_masks_allow(reference: Engine, target: Any, seed: int) -> None:
+    """Asked at random points, so that what is known was carried along, given up or found in between."""
+    dice = random.Random(seed)
+    for matcher in walk(reference, target, dice):
+        if dice.random() < 0.6:
+            continue
+        limit = dice.choice([3, 9, 20, 60, 4000])
+        sure = matcher.closes(limit)
+        ending = matcher.ending(limit)
+        assert ending is not None or not sure
+        if ending is not None:
+            assert len(ending) <= limit
+            assert completes(matcher, ending)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(document=SCHEMAS, seed=st.integers(0, 99))
+def test_an_ending_goes_on_behind_each_of_its_tokens(reference: Engine, document: Any, seed: int) -> None:
+    try:
+        matcher = reference.grammars.matcher(schema_of(document))
+    except SchemaRefused:
+        assume(False)
+        return
+    *_, matcher = walk(reference, schema_of(document), random.Random(seed), steps=seed % 12 + 1)
+    ending = matcher.ending(4000)
+    assert ending is not None
+    for at, token in enumerate(ending[:-1], start=1):
+        matcher.advance([token])
+        assert matcher.closes(10**6)
+        rest = matcher.ending(len(ending) - at)
+        assert rest is not None
+        assert completes(matcher, rest)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_allow_what_is_forced_alone_and_else_all_that_the_grammar_takes(
+    reference: Engine, target: Any, seed: int
+) -> None:
+    """What spelling an ending rests on."""
+    ends = set(reference.tokens.model.config.eos_token_ids)
+    for matcher in walk(reference, schema_of(target), random.Random(seed)):
+        forced, text = matcher.engine.compute_ff_tokens(), set(allowed(matcher)) - ends
+        if forced:
+            assert text == {forced[0]}
+        else:
+            every = range(reference.tokenizer.vocab_size)
+            assert text == {token for token in every if token not in ends and matcher.engine.validate_tokens([token])}
+
+
+@given(ending=st.lists(st.integers(10, 4000), max_size=5), cut=st.integers(1, 12), seed=st.integers(0, 9))
+def test_what_is_left_of_an_ending(reference: Engine, ending: list[int], cut: int, seed: int) -> None:
+    vocabulary = reference.grammars.matcher(schema_of({}))._closer.vocabulary  # pyright: ignore[reportPrivateUsage]
+    end = vocabulary.ends[0]
+    text = b"".join(vocabulary.spelt[token] for token in ending)
+    taken = next((token for token, spelt in enumerate(vocabulary.spelt) if spelt and spelt == text[:cut]), None)
+    assume(taken is not None)
+    assert taken is not None
+    rest = vocabulary.rest([*ending, end], taken)
+    assert rest is not None
+    assert b"".join(vocabulary.spelt[token] for token in rest[:-1]) == text[cut:]
+    other = random.Random(seed).randrange(10, 4000)
+    assert (vocabulary.rest([*ending, end], other) is not None) == text.startswith(vocabulary.spelt[other])

@@ -79,7 +79,7 @@ class Batch:
             return [None] * len(self.segments)
         rows = accumulate([0, *self.reads[:-1]])
         return [
-            sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.allowed) if s.choose else None
+            sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.choose) if s.choose else None
             for s, sampler, row in zip(self.segments, samplers, rows, strict=True)
         ]
 

@@ -28,11 +28,23 @@ class Thinking:
 class Constraint(Protocol):
     """A matcher over token ids at one point of the text.
 
-    `mask` is the law: forced tokens are the rows with one bit, and every mode reads the same rows.
+    `mask` is the law, and every mode reads the same rows; the others say parts of it sooner.
     """
 
     def mask(self) -> Tensor:
         """[ceil(V / 32)] int32 on CPU; bit t of word t // 32 is set where token t may come next (or end the text)."""
+        ...
+
+    def masks(self, tokens: Sequence[int], /) -> Sequence[Tensor]:
+        """The mask here and behind each of `tokens`, which the masks allow; no end token is among them."""
+        ...
+
+    def forced(self) -> int | None:
+        """The one token that the mask allows, where that is known without it."""
+        ...
+
+    def allows(self, token: int, /) -> bool:
+        """Whether the mask allows `token`."""
         ...
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -50,16 +62,6 @@ class Constraint(Protocol):
     def closes(self, limit: int, /) -> bool:
         """Whether it is certain, without a search, that `ending(limit)` finds one; False where it is not known."""
         ...
-
-
-def only(mask: Tensor) -> int | None:
-    """The one token that `mask` allows, or None where it allows several."""
-    words = mask.numpy()
-    if np.count_nonzero(words) != 1:
-        return None
-    at = int(words.view(np.uint32).argmax())
-    word = int(words[at]) & 0xFFFFFFFF
-    return at * 32 + word.bit_length() - 1 if word & (word - 1) == 0 else None
 
 
 def allows(mask: Tensor, token: int) -> bool:
@@ -104,11 +106,35 @@ class Gate:
         self.closing = None if constraint is None else closing_of(constraint, room, thinking)
 
     def mask(self) -> Tensor | None:
+        """What may come next; None where everything may."""
         if self.thinking is not None:
             if self.thought == self.thinking.budget:
                 return lone(self.thinking.end, self.words)
             return None if self.constraint is None else all_but(self.ends, self.words)
         return None if self.constraint is None else self.constraint.mask()
+
+    def masks(self, tokens: Sequence[int]) -> Sequence[Tensor | None]:
+        """What may come here and behind each of `tokens`, which are allowed; no end token is among them."""
+        if self.thinking is None:
+            return [None] * (len(tokens) + 1) if self.constraint is None else self.constraint.masks(tokens)
+        if not tokens:
+            return [self.mask()]
+        behind = self.fork()
+        behind.advance(tokens[:1])
+        return [self.mask(), *behind.masks(tokens[1:])]
+
+    def forced(self) -> int | None:
+        """The one token that may come next, where there is no choice."""
+        if self.thinking is not None:
+            return self.thinking.end if self.thought == self.thinking.budget else None
+        return None if self.constraint is None else self.constraint.forced()
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next."""
+        if self.thinking is None and self.constraint is not None:
+            return self.constraint.allows(token)
+        mask = self.mask()
+        return mask is None or allows(mask, token)
 
     def settled(self, token: int) -> int:
         """`token`, chosen from the mask, or another where `token` would leave no room to end; the one to take next."""
@@ -136,14 +162,10 @@ class Gate:
         other.ends, other.thought = self.ends, self.thought
         return other
 
-    def forced(self, limit: int) -> list[int]:
-        """Takes the tokens about which there is no choice, up to an end token or `limit`."""
+    def take_forced(self, limit: int) -> list[int]:
+        """Moves past the tokens about which there is no choice, up to an end token or `limit`, and returns them."""
         run: list[int] = []
-        while len(run) < limit:
-            mask = self.mask()
-            token = None if mask is None else only(mask)
-            if token is None:
-                break
+        while len(run) < limit and (token := self.forced()) is not None:
             run.append(token)
             if token in self.ends:
                 break

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from .sampling import Allowed
 from .segment import Branch, Reply, Segment
 
 PREFILL_CHUNK = 256
@@ -26,12 +25,10 @@ class Context:
     cached: int = 0
     prefilled: bool = False
 
-    def step(self, allowed: Tensor | None) -> Segment:
-        """The pending tokens, of which the last chooses the next token under the grammar mask `allowed`."""
+    def step(self, allowed: Allowed) -> Segment:
+        """The pending tokens, of which the last chooses the next token under the grammar mask that `allowed` gives."""
         prefill, self.prefilled = not self.prefilled, True
-        return Segment(
-            start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=True, allowed=allowed
-        )
+        return Segment(start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=allowed)
 
     def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = ()) -> Segment:
         """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""

@@ -35,7 +35,7 @@ class Run(Context):
 
     def force(self) -> list[int] | None:
         """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
-        forced = self.gate.forced(self.output.room)
+        forced = self.gate.take_forced(self.output.room)
         self.pending += forced
         if forced and (forced[-1] in self.output.ends or len(forced) == self.output.room):
             self.output.commit(self.mode, forced, "f" * len(forced))
@@ -51,7 +51,7 @@ class Run(Context):
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        best = (yield self.step(self.gate.mask())).token
+        best = (yield self.step(self.gate.mask)).token
         token = self.gate.settled(best)
         self.gate.advance([token])
         self.settle(len(self.pending), [token])

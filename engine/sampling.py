@@ -19,6 +19,8 @@ _CHUNK_ELEMENTS = 1 << 18
 _KEPT_CHUNKS = 4
 
 
+Allowed = Callable[[], Tensor | None]
+"""Gives a grammar mask [ceil(V / 32)] int32, None where everything is allowed."""
 Pick = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, float, int, float], tuple[Tensor, Tensor]]
 
 
@@ -39,7 +41,7 @@ class Sampler:
             return None
         return torch.stack([self._chunk(p // self._span)[p % self._span] for p in positions])
 
-    def choice(self, row: int, position: int, allowed: Tensor | None) -> ops.Choice | None:
+    def choice(self, row: int, position: int, allowed: Allowed) -> ops.Choice | None:
         """What the pass needs to choose the token at `position` itself; None where filters leave that to `pick`."""
         settings = self.settings
         if settings.temperature == 0:

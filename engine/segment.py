@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .sampling import Sampler
+from .sampling import Allowed, Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Segment:
     in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
     never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
     each predicts the next position. `choose`: the token that the last trunk row predicts is wanted, under the grammar
-    mask `allowed` [W].
+    mask [W] (None: all) that this gives; it is asked as late as the kernels can, so that a device works meanwhile.
     """
 
     start: int
@@ -45,8 +45,7 @@ class Segment:
     read: int = 0
     prefill: bool = False
     block: int = 1
-    choose: bool = False
-    allowed: Tensor | None = None
+    choose: Allowed | None = None
 
     @property
     def rows(self) -> int:
@@ -122,7 +121,7 @@ def reply(segment: Segment, rows: Tensor, token: int | None, sampler: Sampler) -
         branches.append(Logits(rows[at : at + branch.read], first, sampler))
         at += branch.read
     if segment.choose and token is None:
-        token = trunk.best(segment.allowed)
+        token = trunk.best(segment.choose())
     return Reply(trunk, tuple(branches), -1 if token is None else token)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from .constraint import Gate, allows, only, stack
+from .constraint import Gate, stack
 from .output import rejections
 from .result import Rejected
 from .run import Run
@@ -20,21 +18,18 @@ from .segment import Logits
 
 @dataclass(slots=True)
 class Draft:
-    """Tokens in order with their origins and the drafter's confidence in them.
-
-    `masks`: the grammar row before each token and, unless an end token came, after the last.
-    """
+    """Tokens in order with their origins and the drafter's confidence in them; `ended`: the last is an end token."""
 
     tokens: list[int] = field(default_factory=list)
     origins: str = ""
     confidence: list[float] = field(default_factory=list)
-    masks: list[Tensor | None] = field(default_factory=list)
     refused: list[Rejected] = field(default_factory=list)
+    ended: bool = False
 
     @property
     def checked(self) -> list[int]:
         """The tokens that a verification pass reads: a drafted end token is predicted by the row before it."""
-        return self.tokens[: len(self.masks) - 1]
+        return self.tokens[: len(self.tokens) - self.ended]
 
     def add(self, token: int, origin: str, confidence: float) -> None:
         self.tokens.append(token)
@@ -47,27 +42,28 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
     draft = Draft()
     picks = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
     for row, (token, confidence) in enumerate(picks):
-        mask = gate.mask()
-        draft.masks.append(mask)
-        if mask is not None and (forced := only(mask)) is not None:
+        if (forced := gate.forced()) is not None:
             draft.add(forced, "f", 1.0)
         else:
-            if mask is not None and not allows(mask, token):
+            if not gate.allows(token):
                 assert logits is not None
                 refused = token
-                token, confidence = _steered(logits, mask, row)
+                token, confidence = _steered(logits, gate, row)
                 draft.refused.append(Rejected(token=refused, reason="schema", instead=confidence))
             draft.add(gate.settled(token), "a", confidence)
         if draft.tokens[-1] in gate.ends:
-            return draft
+            draft.ended = True
+            break
         gate.advance(draft.tokens[-1:])
-    draft.masks.append(gate.mask())
     return draft
 
 
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
-    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
-    picks = logits.pick(stack(draft.masks))
+    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many.
+
+    All masks are computed here, in one call, while a device may still be busy with the pass.
+    """
+    picks = logits.pick(stack(run.gate.masks(draft.checked)))
     tokens, origins = verdict(run.gate, draft, picks.tokens)
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
@@ -92,12 +88,12 @@ def verdict(gate: Gate, draft: Draft, chosen: Sequence[int]) -> tuple[list[int],
     """
     tokens, origins = list[int](), ""
     for at, best in enumerate(chosen):
-        free = not _is_forced(draft.masks[at])
-        token = gate.settled(best) if free else best
+        forced = gate.forced()
+        token = gate.settled(best) if forced is None else forced
         gate.advance([token])
         agrees = at < len(draft.tokens) and draft.tokens[at] == token
         tokens.append(token)
-        origins += "b" if token != best else "f" if not free else "a" if agrees else "c"
+        origins += "f" if forced is not None else "b" if token != best else "a" if agrees else "c"
         if not agrees:
             break
     return tokens, origins
@@ -109,15 +105,11 @@ def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
     return next((at for at, (d, c) in pairs if d != c), min(len(draft), len(chosen)))
 
 
-def _steered(logits: Logits, mask: Tensor, row: int) -> tuple[int, float]:
-    picks = logits.pick(mask[None], [row])
+def _steered(logits: Logits, gate: Gate, row: int) -> tuple[int, float]:
+    picks = logits.pick(stack([gate.mask()]), [row])
     return picks.tokens[0], picks.confidence[0]
 
 
 def _pairs(logits: Logits) -> list[tuple[int, float]]:
     picks = logits.pick()
     return list(zip(picks.tokens, picks.confidence, strict=True))
-
-
-def _is_forced(mask: Tensor | None) -> bool:
-    return mask is not None and only(mask) is not None

@@ -37,11 +37,12 @@ def forward(
 def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, list[int]]:
     """What `forward` returns, of x [T, E] after all blocks."""
     logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
-    return logits, [_chosen(ops, logits[choice.row][None], choice) for choice in choices]
+    masks = [choice.allowed() for choice in choices]  # on a device, all of the pass is under way here
+    return logits, [_chosen(ops, logits[c.row][None], c, mask) for c, mask in zip(choices, masks, strict=True)]
 
 
-def _chosen(ops: Any, logits: Tensor, choice: Choice) -> int:
-    allowed = None if choice.allowed is None else choice.allowed[None].to(logits.device)
+def _chosen(ops: Any, logits: Tensor, choice: Choice, mask: Tensor | None) -> int:
+    allowed = None if mask is None else mask[None].to(logits.device)
     noise = None if choice.noise is None else choice.noise[None]
     return int(ops.pick(logits, choice.banned, allowed, noise, choice.temperature, 0, 1.0)[0])
 

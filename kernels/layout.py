@@ -5,7 +5,7 @@ Knows row numbers, page numbers and tensors. A layout's tensors are int64 on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +79,12 @@ class Stack:
 class Choice:
     """The token wanted of row `row` of a pass's logits: argmax of logits (/ temperature + noise) where that is allowed.
 
-    `banned` [V] bool. `allowed` [ceil(V / 32)] int32: bits; None for all. `noise` [V]; None at temperature 0.
+    `banned` [V] bool. `allowed` gives [ceil(V / 32)] int32: bits, None for all; it may take a while, so it is asked
+    when the pass is on its way. `noise` [V]; None at temperature 0.
     """
 
     row: int
     banned: Tensor
-    allowed: Tensor | None
+    allowed: Callable[[], Tensor | None]
     noise: Tensor | None
     temperature: float

@@ -194,7 +194,8 @@ class Native:
         shape, made, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
         final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
-        wanted = (_Wanted * len(choices))(*map(_wanted, choices))
+        masks = [choice.allowed() for choice in choices]
+        wanted = (_Wanted * len(choices))(*map(_wanted, choices, masks))
         self._library.forward(
             ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
@@ -258,9 +259,9 @@ def _matrix(packed: Packed | None) -> _Matrix:
     return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.half)
 
 
-def _wanted(choice: Choice) -> _Wanted:
+def _wanted(choice: Choice, mask: Tensor | None) -> _Wanted:
     return _Wanted(
-        None, choice.banned.data_ptr(), _maybe(choice.allowed), _maybe(choice.noise), 0, choice.temperature, choice.row
+        None, choice.banned.data_ptr(), _maybe(mask), _maybe(choice.noise), 0, choice.temperature, choice.row
     )
 
 

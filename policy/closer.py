@@ -9,6 +9,7 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -19,16 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLTokenizer
 
-from trimode.engine.constraint import Constraint, allows
+from trimode.engine.constraint import Constraint
 
-_TAKEN: Final = 1 << 20
-"""What having been taken once weighs: more than any difference between tokens that close nothing."""
+_NEAR: Final = 512
+"""How many tokens of an order are looked at before all are."""
 _SHORT: Final = 40
 """Completions up to this many tokens are good enough not to look for a shorter one."""
 _LONG: Final = 400
 """Tokens of a completion before another way is tried."""
 
-Ranks = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.intp]
 
 
@@ -51,8 +51,9 @@ class Vocabulary:
         self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
         self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
-        self.outside, self.signs, self.words = (_ranks(texts, rank) for rank in (_outside, _signs, _words))
-        self._closers = {False: _negative(self.outside), True: _negative(self.signs)}
+        self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
+        self._closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
+        self._quotes = np.array([token for token, text in enumerate(texts) if text.startswith('"')], dtype=np.intp)
         self.behind = lru_cache(maxsize=None)(self._behind)
 
     def bytes_of(self, ending: Sequence[int]) -> int:
@@ -71,23 +72,20 @@ class Vocabulary:
             text = text[len(piece) :]
         return None
 
-    def allowed(self, at: Constraint) -> Ids:
-        """The ids that may come next."""
-        mask = at.mask().numpy()
-        words = np.flatnonzero(mask)
-        bits = np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, 32)
-        word, bit = np.nonzero(bits)
-        return words[word] * 32 + bit
-
     def closing(self, at: Constraint, place: Place) -> int | None:
-        """The allowed token that closes most and does nothing else; looked up alone, because strings allow so much."""
-        ids, mask = self._closers[place is not Place.OUTSIDE], at.mask().numpy()
-        found = np.flatnonzero(mask[ids // 32] >> ids % 32 & 1)
-        return int(ids[found[0]]) if found.size else None
+        """The allowed token that closes most and does nothing else."""
+        found = _among(at, self._closers[place is not Place.OUTSIDE])
+        return int(found[0]) if found.size else None
 
-    def may_close(self, allowed: Ids) -> bool:
+    def may_close(self, at: Constraint) -> bool:
         """Whether a string may end here."""
-        return bool((self.signs[allowed] <= 0).any())
+        return bool(_among(at, self._quotes).size)
+
+    def preferred(self, at: Constraint, order: Ids, taken: Counter[int]) -> int:
+        """Of the allowed tokens, those taken least, the first in `order`; most often it is near the front."""
+        near = (int(token) for token in _among(at, order[:_NEAR]))
+        fresh = next((token for token in near if not taken[token]), None)
+        return min(map(int, _among(at, order)), key=taken.__getitem__) if fresh is None else fresh
 
     def _behind(self, place: Place, token: int) -> Place:
         for letter in self.texts[token]:
@@ -111,7 +109,7 @@ class Closer:
         """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed."""
         for most in (min(limit, _LONG), limit):
             best: list[int] | None = None
-            for choose in (self._by_hint, self._by(self.vocabulary.words)):
+            for choose in (self._by_hint, self._by_words):
                 best = self._walk(start.fork(), place, len(best) - 1 if best else most, choose) or best
                 if best and len(best) <= _SHORT:
                     break
@@ -120,35 +118,36 @@ class Closer:
         return None
 
     def _walk(self, at: Constraint, place: Place, limit: int, choose: Choose) -> list[int] | None:
-        found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.int64)
+        found, taken = list[int](), Counter[int]()
         while len(found) < limit:
-            end = next((token for token in self.vocabulary.ends if allows(at.mask(), token)), None)
+            end = next((token for token in self.vocabulary.ends if at.allows(token)), None)
             if end is not None:
                 return [*found, end]
-            closing = self.vocabulary.closing(at, place)
-            for token in choose(at, place, taken) if closing is None else [closing]:
-                taken[token] += 0 if self.vocabulary.texts[token] == '"' else _TAKEN
+            for token in self._next(at, place, taken, choose):
+                taken[token] += self.vocabulary.texts[token] != '"'
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
                 at.advance([token])
         return None
 
-    def _by(self, inside: Ranks) -> Choose:
-        def choose(at: Constraint, place: Place, taken: Ranks) -> list[int]:
-            allowed = self.vocabulary.allowed(at)
-            rank = self.vocabulary.outside if place is Place.OUTSIDE else inside
-            return [int(allowed[(rank[allowed] + taken[allowed]).argmin()])]
+    def _next(self, at: Constraint, place: Place, taken: Counter[int], choose: Choose) -> list[int]:
+        forced = at.forced()
+        only = self.vocabulary.closing(at, place) if forced is None else forced
+        if only is not None:
+            return [only]
+        if place is Place.OUTSIDE:
+            return [self.vocabulary.preferred(at, self.vocabulary.outside, taken)]
+        return choose(at, taken)
 
-        return choose
+    def _by_words(self, at: Constraint, taken: Counter[int]) -> list[int]:
+        return [self.vocabulary.preferred(at, self.vocabulary.words, taken)]
 
-    def _by_hint(self, at: Constraint, place: Place, taken: Ranks) -> list[int]:
-        if self.hints and place is not Place.OUTSIDE:
-            allowed = self.vocabulary.allowed(at)
-            if len(allowed) > 1 and not self.vocabulary.may_close(allowed):
-                path = next((path for hint in self._hint_ends if (path := self._path(at.fork(), hint))), None)
-                if path is not None:
-                    return path
-        return self._by(self.vocabulary.signs)(at, place, taken)
+    def _by_hint(self, at: Constraint, taken: Counter[int]) -> list[int]:
+        if self.hints and not self.vocabulary.may_close(at):
+            path = next((path for hint in self._hint_ends if (path := self._path(at.fork(), hint))), None)
+            if path is not None:
+                return path
+        return [self.vocabulary.preferred(at, self.vocabulary.signs, taken)]
 
     @cached_property
     def _hint_ends(self) -> list[str]:
@@ -158,24 +157,32 @@ class Closer:
         """`text` as tokens of one character each; empty where the grammar refuses it or the string may not end then."""
         path = [self.vocabulary.letters.get(letter, -1) for letter in text]
         for token in path:
-            if token < 0 or not allows(at.mask(), token):
+            if token < 0 or not at.allows(token):
                 return []
             at.advance([token])
-        return path if self.vocabulary.may_close(self.vocabulary.allowed(at)) else []
+        return path if self.vocabulary.may_close(at) else []
 
 
-Choose = Callable[[Constraint, Place, Ranks], list[int]]
-"""Tokens to take next where nothing closes, given where the text stands and what each token's being taken weighs."""
+Choose = Callable[[Constraint, Counter[int]], list[int]]
+"""Tokens to take next inside a string that may not end yet, given how often each was taken."""
 
 
-def _negative(rank: Ranks) -> Ids:
+def _among(at: Constraint, ids: Ids) -> Ids:
+    """Those of `ids` that may come next."""
+    mask = at.mask().numpy()
+    found: Ids = ids[(mask[ids // 32] >> ids % 32 & 1).astype(bool)]
+    return found
+
+
+def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Ids:
+    """All ids, the lowest rank first."""
+    return np.array(sorted(range(len(texts)), key=[rank(text) for text in texts].__getitem__), dtype=np.intp)
+
+
+def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> Ids:
     """The ids of rank below 0, the lowest rank first."""
-    ids = np.flatnonzero(rank < 0)
-    return ids[np.argsort(rank[ids], kind="stable")]
-
-
-def _ranks(texts: Sequence[str], rank: Callable[[str], int]) -> Ranks:
-    return np.array([rank(text) for text in texts], dtype=np.int64)
+    ids = (token for token, text in enumerate(texts) if rank(text) < 0)
+    return np.array(sorted(ids, key=lambda token: rank(texts[token])), dtype=np.intp)
 
 
 def _closes(text: str) -> bool:

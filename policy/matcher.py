@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from llguidance import LLMatcher
+from llguidance import LLExecutor, LLMatcher
 from torch import Tensor
 
-from trimode.engine.constraint import lone
+from trimode.engine.constraint import allows, lone
 
 from .closer import Closer, Place
 from .errors import GrammarRuntimeError
 
+_EXECUTOR: Final = LLExecutor(1)
 _SKIPPED: Final = 64
 """How many tokens of a known completion a choice may make needless before it is given up."""
 
@@ -37,6 +38,7 @@ class Matcher:
     ) -> None:
         self._matcher, self._closer, self._place, self._known, self._sure = matcher, closer, place, known, sure
         self._row: Tensor | None = None
+        self._words = -(-len(closer.vocabulary.texts) // 32)
 
     @property
     def engine(self) -> LLMatcher:
@@ -47,6 +49,29 @@ class Matcher:
         if self._row is None:
             self._row = self._compute()
         return self._row
+
+    def masks(self, tokens: Sequence[int]) -> Sequence[Tensor]:
+        """All rows in one call of llguidance's, which writes none behind a text that nothing continues."""
+        if not tokens:
+            return [self.mask()]
+        rows = torch.zeros(len(tokens) + 1, self._words, dtype=torch.int32)
+        work = [(self._matcher, 0, list(tokens))]
+        _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), self._words * 4, len(rows))
+        self._check()
+        return rows.unbind() if rows[-1].any() else [*rows[:-1], lone(self._closer.vocabulary.ends[0], self._words)]
+
+    def forced(self) -> int | None:
+        """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues."""
+        if self._matcher.is_stopped():
+            return self._closer.vocabulary.ends[0] if self._matcher.is_accepting() else None
+        return next(iter(self._matcher.compute_ff_tokens()), None)
+
+    def allows(self, token: int) -> bool:
+        """Where text is forced, its first token alone; end tokens where the text may end."""
+        if self._row is not None:
+            return allows(self._row, token)
+        forced = self.forced()
+        return token == forced if forced is not None else self._matcher.validate_tokens([token]) == 1
 
     def advance(self, tokens: Sequence[int]) -> None:
         if not tokens:
@@ -116,11 +141,9 @@ class Matcher:
         return [*spelled, rest[0]]
 
     def _compute(self) -> Tensor:
-        vocabulary = self._closer.vocabulary
-        words = -(-len(vocabulary.texts) // 32)
         if self._matcher.is_stopped() and self._matcher.is_accepting():
-            return lone(vocabulary.ends[0], words)
-        row = torch.empty(words, dtype=torch.int32)
+            return lone(self._closer.vocabulary.ends[0], self._words)
+        row = torch.empty(self._words, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
         self._check()
         return row

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..constraint import Gate, allows, only
+from ..constraint import Gate, stack
 from ..output import rejections
 from ..request import DiffusionOptions
 from ..result import Reason, Rejected
@@ -103,10 +103,9 @@ class Block:
         """Moves the gate over the filled run at its front, repairing what the grammar refuses."""
         first = len(self.tokens)
         while not self.done:
-            at, mask = len(self.tokens), self.gate.mask()
+            at, forced = len(self.tokens), self.gate.forced()
             token = self.slots[at]
-            forced = None if mask is None else only(mask)
-            if token is not None and (mask is None or allows(mask, token)):
+            if token is not None and (token == forced if forced is not None else self.gate.allows(token)):
                 self._place(token, "a")
             elif forced is not None:
                 self._clear(at, "schema") if token is not None else None
@@ -118,9 +117,8 @@ class Block:
                 self._clear(at, "schema")
                 return
             else:
-                assert mask is not None or behind
                 self._clear(at, "schema")
-                picks = logits.pick(None if mask is None else mask[None], [at])
+                picks = logits.pick(stack([self.gate.mask()]), [at])
                 if at != first and picks.confidence[0] < self.threshold:
                     return
                 self._place(picks.tokens[0], "r")

@@ -25,10 +25,26 @@ class Automaton:
 
     def mask(self) -> Tensor:
         words = np.zeros(-(-self.vocab // 32), dtype=np.uint32)
-        ends = self.ends if self.state in self.accepting else ()
-        for token in (*self.moves[self.state], *ends):
+        for token in self._next:
             words[token // 32] |= np.uint32(1 << token % 32)
         return torch.from_numpy(words.view(np.int32))
+
+    def masks(self, tokens: Sequence[int]) -> list[Tensor]:
+        ahead, rows = self.fork(), [self.mask()]
+        for token in tokens:
+            ahead.advance([token])
+            rows.append(ahead.mask())
+        return rows
+
+    def forced(self) -> int | None:
+        return self._next[0] if len(self._next) == 1 else None
+
+    def allows(self, token: int) -> bool:
+        return token in self._next
+
+    @property
+    def _next(self) -> tuple[int, ...]:
+        return (*self.moves[self.state], *(self.ends if self.state in self.accepting else ()))
 
     def advance(self, tokens: Sequence[int]) -> None:
         for token in tokens:

@@ -227,6 +227,15 @@ class Broken:
     def mask(self) -> torch.Tensor:
         return torch.full((2,), -1, dtype=torch.int32)
 
+    def masks(self, tokens: Any) -> list[torch.Tensor]:
+        return [self.mask()] * (len(tokens) + 1)
+
+    def forced(self) -> int | None:
+        return None
+
+    def allows(self, _: int) -> bool:
+        return True
+
     def advance(self, tokens: Any) -> None:
         self.left -= len(tokens)
         if self.left < 0:

@@ -88,7 +88,7 @@ def test_a_fork_thinks_for_itself() -> None:
     twin = gate.fork()
     twin.advance([4])
     assert gate.mask() is None
-    assert twin.forced(5) == [END]
+    assert twin.take_forced(5) == [END]
     assert twin.mask() is None
 
 

@@ -26,6 +26,12 @@ OPTIONS: dict[str, Options] = {
 }
 
 
+def _bits(tokens: frozenset[int]) -> Tensor:
+    bits = np.zeros(VOCABULARY, dtype=np.uint8)
+    bits[list(tokens)] = 1
+    return torch.from_numpy(np.packbits(bits, bitorder="little").view(np.int32))  # pyright: ignore[reportUnknownMemberType]
+
+
 class Template:
     """A grammar of fixed length: at each place the ids that may stand there, then the end."""
 
@@ -33,10 +39,19 @@ class Template:
         self.places, self.at = places, at
 
     def mask(self) -> Tensor:
-        bits = np.zeros(VOCABULARY, dtype=np.uint8)
-        bits[list(self.places[self.at] if self.at < len(self.places) else {END})] = 1
-        words = np.packbits(bits, bitorder="little").view(np.int32)
-        return torch.from_numpy(words)  # pyright: ignore[reportUnknownMemberType]
+        return self.masks(())[0]
+
+    def masks(self, tokens: Sequence[int]) -> list[Tensor]:
+        return [_bits(self._place(self.at + more)) for more in range(len(tokens) + 1)]
+
+    def forced(self) -> int | None:
+        return min(self._place(self.at)) if len(self._place(self.at)) == 1 else None
+
+    def allows(self, token: int) -> bool:
+        return token in self._place(self.at)
+
+    def _place(self, at: int) -> frozenset[int]:
+        return self.places[at] if at < len(self.places) else frozenset({END})
 
     def advance(self, tokens: Sequence[int]) -> None:
         self.at += len(tokens)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from loaded import allowed
@@ -94,18 +95,36 @@ def test_an_ending_goes_on_behind_each_of_its_tokens(reference: Engine, document
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("seed", range(3))
-def test_masks_allow_what_is_forced_alone_and_else_all_that_the_grammar_takes(
-    reference: Engine, target: Any, seed: int
-) -> None:
-    """What spelling an ending rests on."""
+def test_what_is_known_without_a_mask_is_what_the_mask_says(reference: Engine, target: Any, seed: int) -> None:
+    """Forced text alone, else all that the grammar takes: what spelling an ending rests on, too."""
+    for matcher in walk(reference, schema_of(target), random.Random(seed)):
+        forced, mask = matcher.forced(), set(allowed(matcher))
+        assert (forced is None) == (len(mask) > 1)
+        assert forced in (None, *mask)
+        every = range(reference.tokenizer.vocab_size)
+        blank = Matcher(matcher.engine.deep_copy(), matcher._closer)  # pyright: ignore[reportPrivateUsage]
+        assert {token for token in every if blank.allows(token)} == mask
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_masks_of_a_draft_are_those_of_its_steps(reference: Engine, target: Any, seed: int) -> None:
+    dice = random.Random(seed)
     ends = set(reference.tokens.model.config.eos_token_ids)
     for matcher in walk(reference, schema_of(target), random.Random(seed)):
-        forced, text = matcher.engine.compute_ff_tokens(), set(allowed(matcher)) - ends
-        if forced:
-            assert text == {forced[0]}
-        else:
-            every = range(reference.tokenizer.vocab_size)
-            assert text == {token for token in every if token not in ends and matcher.engine.validate_tokens([token])}
+        behind, tokens, rows = matcher.fork(), list[int](), [matcher.mask()]
+        for _ in range(dice.randrange(7)):
+            choices = [token for token in allowed(behind) if token not in ends]
+            if not choices:
+                break
+            tokens.append(dice.choice(choices))
+            behind.advance(tokens[-1:])
+            rows.append(behind.mask())
+        before = matcher.mask().clone()
+        found = matcher.masks(tokens)
+        assert len(found) == len(rows)
+        assert all(map(torch.equal, found, rows))
+        assert torch.equal(matcher.anew().mask(), before)
 
 
 @given(ending=st.lists(st.integers(10, 4000), max_size=5), cut=st.integers(1, 12), seed=st.integers(0, 9))

@@ -9,7 +9,6 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -30,6 +29,14 @@ _LONG: Final = 400
 """Tokens of a completion before another way is tried."""
 
 Ids = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Order:
+    """All ids, the best first, and the place of each among them."""
+
+    ids: Ids
+    places: Ids
 
 
 class Place(IntEnum):
@@ -81,11 +88,14 @@ class Vocabulary:
         """Whether a string may end here."""
         return bool(_among(at, self._quotes).size)
 
-    def preferred(self, at: Constraint, order: Ids, taken: Counter[int]) -> int:
+    def preferred(self, at: Constraint, order: Order, taken: Ids) -> int:
         """Of the allowed tokens, those taken least, the first in `order`; most often it is near the front."""
-        near = (int(token) for token in _among(at, order[:_NEAR]))
-        fresh = next((token for token in near if not taken[token]), None)
-        return min(map(int, _among(at, order)), key=taken.__getitem__) if fresh is None else fresh
+        near = _among(at, order.ids[:_NEAR])
+        fresh = near[taken[near] == 0]
+        if fresh.size:
+            return int(fresh[0])
+        ids = _all_of(at)
+        return int(ids[(order.places[ids] + taken[ids] * len(taken)).argmin()])
 
     def _behind(self, place: Place, token: int) -> Place:
         for letter in self.texts[token]:
@@ -100,10 +110,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Closer:
-    """Completes the texts of one grammar. `hints`: texts that some of its strings may end with."""
+    """Completes the texts of one grammar.
+
+    `hints`: texts that some of its strings may end with; `names`: of objects, those that some of them must have.
+    """
 
     vocabulary: Vocabulary
     hints: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def ending(self, start: Constraint, place: Place, limit: int) -> list[int] | None:
         """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed."""
@@ -118,33 +132,38 @@ class Closer:
         return None
 
     def _walk(self, at: Constraint, place: Place, limit: int, choose: Choose) -> list[int] | None:
-        found, taken = list[int](), Counter[int]()
+        found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
         while len(found) < limit:
-            end = next((token for token in self.vocabulary.ends if at.allows(token)), None)
+            forced = at.forced()
+            end = self._end(at, forced)
             if end is not None:
                 return [*found, end]
-            for token in self._next(at, place, taken, choose):
+            for token in self._next(at, place, taken, choose) if forced is None else [forced]:
                 taken[token] += self.vocabulary.texts[token] != '"'
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
                 at.advance([token])
         return None
 
-    def _next(self, at: Constraint, place: Place, taken: Counter[int], choose: Choose) -> list[int]:
-        forced = at.forced()
-        only = self.vocabulary.closing(at, place) if forced is None else forced
-        if only is not None:
-            return [only]
+    def _end(self, at: Constraint, forced: int | None) -> int | None:
+        if forced is not None:
+            return forced if forced in self.vocabulary.ends else None
+        return next((token for token in self.vocabulary.ends if at.allows(token)), None)
+
+    def _next(self, at: Constraint, place: Place, taken: Ids, choose: Choose) -> list[int]:
+        closing = self.vocabulary.closing(at, place)
+        if closing is not None:
+            return [closing]
         if place is Place.OUTSIDE:
             return [self.vocabulary.preferred(at, self.vocabulary.outside, taken)]
         return choose(at, taken)
 
-    def _by_words(self, at: Constraint, taken: Counter[int]) -> list[int]:
+    def _by_words(self, at: Constraint, taken: Ids) -> list[int]:
         return [self.vocabulary.preferred(at, self.vocabulary.words, taken)]
 
-    def _by_hint(self, at: Constraint, taken: Counter[int]) -> list[int]:
-        if self.hints and not self.vocabulary.may_close(at):
-            path = next((path for hint in self._hint_ends if (path := self._path(at.fork(), hint))), None)
+    def _by_hint(self, at: Constraint, taken: Ids) -> list[int]:
+        if not self.vocabulary.may_close(at):
+            path = next((path for text in (*self.names, *self._hint_ends) if (path := self._path(at, text))), None)
             if path is not None:
                 return path
         return [self.vocabulary.preferred(at, self.vocabulary.signs, taken)]
@@ -153,17 +172,30 @@ class Closer:
     def _hint_ends(self) -> list[str]:
         return sorted({hint[at:] for hint in self.hints for at in range(len(hint))}, key=lambda end: (len(end), end))
 
-    def _path(self, at: Constraint, text: str) -> list[int]:
-        """`text` as tokens of one character each; empty where the grammar refuses it or the string may not end then."""
-        path = [self.vocabulary.letters.get(letter, -1) for letter in text]
-        for token in path:
-            if token < 0 or not at.allows(token):
-                return []
+    def _path(self, start: Constraint, text: str) -> list[int]:
+        """`text` by characters, or as it is forced; empty where it is refused or the string may not end then."""
+        path, at = list[int](), start
+        while text and (token := self._letter(at, text)) is not None:
+            at = at.fork() if at is start else at
             at.advance([token])
-        return path if self.vocabulary.may_close(at) else []
+            path.append(token)
+            text = text[len(self.vocabulary.texts[token]) :]
+        return path if path and not text and self._ended(at, path[-1]) else []
+
+    def _letter(self, at: Constraint, text: str) -> int | None:
+        """The first token of `text`; a forced one may go on behind it."""
+        forced = at.forced()
+        if forced is not None:
+            piece = self.vocabulary.texts[forced]
+            return forced if text.startswith(piece) or piece.startswith(text + '"') else None
+        letter = self.vocabulary.letters.get(text[0])
+        return letter if letter is not None and at.allows(letter) else None
+
+    def _ended(self, at: Constraint, last: int) -> bool:
+        return '"' in self.vocabulary.texts[last] or self.vocabulary.may_close(at)
 
 
-Choose = Callable[[Constraint, Counter[int]], list[int]]
+Choose = Callable[[Constraint, Ids], list[int]]
 """Tokens to take next inside a string that may not end yet, given how often each was taken."""
 
 
@@ -174,9 +206,19 @@ def _among(at: Constraint, ids: Ids) -> Ids:
     return found
 
 
-def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Ids:
-    """All ids, the lowest rank first."""
-    return np.array(sorted(range(len(texts)), key=[rank(text) for text in texts].__getitem__), dtype=np.intp)
+def _all_of(at: Constraint) -> Ids:
+    """The ids that may come next."""
+    mask = at.mask().numpy()
+    words = np.flatnonzero(mask)
+    word, bit = np.nonzero(np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, 32))
+    ids: Ids = words[word] * 32 + bit
+    return ids
+
+
+def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Order:
+    """The lowest rank first."""
+    ids = np.argsort(np.array([rank(text) for text in texts]), kind="stable")
+    return Order(ids, np.argsort(ids))
 
 
 def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> Ids:

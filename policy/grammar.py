@@ -25,7 +25,7 @@ from .in_time import Crowded, OutOfTime, in_time
 from .matcher import Matcher
 from .refusal import Refuses, placed
 from .rewrite import rewritten
-from .samples import samples_of
+from .samples import names_of, samples_of
 from .schema import Schema, Target
 from .text_grammar import grammar_text, refused
 from .texts import TextTarget
@@ -97,8 +97,7 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
-        hints = tuple(json.dumps(sample, ensure_ascii=False)[1:-1] for sample in samples_of(document))
-        closer = Closer(self._vocabulary, hints)
+        closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
         ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
         if ending is None:
             raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
@@ -195,6 +194,11 @@ def _refused_twice(document: Any, change: Callable[[Any], Any]) -> str | None:
     if reason is None or (other := change(document)) == document:
         return reason
     return None if (again := _refusal(other)) is None else again if again.startswith("Unsatisfiable") else reason
+
+
+def _written(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts as JSON has them between quotes."""
+    return tuple(json.dumps(text, ensure_ascii=False)[1:-1] for text in texts)
 
 
 def _same(document: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Short texts that regular expressions match, to try where a grammar's masks do not show the way to the end.
+"""Short texts that a schema's strings may be, to try where a grammar's masks do not show the way to the end.
 
-Knows Python's parser of regular expressions, whose syntax is close to JSON Schema's. What it gives are guesses: a
-grammar has the last word on each.
+Knows keywords, and Python's parser of regular expressions, whose syntax is close to JSON Schema's. What it gives are
+guesses: a grammar has the last word on each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,21 @@ Json = Any
 _parser: Final[Any] = import_module("re._parser")
 _MOST: Final = 12
 """Samples of one expression."""
+_NAMES: Final = 200
+"""Required names that are tried."""
+FORMATS: Final = {
+    "date": "2000-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "P1D",
+    "email": "a@b.c",
+    "hostname": "a",
+    "ipv4": "0.0.0.0",
+    "ipv6": "::1",
+    "uri": "a:b",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+}
+"""A short text of each format that grammars hold."""
 _LONGEST: Final = 10_000
 """Characters; a repetition beyond is left out, since repetitions of repetitions could ask for any length."""
 _CATEGORIES: Final = {"CATEGORY_DIGIT": "0", "CATEGORY_WORD": "a", "CATEGORY_SPACE": " "}
@@ -26,9 +41,17 @@ _ANY: Final = "a0A_-. :/@"
 
 
 def samples_of(document: Json) -> list[str]:
-    """Samples of every pattern in a schema, the shortest first."""
+    """Samples of every pattern and format in a schema, the shortest first."""
     found = dict.fromkeys(sample for pattern in _patterns(document) for sample in samples(pattern))
+    found |= dict.fromkeys(FORMATS[one] for one in _strings(document, "format") if one in FORMATS)
     return sorted(found, key=len)
+
+
+def names_of(document: Json) -> list[str]:
+    """Names that some object in a schema must have."""
+    required = (part["required"] for part in _parts(document) if isinstance(part.get("required"), list))
+    found = dict.fromkeys(name for names in required for name in names if isinstance(name, str))
+    return list(islice(found, _NAMES))
 
 
 def samples(pattern: str) -> list[str]:
@@ -41,14 +64,23 @@ def samples(pattern: str) -> list[str]:
 
 
 def _patterns(schema: Json) -> Iterator[str]:
+    yield from _strings(schema, "pattern")
+    for part in _parts(schema):
+        if isinstance(named := part.get("patternProperties"), dict):
+            yield from named
+
+
+def _strings(schema: Json, keyword: str) -> Iterator[str]:
+    return (part[keyword] for part in _parts(schema) if isinstance(part.get(keyword), str))
+
+
+def _parts(schema: Json) -> Iterator[dict[str, Json]]:
+    """The schema and all schemas in it."""
     stack = [schema]
     while stack:
         one = stack.pop()
         if isinstance(one, dict):
-            if isinstance(pattern := one.get("pattern"), str):
-                yield pattern
-            if isinstance(named := one.get("patternProperties"), dict):
-                yield from named
+            yield one
         stack.extend(child for _, child in below(one))
 
 

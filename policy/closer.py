@@ -21,8 +21,12 @@ from llguidance import LLTokenizer
 
 from trimode.engine.constraint import Constraint
 
+_WORN: Final = 16
+"""Times that signs of structure are taken before others come first, so that no loop is walked for ever; others: one."""
+_FRONT: Final = 24
+"""How many tokens of an order are tried one by one: the mask of a string has most of a large vocabulary."""
 _NEAR: Final = 512
-"""How many tokens of an order are looked at before all are."""
+"""How many tokens of an order are looked at in a mask before all are."""
 _SHORT: Final = 40
 """Completions up to this many tokens are good enough not to look for a shorter one."""
 _LONG: Final = 400
@@ -33,10 +37,14 @@ Ids = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Order:
-    """All ids, the best first, and the place of each among them."""
+    """All ids, the best first, and the place of each among them; `front`: those that are tried without a mask."""
 
     ids: Ids
     places: Ids
+
+    @cached_property
+    def front(self) -> list[int]:
+        return [int(token) for token in self.ids[:_FRONT]]
 
 
 class Place(IntEnum):
@@ -54,13 +62,13 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
-        self._tokenizer, self.ends = tokenizer, ends
+        self._tokenizer, self.ends = tokenizer, list(ends)
         self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
         self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
         self._closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
-        self._quotes = np.array([token for token, text in enumerate(texts) if text.startswith('"')], dtype=np.intp)
+        self.weights = [1 if set(text) <= set('{}[]":,') else _WORN for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
 
     def bytes_of(self, ending: Sequence[int]) -> int:
@@ -81,21 +89,24 @@ class Vocabulary:
 
     def closing(self, at: Constraint, place: Place) -> int | None:
         """The allowed token that closes most and does nothing else."""
-        found = _among(at, self._closers[place is not Place.OUTSIDE])
-        return int(found[0]) if found.size else None
+        return next(filter(at.allows, self._closers[place is not Place.OUTSIDE]), None)
 
     def may_close(self, at: Constraint) -> bool:
         """Whether a string may end here."""
-        return bool(_among(at, self._quotes).size)
+        forced = at.forced()
+        return self.texts[forced].startswith('"') if forced is not None else at.allows(self.letters['"'])
 
     def preferred(self, at: Constraint, order: Order, taken: Ids) -> int:
-        """Of the allowed tokens, those taken least, the first in `order`; most often it is near the front."""
+        """Of the allowed tokens, those taken least, the first in `order`; most often it is at the front."""
+        front = next((token for token in order.front if taken[token] < _WORN and at.allows(token)), None)
+        if front is not None:
+            return front
         near = _among(at, order.ids[:_NEAR])
-        fresh = near[taken[near] == 0]
+        fresh = near[taken[near] < _WORN]
         if fresh.size:
             return int(fresh[0])
         ids = _all_of(at)
-        return int(ids[(order.places[ids] + taken[ids] * len(taken)).argmin()])
+        return int(ids[(order.places[ids] + taken[ids] // _WORN * len(taken)).argmin()])
 
     def _behind(self, place: Place, token: int) -> Place:
         for letter in self.texts[token]:
@@ -139,7 +150,7 @@ class Closer:
             if end is not None:
                 return [*found, end]
             for token in self._next(at, place, taken, choose) if forced is None else [forced]:
-                taken[token] += self.vocabulary.texts[token] != '"'
+                taken[token] += self.vocabulary.weights[token]
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
                 at.advance([token])
@@ -221,10 +232,10 @@ def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Order:
     return Order(ids, np.argsort(ids))
 
 
-def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> Ids:
+def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> list[int]:
     """The ids of rank below 0, the lowest rank first."""
     ids = (token for token, text in enumerate(texts) if rank(text) < 0)
-    return np.array(sorted(ids, key=lambda token: rank(texts[token])), dtype=np.intp)
+    return sorted(ids, key=lambda token: rank(texts[token]))
 
 
 def _closes(text: str) -> bool:
@@ -237,12 +248,12 @@ def _outside(text: str) -> int:
         return -len(text)
     if text in ("{}", "[]", '""'):
         return 1
-    if text.startswith(","):  # behind a number, which could go on for ever
+    if text in (",", ',"'):  # behind a number, which could go on for ever
         return 1 + len(text)
-    if text.isascii() and text.isdigit():
-        return 10 + len(text)
     if text == '"':
-        return 20
+        return 12
+    if text.isascii() and text.isdigit():
+        return 10 + len(text) ** 2
     return 100 * (1 + sum(letter in ',:[{-"' for letter in text)) + 50 - min(len(text), 50)
 
 

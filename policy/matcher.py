@@ -38,6 +38,7 @@ class Matcher:
     ) -> None:
         self._matcher, self._closer, self._place, self._known, self._sure = matcher, closer, place, known, sure
         self._row: Tensor | None = None
+        self._forced: list[int] | None = None
         self._words = -(-len(closer.vocabulary.texts) // 32)
 
     @property
@@ -62,9 +63,10 @@ class Matcher:
 
     def forced(self) -> int | None:
         """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues."""
-        if self._matcher.is_stopped():
-            return self._closer.vocabulary.ends[0] if self._matcher.is_accepting() else None
-        return next(iter(self._matcher.compute_ff_tokens()), None)
+        if self._forced is None:
+            ended = self._matcher.is_stopped() and self._matcher.is_accepting()
+            self._forced = self._closer.vocabulary.ends[:1] if ended else self._matcher.compute_ff_tokens()[:1]
+        return self._forced[0] if self._forced else None
 
     def allows(self, token: int) -> bool:
         """Where text is forced, its first token alone; end tokens where the text may end."""
@@ -76,7 +78,7 @@ class Matcher:
     def advance(self, tokens: Sequence[int]) -> None:
         if not tokens:
             return
-        self._row = None
+        self._row = self._forced = None
         taken = self._matcher.try_consume_tokens(list(tokens))
         if taken < len(tokens):
             self._check()
@@ -87,13 +89,13 @@ class Matcher:
 
     def fork(self) -> Matcher:
         twin = Matcher(self._matcher.deep_copy(), self._closer, self._place, self._known, self._sure)
-        twin._row = self._row
+        twin._row, twin._forced = self._row, self._forced
         return twin
 
     def anew(self) -> Matcher:
         """A fork that has computed its mask itself. Raises GrammarRuntimeError where the grammar is used up."""
         twin = self.fork()
-        twin._row = None
+        twin._row = twin._forced = None
         twin.mask()
         return twin
 

@@ -162,7 +162,6 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     Raises UnsatisfiableSchema (recursion without end) and UnsupportedKeyword (what engines read too loosely).
     """
     check_recursion(document)
-    _check_counts(document)
     _check_numbers(document)
     _check_dialect(document)
     notes: list[str] = []
@@ -267,20 +266,6 @@ def _normal_below(key: str, value: Json, kind: Any, formats: Formats, where: Whe
 
 def _unchecked(format: Json, kind: Any) -> bool:
     return format not in _ENGINE_FORMATS and format not in kind.FORMAT_CHECKER.checkers
-
-
-def _check_counts(document: Json) -> None:
-    """A grammar may write a key twice, which readers count once: at least n needs n required keys, or no open ones."""
-    for where, schema in _schemas(document):
-        least = schema.get("minProperties", 0)
-        if least <= max(1, len(set(schema.get("required", ())))):
-            continue
-        if schema.get("additionalProperties") is not False or schema.get("patternProperties"):
-            raise UnsupportedKeyword(
-                pointer((*where, "minProperties")),
-                "minProperties",
-                "open keys could be written twice and count once; list them in required, or close the object",
-            )
 
 
 def _check_numbers(document: Json) -> None:

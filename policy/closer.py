@@ -21,6 +21,8 @@ from llguidance import LLTokenizer
 
 from trimode.engine.constraint import Constraint
 
+from .keys import Quoted
+
 _WORN: Final = 16
 """Times that signs of structure are taken before others come first, so that no loop is walked for ever; others: one."""
 _FRONT: Final = 24
@@ -58,12 +60,15 @@ class Place(IntEnum):
 class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
-    `texts`, `spelt`: what each id stands for, as text and as bytes; `behind(place, token)`: where a token leads.
+    What each id stands for is in `spelt` as bytes, in `letters_of` as a character a byte, in `texts` as text where that
+    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
         self._tokenizer, self.ends = tokenizer, list(ends)
         self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
+        self.letters_of = [spelt.decode("latin-1") for spelt in self.spelt]
+        self.quoted = Quoted(self.letters_of)
         self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
@@ -96,17 +101,17 @@ class Vocabulary:
         forced = at.forced()
         return self.texts[forced].startswith('"') if forced is not None else at.allows(self.letters['"'])
 
-    def preferred(self, at: Constraint, order: Order, taken: Ids) -> int:
-        """Of the allowed tokens, those taken least, the first in `order`; most often it is at the front."""
+    def preferred(self, at: Constraint, order: Order, taken: Ids) -> list[int]:
+        """Of the allowed tokens, those taken least, the first in `order`, most often at the front; empty: none is."""
         front = next((token for token in order.front if taken[token] < _WORN and at.allows(token)), None)
         if front is not None:
-            return front
+            return [front]
         near = _among(at, order.ids[:_NEAR])
         fresh = near[taken[near] < _WORN]
         if fresh.size:
-            return int(fresh[0])
+            return [int(fresh[0])]
         ids = _all_of(at)
-        return int(ids[(order.places[ids] + taken[ids] // _WORN * len(taken)).argmin()])
+        return [int(ids[(order.places[ids] + taken[ids] // _WORN * len(taken)).argmin()])] if ids.size else []
 
     def _behind(self, place: Place, token: int) -> Place:
         for letter in self.texts[token]:
@@ -149,7 +154,10 @@ class Closer:
             end = self._end(at, forced)
             if end is not None:
                 return [*found, end]
-            for token in self._next(at, place, taken, choose) if forced is None else [forced]:
+            step = self._next(at, place, taken, choose) if forced is None else [forced]
+            if not step or not at.allows(step[0]):
+                return None
+            for token in step:
                 taken[token] += self.vocabulary.weights[token]
                 found.append(token)
                 place = self.vocabulary.behind(place, token)
@@ -166,18 +174,18 @@ class Closer:
         if closing is not None:
             return [closing]
         if place is Place.OUTSIDE:
-            return [self.vocabulary.preferred(at, self.vocabulary.outside, taken)]
+            return self.vocabulary.preferred(at, self.vocabulary.outside, taken)
         return choose(at, taken)
 
     def _by_words(self, at: Constraint, taken: Ids) -> list[int]:
-        return [self.vocabulary.preferred(at, self.vocabulary.words, taken)]
+        return self.vocabulary.preferred(at, self.vocabulary.words, taken)
 
     def _by_hint(self, at: Constraint, taken: Ids) -> list[int]:
         if not self.vocabulary.may_close(at):
             path = next((path for text in (*self.names, *self._hint_ends) if (path := self._path(at, text))), None)
             if path is not None:
                 return path
-        return [self.vocabulary.preferred(at, self.vocabulary.signs, taken)]
+        return self.vocabulary.preferred(at, self.vocabulary.signs, taken)
 
     @cached_property
     def _hint_ends(self) -> list[str]:

@@ -22,6 +22,7 @@ from .closer import Closer, Vocabulary
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, in_time
+from .keys import Keys, may_repeat
 from .matcher import Matcher
 from .refusal import Refuses, placed
 from .rewrite import rewritten
@@ -98,10 +99,11 @@ class GrammarCompiler:
     def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
-        ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
+        keys = Keys() if may_repeat(document) else None
+        ending = Matcher(matcher, closer, keys).ending(ENDING_TOKENS)
         if ending is None:
             raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
-        return Matcher(matcher, closer, known=ending)
+        return Matcher(matcher, closer, keys, ending)
 
     def _of_text(self, target: TextTarget) -> Compiled:
         matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))

@@ -2,7 +2,8 @@
 
 Knows llguidance's matchers and bit masks, and one text that completes what is there. Does not know schemas or how a
 completion is searched. What masks allow is narrower than the grammar: text that it forces comes in the tokenizer's own
-spelling alone. So a completion is kept as a text, which takes at most a token for each byte, and spelled when needed.
+spelling alone, and no object gets a key twice. So a completion is kept as a text, which takes at most a token for each
+byte, and spelled when needed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from llguidance import LLExecutor, LLMatcher
 from torch import Tensor
@@ -18,6 +20,7 @@ from trimode.engine.constraint import allows, lone
 
 from .closer import Closer, Place
 from .errors import GrammarRuntimeError
+from .keys import Keys
 
 _EXECUTOR: Final = LLExecutor(1)
 _SKIPPED: Final = 64
@@ -30,13 +33,21 @@ Ending = list[int] | None
 class Matcher:
     """One grammar at one point of a text. End tokens are never fed to llguidance, which miscounts them.
 
-    `known`: tokens that complete the text, in any spelling; `sure`: False where text came that they may not fit behind.
+    `keys`: those that open objects have, None where the grammar sees to it that they differ. `known`: tokens that
+    complete the text, in any spelling; `sure`: False where text came that they may not fit behind.
     """
 
     def __init__(
-        self, matcher: LLMatcher, closer: Closer, place: Place = Place.OUTSIDE, known: Ending = None, sure: bool = True
+        self,
+        matcher: LLMatcher,
+        closer: Closer,
+        keys: Keys | None = None,
+        known: Ending = None,
+        place: Place = Place.OUTSIDE,
+        sure: bool = True,
     ) -> None:
-        self._matcher, self._closer, self._place, self._known, self._sure = matcher, closer, place, known, sure
+        self._matcher, self._closer, self._keys, self._place = matcher, closer, keys, place
+        self._known, self._sure = known, sure
         self._row: Tensor | None = None
         self._forced: list[int] | None = None
         self._words = -(-len(closer.vocabulary.texts) // 32)
@@ -59,6 +70,11 @@ class Matcher:
         work = [(self._matcher, 0, list(tokens))]
         _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), self._words * 4, len(rows))
         self._check()
+        keys = self._keys
+        self._without(rows[0], keys)
+        for row, token in zip(rows[1:], tokens, strict=True):
+            keys = self._named(keys, token)
+            self._without(row, keys)
         return rows.unbind() if rows[-1].any() else [*rows[:-1], lone(self._closer.vocabulary.ends[0], self._words)]
 
     def forced(self) -> int | None:
@@ -72,6 +88,8 @@ class Matcher:
         """Where text is forced, its first token alone; end tokens where the text may end."""
         if self._row is not None:
             return allows(self._row, token)
+        if self._keys is not None and self._keys.behind(self._closer.vocabulary.letters_of[token]) is None:
+            return False
         forced = self.forced()
         return token == forced if forced is not None else self._matcher.validate_tokens([token]) == 1
 
@@ -85,10 +103,11 @@ class Matcher:
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
         for token in tokens:
             self._place = self._closer.vocabulary.behind(self._place, token)
+            self._keys = self._named(self._keys, token)
             self._follow(token)
 
     def fork(self) -> Matcher:
-        twin = Matcher(self._matcher.deep_copy(), self._closer, self._place, self._known, self._sure)
+        twin = Matcher(self._matcher.deep_copy(), self._closer, self._keys, self._known, self._place, self._sure)
         twin._row, twin._forced = self._row, self._forced
         return twin
 
@@ -126,9 +145,15 @@ class Matcher:
         """What is known, or the first part of it that completes the text behind what came meanwhile."""
         if not self._sure and self._known is not None:
             parts = (self._known[at:] for at in range(min(len(self._known), _SKIPPED)))
-            self._known = next((part for part in parts if self._matcher.validate_tokens(part) == len(part)), None)
+            self._known = next((part for part in parts if self._completes(part)), None)
             self._sure = True
         return self._known
+
+    def _completes(self, tokens: list[int]) -> bool:
+        if self._matcher.validate_tokens(tokens) < len(tokens):
+            return False
+        text = "".join(self._closer.vocabulary.letters_of[token] for token in tokens[:-1])
+        return self._keys is None or '":' not in text or self._keys.behind(text) is not None
 
     def _spelled(self, known: Sequence[int]) -> Ending:
         """Tokens of the same text, each allowed by the mask before it."""
@@ -148,7 +173,21 @@ class Matcher:
         row = torch.empty(self._words, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
         self._check()
+        self._without(row, self._keys)
         return row
+
+    def _named(self, keys: Keys | None, token: int) -> Keys | None:
+        """`keys` behind an allowed token."""
+        behind = None if keys is None else keys.behind(self._closer.vocabulary.letters_of[token])
+        if keys is not None and behind is None:
+            raise GrammarRuntimeError(f"token {token} gives an object a key that it has; the mask had refused it")
+        return behind
+
+    def _without(self, row: Tensor, keys: Keys | None) -> None:
+        """Clears the bits of tokens that would give an object a key that it has."""
+        bits = row.numpy().view(np.uint32)
+        for token in () if keys is None else self._closer.vocabulary.quoted.doubling(keys):
+            bits[token // 32] &= ~np.uint32(1 << token % 32)
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -1,0 +1,135 @@
+"""Which keys the open objects of an unfinished JSON text have: no grammar remembers those it did not name itself.
+
+Knows JSON's signs. Does not know tokens or schemas. Texts are bytes as Latin-1 characters, since a token may end inside
+a character.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any, Final
+
+from .walk import below
+
+_MARKS: Final = re.compile(r'[][{},"\\]')
+_ELSEWHERE: Final = {"$ref", "enum", "const", "allOf", "anyOf", "oneOf"}
+_OBJECT: Final = {"properties", "patternProperties", "additionalProperties", "required"}
+_WHOLE: Final = re.compile(r'"[^"]*"\s*:')
+
+
+class At(Enum):
+    """Where in the text the next character stands."""
+
+    VALUE = auto()
+    NAME_NEXT = auto()
+    NAME = auto()
+    STRING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`open`: the keys of each open object from the outermost inwards, None for an array; `name`: a key's beginning."""
+
+    open: tuple[frozenset[str] | None, ...] = ()
+    at: At = At.VALUE
+    name: str = ""
+    escaped: bool = False
+
+    def behind(self, text: str) -> Keys | None:
+        """The state after `text`; None where it gives an object a key that it has."""
+        if not self.escaped and _MARKS.search(text) is None:
+            return replace(self, name=self.name + text) if self.at is At.NAME else self
+        state: Keys | None = self
+        for letter in text:
+            state = None if state is None else state._behind(letter)
+        return state
+
+    def known(self) -> list[str]:
+        """How a key that the object has would go on, where one is being written in plain signs."""
+        if self.at is not At.NAME or not self.open or "\\" in self.name:
+            return []
+        begun = _read(self.name)
+        return [_written(key)[len(self.name) :] for key in self.open[-1] or () if key.startswith(begun)]
+
+    def _behind(self, letter: str) -> Keys | None:
+        if self.at in (At.NAME, At.STRING):
+            return self._inside(letter)
+        match letter:
+            case '"':
+                return replace(self, at=At.NAME if self.at is At.NAME_NEXT else At.STRING, name="")
+            case "{":
+                return replace(self, open=(*self.open, frozenset()), at=At.NAME_NEXT)
+            case "[":
+                return replace(self, open=(*self.open, None), at=At.VALUE)
+            case "}" | "]":
+                return replace(self, open=self.open[:-1], at=At.VALUE)
+            case ",":
+                in_object = bool(self.open) and self.open[-1] is not None
+                return replace(self, at=At.NAME_NEXT if in_object else At.VALUE)
+            case _:
+                return self
+
+    def _inside(self, letter: str) -> Keys | None:
+        if not self.escaped and letter == '"':
+            return replace(self, at=At.VALUE) if self.at is At.STRING else self._named()
+        name = self.name + letter if self.at is At.NAME else ""
+        return replace(self, name=name, escaped=not self.escaped and letter == "\\")
+
+    def _named(self) -> Keys | None:
+        key, keys = _read(self.name), self.open[-1] or frozenset()
+        return None if key in keys else replace(self, open=(*self.open[:-1], keys | {key}), at=At.VALUE, name="")
+
+
+class Quoted:
+    """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
+        self._plain = dict[str, list[int]]()
+        self._odd = list[int]()
+        for token, text in self.texts.items():
+            head = text[: text.index('"')]
+            self._plain.setdefault(head, []).append(token)
+            if "\\" in head or _WHOLE.search(text):
+                self._odd.append(token)
+
+    def doubling(self, keys: Keys) -> list[int]:
+        """The tokens that would give an object a key that it has."""
+        plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
+        odd = self.texts if keys.escaped or "\\" in keys.name else self._odd
+        return [*plain, *(token for token in odd if keys.behind(self.texts[token]) is None)]
+
+
+def may_repeat(document: Any) -> bool:
+    """Whether some object of the schema takes keys that it does not name."""
+    stack = [document]
+    while stack:
+        part = stack.pop()
+        if part is True or (isinstance(part, dict) and _open(part)):
+            return True
+        stack.extend(child for _, child in below(part))
+    return False
+
+
+def _open(part: dict[str, Any]) -> bool:
+    """Whether the part itself lets an object have any key; what it refers to or combines is asked on its own."""
+    if "object" not in part.get("type", "object") or (_ELSEWHERE & set(part) and not _OBJECT & set(part)):
+        return False
+    return part.get("additionalProperties") is not False or bool(part.get("patternProperties"))
+
+
+def _read(name: str) -> str:
+    """A key as readers take it."""
+    text = name.encode("latin-1").decode("utf-8", "replace")
+    try:
+        return str(json.loads(f'"{text}"', strict=False)) if "\\" in text else text
+    except ValueError:  # half an escape
+        return text
+
+
+def _written(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False)[1:-1].encode().decode("latin-1")

@@ -108,7 +108,7 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
     if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
     if found.forced_close:
-        notes.append(f"ended by force: behind another choice no ending within max_tokens={request.max_tokens} was known")
+        notes.append(f"ended by force: another choice had left no known ending within max_tokens={request.max_tokens}")
     if call.schema is not None:
         notes += _overrun(recording, found)
     elif found.finish_reason == "length" and len(found.token_ids) < request.max_tokens:

@@ -18,7 +18,6 @@ from .walk import below
 _MARKS: Final = re.compile(r'[][{},"\\]')
 _ELSEWHERE: Final = {"$ref", "enum", "const", "allOf", "anyOf", "oneOf"}
 _OBJECT: Final = {"properties", "patternProperties", "additionalProperties", "required"}
-_WHOLE: Final = re.compile(r'"[^"]*"\s*:')
 
 
 class At(Enum):
@@ -52,8 +51,8 @@ class Keys:
         """How a key that the object has would go on, where one is being written in plain signs."""
         if self.at is not At.NAME or not self.open or "\\" in self.name:
             return []
-        begun = _read(self.name)
-        return [_written(key)[len(self.name) :] for key in self.open[-1] or () if key.startswith(begun)]
+        written = map(_written, self.open[-1] or ())
+        return [key[len(self.name) :] for key in written if key.startswith(self.name)]
 
     def _behind(self, letter: str) -> Keys | None:
         if self.at in (At.NAME, At.STRING):
@@ -94,7 +93,7 @@ class Quoted:
         for token, text in self.texts.items():
             head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)
-            if "\\" in head or _WHOLE.search(text):
+            if "\\" in head or text.count('"') > 1:
                 self._odd.append(token)
 
     def doubling(self, keys: Keys) -> list[int]:

@@ -2,9 +2,10 @@
 
     python scripts/check_schemas.py SCHEMAS.jsonl.gz --budgets 0 8 64 --json OUT
 
-Each schema that compiles (a line of the file has it under `schema`) is decoded by the reference checkpoint and by a
-model of random weights, at temperature 1.5, in every mode, with the least budget that is admitted and with more. An
-output counts as valid when `json`, `jsonschema` with formats and the engine's own check take it.
+Each schema that compiles (a line of the file has it under `schema`), and each type in pydantic_types.py, is decoded by
+the reference checkpoint and by a model of random weights, at temperature 1.5, in every mode, with the least budget that
+is admitted and with more. An output counts as valid when `json`, `jsonschema` with formats, pydantic for its types, and
+the engine's own check take it, and no object has a key twice.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 import torch
 from jsonschema.validators import validator_for
+from pydantic import ValidationError
+from pydantic_types import TYPES
 from rich.progress import track
 
 from trimode.engine.engine import KV_BYTES, TokenEngine
@@ -30,7 +33,7 @@ from trimode.engine.model import Transformer
 from trimode.policy.checkpoint import Checkpoint
 from trimode.policy.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
-from trimode.policy.schema import Target, doubled_keys, schema_of
+from trimode.policy.schema import Schema, Target, doubled_keys, schema_of
 
 PROMPT = "Fill in the form."
 MODES: tuple[dict[str, Any], ...] = (
@@ -50,7 +53,7 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {args.threads} threads",
-        "schemas": f"{args.file.name}, 1 in {args.every}",
+        "schemas": f"{args.file.name}, 1 in {args.every}, and {len(TYPES)} types",
         "temperature": args.temperature,
         "budgets": [f"least + {more}" for more in args.budgets],
         "models": {},
@@ -89,7 +92,7 @@ def random_engine(like: Engine) -> Engine:
 def counted(engine: Engine, args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Counts over all schemas, and a line for each thing that did not hold."""
     counts, problems = Counter[str](), list[str]()
-    schemas = list(read(args.file))[:: args.every]
+    schemas = [*typed(), *list(read(args.file))[:: args.every]]
     for at, (label, schema) in enumerate(track(schemas, description=name)):
         try:
             need = least(engine, schema)
@@ -112,6 +115,10 @@ def read(file: Path) -> Iterator[tuple[str, Target]]:
                 yield str(fields.get("id", number)), schema_of(fields["schema"], formats="annotate")
             except SchemaError:
                 continue
+
+
+def typed() -> Iterator[tuple[str, Target]]:
+    return ((f"type {name}", schema_of(kind, formats="annotate")) for name, kind in TYPES.items())
 
 
 def least(engine: Engine, schema: Target) -> int:
@@ -140,7 +147,7 @@ def tried(engine: Engine, schema: Target, budget: int, temperature: float, seed:
         counts["outputs"] += 1
         counts["output tokens"] += len(result.token_ids)
         counts["forced to close"] += result.forced_close
-        counts["with a key twice"] += bool(doubled_keys(result.text))
+        counts["outputs of types"] += isinstance(schema, Schema) and schema.adapter is not None
         if options["mode"] != "diffusion":
             exact.add(result.token_ids)
         problems += [f"{options['mode']}: {problem}" for problem in wrong(result.text, schema)]
@@ -152,14 +159,21 @@ def tried(engine: Engine, schema: Target, budget: int, temperature: float, seed:
 
 
 def wrong(text: str, schema: Target) -> list[str]:
-    """What `json` and a fresh `jsonschema` validator find wrong."""
+    """What `json`, a fresh `jsonschema` validator and pydantic find wrong."""
     try:
         value = json.loads(text)
     except ValueError as error:
         return [f"not JSON: {error}"]
     kind = validator_for(schema.document)
     oracle = kind(schema.document, format_checker=kind.FORMAT_CHECKER)
-    return [f"jsonschema: {error.message}"[:200] for error in oracle.iter_errors(value)]
+    found = [f"jsonschema: {error.message}"[:200] for error in oracle.iter_errors(value)]
+    found += [f"key {key!r} twice" for key in doubled_keys(text)]
+    if isinstance(schema, Schema) and schema.adapter is not None:
+        try:
+            schema.adapter.validate_json(text)
+        except ValidationError as error:
+            found.append(f"pydantic: {error}"[:200])
+    return found
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def parts_of(schema: Json, document: Document, depth: int = 8) -> Parts:
     """`schema` as a conjunction: itself, the members of `allOf` and what `$ref` leads to."""
     if not isinstance(schema, dict):
         return [schema] if schema is False else []
-    target = _target(schema, document) if depth else None
+    target = target_of(schema, document) if depth else None
     if "$ref" in schema and document.reference_rules_alone:
         return parts_of(target, document, depth - 1) if target is not None else []
     own: Parts = [{key: value for key, value in schema.items() if key not in ("$ref", "allOf")}]
@@ -107,7 +107,8 @@ def _patterned(part: dict[str, Json], name: str, document: Document) -> bool:
     return any(document.matches(pattern, name) for pattern in part.get("patternProperties", ()))
 
 
-def _target(schema: dict[str, Json], document: Document) -> Json:
+def target_of(schema: dict[str, Json], document: Document) -> Json:
+    """What the `$ref` of `schema` leads to; None without one, or where it leads nowhere."""
     try:
         return document.at(schema["$ref"]) if "$ref" in schema else None
     except (LookupError, TypeError, ValueError):

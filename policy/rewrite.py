@@ -11,7 +11,7 @@ from itertools import combinations, count
 from math import comb
 from typing import Any, Final
 
-from .disjoint import Parts, disjoint, parts_of
+from .disjoint import Parts, disjoint, parts_of, target_of
 from .negate import all_of, any_of, negated
 from .walk import Document, OutOfSteps, below, mapped, steps
 
@@ -185,6 +185,7 @@ def unique_trivially(schema: dict[str, Json], _: Document, __: Parts) -> Json | 
 def property_names(schema: dict[str, Json], document: Document, _: Parts) -> Json | None:
     """`propertyNames` with a list: these names and no others. With a pattern alone: names of that pattern only."""
     rule = schema.get("propertyNames")
+    rule = target_of(rule, document) if isinstance(rule, dict) and set(rule) == {"$ref"} else rule
     if not isinstance(rule, dict) or "propertyNames" not in document.known or "patternProperties" in schema:
         return None
     rest, listed = _without(schema, "propertyNames"), schema.get("properties", {})

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from .auto import Auto
-from .cost import Cost, Costing, CostModel, Variant
+from .cost import CostModel
 from .errors import PolicyError
 from .learned import Learned, Observation, observed
+from .pricing import Cost, Costing, Variant
 from .record import CallRecord
 from .resolve import DecodePlan, Policy, StepContext, resolve
 from .spec import Settings, StepKind, known_kind

@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
-from trimode.engine.result import DecodeResult, Rejected, Round, Stats
+from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
 from trimode.policy import store
-from trimode.policy.auto import GRACE, SHARE, VARIANTS, Auto
-from trimode.policy.cost import CostModel, Curve, Variant
+from trimode.policy.auto import VARIANTS, Auto
+from trimode.policy.cost import CostModel, Curve
 from trimode.policy.errors import PolicyError
+from trimode.policy.exploring import GRACE, SHARE
 from trimode.policy.learned import FADING, KEYS, Learned, Observation, levels, observed, step_of
+from trimode.policy.pricing import Variant
 from trimode.policy.resolve import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.spec import Settings, options_of
 from trimode.policy.switching import Breakeven
@@ -71,6 +73,7 @@ class World:
     def play(self, options: ExactOptions, controller: Breakeven | None, others: int) -> DecodeResult:
         rounds, seconds, rows = [Round(mode=options.mode, tokens=(1,), origins="c")], 0.0, 0
         left, ready, switch = self.decisions - 1, False, ""
+        stretches: dict[Mode, Stretch] = {}
         while left > 0:
             before = options
             if controller is not None and (found := controller(rounds, options)) is not None:
@@ -83,8 +86,10 @@ class World:
             took = next((at for at in range(limit) if self.dice.random() > self.chance), limit)
             passes, width, ready = self._passes(options, limit, took)
             slow = self.slow.get(options.mode, 1.0) * self.dice.lognormvariate(0, self.noise)
-            seconds += sum(self.model.seconds(each * (1 + others)) for each in width) * slow
+            took_now = sum(self.model.seconds(each * (1 + others)) for each in width) * slow
+            seconds += took_now
             rows += sum(width)
+            _extend(stretches, options.mode, width, others, took_now)
             lost = (Rejected(token=2, reason="target"),) * (limit - took)
             rounds.append(
                 Round(
@@ -103,7 +108,7 @@ class World:
             text="",
             finish_reason="stop",
             rounds=tuple(rounds),
-            stats=_stats(rounds, seconds, rows),
+            stats=_stats(rounds, seconds, rows, tuple(stretches.values())),
         )
 
     def _passes(self, options: ExactOptions, limit: int, took: int) -> tuple[int, list[int], bool]:
@@ -117,7 +122,20 @@ class World:
         return 1, [1 + limit + len(points) * length], took in points
 
 
-def _stats(rounds: list[Round], seconds: float, rows: int) -> Stats:
+def _extend(stretches: dict[Mode, Stretch], mode: Mode, width: list[int], others: int, seconds: float) -> None:
+    """The others do as this call does."""
+    before = stretches.get(mode) or Stretch(mode=mode, passes=0, rows=0, pass_rows=0, pass_calls=0, seconds=0.0)
+    stretches[mode] = Stretch(
+        mode=mode,
+        passes=before.passes + len(width),
+        rows=before.rows + sum(width),
+        pass_rows=before.pass_rows + sum(width) * (1 + others),
+        pass_calls=before.pass_calls + len(width) * (1 + others),
+        seconds=before.seconds + seconds,
+    )
+
+
+def _stats(rounds: list[Round], seconds: float, rows: int, stretches: tuple[Stretch, ...]) -> Stats:
     origins = "".join(made.origins for made in rounds)
     return Stats(
         prompt_tokens=50,
@@ -133,6 +151,7 @@ def _stats(rounds: list[Round], seconds: float, rows: int) -> Stats:
         seconds=seconds + 0.01,
         prefill_seconds=0.01,
         query_tokens=rows,
+        stretches=stretches,
     )
 
 
@@ -358,7 +377,11 @@ observations = st.builds(
     ).map(tuple),
     fills=st.integers(0, 50),
     denoises=st.integers(0, 20),
-    pace=st.none() | st.tuples(st.sampled_from(["ar", "linear_spec", "diffusion"]), st.floats(-3, 3)),
+    passes=st.integers(0, 200),
+    rows=st.integers(0, 900),
+    paces=st.lists(
+        st.tuples(st.sampled_from(["ar", "linear_spec", "diffusion"]), st.floats(-3, 3), st.floats(0.01, 1)), max_size=3
+    ).map(tuple),
 )
 
 
@@ -369,8 +392,8 @@ def test_whatever_was_seen_chances_are_chances(calls: list[tuple[str, float, Obs
     for name, temperature, seen in calls:
         learned.add(replace(ACT, name=name), temperature, seen)
     assert Learned.of(json.loads(json.dumps(learned.as_dict()))) == learned
-    for luck in (None, {"linear_spec": 3.0, "quadratic_spec": -3.0}):
-        load = learned.workload(ACT, 0.0, 64, luck)
+    sure = learned.workload(ACT, 0.0, 64)
+    for load in (sure, sure.drawn({"linear_spec": 3.0, "quadratic_spec": -3.0}), sure.at_best()):
         assert 0 < load.decisions <= 64
         assert load.forced >= 0
         assert load.fill > 0

@@ -19,9 +19,10 @@ from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.auto import VARIANTS, Auto
 from trimode.policy.calibrate import Shape, calibrated, measure, path_of, shapes
 from trimode.policy.call import Call
-from trimode.policy.cost import CostModel, Curve, Measurement, Variant
+from trimode.policy.cost import CostModel, Curve, Measurement
 from trimode.policy.engine import Engine
 from trimode.policy.learned import Evidence, levels
+from trimode.policy.pricing import Variant
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings
 

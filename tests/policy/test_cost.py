@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimode.policy.cost import BASE_CONTEXT, Costing, CostModel, Curve, Measurement, Variant, Workload, fit, rising
+from trimode.policy.cost import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
+from trimode.policy.pricing import Costing, Variant, Workload
 
 seconds = st.floats(1e-6, 10)
 measurements = st.lists(

@@ -22,9 +22,9 @@ from trimode.engine.result import EXACT, Mode
 from . import store
 from .cost import CostModel
 from .errors import PolicyError
-from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, room, tried
+from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, room, tried
 from .learned import DRAFTING, KEYS, Evidence, Guess, Learned, Observation, levels, observed, step_of
-from .pricing import Cost, Variant
+from .pricing import AR, Cost, Costing, Passes, Variant
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
@@ -39,7 +39,8 @@ VARIANTS: Final = (
     *(Variant("quadratic_spec", length) for length in (6, 12)),
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
-AR: Final = Variant("ar")
+MISSED: Final = 0.5
+"""Of the logarithm of passes against those expected, what one call may say: a bad run is no news of the mode."""
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class Auto:
 
     def advise(self, plan: DecodePlan) -> DecodePlan:
         with self._lock:
-            found = self._standing_or_new(plan.context, plan.settings, plan.exact)
+            found = self._decided(plan.context, plan.settings, plan.exact)
         return replace(
             plan,
             mode=found.variant.mode,
@@ -97,10 +98,10 @@ class Auto:
 
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Learns from a call that ran under `plan`, whoever chose its mode."""
-        seen = self._seen(plan, result)
         temperature = plan.settings.temperature or 0.0
         key = levels(plan.context, temperature)[-1]
         with self._lock:
+            seen = self._seen(plan, result)
             self.learned.add(plan.context, temperature, seen)
             if plan.forecast is not None:
                 self.learned.planned += 1
@@ -109,7 +110,8 @@ class Auto:
                     account.spent += plan.forecast.regret
             if (standing := self._standing.get(key)) is not None:
                 standing.left -= 1
-                if standing.left <= 0 or any(made.switch for made in result.rounds):
+                news = plan.forecast is not None and plan.forecast.regret > 0
+                if news or standing.left <= 0 or any(made.switch for made in result.rounds):
                     del self._standing[key]
 
     def lock(self, name: str = "locked") -> Policy:
@@ -133,43 +135,46 @@ class Auto:
         weighing = self._weighing(context, settings, self._offered(settings, exact))
         return sorted(weighing.expected().items(), key=lambda pair: pair[1].price)
 
-    def _standing_or_new(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
-        """A decision stands for a quarter of the calls that it rests on, unless a call was switched meanwhile."""
+    def _decided(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
         key = levels(context, settings.temperature or 0.0)[-1]
-        asked = (context.others, settings.max_tokens, settings.block_length, settings.rows, settings.deadline, exact)
+        weighed = self._weighed(key, context, settings, exact)
+        if settings.deadline is not None or len(weighed.chances) < 2:
+            return weighed.decision
+        own = self.learned.evidence.get(key) or Evidence()
+        # Calls that are live together may draw alike, and each of them would keep all the others waiting.
+        left = room(self.learned, own, weighed.prices[weighed.best].price) / (1 + context.others) ** 2
+        if left <= 0:
+            return weighed.decision
+        drawn = weighed.weighing.drawn(Random(f"{self.seed} {self.learned.calls} {key}"), weighed.chances)
+        chosen = tried(drawn, weighed.prices, weighed.best, left)
+        return weighed.decision if chosen == weighed.best else self._decision(context, settings, weighed, chosen)
+
+    def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Weighed:
+        """What was weighed stands for a quarter of the calls that it rests on, or until there is news of a mode."""
         standing = self._standing.get(key)
         if standing is None:
             own = self.learned.evidence.get(key)
             if len(self._standing) >= KEYS:
                 self._standing.clear()
             standing = self._standing[key] = Standing(1 if own is None else max(int(own.calls / 4), 1))
-        found = standing.decisions.get(asked)
+        asked = (context.others, settings.max_tokens, settings.block_length, settings.rows, settings.deadline, exact)
+        found = standing.weighed.get(asked)
         if found is None:
-            found = standing.decisions[asked] = self._decide(context, settings, exact)
-            if found.forecast.regret:  # one try is one call
-                standing.left = 1
+            found = standing.weighed[asked] = self._weigh(context, settings, exact)
         return found
 
-    def _decide(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
+    def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Weighed:
         offered = self._offered(settings, exact)
         if not offered:
             allowed = "an exact mode" if exact else "any mode"
             raise PolicyError(f"policy 'auto' found no way to decode: {allowed} with the knobs that were given")
         weighing = self._weighing(context, settings, offered)
-        prices = weighing.expected()
-        if settings.deadline is not None:
-            best = min(offered, key=lambda variant: prices[variant].seconds)
-            return self._decision(context, settings, prices, best, best, offered)
-        best = min(offered, key=lambda variant: prices[variant].price)
-        chances = hopeful(weighing.at_best(), prices, best)
-        key = levels(context, settings.temperature or 0.0)[-1]
-        own = self.learned.evidence.get(key) or Evidence()
-        # Calls that are live together may draw alike, and none of them knows what the others are about to spend.
-        left, chosen = room(self.learned, own, prices[best].price) / (1 + context.others), best
-        if len(chances) > 1 and left > 0:
-            dice = Random(f"{self.seed} {self.learned.calls} {key}")
-            chosen = tried(weighing.drawn(dice), prices, best, chances, left, own)
-        return self._decision(context, settings, prices, chosen, best, chances)
+        prices, late = weighing.expected(), settings.deadline is not None
+        best = min(offered, key=lambda variant: prices[variant].seconds if late else prices[variant].price)
+        chances = offered if late else hopeful(weighing.at_best(), prices, best)
+        weighed = Weighed(weighing, prices, best, chances)
+        weighed.decision = self._decision(context, settings, weighed, best)
+        return weighed
 
     def _offered(self, settings: Settings, exact: bool) -> list[Variant]:
         """The variants that these weights and the caller allow, with the knobs that the caller has turned."""
@@ -183,19 +188,11 @@ class Auto:
         keys = levels(context, temperature)
         relative = {mode: self.learned.relative(keys, mode) for mode in {variant.mode for variant in offered}}
         paces = {mode: Guess(self.learned.pace + guess.mean, guess.trials) for mode, guess in relative.items()}
-        return Weighing(
-            self.cost, self.learned.workload(context, temperature, settings.max_tokens or 256), offered, paces
-        )
+        load = self.learned.workload(context, temperature, settings.max_tokens or 256)
+        return Weighing(load, Passes(self.cost, load), offered, paces)
 
-    def _decision(
-        self,
-        context: StepContext,
-        settings: Settings,
-        prices: Prices,
-        variant: Variant,
-        best: Variant,
-        chances: Sequence[Variant],
-    ) -> Decision:
+    def _decision(self, context: StepContext, settings: Settings, weighed: Weighed, variant: Variant) -> Decision:
+        prices, best = weighed.prices, weighed.best
         temperature = settings.temperature or 0.0
         mine = self.learned.evidence.get(levels(context, temperature)[-1])
         cost = prices[variant]
@@ -204,7 +201,7 @@ class Auto:
             price=cost.price,
             passes=cost.passes,
             tokens=cost.tokens,
-            regret=cost.price - prices[best].price,
+            regret=loss_of(variant, prices, best),
             observed=0.0 if mine is None else mine.calls,
             prefill=self.cost.seconds(self.learned.prefill(context, temperature)) * math.exp(self.learned.pace),
         )
@@ -212,7 +209,7 @@ class Auto:
         controller = None
         if ar is not None and variant.mode in DRAFTING:
             controller = Breakeven(variant=str(variant), needed=cost.a_round[1] / ar.a_round[1])
-        reason = _reason(variant, best, prices, chances, forecast, context)
+        reason = _reason(variant, weighed, forecast, context)
         return Decision(variant, reason, controller, forecast, _late(settings.deadline, forecast))
 
     def _settled(self, kind: str, name: str, key: str) -> Settings | None:
@@ -232,33 +229,51 @@ class Auto:
         return table[0][0].settings if table else None
 
     def _seen(self, plan: DecodePlan, result: DecodeResult) -> Observation:
-        stats = result.stats
+        stats, counts = result.stats, observed(result.rounds)
+        missed = self._missed(plan, stats, counts["decisions"])
         return Observation(
-            **observed(result.rounds),
+            **counts,
             prompt=stats.prompt_tokens,
             prefilled=stats.prefilled_tokens,
             others=plan.context.others,
             passes=stats.forward_passes,
             rows=stats.query_tokens,
-            paces=tuple(self._paces(stats)),
+            paces=tuple(self._paces(stats, missed)),
         )
 
-    def _paces(self, stats: Stats) -> Iterator[tuple[str, float, float]]:
+    def _missed(self, plan: DecodePlan, stats: Stats, decisions: int) -> float:
+        """Log of the work of a call that drafted to its end against what was expected of so many decisions, both as if
+        no others had been live: drafts may hold fewer decisions than the model says, or more rows."""
+        variant = Variant.of(plan.mode, plan.settings)
+        if variant.mode not in DRAFTING or [one.mode for one in stats.stretches] != [variant.mode] or decisions < 2:
+            return 0.0
+        (one,) = stats.stretches
+        load = self.learned.workload(plan.context, plan.settings.temperature or 0.0, plan.settings.max_tokens or 256)
+        alone = replace(load, decisions=decisions, calls=1)
+        expected = Costing(Passes(self.cost, alone), alone).cost(variant).seconds
+        work = one.passes * self._a_pass(one.mode, one.rows / one.passes, load.context, 1)
+        return min(max(math.log(work / expected), -MISSED), MISSED)
+
+    def _paces(self, stats: Stats, missed: float) -> Iterator[tuple[str, float, float]]:
         """How each mode ran against the model's word on its passes as they were: with the rows of all in them, so that
-        nobody's drafts are blamed on another's mode, and in calls that were switched too."""
+        nobody's drafts are blamed on another's mode, and in calls that were switched too. `missed` comes on top."""
         context = stats.prompt_tokens + stats.output_tokens / 2
         for one in stats.stretches:
-            rows, calls = one.pass_rows / one.passes, one.pass_calls / one.passes
-            plain, adapted = (self.cost.seconds(rows, context, adapter, calls) for adapter in (False, True))
-            a_pass = {"linear_spec": (adapted + plain) / 2, "quadratic_spec": adapted}.get(one.mode, plain)
+            a_pass = self._a_pass(one.mode, one.pass_rows / one.passes, context, one.pass_calls / one.passes)
             if one.seconds > 0:
                 part = one.passes / stats.forward_passes
-                yield one.mode, math.log(one.seconds / (one.passes * a_pass)), part
+                yield one.mode, math.log(one.seconds / (one.passes * a_pass)) + missed, part
+
+    def _a_pass(self, mode: Mode, rows: float, context: float, calls: float) -> float:
+        """Seconds of a pass of so many rows, whose half is drafting in `linear_spec`, and all in `quadratic_spec`."""
+        if mode == "linear_spec":
+            return sum(self.cost.seconds(rows, context, adapter, calls) for adapter in (False, True)) / 2
+        return self.cost.seconds(rows, context, mode == "quadratic_spec", calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided for calls of one step that ask alike."""
+    """A variant for one call, and why."""
 
     variant: Variant
     reason: str
@@ -268,11 +283,25 @@ class Decision:
 
 
 @dataclass(slots=True)
+class Weighed:
+    """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
+
+    `decision`: the best of it, for every call that tries nothing else.
+    """
+
+    weighing: Weighing
+    prices: Prices
+    best: Variant
+    chances: Sequence[Variant]
+    decision: Decision = field(init=False)
+
+
+@dataclass(slots=True)
 class Standing:
-    """A step's decisions by what was asked, for the next `left` calls."""
+    """A step's weighings by what was asked, for the next `left` calls."""
 
     left: int
-    decisions: dict[tuple[object, ...], Decision] = field(default_factory=dict)
+    weighed: dict[tuple[object, ...], Weighed] = field(default_factory=dict)
 
 
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
@@ -288,17 +317,10 @@ def _turned(variant: Variant, settings: Settings) -> Variant:
     return replace(variant, block_length=length)
 
 
-def _reason(
-    variant: Variant,
-    best: Variant,
-    prices: Prices,
-    chances: Sequence[Variant],
-    forecast: Forecast,
-    context: StepContext,
-) -> str:
+def _reason(variant: Variant, weighed: Weighed, forecast: Forecast, context: StepContext) -> str:
     """`linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
-    speeds: dict[str, float] = {}
-    for each, cost in prices.items():
+    best, speeds = weighed.best, dict[str, float]()
+    for each, cost in weighed.prices.items():
         if each.mode != variant.mode:
             speeds[each.mode] = max(cost.tokens / cost.price, speeds.get(each.mode, 0.0))
     rivals = ", ".join(f"{mode} {speeds[mode]:.0f}" for mode in sorted(speeds))
@@ -310,7 +332,7 @@ def _reason(
     if variant != best:
         loss = forecast.regret / forecast.price
         words += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
-    hopeless = sorted(set(speeds) - {each.mode for each in chances})
+    hopeless = sorted(set(speeds) - {each.mode for each in weighed.chances})
     if hopeless:
         words += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
     return words

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from .cost import CostModel
-from .learned import HORIZON, SPREAD, Evidence, Guess, Learned
-from .pricing import Cost, Costing, Variant, Workload
+from .learned import DRAFTING, HORIZON, Evidence, Guess, Learned, spread
+from .pricing import AR, Cost, Costing, Passes, Variant, Workload
+from .switching import PATIENCE, TOLERANCE
 
-SHARE: Final = 0.01
+SHARE: Final = 0.005
 """The part of expected decoding time that exploring may cost: of all steps, and of each one."""
 GRACE: Final = 2.0
 """Beyond that share, in outputs of average length: without it a new policy could not try anything."""
@@ -33,30 +33,27 @@ Prices = Mapping[Variant, Cost]
 class Weighing:
     """The ways of decoding that one call is offered. `paces`: log of how much slower than the model each mode runs."""
 
-    model: CostModel
     load: Workload
+    passes: Passes
     offered: Sequence[Variant]
     paces: Mapping[str, Guess]
 
     def expected(self) -> dict[Variant, Cost]:
-        return self._prices(self.load, {})
+        return self._prices(self.load, {}, self.offered)
 
     def at_best(self) -> dict[Variant, Cost]:
-        """With every draft accepted."""
-        return self._prices(self.load.at_best(), {})
+        """With every draft accepted, and passes as quick as the mode's pace may still turn out to be."""
+        return self._prices(self.load.at_best(), dict.fromkeys(self.paces, 2.0), self.offered)
 
-    def drawn(self, dice: Random) -> dict[Variant, Cost]:
-        """With acceptance and pace of each mode drawn from what is thought possible."""
-        luck = {mode: dice.gauss(0, 1) for mode in sorted({*self.load.acceptance, *self.paces})}
-        return self._prices(self.load.drawn(luck), luck)
+    def drawn(self, dice: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
+        """Some variants, with acceptance and pace of each mode drawn from what is thought possible."""
+        luck = {mode: dice.gauss(0, 1) for mode in dict.fromkeys(variant.mode for variant in chances)}
+        return self._prices(self.load.drawn(luck), luck, chances)
 
-    def _prices(self, load: Workload, luck: Mapping[str, float]) -> dict[Variant, Cost]:
-        costing = Costing(self.model, load)
-        slow = {
-            mode: math.exp(pace.mean - luck.get(mode, 0.0) * SPREAD / math.sqrt(pace.trials + 1))
-            for mode, pace in self.paces.items()
-        }
-        return {variant: costing.cost(variant).times(slow[variant.mode]) for variant in self.offered}
+    def _prices(self, load: Workload, luck: Mapping[str, float], chances: Sequence[Variant]) -> dict[Variant, Cost]:
+        slow = {mode: math.exp(pace.mean - luck.get(mode, 0.0) * spread(pace)) for mode, pace in self.paces.items()}
+        costing = Costing(self.passes, load, slow)
+        return {variant: costing.cost(variant) for variant in chances}
 
 
 def hopeful(ceiling: Prices, prices: Prices, best: Variant) -> list[Variant]:
@@ -71,11 +68,18 @@ def room(learned: Learned, own: Evidence, a_call: float) -> float:
     return min(everyone, SHARE * own.total + GRACE * a_call - own.spent)
 
 
-def tried(
-    drawn: Prices, prices: Prices, best: Variant, chances: Sequence[Variant], left: float, own: Evidence
-) -> Variant:
+def loss_of(proposed: Variant, prices: Prices, best: Variant) -> float:
+    """Price that a call in `proposed` is expected to lose; drafts that do not pay are given up in mid-call."""
+    loss, ar = prices[proposed].price - prices[best].price, prices.get(AR)
+    if ar is None or proposed.mode not in DRAFTING:
+        return loss
+    a_round, a_decision = prices[proposed].a_round[1], ar.a_round[1]
+    return min(loss, max(TOLERANCE * a_decision, PATIENCE * a_round) + a_round + ar.price - prices[best].price)
+
+
+def tried(drawn: Prices, prices: Prices, best: Variant, left: float) -> Variant:
     """The best by one draw, if it is worth its expected loss and that is within what is `left`; else `best`."""
-    proposed = min(chances, key=lambda variant: drawn[variant].price)
-    loss = prices[proposed].price - prices[best].price
+    proposed = min(drawn, key=lambda variant: drawn[variant].price)
+    loss = loss_of(proposed, prices, best)
     saved = drawn[best].price - drawn[proposed].price
-    return proposed if loss <= min(left, saved * min(own.calls + 1, HORIZON)) else best
+    return proposed if loss <= min(left, saved * HORIZON) else best

@@ -29,12 +29,20 @@ HORIZON: Final = 20.0
 STRENGTH: Final = 6.0
 """Trials of its own after which a step is believed as much as the steps above it."""
 PRIOR_DECISIONS: Final = 24.0
+SURPRISE: Final = 2.5
+"""Standard errors off which a call contradicts older ones."""
+CONTRADICTED: Final = 0.2
+"""What is left of those."""
 PRIOR_ROWS: Final = 1.5
 """Of a call in one pass: what ar brings where a few tokens are forced."""
 COMMON: Final = 0.2
 """What one reading moves the common pace."""
-SPREAD: Final = 0.25
-"""Of the logarithm of one call's seconds against the model's."""
+PRIOR_COMMON: Final = 0.25
+"""Readings that a common pace of zero is worth."""
+SPREAD: Final = 0.5
+"""Of how modes run against the model, in logarithms, where none of their calls was seen."""
+PRIOR_PACES: Final = 0.25
+"""Readings that this is worth: one reading spreads half as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,10 @@ class Evidence:
         self.calls += 1
         for name in _SUMS[1:]:
             setattr(self, name, getattr(self, name) + getattr(seen, name))
+        for mode in {mode for mode, *_ in seen.drafts}:
+            if self._contradicted(mode, seen):
+                for table in (self.trials, self.hits):
+                    table[mode] = [value * CONTRADICTED for value in table[mode]]
         for mode, accepted, refused in seen.drafts:
             trials = self.trials.setdefault(mode, [])
             hits = self.hits.setdefault(mode, [])
@@ -119,6 +131,16 @@ class Evidence:
         for mode, value, part in paces:
             weight, total = self.pace.get(mode, (0.0, 0.0))
             self.pace[mode] = [weight + part, total + part * value]
+
+    def _contradicted(self, mode: str, seen: Observation) -> bool:
+        """Whether a call's drafts fared as they hardly could if what is known still held."""
+        known = sum(self.trials.get(mode, ()))
+        drafts = [(accepted, accepted + refused) for made, accepted, refused in seen.drafts if made == mode]
+        hits, tried = (sum(counts) for counts in zip(*drafts, strict=True))
+        if not known or not tried:
+            return False
+        chance = (sum(self.hits[mode]) + 1) / (known + 2)
+        return abs(hits - chance * tried) > SURPRISE * math.sqrt(chance * (1 - chance) * tried + 1)
 
     def _fade(self, by: float, ran: set[str]) -> None:
         """What is known of modes that did not run fades at a third of the speed: it has not been contradicted."""
@@ -178,7 +200,7 @@ class Learned:
             # A busy machine slows every mode, so what a call says of its mode is what the common pace leaves. The first
             # readings are all common: blamed on the mode that happened to run, they would make every other look quick.
             self.paced += part
-            gain = part * max(COMMON, 1 / self.paced)
+            gain = part * max(COMMON, 1 / (self.paced + PRIOR_COMMON))
             self.pace += min(gain, 1.0) * (value - self.relative(keys, mode).mean - self.pace)
             paces.append((mode, value - self.pace, part))
         self.calls += 1
@@ -210,7 +232,7 @@ class Learned:
             decisions=decisions,
             forced=forced,
             acceptance={mode: chances for mode, (chances, _) in curves.items()},
-            trials={mode: trials for mode, (_, trials) in curves.items()},
+            errors={mode: errors for mode, (_, errors) in curves.items()},
             fill=fill.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
@@ -219,7 +241,7 @@ class Learned:
 
     def relative(self, keys: Sequence[str], mode: str) -> Guess:
         """Log of how much slower than the common pace a mode runs."""
-        guess = Guess(0.0, 1.0)
+        guess = Guess(0.0, PRIOR_PACES)
         for key in keys:
             if one := self.evidence.get(key):
                 weight, total = one.pace.get(mode, (0.0, 0.0))
@@ -260,7 +282,7 @@ def step_of(key: str) -> tuple[str, str] | None:
 
 
 def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[float]]:
-    """Chances by position, and the trials behind each; where nobody drafted, what all positions say together."""
+    """Chances by position, and the error of each; where nobody drafted, what all positions say together."""
     top = found[0] if found else Evidence()
     trials, hits = sum(top.trials.get(mode, ())), sum(top.hits.get(mode, ()))
     chances, weights = [(hits + 1) / (trials + 2)] * POSITIONS, [2.0] * POSITIONS
@@ -269,7 +291,13 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
             above = weights[at] if weights[at] < STRENGTH else STRENGTH
             weights[at] = tried + above
             chances[at] = (hit + above * chances[at]) / weights[at]
-    return chances, weights
+    pairs = zip(chances, weights, strict=True)
+    return chances, [math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)) for chance, tried in pairs]
+
+
+def spread(pace: Guess) -> float:
+    """Standard error of a pace."""
+    return SPREAD * math.sqrt(PRIOR_PACES / pace.trials)
 
 
 def _pooled(above: Guess, total: float, trials: float) -> Guess:

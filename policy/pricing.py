@@ -25,6 +25,7 @@ from trimode.engine.result import Mode
 from .cost import BASE_CONTEXT, CostModel
 from .spec import Settings
 
+Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens of one run, about."""
 
@@ -43,9 +44,23 @@ class Variant:
         words = [self.mode, *(str(knob) for knob in knobs if knob is not None)]
         return ":".join(words) + ("" if self.threshold is None else f"@{self.threshold:g}")
 
+    @classmethod
+    def of(cls, mode: Mode, said: Settings) -> Variant:
+        """A mode with the knobs that it has, of those that were said."""
+        match mode:
+            case "ar":
+                return cls("ar")
+            case "quadratic_spec":
+                return cls("quadratic_spec", said.block_length, said.rows)
+            case _:
+                return cls(mode, said.block_length)
+
     @property
     def settings(self) -> Settings:
         return Settings(mode=self.mode, block_length=self.block_length, rows=self.rows, threshold=self.threshold)
+
+
+AR: Final = Variant("ar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +68,8 @@ class Workload:
     """What outputs of a step are like.
 
     decisions: of one output; forced: forced tokens a decision; acceptance: by drafting mode, the chance of each draft
-    decision, from the first, to be accepted when those before it were; trials: how many stand behind each of these
-    chances, and make it sure; fill: slots that a denoise pass fills; context:
+    decision, from the first, to be accepted when those before it were; errors: the standard error of each of
+    these chances; fill: slots that a denoise pass fills; context:
     tokens behind the prompt's start; calls: live ones in the batch, this one included; theirs: rows that each of the
     others brings to a pass.
     """
@@ -62,7 +77,7 @@ class Workload:
     decisions: float
     forced: float = 0.0
     acceptance: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    errors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fill: float = 1.5
     context: float = BASE_CONTEXT
     calls: int = 1
@@ -70,7 +85,10 @@ class Workload:
 
     def drawn(self, luck: Mapping[str, float]) -> Workload:
         """The same with as many standard errors added to each chance of a mode."""
-        curves = {mode: _lucky(curve, self.trials[mode], luck[mode]) for mode, curve in self.acceptance.items()}
+        curves = dict(self.acceptance)
+        for mode in curves.keys() & luck.keys():
+            pairs, by = zip(curves[mode], self.errors[mode], strict=True), luck[mode]
+            curves[mode] = [min(max(chance + by * error, 0.0), 1.0) for chance, error in pairs]
         return replace(self, acceptance=curves)
 
     def at_best(self) -> Workload:
@@ -102,31 +120,53 @@ class Cost(NamedTuple):
     def tokens_per_pass(self) -> float:
         return self.tokens / self.passes
 
-    def times(self, slower: float) -> Cost:
-        made, price = self.a_round
-        return Cost(self.seconds * slower, self.price * slower, self.passes, self.tokens, (made, price * slower))
+
+class Passes:
+    """Seconds and price of a pass to which a call of one workload brings some rows; each is computed once."""
+
+    def __init__(self, model: CostModel, load: Workload) -> None:
+        self._curves = model.plain, model.adapted
+        self._a_row = model.per_row_token * max(load.context - BASE_CONTEXT, 0)
+        self._calls = model.per_call * (load.calls - 1)
+        self._rest = (load.calls - 1) * load.theirs
+        self._found: dict[tuple[float, bool], Pair] = {}
+        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.theirs)
+        self._equal = max(typical / load.calls - (typical - self._without), 0.0)
+
+    def __call__(self, rows: float, adapter: bool = False) -> Pair:
+        found = self._found.get((rows, adapter))
+        if found is None:
+            whole = price = self._seconds(self._rest + rows, adapter)
+            if self._rest:
+                # Beside long drafts the equal part may be nothing and few rows add little; a row's share is the least.
+                price = max(whole - self._without + self._equal, whole / (self._rest + rows))
+            self._found[rows, adapter] = found = (whole, price)
+        return found
+
+    def _seconds(self, rows: float, adapter: bool = False) -> float:
+        """`CostModel.seconds`, where context and calls are always the same."""
+        return self._curves[adapter].at(rows) + self._a_row * (rows if rows > 1 else 1) + self._calls
 
 
 class Costing:
-    """One workload on one machine; sums over acceptance and passes are done once for all variants."""
+    """One workload; sums over acceptance are done once for all variants.
 
-    def __init__(self, model: CostModel, load: Workload) -> None:
-        self.model, self.load = model, load
+    `passes`: of this workload, or of one that differs in acceptance alone; `slow`: by mode, how much slower it runs.
+    """
+
+    def __init__(self, passes: Passes, load: Workload, slow: Mapping[str, float] | None = None) -> None:
+        self.load, self._pass, self._slow = load, passes, slow or {}
         # The prompt's pass makes the first decision in every mode, whatever comes behind.
         self.left = max(load.decisions - 1, 1.0)
         sums = {mode: _EVERY if curve is CERTAIN else _sums(curve) for mode, curve in load.acceptance.items()}
         self.reached = {mode: reached for mode, (reached, _) in sums.items()}
         self.totals = {mode: totals for mode, (_, totals) in sums.items()}
-        self._passes: dict[tuple[float, bool], Pair] = {}
-        self._rest = (load.calls - 1) * load.theirs
-        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.theirs)
-        self._equal = max(typical / load.calls - (typical - self._without), 0.0)
 
     def cost(self, variant: Variant) -> Cost:
         match variant.mode:
             case "ar":
                 a_pass = self._pass(1 + self.load.forced)
-                return self._cost(self.left, self.left, a_pass, 1.0)
+                return self._cost("ar", self.left, self.left, a_pass, 1.0)
             case "linear_spec":
                 return self._linear(variant.block_length or 32)
             case "quadratic_spec":
@@ -144,7 +184,8 @@ class Costing:
     def _linear(self, length: int) -> Cost:
         first, made = self._made("linear_spec", length - 1)
         cycles = self._rounds(first, made)
-        return self._cost(2 * cycles, cycles, _sum(self._pass(length, True), self._pass(length)), made)
+        a_cycle = _sum(self._pass(length, True), self._pass(length))
+        return self._cost("linear_spec", 2 * cycles, cycles, a_cycle, made)
 
     def _quadratic(self, length: int, points: int | None) -> Cost:
         """Passes with a draft and passes without one, which follow a point that was not prepared."""
@@ -158,7 +199,7 @@ class Costing:
         bare = self._pass(front + length, True)
         a_pass = (share * drafting[0] + (1 - share) * bare[0], share * drafting[1] + (1 - share) * bare[1])
         passes = self._rounds(share * first + 1 - share, per_pass)
-        return self._cost(passes, passes, a_pass, per_pass)
+        return self._cost("quadratic_spec", passes, passes, a_pass, per_pass)
 
     def _diffusion(self, length: int) -> Cost:
         slots = max(length - 1, 1)
@@ -166,25 +207,13 @@ class Costing:
         blocks = self._rounds(min(made, self.left), made)
         passes = max(slots / max(self.load.fill, 1.0), 1.0) + 1
         seconds, price = self._pass(length)
-        return self._cost(blocks * passes, blocks, (passes * seconds, passes * price), made)
+        return self._cost("diffusion", blocks * passes, blocks, (passes * seconds, passes * price), made)
 
-    def _cost(self, passes: float, rounds: float, a_round: Pair, made: float) -> Cost:
-        seconds, price = a_round
+    def _cost(self, mode: str, passes: float, rounds: float, a_round: Pair, made: float) -> Cost:
+        slow = self._slow.get(mode, 1.0)
+        seconds, price = a_round[0] * slow, a_round[1] * slow
         tokens = self.load.decisions * (1 + self.load.forced)
         return Cost(rounds * seconds, rounds * price, passes, tokens, (made, price))
-
-    def _pass(self, rows: float, adapter: bool = False) -> Pair:
-        """Seconds and price of a pass to which this call brings `rows`."""
-        found = self._passes.get((rows, adapter))
-        if found is None:
-            whole = self._seconds(self._rest + rows, adapter)
-            # Beside long drafts the equal part may be nothing and few rows add little; a row's share is the least.
-            price = max(whole - self._without + self._equal, whole / (self._rest + rows))
-            self._passes[rows, adapter] = found = (whole, price if self._rest else whole)
-        return found
-
-    def _seconds(self, rows: float, adapter: bool = False) -> float:
-        return self.model.seconds(rows, self.load.context, adapter, self.load.calls)
 
     def _made(self, mode: str, slots: float) -> Pair:
         """Decisions of a round that drafts `slots` tokens, the verifier's own among them: in the first round, where the
@@ -221,9 +250,6 @@ class Costing:
         return 1 + more + min(more, 1.0) * (made - 1) / (2 * made)
 
 
-Pair = tuple[float, float]
-
-
 def _sums(curve: Iterable[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The chance to reach each place of a draft, and the decisions that a draft up to there is expected to make."""
     reached = (1.0, *accumulate(curve, mul))
@@ -231,13 +257,6 @@ def _sums(curve: Iterable[float]) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 _EVERY: Final = _sums(CERTAIN)
-
-
-def _lucky(curve: Sequence[float], trials: Sequence[float], luck: float) -> list[float]:
-    errors = [
-        math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)) for chance, tried in zip(curve, trials, strict=True)
-    ]
-    return [min(max(chance + luck * error, 0.0), 1.0) for chance, error in zip(curve, errors, strict=True)]
 
 
 def _sum(one: Pair, other: Pair) -> Pair:

@@ -58,7 +58,8 @@ class World:
         options = options_of(variant.mode, variant.settings)
         assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
         other = replace(self, dice=random.Random(7), noise=0.0)
-        return sum(other.play(options, None, others).stats.seconds for _ in range(games)) / games
+        played = [other.play(options, None, others).stats for _ in range(games)]
+        return sum(stats.seconds - stats.prefill_seconds for stats in played) / games
 
     def best(self, others: int = 0) -> float:
         return min(self.price(variant, others) for variant in VARIANTS if variant.mode != "diffusion")

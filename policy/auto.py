@@ -23,7 +23,7 @@ from . import store
 from .cost import CostModel
 from .errors import PolicyError
 from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, room, tried
-from .learned import DRAFTING, KEYS, Evidence, Guess, Learned, Observation, levels, observed, step_of
+from .learned import DRAFTING, KEYS, Evidence, Learned, Observation, levels, observed, step_of
 from .pricing import AR, Cost, Costing, Passes, Variant
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .spec import MODES, STEP_KINDS, Settings, known_kind
@@ -186,10 +186,9 @@ class Auto:
     def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Weighing:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
-        relative = {mode: self.learned.relative(keys, mode) for mode in {variant.mode for variant in offered}}
-        paces = {mode: Guess(self.learned.pace + guess.mean, guess.trials) for mode, guess in relative.items()}
+        paces = {mode: self.learned.relative(keys, mode) for mode in {variant.mode for variant in offered}}
         load = self.learned.workload(context, temperature, settings.max_tokens or 256)
-        return Weighing(load, Passes(self.cost, load), offered, paces)
+        return Weighing(load, Passes(self.cost, load), offered, self.learned.pace, paces)
 
     def _decision(self, context: StepContext, settings: Settings, weighed: Weighed, variant: Variant) -> Decision:
         prices, best = weighed.prices, weighed.best

@@ -31,27 +31,35 @@ Prices = Mapping[Variant, Cost]
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """The ways of decoding that one call is offered. `paces`: log of how much slower than the model each mode runs."""
+    """The ways of decoding that one call is offered.
+
+    `common`: log of how much slower than the model all passes run of late; `paces`: of what each mode adds to that.
+    """
 
     load: Workload
     passes: Passes
     offered: Sequence[Variant]
+    common: float
     paces: Mapping[str, Guess]
 
     def expected(self) -> dict[Variant, Cost]:
-        return self._prices(self.load, {}, self.offered)
+        return self._prices(self.load, {mode: pace.mean for mode, pace in self.paces.items()}, self.offered)
 
     def at_best(self) -> dict[Variant, Cost]:
-        """With every draft accepted, and passes as quick as the mode's pace may still turn out to be."""
-        return self._prices(self.load.at_best(), dict.fromkeys(self.paces, 2.0), self.offered)
+        """With every draft accepted, and passes as quick as those of other modes; of modes that nobody ran, as quick as
+        the model says: it may be the others that are slow."""
+        unknown = min(-self.common, 0.0)
+        quick = {mode: unknown if pace.trials < 1 else min(pace.mean, 0.0) for mode, pace in self.paces.items()}
+        return self._prices(self.load.at_best(), quick, self.offered)
 
     def drawn(self, dice: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
         """Some variants, with acceptance and pace of each mode drawn from what is thought possible."""
         luck = {mode: dice.gauss(0, 1) for mode in dict.fromkeys(variant.mode for variant in chances)}
-        return self._prices(self.load.drawn(luck), luck, chances)
+        paces = {mode: self.paces[mode].mean - by * spread(self.paces[mode]) for mode, by in luck.items()}
+        return self._prices(self.load.drawn(luck), paces, chances)
 
-    def _prices(self, load: Workload, luck: Mapping[str, float], chances: Sequence[Variant]) -> dict[Variant, Cost]:
-        slow = {mode: math.exp(pace.mean - luck.get(mode, 0.0) * spread(pace)) for mode, pace in self.paces.items()}
+    def _prices(self, load: Workload, paces: Mapping[str, float], chances: Sequence[Variant]) -> dict[Variant, Cost]:
+        slow = {mode: math.exp(self.common + pace) for mode, pace in paces.items()}
         costing = Costing(self.passes, load, slow)
         return {variant: costing.cost(variant) for variant in chances}
 

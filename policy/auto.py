@@ -186,7 +186,8 @@ class Auto:
     def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Weighing:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
-        paces = {mode: self.learned.relative(keys, mode) for mode in {variant.mode for variant in offered}}
+        modes: set[str] = {variant.mode for variant in offered}
+        paces = {mode: self.learned.relative(keys, mode) for mode in modes}
         load = self.learned.workload(context, temperature, settings.max_tokens or 256)
         return Weighing(load, Passes(self.cost, load), offered, self.learned.pace, paces)
 

@@ -54,7 +54,8 @@ class Weighing:
 
     def drawn(self, dice: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
         """Some variants, with acceptance and pace of each mode drawn from what is thought possible."""
-        luck = {mode: dice.gauss(0, 1) for mode in dict.fromkeys(variant.mode for variant in chances)}
+        modes: dict[str, None] = dict.fromkeys(variant.mode for variant in chances)
+        luck = {mode: dice.gauss(0, 1) for mode in modes}
         paces = {mode: self.paces[mode].mean - by * spread(self.paces[mode]) for mode, by in luck.items()}
         return self._prices(self.load.drawn(luck), paces, chances)
 

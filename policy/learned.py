@@ -136,7 +136,7 @@ class Evidence:
         """Whether a call's drafts fared as they hardly could if what is known still held."""
         known = sum(self.trials.get(mode, ()))
         drafts = [(accepted, accepted + refused) for made, accepted, refused in seen.drafts if made == mode]
-        hits, tried = (sum(counts) for counts in zip(*drafts, strict=True))
+        hits, tried = sum(accepted for accepted, _ in drafts), sum(each for _, each in drafts)
         if not known or not tried:
             return False
         chance = (sum(self.hits[mode]) + 1) / (known + 2)

@@ -16,7 +16,9 @@ from .spec import STEP_KINDS, Settings
 
 def lock_text(policy: Policy) -> str:
     """The lock file of a policy: its name, version and digest, then what it decides."""
-    kinds = {kind: _decided(policy.resolve(StepContext(kind=kind, name="")).settings) for kind in STEP_KINDS}
+    kinds: dict[str, Settings] = {}
+    for kind in STEP_KINDS:
+        kinds[kind] = _decided(policy.resolve(StepContext(kind=kind, name="")).settings)
     whole = replace(policy, kinds=kinds)
     head = f"# locked: policy {policy.name!r}, version {policy.version}\n# sha256 {policy.sha256}\n"
     return head + whole.to_toml()

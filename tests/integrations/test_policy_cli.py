@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from typer.testing import CliRunner, Result
 
 import trimode as tm
@@ -165,6 +167,10 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return saved
 
 
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata(), dtype=float)]
+
+
 def labels(axes: Axes) -> list[str]:
     return [str(label) for label in axes.get_legend_handles_labels()[1]]
 
@@ -174,7 +180,9 @@ def test_a_plot_draws_what_the_table_says(tmp_path: Path, figures: list[Figure])
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     left, right = figures[0].axes
     assert labels(left) == ["base weights", "with the draft adapter"]
-    assert list(left.get_lines()[0].get_ydata()) == [1e3 * seconds for seconds in CURVE.seconds]
+    assert points(left.get_lines()[0]) == [
+        (rows, 1e3 * seconds) for rows, seconds in zip(CURVE.rows, CURVE.seconds, strict=True)
+    ]
     assert {"plan", "prose"} <= set(labels(right))
 
 
@@ -185,10 +193,9 @@ def test_a_plot_of_what_was_recorded(audit: Path, tmp_path: Path, figures: list[
     accepted, speed, quality = figures[0].axes[:3]
     assert labels(accepted) == ["linear_spec", "quadratic_spec"]
     for line in accepted.get_lines():
-        places = list(line.get_xdata())
-        assert places == list(range(1, len(places) + 1))
-        assert len(places) <= 5
-        assert all(0 <= share <= 1 for share in line.get_ydata())
+        assert [place for place, _ in points(line)] == list(range(1, len(points(line)) + 1))
+        assert len(points(line)) <= 5
+        assert all(0 <= share <= 1 for _, share in points(line))
     assert labels(speed) == ["linear_spec", "quadratic_spec"]
     assert [tick.get_text() for tick in speed.get_xticklabels()] == ["plan", "prose"]
     assert len(speed.patches) == 4
@@ -220,8 +227,7 @@ def test_thresholds_against_quality(reference: Engine, tmp_path: Path, figures: 
     run("policy", "tune", path, "-o", tmp_path / "p.toml", "--plot", tmp_path / "x.png")
     quality = figures[0].axes[2]
     (line,) = quality.get_lines()
-    assert list(line.get_xdata()) == [0.5, 0.95]
-    assert list(line.get_ydata()) == [row.as_exact for row in rows]
+    assert points(line) == [(row.threshold, row.as_exact) for row in rows]
 
 
 def test_acceptance_counts_verified_places() -> None:

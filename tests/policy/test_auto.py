@@ -181,7 +181,7 @@ WORLDS: Final[dict[str, Callable[[], World]]] = {
 
 def test_after_fifty_calls_it_is_as_good_as_the_best_fixed_mode() -> None:
     """Of what the best one would have taken: in every world nearly all, and over all of them at least 0.95."""
-    shares = []
+    shares: list[float] = []
     for world in (found() for found in WORLDS.values() for _ in range(2)):
         auto = Auto(world.model, seed=len(shares))
         play(auto, world, 50)

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from trimode.engine.request import ArOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
 from trimode.policy.auto import Auto
 from trimode.policy.cost import CostModel, Curve
@@ -40,8 +40,10 @@ class Sharing:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.options = options_of(self.plan.mode, self.plan.settings)
-        self.rounds.append(Round(mode=self.options.mode, tokens=(1,), origins="c"))  # type: ignore[arg-type]
+        options = options_of(self.plan.mode, self.plan.settings)
+        assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
+        self.options: ExactOptions = options
+        self.rounds.append(Round(mode=options.mode, tokens=(1,), origins="c"))
         self.passes = self.decode(*KINDS[self.plan.context.kind])
         self.want = next(self.passes, None)
 
@@ -50,10 +52,10 @@ class Sharing:
         while left > 0:
             before = self.options
             if self.plan.controller is not None:
-                found = self.plan.controller(self.rounds, self.options)  # type: ignore[arg-type]
+                found = self.plan.controller(self.rounds, self.options)
                 self.options = found.options if found else self.options
             options, ready = self.options, ready and self.options is before
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1  # type: ignore[union-attr]
+            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
             took = next((at for at in range(limit) if self.dice.random() > chance), limit)
             widths, ready = [1], True
@@ -62,11 +64,11 @@ class Sharing:
             elif isinstance(options, QuadraticSpecOptions):
                 widths, ready = [1 + limit + options.block_length], took == limit
             for rows in widths:
-                yield options.mode, rows  # type: ignore[misc]
+                yield options.mode, rows
             lost = (Rejected(token=2, reason="target"),) * (limit - took)
             self.rounds.append(
                 Round(
-                    mode=options.mode,  # type: ignore[arg-type]
+                    mode=options.mode,
                     tokens=(1,) * (took + 1),
                     origins="a" * took + "c",
                     drafted=limit,

@@ -97,7 +97,7 @@ def loops(engine: Engine, args: Namespace) -> dict[str, Any]:
     """Seconds of one pass of the demo's loop over its episodes, end to end: prompts, grammars, spans and the audit file
     included, and the median over rounds in which contenders take turns. `auto` learns in the first round only."""
     auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes)
-    words, took = [*args.fixed, "auto"], defaultdict[str, list[float]](list)
+    words, took, steps = [*args.fixed, "auto"], defaultdict[str, list[float]](list), 0
     with tempfile.TemporaryDirectory() as folder:
         for number in track(range(args.loops + 1), "demo loop"):
             for turn in range(len(words)):

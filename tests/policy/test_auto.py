@@ -249,7 +249,9 @@ def test_what_cannot_pay_is_never_tried_and_the_reason_says_so() -> None:
         assert plan.mode == "ar"
         auto.observe(plan, world.decode(plan))
     assert auto.learned.spent == 0
-    assert plan.reason.endswith("not tried, cannot pay even with every draft accepted: linear_spec, quadratic_spec")
+    assert auto.resolve(ACT).reason.endswith(
+        "not tried, cannot pay even with every draft accepted: linear_spec, quadratic_spec"
+    )
 
 
 def test_what_begins_to_be_worth_trying_is_tried() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from trimode.engine.result import EXACT
 
@@ -28,14 +29,16 @@ class Speed:
 class Quality:
     """Diffusion calls at one threshold. Shares are 0..1, None where nothing can be compared.
 
-    `as_exact`: outputs that are those of an exact mode for the same prompt, schema and sampling; `compared`: calls that
-    have such a partner in the trail. `valid`: of schema-bound outputs.
+    `as_exact`: outputs that are those of an exact mode for the same prompt, schema and sampling; `begins_as`: the part
+    of the exact output, in tokens, with which they begin, where content is kept; `compared`: calls that have such a
+    partner in the trail. `valid`: of schema-bound outputs.
     """
 
     threshold: float
     calls: int
     compared: int
     as_exact: float | None
+    begins_as: float | None
     valid: float | None
     tokens_per_pass: float
 
@@ -76,7 +79,7 @@ def speeds(records: Iterable[CallRecord]) -> list[Speed]:
 
 def qualities(records: Sequence[CallRecord]) -> list[Quality]:
     """By threshold, the lowest first."""
-    exact = {_question(record): record.output_sha256 for record in _decoded(records) if record.options["mode"] in EXACT}
+    exact = {_question(record): record for record in _decoded(records) if record.options["mode"] in EXACT}
     groups: dict[float, list[CallRecord]] = defaultdict(list)
     for record in _decoded(records):
         threshold = record.options.get("threshold")
@@ -85,19 +88,26 @@ def qualities(records: Sequence[CallRecord]) -> list[Quality]:
     return [_quality(threshold, groups[threshold], exact) for threshold in sorted(groups)]
 
 
-def _quality(threshold: float, calls: Sequence[CallRecord], exact: dict[object, str | None]) -> Quality:
-    same = [record.output_sha256 == exact[_question(record)] for record in calls if _question(record) in exact]
+def _quality(threshold: float, calls: Sequence[CallRecord], exact: dict[object, CallRecord]) -> Quality:
+    pairs = [(record, exact[_question(record)]) for record in calls if _question(record) in exact]
+    begins = [_begins(one.token_ids, other.token_ids) for one, other in pairs if one.token_ids and other.token_ids]
     valid = [bool(record.schema_valid) for record in calls if record.schema_sha256 is not None]
     counts = [record.counts for record in calls if record.counts is not None]
     return Quality(
         threshold=threshold,
         calls=len(calls),
-        compared=len(same),
-        as_exact=sum(same) / len(same) if same else None,
+        compared=len(pairs),
+        as_exact=sum(one.output_sha256 == other.output_sha256 for one, other in pairs) / len(pairs) if pairs else None,
+        begins_as=sum(begins) / len(begins) if begins else None,
         valid=sum(valid) / len(valid) if valid else None,
         tokens_per_pass=sum(each.output_tokens for each in counts)
         / max(sum(each.forward_passes for each in counts), 1),
     )
+
+
+def _begins(tokens: Sequence[int], exact: Sequence[int]) -> float:
+    """The part of `exact` that `tokens` shares with it from the start."""
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(tokens, exact, strict=False))]) / len(exact)
 
 
 def _question(record: CallRecord) -> object:

@@ -49,6 +49,7 @@ def _acceptance(axes: Any, records: Sequence[CallRecord]) -> None:
     for mode, places in sorted(acceptance(records).items()):
         axes.plot(range(1, len(places) + 1), [share for _, share in places], marker="o", label=mode)
     axes.set(xlabel="place in the draft", ylabel="accepted, of those verified", ylim=(0, 1.05), title="Acceptance")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     _legend(axes)
 
 
@@ -72,11 +73,16 @@ def _qualities(axes: Any, records: Sequence[CallRecord]) -> None:
     from trimode.policy.series import qualities
 
     rows = qualities(records)
-    for label, shares in (("as an exact mode", [row.as_exact for row in rows]), ("valid", [row.valid for row in rows])):
+    lines = {
+        "begins as in an exact mode": [row.begins_as for row in rows],
+        "whole as in an exact mode": [row.as_exact for row in rows],
+        "valid": [row.valid for row in rows],
+    }
+    for label, shares in lines.items():
         points = [(row.threshold, share) for row, share in zip(rows, shares, strict=True) if share is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", label=label)
-    axes.set(xlabel="threshold", ylabel="share of outputs", ylim=(0, 1.05), title="Diffusion: threshold and quality")
+    axes.set(xlabel="threshold", ylabel="share", ylim=(0, 1.05), title="Diffusion: threshold and quality")
     if rows:
         speed = axes.twinx()
         thresholds, passes = [row.threshold for row in rows], [row.tokens_per_pass for row in rows]

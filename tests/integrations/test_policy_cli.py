@@ -211,7 +211,7 @@ def test_thresholds_against_quality(reference: Engine, tmp_path: Path, figures: 
         """Talk about {task}."""
         ...
 
-    with tm.session(reference, policy=Policy(), trace=f"file:{path}", content=False):
+    with tm.session(reference, policy=Policy(), trace=f"file:{path}", content=True):
         for task in ("tea", "bread"):
             with tm.using(mode="ar"):
                 talk(task)
@@ -226,8 +226,10 @@ def test_thresholds_against_quality(reference: Engine, tmp_path: Path, figures: 
     assert rows[0].tokens_per_pass >= rows[1].tokens_per_pass
     run("policy", "tune", path, "-o", tmp_path / "p.toml", "--plot", tmp_path / "x.png")
     quality = figures[0].axes[2]
-    (line,) = quality.get_lines()
-    assert points(line) == [(row.threshold, row.as_exact) for row in rows]
+    begins, whole = quality.get_lines()
+    assert points(begins) == [(row.threshold, row.begins_as) for row in rows]
+    assert points(whole) == [(row.threshold, row.as_exact) for row in rows]
+    assert all(row.begins_as is not None and 0 < row.begins_as < 1 for row in rows)
 
 
 def test_acceptance_counts_verified_places() -> None:

@@ -14,10 +14,47 @@ from torch import Tensor
 
 from .context import Context
 from .request import DecodeRequest, ScoreRequest
-from .result import DecodeResult, ScoreResult, Stats
+from .result import DecodeResult, Mode, ScoreResult, Stats, Stretch
 from .run import Run
 from .sampling import Sampler
 from .segment import Reply, Segment, reply
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A pass as its jobs see it: seconds of its arithmetic, rows and calls in it."""
+
+    seconds: float
+    rows: int
+    calls: int
+
+
+@dataclass(slots=True)
+class Sums:
+    """A `Stretch` on its way."""
+
+    passes: int = 0
+    rows: int = 0
+    pass_rows: int = 0
+    pass_calls: int = 0
+    seconds: float = 0.0
+
+    def add(self, rows: int, shared: Pass, seconds: float) -> None:
+        self.passes += 1
+        self.rows += rows
+        self.pass_rows += shared.rows
+        self.pass_calls += shared.calls
+        self.seconds += seconds
+
+    def of(self, mode: Mode) -> Stretch:
+        return Stretch(
+            mode=mode,
+            passes=self.passes,
+            rows=self.rows,
+            pass_rows=self.pass_rows,
+            pass_calls=self.pass_calls,
+            seconds=self.seconds,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -39,21 +76,26 @@ class Live:
     prefill_passes: int = 0
     forward_passes: int = 0
     query_tokens: int = 0
+    stretches: dict[Mode, Sums] = field(default_factory=dict)
+    asked: float = 0.0
 
     def start(self) -> None:
         self._resume(None)
 
-    def feed(self, rows: Tensor, token: int | None, seconds: float) -> None:
+    def feed(self, rows: Tensor, token: int | None, shared: Pass) -> None:
         """Hands the mode the waiting segment's read rows and the token chosen of them, and takes its next segment."""
-        segment = self.segment
+        segment, begin = self.segment, self.asked
         assert segment is not None
+        mode = self.context.mode if isinstance(self.context, Run) else None  # as of this pass: it may be switched now
+        self._resume(reply(segment, rows, token, self.sampler))
         if segment.prefill:
             self.prefill_passes += 1
-            self.prefill_seconds += seconds
-        else:
-            self.forward_passes += 1
-            self.query_tokens += segment.rows
-        self._resume(reply(segment, rows, token, self.sampler))
+            self.prefill_seconds += shared.seconds
+            return
+        self.forward_passes += 1
+        self.query_tokens += segment.rows
+        if mode is not None:
+            self.stretches.setdefault(mode, Sums()).add(segment.rows, shared, self.asked - begin)
 
     def close(self) -> None:
         self.passes.close()
@@ -100,6 +142,7 @@ class Live:
             self.segment = next(self.passes) if answer is None else self.passes.send(answer)
         except StopIteration as stop:
             self.segment, self.returned, self.end = None, stop.value, time.perf_counter()
+        self.asked = time.perf_counter()
 
     def _stats(self) -> Stats:
         output = self.context.output if isinstance(self.context, Run) else None
@@ -120,4 +163,5 @@ class Live:
             prefill_seconds=self.prefill_seconds,
             kernels=self.kernels,
             query_tokens=self.query_tokens,
+            stretches=tuple(sums.of(mode) for mode, sums in self.stretches.items()),
         )

@@ -58,10 +58,27 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """The decoding passes that one call made in one mode, prefill left out.
+
+    `rows`: its own in them, summed over passes; `pass_rows` and `pass_calls`: those of whole passes, and the calls that
+    shared them. `seconds`: what went by from pass to pass, host work and waiting for the others included.
+    """
+
+    mode: Mode
+    passes: int
+    rows: int
+    pass_rows: int
+    pass_calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
 
-    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran.
+    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran. `stretches`: its decoding
+    passes by mode, and who shared them.
     """
 
     prompt_tokens: int
@@ -78,6 +95,7 @@ class Stats:
     prefill_seconds: float
     kernels: str = ""
     query_tokens: int = 0
+    stretches: tuple[Stretch, ...] = ()
 
     @property
     def prefilled_tokens(self) -> int:

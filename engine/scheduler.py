@@ -21,7 +21,7 @@ import torch
 
 from .batch import Batch
 from .errors import QueueFull, RequestError
-from .live import Live
+from .live import Live, Pass
 from .pages import PAGE, PagePool
 from .prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
@@ -186,9 +186,10 @@ class Scheduler:
                 _deliver(job, error=error)
             return
         self.passes += 1
-        seconds = time.perf_counter() - begin
-        for job, live, (rows, token) in zip(jobs, lives, answers, strict=True):
-            self._guarded(job, partial(live.feed, rows, token, seconds))
+        rows = sum([segment.rows for segment in segments])
+        shared = Pass(seconds=time.perf_counter() - begin, rows=rows, calls=len(segments))
+        for job, live, (found, token) in zip(jobs, lives, answers, strict=True):
+            self._guarded(job, partial(live.feed, found, token, shared))
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Final
 from trimode.engine.result import EXACT, Mode
 
 from . import store
-from .cost import Cost, Costing, CostModel, Variant
+from .cost import CostModel
 from .errors import PolicyError
-from .learned import SPREAD, Evidence, Learned, Observation, levels, observed, step_of
+from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, room, tried
+from .learned import DRAFTING, KEYS, Evidence, Learned, Observation, levels, observed, step_of
+from .pricing import AR, Cost, Costing, Passes, Variant
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
 
 if TYPE_CHECKING:
-    from trimode.engine.result import DecodeResult
+    from trimode.engine.result import DecodeResult, Stats
 
 VARIANTS: Final = (
     Variant("ar"),
@@ -37,10 +39,8 @@ VARIANTS: Final = (
     *(Variant("quadratic_spec", length) for length in (6, 12)),
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
-SHARE: Final = 0.01
-"""The part of expected decoding time that exploring may cost: of all steps, and of each one."""
-GRACE: Final = 2.0
-"""Beyond that share, in outputs of average length: without it a new policy could not try anything."""
+MISSED: Final = 0.5
+"""Of the logarithm of passes against those expected, what one call may say: a bad run is no news of the mode."""
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Auto:
     version: str = "1"
     sha256: str = field(init=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
+    _standing: dict[str, Standing] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """The digest is that of the rules; what was learned by then is in each plan's reason."""
@@ -83,19 +84,35 @@ class Auto:
 
     def advise(self, plan: DecodePlan) -> DecodePlan:
         with self._lock:
-            return self._advise(plan)
+            found = self._decided(plan.context, plan.settings, plan.exact)
+        return replace(
+            plan,
+            mode=found.variant.mode,
+            settings=found.variant.settings.over(plan.settings),
+            policy=self,
+            reason=found.reason,
+            controller=found.controller,
+            forecast=found.forecast,
+            notes=(*plan.notes, *found.notes),
+        )
 
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Learns from a call that ran under `plan`, whoever chose its mode."""
-        seen = self._seen(plan, result)
+        temperature = plan.settings.temperature or 0.0
+        key = levels(plan.context, temperature)[-1]
         with self._lock:
-            self.learned.add(plan.context, plan.settings.temperature or 0.0, seen)
+            seen = self._seen(plan, result)
+            self.learned.add(plan.context, temperature, seen)
             if plan.forecast is not None:
                 self.learned.planned += 1
-                own = self.learned.evidence[levels(plan.context, plan.settings.temperature or 0.0)[-1]]
-                for account in (self.learned, own):
-                    account.total += plan.forecast.seconds
+                for account in (self.learned, self.learned.evidence[key]):
+                    account.total += plan.forecast.price
                     account.spent += plan.forecast.regret
+            if (standing := self._standing.get(key)) is not None:
+                standing.left -= 1
+                news = plan.forecast is not None and plan.forecast.regret > 0
+                if news or standing.left <= 0 or any(made.switch for made in result.rounds):
+                    del self._standing[key]
 
     def lock(self, name: str = "locked") -> Policy:
         """What it would choose now, without exploring, as a fixed table: for every step and kind that it has seen."""
@@ -115,92 +132,85 @@ class Auto:
 
     def table(self, context: StepContext, settings: Settings, exact: bool = True) -> list[tuple[Variant, Cost]]:
         """What each variant is expected to cost, the cheapest first."""
-        offered = self._offered(settings, exact)
-        return sorted(self._prices(context, settings, offered).items(), key=lambda pair: pair[1].seconds)
+        weighing = self._weighing(context, settings, self._offered(settings, exact))
+        return sorted(weighing.expected().items(), key=lambda pair: pair[1].price)
 
-    def _advise(self, plan: DecodePlan) -> DecodePlan:
-        context, settings = plan.context, plan.settings
-        offered = self._offered(settings, plan.exact)
+    def _decided(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
+        key = levels(context, settings.temperature or 0.0)[-1]
+        weighed = self._weighed(key, context, settings, exact)
+        if settings.deadline is not None or len(weighed.chances) < 2:
+            return weighed.decision
+        own = self.learned.evidence.get(key) or Evidence()
+        # Calls that are live together may draw alike, and each of them would keep all the others waiting.
+        left = room(self.learned, own, weighed.prices[weighed.best].price) / (1 + context.others) ** 2
+        if left <= 0:
+            return weighed.decision
+        drawn = weighed.weighing.drawn(Random(f"{self.seed} {self.learned.calls} {key}"), weighed.chances)
+        chosen = tried(drawn, weighed.prices, weighed.best, left)
+        return weighed.decision if chosen == weighed.best else self._decision(context, settings, weighed, chosen)
+
+    def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Weighed:
+        """What was weighed stands for a quarter of the calls that it rests on, or until there is news of a mode."""
+        standing = self._standing.get(key)
+        if standing is None:
+            own = self.learned.evidence.get(key)
+            if len(self._standing) >= KEYS:
+                self._standing.clear()
+            standing = self._standing[key] = Standing(1 if own is None else max(int(own.calls / 4), 1))
+        asked = (context.others, settings.max_tokens, settings.block_length, settings.rows, settings.deadline, exact)
+        found = standing.weighed.get(asked)
+        if found is None:
+            found = standing.weighed[asked] = self._weigh(context, settings, exact)
+        return found
+
+    def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Weighed:
+        offered = self._offered(settings, exact)
         if not offered:
-            allowed = "an exact mode" if plan.exact else "any mode"
+            allowed = "an exact mode" if exact else "any mode"
             raise PolicyError(f"policy 'auto' found no way to decode: {allowed} with the knobs that were given")
-        prices = self._prices(context, settings, offered)
-        best = min(prices, key=lambda variant: prices[variant].seconds)
-        tried = best if settings.deadline is not None else self._tried(context, settings, offered, prices, best)
-        return self._plan(plan, prices, tried, best)
+        weighing = self._weighing(context, settings, offered)
+        prices, late = weighing.expected(), settings.deadline is not None
+        best = min(offered, key=lambda variant: prices[variant].seconds if late else prices[variant].price)
+        chances = offered if late else hopeful(weighing.at_best(), prices, best)
+        weighed = Weighed(weighing, prices, best, chances)
+        weighed.decision = self._decision(context, settings, weighed, best)
+        return weighed
 
     def _offered(self, settings: Settings, exact: bool) -> list[Variant]:
         """The variants that these weights and the caller allow, with the knobs that the caller has turned."""
         allowed = [v for v in self.variants if v.mode in self.modes and (v.mode in EXACT or not exact)]
+        if settings.block_length is None and settings.rows is None:
+            return allowed
         return list(dict.fromkeys(_turned(variant, settings) for variant in allowed))
 
-    def _prices(
-        self,
-        context: StepContext,
-        settings: Settings,
-        offered: Sequence[Variant],
-        luck: Mapping[str, float] | None = None,
-    ) -> dict[Variant, Cost]:
-        """Expected cost by variant: the machine's, corrected by how each mode ran so far."""
+    def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Weighing:
         temperature = settings.temperature or 0.0
-        load = self.learned.workload(context, temperature, settings.max_tokens or 256, luck)
-        costing, keys = Costing(self.cost, load), levels(context, temperature)
-        pace = {}
-        for mode in {variant.mode for variant in offered}:
-            guess = self.learned.relative(keys, mode)
-            chance = -(luck or {}).get(mode, 0.0) * SPREAD / math.sqrt(guess.trials + 1)
-            pace[mode] = math.exp(self.learned.pace + guess.mean + chance)
-        return {variant: _slowed(costing.cost(variant), pace[variant.mode]) for variant in offered}
+        keys = levels(context, temperature)
+        modes: set[str] = {variant.mode for variant in offered}
+        paces = {mode: self.learned.relative(keys, mode) for mode in modes}
+        load = self.learned.workload(context, temperature, settings.max_tokens or 256)
+        return Weighing(load, Passes(self.cost, load), offered, self.learned.pace, paces)
 
-    def _tried(
-        self,
-        context: StepContext,
-        settings: Settings,
-        offered: Sequence[Variant],
-        prices: Mapping[Variant, Cost],
-        best: Variant,
-    ) -> Variant:
-        """Thompson sampling within a budget: the best by one draw of what is uncertain, if its expected loss fits."""
-        key = levels(context, settings.temperature or 0.0)[-1]
-        dice = Random(f"{self.seed} {self.learned.calls} {key}")
-        luck: dict[str, float] = {mode: dice.gauss(0, 1) for mode in MODES}
-        drawn = self._prices(context, settings, offered, luck)
-        tried = min(drawn, key=lambda variant: drawn[variant].seconds)
-        loss = prices[tried].seconds - prices[best].seconds
-        # Calls that are live together may draw alike, and none of them knows what the others are about to spend.
-        loss *= 1 + context.others
-        a_call = self.learned.total / self.learned.planned if self.learned.planned else prices[best].seconds
-        own = self.learned.evidence.get(key) or Evidence()
-        fits = self.learned.spent + loss <= SHARE * self.learned.total + GRACE * a_call
-        return tried if fits and own.spent + loss <= SHARE * own.total + GRACE * prices[best].seconds else best
-
-    def _plan(self, plan: DecodePlan, prices: Mapping[Variant, Cost], variant: Variant, best: Variant) -> DecodePlan:
-        context, settings = plan.context, variant.settings.over(plan.settings)
+    def _decision(self, context: StepContext, settings: Settings, weighed: Weighed, variant: Variant) -> Decision:
+        prices, best = weighed.prices, weighed.best
         temperature = settings.temperature or 0.0
         mine = self.learned.evidence.get(levels(context, temperature)[-1])
         cost = prices[variant]
         forecast = Forecast(
             seconds=cost.seconds,
+            price=cost.price,
             passes=cost.passes,
             tokens=cost.tokens,
-            regret=cost.seconds - prices[best].seconds,
+            regret=loss_of(variant, prices, best),
             observed=0.0 if mine is None else mine.calls,
             prefill=self.cost.seconds(self.learned.prefill(context, temperature)) * math.exp(self.learned.pace),
         )
-        ar = prices.get(Variant("ar"))
+        ar = prices.get(AR)
         controller = None
-        if ar is not None and variant.mode in ("linear_spec", "quadratic_spec"):
+        if ar is not None and variant.mode in DRAFTING:
             controller = Breakeven(variant=str(variant), needed=cost.a_round[1] / ar.a_round[1])
-        return replace(
-            plan,
-            mode=variant.mode,
-            settings=settings,
-            policy=self,
-            reason=_reason(variant, best, cost, prices, forecast, context),
-            controller=controller,
-            forecast=forecast,
-            notes=(*plan.notes, *_late(settings.deadline, forecast)),
-        )
+        reason = _reason(variant, weighed, forecast, context)
+        return Decision(variant, reason, controller, forecast, _late(settings.deadline, forecast))
 
     def _settled(self, kind: str, name: str, key: str) -> Settings | None:
         found = self.learned.evidence.get(key)
@@ -219,24 +229,79 @@ class Auto:
         return table[0][0].settings if table else None
 
     def _seen(self, plan: DecodePlan, result: DecodeResult) -> Observation:
-        stats = result.stats
-        modes = {made.mode for made in result.rounds if made.forward_passes}
-        took, pace = stats.seconds - stats.prefill_seconds, None
-        if len(modes) == 1 and stats.forward_passes and took > 0:
-            (mode,) = modes
-            rows = stats.query_tokens / stats.forward_passes * (1 + plan.context.others)
-            context = stats.prompt_tokens + stats.output_tokens / 2
-            drafted = self.cost.seconds(rows, context, adapter=mode in ("linear_spec", "quadratic_spec"))
-            plain = self.cost.seconds(rows, context)
-            a_pass = {"linear_spec": (drafted + plain) / 2, "quadratic_spec": drafted}.get(mode, plain)
-            pace = (mode, math.log(took / (stats.forward_passes * a_pass)))
+        stats, counts = result.stats, observed(result.rounds)
+        missed = self._missed(plan, stats, counts["decisions"])
         return Observation(
-            **observed(result.rounds),
+            **counts,
             prompt=stats.prompt_tokens,
             prefilled=stats.prefilled_tokens,
             others=plan.context.others,
-            pace=pace,
+            passes=stats.forward_passes,
+            rows=stats.query_tokens,
+            paces=tuple(self._paces(stats, missed)),
         )
+
+    def _missed(self, plan: DecodePlan, stats: Stats, decisions: int) -> float:
+        """Log of the work of a call that drafted to its end against what was expected of so many decisions, both as if
+        no others had been live: drafts may hold fewer decisions than the model says, or more rows."""
+        variant = Variant.of(plan.mode, plan.settings)
+        if variant.mode not in DRAFTING or [one.mode for one in stats.stretches] != [variant.mode] or decisions < 2:
+            return 0.0
+        (one,) = stats.stretches
+        load = self.learned.workload(plan.context, plan.settings.temperature or 0.0, plan.settings.max_tokens or 256)
+        alone = replace(load, decisions=decisions, calls=1)
+        expected = Costing(Passes(self.cost, alone), alone).cost(variant).seconds
+        work = one.passes * self._a_pass(one.mode, one.rows / one.passes, load.context, 1)
+        return min(max(math.log(work / expected), -MISSED), MISSED)
+
+    def _paces(self, stats: Stats, missed: float) -> Iterator[tuple[str, float, float]]:
+        """How each mode ran against the model's word on its passes as they were: with the rows of all in them, so that
+        nobody's drafts are blamed on another's mode, and in calls that were switched too. `missed` comes on top."""
+        context = stats.prompt_tokens + stats.output_tokens / 2
+        for one in stats.stretches:
+            a_pass = self._a_pass(one.mode, one.pass_rows / one.passes, context, one.pass_calls / one.passes)
+            if one.seconds > 0:
+                part = one.passes / stats.forward_passes
+                yield one.mode, math.log(one.seconds / (one.passes * a_pass)) + missed, part
+
+    def _a_pass(self, mode: Mode, rows: float, context: float, calls: float) -> float:
+        """Seconds of a pass of so many rows, whose half is drafting in `linear_spec`, and all in `quadratic_spec`."""
+        if mode == "linear_spec":
+            return sum(self.cost.seconds(rows, context, adapter, calls) for adapter in (False, True)) / 2
+        return self.cost.seconds(rows, context, mode == "quadratic_spec", calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A variant for one call, and why."""
+
+    variant: Variant
+    reason: str
+    controller: Breakeven | None
+    forecast: Forecast
+    notes: Sequence[str]
+
+
+@dataclass(slots=True)
+class Weighed:
+    """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
+
+    `decision`: the best of it, for every call that tries nothing else.
+    """
+
+    weighing: Weighing
+    prices: Prices
+    best: Variant
+    chances: Sequence[Variant]
+    decision: Decision = field(init=False)
+
+
+@dataclass(slots=True)
+class Standing:
+    """A step's weighings by what was asked, for the next `left` calls."""
+
+    left: int
+    weighed: dict[tuple[object, ...], Weighed] = field(default_factory=dict)
 
 
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
@@ -252,34 +317,28 @@ def _turned(variant: Variant, settings: Settings) -> Variant:
     return replace(variant, block_length=length)
 
 
-def _slowed(cost: Cost, by: float) -> Cost:
-    made, seconds = cost.a_round
-    return Cost(cost.seconds * by, cost.passes, cost.tokens, (made, seconds * by))
-
-
-def _reason(
-    variant: Variant,
-    best: Variant,
-    cost: Cost,
-    prices: Mapping[Variant, Cost],
-    forecast: Forecast,
-    context: StepContext,
-) -> str:
+def _reason(variant: Variant, weighed: Weighed, forecast: Forecast, context: StepContext) -> str:
     """`linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
-    others = {v.mode: prices[v] for v in sorted(prices, key=lambda v: -prices[v].seconds) if v.mode != variant.mode}
-    rivals = ", ".join(f"{mode} {price.tokens_per_s:.0f}" for mode, price in sorted(others.items()))
-    words = f"{variant}: policy 'auto' expects {cost.tokens_per_s:.0f} tokens/s"
+    best, speeds = weighed.best, dict[str, float]()
+    for each, cost in weighed.prices.items():
+        if each.mode != variant.mode:
+            speeds[each.mode] = max(cost.tokens / cost.price, speeds.get(each.mode, 0.0))
+    rivals = ", ".join(f"{mode} {speeds[mode]:.0f}" for mode in sorted(speeds))
+    words = f"{variant}: policy 'auto' expects {forecast.tokens / forecast.price:.0f} tokens/s"
     words += f" ({rivals})" if rivals else ""
     words += f", by {forecast.observed:.0f} recent calls of step {context.name!r}"
     if context.others:
-        words += f", {context.others} other calls live"
+        words += f", {context.others} other calls live, all of them together"
     if variant != best:
-        loss = forecast.regret / forecast.seconds
+        loss = forecast.regret / forecast.price
         words += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
+    hopeless = sorted(set(speeds) - {each.mode for each in weighed.chances})
+    if hopeless:
+        words += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
     return words
 
 
-def _late(deadline: float | None, forecast: Forecast) -> list[str]:
+def _late(deadline: float | None, forecast: Forecast) -> Sequence[str]:
     expected = forecast.seconds + forecast.prefill
     if deadline is None or expected <= deadline:
         return []

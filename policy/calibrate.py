@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,10 @@ from .record import Runtime, versions
 
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 LONG_ROWS: Final = (1, 16)
+CALLS: Final = 8
+"""Of the pass that is measured once as one call's and once as that of so many."""
+FORM: Final = "2"
+"""Of what is kept; another one lies in another file."""
 LONG_CONTEXT: Final = 768
 BUDGET: Final = 1.0
 """Seconds that measuring takes, if it takes no longer to run each shape once unmeasured and once measured."""
@@ -45,6 +49,7 @@ class Shape:
     rows: int
     context: int
     adapter: bool
+    calls: int = 1
 
 
 def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
@@ -71,7 +76,7 @@ def path_of(kind: str, runtime: Runtime) -> Path:
         runtime.kernels,
         runtime.quantize,
     ]
-    parts += code
+    parts += [*code, FORM]
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 
@@ -85,7 +90,7 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
     while not measured or clock() < end:
         for shape, run in passes:
             took = _fastest(run, clock)
-            measured.append(Measurement(rows=shape.rows, context=shape.context, adapter=shape.adapter, seconds=took))
+            measured.append(Measurement(**asdict(shape), seconds=took))
     return measured
 
 
@@ -108,26 +113,29 @@ def shapes(tokens: TokenEngine) -> Iterator[Shape]:
             if BASE_CONTEXT + rows <= limit:
                 yield Shape(rows, BASE_CONTEXT, adapter)
     yield from (Shape(rows, far, False) for rows in LONG_ROWS if far > BASE_CONTEXT)
+    if limit >= BASE_CONTEXT + 1:
+        yield Shape(CALLS, BASE_CONTEXT, False, CALLS)
 
 
 def _pass(tokens: TokenEngine, shape: Shape) -> Callable[[], object]:
     """A pass of this shape as the scheduler runs it, up to the choice of a token in each row."""
     config, runner = tokens.model.config, tokens.runner
-    count = pages_for(shape.context + shape.rows)
-    pool = PagePool(config, count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
-    pages = pool.take(count)
-    ids = tuple(row % config.vocab_size for row in range(shape.rows))
+    own = shape.rows // shape.calls
+    count = pages_for(shape.context + own)
+    pool = PagePool(config, shape.calls * count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
+    pages = [pool.take(count) for _ in range(shape.calls)]
+    ids = tuple(row % config.vocab_size for row in range(own))
     sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels.pick)
     if shape.adapter:
-        branch = Branch(tokens=ids, read=shape.rows, adapter=True)
-        segment = Segment(start=shape.context, branches=(branch,))
+        segment = Segment(start=shape.context, branches=(Branch(tokens=ids, read=own, adapter=True),))
     else:
-        segment = Segment(start=shape.context, trunk=ids, read=shape.rows)
+        segment = Segment(start=shape.context, trunk=ids, read=own)
+    segments = [segment] * shape.calls
 
     @torch.inference_mode()
-    def run() -> object:
-        ((rows, _),) = Batch([segment], [pages]).forward(runner, pool)
-        found = reply(segment, rows, None, sampler)
-        return (found.branches[0] if shape.adapter else found.trunk).pick()  # waits for the device
+    def run() -> None:
+        for rows, _ in Batch(segments, pages).forward(runner, pool):
+            found = reply(segment, rows, None, sampler)
+            (found.branches[0] if shape.adapter else found.trunk).pick()  # waits for the device
 
     return run

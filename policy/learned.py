@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from .cost import Workload
+from .pricing import Workload
 from .resolve import StepContext
 
 if TYPE_CHECKING:
@@ -24,18 +24,33 @@ POSITIONS: Final = 31
 KEYS: Final = 256
 """Steps that are remembered; the one unused for longest goes first."""
 FADING: Final = (0.99, 0.98, 0.95)
+HORIZON: Final = 20.0
+"""Calls for which a step's news is believed, about: what FADING leaves of its own calls in the long run."""
 STRENGTH: Final = 6.0
 """Trials of its own after which a step is believed as much as the steps above it."""
 PRIOR_DECISIONS: Final = 24.0
-SPREAD: Final = 0.25
-"""Of the logarithm of one call's seconds against the model's."""
+SURPRISE: Final = 2.5
+"""Standard errors off which a call contradicts older ones."""
+CONTRADICTED: Final = 0.2
+"""What is left of those."""
+PRIOR_ROWS: Final = 1.5
+"""Of a call in one pass: what ar brings where a few tokens are forced."""
+COMMON: Final = 0.2
+"""What one reading moves the common pace."""
+PRIOR_COMMON: Final = 0.25
+"""Readings that a common pace of zero is worth."""
+SPREAD: Final = 0.5
+"""Of how modes run against the model, in logarithms, where none of their calls was seen."""
+PRIOR_PACES: Final = 0.25
+"""Readings that this is worth: one reading spreads half as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """One finished call. `drafts`: (mode, accepted draft decisions, was one refused) of each round that drafted.
 
-    `pace`: (mode, log of its seconds against the cost model's), where one mode made all of it.
+    `passes`: of decoding, and `rows`: the call's own in them. `paces`: for each mode that ran, the log of its seconds
+    against what the cost model says of the passes as they were, with all that shared them; and its part of the passes.
     """
 
     decisions: int
@@ -46,7 +61,9 @@ class Observation:
     drafts: tuple[tuple[str, int, bool], ...] = ()
     fills: int = 0
     denoises: int = 0
-    pace: tuple[str, float] | None = None
+    passes: int = 0
+    rows: int = 0
+    paces: tuple[tuple[str, float, float], ...] = ()
 
 
 def observed(rounds: Iterable[Round | RoundRecord]) -> dict[str, Any]:
@@ -85,17 +102,23 @@ class Evidence:
     others: float = 0.0
     fills: float = 0.0
     denoises: float = 0.0
+    passes: float = 0.0
+    rows: float = 0.0
     total: float = 0.0
     spent: float = 0.0
     trials: dict[str, list[float]] = field(default_factory=dict)
     hits: dict[str, list[float]] = field(default_factory=dict)
     pace: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, seen: Observation, fading: float, pace: tuple[str, float] | None) -> None:
-        self._fade(fading, {mode for mode, _, _ in seen.drafts} | ({pace[0]} if pace else set()))
+    def add(self, seen: Observation, fading: float, paces: Sequence[tuple[str, float, float]]) -> None:
+        self._fade(fading, {mode for mode, *_ in (*seen.drafts, *paces)})
         self.calls += 1
-        for name in ("decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises"):
+        for name in _SUMS[1:]:
             setattr(self, name, getattr(self, name) + getattr(seen, name))
+        for mode in {mode for mode, *_ in seen.drafts}:
+            if self._contradicted(mode, seen):
+                for table in (self.trials, self.hits):
+                    table[mode] = [value * CONTRADICTED for value in table[mode]]
         for mode, accepted, refused in seen.drafts:
             trials = self.trials.setdefault(mode, [])
             hits = self.hits.setdefault(mode, [])
@@ -105,10 +128,19 @@ class Evidence:
             for at in range(tried):
                 trials[at] += 1
                 hits[at] += at < accepted
-        if pace is not None:
-            mode, value = pace
+        for mode, value, part in paces:
             weight, total = self.pace.get(mode, (0.0, 0.0))
-            self.pace[mode] = [weight + 1, total + value]
+            self.pace[mode] = [weight + part, total + part * value]
+
+    def _contradicted(self, mode: str, seen: Observation) -> bool:
+        """Whether a call's drafts fared as they hardly could if what is known still held."""
+        known = sum(self.trials.get(mode, ()))
+        drafts = [(accepted, accepted + refused) for made, accepted, refused in seen.drafts if made == mode]
+        hits, tried = sum(accepted for accepted, _ in drafts), sum(each for _, each in drafts)
+        if not known or not tried:
+            return False
+        chance = (sum(self.hits[mode]) + 1) / (known + 2)
+        return abs(hits - chance * tried) > SURPRISE * math.sqrt(chance * (1 - chance) * tried + 1)
 
     def _fade(self, by: float, ran: set[str]) -> None:
         """What is known of modes that did not run fades at a third of the speed: it has not been contradicted."""
@@ -133,7 +165,7 @@ class Evidence:
         return cls(**sums, trials=trials, hits=hits, pace=pace)
 
 
-_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises")
+_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +178,14 @@ class Guess:
 
 @dataclass(slots=True)
 class Learned:
-    """Evidence by key; `pace`: log of how much slower than the model everything runs of late.
+    """Evidence by key; `pace`: log of how much slower than the model everything runs of late, by `paced` readings.
 
-    `total`: seconds that the `planned` calls were expected to take; `spent`: those of them that exploring cost.
+    `total`: price in seconds that the `planned` calls were expected to have; `spent`: what exploring cost of it.
     """
 
     evidence: dict[str, Evidence] = field(default_factory=dict)
     pace: float = 0.0
+    paced: float = 0.0
     calls: int = 0
     planned: int = 0
     total: float = 0.0
@@ -162,25 +195,26 @@ class Learned:
         self, context: StepContext, temperature: float, seen: Observation, fading: Sequence[float] = FADING
     ) -> None:
         """`fading`: what a call leaves of older counts, of all steps, of its kind and of its own step."""
-        pace = None
-        if seen.pace is not None:
-            mode, value = seen.pace
-            # A busy machine slows every mode, so what a call says of its mode is what the common pace leaves.
-            self.pace += 0.2 * (value - self.relative(levels(context, temperature), mode).mean - self.pace)
-            pace = (mode, value - self.pace)
+        keys, paces = levels(context, temperature), []
+        for mode, value, part in seen.paces:
+            # A busy machine slows every mode, so what a call says of its mode is what the common pace leaves. The first
+            # readings are all common: blamed on the mode that happened to run, they would make every other look quick.
+            self.paced += part
+            gain = part * max(COMMON, 1 / (self.paced + PRIOR_COMMON))
+            self.pace += min(gain, 1.0) * (value - self.relative(keys, mode).mean - self.pace)
+            paces.append((mode, value - self.pace, part))
         self.calls += 1
-        for key, left in zip(levels(context, temperature), fading, strict=True):
+        for key, left in zip(keys, fading, strict=True):
             found = self.evidence.pop(key, None) or Evidence()
-            found.add(seen, left, pace)
+            found.add(seen, left, paces)
             self.evidence[key] = found  # at the end, as the latest
         while len(self.evidence) > KEYS:
             del self.evidence[next(iter(self.evidence))]
 
-    def workload(
-        self, context: StepContext, temperature: float, max_tokens: int, luck: Mapping[str, float] | None = None
-    ) -> Workload:
-        """What to expect of a call. `luck`: by mode, standard errors to be added to each chance, for exploring."""
-        found = [one for key in levels(context, temperature) if (one := self.evidence.get(key))]
+    def workload(self, context: StepContext, temperature: float, max_tokens: int) -> Workload:
+        """What to expect of a call."""
+        keys = levels(context, temperature)
+        found = [one for key in keys if (one := self.evidence.get(key))]
         decisions, forced, prompt = PRIOR_DECISIONS, 0.5, 256.0
         for one in found:
             weight = one.calls + 1
@@ -189,41 +223,30 @@ class Learned:
             forced = (one.forced + forced) / (one.decisions + 1)
         fill = Guess(1.5, 2.0)
         for one in found:
-            fill = _pooled(fill, one.fills, one.denoises)
+            if one.denoises:
+                fill = _pooled(fill, one.fills, one.denoises)
         decisions = min(decisions, max_tokens)
+        everyone = self.evidence.get(keys[0]) or Evidence()
+        curves = {mode: _curve(found, mode) for mode in DRAFTING}
         return Workload(
             decisions=decisions,
             forced=forced,
-            acceptance={mode: self._curve(found, mode, (luck or {}).get(mode, 0.0)) for mode in DRAFTING},
+            acceptance={mode: chances for mode, (chances, _) in curves.items()},
+            errors={mode: errors for mode, (_, errors) in curves.items()},
             fill=fill.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
+            theirs=(everyone.rows + PRIOR_ROWS) / (everyone.passes + 1),
         )
 
     def relative(self, keys: Sequence[str], mode: str) -> Guess:
         """Log of how much slower than the common pace a mode runs."""
-        guess = Guess(0.0, 1.0)
+        guess = Guess(0.0, PRIOR_PACES)
         for key in keys:
             if one := self.evidence.get(key):
                 weight, total = one.pace.get(mode, (0.0, 0.0))
                 guess = _pooled(guess, total, weight)
         return guess
-
-    def _curve(self, found: Sequence[Evidence], mode: str, luck: float) -> list[float]:
-        """By position; where nobody drafted so far, what the positions before it say together."""
-        longest = max((len(one.trials.get(mode, ())) for one in found), default=0)
-        top = found[0] if found else Evidence()
-        trials, hits = sum(top.trials.get(mode, ())), sum(top.hits.get(mode, ()))
-        behind = Guess((hits + 1) / (trials + 2), 2.0)
-        curve = []
-        for at in range(longest):
-            guess = behind
-            for one in found:
-                tried = one.trials.get(mode, ())
-                if at < len(tried):
-                    guess = _pooled(guess, one.hits[mode][at], tried[at])
-            curve.append(_lucky(guess, luck))
-        return curve + [_lucky(behind, luck)] * (POSITIONS - longest)
 
     def prefill(self, context: StepContext, temperature: float) -> float:
         """Prompt tokens that a call of this step had to compute, on average; 0 where none was seen."""
@@ -237,7 +260,7 @@ class Learned:
     def of(cls, found: Mapping[str, Any]) -> Learned:
         """From `as_dict`. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
         evidence = {str(key): Evidence.of(one) for key, one in found["evidence"].items()}
-        numbers = {name: _finite(found[name]) for name in ("pace", "total", "spent")}
+        numbers = {name: _finite(found[name]) for name in ("pace", "paced", "total", "spent")}
         return cls(evidence=evidence, calls=int(found["calls"]), planned=int(found["planned"]), **numbers)
 
 
@@ -258,15 +281,29 @@ def step_of(key: str) -> tuple[str, str] | None:
     return (kind, tail.rsplit(" ", 2)[0]) if word == "step" else None
 
 
+def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[float]]:
+    """Chances by position, and the error of each; where nobody drafted, what all positions say together."""
+    top = found[0] if found else Evidence()
+    trials, hits = sum(top.trials.get(mode, ())), sum(top.hits.get(mode, ()))
+    chances, weights = [(hits + 1) / (trials + 2)] * POSITIONS, [2.0] * POSITIONS
+    for one in found:  # `_pooled` in plain numbers: this runs for every plan
+        for at, (tried, hit) in enumerate(zip(one.trials.get(mode, ()), one.hits.get(mode, ()), strict=True)):
+            above = weights[at] if weights[at] < STRENGTH else STRENGTH
+            weights[at] = tried + above
+            chances[at] = (hit + above * chances[at]) / weights[at]
+    pairs = zip(chances, weights, strict=True)
+    return chances, [math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)) for chance, tried in pairs]
+
+
+def spread(pace: Guess) -> float:
+    """Standard error of a pace."""
+    return SPREAD * math.sqrt(PRIOR_PACES / pace.trials)
+
+
 def _pooled(above: Guess, total: float, trials: float) -> Guess:
     """A level's own trials over what is believed above it, which counts as at most STRENGTH trials."""
     weight = min(above.trials, STRENGTH)
     return Guess((total + weight * above.mean) / (trials + weight), trials + weight)
-
-
-def _lucky(guess: Guess, luck: float) -> float:
-    error = math.sqrt(guess.mean * (1 - guess.mean) / (guess.trials + 1)) if luck else 0.0
-    return min(max(guess.mean + luck * error, 0.0), 1.0)
 
 
 def _finite(value: Any) -> float:

@@ -174,11 +174,13 @@ PACKAGE_POLICY: Final = Policy(
 class Forecast:
     """What a plan is expected to cost and why it was preferred: seconds and passes of decoding one output.
 
-    `regret`: seconds above the plan believed best, which exploring costs; `observed`: calls of this step seen so far.
-    `prefill`: seconds to read the prompt, as long as prompts of this step were.
+    `price`: the call's share of these seconds, where others are live; `regret`: how much more that is than of the plan
+    believed best, which exploring costs; `observed`: calls of this step seen so far. `prefill`: seconds to read the
+    prompt, as long as prompts of this step were.
     """
 
     seconds: float
+    price: float
     passes: float
     tokens: float
     regret: float

@@ -24,6 +24,7 @@ from .call import Call
 from .checked import aattempted, attempted
 from .engine import Engine
 from .errors import PolicyError, StepError
+from .guided import Guided
 from .record import error_type
 from .recording import Recording
 from .redaction import Redact
@@ -128,7 +129,8 @@ def session(
 
     `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
     that file; a Policy is itself; "auto" is `engine.auto`, which learns the fastest mode of each step and keeps what it
-    learned when the session ends. `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
+    learned when the session ends; what `trimode.toml` says holds there too, and `auto` chooses where it names no mode.
+    `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
     text and token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
     `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
     where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
@@ -166,7 +168,7 @@ def session(
         if _session.get() is current:
             _session.set(before)
         for chooser in current.policies:
-            if isinstance(chooser, Auto):
+            if isinstance(chooser, Auto | Guided):
                 chooser.save()
 
 
@@ -208,10 +210,10 @@ def overrides() -> tuple[Layer, ...]:
 def _policies(policy: Chooser | str | Path, engine: Engine) -> tuple[Chooser, ...]:
     if not isinstance(policy, str | Path):
         return (policy,)
-    if policy == "auto":
-        return (engine.auto,)
-    if policy == "default":
+    if policy in ("auto", "default"):
         found = configured(Path.cwd())
+        if policy == "auto":
+            return (Guided(found, engine.auto) if found else engine.auto,)
         return (found,) if found else ()
     path = Path(policy)
     if path.suffix != ".toml":

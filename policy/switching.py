@@ -14,7 +14,9 @@ from trimode.engine.result import Round
 
 TOLERANCE: Final = 3.0
 """Decisions, each worth a pass of `ar`, that a bad run may lose before it counts: with less, good drafts are given up
-by chance; what is lost is bounded by it, or by one round where a round costs more."""
+by chance; what is lost is bounded by it, or by a few rounds where they cost more."""
+PATIENCE: Final = 2.0
+"""Rounds that may be lost: a single bad one says little of drafts that have to be long to pay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Breakeven:
             lost, made, count = lost + self.needed - decisions, made + decisions, count + 1
             if lost <= 0:
                 lost, made, count = 0.0, 0, 0
-        if lost <= max(TOLERANCE, self.needed):
+        if lost <= max(TOLERANCE, PATIENCE * self.needed):
             return None
         words = f"{made / count:.1f} decisions a round over the last {count}, {self.needed:.1f} needed"
         return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {words}")

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from .auto import Auto
-from .cost import Cost, Costing, CostModel, Variant
+from .cost import CostModel
 from .errors import PolicyError
 from .learned import Learned, Observation, observed
+from .pricing import Cost, Costing, Passes, Variant
 from .record import CallRecord
-from .resolve import DecodePlan, Policy, StepContext, resolve
+from .resolve import Policy, StepContext, resolve
 from .spec import Settings, StepKind, known_kind
 
 UNFADED: Final = (1.0, 1.0, 1.0)
@@ -106,18 +107,6 @@ def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: Co
     return rows
 
 
-def variant_of(plan: DecodePlan) -> Variant:
-    """A plan's mode with the knobs that the mode has."""
-    said = plan.settings
-    match plan.mode:
-        case "ar":
-            return Variant("ar")
-        case "quadratic_spec":
-            return Variant("quadratic_spec", said.block_length, said.rows)
-        case mode:
-            return Variant(mode, said.block_length)
-
-
 def _recorded(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
     counts = [call.counts for call in calls if call.counts is not None]
     seconds = sum(each.seconds - each.prefill_seconds for each in counts)
@@ -143,8 +132,10 @@ def _derived(
     found: list[tuple[Variant, Cost, float | None]] = []
     for call in calls:
         context = _context(call, kind)
-        variant = variant_of(resolve(context, (policy,), [("recorded", Settings(max_tokens=call.max_tokens))]))
-        costing = Costing(cost, learned.workload(context, call.sampling.temperature, call.max_tokens))
+        plan = resolve(context, (policy,), [("recorded", Settings(max_tokens=call.max_tokens))])
+        variant = Variant.of(plan.mode, plan.settings)
+        load = learned.workload(context, call.sampling.temperature, call.max_tokens)
+        costing = Costing(Passes(cost, load), load)
         found.append((variant, costing.cost(variant), costing.accepted(variant)))
     seconds, shares = sum(each.seconds for _, each, _ in found), [share for *_, share in found if share is not None]
     return Row(

@@ -1,15 +1,15 @@
-"""`trimode policy show | explain | tune | compare`: what a policy would do, why calls ran as they did, and what if.
+"""`trimode policy show | explain | tune | compare | lock`: what policies do, why calls ran as they did, and what if.
 
-Knows typer, audit files and tables. What is predicted comes from `policy/what_if.py` and is labelled as derived.
+Knows typer, audit files and tables; `policy_plots.py` draws. What is predicted comes from `policy/what_if.py` and is
+labelled as derived.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimode.engine.errors import TrimodeError
+from . import policy_plots as plots
 
 if TYPE_CHECKING:
+    from trimode.policy.auto import Auto
     from trimode.policy.cost import CostModel
     from trimode.policy.engine import Engine
     from trimode.policy.record import CallRecord
+    from trimode.policy.resolve import Policy
 
-policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare.")
+policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
@@ -34,10 +36,12 @@ Checkpoint = Annotated[
     str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
 ]
 
+Plot = Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")]
+
 
 @policy_app.command()
 def show(
-    plot: Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")] = None,
+    plot: Plot = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,9 +51,9 @@ def show(
     engine = Engine.load(checkpoint)
     found = expected(engine)
     if plot is not None:
-        draw(plot, engine.cost, found)
+        plots.expected(plot, engine.cost, found)
     if as_json:
-        print(json.dumps({"cost": engine.cost.as_dict(), "derived": found}))
+        print(json.dumps({"cost": engine.cost.as_dict(), "derived": found, "explored": explored(engine.auto)}))
         return
     console.print(cost_table(engine.cost))
     view = _table("expected, by the cost model and what was learned (derived)", "step kind", "variant")
@@ -58,6 +62,9 @@ def show(
         cells = f"{row['tokens_per_s']:.0f}", f"{row['passes']:.1f}", f"{row['calls']:.0f}"
         view.add_row(row["kind"], row["variant"], *cells)
     console.print(view)
+    regret = explored(engine.auto)
+    words = f"trying out cost {regret['seconds']:.3f} s of {regret['of']:.3f} s by expectation ({regret['share']:.2%})"
+    console.print(words, highlight=False)
 
 
 @policy_app.command()
@@ -81,14 +88,20 @@ def tune(
     audit: Audit,
     out: Annotated[Path, typer.Option("--out", "-o", help="The policy file to write.")],
     name: Annotated[str, typer.Option(help="The policy's name.")] = "tuned",
+    plot: Plot = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """The best fixed table for recorded calls, by this machine's cost model: only exact modes, nothing explores."""
+    """The best fixed table for recorded calls, by this machine's cost model: only exact modes, nothing explores.
+
+    Drawn is what was recorded: acceptance by place in the draft, tokens/s by mode, threshold against quality.
+    """
     from trimode.policy.what_if import tuned
 
     records = _records(audit)
     policy = tuned(records, _cost(records, checkpoint), name)
     out.write_text(policy.to_toml(), encoding="utf-8")
+    if plot is not None:
+        plots.recorded(plot, records)
     console.print(f"written: {out} ({len(policy.steps)} steps, sha256 {policy.sha256[:16]})", highlight=False)
 
 
@@ -120,6 +133,30 @@ def compare(
     console.print(view)
 
 
+@policy_app.command()
+def lock(
+    policy: Annotated[str, typer.Argument(help="A policy file, or `auto`: what it would choose now.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The lock file.")],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where the file differs.")] = False,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Spells out what a policy decides for every step kind, as a policy file to keep; or checks such a file."""
+    from trimode.policy.locking import lock_text, moved
+
+    found = _policy(policy, checkpoint)
+    if not check:
+        out.write_text(lock_text(found), encoding="utf-8")
+        console.print(f"written: {out} (policy {found.name!r}, sha256 {found.sha256[:16]})", highlight=False)
+        return
+    lines = moved(found, out.read_text(encoding="utf-8"))
+    if not lines:
+        console.print(f"{out}: as policy {found.name!r} is now, sha256 {found.sha256[:16]}", highlight=False)
+        return
+    print("\n".join(lines))
+    print(f"{out}: policy {found.name!r} has moved; lock it again without --check if it should", file=sys.stderr)
+    raise typer.Exit(1)
+
+
 def expected(engine: Engine) -> list[dict[str, Any]]:
     """For each step kind, every exact variant: the likeliest workload of that kind, one call at a time."""
     from trimode.policy.resolve import StepContext
@@ -141,6 +178,12 @@ def expected(engine: Engine) -> list[dict[str, Any]]:
     return rows
 
 
+def explored(auto: Auto) -> dict[str, float]:
+    """The regret so far: seconds that trying out cost, of all seconds of decoding, both by expectation."""
+    spent, total = auto.learned.spent, auto.learned.total
+    return {"seconds": spent, "of": total, "share": spent / total if total else 0.0}
+
+
 def cost_table(cost: CostModel) -> Table:
     """Milliseconds of a pass by its rows."""
     view = _table("a pass, in milliseconds (measured once, then kept)", "rows")
@@ -152,25 +195,6 @@ def cost_table(cost: CostModel) -> Table:
     return view
 
 
-def draw(path: Path, cost: CostModel, rows: Sequence[dict[str, Any]]) -> None:
-    """Two panels: seconds of a pass by rows; expected tokens/s of each variant by step kind."""
-    try:
-        figure = import_module("matplotlib.figure").Figure(figsize=(12, 5), layout="constrained")
-    except ImportError as error:
-        raise TrimodeError(f"--plot needs matplotlib ({error}): pip install 'trimode[plots]'") from None
-    left, right = figure.subplots(1, 2)
-    for label, curve in (("base weights", cost.plain), ("with the draft adapter", cost.adapted)):
-        left.plot(curve.rows, [1e3 * seconds for seconds in curve.seconds], marker="o", label=label)
-    left.set(xlabel="rows of a pass", ylabel="milliseconds", xscale="log", title="Cost of a pass")
-    left.legend()
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        mine = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["variant"])
-        right.plot([row["tokens_per_s"] for row in mine], [row["variant"] for row in mine], "o", label=kind)
-    right.set(xlabel="expected tokens/s (derived)", title="Variants by step kind")
-    right.legend()
-    figure.savefig(path, dpi=120)
-
-
 def _records(path: Path) -> list[CallRecord]:
     from trimode.policy.audit import read_audit, records
 
@@ -179,6 +203,13 @@ def _records(path: Path) -> list[CallRecord]:
         if line.entry is None:
             print(f"line {line.number} cannot be read: {line.problem}", file=sys.stderr)
     return records(lines)
+
+
+def _policy(word: str, checkpoint: str | None) -> Policy:
+    from trimode.policy.engine import Engine
+    from trimode.policy.resolve import Policy
+
+    return Engine.load(checkpoint).auto.lock("auto") if word == "auto" else Policy.from_toml(Path(word))
 
 
 def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:

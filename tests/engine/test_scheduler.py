@@ -75,6 +75,24 @@ def test_threads_get_what_each_request_gets_alone() -> None:
     assert all_free(engine)
 
 
+def test_stretches_say_whose_rows_shared_the_passes() -> None:
+    engine = endless()
+    alone = engine.decode(long(20)).stats
+    (one,) = alone.stretches
+    assert (one.mode, one.passes, one.rows) == ("ar", alone.forward_passes, alone.query_tokens)
+    assert (one.pass_rows, one.pass_calls) == (one.rows, one.passes)
+    assert 0 < one.seconds <= alone.seconds
+    drafts = LinearSpecOptions(block_length=4)
+    pair = [long(200), replace(long(200, prompt=(3, 4)), options=drafts)]
+    found = [future.result().stats for future in [engine.submit(request) for request in pair]]
+    assert [[one.mode for one in stats.stretches] for stats in found] == [["ar"], ["linear_spec"]]
+    for stats in found:
+        (one,) = stats.stretches
+        assert (one.passes, one.rows) == (stats.forward_passes, stats.query_tokens)
+        assert one.passes < one.pass_calls <= 2 * one.passes
+        assert one.pass_rows > one.rows
+
+
 def test_tasks_get_what_each_request_gets_alone() -> None:
     model = small.model(4, shared=2)
     engine, count = small.engine(model), 12

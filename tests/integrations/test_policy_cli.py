@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from typer.testing import CliRunner, Result
 
 import trimode as tm
 from trimode.integrations.cli import app as cli
-from trimode.integrations.cli import policy as commands
+from trimode.integrations.cli import policy_plots
 from trimode.integrations.cli.demo import DATA
+from trimode.policy.audit import read_audit, records
 from trimode.policy.auto import Auto
 from trimode.policy.cost import CostModel, Curve
 from trimode.policy.engine import Engine
+from trimode.policy.record import CallRecord, RoundRecord
 from trimode.policy.resolve import Policy
+from trimode.policy.series import acceptance, qualities
 
 CURVE = Curve((1, 8, 64), (0.001, 0.0012, 0.008))
 MACHINE = CostModel(CURVE, CURVE, 1e-8)
@@ -140,37 +147,132 @@ def test_a_plot_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: 
     def refuse(name: str) -> ModuleType:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(commands, "import_module", refuse)
+    monkeypatch.setattr(policy_plots, "import_module", refuse)
     found = run("policy", "show", "--plot", tmp_path / "x.png")
     assert isinstance(found.exception, tm.TrimodeError)
     assert "pip install 'trimode[plots]'" in str(found.exception)
 
 
-def test_a_plot_draws_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple[Any, ...]] = []
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that matplotlib saves."""
+    saved: list[Figure] = []
+    save = Figure.savefig
 
-    class Axes:
-        def plot(self, *args: Any, label: str, **_: Any) -> None:
-            drawn.append((label, *args))
+    def kept(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        saved.append(figure)
+        save(figure, *args, **kwargs)
 
-        def set(self, **_: str) -> None: ...
-        def legend(self) -> None: ...
+    monkeypatch.setattr(Figure, "savefig", kept)
+    return saved
 
-    class Figure:
-        def __init__(self, **_: Any) -> None: ...
-        def subplots(self, *_: int) -> tuple[Axes, Axes]:
-            return Axes(), Axes()
 
-        def savefig(self, path: Path, **_: Any) -> None:
-            path.write_bytes(b"png")
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata(), dtype=float)]
 
-    module = ModuleType("figure")
-    vars(module)["Figure"] = Figure
-    monkeypatch.setattr(commands, "import_module", lambda _: module)
+
+def labels(axes: Axes) -> list[str]:
+    return [str(label) for label in axes.get_legend_handles_labels()[1]]
+
+
+def test_a_plot_draws_what_the_table_says(tmp_path: Path, figures: list[Figure]) -> None:
     assert run("policy", "show", "--plot", tmp_path / "x.png").exit_code == 0
-    assert (tmp_path / "x.png").read_bytes() == b"png"
-    assert drawn[0] == ("base weights", CURVE.rows, [1e3 * seconds for seconds in CURVE.seconds])
-    assert {label for label, *_ in drawn[2:]} >= {"plan", "prose"}
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    left, right = figures[0].axes
+    assert labels(left) == ["base weights", "with the draft adapter"]
+    assert points(left.get_lines()[0]) == [
+        (rows, 1e3 * seconds) for rows, seconds in zip(CURVE.rows, CURVE.seconds, strict=True)
+    ]
+    assert {"plan", "prose"} <= set(labels(right))
+
+
+def test_a_plot_of_what_was_recorded(audit: Path, tmp_path: Path, figures: list[Figure]) -> None:
+    png = tmp_path / "audit.png"
+    assert run("policy", "tune", audit, "-o", tmp_path / "p.toml", "--plot", png).exit_code == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    accepted, speed, quality = figures[0].axes[:3]
+    assert labels(accepted) == ["linear_spec", "quadratic_spec"]
+    for line in accepted.get_lines():
+        assert [place for place, _ in points(line)] == list(range(1, len(points(line)) + 1))
+        assert len(points(line)) <= 5
+        assert all(0 <= share <= 1 for _, share in points(line))
+    assert labels(speed) == ["linear_spec", "quadratic_spec"]
+    assert [tick.get_text() for tick in speed.get_xticklabels()] == ["plan", "prose"]
+    assert len(speed.patches) == 4
+    assert all(bar.get_height() > 0 for bar in speed.patches)  # type: ignore[attr-defined]
+    assert [text.get_text() for text in quality.texts] == ["nothing recorded"]
+
+
+def test_thresholds_against_quality(reference: Engine, tmp_path: Path, figures: list[Figure]) -> None:
+    path = tmp_path / "diffusion.jsonl"
+
+    @tm.step("prose", max_tokens=24)
+    def talk(task: str) -> str:
+        """Talk about {task}."""
+        ...
+
+    with tm.session(reference, policy=Policy(), trace=f"file:{path}", content=True):
+        for task in ("tea", "bread"):
+            with tm.using(mode="ar"):
+                talk(task)
+            for threshold in (0.5, 0.95):
+                with tm.using(mode="diffusion", threshold=threshold):
+                    talk(task)
+    rows = qualities(records(read_audit(path)))
+    assert [(row.threshold, row.calls, row.compared, row.valid) for row in rows] == [
+        (0.5, 2, 2, None),
+        (0.95, 2, 2, None),
+    ]
+    assert rows[0].tokens_per_pass >= rows[1].tokens_per_pass
+    run("policy", "tune", path, "-o", tmp_path / "p.toml", "--plot", tmp_path / "x.png")
+    quality = figures[0].axes[2]
+    begins, whole = quality.get_lines()
+    assert points(begins) == [(row.threshold, row.begins_as) for row in rows]
+    assert points(whole) == [(row.threshold, row.as_exact) for row in rows]
+    assert all(row.begins_as is not None and 0 < row.begins_as < 1 for row in rows)
+
+
+def test_acceptance_counts_verified_places() -> None:
+    def made(accepted: int, *reasons: str) -> RoundRecord:
+        lost = tuple((None, reason) for reason in reasons)
+        origins = "a" * accepted + "c"
+        return RoundRecord(
+            mode="linear_spec",
+            origins=origins,
+            drafted=accepted + len(lost),
+            accepted=accepted,
+            rejected=lost,
+            forward_passes=2,
+            fills=(),
+            sha256="",
+        )
+
+    record = SimpleNamespace(rounds=(made(2, "target", "target"), made(1), made(0, "target"), made(1, "stop")))
+    found = acceptance([cast(CallRecord, record)])
+    assert found == {"linear_spec": [(4, 0.75), (1, 1.0), (1, 0.0)]}
+
+
+def test_lock_and_check(tmp_path: Path) -> None:
+    policy, locked = tmp_path / "shop.toml", tmp_path / "shop.lock.toml"
+    policy.write_text('name = "shop"\n[steps.order]\nmode = "linear_spec"\nblock_length = 16\n')
+    assert run("policy", "lock", policy, "-o", locked).exit_code == 0
+    assert Policy.from_toml(locked).steps["order"].block_length == 16
+    before = locked.read_text()
+    same = run("policy", "lock", policy, "-o", locked, "--check")
+    assert same.exit_code == 0
+    assert "as policy 'shop' is now" in same.output
+    policy.write_text(policy.read_text().replace("16", "8"))
+    other = run("policy", "lock", policy, "-o", locked, "--check")
+    assert other.exit_code == 1
+    assert {"-block_length = 16", "+block_length = 8"} <= set(other.stdout.splitlines())
+    assert "has moved" in other.stderr
+    assert locked.read_text() == before
+
+
+def test_lock_what_auto_learned(tmp_path: Path) -> None:
+    locked = tmp_path / "auto.toml"
+    assert run("policy", "lock", "auto", "-o", locked).exit_code == 0
+    assert Policy.from_toml(locked).name == "auto"
 
 
 def test_doctor() -> None:

@@ -19,9 +19,10 @@ from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.auto import VARIANTS, Auto
 from trimode.policy.calibrate import Shape, calibrated, measure, path_of, shapes
 from trimode.policy.call import Call
-from trimode.policy.cost import CostModel, Curve, Measurement, Variant
+from trimode.policy.cost import CostModel, Curve, Measurement
 from trimode.policy.engine import Engine
 from trimode.policy.learned import Evidence, levels
+from trimode.policy.pricing import Variant
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings
 
@@ -57,6 +58,7 @@ def deceived() -> Auto:
     """A policy that believes in drafts of 16 tokens, which have to make 8 decisions a round to pay."""
     curve = Curve((1, 16), (0.001, 0.004))
     auto = Auto(CostModel(curve, curve, 0.0), variants=(Variant("linear_spec", 16), Variant("ar")))
+    auto.learned.spent = 1.0  # and has nothing left for trying others
     drafts = {"linear_spec": [500.0] * 15}
     for key in levels(TALK, 1.0):
         auto.learned.evidence[key] = Evidence(calls=15, decisions=600, prompt=600, trials=drafts, hits=drafts)
@@ -174,7 +176,7 @@ def test_the_cost_model_is_measured_once(reference: Engine, own_cache: Path, mon
 def test_what_is_measured(reference: Engine) -> None:
     ticks = iter(range(10**9))
     measured = measure(reference.tokens, budget=0.0, clock=lambda: float(next(ticks)))
-    assert {Shape(one.rows, one.context, one.adapter) for one in measured} == set(shapes(reference.tokens))
+    assert {Shape(one.rows, one.context, one.adapter, one.calls) for one in measured} == set(shapes(reference.tokens))
     assert len(measured) == len(set(shapes(reference.tokens)))
     assert all(one.seconds == 1.0 for one in measured)
     assert {one.adapter for one in measured} == {True, False}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimode.policy.cost import BASE_CONTEXT, Costing, CostModel, Curve, Measurement, Variant, Workload, fit, rising
+from trimode.policy.cost import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
+from trimode.policy.pricing import Costing, Passes, Variant, Workload
 
 seconds = st.floats(1e-6, 10)
 measurements = st.lists(
@@ -87,6 +88,10 @@ def test_what_is_no_curve(curve: tuple[tuple[float, ...], tuple[float, ...]]) ->
         Curve(*curve)
 
 
+def costing_of(model: CostModel, load: Workload) -> Costing:
+    return Costing(Passes(model, load), load)
+
+
 def simulated(
     chance: list[float], decisions: int, length: int, rows: int | None, dice: random.Random
 ) -> tuple[int, int]:
@@ -117,7 +122,7 @@ def test_passes_are_those_of_a_simulation(chance: float, decisions: int, length:
     curve = [chance] * 31
     runs = [simulated(curve, decisions, length, rows, random.Random(at)) for at in range(1500)]
     cycles, passes = (sum(counts) / len(runs) for counts in zip(*runs, strict=True))
-    costing = Costing(
+    costing = costing_of(
         MEMORY_BOUND, Workload(decisions=decisions, acceptance={"linear_spec": curve, "quadratic_spec": curve})
     )
     assert costing.cost(Variant("ar")).passes == decisions - 1
@@ -128,7 +133,7 @@ def test_passes_are_those_of_a_simulation(chance: float, decisions: int, length:
 def best(model: CostModel, load: Workload) -> Variant:
     variants = [Variant("ar"), *(Variant("linear_spec", length) for length in (4, 8, 16, 32))]
     variants += [Variant("quadratic_spec", 6, 2), Variant("quadratic_spec", 16)]
-    return min(variants, key=lambda variant: Costing(model, load).cost(variant).seconds)
+    return min(variants, key=lambda variant: costing_of(model, load).cost(variant).seconds)
 
 
 def test_the_machine_decides() -> None:
@@ -148,8 +153,8 @@ def test_short_outputs_and_full_batches_take_short_drafts() -> None:
     variants = [Variant("ar"), *(Variant("linear_spec", length) for length in (4, 8, 16, 32))]
 
     def chosen(decisions: int, calls: int) -> Variant:
-        costing = Costing(knee, Workload(decisions=decisions, acceptance=drafts, calls=calls))
-        return min(variants, key=lambda variant: costing.cost(variant).seconds)
+        costing = costing_of(knee, Workload(decisions=decisions, acceptance=drafts, calls=calls, theirs=4.0))
+        return min(variants, key=lambda variant: costing.cost(variant).price)
 
     lengths = [chosen(decisions, 1).block_length for decisions in (5, 12, 100)]
     assert lengths == sorted(lengths, key=lambda length: length or 0)

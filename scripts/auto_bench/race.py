@@ -1,0 +1,130 @@
+"""Contenders in turn over the steps of one source, group by group; every group is a row of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from trimode.policy.auto import Auto
+from trimode.policy.call import Call
+from trimode.policy.engine import Engine
+from trimode.policy.result import Result
+
+from .calls import together, words_of
+from .journal import Journal
+
+
+@dataclass(slots=True)
+class Speed:
+    """Sums over one contender's calls."""
+
+    calls: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self.calls += 1
+        self.tokens += tokens
+        self.seconds += seconds
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+def race(engine: Engine, args: Namespace, folder: Path, name: str, calls: Sequence[Call], live: int) -> dict[str, Any]:
+    """Goes on where `folder` says that it stopped, with what the policy had learned by then."""
+    contenders, modes = [*args.fixed, "auto"], engine.tokens.model.config.family.modes
+    about = {"source": name, "live": live, "steps": len(calls), "fixed": args.fixed, "temperature": args.temperature,
+             "max_tokens": args.max_tokens, "threads": args.threads, "model": engine.runtime.model_sha256}  # fmt: skip
+    journal = Journal(folder / f"{name}-x{live}.jsonl", about)
+    auto = Auto.kept(engine.cost, modes, folder / f"{name}-x{live}.auto.json")
+    groups = [calls[at : at + live] for at in range(0, len(calls), live)]
+    for number, group in enumerate(track(groups, f"{name} x{live}")):
+        if number >= len(journal.rows):
+            row = _row(engine, contenders, number, group, auto)
+            auto.save()
+            journal.append(row)
+    spent, total = auto.learned.spent, auto.learned.total
+    regret = {"seconds": spent, "share": spent / total if total else 0.0}
+    counted = journal.rows[-(-args.warm // live) :]
+    differ = sum(call["differs"] for row in journal.rows for each in row.values() for call in each["calls"])
+    return {"source": name, "live": live, **_summary(counted, args.fixed), "differ_from_ar": differ, "regret": regret}
+
+
+def _row(engine: Engine, contenders: Sequence[str], number: int, group: Sequence[Call], auto: Auto) -> dict[str, Any]:
+    answers: dict[str, list[Result]] = {}
+    wall: dict[str, float] = {}
+    # Every contender's prompts are in the cache before anyone is timed, and another one goes first each time.
+    asyncio.run(together(engine, group, "ar", auto))
+    for turn in range(len(contenders)):
+        word = contenders[(number + turn) % len(contenders)]
+        begin = time.perf_counter()
+        answers[word] = asyncio.run(together(engine, group, word, auto))
+        wall[word] = time.perf_counter() - begin
+    return {
+        word: {
+            "wall": wall[word],
+            "calls": [_call(*pair) for pair in zip(answers[word], answers["ar"], strict=True)],
+        }
+        for word in contenders
+    }
+
+
+def _call(result: Result, plain: Result) -> dict[str, Any]:
+    stats = result.stats
+    return {
+        "kind": result.plan.context.kind,
+        "tokens": stats.output_tokens,
+        "seconds": stats.seconds - stats.prefill_seconds,
+        "variant": words_of(result),
+        "tried": result.plan.forecast is not None and result.plan.forecast.regret > 0,
+        "switched": any(made.switch for made in result.trace),
+        "differs": result.token_ids != plain.token_ids,
+    }
+
+
+def _summary(rows: Sequence[dict[str, Any]], fixed: Sequence[str]) -> dict[str, Any]:
+    words = [*fixed, "auto"]
+    by_kind: dict[str, dict[str, Speed]] = defaultdict(lambda: {word: Speed() for word in words})
+    whole, wall = {word: Speed() for word in words}, {word: Speed() for word in words}
+    chose: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    switched = tried = 0
+    for row in rows:
+        for word in words:
+            calls = row[word]["calls"]
+            wall[word].add(sum(call["tokens"] for call in calls), row[word]["wall"])
+            for call in calls:
+                by_kind[call["kind"]][word].add(call["tokens"], call["seconds"])
+                whole[word].add(call["tokens"], call["seconds"])
+        for call in row["auto"]["calls"]:
+            chose[call["kind"]][call["variant"]] += 1
+            switched, tried = switched + call["switched"], tried + call["tried"]
+    return {
+        "steps": [
+            {"step": kind, **_against(by_kind[kind], fixed), "auto_chose": chose[kind]} for kind in sorted(by_kind)
+        ],
+        "mixed": _against(whole, fixed),
+        "end_to_end": _against(wall, fixed),
+        "switched_calls": switched,
+        "tried_calls": tried,
+    }
+
+
+def _against(speeds: dict[str, Speed], fixed: Sequence[str]) -> dict[str, Any]:
+    best = max(fixed, key=lambda word: speeds[word].tokens_per_s)
+    most = speeds[best].tokens_per_s
+    return {
+        "calls": speeds["auto"].calls,
+        "tokens_per_s": {word: speed.tokens_per_s for word, speed in speeds.items()},
+        "best_fixed": best,
+        "share_of_best": speeds["auto"].tokens_per_s / most if most else None,
+    }

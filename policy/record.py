@@ -107,7 +107,8 @@ class RoundRecord:
     """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
 
     `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
-    `switch`: why its mode took over from the one before, if it did.
+    `switch`: why its mode took over from the one before, if it did; `options`: mode and options with which it did, None
+    also where an earlier version wrote the record.
     `ends`: the place in `text` where each token's text ends; a character of several tokens belongs to the last of them.
     """
 
@@ -122,6 +123,7 @@ class RoundRecord:
     fills: tuple[int, ...]
     sha256: str
     switch: str = ""
+    options: dict[str, JsonValue] | None = None
     tokens: tuple[int, ...] | None = None
     text: str | None = None
     ends: tuple[int, ...] | None = None
@@ -338,6 +340,7 @@ def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
         fills=made.fills,
         sha256=digest,
         switch=made.switch,
+        options=None if made.options is None else {"mode": made.mode, **made.options},
         tokens=made.tokens,
         text=text_of(made.tokens) if text_of else None,
         ends=token_ends(made.tokens, text_of) if text_of else None,

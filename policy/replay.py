@@ -28,8 +28,9 @@ from trimode.engine.result import DecodeResult, Round
 from .checkpoint import BUNDLED
 from .choosing import candidates_of, decoded
 from .engine import Engine
-from .record import CallRecord, RoundRecord, Runtime, versions
+from .record import CallRecord, Runtime, versions
 from .relax import relaxed
+from .round_record import RoundRecord
 from .schema import Schema, Target, schema_of
 from .spec import OPTIONS
 from .switching import Schedule

@@ -38,7 +38,6 @@ from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError
 from trimode.policy.record import CallRecord, versions
-from trimode.policy.recording import Recording
 from trimode.policy.replay import replay
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.result import Result
@@ -166,7 +165,7 @@ def cost(engine: Engine, results: list[tuple[Call, Result]], path: Path) -> dict
         for call, result in results:
             request = engine.translator.request(call)
             begin = time.thread_time()
-            with Recording(call, engine.runtime, engine.text) as recording:
+            with engine.recording(call) as recording:
                 recording.request, recording.result = request, result.decoded
             spent.append((time.thread_time() - begin) * 1e3)
     spent.sort()

@@ -28,7 +28,8 @@ from trimode.integrations.tracing.collector import Collector
 from trimode.integrations.tracing.push import push
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.content import SWITCH
-from trimode.policy.record import CallRecord, RoundRecord
+from trimode.policy.record import CallRecord
+from trimode.policy.round_record import RoundRecord
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(os.environ.get("TRIMODE_BACKENDS", ROOT / ".backends"))

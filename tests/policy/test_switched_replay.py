@@ -26,8 +26,9 @@ from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.call import Call, call_of
 from trimode.policy.check import check_record
 from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord, PolicyUsed, RoundRecord, Runtime, record_call
+from trimode.policy.record import CallRecord, PolicyUsed, Runtime, record_call
 from trimode.policy.replay import compare, replay, switches_of
+from trimode.policy.round_record import RoundRecord
 from trimode.policy.switching import Schedule
 
 POLICY = PolicyUsed(name="fickle", version="1", sha256="e" * 64, reason="by chance")

@@ -184,6 +184,8 @@ def mlflow(folder: Path) -> Iterator[Backend]:
 
 def of_mlflow(span: Mapping[str, Any]) -> Found:
     def plain(value: Mapping[str, Any]) -> Any:
+        if not value:
+            return None  # null, in what it has read of JSON
         ((kind, held),) = value.items()
         if kind == "array_value":
             return [plain(one) for one in held.get("values", [])]
@@ -251,10 +253,15 @@ def check_decode(told: Mapping[str, Any], mode: str, rounds: Sequence[RoundRecor
         return
     given = told.get("trimode.draft.rejected", "[]")
     lost = json.loads(given) if isinstance(given, str) else given  # MLflow reads JSON in strings
-    assert [token for _, tokens, _, _ in lost for token in tokens] == [
+    assert [token for _, tokens, *_ in lost for token in tokens] == [
         token for made in rounds for token, _ in made.rejected
     ]
-    assert {why for *_, why in lost} == {why for made in rounds for _, why in made.rejected}
+    assert {why for _, _, _, why, _ in lost} == {why for made in rounds for _, why in made.rejected}
+    chances = {chance for made in rounds for chance in made.instead or ()}
+    assert {chance for *_, chance in lost} <= chances
+    assert not chances - {None} or {chance for *_, chance in lost} - {None}, (
+        "a probability of what took a draft's place"
+    )
     assert told["output.value"].startswith("| # | output |")
 
 

@@ -139,7 +139,7 @@ async def left_for_another_task_to_close(own: Worker) -> None:
     events = own.engine.astream(**own.prompt(**LONG))
     async for _ in events:
         break
-    await asyncio.create_task(events.aclose())  # type: ignore[arg-type]
+    await asyncio.create_task(events.aclose())
 
 
 async def streams_in_turns(own: Worker) -> None:
@@ -231,11 +231,11 @@ def check(own: Worker, agents: dict[str, ReadableSpan], owned: dict[str, list[Re
 
 def number(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def parent(span: ReadableSpan) -> int | None:
-    return None if span.parent is None else span.parent.span_id
+    return None if span.parent is None else int(span.parent.span_id)
 
 
 def by_agent(found: dict[int, ReadableSpan]) -> dict[str, list[ReadableSpan]]:

@@ -166,7 +166,8 @@ def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
 def _options(record: CallRecord, engine: Engine) -> Options:
     if record.suffix_ids is not None:
         words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
-        return InfillOptions(**{**words, "suffix": record.suffix_ids})
+        words["suffix"] = record.suffix_ids
+        return InfillOptions(**words)
     first, switches = _of_mode(record.options), switches_of(record)
     if switches and isinstance(first, ExactOptions):
         return AdaptiveOptions(first=first, controller=Schedule(switches=switches))

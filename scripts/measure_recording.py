@@ -21,7 +21,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, median, quantiles
@@ -78,7 +78,7 @@ class Ways:
         self.files = {way: AuditFile(folder / f"{way}.jsonl", content=True) for way, (kept, *_) in WAYS.items() if kept}
 
     @contextmanager
-    def under(self, way: str) -> Iterator[None]:
+    def under(self, way: str) -> Generator[None]:
         _, spanned, switch = WAYS[way]
         provider = self.recording if spanned else trace.NoOpTracerProvider()
         with (

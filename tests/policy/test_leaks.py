@@ -215,7 +215,7 @@ def check(own: Worker, agents: dict[str, ReadableSpan], owned: dict[str, list[Re
     kinds = Counter(span.name.split()[0] for span in mine)
     assert kinds["chat"] == own.calls
     assert kinds["execute_tool"] == own.tools
-    sessions = {(span.attributes or {})["trimode.session.id"] for span in mine if span.name.startswith("chat ")}
+    sessions = {str((span.attributes or {})["trimode.session.id"]) for span in mine if span.name.startswith("chat ")}
     assert len(sessions) == (own.calls > 0)
     inside = [span.name.split()[1] for span in agents.values() if parent(span) == number(agents[own.name])]
     assert {one.name for one in own.inner} <= set(inside)

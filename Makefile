@@ -1,12 +1,13 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first.
-# `make test-backends` also installs two trace servers (1.7 GB) and tests against them.
+# `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
+# Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-gpu bench-gpu test-backends check format lint types clean
+.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,13 @@ bench-gpu:
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends
+
+$(VENV)/.browser: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
+
+test-browser: $(VENV)/.browser
+	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
 
 check: format lint types test
 

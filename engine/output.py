@@ -7,14 +7,16 @@ token. Does not know how the tokens were found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 
+from .request import Switch
 from .result import FinishReason, Mode, Reason, Rejected, Round
 
 Decode = Callable[[Sequence[int]], str]
 
 
 class Output:
-    """Committed tokens and the rounds that made them. `switch`: why another mode begins; the next round takes it."""
+    """Committed tokens and the rounds that made them. `switch`: another mode begins; the next round tells of it."""
 
     def __init__(self, max_tokens: int, stop: Sequence[str], ends: Sequence[int], decode: Decode) -> None:
         self.max_tokens = max_tokens
@@ -24,7 +26,7 @@ class Output:
         self.tokens: list[int] = []
         self.rounds: list[Round] = []
         self.finish: FinishReason | None = None
-        self.switch = ""
+        self.switch: Switch | None = None
         self._cut: int | None = None
 
     @property
@@ -48,7 +50,7 @@ class Output:
         late = [
             Rejected(token=t, reason="stop") for t, o in zip(tokens[kept:], origins[kept:], strict=True) if o == "a"
         ]
-        self.rounds.append(
+        self._add(
             Round(
                 mode=mode,
                 tokens=tuple(tokens[:kept]),
@@ -57,10 +59,8 @@ class Output:
                 rejected=(*rejected, *late),
                 forward_passes=forward_passes,
                 fills=tuple(fills),
-                switch=self.switch,
             )
         )
-        self.switch = ""
         return self.finish is None
 
     def give_up(self, mode: Mode, forward_passes: int) -> None:
@@ -68,12 +68,18 @@ class Output:
         self.finish = "length"
         lost = forward_passes - sum(made.forward_passes for made in self.rounds)
         if lost:
-            self.rounds.append(Round(mode=mode, tokens=(), origins="", forward_passes=lost))
+            self._add(Round(mode=mode, tokens=(), origins="", forward_passes=lost))
 
     @property
     def text(self) -> str:
         """Text up to the end token or the stop string."""
         return self.decode(self.tokens)[: self._cut]
+
+    def _add(self, made: Round) -> None:
+        if self.switch is not None:
+            made = replace(made, switch=self.switch.reason, options=asdict(self.switch.options))
+            self.switch = None
+        self.rounds.append(made)
 
     def _append(self, tokens: Sequence[int]) -> int:
         for count, token in enumerate(tokens, start=1):

@@ -5,6 +5,7 @@ Knows token ids, modes and counts. Does not know requests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,7 +41,8 @@ class Round:
     `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
     (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
     to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
-    `switch`: why this round's mode took over from the one before; empty where none did.
+    `switch`: why this round's mode took over from the one before; empty where none did. `options`: with what, by name,
+    None where none did.
     """
 
     mode: Mode | Literal["choice"]
@@ -51,6 +53,7 @@ class Round:
     forward_passes: int = 0
     fills: tuple[int, ...] = ()
     switch: str = ""
+    options: Mapping[str, int | None] | None = None
 
     @property
     def accepted(self) -> int:

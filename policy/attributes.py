@@ -16,7 +16,8 @@ from pydantic import JsonValue
 
 from . import names
 from .content import LIMIT, clipped
-from .record import CallRecord, Counts, RoundRecord
+from .record import CallRecord, Counts
+from .round_record import RoundRecord
 from .round_table import markdown, summary, tape
 
 Attributes = dict[str, AttributeValue | None]
@@ -38,9 +39,6 @@ class Part:
     start_ns: int
     end_ns: int
     estimated: bool
-
-    def total(self, origin: str) -> int:
-        return sum(made.origins.count(origin) for made in self.rounds)
 
 
 def parts_of(record: CallRecord) -> Iterator[Part]:
@@ -132,18 +130,21 @@ def _provenance(record: CallRecord) -> Attributes:
 
 def decode_attributes(part: Part) -> Attributes:
     proposed, accepted = [made.drafted for made in part.rounds], [made.accepted for made in part.rounds]
-    tokens, passes = sum(len(made.origins) for made in part.rounds), sum(made.forward_passes for made in part.rounds)
-    drafts = sum(proposed) > 0
+    origins, passes = (
+        "".join([made.origins for made in part.rounds]),
+        sum([made.forward_passes for made in part.rounds]),
+    )
+    tokens, drafts = len(origins), sum(proposed) > 0
     return {
         names.OPENINFERENCE_SPAN_KIND: "CHAIN",
         names.DECODE_MODE: part.mode,
         names.OUTPUT_TOKENS: tokens,
         names.FORWARD_PASSES: passes,
         names.TOKENS_PER_FORWARD: tokens / passes if passes else None,
-        names.CORRECTED_TOKENS: part.total("c") + part.total("r"),
-        names.FORCED_TOKENS: part.total("f") + part.total("b"),
-        names.BUDGET_TOKENS: part.total("b") or None,
-        names.REPAIRED_TOKENS: part.total("r"),
+        names.CORRECTED_TOKENS: origins.count("c") + origins.count("r"),
+        names.FORCED_TOKENS: origins.count("f") + origins.count("b"),
+        names.BUDGET_TOKENS: origins.count("b") or None,
+        names.REPAIRED_TOKENS: origins.count("r"),
         names.DRAFT_PROPOSED_TOKENS: sum(proposed),
         names.DRAFT_ACCEPTED_TOKENS: sum(accepted),
         names.DRAFT_REJECTED_TOKENS: sum(proposed) - sum(accepted),

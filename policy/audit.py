@@ -114,12 +114,12 @@ class AuditFile:
             if following.exists():
                 self._part, self._end = self._part + 1, 0
                 return None
-            line = _line(body, self._sequence + 1, self._previous)
+            line, digest = _line(body, self._sequence + 1, self._previous)
             file.write(gap + line + b"\n")
             file.flush()
             if self.fsync:
                 os.fsync(file.fileno())
-            self._end, self._sequence, self._previous = file.tell(), self._sequence + 1, _digest(line)
+            self._end, self._sequence, self._previous = file.tell(), self._sequence + 1, digest
             return Head(self._sequence, self._previous)
 
     def _forget(self) -> None:
@@ -260,10 +260,16 @@ def _problem(line: AuditLine, field: str, expected: object, found: object, messa
     )
 
 
-def _line(record: bytes, sequence: int, previous: str) -> bytes:
+def _line(record: bytes, sequence: int, previous: str) -> tuple[bytes, str]:
+    """A sealed line and its digest, both from one hash of what they share."""
     head = b'{"schema_version":"%s","sequence":%d,"previous":"%s","record":%s'
     body = head % (SCHEMA_VERSION.encode(), sequence, previous.encode(), record)
-    return body + _SEAL % _digest(body + b"}").encode()
+    whole = sha256(body)
+    sealed = whole.copy()
+    sealed.update(b"}")
+    seal = _SEAL % sealed.hexdigest().encode()
+    whole.update(seal)
+    return body + seal, whole.hexdigest()
 
 
 def _parse(number: int, line: bytes, file: str) -> AuditLine:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from .record import CallRecord, Counts, RoundRecord, sequence_digests
+from trimode.engine.result import EXACT
+
+from .record import CallRecord, Counts, sequence_digests
+from .round_record import RoundRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ Check = tuple[str, object, object, str]
 def _checks(record: CallRecord) -> Iterator[Check]:
     for index, made in enumerate(record.rounds):
         yield from _round_checks(f"rounds[{index}]", f"round {index}", made)
+    yield from _mode_checks(record)
     if record.counts is not None:
         yield from _count_checks(record, record.counts)
     elif record.rounds:
@@ -86,6 +90,33 @@ def _round_checks(at: str, name: str, made: RoundRecord) -> Iterator[Check]:
             (len(made.ends), [*made.ends], max(made.ends, default=0)),
             f"{name}: ends of its text",
         )
+
+
+def _mode_checks(record: CallRecord) -> Iterator[Check]:
+    """A mode runs until a switch says that another one took over, with what options, and drafts no more than it may."""
+    running = record.options
+    for index, made in enumerate(record.rounds):
+        at, name = f"rounds[{index}]", f"round {index}"
+        if made.switch:
+            both = {str(running.get("mode")), made.mode}
+            yield f"{at}.switch", True, index > 0, f"{name}: a switch needs a round before it"
+            yield f"{at}.mode", both & EXACT, both, f"{name}: exact modes alone take over from each other"
+            running = {"mode": made.mode} if made.options is None else made.options
+        else:
+            yield f"{at}.options", None, made.options, f"{name}: options where no mode took over"
+        yield f"{at}.mode", running.get("mode"), made.mode, f"{name}: the mode that runs"
+        yield from _draft_checks(at, name, made, running.get("block_length"))
+    switches = [made.options is not None for made in record.rounds if made.switch]
+    told = len(switches) if any(switches) else 0
+    yield "rounds", told, sum(switches), "switches that tell their options: all, or none in older records"
+
+
+def _draft_checks(at: str, name: str, made: RoundRecord, block: JsonValue) -> Iterator[Check]:
+    drafts = made.drafted - sum(why == "schema" for _, why in made.rejected)  # a refused one gave its place to another
+    if made.mode == "ar":
+        yield f"{at}.drafted", 0, made.drafted, f"{name}: ar drafts nothing"
+    elif made.mode in EXACT and isinstance(block, int):
+        yield f"{at}.drafted", min(drafts, block - 1), drafts, f"{name}: places for drafts in a block of {block}"
 
 
 def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:

@@ -38,6 +38,7 @@ from .record import Runtime
 from .recording import Recording
 from .requests import Translator
 from .result import Result, ScoredChoice
+from .round_record import PieceOf
 from .stream import Growing, StreamEvent
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,7 +52,7 @@ class Engine:
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
         self.translator = Translator(tokenizer, self.grammars, config)
-        self._piece = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
+        self._piece: PieceOf = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
 
     @classmethod
     def load(
@@ -267,13 +268,9 @@ class Engine:
                 future.cancel()
         yield growing.last(result)
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Text of output ids. Records show drafts token by token, so those are kept."""
-        return self._piece(ids[0]) if len(ids) == 1 else self.tokenizer.decode(ids)
-
     def recording(self, call: Call, streamed: bool = False) -> Recording:
         """What `events` takes: it belongs to the session in which this is called."""
-        return Recording(self._timed(call), self.runtime, self.text, streamed)
+        return Recording(self._timed(call), self.runtime, self.tokenizer.decode, self._piece, streamed)
 
     def _timed(self, call: Call) -> Call:
         """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""

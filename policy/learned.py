@@ -18,7 +18,7 @@ from .resolve import StepContext
 if TYPE_CHECKING:
     from trimode.engine.result import Round
 
-    from .record import RoundRecord
+    from .round_record import RoundRecord
 
 POSITIONS: Final = 31
 KEYS: Final = 256

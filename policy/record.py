@@ -10,23 +10,23 @@ token, and who has the prompt, model and seed needs no digest: decoding again gi
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
 
+from .round_record import PieceOf, RoundRecord, TextOf, round_record
+
 if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest, ScoreRequest
-    from trimode.engine.result import DecodeResult, Round
+    from trimode.engine.result import DecodeResult
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
-TextOf = Callable[[Sequence[int]], str]
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -100,37 +100,6 @@ class Counts:
     repaired: int
     seconds: float
     prefill_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRecord:
-    """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
-
-    `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
-    `switch`: why its mode took over from the one before, if it did.
-    `ends`: the place in `text` where each token's text ends; a character of several tokens belongs to the last of them.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    mode: str
-    origins: str
-    drafted: int
-    accepted: int
-    rejected: tuple[tuple[int | None, str], ...]
-    forward_passes: int
-    fills: tuple[int, ...]
-    sha256: str
-    switch: str = ""
-    tokens: tuple[int, ...] | None = None
-    text: str | None = None
-    ends: tuple[int, ...] | None = None
-    rejected_text: tuple[str, ...] | None = None
-    instead: tuple[float | None, ...] | None = None
-
-    def redacted(self) -> RoundRecord:
-        reasons = tuple((None, reason) for _, reason in self.rejected)
-        return replace(self, rejected=reasons, tokens=None, text=None, ends=None, rejected_text=None, instead=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +190,17 @@ def record_call(
     notes: Sequence[str] = (),
     error: BaseException | None = None,
     text_of: TextOf | None = None,
+    piece_of: PieceOf | None = None,
     guarantee: str | None = None,
     logprobs: Sequence[float] | None = None,
 ) -> CallRecord:
-    """The full record, content included; sinks redact it. `text_of` adds the text of each round and rejected token."""
+    """The full record, content included; sinks redact it. `text_of` adds the text of each round and rejected token.
+
+    `piece_of`: the text of one token, where that is had for less than by `text_of`.
+    """
     made, thinking = result.rounds if result else (), getattr(request, "thinking", None)
     digests = sequence_digests(request.prompt, (part.tokens for part in made))
+    reads = None if text_of is None else (text_of, piece_of or (lambda token: text_of((token,))))
     return CallRecord(
         call=call or uuid4().hex,
         step=step,
@@ -253,7 +227,7 @@ def record_call(
         prompt_sha256=digests[0],
         output_sha256=digests[-1] if result else None,
         counts=_counts(result) if result else None,
-        rounds=tuple(_round(part, digest, text_of) for part, digest in zip(made, digests[1:], strict=True)),
+        rounds=tuple([round_record(part, digest, reads) for part, digest in zip(made, digests[1:], strict=True)]),
         prompt_ids=tuple(request.prompt),
         suffix_ids=getattr(request.options, "suffix", None),
         token_ids=result.token_ids if result else None,
@@ -272,7 +246,12 @@ def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
 
 def _fields(flat: Any) -> dict[str, Any]:
     """`asdict` of a dataclass that holds plain values, without its copies: this runs for every call."""
-    return {field.name: getattr(flat, field.name) for field in fields(flat)}
+    return {name: getattr(flat, name) for name in _names(flat.__class__)}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
@@ -283,20 +262,6 @@ def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> l
         state.update(_bytes(part))
         digests.append(state.hexdigest())
     return digests
-
-
-def token_ends(tokens: Sequence[int], text_of: TextOf) -> tuple[int, ...]:
-    """`RoundRecord.ends` of the tokens. Most tokenizers' texts join up; where they do not, prefixes are decoded."""
-    whole, texts = text_of(tokens), [text_of([token]) for token in tokens]
-    if "".join(texts) == whole:
-        return tuple(accumulate(map(len, texts)))
-    places = [_shared(whole, text_of(tokens[:count])) for count in range(1, len(tokens))]
-    return (*accumulate(places, max), len(whole))
-
-
-def _shared(one: str, other: str) -> int:
-    """Length of their common beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def error_type(error: BaseException) -> str:
@@ -322,25 +287,4 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 
 def _counts(result: DecodeResult) -> Counts:
-    return Counts(**{field.name: getattr(result.stats, field.name) for field in fields(Counts)})
-
-
-def _round(made: Round, digest: str, text_of: TextOf | None) -> RoundRecord:
-    # Lists, because this runs for every draft of every call and generators cost twice as much.
-    lost = made.rejected
-    return RoundRecord(
-        mode=made.mode,
-        origins=made.origins,
-        drafted=made.drafted,
-        accepted=made.accepted,
-        rejected=tuple([(one.token, one.reason) for one in lost]),
-        forward_passes=made.forward_passes,
-        fills=made.fills,
-        sha256=digest,
-        switch=made.switch,
-        tokens=made.tokens,
-        text=text_of(made.tokens) if text_of else None,
-        ends=token_ends(made.tokens, text_of) if text_of else None,
-        rejected_text=tuple([text_of((one.token,)) for one in lost]) if text_of else None,
-        instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
-    )
+    return Counts(**{name: getattr(result.stats, name) for name in _names(Counts)})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from uuid import uuid4
@@ -23,6 +23,7 @@ from .content import captures
 from .everywhere import files
 from .record import CallRecord, PolicyUsed, Runtime, record_call
 from .redaction import redacted_by
+from .round_record import PieceOf, TextOf
 from .schema import Schema
 from .scope import Scope, current_scope
 from .spec import Guarantee
@@ -38,7 +39,8 @@ class Recording:
 
     call: Call
     runtime: Runtime
-    text_of: Callable[[Sequence[int]], str]
+    text_of: TextOf
+    piece_of: PieceOf
     streamed: bool = False
     scope: Scope = field(default_factory=current_scope)
     id: str = field(default_factory=lambda: uuid4().hex)
@@ -112,6 +114,7 @@ class Recording:
             notes=self.notes,
             error=error,
             text_of=self.text_of if keeps else None,
+            piece_of=self.piece_of,
             guarantee=self.guarantee,
             logprobs=self.logprobs,
         )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from .record import CallRecord, TextOf
+from .record import CallRecord
+from .round_record import TextOf
 
 Redact = Callable[[str], str]
 """Text in, the text that may be kept out. Called with prompts, outputs, drafts in their place and tool results."""

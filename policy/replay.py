@@ -6,23 +6,34 @@ decodes now is not what decoded then, or everything is the same and it is a bug.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal, cast
 
 from trimode.engine.constraint import Thinking
-from trimode.engine.errors import TrimodeError
-from trimode.engine.request import DecodeRequest, InfillOptions, Options, Sampling, ScoreRequest
+from trimode.engine.errors import RequestError, TrimodeError
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    Options,
+    Sampling,
+    ScoreRequest,
+    Switch,
+)
 from trimode.engine.result import DecodeResult, Round
 
 from .checkpoint import BUNDLED
 from .choosing import candidates_of, decoded
 from .engine import Engine
-from .record import CallRecord, RoundRecord, Runtime, versions
+from .record import CallRecord, Runtime, versions
 from .relax import relaxed
+from .round_record import RoundRecord
 from .schema import Schema, Target, schema_of
 from .spec import OPTIONS
+from .switching import Schedule
 
 Outcome = Literal["same", "path", "different", "impossible"]
 """path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""
@@ -30,7 +41,7 @@ Outcome = Literal["same", "path", "different", "impossible"]
 CHOICE: Final = "choice"
 BUG: Final = "same inputs, different tokens: a bug"
 NO_CONTENT: Final = "the record holds no token ids; record with content=True (or the content switch) to replay"
-_FIELDS: Final = ("tokens", "origins", "mode", "drafted", "rejected", "forward_passes", "fills")
+_FIELDS: Final = ("tokens", "origins", "mode", "switch", "drafted", "rejected", "forward_passes", "fills")
 _RUNTIME: Final = {
     "model_sha256": "weights",
     "tokenizer_sha256": "tokenizer",
@@ -153,11 +164,48 @@ def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
 
 
 def _options(record: CallRecord, engine: Engine) -> Options:
-    words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
     if record.suffix_ids is not None:
+        words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
         words["suffix"] = record.suffix_ids
         return InfillOptions(**words)
-    return engine.tokens.model.config.fitted(OPTIONS[str(record.options["mode"])](**words))
+    first, switches = _of_mode(record.options), switches_of(record)
+    if switches and isinstance(first, ExactOptions):
+        return AdaptiveOptions(first=first, controller=Schedule(switches=switches))
+    return engine.tokens.model.config.fitted(first)
+
+
+def _of_mode(options: Mapping[str, Any]) -> Options:
+    words = {name: value for name, value in options.items() if name != "mode"}
+    try:
+        return OPTIONS[options["mode"]](**words)
+    except (KeyError, TypeError):
+        raise RequestError(f"options={dict(options)!r}: expected a mode and options that it has") from None
+
+
+def switches_of(record: CallRecord) -> dict[int, Switch]:
+    """The call's switches of mode, by the number of rounds before each; empty where their options were not recorded.
+
+    Raises RequestError for options of no exact mode.
+    """
+    if _by_tokens_alone(record):
+        return {}
+    return {
+        number: Switch(options=_exact(made.options), reason=made.switch)
+        for number, made in enumerate(record.rounds)
+        if made.options is not None
+    }
+
+
+def _exact(recorded: Mapping[str, Any]) -> ExactOptions:
+    options = _of_mode(recorded)
+    if not isinstance(options, ExactOptions):
+        raise RequestError(f"options={dict(recorded)!r}: expected those of an exact mode, which alone take over")
+    return options
+
+
+def _by_tokens_alone(record: CallRecord) -> bool:
+    """Whether modes switched in mid-call in a record that does not say with what options."""
+    return any(made.switch and made.options is None for made in record.rounds)
 
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
@@ -175,12 +223,12 @@ def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
 
 
 def compare(record: CallRecord, result: DecodeResult, causes: Sequence[str]) -> Replay:
-    """The verdict on one call; pure. Where modes switched in mid-call, by the clock, only tokens are compared."""
-    switched = any(made.switch for made in record.rounds)
-    found = (_first_token if switched else _first_difference)(record.rounds, result.rounds)
+    """The verdict on one call; pure. Of older records whose modes switched in mid-call, tokens alone are compared."""
+    alone = _by_tokens_alone(record)
+    found = (_first_token if alone else _first_difference)(record.rounds, result.rounds)
     same_ids = record.token_ids == result.token_ids and record.finish_reason == result.finish_reason
     if same_ids and found is None:
-        words = "; its switches of mode were not replayed" if switched else ""
+        words = "; by tokens alone: the record does not say with what options modes took over" if alone else ""
         return Replay(call=record.call, outcome="same", message=f"{len(result.token_ids)} tokens, bit for bit{words}")
     if found is None:
         found = (len(record.rounds), "finish_reason", str(record.finish_reason), str(result.finish_reason))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .record import RoundRecord
+from .round_record import RoundRecord
 
 _ENDS: Final = 50
 

@@ -1,11 +1,11 @@
-"""When a call stops drafting: as soon as its own rounds say that drafts cost more than they save.
+"""When a call changes its mode: as soon as its rounds say that drafts cost more than they save, or where it is told.
 
 Knows rounds and the break-even that a policy computed for them. Stateless, so that one may watch any number of calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,3 +42,13 @@ class Breakeven:
             return None
         words = f"{made / count:.1f} decisions a round over the last {count}, {self.needed:.1f} needed"
         return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {words}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The switches of a call that is decoded again, by the number of rounds before each."""
+
+    switches: Mapping[int, Switch]
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:  # noqa: ARG002
+        return self.switches.get(len(rounds))

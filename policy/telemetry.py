@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
@@ -100,8 +101,8 @@ class CallSpan:
         if not in_inference(parent):
             if kind == "plan":
                 parent = self._open(f"{names.PLAN} {agent or ''}".rstrip(), _phase(agent), parent)
-            parent = self._open(f"{names.CHAT} {model}", self._labels, parent)
-            self._own[-1].put({**self._about, names.GEN_AI_REQUEST_STREAM: streamed or None, **self._input(messages)})
+            about = {**self._labels, **self._about, names.GEN_AI_REQUEST_STREAM: streamed or None}
+            parent = self._open(f"{names.CHAT} {model}", known(about | self._input(messages)), parent)
         self.context = parent
 
     def first_chunk(self) -> None:
@@ -136,9 +137,11 @@ class CallSpan:
 
     def _write(self, record: CallRecord, began: float) -> None:
         if self._own and self._own[-1].span.is_recording():
-            first = self._first - began if self._first else None
-            self._own[-1].put(record_attributes(record) | {names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: first})
-            self._own[-1].put(self._output(record) | choice_attributes(record, self._content))
+            first: Attributes = {
+                names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: self._first - began if self._first else None
+            }
+            own = record_attributes(record) | first | self._output(record) | choice_attributes(record, self._content)
+            self._own[-1].put(own)
         elif self._own:
             return
         # A host's span is not ours to write on: what ours would say of the call stands on its decode spans.
@@ -170,7 +173,12 @@ class CallSpan:
 
 
 def tracer_of_ours() -> Tracer:
-    return trace.get_tracer(names.SCOPE, versions()["trimode"])
+    return _tracer(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=4)  # the SDK sets a filter of the process's warnings each time that it is asked
+def _tracer(provider: TracerProvider) -> Tracer:
+    return provider.get_tracer(names.SCOPE, versions()["trimode"])
 
 
 def in_inference(context: Context | None) -> bool:

@@ -4,8 +4,9 @@
 
 Model steps of recorded episodes are decoded from their recorded history, `COMPANY` at a time, in a session that writes
 an audit trail in several parts; mode, temperature, filters, schema, stop strings and thinking budget change from step
-to step, and gaps are filled in between. The trail is verified, and a second engine, with an empty prefix cache, replays
-every call alone. Recording is then measured in CPU time of its thread, apart from decoding.
+to step; every fifth call switches among the exact modes in mid-call, by chance. Gaps are filled and choices scored in
+between, and the last tenth is decoded by weights in eight bits. The trail is verified, and second engines, with empty
+prefix caches, replay every call alone. `measure_recording.py` says what recording costs.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import asyncio
 import itertools
 import json
 import platform
+import random
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
 from rich.progress import Progress
 
 import trimode as tm
 from trimode.engine.errors import PromptTooLong, RequestError
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions, Switch
+from trimode.engine.result import Round
 from trimode.integrations.cli.evaluate import HELD, Plan, call_of
 from trimode.policy.audit import AuditFile, read_audit, records, verify
 from trimode.policy.audit_parts import parts
@@ -38,14 +39,15 @@ from trimode.policy.engine import Engine
 from trimode.policy.episodes import Episode, Step, read_episodes
 from trimode.policy.errors import SchemaError
 from trimode.policy.record import CallRecord, versions
-from trimode.policy.recording import Recording
-from trimode.policy.replay import replay
+from trimode.policy.replay import Engines, replay
 from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.result import Result
 from trimode.policy.spec import MODES, Settings
 
 COMPANY = 8
 GAP_EVERY = 40
+SWITCHED = "switched"
+EXACT: tuple[ExactOptions, ...] = (ArOptions(), LinearSpecOptions(block_length=8), QuadraticSpecOptions(block_length=6))
+CHOICES = ("yes", "no", "a table", "something else")
 VARIANTS = (
     Settings(temperature=0.0),
     Settings(temperature=0.7, top_p=0.9),
@@ -55,15 +57,29 @@ VARIANTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Restless:
+    """Hands over to another exact mode after every fourth round or so, and the same way for the same rounds."""
+
+    seed: int
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
+        dice = random.Random(f"{self.seed} {len(rounds)} {options}")
+        return Switch(options=dice.choice(EXACT), reason="by chance") if dice.random() < 0.25 else None
+
+
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     path = Path(tempfile.mkdtemp()) / "audit.jsonl"
-    engine = Engine.load(args.checkpoint)
-    results = record(engine, path, args)
+    engine, rounded = Engine.load(args.checkpoint), Engine.load(args.checkpoint, quantize="int8")
+    calls = askable(engine, args)
+    record(engine, path, calls, args.calls - args.calls // 10)
+    record(rounded, path, calls, args.calls // 10)
+    rounded.close()
     problems = [problem.message for problem in verify(path)]
     kept = records(read_audit(path))
-    outcomes = replayed(Engine.load(args.checkpoint), kept)
+    outcomes = replayed(Engines(args.checkpoint), kept)
     report = {
         "python": platform.python_version(),
         "versions": versions(),
@@ -78,7 +94,6 @@ def main() -> None:
         "problems": len(problems),
         "replayed": dict(outcomes),
         "by_mode_and_kind": _table(kept),
-        "recording_ms": cost(engine, results, path.with_name("cost.jsonl")),
     }
     print(json.dumps(report, indent=1))
     print(*problems[:10], sep="\n", file=sys.stderr)
@@ -99,41 +114,39 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def record(engine: Engine, path: Path, args: argparse.Namespace) -> list[tuple[Call, Result]]:
-    """Decodes `--calls` calls in one session, a company at a time."""
-    done: list[tuple[Call, Result]] = []
+def record(engine: Engine, path: Path, calls: Iterator[Call], count: int) -> None:
+    """Decodes the next `count` calls in one session, a company at a time; gaps and choices come on top."""
     trail = AuditFile(path, content=True, rotate=4_000_000)
-    calls = itertools.islice(askable(engine, args), args.calls)
     with tm.session(engine, policy=tm.Policy(), trace=trail, agent="check"), Progress() as bar:
-        task = bar.add_task("recording", total=args.calls)
-        while group := list(itertools.islice(calls, COMPANY)):
-            done += zip(group, asyncio.run(_together(engine, group)), strict=True)
-            if len(done) % GAP_EVERY < COMPANY:
-                engine.infill("The table is ", " and made of wood.", max_tokens=5, seed=len(done), temperature=0.5)
-            bar.update(task, completed=len(done))
-    return done
+        task = bar.add_task("recording", total=count)
+        for done in range(0, count, COMPANY):
+            group = list(itertools.islice(calls, min(COMPANY, count - done)))
+            asyncio.run(_together(engine, group))
+            if done % GAP_EVERY < COMPANY:
+                engine.infill("The table is ", " and made of wood.", max_tokens=5, seed=done, temperature=0.5)
+                engine.choice(CHOICES, messages=group[0].messages)
+            bar.update(task, completed=done + len(group))
 
 
-async def _together(engine: Engine, group: list[Call]) -> list[Result]:
-    return list(await asyncio.gather(*(engine.arun(call) for call in group)))
+async def _together(engine: Engine, group: list[Call]) -> None:
+    await asyncio.gather(*(engine.arun(call) for call in group))
 
 
 def askable(engine: Engine, args: argparse.Namespace) -> Iterator[Call]:
     """Calls for the steps that fit, each step in the next mode and variant in turn."""
-    choices = itertools.cycle(itertools.product(VARIANTS, MODES))
+    ways = itertools.cycle(itertools.product(VARIANTS, (*MODES, SWITCHED)))
     for episode, step in steps(args.files):
-        variant, mode = next(choices)
+        variant, way = next(ways)
+        mode = EXACT[step.index % len(EXACT)].mode if way == SWITCHED else way
         held = step.kind in HELD and variant.stop is None
         settings = replace(variant, mode=mode, seed=step.index, max_tokens=args.max_tokens)
         plan = Plan(modes=(mode,), settings=settings, prompt_tokens=args.prompt_tokens)
         try:
             call = call_of(engine, episode, step, plan)
             context = StepContext(kind=call.kind, name=call.step)
-            call = replace(
-                call,
-                schema=call.schema if held else None,
-                plan=resolve(context, (), [("check_audit", settings)]),
-            )
+            chosen = resolve(context, (), [("check_audit", settings)])
+            chosen = replace(chosen, controller=Restless(step.index) if way == SWITCHED else None)
+            call = replace(call, schema=call.schema if held else None, plan=chosen)
             engine.tokens.check(engine.translator.request(call))
         except (PromptTooLong, RequestError, SchemaError):
             continue
@@ -148,42 +161,29 @@ def steps(files: list[Path]) -> Iterator[tuple[Episode, Step]]:
                 yield from ((episode, step) for step in episode.steps())
 
 
-def replayed(engine: Engine, kept: list[CallRecord]) -> Counter[str]:
+def replayed(engines: Engines, kept: list[CallRecord]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     with Progress() as bar:
         for one in bar.track(kept, description="replaying"):
-            found = replay(one, engine)
+            found = replay(one, engines.of(one.runtime))
             outcomes[found.outcome] += 1
             if found.outcome != "same":
                 print(found.call, found.message, file=sys.stderr)
     return outcomes
 
 
-def cost(engine: Engine, results: list[tuple[Call, Result]], path: Path) -> dict[str, Any]:
-    """Milliseconds of CPU time that recording a call takes, content and all, over the calls just decoded."""
-    spent: list[float] = []
-    with tm.session(engine, policy=tm.Policy(), trace=AuditFile(path, content=True)):
-        for call, result in results:
-            request = engine.translator.request(call)
-            begin = time.thread_time()
-            with Recording(call, engine.runtime, engine.text) as recording:
-                recording.request, recording.result = request, result.decoded
-            spent.append((time.thread_time() - begin) * 1e3)
-    spent.sort()
-    return {
-        "mean": round(sum(spent) / len(spent), 3),
-        "median": round(median(spent), 3),
-        "p95": round(spent[int(0.95 * len(spent))], 3),
-        "bytes_a_call": path.stat().st_size // len(spent),
-    }
-
-
 def _table(kept: list[CallRecord]) -> dict[str, int]:
-    """Calls by mode, step kind, and whether a schema or a thinking budget was set."""
+    """Calls by mode, step kind, and what else was asked of them or came about in them."""
     count: Counter[str] = Counter()
     for one in kept:
+        more = {
+            "schema": one.schema_sha256 is not None,
+            "thinking": one.thinking is not None,
+            SWITCHED: any(made.switch for made in one.rounds),
+            one.runtime.quantize: one.runtime.quantize != "no",
+        }
         mode = "infill" if one.suffix_ids is not None else str(one.options["mode"])
-        count[f"{mode} {one.kind}{' schema' if one.schema_sha256 else ''}{' thinking' if one.thinking else ''}"] += 1
+        count[" ".join([mode, one.kind, *(word for word, holds in more.items() if holds)])] += 1
     return dict(sorted(count.items()))
 
 

@@ -20,12 +20,12 @@ def decode(run: Run, options: AdaptiveOptions, modes: Callable[[Run, ExactOption
     def leaves() -> bool:
         nonlocal switch
         rounds = run.output.rounds
-        switch = options.controller(rounds, current) if rounds and not run.output.switch else None
+        switch = options.controller(rounds, current) if rounds and run.output.switch is None else None
         return switch is not None
 
     run.leaves = leaves
     while run.output.finish is None:
         yield from modes(run, current)
         if switch is not None:
-            current, run.output.switch, switch = switch.options, switch.reason, None
+            current, run.output.switch, switch = switch.options, switch, None
             run.mode = current.mode

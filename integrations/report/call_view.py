@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from trimode.policy.attributes import Part, parts_of
-from trimode.policy.record import CallRecord, RoundRecord
+from trimode.policy.record import CallRecord
+from trimode.policy.round_record import RoundRecord
 
 from .origins import Lost, Piece, pieces, plain, rejected, told
 from .plot import Plot, plots

@@ -28,7 +28,8 @@ from trimode.integrations.tracing.collector import Collector
 from trimode.integrations.tracing.push import push
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.content import SWITCH
-from trimode.policy.record import CallRecord, RoundRecord
+from trimode.policy.record import CallRecord
+from trimode.policy.round_record import RoundRecord
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(os.environ.get("TRIMODE_BACKENDS", ROOT / ".backends"))
@@ -183,6 +184,8 @@ def mlflow(folder: Path) -> Iterator[Backend]:
 
 def of_mlflow(span: Mapping[str, Any]) -> Found:
     def plain(value: Mapping[str, Any]) -> Any:
+        if not value:
+            return None  # null, in what it has read of JSON
         ((kind, held),) = value.items()
         if kind == "array_value":
             return [plain(one) for one in held.get("values", [])]
@@ -250,10 +253,16 @@ def check_decode(told: Mapping[str, Any], mode: str, rounds: Sequence[RoundRecor
         return
     given = told.get("trimode.draft.rejected", "[]")
     lost = json.loads(given) if isinstance(given, str) else given  # MLflow reads JSON in strings
-    assert [token for _, tokens, _, _ in lost for token in tokens] == [
+    assert [token for _, tokens, *_ in lost for token in tokens] == [
         token for made in rounds for token, _ in made.rejected
     ]
-    assert {why for *_, why in lost} == {why for made in rounds for _, why in made.rejected}
+    assert {why for _, _, _, why, _ in lost} == {why for made in rounds for _, why in made.rejected}
+    runs = [
+        list(run)
+        for made in rounds
+        for _, run in groupby(zip(made.rejected, made.instead or (), strict=True), key=lambda draft: draft[0][1])
+    ]
+    assert [chance for *_, chance in lost] == [run[0][1] for run in runs]
     assert told["output.value"].startswith("| # | output |")
 
 

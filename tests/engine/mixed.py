@@ -1,6 +1,10 @@
-"""Requests of every kind side by side: modes, temperatures, filters, stop strings and constraints."""
+"""Requests of every kind side by side: modes and switches of them, temperatures, filters, stop strings, constraints."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import small
 from automaton import random_automaton
@@ -9,11 +13,40 @@ from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
     DiffusionOptions,
+    ExactOptions,
     LinearSpecOptions,
     Options,
     QuadraticSpecOptions,
     Sampling,
+    Switch,
 )
+from trimode.engine.result import Round
+
+MODES: list[ExactOptions] = [
+    ArOptions(),
+    LinearSpecOptions(block_length=3),
+    LinearSpecOptions(block_length=9),
+    QuadraticSpecOptions(block_length=5),
+    QuadraticSpecOptions(block_length=8, rows=2),
+]
+
+
+@dataclass
+class Fickle:
+    """Switches at random round ends, sometimes to what runs already; the same rounds are answered the same way."""
+
+    seed: int
+    chance: float
+    asked: list[int] = field(default_factory=list[int])
+    made: dict[int, Switch] = field(default_factory=dict[int, Switch])
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
+        self.asked.append(len(rounds))
+        dice = random.Random(f"{self.seed} {len(rounds)} {options}")
+        if dice.random() >= self.chance:
+            return None
+        self.made[len(rounds)] = Switch(options=dice.choice(MODES), reason=f"after {len(rounds)}")
+        return self.made[len(rounds)]
 
 
 def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 
 import pytest
 import small
 from automaton import random_automaton
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed import MODES, Fickle
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import ModeUnavailable, RequestError
@@ -20,35 +20,10 @@ from trimode.engine.request import (
     DecodeRequest,
     ExactOptions,
     LinearSpecOptions,
-    QuadraticSpecOptions,
     Sampling,
     Switch,
 )
 from trimode.engine.result import Round
-
-MODES: list[ExactOptions] = [
-    ArOptions(),
-    LinearSpecOptions(block_length=3),
-    LinearSpecOptions(block_length=9),
-    QuadraticSpecOptions(block_length=5),
-    QuadraticSpecOptions(block_length=8, rows=2),
-]
-
-
-@dataclass
-class Fickle:
-    """Switches at random round ends, sometimes to what runs already."""
-
-    seed: int
-    chance: float
-    asked: list[int] = field(default_factory=list[int])
-
-    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
-        self.asked.append(len(rounds))
-        dice = random.Random(f"{self.seed} {len(rounds)} {options}")
-        if dice.random() >= self.chance:
-            return None
-        return Switch(options=dice.choice(MODES), reason=f"after {len(rounds)}")
 
 
 def request(seed: int, temperature: float, size: int) -> DecodeRequest:
@@ -88,6 +63,9 @@ def test_any_schedule_gives_the_same_tokens(
     for before, (count, part) in zip(mixed.rounds, enumerate(mixed.rounds[1:], start=1), strict=False):
         assert part.switch in ("", f"after {count}")
         assert part.switch or part.mode == before.mode
+    told = {at: (part.mode, part.options) for at, part in enumerate(mixed.rounds) if part.switch}
+    assert told == {at: (one.options.mode, asdict(one.options)) for at, one in fickle.made.items()}
+    assert all(part.options is None for part in mixed.rounds if not part.switch)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -106,6 +84,20 @@ def test_in_company_too(seed: int) -> None:
     alone = [small.engine(small.model(seed, shared=3)).decode(one) for one in asked()]
     assert [found.rounds for found in together] == [found.rounds for found in alone]
     assert any(part.switch for found in together for part in found.rounds)
+
+
+@pytest.mark.parametrize("passes", range(2, 8))
+def test_where_a_limit_of_passes_ends_the_call_its_last_switch_is_told(passes: int) -> None:
+    def once(rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
+        drafts = LinearSpecOptions(block_length=5)
+        return Switch(options=drafts, reason="once") if (options.mode, len(rounds)) == ("ar", 3) else None
+
+    options = AdaptiveOptions(first=ArOptions(), controller=once)
+    asked = replace(request(0, 0.0, 9), options=options, max_passes=passes)
+    found = small.engine(small.model(0, shared=4)).decode(asked)
+    assert [part.switch for part in found.rounds[3:4]] == ["once"] * (passes > 3)
+    modes = [part.mode for part in found.rounds]
+    assert modes == ["ar"] * min(len(modes), 3) + ["linear_spec"] * (len(modes) - 3)
 
 
 def test_a_switch_needs_a_reason() -> None:

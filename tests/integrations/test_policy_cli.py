@@ -23,8 +23,9 @@ from trimode.policy.audit import read_audit, records
 from trimode.policy.auto import Auto
 from trimode.policy.cost import CostModel, Curve
 from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord, RoundRecord
+from trimode.policy.record import CallRecord
 from trimode.policy.resolve import Policy
+from trimode.policy.round_record import RoundRecord
 from trimode.policy.series import acceptance, qualities
 
 CURVE = Curve((1, 8, 64), (0.001, 0.0012, 0.008))

@@ -22,7 +22,8 @@ from trimode.integrations.report.origins import EMPTY, REASONS, letters, plain
 from trimode.integrations.report.page import render
 from trimode.integrations.report.plot import COLUMNS, plots
 from trimode.policy.audit import AuditFile
-from trimode.policy.record import CallRecord, RoundRecord
+from trimode.policy.record import CallRecord
+from trimode.policy.round_record import RoundRecord
 
 Recorded = Callable[..., CallRecord]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`${1}<!--"

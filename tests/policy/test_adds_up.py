@@ -1,7 +1,8 @@
 """The invariant over hundreds of generated calls: every record adds up, with and without content, and replays.
 
-All modes and step kinds, temperatures, filters, stop strings, grammars, thinking budgets and gaps, decoded in company
-and again alone. scripts/check_audit.py does the same with 2,000 calls of the reference checkpoint.
+All modes and step kinds, switches of mode in mid-call, temperatures, filters, stop strings, grammars, thinking budgets
+and gaps, decoded in company and again alone. scripts/check_audit.py does the same with 2,000 calls of the reference
+checkpoint.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import get_args
 
 import pytest
 import small
-from mixed import mixed_requests
+from mixed import MODES, Fickle, mixed_requests
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.engine import TokenEngine
-from trimode.engine.request import DecodeRequest, InfillOptions, Sampling
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, InfillOptions, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.policy.audit import AuditFile, read_audit, records, verify
 from trimode.policy.check import check_record
@@ -37,7 +38,7 @@ def tokens() -> TokenEngine:
 
 
 def requests(count: int) -> list[DecodeRequest]:
-    """Mixed requests, every seventh with a thinking budget, every tenth a gap to fill; fresh ones each time."""
+    """Mixed requests, among them thinking budgets, gaps to fill and switches of mode; fresh ones each time."""
     return list(itertools.islice(_varied(), count))
 
 
@@ -47,6 +48,9 @@ def _varied() -> Iterator[DecodeRequest]:
             if at % 10 == 9:
                 gap = InfillOptions(suffix=small.prompt(at, 4), threshold=0.5)
                 yield DecodeRequest(prompt=request.prompt, options=gap, sampling=Sampling(seed=at), max_tokens=5)
+            elif at % 8 == 3:
+                adaptive = AdaptiveOptions(first=MODES[at % 5], controller=Fickle(at, 0.4))
+                yield replace(request, options=adaptive)
             elif at % 7 == 6:
                 yield replace(request, thinking=Thinking(end=7, budget=min(3, request.max_tokens - 1)))
             else:
@@ -101,6 +105,8 @@ def test_the_calls_are_of_every_kind(made: Made) -> None:
     assert {record.finish_reason for record, _ in made} == {"stop", "length"}
     assert sum(record.thinking is not None for record, _ in made) > 20
     assert sum(record.suffix_ids is not None for record, _ in made) > 20
+    switched = [record for record, _ in made if any(part.switch for part in record.rounds)]
+    assert len(switched) > 20
 
 
 def test_text_and_ids_of_the_rounds_are_those_of_the_result(made: Made) -> None:

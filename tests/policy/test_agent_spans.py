@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -285,41 +284,3 @@ def test_a_session_in_an_abandoned_generator_ends_and_leaves_nothing(
 def unit(what: str) -> bool:
     """Is {what} long?"""
     ...
-
-
-def test_no_span_or_record_leaks_into_another_session(
-    reference: Engine, spans: InMemorySpanExporter, tmp_path: Any
-) -> None:
-    """Threads and tasks at once, each with a session of its own; every span stands under its own agent."""
-
-    def work(name: str) -> None:
-        with session(reference, name, trace=f"file:{tmp_path / name}"):
-            reference.generate(name, max_tokens=2)
-            tm.execute_tool(look, CALL)
-            unit.result(name)
-
-    async def task(name: str) -> None:
-        with session(reference, name, trace=f"file:{tmp_path / name}"):
-            await reference.agenerate(name, max_tokens=2)
-            await asyncio.sleep(0)
-            async for _ in reference.astream(name, max_tokens=2):
-                await asyncio.sleep(0)
-
-    async def tasks() -> None:
-        await asyncio.gather(*(task(f"task{at}") for at in range(4)))
-
-    threads = [threading.Thread(target=work, args=(f"thread{at}",)) for at in range(3)]
-    threads.append(threading.Thread(target=lambda: asyncio.run(tasks())))
-    with session(reference, "main", trace=f"file:{tmp_path / 'main'}"):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    agents = {span.name.split()[-1]: span for span in spans.get_finished_spans() if span.name.startswith("invoke")}
-    assert len(agents) == 8
-    for name, agent in agents.items():
-        mine = [span for span in spans.get_finished_spans() if under(span, agent)]
-        assert len(mine) == (0 if name == "main" else 3 if name.startswith("thread") else 2)
-        assert len({has(span)["trimode.session.id"] for span in mine}) == (name != "main")
-        lines = (tmp_path / name).read_text().splitlines() if mine else []
-        assert {json.loads(line)["record"]["agent"] for line in lines} == ({name} if mine else set())

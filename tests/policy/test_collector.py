@@ -78,7 +78,7 @@ class Sending:
                 meter_provider=self.meters,
             )
         )
-        monkeypatch.setattr(trace, "get_tracer", self.provider.get_tracer)
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda: self.provider)
 
     def counted(self) -> dict[str, int]:
         """Spans by what became of them: handed to the exporter (""), or dropped, by reason."""

@@ -17,7 +17,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
 from trimode.policy.check import check_record
 from trimode.policy.content import SWITCH, captures
-from trimode.policy.record import CallRecord, sequence_digests, token_ends
+from trimode.policy.record import CallRecord, sequence_digests
+from trimode.policy.round_record import token_ends
 
 Recorded = Callable[..., CallRecord]
 MODES = ["ar", "diffusion", "linear_spec"]
@@ -130,10 +131,14 @@ def utf8(ids: Sequence[int]) -> str:
     return bytes(ids).decode("utf-8", errors="replace")
 
 
+def piece(token: int) -> str:
+    return utf8([token])
+
+
 @given(st.text(max_size=12))
 def test_ends_cut_a_round_into_the_texts_of_its_tokens(text: str) -> None:
     tokens = list(text.encode())
-    ends = token_ends(tokens, utf8)
+    ends = token_ends(tokens, text, utf8, piece)
     lasts = [sum(len(char.encode()) for char in text[: at + 1]) - 1 for at in range(len(text))]
     assert len(ends) == len(tokens)
     assert [ends[last] for last in lasts] == list(range(1, len(text) + 1)), "a character stands with its last byte"
@@ -141,7 +146,7 @@ def test_ends_cut_a_round_into_the_texts_of_its_tokens(text: str) -> None:
 
 @given(st.lists(st.integers(0, 255), max_size=12))
 def test_ends_of_any_bytes_are_in_order_and_cover_the_text(tokens: list[int]) -> None:
-    ends = token_ends(tokens, utf8)
+    ends = token_ends(tokens, utf8(tokens), utf8, piece)
     assert list(ends) == sorted(ends)
     assert len(ends) == len(tokens)
     assert max(ends, default=0) == len(utf8(tokens))

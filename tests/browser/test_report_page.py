@@ -1,0 +1,312 @@
+"""The report page in a real browser without a window: keys, tips, widths, themes, and that it loads nothing.
+
+`make test-browser` runs this file with a Chromium of the system, or with Playwright's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from trimode.engine.errors import RequestError
+from trimode.integrations.report.page import render
+from trimode.policy.audit import AuditFile
+from trimode.policy.record import CallRecord
+
+pytestmark = pytest.mark.browser
+
+Recorded = Callable[..., CallRecord]
+DESKTOP, PHONE, NARROW = (1280, 900), (390, 844), (320, 568)
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE: Final = "</script><img src=x onerror=alert(1)>\"'`${1}<!--"
+
+OVERFLOWING: Final = """
+() => [...document.querySelectorAll("body *")].filter(one =>
+  !one.closest(".scroll *, .skip, svg") && one.getBoundingClientRect().width > 0
+  && one.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5
+).map(one => one.outerHTML.slice(0, 120))
+"""
+"""What stands out of the page on the right, save what scrolls in a box of its own."""
+
+CONTRASTS: Final = """
+(selectors) => selectors.map(selector => {
+  const brush = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = color => {
+    brush.clearRect(0, 0, 1, 1); brush.fillStyle = color; brush.fillRect(0, 0, 1, 1);
+    return [...brush.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const one = document.querySelector(selector);
+  let behind = one;
+  while (rgba(getComputedStyle(behind).backgroundColor)[3] < 255) behind = behind.parentElement;
+  const [a, b] = [getComputedStyle(one).color, getComputedStyle(behind).backgroundColor].map(rgba).map(light);
+  return [selector, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+})
+"""
+"""WCAG contrast of a selector's first element against the first opaque colour behind it."""
+
+STOPS: Final = """
+() => [...document.querySelectorAll("a[href], button, summary, [tabindex]")].filter(one =>
+  one.tabIndex >= 0 && one.getClientRects().length > 0
+).length
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window. `TRIMODE_BROWSER` names another program than the first that is found."""
+    found = os.environ.get("TRIMODE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+    with import_module("playwright.sync_api").sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def calls(recorded: Recorded) -> list[CallRecord]:
+    """Calls of every outcome, with names that no line can hold and markup in them."""
+    drafts = recorded("linear_spec", schema=True)
+    return [
+        replace(drafts, step="act", notes=(HOSTILE, "x" * 300)),
+        replace(recorded("diffusion"), step=HOSTILE),
+        replace(recorded("ar", seed=3), step="a_step_with_a_name_that_has_no_place_to_break_a_line_" * 3),
+        recorded("ar", failed=RequestError("the disk is full")),
+        recorded("linear_spec", seed=11).redacted(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def file(calls: list[CallRecord], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    trail = AuditFile(folder / "audit.jsonl", content=True)
+    for call in calls:
+        trail.write(call)
+    (folder / "report.html").write_text(render(trail.path)[0], encoding="utf-8")
+    return folder / "report.html"
+
+
+@dataclass
+class Visit:
+    """A page with everything that it fetched and everything that the browser complained of."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list[str])
+    complaints: list[str] = field(default_factory=list[str])
+
+    def listen(self) -> Visit:
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        return self
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def focused(self, script: str = "") -> Any:
+        return self.page.evaluate(f"() => document.activeElement{script}")
+
+    def tip(self) -> str | None:
+        """What the tip says, None while it is hidden."""
+        shown = self.page.locator("#tip")
+        return shown.text_content() if shown.is_visible() else None
+
+    def settle(self, mark: Any) -> None:
+        """Scrolls there first: what scrolls under the pointer hides the tip, as it should."""
+        mark.scroll_into_view_if_needed()
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def unfold(self) -> None:
+        """Every call, and everything that folds inside of it."""
+        self.page.click("#unfold")
+        folded = self.page.locator("details:not([open]) > summary")
+        while folded.count():
+            folded.first.click()
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Any, file: Path) -> Iterator[Open]:
+    """visit(size=DESKTOP, scheme="light", script=True, at="") -> the page, opened from disk."""
+    contexts: list[Any] = []
+
+    def opened(size: tuple[int, int] = DESKTOP, scheme: str = "light", *, script: bool = True, at: str = "") -> Visit:
+        contexts.append(
+            browser.new_context(
+                viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, java_script_enabled=script
+            )
+        )
+        found = Visit(contexts[-1].new_page()).listen()
+        found.page.goto(file.as_uri() + at)
+        return found
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, NARROW], ids=["desktop", "phone", "narrow"])
+def test_nothing_sticks_out_nothing_is_fetched_and_nothing_complains(
+    visit: Open, file: Path, size: tuple[int, int], scheme: str
+) -> None:
+    found = visit(size, scheme)
+    for unfolded in (False, True):
+        if unfolded:
+            found.unfold()
+        assert found.page.evaluate("() => document.documentElement.scrollWidth") == size[0], f"unfolded: {unfolded}"
+        assert found.page.evaluate(OVERFLOWING) == []
+    found.page.mouse.wheel(0, 10**6)
+    found.page.click("#theme")
+    assert found.requests == [file.as_uri()]
+    assert found.complaints == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_keys_reach_everything_and_leave_it(visit: Open, calls: list[CallRecord], size: tuple[int, int]) -> None:
+    found = visit(size)
+    found.unfold()
+    stops = found.page.evaluate(STOPS)
+    found.page.focus(".skip")
+    found.press("Shift+Tab")
+    places, seen = list[int](), list[str]()
+    for _ in range(stops):
+        found.press("Tab")
+        places.append(found.page.evaluate("() => [...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+        seen.append(found.focused(".outerHTML.slice(0, 200)"))
+        assert found.focused(".matches(':focus-visible')"), seen[-1]
+    assert places == sorted(set(places)), "in the page's order, each stop once"
+    assert seen[0].startswith('<a class="skip"')
+    assert sum(one.startswith("<summary") for one in seen) == found.page.locator("summary").count()
+    texts = [call for call in calls if any(made.rejected for made in call.rounds)]
+    assert sum('class="lost"' in one for one in seen) == len(texts), "one stop a text, however many rejections"
+    found.press("Tab")
+    assert found.focused(".matches('body, .skip')"), "nothing keeps the focus"
+
+
+def test_keys_walk_from_rejection_to_rejection(visit: Open, calls: list[CallRecord]) -> None:
+    found = visit()
+    found.page.locator("#call-1 > summary").focus()
+    found.press("Enter")
+    assert found.page.locator("#call-1").get_attribute("open") is not None
+    found.press("Tab")
+    marks = found.page.locator("#call-1 .text button.lost")
+    tips = [mark.get_attribute("data-tip") for mark in marks.all()]
+    drafts = [len(made.rejected) for made in calls[0].rounds if made.rejected]
+    assert [int(tip.split(" of ")[0].rsplit(" ", 1)[-1]) for tip in tips] == drafts
+    assert len(tips) > 2
+
+    def at() -> int:
+        """Which of the marks has the focus; the tip is its own."""
+        (place,) = [number for number, mark in enumerate(marks.all()) if mark.evaluate("one => one.matches(':focus')")]
+        assert found.tip() == tips[place]
+        return place
+
+    assert at() == 0
+    for key, place in (("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("ArrowUp", 0)):
+        found.press(key)
+        assert at() == place
+    found.press("ArrowLeft")
+    assert at() == 0, "there is none before the first"
+    found.press("End")
+    assert at() == len(tips) - 1
+    found.press("ArrowRight")
+    assert at() == len(tips) - 1
+    found.press("Escape")
+    assert found.tip() is None
+    found.press("Shift+Tab", "Tab")
+    assert at() == len(tips) - 1, "coming back leads to where one was"
+    found.press("Home")
+    assert at() == 0
+    found.press("Tab")
+    assert found.focused(".closest('.text')") is None
+    assert found.tip() is None
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_hovering_a_rejection_shows_its_drafts_and_reasons(
+    visit: Open, calls: list[CallRecord], size: tuple[int, int]
+) -> None:
+    found = visit(size)
+    found.page.click("#unfold")
+    rounds = [made for made in calls[0].rounds if made.rejected]
+    marks = found.page.locator("#call-1 .text button.lost").all()
+    assert len(marks) == len(rounds)
+    for mark, made in zip(marks, rounds, strict=True):
+        found.settle(mark)
+        mark.hover()
+        told = found.tip()
+        assert told is not None
+        assert f"{len(made.rejected)} of {made.drafted} drafts rejected" in told
+        for (_, why), text in zip(made.rejected, made.rejected_text or (), strict=True):
+            assert text in told
+            assert {"schema": "refused by the schema", "target": "verification", "stop": "over"}[why] in told
+        box = found.page.locator("#tip").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= size[0]
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= size[1]
+    found.page.mouse.move(1, 1)
+    assert found.tip() is None
+    assert found.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_both_themes(visit: Open, scheme: str) -> None:
+    found = visit(scheme=scheme)
+    found.unfold()
+    origins = [f".legend .o.{letter}" for letter in "acsfrb"]
+    looked = [
+        "h1", ".verdict b", ".totals dt", ".remark", "thead th", "#theme b", ".call .step small", ".call .outcome",
+        ".more > summary", ".facts dt", "button.lost", ".segments li", "footer p", *origins,
+    ]  # fmt: skip
+    contrasts = found.page.evaluate(CONTRASTS, looked)
+    assert {name: ratio for name, ratio in contrasts if ratio < 4.5} == {}
+    bright = found.page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (bright > 128) == (scheme == "light")
+
+
+def test_the_theme_is_chosen_by_hand_and_kept(visit: Open) -> None:
+    found = visit(scheme="light")
+
+    def theme() -> tuple[str, bool]:
+        red = found.page.evaluate("() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+        return found.page.text_content("#theme b"), red > 128
+
+    seen = [theme()]
+    for _ in range(3):
+        found.page.click("#theme")
+        seen.append(theme())
+    assert seen == [("auto", True), ("light", True), ("dark", False), ("auto", True)]
+    found.page.click("#theme")
+    found.page.click("#theme")
+    found.page.reload()
+    assert theme() == ("dark", False)
+
+
+def test_a_link_opens_its_call(visit: Open) -> None:
+    found = visit(at="#call-3")
+    opened = found.page.locator("details.call[open]")
+    assert [one.get_attribute("id") for one in opened.all()] == ["call-3"]
+    assert opened.locator("> summary").bounding_box()["y"] < DESKTOP[1]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_without_its_script_the_page_still_unfolds(visit: Open, size: tuple[int, int]) -> None:
+    found = visit(size, script=False)
+    found.page.click("#call-1 > summary")
+    assert found.page.locator("#call-1 .text").is_visible()
+    assert not found.page.locator("#theme").is_visible()
+    assert not found.page.locator("#unfold").is_visible()

@@ -63,13 +63,17 @@ class Matcher:
         return self._row
 
     def masks(self, tokens: Sequence[int]) -> Sequence[Tensor]:
-        """All rows in one call of llguidance's, which writes none behind a text that nothing continues."""
+        """All rows in one call of llguidance's, which writes none behind a text that nothing continues.
+
+        The call goes to a copy: it takes its steps back, and masks of what has gone back can lack tokens afterwards.
+        """
         if not tokens:
             return [self.mask()]
         rows = torch.zeros(len(tokens) + 1, self._words, dtype=torch.int32)
-        work = [(self._matcher, 0, list(tokens))]
+        copy = self._matcher.deep_copy()
+        work = [(copy, 0, list(tokens))]
         _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), self._words * 4, len(rows))
-        self._check()
+        _check(copy)
         keys = self._keys
         self._without(rows[0], keys)
         for row, token in zip(rows[1:], tokens, strict=True):
@@ -99,7 +103,7 @@ class Matcher:
         self._row = self._forced = None
         taken = self._matcher.try_consume_tokens(list(tokens))
         if taken < len(tokens):
-            self._check()
+            _check(self._matcher)
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
         for token in tokens:
             self._place = self._closer.vocabulary.behind(self._place, token)
@@ -172,7 +176,7 @@ class Matcher:
             return lone(self._closer.vocabulary.ends[0], self._words)
         row = torch.empty(self._words, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
-        self._check()
+        _check(self._matcher)
         self._without(row, self._keys)
         return row
 
@@ -189,6 +193,7 @@ class Matcher:
         for token in () if keys is None else self._closer.vocabulary.quoted.doubling(keys):
             bits[token // 32] &= ~np.uint32(1 << token % 32)
 
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise GrammarRuntimeError(f"the grammar engine stopped: {self._matcher.get_error().splitlines()[0]}")
+
+def _check(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        raise GrammarRuntimeError(f"the grammar engine stopped: {matcher.get_error().splitlines()[0]}")

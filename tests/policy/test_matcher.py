@@ -142,23 +142,19 @@ def test_what_is_left_of_an_ending(reference: Engine, ending: list[int], cut: in
     assert (vocabulary.rest([*ending, end], other) is not None) == text.startswith(vocabulary.spelt[other])
 
 
-STEPS: Final = [
-    ('{"|FullName|":"|Katarina|","|PIN|":"|7|4|3|0|","|SecurityAnswer|1', '":"|one|p| |"}'),
-    ('":"|Pop', 'b| |"}'),
-    ("py", '","|SecurityAnswer|2|":"|3'),
-]
-"""Text taken, and the draft behind it, with a bar between tokens."""
-
-
-def test_the_masks_of_drafts_leave_no_trace(reference: Engine) -> None:
-    """Drafts end the text before what really comes; the grammar engine's own way back from there loses tokens."""
+def test_the_masks_of_a_draft_leave_no_trace(reference: Engine) -> None:
+    """A draft skips a key that then comes; the grammar engine's own way back from there would lose what follows it."""
     names = ("FullName", "PIN", "SecurityAnswer1", "SecurityAnswer2")
     document = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": []}
-    matcher = reference.grammars.matcher(schema_of({**document, "additionalProperties": False}))
     known = {reference.tokenizer.token(token): token for token in range(reference.tokenizer.vocab_size)}
-    for taken, draft in STEPS:
-        matcher.advance([known[text] for text in taken.split("|")])
-        before = matcher.anew().mask()
-        matcher.masks([known[text] for text in draft.split("|")])
-        assert torch.equal(matcher.anew().mask(), before)
-    assert matcher.allows(known['","'])
+    asked, quiet = (
+        reference.grammars.matcher(schema_of({**document, "additionalProperties": False})) for _ in range(2)
+    )
+    for text, draft in (
+        ('{"|PIN|":"|7|4', '3|0|","|SecurityAnswer|2|":"|0'),
+        ('3|0|","|SecurityAnswer|1|":"|Pop|py', ""),
+    ):
+        for matcher in (asked, quiet):
+            matcher.advance([known[piece] for piece in text.split("|")])
+        asked.masks([known[piece] for piece in draft.split("|") if piece])
+    assert torch.equal(asked.anew().mask(), quiet.anew().mask())

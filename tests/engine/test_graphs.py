@@ -61,7 +61,8 @@ def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any
     made = small.model(3, config, shared=2, rank=2)
     if device == "cuda" or words.get("kernels") == "triton":
         made = made.to(device, torch.bfloat16)
-    return TokenEngine(made, small.text, small.TEXT_VOCAB, **{"kv_bytes": 1 << 24, **words})
+    words.setdefault("kv_bytes", 1 << 24)
+    return TokenEngine(made, small.text, small.TEXT_VOCAB, **words)
 
 
 def counts(result: DecodeResult) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ class Batch:
         self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, filled: Filled | None = None
     ) -> Tensor:
         """Logits [R, V] of all read rows, by a graph where one fits. `filled`: tokens that the host does not know."""
-        bucket = None if graphs is None else graphs.fitting(self.size, pool)
+        bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:
             self.replayed = True
             return graphs.forward(bucket, self.packed(bucket), len(self.read), filled)

@@ -166,7 +166,8 @@ class Graphs:
     """Captured passes of one runner over one pool. One thread at a time.
 
     `buffers` hold the pass on its way. `replayed` counts passes that a graph has run; `unfit` those that fit no bucket,
-    by what was too large: "rows", "tiles", "batch" or, for pages of another pool, "pool".
+    by what was too large: "rows", "tiles", "batch"; "pool" for pages of another one, "unread" for a part of a prompt of
+    which nothing is read.
     """
 
     def __init__(self, runner: Runner, pool: PagePool, buckets: Buckets, capture: Capture) -> None:
@@ -198,9 +199,13 @@ class Graphs:
             if progress is not None:
                 progress(self.captured, len(self.buckets))
 
-    def fitting(self, size: Bucket, pool: PagePool) -> Bucket | None:
-        """The smallest bucket that a pass over `pool` fits; None, and counted, where there is none."""
+    def fitting(self, size: Bucket, pool: PagePool, reads: int) -> Bucket | None:
+        """The smallest bucket that a pass over `pool` fits; None, and counted, where there is none.
+
+        One that reads nothing has none: a graph would work out the logits of all rows.
+        """
         found = smallest(self.buckets, size) if pool is self.pool else "pool"
+        found = found if reads else "unread"
         if isinstance(found, Bucket):
             return found
         self.unfit[found] += 1

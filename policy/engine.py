@@ -112,7 +112,7 @@ class Engine:
         graphs = self.tokens.graphs
         if graphs is None:
             return "off"
-        unfit = ", ".join(f"{count} for their {name}" for name, count in sorted(graphs.unfit.items()))
+        unfit = ", ".join(f"{name} {count}" for name, count in sorted(graphs.unfit.items()))
         ran = f"{graphs.replayed} passes replayed, {graphs.unfit.total()} without"
         return f"{graphs.captured} {graphs.name}: {ran}" + (f" ({unfit})" if unfit else "")
 

@@ -223,8 +223,10 @@ def test_a_pass_that_fits_no_bucket_is_counted_by_what_was_too_large() -> None:
     made.decode_many([DecodeRequest(prompt=(1,), max_tokens=9)] * 5)
     assert made.graphs.unfit["rows"] > 1
     other = PagePool(small.CONFIG, 1 << 20, torch.float32, CPU)
-    Batch([Segment(start=0, trunk=(1,))], [other.take(1)]).forward(made.runner, other, graphs=made.graphs)
+    Batch([Segment(start=0, trunk=(1,), read=1)], [other.take(1)]).forward(made.runner, other, graphs=made.graphs)
     assert made.graphs.unfit["pool"] == 1
+    Batch([Segment(start=0, trunk=(1,))], [[0]]).forward(made.runner, made.pool, graphs=made.graphs)
+    assert made.graphs.unfit["unread"] == 1
     made.close()
 
 

@@ -277,7 +277,7 @@ def test_weights_survive_a_copy(reference: Engine, folder: Path, tmp_path: Path)
 
 
 def test_graphs_change_no_token_and_are_told(reference: Engine) -> None:
-    """On a CPU the same passes over static buffers; without those that begin a long prompt, of which nothing is read."""
+    """On a CPU the same passes over static buffers; without what begins a long prompt, of which nothing is read."""
     heard: list[int] = []
     engine = Engine.load(graphs=True, progress=lambda done, _: heard.append(done), kv_bytes=1 << 26)
     long = [{"role": "user", "content": "How long is the table? " * 60}]

@@ -107,6 +107,8 @@ KINDS: Final[list[dict[str, Json]]] = [
     {"type": "array", "uniqueItems": True, "maxItems": 1},
     {"type": "array", "uniqueItems": False},
     {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "properties": {"c": {}, "a": {"type": "integer"}}},
+    {"propertyNames": {"$ref": "#/definitions/n"}, "definitions": {"n": {"type": "string", "enum": ["a", "c"]}},
+     "additionalProperties": {"type": "integer"}},
     {"propertyNames": {"pattern": "^[ab]$"}, "properties": {"c": {"type": "integer"}, "a": {"type": "integer"}}},
     {"enum": [1, "a", {"a": 1}, None, [1, 1]], "not": {"type": "string"}, "uniqueItems": True},
     {**of("draft-07"), "properties": {"a": {"$ref": "#/definitions/n", "type": "string"}},

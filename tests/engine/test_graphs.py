@@ -67,7 +67,7 @@ def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any
 
 def counts(result: DecodeResult) -> tuple[Any, ...]:
     """All that a result says but its times and what ran its passes."""
-    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0)
+    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, stretches=())
     return result.token_ids, result.text, result.finish_reason, result.rounds, stats
 
 

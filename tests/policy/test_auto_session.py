@@ -188,7 +188,7 @@ def test_what_is_measured(reference: Engine) -> None:
 def test_passes_are_measured_as_they_run(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over static buffers, on pages of their own, where the engine runs its passes so."""
     tokens = reference.tokens
-    graphs = Graphs(tokens.runner, tokens.pool, Buckets(rows=(1, 8, 64), tiles=(16,), batches=(1,)), Eager())
+    graphs = Graphs(tokens.runner, tokens.pool, Buckets(rows=(1, 8, 64), tiles=(16,)), Eager())
     monkeypatch.setattr(tokens, "graphs", graphs)
     made: list[Graphs] = []
     over = graphs.over

@@ -5,26 +5,46 @@ Knows segments and page tables. Does not know modes, requests or weights.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Choice, Layout
+from trimode.kernels.ops import Choice, Layout, Masks, integers, sent
 
-from .pages import PAGE, PagePool
+from .graphs import Bucket, Filled, Graphs
+from .pages import PAGE, PagePool, pages_for
 from .runner import Runner
 from .sampling import Sampler
-from .segment import Branch, Segment
+from .segment import Branch, Picks, Segment
+
+
+@dataclass(slots=True)
+class Asked:
+    """Masks of a segment's rows, asked when the pass is on its way. What its grammar raises ends that request alone."""
+
+    masks: Masks
+    rows: int
+    error: Exception | None = None
+
+    def __call__(self) -> Sequence[Tensor | None]:
+        try:
+            return self.masks()
+        except Exception as error:
+            self.error = error
+            return [None] * self.rows
 
 
 class Batch:
     """Segments with their page tables, laid out for one forward pass.
 
-    `read`: pass rows whose logits are wanted; `reads`: how many of them are each segment's.
+    `read`: pass rows whose logits are wanted; `reads`: how many of them are each segment's. `replayed`: whether a graph
+    has run it. `asked`: the masks of segments that have some, by their numbers.
     """
+
+    replayed = False
 
     def __init__(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> None:
         self.segments, self.tables = segments, tables
@@ -38,6 +58,7 @@ class Batch:
         self._own_first: list[int] = []
         self._own_count: list[int] = []
         self._slot: list[int] = []
+        self.asked: dict[int, Asked] = {}
         for index, segment in enumerate(segments):
             first = len(self.read)
             self._trunk(index, segment, tables[index])
@@ -46,42 +67,100 @@ class Batch:
             self.reads.append(len(self.read) - first)
 
     def forward(
-        self, runner: Runner, pool: PagePool, samplers: Sequence[Sampler] | None = None
-    ) -> list[tuple[Tensor, int | None]]:
-        """Each segment's logits [R, V] of its read rows, and the token chosen there; keys and values go to their pages.
+        self,
+        runner: Runner,
+        pool: PagePool,
+        samplers: Sequence[Sampler] | None = None,
+        graphs: Graphs | None = None,
+    ) -> list[tuple[Tensor, Picks | None]]:
+        """Each segment's logits [R, V] of its read rows, and what was picked there; keys and values go to their pages.
 
-        The token is None where none was wanted, and where it is left to whoever reads the logits: without a sampler, or
-        by one that filters.
+        Kernels whose results have to be waited for pick all read rows, others those of segments that want nothing else;
+        None where it is left to whoever reads the logits, as it is without samplers.
         """
-        end = max(self._positions) + 1
-        self._fill(-len(self.tokens) % runner.kernels.row_tile)
-        device = pool.keys.device
-        columns = (
-            self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
-        )  # fmt: skip
-        rows = _integers(chain(*columns), device).view(len(columns), -1)
-        tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
-        layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
-        adapted = torch.tensor(self.adapted, device=device) if any(self.adapted) else None
-        wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
-        read = _integers(wanted, device)
-        choices = self._choices(samplers)
-        logits, chosen = runner.forward(
-            tokens, positions, end, layout, adapted, pool, read, [choice for choice in choices if choice]
-        )
-        found = iter(chosen)
-        parts = torch.split(logits[: len(self.read)], self.reads)
+        choices = self.choices(samplers, runner.kernels.queued)
+        wanted = [choice for choice in choices if choice]
+        if graphs is None and not runner.kernels.queued:
+            logits, picks = self._plain(runner, pool, wanted)
+        else:
+            logits = self.logits(runner, pool, graphs)
+            picks = runner.kernels.choose(logits, wanted)
+        return self.dealt(logits, choices, picks)
+
+    def logits(
+        self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, filled: Filled | None = None
+    ) -> Tensor:
+        """Logits [R, V] of all read rows, by a graph where one fits. `filled`: tokens that the host does not know."""
+        bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
+        if graphs is not None and bucket is not None:
+            self.replayed = True
+            return graphs.forward(bucket, self.packed(bucket), len(self.read), filled)
+        return self._plain(runner, pool, (), filled)[0]
+
+    def dealt(
+        self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[Picks]
+    ) -> list[tuple[Tensor, Picks | None]]:
+        """What `forward` returns, of its logits and what was picked of them."""
+        found, parts = iter(picks), torch.split(logits[: len(self.read)], self.reads)
         return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
 
-    def _choices(self, samplers: Sequence[Sampler] | None) -> list[Choice | None]:
-        """What each segment wants chosen; its trunk's read rows come first of its logits."""
+    @property
+    def size(self) -> Bucket:
+        """What a graph has to have room for."""
+        tiles = pages_for(max(self._positions, default=0) + 1)
+        return Bucket(rows=len(self.tokens), tiles=tiles, batch=len(self.tables), adapted=any(self.adapted))
+
+    def packed(self, bucket: Bucket) -> Tensor:
+        """The pass as `graphs.Buffers` lays it out, in the CPU's memory; it is filled up to `bucket`."""
+        self._fill(bucket.rows - len(self.tokens))
+        read = self.read + [0] * (bucket.rows - len(self.read))
+        tables = (self._padded(table, bucket.tiles) for table in self.tables)
+        missing = [0] * (bucket.tiles * (bucket.batch - len(self.tables)))
+        return integers(chain(*self._columns, self.adapted, read, *tables, missing))
+
+    def _plain(
+        self, runner: Runner, pool: PagePool, choices: Sequence[Choice], filled: Filled | None = None
+    ) -> tuple[Tensor, list[Picks]]:
+        """A pass of just these rows."""
+        end = max(self._positions) + 1
+        self._fill(-len(self.tokens) % runner.kernels.row_tile)
+        device, columns = pool.keys.device, self._columns
+        rows = sent(integers(chain(*columns)), device).view(len(columns), -1)
+        tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
+        if filled is not None:
+            filled.into(tokens)
+        layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
+        adapted = sent(torch.tensor(self.adapted), device) if any(self.adapted) else None
+        wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
+        read = sent(integers(wanted), device)
+        return runner.forward(tokens, positions, end, layout, adapted, pool, read, choices)
+
+    @property
+    def _columns(self) -> tuple[list[int], ...]:
+        """Of each row: its token, its position, and a layout's columns in order."""
+        return (
+            self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
+        )  # fmt: skip
+
+    def choices(self, samplers: Sequence[Sampler] | None, all_of_them: bool) -> list[Choice | None]:
+        """What of each segment the pass is to pick."""
         if samplers is None:
             return [None] * len(self.segments)
         rows = accumulate([0, *self.reads[:-1]])
-        return [
-            sampler.choice(row + s.read - 1, s.start + len(s.trunk), s.choose) if s.choose else None
-            for s, sampler, row in zip(self.segments, samplers, rows, strict=True)
+        wanted = [
+            bool(s.choose) or (all_of_them and reads > 0) for s, reads in zip(self.segments, self.reads, strict=True)
         ]
+        return [
+            sampler.choice(row, self.segments[at].positions, self._masks(at)) if wanted[at] else None
+            for at, (sampler, row) in enumerate(zip(samplers, rows, strict=True))
+        ]
+
+    def _masks(self, at: int) -> Masks | None:
+        masks = self.segments[at].masks
+        if masks is None:
+            return None
+        self.asked[at] = Asked(masks, self.reads[at])
+        return self.asked[at]
 
     def _trunk(self, index: int, segment: Segment, table: list[int]) -> None:
         count = len(segment.trunk)
@@ -121,15 +200,9 @@ class Batch:
     def _tables(self, device: torch.device) -> Tensor:
         """[N, tiles], padded with page 0, which nobody looks at there."""
         tiles = max(map(len, self.tables))
-        padded = (table + [0] * (tiles - len(table)) for table in self.tables)
-        return _integers(chain.from_iterable(padded), device).view(-1, tiles)
+        padded = (self._padded(table, tiles) for table in self.tables)
+        return sent(integers(chain.from_iterable(padded)), device).view(-1, tiles)
 
-
-def _integers(values: Iterable[int], device: torch.device) -> Tensor:
-    """[N] int64. An array first: torch looks at each element of a list several times."""
-    packed = array("q", values)
-    return (
-        torch.frombuffer(packed, dtype=torch.int64).to(device)
-        if packed
-        else torch.empty(0, dtype=torch.int64, device=device)
-    )
+    @staticmethod
+    def _padded(table: list[int], tiles: int) -> list[int]:
+        return table[:tiles] + [0] * (tiles - len(table))

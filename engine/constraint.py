@@ -187,12 +187,3 @@ def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> 
     behind = room if thinking is None else room - thinking.budget - 1
     ending = constraint.ending(behind)
     return None if ending is None else Closing(room, ending)
-
-
-def stack(rows: Sequence[Tensor | None]) -> Tensor | None:
-    """[R, W] of mask rows, None rows allowing everything; None where all rows do."""
-    present = next((row for row in rows if row is not None), None)
-    if present is None:
-        return None
-    free = torch.full_like(present, -1)
-    return torch.stack([free if row is None else row for row in rows])

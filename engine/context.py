@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from trimode.kernels.ops import Masks
+
 from .sampling import Allowed
 from .segment import Branch, Reply, Segment
 
@@ -30,8 +32,13 @@ class Context:
         prefill, self.prefilled = not self.prefilled, True
         return Segment(start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=allowed)
 
-    def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = ()) -> Segment:
-        """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""
+    def causal(
+        self, draft: Sequence[int] = (), branches: Sequence[Branch] = (), allowed: Masks | None = None
+    ) -> Segment:
+        """The pending tokens and a draft after them; read are the last pending row and all rows of the draft.
+
+        `allowed`: gives the grammar masks under which their tokens are wanted.
+        """
         prefill, self.prefilled = not self.prefilled, True
         return Segment(
             start=self.cached,
@@ -39,14 +46,21 @@ class Context:
             branches=tuple(branches),
             read=len(draft) + 1,
             prefill=prefill,
+            allowed=allowed,
         )
 
-    def block(self, slots: Sequence[int | None], behind: Sequence[int] = (), adapter: bool = False) -> Segment:
-        """The pending tokens, the slots (None: masked) and known tokens `behind` as one block; the slots are read."""
+    def block(
+        self, slots: Sequence[int | None], behind: Sequence[int] = (), adapter: bool = False, check: int = 0
+    ) -> Segment:
+        """The pending tokens, the slots (None: masked) and known tokens `behind` as one block; the slots are read.
+
+        `check`: how many of the slots' tokens a causal pass is to verify, where that does not depend on them.
+        """
         filled = (self.mask_id if slot is None else slot for slot in slots)
         tokens = (*self.pending, *filled, *behind)
         branch = Branch(tokens=tokens, read=len(slots) + len(behind), adapter=adapter)
-        return Segment(start=self.cached, branches=(branch,))
+        then = self.causal([self.mask_id] * check) if check else None
+        return Segment(start=self.cached, branches=(branch,), then=then)
 
     def settle(self, cached: int, pending: Sequence[int]) -> None:
         """`cached` more tokens have entries now, and `pending` wait for theirs."""

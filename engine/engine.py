@@ -20,7 +20,9 @@ from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
 from .families import check_infill, check_mode, check_scoring
+from .graphs import BUCKETS, Buckets, Graphs, Progress, capturing
 from .live import Live
+from .memory import planned
 from .model import Transformer
 from .modes import choice, decode
 from .output import Decode, Output
@@ -43,7 +45,10 @@ class TokenEngine:
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
     `kernels`: "auto", "native", "triton" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
-    `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before.
+    `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
+    and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA
+    devices); on other devices over the same static buffers without a graph. `progress` hears of each one captured.
+    Raises RequestError, DeviceMemoryExceeded.
     """
 
     def __init__(
@@ -58,6 +63,9 @@ class TokenEngine:
         kernels: str = "auto",
         quantize: str | None = None,
         quantize_head: bool = False,
+        graphs: bool | None = None,
+        buckets: Buckets = BUCKETS,
+        progress: Progress | None = None,
     ) -> None:
         precision = _precision(quantize, quantize_head)
         self.model, self.text = model, text
@@ -66,11 +74,17 @@ class TokenEngine:
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
+        ours, why = _kernels(self.device, self.dtype, kernels, precision is not None)
+        capture = capturing(ours, self.device, graphs)
+        self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
+        self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
+        self.memory.check(self.device)
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes, model.config.aligned_block)
-        ours, why = _kernels(self.device, self.dtype, kernels, precision is not None)
-        self.runner = Runner(model, ours, why, precision, not quantize_head)
-        self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue)
+        self.graphs = None if capture is None else Graphs(self.runner, self.pool, buckets, capture)
+        if self.graphs is not None:
+            self.graphs.warm(progress)
+        self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue, self.graphs)
 
     @overload
     def decode(self, request: DecodeRequest) -> DecodeResult: ...
@@ -158,7 +172,7 @@ class TokenEngine:
 
     def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> Live:
         config = self.model.config
-        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels.pick)
+        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels.choose)
         pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
         if isinstance(request, ScoreRequest):
             context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)

@@ -3,10 +3,12 @@
     TrimodeError
     ├── CheckpointError      a model directory that cannot be loaded: what was expected, what was found
     ├── CallCancelled        a call that somebody cancelled, or whose engine was closed
+    ├── WeightsReleased      whole matrices that an engine let go when it rounded them
     └── RequestError         a call that cannot be served as asked: what was given, what is allowed
         ├── ModeUnavailable  a mode that the model's weights were not trained for
         ├── PromptTooLong    prompt and budget do not fit the context
         ├── KvMemoryExceeded prompt and budget do not fit the engine's memory for keys and values
+        ├── DeviceMemoryExceeded  weights, keys and values, buffers and graphs do not fit the device
         └── QueueFull        too many requests wait already
 
 Every message says what was given, what is allowed and what to do; `RequestError` is also a `ValueError`.
@@ -14,7 +16,7 @@ Every message says what was given, what is allowed and what to do; `RequestError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class TrimodeError(Exception):
@@ -62,6 +64,19 @@ class KvMemoryExceeded(RequestError):
         self.need, self.limit = need, limit
 
 
+class DeviceMemoryExceeded(RequestError):
+    """The engine does not fit its device. Figures in bytes; `parts`: what it is that needs them."""
+
+    def __init__(self, device: str, have: int, parts: Mapping[str, int]) -> None:
+        need = sum(parts.values())
+        listed = ", ".join(f"{name} {size:,}" for name, size in parts.items())
+        super().__init__(
+            f"the engine needs {need:,} bytes on {device} ({listed}) and has {have:,}, {need - have:,} too few; lower "
+            "kv_bytes, load with quantize='int8', or with graphs=False or fewer buckets"
+        )
+        self.need, self.have, self.parts = need, have, dict(parts)
+
+
 class QueueFull(RequestError):
     """More requests would wait than the engine allows."""
 
@@ -71,6 +86,17 @@ class QueueFull(RequestError):
             "or load the engine with a larger queue"
         )
         self.waiting, self.given, self.limit = waiting, given, limit
+
+
+class WeightsReleased(TrimodeError):
+    """The model's whole matrices are no longer in memory, because an engine rounded them and let them go."""
+
+    def __init__(self, what: str, precision: str) -> None:
+        super().__init__(
+            f"{what} needs the whole weights, which this engine let go when it rounded them to {precision}; load the "
+            "checkpoint again without quantize, or use its files"
+        )
+        self.precision = precision
 
 
 class CallCancelled(TrimodeError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from .request import DecodeRequest, ScoreRequest
 from .result import DecodeResult, Mode, ScoreResult, Stats, Stretch
 from .run import Run
 from .sampling import Sampler
-from .segment import Reply, Segment, reply
+from .segment import Picks, Reply, Segment, reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,15 @@ class Pass:
     seconds: float
     rows: int
     calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What came of a pass that was queued right behind another one; its seconds are counted with that one's."""
+
+    rows: Tensor
+    picks: Picks | None
+    shared: Pass
 
 
 @dataclass(slots=True)
@@ -78,16 +87,31 @@ class Live:
     query_tokens: int = 0
     stretches: dict[Mode, Sums] = field(default_factory=dict)
     asked: float = 0.0
+    graph_passes: int = 0
 
     def start(self) -> None:
         self._resume(None)
 
-    def feed(self, rows: Tensor, token: int | None, shared: Pass) -> None:
-        """Hands the mode the waiting segment's read rows and the token chosen of them, and takes its next segment."""
+    def feed(
+        self,
+        rows: Tensor,
+        picks: Picks | None,
+        shared: Pass,
+        replayed: int = 0,
+        then: Followed | None = None,
+    ) -> None:
+        """Hands the mode the waiting segment's read rows and the tokens chosen of them, and takes its next segment.
+
+        `replayed`: how many of its passes were graphs. `then`: what came of the pass behind it.
+        """
         segment, begin = self.segment, self.asked
         assert segment is not None
         mode = self.context.mode if isinstance(self.context, Run) else None  # as of this pass: it may be switched now
-        self._resume(reply(segment, rows, token, self.sampler))
+        answer = reply(segment, rows, picks, self.sampler)
+        if then is not None and segment.then is not None:
+            answer = replace(answer, then=reply(segment.then, then.rows, then.picks, self.sampler))
+        self._resume(answer)
+        self.graph_passes += replayed
         if segment.prefill:
             self.prefill_passes += 1
             self.prefill_seconds += shared.seconds
@@ -96,6 +120,20 @@ class Live:
         self.query_tokens += segment.rows
         if mode is not None:
             self.stretches.setdefault(mode, Sums()).add(segment.rows, shared, self.asked - begin)
+        if then is not None and segment.then is not None:
+            self.forward_passes += 1
+            self.query_tokens += segment.then.rows
+            if mode is not None:
+                self.stretches[mode].add(segment.then.rows, then.shared, 0.0)
+
+    @property
+    def chains(self) -> bool:
+        """Whether the waiting segment's `then` may run unasked: passes are counted where they are limited."""
+        request = self.request
+        limited = isinstance(request, DecodeRequest) and (
+            request.max_passes is not None or request.max_seconds is not None
+        )
+        return self.segment is not None and self.segment.then is not None and not limited
 
     def close(self) -> None:
         self.passes.close()
@@ -164,4 +202,5 @@ class Live:
             kernels=self.kernels,
             query_tokens=self.query_tokens,
             stretches=tuple(sums.of(mode) for mode, sums in self.stretches.items()),
+            graph_passes=self.graph_passes,
         )

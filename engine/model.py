@@ -18,6 +18,7 @@ from trimode.kernels import ops
 
 from . import rope
 from .config import ModelConfig
+from .errors import WeightsReleased
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]"""
@@ -39,6 +40,11 @@ class Linear(_Typed, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return ops.linear(input, self.weight)
+
+    def release(self, shared: Tensor) -> None:
+        """Lets go of the matrix, of which the shape remains; not if it is `shared`."""
+        if self.weight is not shared:
+            self.weight = nn.Parameter(self.weight.to("meta"), requires_grad=False)
 
 
 class RMSNorm(_Typed):
@@ -114,7 +120,12 @@ class Encoder(nn.Module):
 
 
 class Transformer(_Typed):
-    """`encoder` and `diffusion_head` carry the checkpoint's names; `adapter` is a module list or None."""
+    """`encoder` and `diffusion_head` carry the checkpoint's names; `adapter` is a module list or None.
+
+    `released`: how matrices were rounded that are no longer here whole; empty where all are.
+    """
+
+    released = ""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -126,6 +137,11 @@ class Transformer(_Typed):
         self.adapter: nn.ModuleList | None = None
         self.frequencies = self.rope_frequencies(config)
         self.rope_factor = rope.attention_factor(config.rope)
+
+    def must_be_whole(self, what: str) -> None:
+        """Raises WeightsReleased, which says that it was `what` that asked."""
+        if self.released:
+            raise WeightsReleased(what, self.released)
 
     @staticmethod
     def rope_frequencies(config: ModelConfig) -> Tensor:
@@ -141,8 +157,10 @@ class Transformer(_Typed):
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, adapted: Tensor | None = None) -> Tensor:
         """Final hidden states [T, E] for tokens [T] at positions [T].
 
-        `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row.
+        `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row. Raises
+        WeightsReleased.
         """
+        self.must_be_whole("a pass of the model itself")
         x: Tensor = self.encoder.embed_tokens(tokens)
         cos, sin = (part.to(x.dtype)[:, None] for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
         scale = rope.query_scale(self.config.rope, positions)

@@ -81,7 +81,8 @@ class Stats:
     """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
 
     `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran. `stretches`: its decoding
-    passes by mode, and who shared them.
+    passes by mode, and who shared them. `graph_passes`: of all passes, prefill included, those that ran over static
+    buffers, as a captured graph where the device has graphs.
     """
 
     prompt_tokens: int
@@ -99,6 +100,7 @@ class Stats:
     kernels: str = ""
     query_tokens: int = 0
     stretches: tuple[Stretch, ...] = ()
+    graph_passes: int = 0
 
     @property
     def prefilled_tokens(self) -> int:

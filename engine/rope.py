@@ -81,12 +81,14 @@ class Angles:
 
     def at(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """cos and sin [T, head_dim], scale [T] or None, of positions [T], all of them below `end`."""
-        if not self._columns or len(self._columns[0]) < end:
-            self._extend(end)
+        self.reserve(end)
         cos, sin, *scale = (column[positions] for column in self._columns)
         return cos, sin, scale[0] if scale else None
 
-    def _extend(self, end: int) -> None:
+    def reserve(self, end: int) -> None:
+        """Works out what `at` needs up to `end`; until a later one is asked for, nothing moves."""
+        if self._columns and len(self._columns[0]) >= end:
+            return
         chunks = [self._chunk(start) for start in range(0, end, self.CHUNK)]
         self._columns = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
 

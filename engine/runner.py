@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Block, Choice, Kernels, Layout, Precision, Rotation, Stack, quantize
+from trimode.kernels.ops import Block, Choice, Kernels, Layout, Picks, Precision, Rotation, Stack, quantize
 
 from . import rope
 from .errors import CheckpointError
-from .model import Attention, Layer, LowRank, Transformer
+from .model import Attention, Layer, Linear, LowRank, Transformer
 from .pages import PagePool
 
 
@@ -25,7 +25,8 @@ class Runner:
     """`kernels` do the arithmetic; `why`: the reason for these ones.
 
     `precision`: the blocks' matrices in eight bits, and with `whole_head` not the head. Adapters, norms and the
-    embedding are never rounded. Raises CheckpointError for weights that cannot be.
+    embedding are never rounded. `release`: the model lets go of each matrix once it is rounded, so that not two of
+    them are in memory twice. Raises CheckpointError for weights that cannot be rounded, WeightsReleased.
     """
 
     def __init__(
@@ -35,12 +36,15 @@ class Runner:
         why: str = "",
         precision: Precision | None = None,
         whole_head: bool = True,
+        release: bool = False,
     ) -> None:
+        model.must_be_whole("an engine")
         self.config, self.kernels, self.why = model.config, kernels, why
         self.precision: Precision | None = precision
-        self.whole_head = whole_head
+        self.whole_head, self._release = whole_head, release and precision is not None
         self.embedding = model.encoder.embed_tokens.weight
-        self.angles = rope.Angles(self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
+        self._rope = (self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
+        self.angles = self.fresh_angles()
         layers = cast(Sequence[Layer], model.encoder.layers)
         adapters: Sequence[Any] = [None] * len(layers) if model.adapter is None else list(model.adapter)
         self.has_adapter = model.adapter is not None
@@ -48,8 +52,10 @@ class Runner:
             [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)],
             model.encoder.norm.weight,
             self.config.rms_norm_eps,
-            self._kept(model.diffusion_head.weight, None if whole_head else precision),
+            self._kept([model.diffusion_head], None if whole_head else precision),
         )
+        if self._release:
+            model.released = self.quantize
 
     @property
     def quantize(self) -> str:
@@ -65,6 +71,10 @@ class Runner:
         kept = [self.stack.head, *chain.from_iterable(matrices)]
         return sum(matrix.nbytes for matrix in kept)
 
+    def fresh_angles(self) -> rope.Angles:
+        """Tables of rotations of one's own, empty yet."""
+        return rope.Angles(*self._rope)
+
     @torch.inference_mode()
     def forward(
         self,
@@ -76,16 +86,18 @@ class Runner:
         pool: PagePool,
         read: Tensor,
         choices: Sequence[Choice],
-    ) -> tuple[Tensor, list[int]]:
-        """Logits [len(read), V] of the rows in `read`, and the token of each choice, for tokens [T] at positions [T].
+        angles: rope.Angles | None = None,
+    ) -> tuple[Tensor, list[Picks]]:
+        """Logits [len(read), V] of the rows in `read`, and the tokens of each choice, for tokens [T] at positions [T].
 
         Positions are below `end`. Keys and values of rows with a slot are kept in `pool`. `adapted` [T] bool marks rows
-        that take the draft adapter; None for no row.
+        that take the draft adapter; None for no row. `angles`: whose tables the rotation is looked up in, if not the
+        runner's own, which move as they grow.
         """
         if adapted is not None and not self.has_adapter:
             raise ValueError("rows ask for the draft adapter, but this model has none")
         x = self.embedding[tokens]
-        rotation = Rotation(*self.angles.at(positions, end))
+        rotation = Rotation(*(angles or self.angles).at(positions, end))
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
         return self.kernels.forward(x, self.stack, rotation, flags, pool.keys, pool.values, layout, read, choices)
 
@@ -98,21 +110,27 @@ class Runner:
             eps=self.config.rms_norm_eps,
             norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
             head_norms=_head_norms(attn),
-            qkv=self._kept(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)), precision),
-            out=self._kept(attn.o_proj.weight, precision),
-            gate_up=self._kept(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)), precision),
-            down=self._kept(mlp.down_proj.weight, precision),
+            qkv=self._kept([attn.q_proj, attn.k_proj, attn.v_proj], precision),
+            out=self._kept([attn.o_proj], precision),
+            gate_up=self._kept([mlp.gate_proj, mlp.up_proj], precision),
+            down=self._kept([mlp.down_proj], precision),
             adapter=None if adapter is None else _scaled(adapter, self.kernels.prepare),
         )
 
-    def _kept(self, weight: Tensor, precision: Precision | None) -> Any:
-        """A matrix as the kernels read it."""
+    def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:
+        """Matrices with the same inputs, as one that the kernels read."""
+        weights = [layer.weight for layer in layers]
+        fused = weights[0] if len(weights) == 1 else torch.cat(weights)
         if precision is None:
-            return self.kernels.prepare(weight)
+            return self.kernels.prepare(fused)
         try:
-            return quantize(weight, precision)
+            rounded = quantize(fused, precision)
         except ValueError as error:
             raise CheckpointError(f"quantize={precision!r}: {error}") from None
+        if self._release:
+            for layer in layers:
+                layer.release(self.embedding)
+        return rounded
 
 
 def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:

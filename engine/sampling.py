@@ -21,35 +21,31 @@ _KEPT_CHUNKS = 4
 
 Allowed = Callable[[], Tensor | None]
 """Gives a grammar mask [ceil(V / 32)] int32, None where everything is allowed."""
-Pick = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, float, int, float], tuple[Tensor, Tensor]]
+Choose = Callable[[Tensor, Sequence[ops.Choice]], list[ops.Picks]]
 
 
 class Sampler:
     """Settings of one request, the ids that may never be chosen, and recently drawn noise.
 
-    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `pick`: the kernels' head epilogue.
+    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `choose`: the kernels' head epilogue.
     """
 
-    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, pick: Pick) -> None:
-        self.settings, self.vocab_size, self.banned, self.pick = settings, vocab_size, banned, pick
+    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, choose: Choose) -> None:
+        self.settings, self.vocab_size, self.banned, self.choose = settings, vocab_size, banned, choose
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
+        self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
 
     def noise(self, positions: Sequence[int]) -> Tensor | None:
         """[len(positions), V] fp32 Gumbel noise, or None at temperature 0."""
         if self.settings.temperature == 0:
             return None
-        return torch.stack([self._chunk(p // self._span)[p % self._span] for p in positions])
+        rows = [self._chunk(p // self._span)[p % self._span] for p in positions]
+        return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
-    def choice(self, row: int, position: int, allowed: Allowed) -> ops.Choice | None:
-        """What the pass needs to choose the token at `position` itself; None where filters leave that to `pick`."""
-        settings = self.settings
-        if settings.temperature == 0:
-            return ops.Choice(row, self.banned, allowed, None, 0.0)
-        if settings.top_k or settings.top_p < 1:
-            return None
-        noise = self._chunk(position // self._span)[position % self._span]
-        return ops.Choice(row, self.banned, allowed, noise, settings.temperature)
+    def choice(self, row: int, positions: Sequence[int], allowed: ops.Masks | None) -> ops.Choice:
+        """The tokens at `positions`, wanted of logits from row `row` on, under the masks of `allowed`, if given."""
+        return ops.Choice(row, positions, self.banned, allowed, self._draw)
 
     def _chunk(self, index: int) -> Tensor:
         if index not in self._chunks:

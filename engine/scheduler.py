@@ -18,15 +18,19 @@ from threading import Condition, Thread, current_thread
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .batch import Batch
+from .cycle import chained, cycle
 from .errors import QueueFull, RequestError
-from .live import Live, Pass
+from .graphs import Graphs
+from .live import Followed, Live, Pass
 from .pages import PAGE, PagePool
 from .prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
 from .runner import Runner
+from .segment import Picks, Segment
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
@@ -63,7 +67,9 @@ class Scheduler:
         index: PrefixIndex,
         admit: Callable[[DecodeRequest | ScoreRequest], Live | None],
         queue: int,
+        graphs: Graphs | None = None,
     ) -> None:
+        self.graphs = graphs
         self.runner, self.pool, self.index, self.admit, self.queue = runner, pool, index, admit, queue
         self.passes = 0
         self._waiting: deque[Job] = deque()
@@ -178,18 +184,37 @@ class Scheduler:
         lives = [live for job in jobs if (live := job.live) is not None]
         segments = [segment for live in lives if (segment := live.segment) is not None]
         try:
-            batch = Batch(segments, [live.pages for live in lives])
-            answers = batch.forward(self.runner, self.pool, [live.sampler for live in lives])
+            moves = self._ran(lives, segments)
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)
                 _deliver(job, error=error)
             return
-        self.passes += 1
         rows = sum([segment.rows for segment in segments])
         shared = Pass(seconds=time.perf_counter() - begin, rows=rows, calls=len(segments))
-        for job, live, (found, token) in zip(jobs, lives, answers, strict=True):
-            self._guarded(job, partial(live.feed, found, token, shared))
+        for job, move in zip(jobs, moves, strict=True):
+            self._guarded(job, partial(move, shared))
+
+    def _ran(self, lives: Sequence[Live], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
+        """Runs the segments, and what follows them where that needs no look at what they find; then how jobs go on."""
+        tables, samplers = [live.pages for live in lives], [live.sampler for live in lives]
+        if chained(self.runner, segments) and all(live.chains for live in lives):
+            pairs, graphs = cycle(segments, tables, self.runner, self.pool, samplers, self.graphs)
+            self.passes += 2
+            rows = sum([segment.then.rows for segment in segments if segment.then is not None])
+            second = Pass(seconds=0.0, rows=rows, calls=len(segments))
+            return [
+                partial(_fed, live, *first, replayed=graphs, then=Followed(*then, second))
+                for live, (first, then) in zip(lives, pairs, strict=True)
+            ]
+        batch = Batch(segments, tables)
+        answers = batch.forward(self.runner, self.pool, samplers, self.graphs)
+        self.passes += 1
+        errors = {at: asked.error for at, asked in batch.asked.items() if asked.error is not None}
+        return [
+            partial(_raised, errors[at]) if at in errors else partial(_fed, live, *answer, replayed=batch.replayed)
+            for at, (live, answer) in enumerate(zip(lives, answers, strict=True))
+        ]
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
@@ -237,6 +262,14 @@ class Scheduler:
             job.live.close()
             self.pool.drop(job.live.pages)
             job.live, self._full = None, False
+
+
+def _fed(live: Live, rows: Tensor, picks: Picks | None, shared: Pass, **words: Any) -> None:
+    live.feed(rows, picks, shared, **words)
+
+
+def _raised(error: Exception, _: Pass) -> None:
+    raise error
 
 
 def _prefills(jobs: Sequence[Job]) -> bool:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trimode.kernels.ops import Masks
+from trimode.kernels.ops import Picks as Picks
+
 from .sampling import Allowed, Sampler
 
 
@@ -35,8 +38,12 @@ class Segment:
     `trunk` tokens stand at positions start, start + 1, ...; they run with base weights, and their keys and values stay
     in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
     never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
-    each predicts the next position. `choose`: the token that the last trunk row predicts is wanted, under the grammar
-    mask [W] (None: all) that this gives; it is asked as late as the kernels can, so that a device works meanwhile.
+    each predicts the next position, under the grammar masks that `allowed` gives of them (None: all tokens). `choose`:
+    one row is read, and the mode wants its token and nothing else, under the mask that this gives. Masks are asked as
+    late as the kernels can, so that a device works meanwhile.
+    `then`: the pass that verifies what this one drafts, its last `then.read` - 1 trunk tokens left open for the first
+    tokens picked in the branch. It may come with this pass, before anybody has seen the draft; where it does not, the
+    mode asks for it.
     """
 
     start: int
@@ -46,45 +53,76 @@ class Segment:
     prefill: bool = False
     block: int = 1
     choose: Allowed | None = None
+    allowed: Masks | None = None
+    then: Segment | None = None
 
     @property
     def rows(self) -> int:
         return len(self.trunk) + sum([len(branch.tokens) for branch in self.branches])
 
+    @property
+    def positions(self) -> list[int]:
+        """Where the tokens stand that the read rows predict: the trunk's, then each branch's."""
+        after = self.start + len(self.trunk) + 1
+        found = list(range(after - self.read, after))
+        for branch in self.branches:
+            after = self.start + branch.after + len(branch.tokens) + branch.causal
+            found += range(after - branch.read, after)
+        return found
 
-@dataclass(frozen=True, slots=True)
-class Picks:
-    """A token a row, and its probability at temperature 1 among the tokens that the row allows."""
-
-    tokens: list[int]
-    confidence: list[float]
+    @property
+    def masks(self) -> Masks | None:
+        """Gives the mask of each read row; None where no row has one."""
+        beside, choose, allowed = sum([branch.read for branch in self.branches]), self.choose, self.allowed
+        if choose is not None:
+            return lambda: [choose()]
+        return None if allowed is None else lambda: [*allowed(), *[None] * beside]
 
 
 class Logits:
-    """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here."""
+    """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here.
 
-    def __init__(self, rows: Tensor, first: int, sampler: Sampler) -> None:
-        self.rows, self.first, self.sampler = rows, first, sampler
+    `picks`: what the pass has chosen of them already, under the masks that `allowed` gives (None: none).
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        first: int,
+        sampler: Sampler,
+        picks: Picks | None = None,
+        allowed: Masks | None = None,
+    ) -> None:
+        self.rows, self.first, self.sampler, self.picks, self.allowed = rows, first, sampler, picks, allowed
 
     def after(self, count: int) -> Logits:
-        """The same without the first `count` rows."""
-        return Logits(self.rows[count:], self.first + count, self.sampler)
+        """The same without the first `count` rows; of rows without masks."""
+        assert self.allowed is None
+        left = None if self.picks is None else part_of(self.picks, count)
+        return Logits(self.rows[count:], self.first + count, self.sampler, left)
 
-    def pick(self, allowed: Tensor | None = None, rows: Sequence[int] | None = None) -> Picks:
-        """The chosen token of each row (all, or `rows`); `allowed` [rows, W] holds their grammar masks."""
+    def upto(self, count: int) -> Logits:
+        """The first `count` rows alone; of rows without masks."""
+        assert self.allowed is None
+        some = None if self.picks is None else part_of(self.picks, 0, count)
+        return Logits(self.rows[:count], self.first, self.sampler, some)
+
+    def decided(self) -> Picks:
+        """The chosen token of each row under the masks that its segment gave: what the pass chose, or what is now."""
+        if self.picks is not None and len(self.picks.confidence) == len(self.picks.tokens):
+            return self.picks
+        return self._pick(self.rows, range(self.rows.shape[0]), self.allowed)
+
+    def pick(self, allowed: Sequence[Tensor | None] = (), rows: Sequence[int] | None = None) -> Picks:
+        """The chosen token of each row (all, or `rows`); `allowed`: their grammar masks [W], None for all tokens."""
+        if rows is None and not allowed and self.allowed is None:
+            return self.decided()
         at = range(self.rows.shape[0]) if rows is None else rows
-        logits = self.rows if rows is None else self._taken(rows)
-        settings = self.sampler.settings
-        tokens, confidence = self.sampler.pick(
-            logits,
-            self.sampler.banned,
-            None if allowed is None else allowed.to(logits.device),
-            self.sampler.noise([self.first + row for row in at]),
-            settings.temperature,
-            settings.top_k,
-            settings.top_p,
-        )
-        return Picks(tokens.tolist(), confidence.tolist())
+        return self._pick(self.rows if rows is None else self._taken(rows), at, lambda: allowed)
+
+    def _pick(self, logits: Tensor, rows: Sequence[int], allowed: Masks | None) -> Picks:
+        choice = self.sampler.choice(0, [self.first + row for row in rows], allowed)
+        return self.sampler.choose(logits, [choice])[0]
 
     def _taken(self, rows: Sequence[int]) -> Tensor:
         """Some rows; a single one, the common case, as a view."""
@@ -93,7 +131,7 @@ class Logits:
     def best(self, allowed: Tensor | None, row: int = -1) -> int:
         """The chosen token of one row under one mask [W]."""
         row %= self.rows.shape[0]
-        return self.pick(None if allowed is None else allowed[None], [row]).tokens[0]
+        return self.pick([allowed], [row]).tokens[0]
 
     def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
         """Natural log-probability [len(tokens)], fp64, of a token in each row (all, or `rows`), at temperature 1."""
@@ -102,27 +140,37 @@ class Logits:
         return scores[range(len(tokens)), list(tokens)]
 
 
+def part_of(picks: Picks, start: int, stop: int | None = None) -> Picks:
+    return Picks(picks.tokens[start:stop], picks.confidence[start:stop])
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Logits of the trunk's read rows, and of each branch's; the token that the segment wanted chosen, or -1."""
+    """Logits of the trunk's read rows, and of each branch's; the token that the segment wanted chosen, or -1.
+
+    `then`: what the pass of the segment's `then` gave; None where it has not come with this one.
+    """
 
     trunk: Logits
     branches: tuple[Logits, ...] = ()
     token: int = -1
+    then: Reply | None = None
 
 
-def reply(segment: Segment, rows: Tensor, token: int | None, sampler: Sampler) -> Reply:
-    """Deals the read rows [R, V] of one segment out to its trunk and branches. `token`: what the pass has chosen."""
-    first, at = segment.start + len(segment.trunk) - segment.read + 1, segment.read
-    trunk = Logits(rows[:at] if segment.branches else rows, first, sampler)
-    branches = []
-    for branch in segment.branches:
-        first = segment.start + branch.after + len(branch.tokens) - branch.read + branch.causal
-        branches.append(Logits(rows[at : at + branch.read], first, sampler))
-        at += branch.read
-    if segment.choose and token is None:
-        token = trunk.best(segment.choose())
-    return Reply(trunk, tuple(branches), -1 if token is None else token)
+def reply(segment: Segment, rows: Tensor, picks: Picks | None, sampler: Sampler) -> Reply:
+    """Deals the read rows [R, V] of one segment out to its trunk and branches. `picks`: what the pass has chosen."""
+    at, found, positions = 0, list[Logits](), segment.positions
+    for read in (segment.read, *[branch.read for branch in segment.branches]):
+        part = None if picks is None else part_of(picks, at, at + read)
+        # A trunk that stands alone keeps its rows as they are.
+        some = rows[at : at + read] if segment.branches else rows
+        found.append(Logits(some, positions[at] if read else -1, sampler, part, None if found else segment.allowed))
+        at += read
+    trunk, *branches = found
+    token = -1
+    if segment.choose is not None:
+        token = trunk.best(segment.choose()) if picks is None else picks.tokens[-1]
+    return Reply(trunk, tuple(branches), token)
 
 
 Passes = Generator[Segment, Reply, None]

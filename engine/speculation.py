@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .constraint import Gate, stack
+from .constraint import Gate
 from .output import rejections
 from .result import Rejected
 from .run import Run
@@ -59,11 +59,8 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
 
 
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
-    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many.
-
-    All masks are computed here, in one call, while a device may still be busy with the pass.
-    """
-    picks = logits.pick(stack(run.gate.masks(draft.checked)))
+    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
+    picks = logits.decided()
     tokens, origins = verdict(run.gate, draft, picks.tokens)
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
@@ -106,7 +103,7 @@ def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
 
 
 def _steered(logits: Logits, gate: Gate, row: int) -> tuple[int, float]:
-    picks = logits.pick(stack([gate.mask()]), [row])
+    picks = logits.pick([gate.mask()], [row])
     return picks.tokens[0], picks.confidence[0]
 
 

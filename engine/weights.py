@@ -151,7 +151,11 @@ def _adapter_key(name: str) -> str:
 
 
 def save_weights(model: Transformer, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes `model.safetensors` in its family's names and the adapter, if any, in its PEFT folder (fp32, as NLD's)."""
+    """Writes `model.safetensors` in its family's names and the adapter, if any, in its PEFT folder (fp32, as NLD's).
+
+    Raises WeightsReleased.
+    """
+    model.must_be_whole("writing a checkpoint")
     stored, state = model.config.family.stored, model.state_dict()
     state = {name: tensor for name, tensor in state.items() if not name.startswith("adapter.")}
     if model.config.tie_word_embeddings:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .layout import Block, Choice, Layout, Rotation, Stack
+from .layout import Block, Choice, Layout, Picks, Rotation, Stack
 
 
 def forward(
@@ -24,8 +25,8 @@ def forward(
     layout: Layout,
     read: Tensor,
     choices: Sequence[Choice],
-) -> tuple[Tensor, list[int]]:
-    """A pass over x [T, E]: logits [len(read), V] of the rows in `read`, and the token of each choice.
+) -> tuple[Tensor, list[Picks]]:
+    """A pass over x [T, E]: logits [len(read), V] of the rows in `read`, and the tokens of each choice.
 
     keys and values [layers, ...] are the pages of each block.
     """
@@ -34,17 +35,30 @@ def forward(
     return read_out(ops, x, stack, read, choices)
 
 
-def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, list[int]]:
+def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, list[Picks]]:
     """What `forward` returns, of x [T, E] after all blocks."""
     logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
-    masks = [choice.allowed() for choice in choices]  # on a device, all of the pass is under way here
-    return logits, [_chosen(ops, logits[c.row][None], c, mask) for c, mask in zip(choices, masks, strict=True)]
+    return logits, ops.choose(logits, choices)
 
 
-def _chosen(ops: Any, logits: Tensor, choice: Choice, mask: Tensor | None) -> int:
-    allowed = None if mask is None else mask[None].to(logits.device)
-    noise = None if choice.noise is None else choice.noise[None]
-    return int(ops.pick(logits, choice.banned, allowed, noise, choice.temperature, 0, 1.0)[0])
+def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+    """The tokens of each choice from logits [R, V], by `ops.pick`, which is handed the noise."""
+    masks = [choice.masks() for choice in choices]  # on a device, all of the pass is under way here
+    return [_chosen(ops, logits, choice, some) for choice, some in zip(choices, masks, strict=True)]
+
+
+def _chosen(ops: Any, logits: Tensor, choice: Choice, masks: Sequence[Tensor | None]) -> Picks:
+    rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.draw
+    allowed = stacked(masks).to(rows.device) if masks else None
+    noise = draw.noise(choice.positions)
+    tokens, confidence = ops.pick(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
+    return Picks(tokens.tolist(), confidence.tolist())
+
+
+def stacked(masks: Sequence[Tensor | None]) -> Tensor:
+    """[R, W] of mask rows, None rows allowing everything; one of them at least is a mask."""
+    free = torch.full_like(next(mask for mask in masks if mask is not None), -1)
+    return torch.stack([free if mask is None else mask for mask in masks])
 
 
 def composed(

@@ -28,6 +28,8 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
 
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
+choose = partial(block.choose, sys.modules[__name__])
+"""Tokens by `pick` of this module; see `block.choose`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What kernels are handed together: what a pass's rows see, how they are turned, weights, and the tokens wanted.
+"""What kernels are handed together: what a pass's rows see, how they are turned, weights, the tokens wanted and found.
 
 Knows row numbers, page numbers and tensors. A layout's tensors are int64 on the pass's device.
 """
@@ -76,15 +76,54 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The token wanted of row `row` of a pass's logits: argmax of logits (/ temperature + noise) where that is allowed.
+class Draw:
+    """How one request draws: argmax of its logits (/ temperature, filtered, + noise keyed by seed and position).
 
-    `banned` [V] bool. `allowed` gives [ceil(V / 32)] int32: bits, None for all; it may take a while, so it is asked
-    when the pass is on its way. `noise` [V]; None at temperature 0.
+    temperature 0: the best token, without noise and filters. top_k 0 and top_p 1 for off. `noise`: for
+    implementations that read it, [P, V] fp32 at some positions as `reference.gumbel` draws it, None at temperature 0.
+    """
+
+    seed: int
+    temperature: float
+    top_k: int
+    top_p: float
+    noise: Callable[[Sequence[int]], Tensor | None]
+
+    @property
+    def filters(self) -> bool:
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
+
+Masks = Callable[[], Sequence[Tensor | None]]
+"""Gives a bit mask [ceil(V / 32)] int32 for each of some rows, None for all tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The tokens wanted of a pass's logits from row `row` on, a row for each of `positions`, where they will stand.
+
+    `banned` [V] bool, the same tensor for all choices of a pass. `allowed`: None where no row has a mask; it may take a
+    while, so it is asked once, when the pass is on its way.
     """
 
     row: int
+    positions: Sequence[int]
     banned: Tensor
-    allowed: Callable[[], Tensor | None]
-    noise: Tensor | None
-    temperature: float
+    allowed: Masks | None
+    draw: Draw
+
+    def masks(self) -> Sequence[Tensor | None]:
+        """A mask a row; empty where no row has one."""
+        found = () if self.allowed is None else self.allowed()
+        return found if any(mask is not None for mask in found) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """A token a row, and its probability at temperature 1 among the tokens that the row allows.
+
+    `confidence` is empty where tokens were chosen without working it out.
+    """
+
+    tokens: list[int]
+    confidence: list[float]

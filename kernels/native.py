@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from . import reference
+from . import block, reference
 from .build import NativeUnavailable, compiled
-from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
+from .layout import PAGE, Block, Choice, Layout, Picks, Rotation, Stack
 
 _LARGEST_HEAD: Final = 512
 
@@ -110,7 +110,7 @@ class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.name, self.row_tile = "native", 1
+        self.name, self.row_tile, self.queued = "native", 1, False
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
@@ -184,8 +184,11 @@ class Native:
     def forward(
         self, x: Tensor, stack: Stack, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
         layout: Layout, read: Tensor, choices: Sequence[Choice],
-    ) -> tuple[Tensor, list[int]]:  # fmt: skip
-        """One call, so that the interpreter is given up and asked for once a pass. x is written over."""
+    ) -> tuple[Tensor, list[Picks]]:  # fmt: skip
+        """One call, so that the interpreter is given up and asked for once a pass. x is written over.
+
+        Choices of one row without filters are made in it, tokens alone; the others by `choose`.
+        """
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
             weights = (_Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
@@ -194,14 +197,22 @@ class Native:
         shape, made, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
         final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
-        masks = [choice.allowed() for choice in choices]
-        wanted = (_Wanted * len(choices))(*map(_wanted, choices, masks))
+        plain = [choice for choice in choices if _plain(choice)]
+        noises = [choice.draw.noise(choice.positions) for choice in plain]
+        masks = [next(iter(choice.masks()), None) for choice in plain]
+        wanted = (_Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
             ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
-            ctypes.addressof(final), ctypes.addressof(wanted), len(choices),
+            ctypes.addressof(final), ctypes.addressof(wanted), len(plain),
         )  # fmt: skip
-        return logits, [one.token for one in wanted]
+        found = iter(wanted)
+        return logits, [
+            Picks([next(found).token], []) if _plain(choice) else self.choose(logits, [choice])[0] for choice in choices
+        ]
+
+    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+        return block.choose(self, logits, choices)
 
     def pick(
         self,
@@ -259,10 +270,12 @@ def _matrix(packed: Packed | None) -> _Matrix:
     return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.half)
 
 
-def _wanted(choice: Choice, mask: Tensor | None) -> _Wanted:
-    return _Wanted(
-        None, choice.banned.data_ptr(), _maybe(mask), _maybe(choice.noise), 0, choice.temperature, choice.row
-    )
+def _plain(choice: Choice) -> bool:
+    return len(choice.positions) == 1 and not choice.draw.filters
+
+
+def _wanted(choice: Choice, mask: Tensor | None, noise: Tensor | None) -> _Wanted:
+    return _Wanted(None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.draw.temperature, choice.row)
 
 
 def _maybe(x: Tensor | None) -> int | None:

@@ -14,27 +14,34 @@ from torch import Tensor
 
 from . import fast, reference
 from .build import NativeUnavailable, cache_folder, processor
-from .layout import PAGE, Block, Choice, Layout, Rotation, Stack
+from .layout import PAGE, Block, Choice, Draw, Layout, Masks, Picks, Rotation, Stack
 from .native import Native
 from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
+from .transfer import integers, put, sent
 
 __all__ = [
-    "CHOICES", "PAGE", "PRECISIONS", "Block", "Choice", "Kernels", "Layout", "NativeUnavailable", "Precision",
-    "Rotation", "Stack", "TritonUnavailable", "cache_folder", "gumbel", "kernels", "linear", "processor",
-    "quantize", "rms_norm", "rotate", "silu_mul",
+    "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout", "Masks",
+    "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "TritonUnavailable", "cache_folder",
+    "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate", "sent", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it."""
+    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it.
+
+    `queued`: a pass waits for nothing until its tokens are read, so that it can be captured in a graph, and all tokens
+    that it can choose are best asked of it together.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def row_tile(self) -> int: ...
+    @property
+    def queued(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
@@ -56,18 +63,22 @@ class Kernels(Protocol):
         read: Tensor,
         choices: Sequence[Choice],
         /,
-    ) -> tuple[Tensor, list[int]]: ...
-    def pick(
-        self,
-        logits: Tensor,
-        banned: Tensor,
-        allowed: Tensor | None,
-        noise: Tensor | None,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        /,
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, list[Picks]]: ...
+    def choose(self, logits: Tensor, choices: Sequence[Choice], /) -> list[Picks]: ...
+
+
+class Begun(Protocol):
+    """Tokens that a device is about to choose: [R] int64, there."""
+
+    @property
+    def tokens(self) -> Tensor: ...
+
+
+class Queued(Kernels, Protocol):
+    """Kernels that are `queued`: `begin` has tokens chosen and waits for nothing, `read` waits once for all of them."""
+
+    def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> Begun: ...
+    def read(self, begun: Sequence[Begun], /) -> list[list[Picks]]: ...
 
 
 class TritonUnavailable(RuntimeError):

@@ -23,6 +23,8 @@ from .quantize import Quantized, dequantize
 name = "torch"
 row_tile = 4
 """Rows of a pass are padded to a multiple of it."""
+queued = False
+"""See `ops.Kernels`."""
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
@@ -84,6 +86,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
+choose = partial(block.choose, sys.modules[__name__])
+"""Tokens by `pick` of this module; see `block.choose`."""
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:

@@ -54,7 +54,7 @@ def tiles(layout: Layout, share: int, dtype: torch.dtype, most: int | None = Non
     rows, device = layout.seen.shape[0], layout.seen.device
     most = rows if most is None else most
     beside = layout.own_count > 0
-    edges = torch.tensor([STRETCH * STRETCHES << doubled for doubled in range(16)], device=device)
+    edges = STRETCH * STRETCHES << torch.arange(16, device=device)  # made there: nothing is copied to the device
     kinds = torch.stack(
         (layout.request, beside, layout.own_first.where(beside, -1), torch.bucketize(layout.seen, edges))
     )

@@ -1,9 +1,9 @@
 """The head epilogue in Triton: grammar mask, temperature, keyed noise, argmax, confidence and filters, from raw logits.
 
 Knows logits, masks and how each row draws. `_scan` reads each tile of the vocabulary once and leaves five numbers of
-it; `_choose` joins a row's tiles. Neither probabilities nor noise are ever written. Noise has the bits of
-`reference.gumbel` (no multiplication is fused with an addition here), divisions are IEEE, ties go to the lower token:
-without filters, tokens are exactly those of `reference.pick`.
+it, and its best tokens where runners-up are wanted; `_choose` and `_rank` join a row's tiles. Neither probabilities nor
+noise are ever written. Noise has the bits of `reference.gumbel` (no multiplication is fused with an addition here),
+divisions are IEEE, ties go to the lower token: without filters, tokens are exactly those of `reference.pick`.
 
 Filters need no sort. The best perturbed token is right if it is within them: fewer than top_k scores are above it, and
 less than top_p of the probability stands before it. If it is not, neither is any token behind it, and the best of those
@@ -15,7 +15,6 @@ which their sum meets top_p to the last bits may fall on the other side of it; w
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -23,8 +22,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import reference
 from .checks import TensorRefused, spaced, together
+from .draws import Draws as Draws
+from .draws import RunnersUp as RunnersUp
+from .draws import runners_up_in_torch as runners_up_in_torch
+from .draws import sample_in_torch as sample_in_torch
 from .triton_noise import noise_of
 from .triton_numbers import launch
 
@@ -32,71 +34,73 @@ TILE: Final = 4096
 """Tokens of a tile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """How each of R rows draws: all [R], on the logits' device.
-
-    seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
-    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters.
-    """
-
-    seed: Tensor
-    position: Tensor
-    temperature: Tensor
-    top_k: Tensor | None = None
-    top_p: Tensor | None = None
-
-
-def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
-    """`sample`, row by row by `reference.pick`."""
-    rows = []
-    for row in range(logits.shape[0]):
-        temperature = float(draws.temperature[row])
-        noise = reference.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
-        rows.append(
-            reference.pick(
-                logits[row : row + 1],
-                banned,
-                None if allowed is None else allowed[row : row + 1],
-                noise if temperature else None,
-                temperature,
-                0 if draws.top_k is None else int(draws.top_k[row]),
-                1.0 if draws.top_p is None else float(draws.top_p[row]),
-            )
-        )
-    tokens, confidence = zip(*rows, strict=True)
-    return torch.cat(tokens), torch.cat(confidence)
-
-
-def sample(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor,
+    banned: Tensor,
+    allowed: Tensor | None,
+    draws: Draws,
+    out: tuple[Tensor, Tensor] | None = None,
+    runners_up: RunnersUp | None = None,
+) -> tuple[Tensor, Tensor]:
     """The head epilogue of rows of any requests: (tokens [R] int64, confidence [R] fp32) of logits [R, V].
 
     logits fp32 or bf16, whose rows may lie apart; columns beyond V are never read. `banned`, `allowed`, confidence:
-    as in `reference.pick`; a row's mask must allow a token that is not banned. Raises
-    TensorRefused.
+    as in `reference.pick`; a row's mask must allow a token that is not banned. `out`: where tokens and confidence go.
+    `runners_up`: where a row's best tokens go besides, from the same read of its logits; best for k up to 16 or so,
+    which is a constant of the kernel. Raises TensorRefused.
     """
     rows, vocab = logits.shape
     _check(logits, banned, allowed, draws)
-    tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    confidence = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    tokens, confidence = out or (
+        torch.empty(rows, dtype=torch.int64, device=logits.device),
+        torch.empty(rows, dtype=torch.float32, device=logits.device),
+    )
+    _check_out(logits, tokens, confidence, runners_up)
     if not rows:
         return tokens, confidence
     count = -(-vocab // TILE)
     found = torch.empty(rows, 4, count, dtype=torch.float32, device=logits.device)
     places = torch.empty(rows, count, dtype=torch.int32, device=logits.device)
     top_k, top_p = draws.top_k, draws.top_p
+    k = 0 if runners_up is None else runners_up.ids.shape[1]
+    best = torch.empty(rows, k, count, dtype=torch.float32, device=logits.device)
+    best_at = torch.empty(rows, k, count, dtype=torch.int32, device=logits.device)
     # A tensor that is not there is stood in for by one that is; the kernel is told not to read it.
     common = (
         logits, banned, logits if allowed is None else allowed, draws.seed, draws.position, draws.temperature,
-        found, places, vocab, logits.stride(0), 0 if allowed is None else allowed.stride(0),
+        draws.seed if draws.mask is None else draws.mask, found, places, vocab, logits.stride(0),
+        0 if allowed is None else allowed.stride(0),
     )  # fmt: skip
-    sizes = {"MASKED": allowed is not None, "TILE": TILE}
-    _scan[(rows, count)](*common, **launch(8, **sizes))
+    sizes = {"MASKED": _masked(allowed, draws), "TILE": TILE}
+    _scan[(rows, count)](*common, best, best_at, **launch(8, K=k, **sizes))
     _choose[(rows,)](
         *common, draws.seed if top_k is None else top_k, draws.seed if top_p is None else top_p, tokens, confidence,
         **launch(8, FILTERED=top_k is not None, TILES=count, WIDE=triton.next_power_of_2(count), **sizes),
     )  # fmt: skip
+    if runners_up is not None and k:
+        _rank[(rows,)](
+            best, best_at, runners_up.ids, runners_up.logits,
+            **launch(4, K=k, SIZE=k * count, WIDE=triton.next_power_of_2(k * count)),
+        )  # fmt: skip
     return tokens, confidence
+
+
+def _masked(allowed: Tensor | None, draws: Draws) -> int:
+    """0: no masks; 1: each row has its own; 2: each names it."""
+    return 0 if allowed is None else 1 if draws.mask is None else 2
+
+
+def _check_out(logits: Tensor, tokens: Tensor, confidence: Tensor, runners_up: RunnersUp | None) -> None:
+    rows = logits.shape[0]
+    spaced("tokens", tokens, (rows,), (torch.int64,))
+    spaced("confidence", confidence, (rows,), (torch.float32,))
+    together(logits, tokens=tokens, confidence=confidence)
+    if runners_up is not None:
+        spaced("runners_up.ids", runners_up.ids, (rows, None), (torch.int64,))
+        spaced("runners_up.logits", runners_up.logits, tuple(runners_up.ids.shape), (torch.float32,))
+        together(logits, ids=runners_up.ids, values=runners_up.logits)
+        if not (runners_up.ids.is_contiguous() and runners_up.logits.is_contiguous()):
+            raise TensorRefused("runners_up has gaps between its rows; give whole tensors")
 
 
 def _check(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> None:
@@ -104,12 +108,14 @@ def _check(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws)
     rows, vocab = logits.shape
     spaced("banned", banned, (vocab,), (torch.bool,))
     if allowed is not None:
-        spaced("allowed", allowed, (rows, -(-vocab // 32)), (torch.int32,))
+        spaced("allowed", allowed, (rows if draws.mask is None else None, -(-vocab // 32)), (torch.int32,))
     if (draws.top_k is None) != (draws.top_p is None):
         raise TensorRefused("draws have one filter without the other; give top_k and top_p, or neither")
     wanted = {"seed": torch.int64, "position": torch.int64, "temperature": torch.float32}
     if draws.top_k is not None:
         wanted |= {"top_k": torch.int32, "top_p": torch.float32}
+    if draws.mask is not None:
+        wanted["mask"] = torch.int32
     columns = {name: getattr(draws, name) for name in wanted}
     for name, dtype in wanted.items():
         spaced(name, columns[name], (rows,), (dtype,))
@@ -118,22 +124,41 @@ def _check(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws)
 
 @triton.jit
 def _read(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, temperature: typing.Any, vocab: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, vocab: typing.Any,
     tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and scores where not banned either."""
+    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and those that are not banned either."""
     token = tile * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None]
     real = token < vocab
     shown = real
     if MASKED:
-        word = tl.load(allowed + token // 32, mask=real, other=0)
+        word = tl.load(allowed + token // 32, mask=real, other=0) | free
         shown = real & (((word >> (token % 32)) & 1) != 0)
     wide = tl.where(shown, tl.load(logits + token, mask=real, other=0).to(tl.float32), float("-inf"))
-    score = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
-    score = tl.where(score == 0, 0.0, score)
-    if temperature > 0:
-        score = tl.div_rn(score, temperature + tl.zeros_like(score))
-    return token, wide, score
+    left = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
+    return token, wide, tl.where(left == 0, 0.0, left)
+
+
+@triton.jit
+def _scores(
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
+) -> typing.Any:  # fmt: skip
+    """Token numbers of a tile and their scores, above temperature 0."""
+    token, _, left = _read(logits, banned, allowed, free, vocab, tile, MASKED, TILE)
+    return token, tl.div_rn(left, temperature + tl.zeros_like(left))
+
+
+@triton.jit
+def _mask_at(
+    allowed: typing.Any, row: typing.Any, which: typing.Any, step: typing.Any, MASKED: tl.constexpr
+) -> typing.Any:
+    """Where a row's mask begins, and the bits that are set in all its words besides: all bits if it has none."""
+    at = row
+    if MASKED == 2:
+        at = tl.load(which + row).to(tl.int64)
+    free = tl.where(at < 0, -1, 0)
+    return allowed + tl.maximum(at, 0) * step, free
 
 
 @triton.jit
@@ -146,15 +171,21 @@ def _best(score: typing.Any, token: typing.Any) -> typing.Any:
 @triton.jit
 def _scan(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
-    temperatures: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any, logits_row: typing.Any,
-    allowed_row: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
+    temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,
+    logits_row: typing.Any, allowed_row: typing.Any, best_of: typing.Any, best_at: typing.Any, K: tl.constexpr,
+    MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row, tile). found [R, 4, tiles]: best perturbed score, highest score, highest logit, sum of exp."""
+    """Program (row, tile). found [R, 4, tiles]: best perturbed score, highest score, highest logit, sum of exp.
+
+    best_of and best_at [R, K, tiles]: the tile's K best logits in order, and their tokens.
+    """
     row, tile, tiles = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     temperature = tl.load(temperatures + row)
-    token, wide, score = _read(
-        logits + row * logits_row, banned, allowed + row * allowed_row, temperature, vocab, tile, MASKED, TILE
-    )
+    mask, free = _mask_at(allowed, row, which, allowed_row, MASKED)
+    token, wide, left = _read(logits + row * logits_row, banned, mask, free, vocab, tile, MASKED, TILE)
+    score = left
+    if temperature > 0:
+        score = tl.div_rn(score, temperature + tl.zeros_like(score))
     highest = tl.max(score)
     if temperature > 0:
         score += noise_of(tl.load(seeds + row), tl.load(positions + row), tile * (TILE // 4), TILE)
@@ -166,14 +197,36 @@ def _scan(
     tl.store(here + 2 * tiles, top)
     tl.store(here + 3 * tiles, tl.sum(tl.exp(wide - top)))
     tl.store(places + row * tiles + tile, place)
+    for rank in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]
+        best, place = _best(left, token)
+        tl.store(best_of + (row * K + rank) * tiles + tile, best)
+        tl.store(best_at + (row * K + rank) * tiles + tile, place)
+        left = tl.where(token == place, float("-inf"), left)
+
+
+@triton.jit
+def _rank(
+    best_of: typing.Any, best_at: typing.Any, ids: typing.Any, values: typing.Any, K: tl.constexpr,
+    SIZE: tl.constexpr, WIDE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Program (row,): the K best of its tiles' best."""
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
+    left = tl.load(best_of + row * SIZE + at, mask=at < SIZE, other=float("-inf"))
+    token = tl.load(best_at + row * SIZE + at, mask=at < SIZE, other=0x7FFFFFFF)
+    for rank in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]
+        best, place = _best(left, token)
+        tl.store(ids + row * K + rank, tl.where(best == float("-inf"), -1, place).to(tl.int64))
+        tl.store(values + row * K + rank, best)
+        left = tl.where(token == place, float("-inf"), left)
 
 
 @triton.jit
 def _choose(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
-    temperatures: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any, logits_row: typing.Any,
-    allowed_row: typing.Any, top_ks: typing.Any, top_ps: typing.Any, tokens: typing.Any, confidence: typing.Any,
-    FILTERED: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+    temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,
+    logits_row: typing.Any, allowed_row: typing.Any, top_ks: typing.Any, top_ps: typing.Any, tokens: typing.Any,
+    confidence: typing.Any, FILTERED: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr,
+    TILE: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (row,): its tiles joined, and its filters."""
     row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
@@ -183,13 +236,14 @@ def _choose(
     tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
     top = tl.max(tops)
     total = tl.sum(tl.load(here + 3 * TILES, mask=real, other=0) * tl.exp(tops - top))
-    line, mask_line = logits + row * logits_row, allowed + row * allowed_row
+    line = logits + row * logits_row
     if FILTERED:
         temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
         if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
+            mask, free = _mask_at(allowed, row, which, allowed_row, MASKED)
             highest = tl.max(tl.load(here + TILES, mask=real, other=float("-inf")))
             chosen = _within(
-                line, banned, mask_line, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
+                line, banned, mask, free, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
                 chosen, highest, tl.where(top_k > 0, top_k, vocab), top_p, TILES, MASKED, TILE,
             )  # fmt: skip
     tl.store(tokens + row, chosen.to(tl.int64))
@@ -198,19 +252,19 @@ def _choose(
 
 @triton.jit
 def _within(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, seed: typing.Any, position: typing.Any,
-    temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any, top_k: typing.Any,
-    top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, seed: typing.Any,
+    position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
+    top_k: typing.Any, top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
     """The best perturbed token within the filters; `chosen` is the best without them."""
     floor = _order(tl.full([], float("-inf"), tl.float32))
     limit = tl.full([], float("inf"), tl.float32)
     if top_p < 1:
         if top_k < vocab:
-            floor = _kth(logits, banned, allowed, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
+            floor = _kth(logits, banned, allowed, free, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
         total = tl.zeros([], tl.float32)
         for tile in range(TILES):
-            _, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            _, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
             total += tl.sum(tl.where(_order(score) >= floor, tl.exp(score - highest), 0.0))
         limit = total * top_p
     trying = True
@@ -220,7 +274,7 @@ def _within(
         above, before = tl.zeros([], tl.int32), tl.zeros([], tl.float32)
         best, better = tl.full([], float("-inf"), tl.float32), tl.full([], 0x7FFFFFFF, tl.int32)
         for tile in range(TILES):
-            token, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            token, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
             ahead = (score > own) | ((score == own) & (token < chosen))
             found: typing.Any = tl.max(ahead.to(tl.int32))
             if found > 0:
@@ -245,8 +299,9 @@ def _order(score: typing.Any) -> typing.Any:
 
 @triton.jit
 def _kth(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, temperature: typing.Any, vocab: typing.Any,
-    highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,
+    TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
     """A number that the orders of exactly the scores at or above the top_k-th one reach."""
     low = _order(tl.full([], float("-inf"), tl.float32))
@@ -255,7 +310,7 @@ def _kth(
         middle = (low + high) >> 1
         count = tl.zeros([], tl.int32)
         for tile in range(TILES):
-            _, _, score = _read(logits, banned, allowed, temperature, vocab, tile, MASKED, TILE)
+            _, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
             count += tl.sum((_order(score) >= middle).to(tl.int32))
         low = tl.where(count >= top_k, middle, low)
         high = tl.where(count > top_k, high, tl.where(count == top_k, middle + 1, middle))

@@ -2,22 +2,28 @@
 
 Knows blocks and layouts. A block is ten launches, one more where rows may be draft rows: QKV and the sum of its parts,
 heads placed, attention (two), output, norm, SwiGLU, down, norm. Parts of the output and down products are added where
-the residual is, in the norm that follows. Row-invariant, as each op is. Everything that is not here is the reference's
-in torch: `pick`, whose keyed twin is `triton_head.sample`, and ops that a block does not use singly.
+the residual is, in the norm that follows. Row-invariant, as each op is. Tokens of all requests of a pass are chosen by
+one `triton_head.sample` and read by one copy, the only wait of a pass. Ops that a block does not use singly are the
+reference's in torch.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from . import reference
 from .block import read_out
-from .layout import Block, Choice, Layout, Rotation, Stack
+from .layout import Block, Choice, Layout, Picks, Rotation, Stack
+from .reference import keep as keep
+from .reference import prepare as prepare
+from .reference import rotate_heads as rotate_heads
+from .reference import swiglu as swiglu
 from .triton_attention import attention as attention
+from .triton_choose import begin as begin
+from .triton_choose import choose as choose
+from .triton_choose import read as read
 from .triton_linear import fold, linear, parts
 from .triton_lora import adapted_parts
 from .triton_norm import add_rms_norm, rms_norm
@@ -27,6 +33,7 @@ from .triton_swiglu import gated
 
 name = "triton"
 row_tile = 1
+queued = True
 
 
 def forward(
@@ -39,7 +46,7 @@ def forward(
     layout: Layout,
     read: Tensor,
     choices: Sequence[Choice],
-) -> tuple[Tensor, list[int]]:
+) -> tuple[Tensor, list[Picks]]:
     """A pass, as `block.forward` says it."""
     blocks = stack.blocks
     normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
@@ -61,8 +68,3 @@ def _out(mixed: Tensor, block: Block, flags: Tensor | None) -> Tensor:
     if flags is None or block.adapter is None:
         return parts(mixed, block.out)
     return adapted_parts(mixed, block.out, block.adapter, flags[:, 0])
-
-
-def __getattr__(name: str) -> Any:
-    """Everything else is the reference's."""
-    return getattr(reference, name)

@@ -17,6 +17,7 @@ import torch
 
 from trimode.engine.batch import Batch
 from trimode.engine.engine import TokenEngine
+from trimode.engine.graphs import Graphs
 from trimode.engine.pages import PagePool, page_bytes, pages_for
 from trimode.engine.request import Sampling
 from trimode.engine.sampling import Sampler
@@ -54,7 +55,7 @@ class Shape:
 
 def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     """The model for this checkpoint on this machine: from the user's cache, or measured now and kept there."""
-    path = path_of("cost", runtime)
+    path = path_of("cost", runtime, tokens.graphs.name if tokens.graphs is not None else "")
     found = store.read(path, "cost", CostModel.of)
     if found is None:
         found = fit(measure(tokens))
@@ -62,8 +63,11 @@ def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     return found
 
 
-def path_of(kind: str, runtime: Runtime) -> Path:
-    """The cache file of what was measured or learned under the same weights, machine, threads and code."""
+def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
+    """The cache file of what was measured or learned under the same weights, machine, threads and code.
+
+    `graphs`: what passes run as, where that is not just passes.
+    """
     device = torch.device(runtime.device)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     code = [f"{name} {version}" for name, version in versions().items()]
@@ -76,13 +80,15 @@ def path_of(kind: str, runtime: Runtime) -> Path:
         runtime.kernels,
         runtime.quantize,
     ]
-    parts += [*code, FORM]
+    parts += [*([graphs] if graphs else []), *code, FORM]
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 
 def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.perf_counter) -> list[Measurement]:
     """Passes of every shape in turn until `budget` seconds are over, at least one each after a first unmeasured one."""
-    passes = [(shape, _pass(tokens, shape)) for shape in shapes(tokens)]
+    asked = list(shapes(tokens))
+    place = _place(tokens, max(_pages(shape) for shape in asked))
+    passes = [(shape, _pass(tokens, shape, place)) for shape in asked]
     for _, run in passes:
         run()
     measured: list[Measurement] = []
@@ -117,15 +123,33 @@ def shapes(tokens: TokenEngine) -> Iterator[Shape]:
         yield Shape(CALLS, BASE_CONTEXT, False, CALLS)
 
 
-def _pass(tokens: TokenEngine, shape: Shape) -> Callable[[], object]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Pages for passes to be measured, and their own graphs if the engine has some: graphs belong to their pages."""
+
+    pool: PagePool
+    pages: list[int]
+    graphs: Graphs | None
+
+
+def _pages(shape: Shape) -> int:
+    return shape.calls * pages_for(shape.context + shape.rows // shape.calls)
+
+
+def _place(tokens: TokenEngine, count: int) -> Place:
+    config = tokens.model.config
+    pool = PagePool(config, count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
+    return Place(pool, pool.take(count), None if tokens.graphs is None else tokens.graphs.over(pool))
+
+
+def _pass(tokens: TokenEngine, shape: Shape, place: Place) -> Callable[[], object]:
     """A pass of this shape as the scheduler runs it, up to the choice of a token in each row."""
     config, runner = tokens.model.config, tokens.runner
     own = shape.rows // shape.calls
-    count = pages_for(shape.context + own)
-    pool = PagePool(config, shape.calls * count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
-    pages = [pool.take(count) for _ in range(shape.calls)]
+    each = pages_for(shape.context + own)
+    pages = [place.pages[call * each : (call + 1) * each] for call in range(shape.calls)]
     ids = tuple(row % config.vocab_size for row in range(own))
-    sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels.pick)
+    sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels.choose)
     if shape.adapter:
         segment = Segment(start=shape.context, branches=(Branch(tokens=ids, read=own, adapter=True),))
     else:
@@ -134,8 +158,9 @@ def _pass(tokens: TokenEngine, shape: Shape) -> Callable[[], object]:
 
     @torch.inference_mode()
     def run() -> None:
-        for rows, _ in Batch(segments, pages).forward(runner, pool):
-            found = reply(segment, rows, None, sampler)
-            (found.branches[0] if shape.adapter else found.trunk).pick()  # waits for the device
+        found = Batch(segments, pages).forward(runner, place.pool, [sampler] * shape.calls, place.graphs)
+        for rows, picks in found:
+            answer = reply(segment, rows, picks, sampler)
+            (answer.branches[0] if shape.adapter else answer.trunk).pick()  # waits for the device
 
     return run

@@ -20,6 +20,7 @@ import torch
 
 from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
 from trimode.engine.errors import RequestError
+from trimode.engine.graphs import Progress
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
 from trimode.engine.scheduler import Update
@@ -66,6 +67,8 @@ class Engine:
         kernels: str = "auto",
         quantize: str | None = None,
         quantize_head: bool = False,
+        graphs: bool | None = None,
+        progress: Progress | None = None,
     ) -> Engine:
         """Loads a directory in the NLD format, a hub repository, or (None) the bundled reference checkpoint.
 
@@ -73,8 +76,10 @@ class Engine:
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
         CPU, fp32), "triton" (CUDA), "torch" and "torch-fast" insist; `engine.kernels` says which and why. `quantize`:
         "int8" or "fp8" keeps the blocks' matrices in eight bits, with a scale per output, `quantize_head` the head's
-        too: not the tokens of whole weights, but the same ones in all exact modes. Raises CheckpointError (what was
-        expected, what was found) and RequestError (device, dtype, kernels or precision not available).
+        too: not the tokens of whole weights, but the same ones in all exact modes. `graphs`: passes run as captured
+        CUDA graphs where they fit one (None: on CUDA devices), which are captured here; `progress(done, all)` hears of
+        each. Raises CheckpointError (what was expected, what was found), RequestError (device, dtype, kernels or
+        precision not available) and DeviceMemoryExceeded (what needs how much, what to lower).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
@@ -90,6 +95,8 @@ class Engine:
             kernels=kernels,
             quantize=quantize,
             quantize_head=quantize_head,
+            graphs=graphs,
+            progress=progress,
         )
         return cls(tokens, tokenizer, checkpoint)
 
@@ -98,6 +105,16 @@ class Engine:
         """What does the arithmetic, and why: `native (the fastest here)`; and in what, where weights are rounded."""
         runner = self.tokens.runner
         return f"{runner.kernels.name} ({runner.why})" + (f", weights in {runner.quantize}" if runner.precision else "")
+
+    @property
+    def graphs(self) -> str:
+        """What passes run as, and how many did since the engine was loaded."""
+        graphs = self.tokens.graphs
+        if graphs is None:
+            return "off"
+        unfit = ", ".join(f"{name} {count}" for name, count in sorted(graphs.unfit.items()))
+        ran = f"{graphs.replayed} passes replayed, {graphs.unfit.total()} without"
+        return f"{graphs.captured} {graphs.name}: {ran}" + (f" ({unfit})" if unfit else "")
 
     @property
     def context(self) -> int:

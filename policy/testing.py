@@ -77,6 +77,10 @@ class FakeEngine(Engine):
         return "none (a FakeEngine computes nothing)"
 
     @property
+    def graphs(self) -> str:
+        return "off"
+
+    @property
     def live(self) -> int:
         return 0
 

@@ -106,6 +106,7 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "QKV epilogue, normed", partial(place, rows(2, DIM))
     for filtered in (False, True):
         yield f"sampling{', with filters' * filtered}", partial(sample, filtered)
+    yield "sampling, with 8 runners-up", partial(sample, False, 8)
     yield "noise", lambda: triton_noise.gumbel(0, numbers(32), VOCABULARY)
     yield "verification", verify
 
@@ -132,11 +133,14 @@ def place(norms: Tensor | None) -> None:
     triton_qkv.place(heads, QUERIES, both, 1e-5, turn, *pages(32, torch.bfloat16))
 
 
-def sample(filtered: bool) -> tuple[Tensor, Tensor]:
-    filters = (torch.empty(32, dtype=torch.int32), torch.empty(32)) if filtered else (None, None)
-    rule = triton_head.Draws(numbers(32), numbers(32), torch.empty(32), *filters)
-    masks = torch.empty(32, VOCABULARY // 32, dtype=torch.int32)
-    return triton_head.sample(rows(32, VOCABULARY), torch.empty(VOCABULARY, dtype=torch.bool), masks, rule)
+def sample(filtered: bool, best: int = 0) -> tuple[Tensor, Tensor]:
+    words, temperature = torch.zeros(32, dtype=torch.int32), torch.empty(32)
+    top_k, top_p = (words, temperature) if filtered else (None, None)
+    rule = triton_head.Draws(numbers(32), numbers(32), temperature, top_k, top_p, mask=words)
+    masks = torch.empty(8, VOCABULARY // 32, dtype=torch.int32)
+    runners_up = triton_head.RunnersUp(numbers(32, best), torch.empty(32, best)) if best else None
+    banned = torch.empty(VOCABULARY, dtype=torch.bool)
+    return triton_head.sample(rows(32, VOCABULARY), banned, masks, rule, runners_up=runners_up)
 
 
 def verify() -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..constraint import Gate, stack
+from ..constraint import Gate
 from ..output import rejections
 from ..request import DiffusionOptions
 from ..result import Reason, Rejected
@@ -118,7 +118,7 @@ class Block:
                 return
             else:
                 self._clear(at, "schema")
-                picks = logits.pick(stack([self.gate.mask()]), [at])
+                picks = logits.pick([self.gate.mask()], [at])
                 if at != first and picks.confidence[0] < self.threshold:
                     return
                 self._place(picks.tokens[0], "r")

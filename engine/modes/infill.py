@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import log
 
-from ..constraint import all_but, stack
+from ..constraint import all_but
 from ..request import InfillOptions
 from ..run import Run
 from ..segment import Branch, Logits, Passes, Picks, Reply, Segment
@@ -51,4 +51,4 @@ def best_length(run: Run, options: InfillOptions) -> Generator[Segment, Reply, i
 
 def choose(run: Run, logits: Logits, slots: int) -> Picks:
     """The best token of each slot that is no end token."""
-    return logits.pick(stack([all_but(run.output.ends, run.gate.words)] * slots), range(slots))
+    return logits.pick([all_but(run.output.ends, run.gate.words)] * slots, range(slots))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..request import LinearSpecOptions
 from ..run import Run
 from ..segment import Passes
@@ -19,7 +21,12 @@ def decode(run: Run, options: LinearSpecOptions) -> Passes:
         if room == 1 or slots < 1:
             yield from run.next_token(forced)
             continue
-        guess = yield run.block([None] * slots, adapter=run.adapter)
+        # Where nothing holds the output, verification needs no look at the draft, and may follow it at once.
+        free = run.gate.constraint is None and run.gate.thinking is None
+        guess = yield run.block([None] * slots, adapter=run.adapter, check=min(slots, room - 1) if free else 0)
         draft = propose(run.gate.fork(), guess.branches[0], limit=room - 1)
-        check = yield run.causal(draft.checked)
-        verify(run, draft, check.trunk, forced, passes=2)
+        if guess.then is not None:
+            check = guess.then.trunk.upto(len(draft.checked) + 1)
+        else:
+            check = (yield run.causal(draft.checked, allowed=partial(run.gate.masks, draft.checked))).trunk
+        verify(run, draft, check, forced, passes=2)

@@ -63,6 +63,8 @@ def examined(checkpoint: str | None, device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "kernels": engine.kernels,
+        "graphs": engine.graphs,
+        "memory": {name: f"{size / 2**20:.1f} MiB" for name, size in engine.tokens.memory.parts.items()},
         "triton": "yes" if find_spec("triton") else "no",
         "checkpoint": engine.checkpoint.name,
         "modes": " ".join(engine.tokens.model.config.family.modes),

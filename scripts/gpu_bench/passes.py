@@ -1,6 +1,7 @@
 """Passes of decoding by mode, query tokens, batch and context: as the scheduler runs them, layout on the host included.
 
-Knows the engine's segments. A pass is measured up to its logits, over pages that hold zeros, which cost what others do.
+Knows the engine's segments. A pass is measured up to its tokens, chosen greedily, which is its one wait for the device;
+over pages that hold zeros, which cost what others do. With graphs and without: a graph is captured for just this pass.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Final
 
+import torch
+
 from trimode.engine.batch import Batch
 from trimode.engine.config import ModelConfig
+from trimode.engine.graphs import Buckets, Graphs, capturing
 from trimode.engine.pages import PagePool, page_bytes, pages_for
+from trimode.engine.request import Sampling
 from trimode.engine.runner import Runner
+from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Branch, Segment
 
 from .shapes import parameters
@@ -69,15 +75,23 @@ def cases(contexts: list[int], batches: list[int], block: int = BLOCK, quadratic
     ]
 
 
-def work(runner: Runner, case: Case) -> Callable[[], object]:
+def work(runner: Runner, case: Case, graphed: bool) -> Callable[[], object]:
     """One pass of the case, on pages of its own."""
     config, dtype, device = runner.config, runner.embedding.dtype, runner.embedding.device
     each = pages_for(case.context + case.block)
     pool = PagePool(config, each * case.batch * page_bytes(config, dtype), dtype, device)
     tables = [pool.take(each) for _ in range(case.batch)]
+    banned = torch.zeros(config.vocab_size, dtype=torch.bool, device=device)
+    samplers = [Sampler(Sampling(), config.vocab_size, banned, runner.kernels.choose)] * case.batch
+    sizes = Buckets(rows=(case.rows,), tiles=(each,), batches=(case.batch,))
+    capture = capturing(runner.kernels, device, True) if graphed else None
+    graphs = None if capture is None else Graphs(runner, pool, sizes, capture)
 
     def run() -> object:
-        return Batch([case.segment] * case.batch, tables).forward(runner, pool)
+        batch = Batch([case.segment] * case.batch, tables)
+        found = batch.forward(runner, pool, samplers, graphs)
+        assert batch.replayed == graphed
+        return found
 
     return run
 
@@ -96,22 +110,26 @@ def flop(config: ModelConfig, case: Case) -> int:
 
 
 def measure(runners: dict[str, Runner], asked: list[Case], bench: Bench, card: Card) -> Iterator[dict[str, Any]]:
-    """A row for each case and way of keeping weights; those ways take turns."""
+    """Two rows for each case and way of keeping weights, without graphs and with; all of these take turns."""
     for case in asked:
-        seconds = bench.medians({name: work(runner, case) for name, runner in runners.items()})
-        for name, runner in runners.items():
-            about = {"weights": name, **asdict(case), "query_tokens": case.rows}
-            yield {**about, **card.row(seconds[name], moved(runner, case), flop(runner.config, case))}
+        ways = [(name, graphed) for name in runners for graphed in (False, True)]
+        contenders = {f"{name} {graphed}": work(runners[name], case, graphed) for name, graphed in ways}
+        seconds = bench.medians(contenders)
+        for name, graphed in ways:
+            runner, took = runners[name], seconds[f"{name} {graphed}"]
+            about = {"weights": name, "graphs": graphed, **asdict(case), "query_tokens": case.rows}
+            yield {**about, **card.row(took, moved(runner, case), flop(runner.config, case))}
 
 
 def derived(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Tokens/s that measured passes would give at published acceptance, which no random weights have: derived."""
-    at = {(row["weights"], Case(*(row[name] for name in Case.__slots__))): row["ms"] / 1e3 for row in rows}
-    for (weights, case), seconds in at.items():
+    ways = ("weights", "graphs")
+    at = {(*(row[way] for way in ways), Case(*(row[name] for name in Case.__slots__))): row["ms"] / 1e3 for row in rows}
+    for (weights, graphed, case), seconds in at.items():
         if case.pass_ == "ar":
             found = ("ar", 1 / seconds, "one token a pass")
         elif case.pass_ == "draft":
-            cycle = seconds + at[weights, replace(case, pass_="verify")]
+            cycle = seconds + at[weights, graphed, replace(case, pass_="verify")]
             found = ("linear_spec", ACCEPTANCE / cycle, f"{ACCEPTANCE} tokens a cycle of draft and verification")
         elif case.pass_ == "quadratic":
             assumes = f"{TPF} tokens a pass, whatever block {case.block} and {case.points} points would accept"
@@ -119,5 +137,5 @@ def derived(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         else:
             continue
         mode, rate, assumes = found
-        where = {"weights": weights, "batch": case.batch, "context": case.context, "mode": mode}
+        where = {"weights": weights, "graphs": graphed, "batch": case.batch, "context": case.context, "mode": mode}
         yield {"derived": True, **where, "tokens_per_s": case.batch * rate, "assumes": assumes}

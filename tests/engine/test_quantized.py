@@ -4,6 +4,7 @@ cannot take them says so."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from devices import on_each_device
 
 from trimode.engine.engine import TokenEngine
-from trimode.engine.errors import CheckpointError, RequestError
+from trimode.engine.errors import CheckpointError, RequestError, WeightsReleased
 from trimode.engine.model import Transformer
 from trimode.engine.request import (
     ArOptions,
@@ -22,6 +23,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
+from trimode.engine.weights import save_weights
 from trimode.kernels import ops
 from trimode.kernels.quantize import Precision, dequantize, quantize
 
@@ -113,6 +115,48 @@ def test_weights_that_cannot_be_rounded_are_refused() -> None:
     model.encoder.layers[0].get_submodule("mlp.down_proj").get_parameter("weight")[0, 0] = float("inf")
     with pytest.raises(CheckpointError, match=r"quantize='fp8': a matrix of shape \[24, 40\] has weights that are not"):
         engine(model, quantize="fp8")
+
+
+@each_precision
+@pytest.mark.parametrize("head", [False, True])
+def test_the_whole_matrices_are_let_go(precision: Precision, head: bool) -> None:
+    model = small.model(7, rank=4)
+    whole = sum(weight.nbytes for weight in model.parameters())
+    blocks = sum(w.nbytes for name, w in model.named_parameters() if "_proj" in name)
+    made = engine(model, quantize=precision, quantize_head=head)
+    gone = {name for name, weight in model.named_parameters() if weight.is_meta}
+    assert gone == {name for name, _ in model.named_parameters() if "_proj" in name} | (
+        {"diffusion_head.weight"} if head else set()
+    )
+    lost = blocks + head * model.diffusion_head.weight.nelement() * 4
+    rounded = made.runner.weight_bytes - (0 if head else model.diffusion_head.weight.nbytes)
+    assert made.memory.weights == whole - lost + rounded
+    made.close()
+
+
+def test_a_head_that_is_the_embedding_stays() -> None:
+    model = small.model(7, replace(small.CONFIG, tie_word_embeddings=True))
+    made = engine(model, quantize="int8", quantize_head=True)
+    assert not model.encoder.embed_tokens.weight.is_meta
+    assert made.decode(request(1, ArOptions())).token_ids
+    made.close()
+
+
+def test_what_needs_the_whole_matrices_says_why_it_cannot_be(tmp_path: Path) -> None:
+    model = small.model(7)
+    made = engine(model, quantize="int8", quantize_head=True)
+    ids = torch.tensor([1, 2])
+    for what, use in (
+        ("a pass of the model itself", lambda: model(ids, ids, lambda *_: ids)),
+        ("writing a checkpoint", lambda: save_weights(model, tmp_path)),
+        ("an engine", lambda: engine(model)),
+    ):
+        with pytest.raises(
+            WeightsReleased, match=f"{what} needs the whole weights, which .* rounded them to int8.head"
+        ):
+            use()
+    assert not list(tmp_path.iterdir())
+    made.close()
 
 
 @on_each_device

@@ -269,11 +269,26 @@ class Broken:
         return False
 
 
-def test_what_one_request_raises_is_its_own() -> None:
+class Unreadable(Broken):
+    """One whose mask, which is asked while a pass is on its way, cannot be had in the middle of a text."""
+
+    def mask(self) -> torch.Tensor:
+        if self.left == 0:
+            raise ArithmeticError("no more")
+        return super().mask()
+
+    def fork(self) -> Unreadable:
+        return Unreadable(self.left)
+
+
+@pytest.mark.parametrize("constraint", [Broken(5), Unreadable(5)], ids=["tokens", "masks"])
+@pytest.mark.parametrize("options", [ArOptions(), LinearSpecOptions(block_length=3)], ids=["ar", "linear_spec"])
+def test_what_one_request_raises_is_its_own(constraint: Broken, options: ArOptions | LinearSpecOptions) -> None:
     engine = endless()
     bystander = engine.submit(long(60))
+    asked = DecodeRequest(prompt=(1, 2), options=options, max_tokens=40, constraint=constraint.fork())
     with pytest.raises(ArithmeticError, match="no more"):
-        engine.decode(DecodeRequest(prompt=(1, 2), max_tokens=40, constraint=Broken(5)))
+        engine.decode(asked)
     assert bystander.result().token_ids == endless().decode(long(60)).token_ids
     assert all_free(engine)
 

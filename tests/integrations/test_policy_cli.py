@@ -281,6 +281,9 @@ def test_doctor() -> None:
     assert {"device", "threads", "kernels", "triton", "torch build", "pass", "version", "cache"} <= set(found)
     assert found["pass"]["8 rows"] == "1.2 ms, with the adapter 1.2 ms"
     assert found["version"]["torch"] != "not installed"
+    assert found["graphs"] == "off"
+    assert set(found["memory"]) == {"weights", "keys and values", "static buffers", "graphs (estimated)"}
+    assert found["memory"]["keys and values"].startswith("1023.9 MiB")
     lines = run("doctor").output.splitlines()
     assert any(line.startswith("kernels") for line in lines)
     assert any(line.startswith("pass 8 rows") for line in lines)

@@ -187,3 +187,57 @@ def test_what_does_not_fit_is_refused() -> None:
     refused(logits, banned, allowed, replace(rule, position=rule.position.to("meta")), "position is on meta")
     with pytest.raises(TensorRefused, match="positions is int32"):
         triton_noise.gumbel(0, torch.zeros(1, dtype=torch.int32), 4)
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+@each_dtype
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_runners_up_are_those_of_a_sort(device: str, dtype: torch.dtype, k: int) -> None:
+    """With ties, on masks that leave one tile bare; tokens are what they are without runners-up."""
+    logits = (draw(6, 217, dtype=dtype, device=device) * 2).round()
+    banned, allowed = masks(6, 217, device)
+    allowed[5, 1:] = 0
+    rule = draws(device, [0, 0.3, 1, 2.5, 1, 0])
+    for mask in (allowed, None):
+        best = triton_head.RunnersUp(
+            torch.empty(6, k, dtype=torch.int64, device=device), torch.empty(6, k, device=device)
+        )
+        with poisoned():
+            found = triton_head.sample(gaps(logits), banned, mask, rule, runners_up=best)
+        agree(found, triton_head.sample_in_torch(logits, banned, mask, rule))
+        expected = triton_head.runners_up_in_torch(logits, banned, mask, k)
+        assert torch.equal(best.ids, expected.ids)
+        assert torch.equal(best.logits, expected.logits)
+        if mask is None:
+            assert torch.equal(best.ids[0, 0], found[0][0]), "the best of a greedy row is its token"
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+def test_fewer_tokens_than_runners_up_leave_empty_places(device: str) -> None:
+    logits, allowed = draw(2, 70, device=device), torch.zeros(2, 3, dtype=torch.int32, device=device)
+    banned = torch.zeros(70, dtype=torch.bool, device=device)
+    allowed[:, 2] = 0b101
+    banned[66] = True
+    best = triton_head.RunnersUp(torch.empty(2, 3, dtype=torch.int64, device=device), torch.empty(2, 3, device=device))
+    triton_head.sample(logits, banned, allowed, draws(device, [0, 1]), runners_up=best)
+    expected = triton_head.runners_up_in_torch(logits, banned, allowed, 3)
+    assert best.ids.tolist() == expected.ids.tolist() == [[64, -1, -1]] * 2
+    assert torch.equal(best.logits, expected.logits)
+    small = triton_head.runners_up_in_torch(logits[:, :2], banned[:2], None, 4)
+    assert small.ids[:, 2:].tolist() == [[-1, -1]] * 2
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+def test_rows_may_share_masks_or_have_none(device: str) -> None:
+    logits = draw(6, 217, device=device) * 2
+    banned, allowed = masks(2, 217, device)
+    which = torch.tensor([1, -1, 0, 0, -1, 1], dtype=torch.int32, device=device)
+    for filters in ((None, None), ([0, 3, 0, 50, 9, 0], [1.0, 0.7, 0.9, 1.0, 0.2, 1.0])):
+        rule = replace(draws(device, [0, 0.3, 1, 2.5, 1, 1], *filters), mask=which)
+        agree(
+            triton_head.sample(logits, banned, allowed, rule),
+            triton_head.sample_in_torch(logits, banned, allowed, rule),
+        )

@@ -12,6 +12,8 @@ from loaded import SHORT
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
+from trimode.engine.graphs import Buckets, Eager, Graphs
+from trimode.engine.pages import PagePool
 from trimode.engine.request import AdaptiveOptions, LinearSpecOptions
 from trimode.kernels.ops import cache_folder
 from trimode.policy import calibrate, store
@@ -170,7 +172,8 @@ def test_the_cost_model_is_measured_once(reference: Engine, own_cache: Path, mon
     with pytest.warns(store.CacheWarning, match="cannot be used"):
         assert calibrated(reference.tokens, reference.runtime) == model
     others = [replace(reference.runtime, **{name: "x"}) for name in ("model_sha256", "dtype", "kernels")]
-    assert len({path, *(path_of("cost", other) for other in others)}) == 4
+    others_of = {path_of("cost", other) for other in others} | {path_of("cost", reference.runtime, "CUDA graphs")}
+    assert len({path, *others_of}) == 5
 
 
 def test_what_is_measured(reference: Engine) -> None:
@@ -180,6 +183,27 @@ def test_what_is_measured(reference: Engine) -> None:
     assert len(measured) == len(set(shapes(reference.tokens)))
     assert all(one.seconds == 1.0 for one in measured)
     assert {one.adapter for one in measured} == {True, False}
+
+
+def test_passes_are_measured_as_they_run(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over static buffers, on pages of their own, where the engine runs its passes so."""
+    tokens = reference.tokens
+    graphs = Graphs(tokens.runner, tokens.pool, Buckets(rows=(1, 8, 64), tiles=(16,)), Eager())
+    monkeypatch.setattr(tokens, "graphs", graphs)
+    made: list[Graphs] = []
+    over = graphs.over
+
+    def noted(pool: PagePool) -> Graphs:
+        made.append(over(pool))
+        return made[-1]
+
+    monkeypatch.setattr(graphs, "over", noted)
+    measured = measure(tokens, budget=0.0)
+    (theirs,) = made
+    assert theirs.pool is not tokens.pool
+    assert theirs.replayed >= 2 * len(measured)
+    assert theirs.unfit.total() == graphs.replayed == 0
+    assert reference.graphs == "0 static buffers: 0 passes replayed, 0 without"
 
 
 def test_diffusion_is_left_out_unless_allowed(reference: Engine) -> None:

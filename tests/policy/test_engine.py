@@ -274,3 +274,22 @@ def test_weights_survive_a_copy(reference: Engine, folder: Path, tmp_path: Path)
     """A copied directory is the same checkpoint: same ids."""
     other = Engine.load(shutil.copytree(folder, tmp_path / "copy"))
     assert other.generate("The", max_tokens=6).token_ids == reference.generate("The", max_tokens=6).token_ids
+
+
+def test_graphs_change_no_token_and_are_told(reference: Engine) -> None:
+    """On a CPU the same passes over static buffers; without what begins a long prompt, of which nothing is read."""
+    heard: list[int] = []
+    engine = Engine.load(graphs=True, progress=lambda done, _: heard.append(done), kv_bytes=1 << 26)
+    long = [{"role": "user", "content": "How long is the table? " * 60}]
+    for messages in (HELLO, long):
+        for mode in ("ar", "linear_spec"):
+            words: dict[str, Any] = {"messages": messages, "mode": mode, "max_tokens": 12, "temperature": 1.0}
+            found, expected = engine.generate(**words), reference.generate(**words)
+            assert found.token_ids == expected.token_ids
+            assert 0 < found.stats.graph_passes <= found.stats.forward_passes + found.stats.prefill_passes
+            assert expected.stats.graph_passes == 0
+    assert len(heard) == 24, "12 numbers of rows, with and without adapter; the context has one number of pages"
+    assert engine.graphs.startswith("24 static buffers: ")
+    assert "(unread 1)" in engine.graphs
+    assert reference.graphs == "off"
+    engine.close()

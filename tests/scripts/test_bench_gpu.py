@@ -29,7 +29,7 @@ import bench_gpu  # noqa: E402
 from gpu_bench import passes, peers, shapes  # noqa: E402
 from gpu_bench.timing import Bench, Card  # noqa: E402
 
-SMALL = "--contexts 64 --batches 1 --block 2 --rows 1 --tokens 2 --rounds 1 --warm 1 --weights bf16 int8"
+SMALL = "--contexts 64 --batches 1 --block 2 --rows 1 --tokens 2 --rounds 1 --warm 0 --weights bf16 int8"
 UPWARD = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rpartition('/')[0]); " + (
     "runpy.run_path(sys.argv[0], run_name='__main__'); "
     "sys.exit(any(name.startswith(('trimode.policy', 'trimode.integrations')) for name in sys.modules))"
@@ -48,7 +48,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_part_is_measured(report: dict[str, Any]) -> None:
     assert {row["pass_"] for row in report["passes"]} == {"ar", "denoise", "draft", "verify", "quadratic"}
-    assert {row["weights"] for row in report["passes"]} == {"bf16", "int8"}
+    assert {(row["weights"], row["graphs"]) for row in report["passes"]} == {
+        ("bf16", False), ("bf16", True), ("int8", False), ("int8", True)
+    }  # fmt: skip
     assert {row["peer"] for row in report["peers"]} == {"transformers generate", "torch.compile"}
     assert {"qkv whole", "head int8", "down fp8", "norm", "gate-up with SwiGLU", "attention, context 64"} <= {
         row["kernel"] for row in report["kernels"]
@@ -69,11 +71,13 @@ def test_a_trial_says_that_it_is_one(report: dict[str, Any]) -> None:
 
 def test_derived_figures_say_so_and_follow_from_passes(report: dict[str, Any]) -> None:
     assert all(row["derived"] is True and row["assumes"] for row in report["derived"])
-    ms = {row["pass_"]: row["ms"] for row in report["passes"] if row["weights"] == "int8"}
-    found = {row["mode"]: row["tokens_per_s"] for row in report["derived"] if row["weights"] == "int8"}
-    assert found["ar"] == pytest.approx(1e3 / ms["ar"])
-    assert found["linear_spec"] == pytest.approx(6.82e3 / (ms["draft"] + ms["verify"]))
-    assert found["quadratic_spec"] == pytest.approx(6e3 / ms["quadratic"])
+    for way in (("int8", False), ("int8", True)):
+        ms = {row["pass_"]: row["ms"] for row in report["passes"] if (row["weights"], row["graphs"]) == way}
+        mine = [row for row in report["derived"] if (row["weights"], row["graphs"]) == way]
+        found = {row["mode"]: row["tokens_per_s"] for row in mine}
+        assert found["ar"] == pytest.approx(1e3 / ms["ar"])
+        assert found["linear_spec"] == pytest.approx(6.82e3 / (ms["draft"] + ms["verify"]))
+        assert found["quadratic_spec"] == pytest.approx(6e3 / ms["quadratic"])
 
 
 def test_the_script_offers_every_shape() -> None:

@@ -1,0 +1,66 @@
+"""A draft and its verification as two passes with one wait: the second takes its tokens from the first on the device.
+
+Knows batches and what their segments say comes next. For requests whose draft nobody has to see before it is verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trimode.kernels.ops import Begun, Picks, Queued, integers, sent
+
+from .batch import Batch
+from .graphs import Filled, Graphs
+from .pages import PagePool
+from .runner import Runner
+from .sampling import Sampler
+from .segment import Segment
+
+Answer = tuple[Tensor, Picks | None]
+
+
+def chained(runner: Runner, segments: Sequence[Segment]) -> bool:
+    """Whether the pass that follows can be queued behind this one: all segments have one, and kernels wait for nothing.
+
+    Where one has none, the others wait for it as they do anyway, and all go on in one pass.
+    """
+    return runner.kernels.queued and all(segment.then is not None for segment in segments)
+
+
+def cycle(
+    segments: Sequence[Segment],
+    tables: Sequence[list[int]],
+    runner: Runner,
+    pool: PagePool,
+    samplers: Sequence[Sampler],
+    graphs: Graphs | None,
+) -> tuple[list[tuple[Answer, Answer]], int]:
+    """What each segment and its `then` find, as `Batch.forward` says it; and how many of the two passes were graphs."""
+    kernels = cast(Queued, runner.kernels)
+    first = Batch(segments, tables)
+    second = Batch([segment.then for segment in segments if segment.then is not None], tables)
+    choices = [batch.choices(samplers, True) for batch in (first, second)]
+    drafts = first.logits(runner, pool, graphs)
+    drafted = kernels.begin(drafts, [one for one in choices[0] if one])
+    checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
+    checked = kernels.begin(checks, [one for one in choices[1] if one])
+    picks = kernels.read([drafted, checked])
+    mine, following = first.dealt(drafts, choices[0], picks[0]), second.dealt(checks, choices[1], picks[1])
+    return list(zip(mine, following, strict=True)), first.replayed + second.replayed
+
+
+def _filled(first: Batch, second: Batch, begun: Begun) -> Filled:
+    """The second pass's open tokens: the last of each trunk, from the first picks of each draft."""
+    rows, picks = list[int](), list[int]()
+    end = at = 0
+    for segment, reads in zip(second.segments, first.reads, strict=True):
+        end += len(segment.trunk)
+        rows += range(end - segment.read + 1, end)
+        picks += range(at, at + segment.read - 1)
+        at += reads
+    where = sent(torch.stack((integers(rows), integers(picks))), begun.tokens.device)
+    return Filled(where[0], begun.tokens[where[1]])

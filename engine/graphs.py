@@ -1,0 +1,259 @@
+"""Passes over buffers that never move, by bucket: captured once, replayed for every pass that fits.
+
+Knows a runner, its pages and sizes. Does not know segments: a batch hands in its numbers, filled up with rows that see
+nothing and are kept nowhere. What is captured runs from the numbers to the logits, the adapter included; tokens are
+chosen behind it, from logits that are copied out, because a mode may hold them over the next pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from trimode.kernels.ops import Kernels, Layout, put
+
+from .errors import RequestError
+from .pages import PAGE, PagePool, pages_for
+from .runner import Runner
+
+Work = Callable[[], None]
+Progress = Callable[[int, int], None]
+"""Told how many of how many graphs are captured."""
+_COLUMNS: Final = 9
+"""Numbers of a row: token, position, the five of a layout, whether it takes the adapter, and a row to read."""
+_SLOT: Final = 6
+"""Of the columns, where a row's key and value are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Query tokens of a pass, pages of its longest request, requests, and whether some row takes the adapter."""
+
+    rows: int
+    tiles: int
+    batch: int
+    adapted: bool = False
+
+    @property
+    def numbers(self) -> int:
+        return _COLUMNS * self.rows + self.batch * self.tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    """Sizes that graphs are captured for: each of `rows` with each of `tiles` and of `batches`.
+
+    Query tokens in steps that keep what is filled up below half of a pass, and below a third from 32 on; a bucket has
+    at most as many requests as rows.
+    """
+
+    rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
+    tiles: tuple[int, ...] = (16, 128)
+    batches: tuple[int, ...] = (64,)
+
+    def listed(self, row_tile: int, longest: int, adapter: bool) -> list[Bucket]:
+        """All buckets, smallest first. `longest`: pages of the longest request there can be."""
+        rows = sorted({-(-count // row_tile) * row_tile for count in self.rows})
+        tiles = sorted({min(count, longest) for count in self.tiles})
+        found = {
+            Bucket(rows=count, tiles=pages, batch=min(batch, count), adapted=adapted)
+            for count, pages, batch in product(rows, tiles, self.batches)
+            for adapted in ((False, True) if adapter else (False,))
+        }
+        return sorted(found, key=lambda bucket: (bucket.rows, bucket.tiles, bucket.batch, bucket.adapted))
+
+
+BUCKETS: Final = Buckets()
+
+
+class Capture(Protocol):
+    """How work over static buffers is kept: `capture` gives what does it again, on whatever the buffers hold then."""
+
+    @property
+    def name(self) -> str: ...
+    def capture(self, work: Work, /) -> Work: ...
+
+
+class Eager:
+    """No graph: the same work over the same buffers, done again each time: for devices without graphs."""
+
+    name = "static buffers"
+
+    def capture(self, work: Work) -> Work:
+        return work
+
+
+class CudaGraphs:
+    """CUDA graphs that share one memory pool, since no two of them run at once."""
+
+    name = "CUDA graphs"
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def capture(self, work: Work) -> Work:
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            work()  # compiles what is not compiled yet, which cannot be done inside of a capture
+        current.wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on using the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Tokens on the device that the host has not seen: `tokens` [n] for the rows `rows` [n] of a pass."""
+
+    rows: Tensor
+    tokens: Tensor
+
+    def into(self, column: Tensor) -> None:
+        """Puts them into a pass's column of tokens."""
+        column.index_copy_(0, self.rows, self.tokens)
+
+
+def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Capture | None:
+    """How passes are captured where that is wanted, None: by default on CUDA devices. Raises RequestError."""
+    if device.type != "cuda":
+        return Eager() if graphs else None
+    if graphs is False or (graphs is None and not kernels.queued):
+        return None
+    if not kernels.queued:
+        raise RequestError(
+            f"graphs=True: {kernels.name} kernels wait for the device within a pass, which no graph can hold; "
+            "kernels='triton' do not"
+        )
+    return CudaGraphs(device)
+
+
+class Buffers:
+    """The numbers of a pass in one piece, so that one copy brings them, and its logits [rows, V]; for all buckets."""
+
+    def __init__(self, runner: Runner, buckets: list[Bucket]) -> None:
+        device, rows = runner.embedding.device, max(bucket.rows for bucket in buckets)
+        self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
+        self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
+
+    def columns(self, bucket: Bucket) -> tuple[Tensor, ...]:
+        """Views of a bucket's columns [rows], then of its page tables [batch, tiles]."""
+        end = _COLUMNS * bucket.rows
+        columns = self.numbers[:end].view(_COLUMNS, bucket.rows).unbind(0)
+        return (*columns, self.numbers[end : bucket.numbers].view(bucket.batch, bucket.tiles))
+
+    def empty(self, bucket: Bucket) -> None:
+        """The numbers of a pass whose rows see nothing and are kept nowhere."""
+        self.numbers.zero_()
+        self.columns(bucket)[_SLOT].fill_(-1)
+
+    @staticmethod
+    def nbytes(runner: Runner, buckets: list[Bucket]) -> int:
+        """Bytes of the buffers for these buckets, before they are made."""
+        rows, size = max(bucket.rows for bucket in buckets), runner.embedding.dtype.itemsize
+        return 8 * max(bucket.numbers for bucket in buckets) + rows * runner.config.vocab_size * size
+
+
+class Graphs:
+    """Captured passes of one runner over one pool. One thread at a time.
+
+    `buffers` hold the pass on its way. `replayed` counts passes that a graph has run; `unfit` those that fit no bucket,
+    by what was too large: "rows", "tiles", "batch"; "pool" for pages of another one, "unread" for a part of a prompt of
+    which nothing is read.
+    """
+
+    def __init__(self, runner: Runner, pool: PagePool, buckets: Buckets, capture: Capture) -> None:
+        self.runner, self.pool, self.sizes, self.capture = runner, pool, buckets, capture
+        self.buckets = listed(runner, pool.pages, buckets)
+        self.replayed = 0
+        self.unfit: Counter[str] = Counter()
+        self.buffers = Buffers(runner, self.buckets)
+        self._angles = runner.fresh_angles()
+        self._replays: dict[Bucket, Work] = {}
+
+    @property
+    def name(self) -> str:
+        return self.capture.name
+
+    @property
+    def captured(self) -> int:
+        return len(self._replays)
+
+    def over(self, pool: PagePool) -> Graphs:
+        """The same for other pages; captured as they are used."""
+        return Graphs(self.runner, pool, self.sizes, self.capture)
+
+    def warm(self, progress: Progress | None = None) -> None:
+        """Captures every bucket, the largest first, whose memory the others share."""
+        for bucket in reversed(self.buckets):
+            self.buffers.empty(bucket)
+            self._replay(bucket)
+            if progress is not None:
+                progress(self.captured, len(self.buckets))
+
+    def fitting(self, size: Bucket, pool: PagePool, reads: int) -> Bucket | None:
+        """The smallest bucket that a pass over `pool` fits; None, and counted, where there is none.
+
+        One that reads nothing has none: a graph would work out the logits of all rows.
+        """
+        found = smallest(self.buckets, size) if pool is self.pool else "pool"
+        found = found if reads else "unread"
+        if isinstance(found, Bucket):
+            return found
+        self.unfit[found] += 1
+        return None
+
+    @torch.inference_mode()
+    def forward(self, bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
+        """Logits [reads, V] of the rows to read, for the `numbers` of a pass; keys and values go to their pages."""
+        put(numbers, self.buffers.numbers[: bucket.numbers])
+        if filled is not None:
+            filled.into(self.buffers.columns(bucket)[0])
+        self._replay(bucket)()
+        self.replayed += 1
+        return self.buffers.logits[:reads].clone()
+
+    def _replay(self, bucket: Bucket) -> Work:
+        if bucket not in self._replays:
+            self._replays[bucket] = self.capture.capture(self._work(bucket))
+        return self._replays[bucket]
+
+    def _work(self, bucket: Bucket) -> Work:
+        """A pass from the buffers' numbers to their logits."""
+        columns = self.buffers.columns(bucket)
+        tokens, positions, request, seen, own_first, own_count, slot, adapted, read, tables = columns
+        end = PAGE * max(each.tiles for each in self.buckets)
+        self._angles.reserve(end)
+
+        @torch.inference_mode()
+        def work() -> None:
+            flags = adapted != 0 if bucket.adapted else None
+            layout = Layout(tables, request, seen, own_first, own_count, slot)
+            logits, _ = self.runner.forward(tokens, positions, end, layout, flags, self.pool, read, (), self._angles)
+            self.buffers.logits[: bucket.rows] = logits
+
+        return work
+
+
+def smallest(buckets: Sequence[Bucket], size: Bucket) -> Bucket | str:
+    """The first of `buckets`, smallest first, that holds `size`; or the name of what is too large."""
+    left = [bucket for bucket in buckets if bucket.adapted == size.adapted]
+    for name in ("rows", "tiles", "batch"):
+        left = [bucket for bucket in left if getattr(bucket, name) >= getattr(size, name)]
+        if not left:
+            return name
+    return left[0]
+
+
+def listed(runner: Runner, pages: int, buckets: Buckets) -> list[Bucket]:
+    """The buckets of a runner over a pool of `pages`."""
+    longest = max(1, min(pages, pages_for(runner.config.max_position_embeddings)))
+    return buckets.listed(runner.kernels.row_tile, longest, runner.has_adapter)

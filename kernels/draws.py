@@ -1,0 +1,80 @@
+"""How rows draw their tokens and what comes of it, as tensors; the head epilogue in plain torch, row by row.
+
+Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import reference
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How each of R rows draws: all [R], on the logits' device.
+
+    seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
+    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters. mask int32:
+    which row of `allowed` is a row's grammar mask, -1 for none; None where each has the one of its own number.
+    """
+
+    seed: Tensor
+    position: Tensor
+    temperature: Tensor
+    top_k: Tensor | None = None
+    top_p: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnersUp:
+    """The k best tokens of each row: ids [R, k] int64 and their logits [R, k] fp32, the best first.
+
+    As a row's mask and `banned` leave them, before temperature, filters and noise; ties go to the lower id. Where fewer
+    are left, id -1 with logit -inf.
+    """
+
+    ids: Tensor
+    logits: Tensor
+
+
+def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, k: int) -> RunnersUp:
+    """What `sample` leaves of runners-up, by a sort; `allowed` [R, W]."""
+    left = logits.float().masked_fill(banned, float("-inf"))
+    if allowed is not None:
+        left = left.masked_fill(~reference.unpack_mask(allowed, logits.shape[-1]), float("-inf"))
+    values, ids = left.sort(dim=-1, descending=True, stable=True)
+    values, ids = (F.pad(part[:, :k], (0, max(0, k - part.shape[1]))) for part in (values, ids))
+    short = values.isneginf() | (torch.arange(k, device=values.device) >= logits.shape[-1])
+    return RunnersUp(ids.masked_fill(short, -1), values.masked_fill(short, float("-inf")))
+
+
+def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    """`sample`, row by row by `reference.pick`."""
+    rows = []
+    for row in range(logits.shape[0]):
+        temperature = float(draws.temperature[row])
+        noise = reference.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
+        rows.append(
+            reference.pick(
+                logits[row : row + 1],
+                banned,
+                _mask_of(row, allowed, draws),
+                noise if temperature else None,
+                temperature,
+                0 if draws.top_k is None else int(draws.top_k[row]),
+                1.0 if draws.top_p is None else float(draws.top_p[row]),
+            )
+        )
+    tokens, confidence = zip(*rows, strict=True)
+    return torch.cat(tokens), torch.cat(confidence)
+
+
+def _mask_of(row: int, allowed: Tensor | None, draws: Draws) -> Tensor | None:
+    at = row if draws.mask is None else int(draws.mask[row])
+    return None if allowed is None or at < 0 else allowed[at : at + 1]

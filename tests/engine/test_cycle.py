@@ -1,0 +1,123 @@
+"""A draft and its verification queued behind one another: the rounds of two passes, and counts that say two.
+
+Kernels are the reference, as if its results had to be waited for; what runs on a device is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pytest
+import small
+import torch
+from mixed import mixed_requests
+from torch import Tensor
+
+from trimode.engine.engine import TokenEngine
+from trimode.engine.graphs import Buckets
+from trimode.engine.request import DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.kernels import ops, reference
+from trimode.kernels.layout import Choice, Picks
+
+
+@dataclass
+class Chosen:
+    tokens: Tensor
+    picks: list[Picks]
+
+
+class Queued:
+    """The reference, with tokens that are read later. `reads`: how many passes each wait has read."""
+
+    queued = True
+
+    def __init__(self) -> None:
+        self.reads: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reference, name)
+
+    def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Chosen:
+        picks = reference.choose(logits, choices)
+        return Chosen(torch.tensor([token for each in picks for token in each.tokens], dtype=torch.int64), picks)
+
+    def read(self, begun: Sequence[Chosen]) -> list[list[Picks]]:
+        self.reads.append(len(begun))
+        return [one.picks for one in begun]
+
+
+def engine(queued: bool, **words: Any) -> tuple[TokenEngine, Queued]:
+    made = small.model(3, shared=2, rank=2)
+    found = TokenEngine(made, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, kernels="torch", **words)
+    kernels = Queued()
+    if queued:
+        found.runner.kernels = cast(ops.Kernels, kernels)
+    return found, kernels
+
+
+def linear(seed: int) -> DecodeRequest:
+    """Blocks, budgets and temperatures of every size; some with a stop string, one token only, or a long prompt."""
+    return DecodeRequest(
+        prompt=small.prompt(seed, 1 + 17 * seed % 90),
+        options=LinearSpecOptions(block_length=2 + 5 * seed % 11),
+        sampling=Sampling(temperature=seed % 3 / 2, seed=seed, top_p=0.9 if seed % 5 == 4 else 1.0),
+        max_tokens=1 + 7 * seed % 40,
+        stop=("ab",) if seed % 4 == 3 else (),
+    )
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_rounds_are_those_of_two_passes(graphs: bool) -> None:
+    (plain, _), (made, kernels) = engine(False), engine(True, graphs=graphs, buckets=Buckets(rows=(4, 16, 48)))
+    cycles = 0
+    for seed in range(24):
+        expected, found = plain.decode(linear(seed)), made.decode(linear(seed))
+        assert found.rounds == expected.rounds
+        assert found.text == expected.text
+        assert found.stats.forward_passes == expected.stats.forward_passes
+        assert found.stats.prefill_passes == expected.stats.prefill_passes
+        assert found.stats.query_tokens >= expected.stats.query_tokens, "nobody saw where the draft ended"
+        assert found.stats.graph_passes >= (found.stats.forward_passes if graphs else 0)
+        assert graphs or not found.stats.graph_passes
+        cycles += sum(one.forward_passes == 2 for one in found.rounds)
+    assert kernels.reads.count(2) == cycles > 20
+    plain.close()
+    made.close()
+
+
+def test_together_they_are_what_they_are_alone() -> None:
+    (plain, _), (made, kernels) = engine(False), engine(True)
+    asked = [linear(seed) for seed in range(16)]
+    assert [one.token_ids for one in made.decode_many(asked)] == [plain.decode(one).token_ids for one in asked]
+    assert kernels.reads.count(2) > 0
+    plain.close()
+    made.close()
+
+
+def test_in_mixed_company_and_under_grammars_nothing_changes() -> None:
+    (plain, _), (made, _) = engine(False), engine(True)
+    found, expected = (one.decode_many(mixed_requests(4, 18)) for one in (made, plain))
+    assert [one.rounds for one in found] == [one.rounds for one in expected]
+    plain.close()
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "words", [{"max_passes": 50}, {"max_seconds": 60.0}, {"options": QuadraticSpecOptions(block_length=3)}]
+)
+def test_passes_that_are_limited_or_need_a_look_come_one_at_a_time(words: dict[str, Any]) -> None:
+    made, kernels = engine(True)
+    assert made.decode(replace(linear(2), **words)).token_ids
+    assert 2 not in kernels.reads
+    made.close()
+
+
+def test_exact_modes_agree() -> None:
+    made, _ = engine(True)
+    modes: list[Options] = [LinearSpecOptions(block_length=6), QuadraticSpecOptions(block_length=4)]
+    for seed in range(6):
+        found = [made.decode(replace(linear(seed), options=options)).token_ids for options in modes]
+        assert found[0] == found[1]
+    made.close()

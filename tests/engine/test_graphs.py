@@ -1,0 +1,372 @@
+"""Passes over static buffers: the same bits as passes of just their rows, whatever the buffers held before.
+
+On a CPU the work is done again over the same buffers; with a CUDA device (`pytest -m gpu`) the tests of Triton kernels
+capture and replay graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+import small
+import torch
+from devices import on_each_device
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mixed import mixed_requests
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trimode.engine.batch import Batch
+from trimode.engine.config import ModelConfig
+from trimode.engine.engine import TokenEngine
+from trimode.engine.errors import DeviceMemoryExceeded, RequestError
+from trimode.engine.graphs import Bucket, Buckets, Eager, Filled, Graphs, capturing, smallest
+from trimode.engine.memory import planned
+from trimode.engine.pages import PagePool
+from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.result import DecodeResult
+from trimode.engine.runner import Runner
+from trimode.engine.segment import Branch, Segment
+from trimode.kernels import ops, triton_norm, triton_ops
+
+CPU = torch.device("cpu")
+TRITON = cast(ops.Kernels, triton_ops)
+ODD = Buckets(rows=(1, 3, 8, 21, 70), tiles=(1, 3), batches=(2, 9))
+TINY = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+each_kernel = pytest.mark.parametrize("kernels", ["torch", "native"])
+
+
+def poisoned(graphs: Graphs | None) -> Graphs:
+    """After each pass its buffers are overwritten with what no pass may read."""
+    assert graphs is not None
+    forward = graphs.forward
+
+    def poisoning(bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
+        logits = forward(bucket, numbers, reads, filled)
+        graphs.buffers.numbers.fill_(2**40 + 7)
+        graphs.buffers.logits.fill_(float("nan"))
+        return logits
+
+    graphs.forward = poisoning  # type: ignore[method-assign]
+    return graphs
+
+
+def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any) -> TokenEngine:
+    made = small.model(3, config, shared=2, rank=2)
+    if device == "cuda" or words.get("kernels") == "triton":
+        made = made.to(device, torch.bfloat16)
+    words.setdefault("kv_bytes", 1 << 24)
+    return TokenEngine(made, small.text, small.TEXT_VOCAB, **words)
+
+
+def counts(result: DecodeResult) -> tuple[Any, ...]:
+    """All that a result says but its times and what ran its passes."""
+    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, stretches=())
+    return result.token_ids, result.text, result.finish_reason, result.rounds, stats
+
+
+@each_kernel
+def test_every_mode_decodes_as_without(kernels: str) -> None:
+    """Requests of all modes side by side; those of 70 tokens and more fit no bucket at first."""
+    plain = engine(kernels=kernels)
+    expected = plain.decode_many(mixed_requests(3, 24))
+    plain.close()
+    made = engine(kernels=kernels, graphs=True, buckets=ODD)
+    graphs = poisoned(made.graphs)
+    found = made.decode_many(mixed_requests(3, 24))
+    alone = [made.decode(request) for request in mixed_requests(3, 6)]
+    made.close()
+    assert [result.token_ids for result in found] == [result.token_ids for result in expected]
+    assert [result.rounds for result in found] == [result.rounds for result in expected]
+    assert [result.token_ids for result in alone] == [result.token_ids for result in expected[:6]]
+    assert graphs.replayed > 20
+    assert graphs.unfit["rows"] > 0
+    assert graphs.replayed + graphs.unfit.total() == made.scheduler.passes
+    assert all(result.stats.graph_passes > 0 for result in alone)
+    assert all(result.stats.graph_passes == 0 for result in expected)
+
+
+@each_kernel
+def test_one_at_a_time_everything_is_the_same(kernels: str) -> None:
+    plain, made = engine(kernels=kernels), engine(kernels=kernels, graphs=True, buckets=ODD)
+    poisoned(made.graphs)
+    for request, again in zip(mixed_requests(5, 9), mixed_requests(5, 9), strict=True):
+        assert counts(made.decode(request)) == counts(plain.decode(again))
+    plain.close()
+    made.close()
+
+
+def ragged(seed: int, requests: int) -> list[Segment]:
+    """Trunks and branches of odd sizes behind prefixes of odd lengths, some with the adapter."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def upto(most: int) -> int:
+        return int(torch.randint(0, most + 1, (1,), generator=draw))
+
+    made = []
+    for index in range(requests):
+        trunk, start = 1 + upto(4), upto(3) * 37
+        branches = tuple(
+            Branch(
+                tokens=small.prompt(seed + at, 1 + upto(3)),
+                read=1,
+                after=upto(trunk),
+                causal=bool(upto(1)),
+                adapter=bool(seed % 2),
+            )
+            for at in range(upto(2))
+        )
+        segment = Segment(start=start, trunk=small.prompt(index, trunk), branches=branches, read=upto(trunk))
+        made.append(segment if segment.read or branches else replace(segment, read=1))
+    return made
+
+
+@each_kernel
+def test_logits_and_pages_have_the_same_bits(kernels: str) -> None:
+    made = small.model(3, shared=2, rank=2)
+    runner = Runner(made, *ops.kernels(CPU, torch.float32, kernels))
+    pools = [PagePool(small.CONFIG, 1 << 22, torch.float32, CPU) for _ in range(2)]
+    for pool in pools:
+        draw = torch.Generator().manual_seed(1)
+        pool.keys.normal_(generator=draw)
+        pool.values.normal_(generator=draw)
+    graphs = poisoned(Graphs(runner, pools[1], ODD, Eager()))
+    graphs.warm()
+    for seed in range(12):
+        segments = ragged(seed, 1 + seed % 7)
+        tables = [list(range(3 * index, 3 * index + 3)) for index in range(len(segments))]
+        expected = Batch(segments, tables).forward(runner, pools[0])
+        found = Batch(segments, tables).forward(runner, pools[1], graphs=graphs)
+        for (mine, _), (theirs, _) in zip(found, expected, strict=True):
+            assert torch.equal(mine, theirs)
+        assert torch.equal(pools[0].keys, pools[1].keys)
+        assert torch.equal(pools[0].values, pools[1].values)
+    assert graphs.replayed == 12
+
+
+@on_each_device
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_exact_modes_agree_on_triton_kernels(device: str, temperature: float) -> None:
+    options: list[Options] = [ArOptions(), LinearSpecOptions(block_length=3), QuadraticSpecOptions(block_length=2)]
+    plain = engine(TINY, device, kernels="triton", graphs=False)
+    buckets = Buckets(rows=(1, 4, 16), tiles=(1,), batches=(3,))
+    made = engine(TINY, device, kernels="triton", graphs=True, buckets=buckets)
+    graphs = poisoned(made.graphs)
+    asked = [
+        DecodeRequest(
+            prompt=small.prompt(1, 3), options=each, sampling=Sampling(temperature=temperature, seed=3), max_tokens=4
+        )
+        for each in options
+    ]
+    expected = plain.decode(asked[0]).token_ids
+    found = [made.decode(request).token_ids for request in asked]
+    together = [result.token_ids for result in made.decode_many(asked)]
+    plain.close()
+    made.close()
+    assert found == [expected] * 3
+    assert together == found
+    assert graphs.replayed > 6
+    assert graphs.unfit.total() == 0
+    assert graphs.name == ("CUDA graphs" if device == "cuda" else "static buffers")
+
+
+@on_each_device
+def test_drafts_follow_the_adapter_as_it_changes(device: str) -> None:
+    """The adapter is read where it lies when a pass is replayed, by marked rows alone."""
+    made = engine(TINY, device, kernels="triton", graphs=True, buckets=Buckets(rows=(8,), tiles=(1,), batches=(1,)))
+    graphs, tokens = poisoned(made.graphs), small.prompt(2, 4)
+    table = made.pool.take(1)
+
+    def logits(adapter: bool) -> Tensor:
+        branch = Branch(tokens=tokens, read=4, adapter=adapter)
+        segment = Segment(start=0, trunk=(1,), branches=(branch,), read=1)
+        ((rows, _),) = Batch([segment], [table]).forward(made.runner, made.pool, graphs=graphs)
+        return rows
+
+    drafts, plain = logits(True), logits(False)
+    for block in made.runner.stack.blocks:
+        assert block.adapter is not None
+        block.adapter[1].mul_(-3)
+    changed, still = logits(True), logits(False)
+    made.close()
+    assert graphs.replayed == 4
+    assert torch.equal(plain, still)
+    assert torch.equal(drafts[0], plain[0]), "the trunk takes no adapter"
+    assert torch.equal(changed[0], plain[0])
+    assert (changed[1:] != drafts[1:]).any(dim=1).all()
+
+
+def test_all_buckets_are_captured_before_the_first_call() -> None:
+    heard: list[tuple[int, int]] = []
+    made = engine(graphs=True, buckets=ODD, progress=lambda done, all_: heard.append((done, all_)))
+    assert made.graphs is not None
+    assert made.graphs.captured == len(made.graphs.buckets)
+    assert heard == [(at + 1, len(made.graphs.buckets)) for at in range(len(heard))]
+    assert len(heard) == len(made.graphs.buckets)
+    made.decode(DecodeRequest(prompt=(1, 2), max_tokens=5))
+    assert made.graphs.captured == len(made.graphs.buckets)
+    made.close()
+
+
+def test_a_pass_that_fits_no_bucket_is_counted_by_what_was_too_large() -> None:
+    made = engine(graphs=True, buckets=Buckets(rows=(2,), tiles=(1,), batches=(2,)), kernels="native")
+    assert made.graphs is not None
+    result = made.decode(DecodeRequest(prompt=small.prompt(1, 62), max_tokens=5))
+    assert made.graphs.unfit["rows"] == result.stats.prefill_passes == 1
+    assert made.graphs.unfit["tiles"] == result.stats.forward_passes - result.stats.graph_passes > 0
+    made.decode_many([DecodeRequest(prompt=(1,), max_tokens=9)] * 5)
+    assert made.graphs.unfit["rows"] > 1
+    other = PagePool(small.CONFIG, 1 << 20, torch.float32, CPU)
+    Batch([Segment(start=0, trunk=(1,), read=1)], [other.take(1)]).forward(made.runner, other, graphs=made.graphs)
+    assert made.graphs.unfit["pool"] == 1
+    Batch([Segment(start=0, trunk=(1,))], [[0]]).forward(made.runner, made.pool, graphs=made.graphs)
+    assert made.graphs.unfit["unread"] == 1
+    made.close()
+
+
+@given(
+    size=st.builds(
+        Bucket, rows=st.integers(1, 80), tiles=st.integers(1, 4), batch=st.integers(1, 12), adapted=st.booleans()
+    ),
+    row_tile=st.sampled_from([1, 4]),
+    longest=st.integers(1, 5),
+)
+@settings(deadline=None, derandomize=True)
+def test_a_pass_runs_in_the_smallest_bucket_that_holds_it(size: Bucket, row_tile: int, longest: int) -> None:
+    listed = ODD.listed(row_tile, longest, adapter=True)
+    assert len(set(listed)) == len(listed)
+    assert all(bucket.rows % row_tile == 0 and bucket.tiles <= longest for bucket in listed)
+    assert all(first.rows <= second.rows for first, second in pairwise(listed))
+    assert not any(bucket.adapted for bucket in ODD.listed(row_tile, longest, adapter=False))
+    found = smallest(listed, size)
+    holding = [
+        bucket
+        for bucket in listed
+        if bucket.adapted == size.adapted
+        and bucket.rows >= size.rows
+        and bucket.tiles >= size.tiles
+        and bucket.batch >= size.batch
+    ]
+    if isinstance(found, Bucket):
+        assert found in holding
+        assert found.rows == min(bucket.rows for bucket in holding)
+    else:
+        assert not holding
+        assert found in ("rows", "tiles", "batch")
+
+
+def test_off_by_default_on_a_cpu_and_on_for_cuda() -> None:
+    made = engine()
+    assert made.graphs is None
+    made.close()
+    cuda, reference = torch.device("cuda"), ops.kernels(CPU, torch.float32, "torch")[0]
+    assert capturing(reference, cuda, None) is None
+    assert capturing(TRITON, cuda, False) is None
+    with pytest.raises(RequestError, match="graphs=True: torch kernels wait for the device within a pass"):
+        capturing(reference, cuda, True)
+
+
+def test_memory_is_planned_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine(graphs=True, buckets=ODD, kernels="torch")
+    plan, graphs = made.memory, made.graphs
+    assert graphs is not None
+    assert plan.buffers == graphs.buffers.numbers.nbytes + graphs.buffers.logits.nbytes
+    assert plan.pages == made.pool.keys.nbytes + made.pool.values.nbytes
+    assert plan.graphs > max(bucket.rows for bucket in graphs.buckets) * small.VOCAB * 4
+    made.close()
+    need = sum(plan.parts.values())
+    monkeypatch.setattr("trimode.engine.memory.free_bytes", lambda _: need - plan.weights)
+    engine(graphs=True, buckets=ODD, kernels="torch").close()
+    monkeypatch.setattr("trimode.engine.memory.free_bytes", lambda _: need - plan.weights - 1)
+    with pytest.raises(DeviceMemoryExceeded, match="1 too few; lower kv_bytes, load with quantize=") as caught:
+        engine(graphs=True, buckets=ODD, kernels="torch")
+    assert (caught.value.need, caught.value.have) == (need, need - 1)
+    assert caught.value.parts == plan.parts
+    engine(kernels="torch").close()
+
+
+def test_the_plan_counts_each_weight_once_in_each_of_its_places() -> None:
+    model = small.model(1, rank=2)
+    runner = Runner(model, *ops.kernels(CPU, torch.float32, "torch"))
+    plan = planned(model, runner, 1 << 20, None)
+    fused = sum(block.qkv.nbytes + block.gate_up.nbytes for block in runner.stack.blocks)
+    assert plan.weights == fused + sum(weight.nbytes for weight in model.parameters())
+    assert (plan.buffers, plan.graphs) == (0, 0)
+    assert plan.pages <= 1 << 20
+
+
+class Watch(TorchDispatchMode):
+    """Operations that wait for a device, or copy to it from the host's memory: what no graph can hold."""
+
+    seen: list[str]
+    refused: list[str]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, host = str(func), [each for each in args if isinstance(each, Tensor) and each.device.type == "cpu"]
+        self.seen.append(name)
+        if any(each.ndim for each in host) or "lift_fresh" in name or "local_scalar" in name or "nonzero" in name:
+            self.refused.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class Made(TorchFunctionMode):
+    """Tensors made from the host's numbers."""
+
+    refused: list[str]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.tensor, torch.as_tensor, torch.from_numpy, torch.frombuffer):
+            self.refused.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def watched(work: Callable[[], object]) -> Watch:
+    watch, made = cast(Any, Watch)(), cast(Any, Made)()
+    found: Watch = watch
+    found.seen, found.refused = [], []
+    made.refused = found.refused
+    with watch, made:
+        work()
+    return found
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_what_is_captured_waits_for_nothing(adapted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of Triton kernels on the meta device, which has no numbers to wait for; launches are left out."""
+    kernel = vars(triton_norm)["_norm"]  # of the class that all kernels have, interpreted or compiled
+    monkeypatch.setattr(type(kernel), "__getitem__", lambda *_: lambda *_, **__: None)
+    config, meta = replace(TINY, rope=replace(TINY.rope, llama_4_scaling_beta=0.1)), torch.device("meta")
+    model = small.model(3, config, rank=2).to(meta, torch.bfloat16)
+    model.frequencies = model.frequencies.to(meta)
+    runner = Runner(model, TRITON)
+    works: list[Callable[[], None]] = []
+
+    class Noting:
+        name = "noting"
+
+        def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+            works.append(work)
+            return work
+
+    graphs = Graphs(runner, PagePool(config, 1 << 20, torch.bfloat16, meta), ODD, Noting())
+    graphs.warm()
+    assert len(works) == len(graphs.buckets)
+    for work, bucket in zip(works, reversed(graphs.buckets), strict=True):
+        if bucket.adapted == adapted:
+            found = watched(work)
+            assert not found.refused
+            assert len(found.seen) > 20
+
+
+def test_what_waits_is_seen() -> None:
+    assert watched(lambda: torch.tensor([1, 2], device="meta") + 1).refused
+    assert watched(lambda: torch.ones(3).nonzero()).refused
+    assert watched(lambda: torch.ones(3).sum().item()).refused
+    assert watched(lambda: torch.empty(2, device="meta").copy_(torch.ones(2))).refused
+    assert not watched(lambda: torch.arange(3, device="meta") * 2).refused

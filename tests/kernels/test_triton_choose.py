@@ -1,0 +1,192 @@
+"""Tokens of whole decodes on Triton kernels: chosen by the head epilogue alone, and those of the reference's pick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import small
+import torch
+from automaton import random_automaton
+from devices import draw, on_each_device
+from torch import Tensor
+
+from trimode.engine.engine import TokenEngine
+from trimode.engine.request import (
+    ArOptions,
+    DecodeRequest,
+    DiffusionOptions,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+    Sampling,
+)
+from trimode.kernels import ops, reference, triton_choose, triton_head, triton_ops
+from trimode.kernels.checks import TensorRefused
+from trimode.kernels.layout import Choice, Draw, Picks
+from trimode.kernels.triton_choose import Begun
+
+TINY = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+MODES: list[Options] = [
+    ArOptions(),
+    LinearSpecOptions(block_length=3),
+    QuadraticSpecOptions(block_length=2),
+    DiffusionOptions(block_length=3, threshold=0.5),
+]
+USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
+
+
+@pytest.fixture
+def short_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the vocabulary: little arithmetic."""
+    monkeypatch.setattr(triton_head, "TILE", 64)
+
+
+class Checked:
+    """Triton kernels whose every choice is also made by `reference.pick`, on the same logits."""
+
+    def __init__(self) -> None:
+        self.calls = self.rows = self.masked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(triton_ops, name)
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, list[Picks]]:
+        logits, _ = cast(Any, triton_ops.forward)(*arguments[:-1], [])
+        return logits, self.choose(logits, arguments[-1])
+
+    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+        (found,) = triton_ops.read([self.begin(logits, choices)])
+        return found
+
+    def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Begun:
+        begun = triton_ops.begin(logits, choices)
+        (found,) = triton_ops.read([begun])
+        expected = reference.choose(logits.cpu(), [replace(each, banned=each.banned.cpu()) for each in choices])
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.tokens == theirs.tokens
+            assert mine.confidence == pytest.approx(theirs.confidence, rel=1e-4, abs=1e-7)
+        self.calls += 1
+        self.rows += sum(len(choice.positions) for choice in choices)
+        self.masked += sum(mask is not None for choice in choices for mask in choice.masks())
+        return begun
+
+
+SAMPLINGS = [(Sampling(), True), (Sampling(temperature=1.0), True), (Sampling(temperature=1.0, top_p=0.8), False)]
+"""Greedy and at 1, under a grammar; filtered, free."""
+
+
+def requests(samplings: Sequence[tuple[Sampling, bool]]) -> list[DecodeRequest]:
+    """Each mode with each of `samplings`, which say whether a grammar holds the output."""
+    return [
+        DecodeRequest(
+            prompt=small.prompt(index, 3),
+            options=options,
+            sampling=replace(sampling, seed=index),
+            max_tokens=4,
+            constraint=random_automaton(index + 3, small.VOCAB, USABLE, (small.EOS,)) if held else None,
+        )
+        for index, (options, (sampling, held)) in enumerate((mode, one) for mode in MODES for one in samplings)
+    ]
+
+
+def engine(device: str, **words: Any) -> TokenEngine:
+    made = small.model(5, TINY, rank=4).to(device, torch.bfloat16)
+    return TokenEngine(made, small.text, small.TEXT_VOCAB, kv_bytes=1 << 22, kernels="triton", **words)
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+def test_whole_decodes_take_the_tokens_of_the_reference(device: str) -> None:
+    made, checked = engine(device), Checked()
+    made.runner.kernels = cast(ops.Kernels, checked)
+    results = made.decode_many(requests(SAMPLINGS))
+    made.close()
+    assert all(result.token_ids for result in results)
+    assert sum(result.stats.accepted for result in results) > 0
+    assert checked.masked > 0
+    assert checked.rows > len(results)
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+def test_nothing_else_picks_and_a_cycle_waits_once(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free outputs: a copy from the device for each pass, and one for a draft and its verification together."""
+    made, waits = engine(device), list[int]()
+    read = triton_choose.read
+
+    def counted(begun: Sequence[Begun]) -> list[list[Picks]]:
+        rooms = [one for one in begun if len(one.room)]
+        if rooms:
+            waits.append(len(rooms))
+        return read(begun)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the reference was asked for a token")
+
+    monkeypatch.setattr(triton_choose, "read", counted)
+    monkeypatch.setattr(triton_ops, "read", counted)
+    monkeypatch.setattr(reference, "pick", never)
+    monkeypatch.setattr(reference, "gumbel", never)
+    free = requests([(Sampling(temperature=1.0), False)])
+    for request in free:
+        waits.clear()
+        before, result = made.scheduler.passes, made.decode(request)
+        rounds = [one for one in result.rounds if one.tokens]
+        assert sum(waits) == made.scheduler.passes - before
+        if request.options.mode == "linear_spec":
+            cycles = sum(one.forward_passes == 2 for one in rounds)
+            assert waits.count(2) == cycles > 0
+            assert len(waits) == len(rounds)
+        else:
+            assert waits.count(2) == 0
+    waits.clear()
+    before, together = made.scheduler.passes, made.decode_many(free)
+    assert sum(waits) == made.scheduler.passes - before
+    limited = replace(free[1], max_passes=50)
+    waits.clear()
+    assert made.decode(limited).token_ids == together[1].token_ids
+    assert waits.count(2) == 0
+    made.close()
+
+
+def choices(device: str, banned: Tensor) -> list[Choice]:
+    """Of several requests: rows in no order, some with a mask, one that wants none."""
+    mask = (draw(2, seed=4) * 2**31).clamp(-(2**31), 2**31 - 1).to(torch.int32)
+
+    def rule(seed: int, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Draw:
+        def noise(positions: Sequence[int]) -> Tensor | None:
+            return (
+                reference.gumbel(seed, torch.tensor(list(positions), dtype=torch.int64), len(banned)).to(device)
+                if temperature
+                else None
+            )
+
+        return Draw(seed, temperature, top_k, top_p, noise)
+
+    return [
+        Choice(4, [9, 10], banned, lambda: [None, mask], rule(3, 1.0)),
+        Choice(0, [2**40], banned, None, rule(2**64 - 1, 0.7, top_k=5)),
+        Choice(2, [], banned, None, rule(1, 1.0)),
+        Choice(1, [5, 6, 7], banned, lambda: [mask, None, mask], rule(4, 0.0)),
+    ]
+
+
+@on_each_device
+def test_choices_of_several_requests_are_kept_apart(device: str) -> None:
+    logits, banned = draw(6, 50, device=device) * 3, (draw(50, seed=1) > 1.5).to(device)
+    asked = choices(device, banned)
+    for some in (asked, asked[1:], asked[2:3], []):
+        found, expected = triton_ops.choose(logits, some), reference.choose(logits, some)
+        assert [picks.tokens for picks in found] == [picks.tokens for picks in expected]
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.confidence == pytest.approx(theirs.confidence, rel=1e-4)
+
+
+def test_choices_share_what_is_banned() -> None:
+    banned = torch.zeros(50, dtype=torch.bool)
+    first, *others = choices("cpu", banned)
+    with pytest.raises(TensorRefused, match="several `banned`; give them the same tensor"):
+        triton_ops.choose(draw(6, 50), [replace(first, banned=banned.clone()), *others])

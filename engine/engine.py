@@ -172,7 +172,7 @@ class TokenEngine:
 
     def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> Live:
         config = self.model.config
-        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels.choose)
+        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
         if isinstance(request, ScoreRequest):
             context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)

@@ -21,17 +21,17 @@ _KEPT_CHUNKS = 4
 
 Allowed = Callable[[], Tensor | None]
 """Gives a grammar mask [ceil(V / 32)] int32, None where everything is allowed."""
-Choose = Callable[[Tensor, Sequence[ops.Choice]], list[ops.Picks]]
 
 
 class Sampler:
     """Settings of one request, the ids that may never be chosen, and recently drawn noise.
 
-    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `choose`: the kernels' head epilogue.
+    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `kernels`: whose head epilogue chooses.
     """
 
-    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, choose: Choose) -> None:
-        self.settings, self.vocab_size, self.banned, self.choose = settings, vocab_size, banned, choose
+    def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, kernels: ops.Kernels) -> None:
+        self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
+        self.choose = kernels.choose
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
         self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
@@ -52,5 +52,6 @@ class Sampler:
             while len(self._chunks) >= _KEPT_CHUNKS:
                 del self._chunks[min(self._chunks)]
             positions = torch.arange(index * self._span, (index + 1) * self._span)
-            self._chunks[index] = ops.gumbel(self.settings.seed, positions, self.vocab_size).to(self.banned.device)
+            noise = self.kernels.gumbel(self.settings.seed, positions, self.vocab_size)
+            self._chunks[index] = noise.to(self.banned.device)
         return self._chunks[index]

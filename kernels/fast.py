@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import block, reference
 from .quantize import Quantized, dequantize
+from .reference import gumbel as gumbel
 
 name = "torch-fast"
 row_tile = 1

@@ -9,6 +9,7 @@
 
 #include "native_attention.h"
 #include "native_lanes.h"
+#include "native_noise.h"
 #include "native_pick.h"
 
 #ifdef __AVX512F__

@@ -33,6 +33,7 @@ _SIGNATURES: Final = {
     "attention": "pnnnnnnpppnpppppi",
     "pick": "pnnppnpfpp",
     "forward": "ppnppppnpppn",
+    "gumbel": "npnnp",
 }
 """Arguments of native.cpp's functions: pointers, int64, float, int."""
 
@@ -237,7 +238,13 @@ class Native:
         )  # fmt: skip
         return tokens, confidence
 
-    gumbel = staticmethod(reference.gumbel)
+    def gumbel(self, seed: int, positions: Tensor, vocab_size: int) -> Tensor:
+        """The bits of `reference.gumbel`."""
+        noise = torch.empty(positions.shape[0], vocab_size)
+        at = positions.contiguous()
+        signed = (seed + 2**63) % 2**64 - 2**63
+        self._library.gumbel(signed, at.data_ptr(), at.shape[0], vocab_size, noise.data_ptr())
+        return noise
 
 
 def _prepared(

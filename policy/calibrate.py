@@ -149,7 +149,7 @@ def _pass(tokens: TokenEngine, shape: Shape, place: Place) -> Callable[[], objec
     each = pages_for(shape.context + own)
     pages = [place.pages[call * each : (call + 1) * each] for call in range(shape.calls)]
     ids = tuple(row % config.vocab_size for row in range(own))
-    sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels.choose)
+    sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels)
     if shape.adapter:
         segment = Segment(start=shape.context, branches=(Branch(tokens=ids, read=own, adapter=True),))
     else:

@@ -133,7 +133,7 @@ def independent() -> Generator[None]:
         if logits is not None:
             mine = logits.sampler
             other = replace(mine.settings, seed=mine.settings.seed ^ OTHER_SEED)
-            logits = Logits(logits.rows, logits.first, Sampler(other, mine.vocab_size, mine.banned, mine.choose))
+            logits = Logits(logits.rows, logits.first, Sampler(other, mine.vocab_size, mine.banned, mine.kernels))
         return speculation.propose(gate, logits, limit)
 
     setattr(mode, "propose", propose)  # noqa: B010  a measurement, not an interface

@@ -82,7 +82,7 @@ def work(runner: Runner, case: Case, graphed: bool) -> Callable[[], object]:
     pool = PagePool(config, each * case.batch * page_bytes(config, dtype), dtype, device)
     tables = [pool.take(each) for _ in range(case.batch)]
     banned = torch.zeros(config.vocab_size, dtype=torch.bool, device=device)
-    samplers = [Sampler(Sampling(), config.vocab_size, banned, runner.kernels.choose)] * case.batch
+    samplers = [Sampler(Sampling(), config.vocab_size, banned, runner.kernels)] * case.batch
     sizes = Buckets(rows=(case.rows,), tiles=(each,), batches=(case.batch,))
     capture = capturing(runner.kernels, device, True) if graphed else None
     graphs = None if capture is None else Graphs(runner, pool, sizes, capture)

@@ -79,6 +79,17 @@ def test_gumbel_is_a_function_of_seed_position_and_token(seed: int, positions: l
         assert torch.equal(row, wider[:vocab])
 
 
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    positions=st.lists(st.integers(0, 2**40), min_size=1, max_size=5),
+    vocab=st.integers(1, 5000),
+)
+@QUICK
+def test_native_noise_has_the_bits_of_the_reference(seed: int, positions: list[int], vocab: int) -> None:
+    found = Native.load().gumbel(seed, torch.tensor(positions), vocab)
+    assert torch.equal(found.view(torch.int32), ops.gumbel(seed, torch.tensor(positions), vocab).view(torch.int32))
+
+
 def test_gumbel_changes_with_seed_position_and_token() -> None:
     base = ops.gumbel(1, torch.tensor([5]), 64)[0]
     assert len(set(base.tolist())) == 64

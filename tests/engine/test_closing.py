@@ -122,8 +122,8 @@ class Sure(Automaton):
 class Unsure(Automaton):
     """Has to work out each ending."""
 
-    def closes(self, _: int) -> bool:
-        return False
+    def closes(self, limit: int) -> bool:
+        return limit < 0
 
     def fork(self) -> Unsure:
         return Unsure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,24 +23,24 @@ _LONGEST: Final = {"regex": 10_000, "choice": 100_000, "lark": 100_000}
 
 
 @dataclass(frozen=True)
-class TextTarget:
+class TextTarget(ABC):
     """What `Regex`, `Choice` and `Lark` share. `kind` names them in records and errors."""
 
     kind: ClassVar[str] = ""
 
     @property
+    @abstractmethod
     def given(self) -> Any:
         """What the caller wrote, as JSON."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def oracle(self) -> str | None:
         """Who checks finished text besides the grammar; None where nobody can."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fits(self, text: str, /) -> bool:
         """The oracle's verdict."""
-        raise NotImplementedError
 
     @cached_property
     def document(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ for helper in HELPERS:
 
 from devices import short_parts as short_parts  # noqa: E402
 from loaded import folder as folder  # noqa: E402
+from loaded import fresh as fresh  # noqa: E402
 from loaded import reference as reference  # noqa: E402
 from loaded import spans as spans  # noqa: E402
 from recorded_calls import engine as engine  # noqa: E402

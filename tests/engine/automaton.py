@@ -68,7 +68,7 @@ class Automaton:
                     queue.append((self.moves[state][token], [*path, token]))
         return None
 
-    def closes(self, limit: int) -> bool:
+    def closes(self, limit: int, /) -> bool:
         """Looks no further than two tokens, so that the longer endings are worked out."""
         ending = self.ending(limit)
         return ending is not None and len(ending) <= 2

@@ -112,7 +112,7 @@ def test_without_a_known_ending_nothing_is_promised() -> None:
 class Sure(Automaton):
     """Knows of each ending at once that it is there."""
 
-    def closes(self, limit: int) -> bool:
+    def closes(self, limit: int, /) -> bool:
         return self.ending(limit) is not None
 
     def fork(self) -> Sure:
@@ -122,8 +122,8 @@ class Sure(Automaton):
 class Unsure(Automaton):
     """Has to work out each ending."""
 
-    def closes(self, limit: int) -> bool:
-        return limit < 0
+    def closes(self, _: int, /) -> bool:
+        return False
 
     def fork(self) -> Unsure:
         return Unsure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))

@@ -31,6 +31,14 @@ def reference() -> Engine:
     return Engine.load()
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Engine]:
+    """A second engine, without any stored prefix."""
+    engine = Engine.load()
+    yield engine
+    engine.close()
+
+
 @pytest.fixture(scope="session")
 def folder(reference: Engine) -> Path:
     """Where the reference checkpoint lies."""

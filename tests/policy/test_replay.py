@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,6 @@ def trail(reference: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calls(trail: Path) -> list[CallRecord]:
     return records(read_audit(trail))
-
-
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[Engine]:
-    """A second engine, without any stored prefix."""
-    engine = Engine.load()
-    yield engine
-    engine.close()
 
 
 def test_every_call_replays_bit_for_bit_on_another_engine(calls: list[CallRecord], fresh: Engine) -> None:

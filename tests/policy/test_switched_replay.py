@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -107,14 +107,6 @@ def trail(reference: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calls(trail: Path) -> list[CallRecord]:
     return records(read_audit(trail))
-
-
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[Engine]:
-    """A second engine, without any stored prefix."""
-    engine = Engine.load()
-    yield engine
-    engine.close()
 
 
 def test_recorded_calls_replay_by_the_same_path_on_another_engine(

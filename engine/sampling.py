@@ -31,7 +31,6 @@ class Sampler:
 
     def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, kernels: ops.Kernels) -> None:
         self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
-        self.choose = kernels.choose
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
         self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)

@@ -18,7 +18,6 @@ from threading import Condition, Thread, current_thread
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .batch import Batch
 from .cycle import chained, cycle
@@ -30,7 +29,7 @@ from .prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
 from .run import Run
 from .runner import Runner
-from .segment import Picks, Segment
+from .segment import Segment
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
@@ -204,7 +203,7 @@ class Scheduler:
             rows = sum([segment.then.rows for segment in segments if segment.then is not None])
             second = Pass(seconds=0.0, rows=rows, calls=len(segments))
             return [
-                partial(_fed, live, *first, replayed=graphs, then=Followed(*then, second))
+                partial(live.feed, *first, replayed=graphs, then=Followed(*then, second))
                 for live, (first, then) in zip(lives, pairs, strict=True)
             ]
         batch = Batch(segments, tables)
@@ -212,7 +211,7 @@ class Scheduler:
         self.passes += 1
         errors = {at: asked.error for at, asked in batch.asked.items() if asked.error is not None}
         return [
-            partial(_raised, errors[at]) if at in errors else partial(_fed, live, *answer, replayed=batch.replayed)
+            partial(_raised, errors[at]) if at in errors else partial(live.feed, *answer, replayed=batch.replayed)
             for at, (live, answer) in enumerate(zip(lives, answers, strict=True))
         ]
 
@@ -262,10 +261,6 @@ class Scheduler:
             job.live.close()
             self.pool.drop(job.live.pages)
             job.live, self._full = None, False
-
-
-def _fed(live: Live, rows: Tensor, picks: Picks | None, shared: Pass, **words: Any) -> None:
-    live.feed(rows, picks, shared, **words)
 
 
 def _raised(error: Exception, _: Pass) -> None:

@@ -122,7 +122,7 @@ class Logits:
 
     def _pick(self, logits: Tensor, rows: Sequence[int], allowed: Masks | None) -> Picks:
         choice = self.sampler.choice(0, [self.first + row for row in rows], allowed)
-        return self.sampler.choose(logits, [choice])[0]
+        return self.sampler.kernels.choose(logits, [choice])[0]
 
     def _taken(self, rows: Sequence[int]) -> Tensor:
         """Some rows; a single one, the common case, as a view."""

@@ -60,15 +60,15 @@ class Place(IntEnum):
 class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
-    What each id stands for is in `spelt` as bytes, in `letters_of` as a character a byte, in `texts` as text where that
+    What each id stands for is in `spelt` as bytes, in `latin` as a character a byte, in `texts` as text where that
     can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
         self._tokenizer, self.ends = tokenizer, list(ends)
         self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
-        self.letters_of = [spelt.decode("latin-1") for spelt in self.spelt]
-        self.quoted = Quoted(self.letters_of)
+        self.latin = [spelt.decode("latin-1") for spelt in self.spelt]
+        self.quoted = Quoted(self.latin)
         self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))

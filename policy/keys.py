@@ -1,7 +1,7 @@
 """Which keys the open objects of an unfinished JSON text have: no grammar remembers those it did not name itself.
 
-Knows JSON's signs. Does not know tokens or schemas. Texts are bytes as Latin-1 characters, since a token may end inside
-a character.
+Knows JSON's signs, what tokens write of a key, and which schemas leave objects open. Does not know grammars or masks.
+Texts are bytes as Latin-1 characters, since a token may end inside a character.
 """
 
 from __future__ import annotations

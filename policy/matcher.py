@@ -75,9 +75,8 @@ class Matcher:
         _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), self._words * 4, len(rows))
         _check(copy)
         keys = self._keys
-        self._without(rows[0], keys)
-        for row, token in zip(rows[1:], tokens, strict=True):
-            keys = self._named(keys, token)
+        for at, row in enumerate(rows):
+            keys = self._named(keys, tokens[at - 1]) if at else keys
             self._without(row, keys)
         return rows.unbind() if rows[-1].any() else [*rows[:-1], lone(self._closer.vocabulary.ends[0], self._words)]
 
@@ -92,7 +91,7 @@ class Matcher:
         """Where text is forced, its first token alone; end tokens where the text may end."""
         if self._row is not None:
             return allows(self._row, token)
-        if self._keys is not None and self._keys.behind(self._closer.vocabulary.letters_of[token]) is None:
+        if self._keys is not None and self._keys.behind(self._closer.vocabulary.latin[token]) is None:
             return False
         forced = self.forced()
         return token == forced if forced is not None else self._matcher.validate_tokens([token]) == 1
@@ -156,7 +155,7 @@ class Matcher:
     def _completes(self, tokens: list[int]) -> bool:
         if self._matcher.validate_tokens(tokens) < len(tokens):
             return False
-        text = "".join(self._closer.vocabulary.letters_of[token] for token in tokens[:-1])
+        text = "".join(self._closer.vocabulary.latin[token] for token in tokens[:-1])
         return self._keys is None or '":' not in text or self._keys.behind(text) is not None
 
     def _spelled(self, known: Sequence[int]) -> Ending:
@@ -182,15 +181,17 @@ class Matcher:
 
     def _named(self, keys: Keys | None, token: int) -> Keys | None:
         """`keys` behind an allowed token."""
-        behind = None if keys is None else keys.behind(self._closer.vocabulary.letters_of[token])
+        behind = None if keys is None else keys.behind(self._closer.vocabulary.latin[token])
         if keys is not None and behind is None:
             raise GrammarRuntimeError(f"token {token} gives an object a key that it has; the mask had refused it")
         return behind
 
     def _without(self, row: Tensor, keys: Keys | None) -> None:
         """Clears the bits of tokens that would give an object a key that it has."""
+        if keys is None:
+            return
         bits = row.numpy().view(np.uint32)
-        for token in () if keys is None else self._closer.vocabulary.quoted.doubling(keys):
+        for token in self._closer.vocabulary.quoted.doubling(keys):
             bits[token // 32] &= ~np.uint32(1 << token % 32)
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from training import data, tokenizer
 from training.adapter import draft_losses
 from training.objective import Batch, Losses, losses, make_batch
-from training.recipe import Recipe, Stage
+from training.recipe import Noise, Recipe, Stage
 
 from trimode.engine.config import ModelConfig
 from trimode.engine.model import Transformer
@@ -34,13 +34,16 @@ from trimode.policy.episodes import read_episodes
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "training" / "chat_template.jinja"
 LOG_EVERY = 10
+LENGTHS = Noise(regions=20, widths=(32, 16, 8, 4), known=(1, 1, 1, 1, 0, 0, 2, 3, 5), ends=True)
+"""Blocks as the modes make them: of any length, with a seed, without, with forced tokens; and what is behind an end."""
 
 
 def stages(args: argparse.Namespace) -> list[Stage]:
     return [
         Stage(name="ar", steps=args.ar_steps, windows=12),
-        Stage(name="joint", steps=args.joint_steps, windows=8, blocks=16, alpha=args.alpha, decay=0.5),
-        Stage(name="adapter", steps=args.adapter_steps, windows=8, blocks=16, lr=2e-3, decay=0.7, adapter=True),
+        Stage(name="joint", steps=args.joint_steps, windows=8, noise=Noise(regions=16), alpha=args.alpha, decay=0.5),
+        Stage(name="lengths", steps=args.lengths_steps, windows=8, noise=LENGTHS, alpha=args.alpha, decay=0.9),
+        Stage(name="adapter", steps=args.adapter_steps, windows=8, noise=LENGTHS, lr=2e-3, decay=0.7, adapter=True),
     ]
 
 
@@ -63,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/reference"))
     parser.add_argument("--ar-steps", type=int, default=800)
     parser.add_argument("--joint-steps", type=int, default=900)
+    parser.add_argument("--lengths-steps", type=int, default=800)
     parser.add_argument("--adapter-steps", type=int, default=150)
     parser.add_argument("--alpha", type=float, default=1.0, help="weight of the diffusion loss (the paper has 0.3)")
     parser.add_argument("--seed", type=int, default=0)
@@ -128,9 +132,9 @@ class Run:
         self.model.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             if stage.adapter:
-                result = draft_losses(self.model, batch, self.recipe.block)
+                result = draft_losses(self.model, batch)
             else:
-                result = losses(self.forward, self.model, batch, self.recipe.block, stage.alpha)
+                result = losses(self.forward, self.model, batch, stage.alpha)
         result.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -146,7 +150,7 @@ class Run:
             windows = list(itertools.islice(stream, stage.windows))
             if step >= skip:
                 rng = random.Random(f"{seed}:{step}")
-                yield make_batch(windows, stage.blocks, self.recipe.block, tokenizer.MASK, rng, drafts=stage.adapter)
+                yield make_batch(windows, stage.noise, tokenizer.MASK, rng, drafts=stage.adapter)
 
     def _optimizers(self, stage: Stage) -> list[torch.optim.Optimizer]:
         """Muon for the matrices of the layers, AdamW for embedding and norms; AdamW alone for the adapter."""

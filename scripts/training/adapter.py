@@ -15,22 +15,32 @@ from trimode.engine.model import Transformer
 from .objective import Batch, Losses, attention
 
 
-def draft_losses(model: Transformer, batch: Batch, block: int) -> Losses:
+def draft_losses(model: Transformer, batch: Batch) -> Losses:
     """CE of the draft rows to the AR argmax over each block's accepted prefix and first rejection."""
     rows, total = batch.tokens.shape
     noisy = (torch.arange(total) >= batch.clean).repeat(rows)
     groups = model.config.num_attention_heads // model.config.num_key_value_heads
-    hidden = model(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, block, groups), noisy)
+    hidden = model(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, groups), noisy)
     hidden = hidden.unflatten(0, (rows, total))
     teacher = _teacher(model, hidden[:, : batch.clean].detach(), batch)
     logits = model.head(hidden[:, batch.clean :].flatten(0, 1)).float()
     asked = (batch.weight[:, batch.clean :] > 0).flatten()
-    agree = ((logits.argmax(-1) == teacher) | ~asked).view(-1, block)
-    before = torch.cat((torch.ones_like(agree[:, :1]), agree[:, :-1].cumprod(1).bool()), dim=1).flatten()
-    active = asked & before
+    agree = (logits.argmax(-1) == teacher) | ~asked
+    active = asked & _undisturbed(agree.view(rows, -1), batch.first).flatten()
     loss = F.cross_entropy(logits[active], teacher[active])
-    accepted = float((agree.view(-1) & active).sum()) / max(1, int(asked.view(-1, block).any(1).sum()))
+    accepted = float((agree & active).sum()) / max(1, _blocks(asked.view(rows, -1), batch.first))
     return Losses(loss, accepted, float(loss.detach()), batch.tokens.numel(), int(active.sum()))
+
+
+def _undisturbed(agree: Tensor, first: Tensor) -> Tensor:
+    """[B, N] whether all slots of the same block before this one agree."""
+    before = (~agree).cumsum(1) - (~agree).int()
+    return before == before.gather(1, first)
+
+
+def _blocks(asked: Tensor, first: Tensor) -> int:
+    """Blocks with a slot that is asked for."""
+    return sum(len(row[mask].unique()) for row, mask in zip(first, asked, strict=True))
 
 
 @torch.no_grad()

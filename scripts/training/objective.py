@@ -3,13 +3,13 @@
 Knows windows and blocks. The noisy half is not the whole window again but a list of blocks cut where decoding cuts
 them: each starts on a token of the model's own (the seed, kept) and is masked after it, so prompts cost nothing and
 block starts fall anywhere. Half of the blocks are wholly masked, as a draft sees them; the rest at a random rate p.
-Rows of a block see the clean tokens before its seed and each other. Shapes: B windows, L clean, N = blocks * block.
+Rows of a block see the clean tokens before its seed and each other. Shapes: B windows, L clean, N noisy slots.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,19 +21,27 @@ from torch import Tensor
 from trimode.engine.model import Attend, Transformer
 
 from .data import Window
+from .recipe import Noise
+from .tokenizer import EOS
 
 MIN_RATE = 0.1
+ENDS = 0.25
+"""Share of the slots behind an end that carry loss: they are many and soon learned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """tokens and positions [B, L + N]; weight [B, L + N] of each row's loss; target [B, L + N]; start [B, N]."""
+    """tokens and positions [B, L + N]; weight [B, L + N] of each row's loss; target [B, L + N].
+
+    Of each noisy slot, start [B, N]: the clean tokens its block sees; first [B, N]: the slot that its block begins at.
+    """
 
     tokens: Tensor
     positions: Tensor
     target: Tensor
     weight: Tensor
     start: Tensor
+    first: Tensor
     clean: int
 
 
@@ -50,56 +58,81 @@ def block_starts(own: npt.NDArray[np.bool_], block: int, rng: random.Random) -> 
 
 
 def make_batch(
-    windows: list[Window], blocks: int, block: int, mask_id: int, rng: random.Random, drafts: bool = False
+    windows: list[Window], noise: Noise | None, mask_id: int, rng: random.Random, drafts: bool = False
 ) -> Batch:
-    """A batch of AR rows (clean half) and, if `blocks` is not 0, diffusion rows (noisy half).
+    """A batch of AR rows (clean half) and, with `noise`, diffusion rows (noisy half).
 
-    With `drafts` every block is wholly masked.
+    With `drafts` every block is wholly masked behind what is known, and ends with its run.
     """
-    length = len(windows[0].ids)
-    size = (len(windows), length + blocks * block)
+    length, slots = len(windows[0].ids), noise.regions * noise.block if noise else 0
+    size = (len(windows), length + slots)
     tokens, positions = np.full(size, mask_id, np.int64), np.zeros(size, np.int64)
     target, weight = np.zeros(size, np.int64), np.zeros(size, np.float32)
-    start = np.zeros((len(windows), blocks * block), np.int64)
+    start = np.zeros((len(windows), slots), np.int64)
+    first = np.tile(np.arange(slots), (len(windows), 1))  # a slot that no block takes is alone
     for row, window in enumerate(windows):
         ids, own = window.ids.astype(np.int64), window.own
         tokens[row, :length], positions[row, :length] = ids, np.arange(length)
         target[row, : length - 1], weight[row, : length - 1] = ids[1:], own[1:]
-        starts = block_starts(own, block, rng)
-        for slot, (at, end) in enumerate(rng.sample(starts, min(blocks, len(starts)))):
-            here = slice(length + slot * block, length + (slot + 1) * block)
-            positions[row, here] = np.arange(at, at + block)
-            start[row, slot * block : (slot + 1) * block] = at
-            run = min(block, end - at)
-            rate = 1.0 if drafts or rng.random() < 0.5 else rng.uniform(MIN_RATE, 1.0)
-            hidden = np.array([False] + [rng.random() < rate for _ in range(run - 1)])
-            inside = slice(here.start, here.start + run)
-            target[row, inside] = ids[at : at + run]
-            tokens[row, inside] = np.where(hidden, mask_id, ids[at : at + run])
-            weight[row, inside] = hidden / rate
-    return Batch(
-        torch.from_numpy(tokens),
-        torch.from_numpy(positions),
-        torch.from_numpy(target),
-        torch.from_numpy(weight),
-        torch.from_numpy(start),
-        clean=length,
-    )
+        for slot, width, at, end in blocks(own, noise, rng) if noise else ():
+            here = slice(length + slot, length + slot + width)
+            start[row, slot : slot + width], first[row, slot : slot + width] = at, slot
+            positions[row, here] = np.arange(at, at + width)
+            noisy = _noisy(ids[at:end], width, noise, rng, drafts) if noise else None
+            assert noisy is not None
+            tokens[row, here] = np.where(noisy.hidden, mask_id, noisy.answer)
+            target[row, here], weight[row, here] = noisy.answer, noisy.weight
+    return Batch(*map(torch.from_numpy, (tokens, positions, target, weight, start, first)), clean=length)
 
 
-def noisy_mask(batch: Batch, block: int) -> Tensor:
+def blocks(own: npt.NDArray[np.bool_], noise: Noise, rng: random.Random) -> Iterator[tuple[int, int, int, int]]:
+    """(first slot, width, seed position, end of the run) of the blocks that fill a window's noisy half."""
+    places = []
+    for region in range(noise.regions):
+        width = rng.choice(noise.widths) if len(noise.widths) > 1 else noise.widths[0]
+        places += [(slot, width) for slot in range(region * noise.block, (region + 1) * noise.block, width)]
+    starts = block_starts(own, min(noise.widths), rng)
+    for place, run in zip(places, rng.sample(starts, min(len(places), len(starts))), strict=False):
+        yield *place, *run
+
+
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """One block: its tokens, which of them are masked, and the weight of each one's loss. [width] each."""
+
+    answer: npt.NDArray[np.int64]
+    hidden: npt.NDArray[np.bool_]
+    weight: npt.NDArray[np.float32]
+
+
+def _noisy(ids: npt.NDArray[np.int64], width: int, noise: Noise, rng: random.Random, drafts: bool) -> Noisy:
+    """A block over `ids`, the rest of a run from the seed on, with what it knows at its front left in sight."""
+    run = min(width, len(ids))
+    known = rng.choice(noise.known) if len(noise.known) > 1 else noise.known[0]
+    rate = 1.0 if drafts or rng.random() < 0.5 else rng.uniform(MIN_RATE, 1.0)
+    hides = ([False] * known + [rng.random() < rate for _ in range(run - known)])[:run]
+    counts = list(hides)
+    behind = width - run
+    if noise.ends and run == len(ids) and ids[-1] == EOS and not drafts:
+        hides += [rng.random() < rate for _ in range(behind)]
+        counts += [hide and rng.random() < ENDS for hide in hides[run:]]
+    else:
+        hides, counts = hides + [True] * behind, counts + [False] * behind
+    answer = np.concatenate((ids[:run], np.full(behind, EOS)))
+    return Noisy(answer, np.asarray(hides, np.bool_), np.asarray(counts, np.float32) / rate)
+
+
+def noisy_mask(batch: Batch) -> Tensor:
     """[B, 1, N, L + N] bool: clean keys before the block's seed, and all keys of the own block."""
-    rows, noisy = batch.start.shape
     clean = torch.arange(batch.clean) < batch.start[:, :, None]
-    index = torch.arange(noisy) // block
-    own = (index[:, None] == index).expand(rows, noisy, noisy)
+    own = batch.first[:, :, None] == batch.first[:, None]
     return torch.cat((clean, own), dim=2)[:, None]
 
 
-def attention(batch: Batch, block: int, groups: int) -> Attend:
+def attention(batch: Batch, groups: int) -> Attend:
     """The `attend` of one training pass: causal among clean rows, `noisy_mask` for noisy ones."""
     rows, total = batch.tokens.shape
-    mask = noisy_mask(batch, block) if total > batch.clean else None
+    mask = noisy_mask(batch) if total > batch.clean else None
 
     def attend(_layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(0, (rows, total)).transpose(1, 2) for x in (q, k, v))
@@ -124,13 +157,13 @@ class Losses:
     own: int
 
 
-def losses(forward: Callable[..., Tensor], model: Transformer, batch: Batch, block: int, alpha: float) -> Losses:
+def losses(forward: Callable[..., Tensor], model: Transformer, batch: Batch, alpha: float) -> Losses:
     """The weighted cross-entropy over the batch's loss rows, divided by one global token count (nld.md §6.5).
 
     `forward` is `model` or its compiled twin.
     """
     groups = model.config.num_attention_heads // model.config.num_key_value_heads
-    hidden = forward(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, block, groups))
+    hidden = forward(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, groups))
     weight = batch.weight.flatten()
     rows = weight.nonzero().squeeze(1)
     ce = F.cross_entropy(model.head(hidden[rows]).float(), batch.target.flatten()[rows], reduction="none")

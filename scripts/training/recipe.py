@@ -11,13 +11,28 @@ from . import tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """A window's noisy half: `regions` times `block` slots, each region cut into blocks of one of `widths`.
+
+    `known`: how many tokens at a block's front may be in sight, one of these at random: a seed (1), nothing, as
+    quadratic drafts begin (0), or a seed and forced tokens. `ends`: slots behind an end ask for the end token again.
+    """
+
+    regions: int
+    block: int = 32
+    widths: tuple[int, ...] = (32,)
+    known: tuple[int, ...] = (1,)
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`blocks`: noisy blocks a window (0: AR only); `alpha`: weight of the diffusion loss; `adapter`: it alone."""
+    """`noise`: None for AR alone; `alpha`: weight of the diffusion loss; `adapter`: it alone is trained."""
 
     name: str
     steps: int
     windows: int
-    blocks: int = 0
+    noise: Noise | None = None
     alpha: float = 0.0
     lr: float = 3e-3
     decay: float = 0.0

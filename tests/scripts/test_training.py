@@ -19,7 +19,7 @@ sys.path.insert(0, str(SCRIPTS))
 import train  # noqa: E402
 from training.data import SOURCES, Window  # noqa: E402
 from training.objective import Batch, Losses, attention, block_starts, make_batch  # noqa: E402
-from training.recipe import Recipe, Stage  # noqa: E402
+from training.recipe import Noise, Recipe, Stage  # noqa: E402
 
 from trimode.engine.batch import Batch as Pass  # noqa: E402
 from trimode.engine.config import ModelConfig  # noqa: E402
@@ -32,10 +32,11 @@ from trimode.kernels import ops  # noqa: E402
 SMALL = Recipe(
     vocab_size=300, hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1, length=96, block=8, rank=2
 )
+MIXED = Noise(regions=3, block=8, widths=(8, 4), known=(1, 0, 2), ends=True)
 STAGES = [
     Stage(name="ar", steps=3, windows=2),
-    Stage(name="joint", steps=4, windows=2, blocks=3, alpha=1.0, decay=0.5),
-    Stage(name="adapter", steps=2, windows=2, blocks=3, adapter=True),
+    Stage(name="joint", steps=4, windows=2, noise=MIXED, alpha=1.0, decay=0.5),
+    Stage(name="adapter", steps=2, windows=2, noise=MIXED, adapter=True),
 ]
 
 
@@ -45,9 +46,9 @@ def test_a_noisy_block_sees_what_a_draft_pass_sees() -> None:
     ids = np.arange(10, 58, dtype=np.int16)
     own = np.zeros(48, dtype=np.bool_)
     own[20:40] = True
-    batch = make_batch([Window(ids, own)], 2, SMALL.block, 5, random.Random(1), drafts=True)
+    batch = make_batch([Window(ids, own)], Noise(regions=2, block=8, widths=(8,)), 5, random.Random(1), drafts=True)
     with torch.inference_mode():
-        hidden = model(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, SMALL.block, 2))
+        hidden = model(batch.tokens.flatten(), batch.positions.flatten(), attention(batch, 2))
         for block in range(2):
             rows = slice(48 + block * SMALL.block, 48 + (block + 1) * SMALL.block)
             start = int(batch.start[0, block * SMALL.block])
@@ -69,7 +70,13 @@ def drafted(model: Transformer, ids: list[int], start: int, tokens: tuple[int, .
 def test_a_draft_block_keeps_its_seed_and_hides_the_rest() -> None:
     own = np.zeros(64, dtype=np.bool_)
     own[10:30] = True
-    batch = make_batch([Window(np.arange(64, dtype=np.int16) + 6, own)], 2, 8, 5, random.Random(0), drafts=True)
+    batch = make_batch(
+        [Window(np.arange(64, dtype=np.int16) + 6, own)],
+        Noise(regions=2, block=8, widths=(8,)),
+        5,
+        random.Random(0),
+        drafts=True,
+    )
     for block in range(2):
         row = 64 + block * 8
         start = int(batch.start[0, block * 8])

@@ -8,6 +8,7 @@ alike come together, the first computes their common pages and the others wait f
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition, Thread, current_thread
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -77,6 +79,7 @@ class Scheduler:
         self._thread: Thread | None = None
         self._closed = False
         self._full = False  # the oldest waiting job found too few pages, and none have come back since
+        _OPEN.add(self)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues all jobs or none. Raises QueueFull, and RequestError after `close`."""
@@ -279,3 +282,13 @@ def _deliver(job: Job, result: Any = None, error: Exception | None = None) -> No
         job.future.set_exception(error)
     else:
         job.future.set_result(result)
+
+
+_OPEN: WeakSet[Scheduler] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before the interpreter ends: a thread that it stops inside a tensor function takes the process down with it."""
+    for scheduler in list(_OPEN):
+        scheduler.close()

@@ -42,7 +42,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
     return [
         Stage(name="ar", steps=args.ar_steps, windows=12),
         Stage(name="joint", steps=args.joint_steps, windows=8, noise=Noise(regions=16), alpha=args.alpha, decay=0.5),
-        Stage(name="lengths", steps=args.lengths_steps, windows=8, noise=LENGTHS, alpha=args.alpha, decay=0.9),
+        Stage(name="lengths", steps=args.lengths_steps, windows=8, noise=LENGTHS, alpha=args.alpha, lr=2e-3, decay=0.9),
         Stage(name="adapter", steps=args.adapter_steps, windows=8, noise=LENGTHS, lr=2e-3, decay=0.7, adapter=True),
     ]
 

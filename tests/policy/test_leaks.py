@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -275,3 +277,26 @@ def test_nothing_leaks_between_sessions(reference: Engine, spans: InMemorySpanEx
     assert sum(own.calls for own in everyone) > 80
     for own in everyone:
         check(own, agents, owned)
+
+
+ENDS_AMID_A_CALL = """
+import subprocess
+import sys
+import threading
+import trimode as tm
+engine = tm.Engine.load(kernels="torch")
+deep = threading.Event()
+def call():
+    with tm.session(engine, trace="file:" + {path!r}):
+        for piece in engine.stream("Once upon a time", max_tokens=400):
+            deep.set()
+threading.Thread(target=call, daemon=True).start()
+deep.wait()
+"""
+
+
+def test_a_process_may_end_amid_a_call(tmp_path: Path) -> None:
+    """The interpreter used to stop the engine's thread inside a tensor function, which aborts the process."""
+    path = str(tmp_path / "audit.jsonl")
+    ended = subprocess.run([sys.executable, "-c", ENDS_AMID_A_CALL.format(path=path)], capture_output=True, timeout=120)
+    assert (ended.returncode, b"terminate" in ended.stderr) == (0, False), ended.stderr.decode()

@@ -128,6 +128,10 @@ class Logits:
         """Some rows; a single one, the common case, as a view."""
         return self.rows[rows[0]][None] if len(rows) == 1 else self.rows[list(rows)]
 
+    def kept(self, row: int) -> Logits:
+        """One row of those without masks, copied, so that it outlives the pass."""
+        return Logits(self.rows[row : row + 1].clone(), self.first + row, self.sampler)
+
     def best(self, allowed: Tensor | None, row: int = -1) -> int:
         """The chosen token of one row under one mask [W]."""
         row %= self.rows.shape[0]

@@ -2,13 +2,14 @@
 
 A block starts with the seed that the causal pass chose and is filled out of order: each pass fills the most confident
 masked slot and every other one at the threshold. A filled slot stays tentative until the gate reaches it from the left:
-a token that the grammar refuses is repaired with the best allowed one, and what was guessed after it is masked again.
-A finished block is read once more causally, which writes the cache and gives the next seed. Not exact, never invalid.
+a token that the grammar refuses is repaired with the best allowed one, and what was guessed in sight of it is masked
+again. From then on the gate also goes on over masked slots, as long as the best allowed token reaches the threshold. A
+finished block is read once more causally, which writes the cache and gives the next seed. Not exact, never invalid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..constraint import Gate
@@ -41,7 +42,7 @@ def fill(run: Run, length: int, threshold: float, forced: Sequence[int] = ()) ->
     Commits them, behind what was `forced` in front of them, and leaves them pending.
     """
     room = run.output.room - len(forced)
-    block = Block(run.gate, [None] * length, threshold)
+    block = Block(run.gate, length, threshold)
     while not block.done and len(block.tokens) < room:
         block.denoise((yield run.block(block.slots)).branches[0])
         run.tentative = tuple(block.slots)
@@ -59,84 +60,112 @@ def fill(run: Run, length: int, threshold: float, forced: Sequence[int] = ()) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A tentative token, the pass that made it and, where it may need a repair, that pass's logits of its slot."""
+
+    token: int
+    made: int
+    logits: Logits | None
+
+
 @dataclass(slots=True)
 class Block:
-    """Slots of one block: the gated `tokens` at their start, tentative tokens and None (masked) after them."""
+    """`length` slots: the gated `tokens` at their start, guesses by slot behind them, and masks in all others."""
 
     gate: Gate
-    slots: list[int | None]
+    length: int
     threshold: float
     tokens: list[int] = field(default_factory=list)
+    guesses: dict[int, Guess] = field(default_factory=dict)
     origins: str = ""
     drafted: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     fills: list[int] = field(default_factory=list)
 
     @property
+    def slots(self) -> list[int | None]:
+        guessed = (self.guesses.get(at) for at in range(len(self.tokens), self.length))
+        return [*self.tokens, *(None if guess is None else guess.token for guess in guessed)]
+
+    @property
     def done(self) -> bool:
-        return len(self.tokens) == len(self.slots) or (bool(self.tokens) and self.tokens[-1] in self.gate.ends)
+        return len(self.tokens) == self.length or (bool(self.tokens) and self.tokens[-1] in self.gate.ends)
 
     def denoise(self, logits: Logits) -> None:
         """Reads one pass: fills slots, then gates from the left."""
         # Behind a guessed end nothing can become output, so nothing is guessed there.
-        end = next((at for at, slot in enumerate(self.slots) if slot in self.gate.ends), len(self.slots))
-        masked = [at for at, slot in enumerate(self.slots[:end]) if slot is None]
+        end = min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
+        masked = [at for at in range(len(self.tokens), end) if at not in self.guesses]
         # Only refused guesses can leave more masks than passes to come; from then on the gate moves every pass.
-        behind = len(masked) > len(self.slots) - len(self.fills)
-        fresh = self._fill(logits, masked)
-        self._settle(logits, fresh, behind)
+        late = len(masked) > self.length - len(self.fills)
+        self._fill(logits, masked)
+        self._settle(logits, late)
 
     def close(self) -> None:
         """Gives up what was guessed after the end of the output."""
-        self._clear(len(self.tokens), "stop")
+        self._give_up(self.guesses, "stop")
 
-    def _fill(self, logits: Logits, masked: list[int]) -> set[int]:
+    def _fill(self, logits: Logits, masked: Sequence[int]) -> None:
         picks = logits.pick()
         fresh = surest(masked, picks.confidence, self.threshold)
+        free = self.gate.constraint is None and self.gate.thinking is None
         for at in fresh:
-            self.slots[at] = picks.tokens[at]
+            self.guesses[at] = Guess(picks.tokens[at], len(self.fills), None if free else logits.kept(at))
         self.drafted += len(fresh)
         self.fills.append(len(fresh))
-        return fresh
 
-    def _settle(self, logits: Logits, fresh: set[int], behind: bool) -> None:
-        """Moves the gate over the filled run at its front, repairing what the grammar refuses."""
+    def _settle(self, logits: Logits, late: bool) -> None:
+        """Moves the gate over what is filled at its front, and on where grammar and logits leave no doubt."""
         first = len(self.tokens)
         while not self.done:
             at, forced = len(self.tokens), self.gate.forced()
-            token = self.slots[at]
-            if token is not None and (token == forced if forced is not None else self.gate.allows(token)):
-                self._place(token, "a")
-            elif forced is not None:
-                self._clear(at, "schema") if token is not None else None
-                self._place(forced, "f")
-            elif token is None and not (behind and at == first):
-                return
-            elif token is not None and at not in fresh:
-                # Its slot was filled in this pass's input, so this pass has no prediction for it.
-                self._clear(at, "schema")
-                return
+            guess = self.guesses.get(at)
+            if forced is not None:
+                accepted = guess is not None and guess.token == forced
+                self._refuse(at) if guess is not None and not accepted else None
+                self._place(forced, "a" if accepted else "f")
+            elif guess is not None and self.gate.allows(guess.token):
+                self._place(guess.token, "a")
+            elif (token := self._repair(at, guess, logits, at == first, late)) is not None:
+                self._place(token, "r")
             else:
-                self._clear(at, "schema")
-                picks = logits.pick([self.gate.mask()], [at])
-                if at != first and picks.confidence[0] < self.threshold:
-                    return
-                self._place(picks.tokens[0], "r")
+                return
+
+    def _repair(self, at: int, guess: Guess | None, logits: Logits, first: bool, late: bool) -> int | None:
+        """The best allowed token of a slot that is masked, or whose guess is refused; None to leave it to a later pass.
+
+        Without a refusal masks wait for their turn, so that a block that needs none is the free one.
+        """
+        fresh = guess is not None and guess.made == len(self.fills) - 1
+        must = first and (late if guess is None else fresh)
+        if guess is None and not must and not self.rejected:
+            return None
+        # A slot that this pass saw filled has no prediction in it, but one in the pass that filled it.
+        own = logits.kept(at) if guess is None else guess.logits
+        assert own is not None, "where a guess can be refused its logits are kept"
+        picks = own.pick([self.gate.mask()])
+        if guess is not None:
+            self._refuse(at)
+        return picks.tokens[0] if must or picks.confidence[0] >= self.threshold else None
 
     def _place(self, token: int, origin: str) -> None:
         """Takes `token` as the next of the output, or another where it would leave no room to end."""
-        at, kept = len(self.tokens), token if origin == "f" else self.gate.settled(token)
+        kept = token if origin == "f" else self.gate.settled(token)
         if kept != token:
-            self._clear(at, "budget")
-        self.slots[at] = kept
+            self._give_up(self.guesses, "budget")
+        self.guesses.pop(len(self.tokens), None)
         self.tokens.append(kept)
         self.origins += origin if kept == token else "b"
         self.gate.advance([kept])
 
-    def _clear(self, start: int, reason: Reason) -> None:
-        guesses = [slot for slot in self.slots[start:] if slot is not None]
-        self.rejected += rejections(guesses, reason)
-        self.slots[start:] = [None] * (len(self.slots) - start)
+    def _refuse(self, at: int) -> None:
+        """Masks a slot again, and those that were filled when its guess was in sight."""
+        made = self.guesses[at].made
+        self._give_up([other for other, guess in self.guesses.items() if other == at or guess.made > made], "schema")
+
+    def _give_up(self, slots: Iterable[int], reason: Reason) -> None:
+        self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
 
 
 def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float) -> set[int]:

@@ -57,14 +57,12 @@ def block_starts(own: npt.NDArray[np.bool_], block: int, rng: random.Random) -> 
     return starts
 
 
-def make_batch(
-    windows: list[Window], noise: Noise | None, mask_id: int, rng: random.Random, drafts: bool = False
-) -> Batch:
-    """A batch of AR rows (clean half) and, with `noise`, diffusion rows (noisy half).
+def make_batch(windows: list[Window], noise: Noise, mask_id: int, rng: random.Random, drafts: bool = False) -> Batch:
+    """A batch of AR rows (clean half) and diffusion rows (noisy half).
 
     With `drafts` every block is wholly masked behind what is known, and ends with its run.
     """
-    length, slots = len(windows[0].ids), noise.regions * noise.block if noise else 0
+    length, slots = len(windows[0].ids), noise.regions * noise.block
     size = (len(windows), length + slots)
     tokens, positions = np.full(size, mask_id, np.int64), np.zeros(size, np.int64)
     target, weight = np.zeros(size, np.int64), np.zeros(size, np.float32)
@@ -74,15 +72,22 @@ def make_batch(
         ids, own = window.ids.astype(np.int64), window.own
         tokens[row, :length], positions[row, :length] = ids, np.arange(length)
         target[row, : length - 1], weight[row, : length - 1] = ids[1:], own[1:]
-        for slot, width, at, end in blocks(own, noise, rng) if noise else ():
+        for slot, width, at, end in blocks(own, noise, rng):
             here = slice(length + slot, length + slot + width)
             start[row, slot : slot + width], first[row, slot : slot + width] = at, slot
             positions[row, here] = np.arange(at, at + width)
-            noisy = _noisy(ids[at:end], width, noise, rng, drafts) if noise else None
-            assert noisy is not None
+            noisy = _noisy(ids[at:end], width, noise, rng, drafts)
             tokens[row, here] = np.where(noisy.hidden, mask_id, noisy.answer)
             target[row, here], weight[row, here] = noisy.answer, noisy.weight
-    return Batch(*map(torch.from_numpy, (tokens, positions, target, weight, start, first)), clean=length)
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+        target=torch.from_numpy(target),
+        weight=torch.from_numpy(weight),
+        start=torch.from_numpy(start),
+        first=torch.from_numpy(first),
+        clean=length,
+    )
 
 
 def blocks(own: npt.NDArray[np.bool_], noise: Noise, rng: random.Random) -> Iterator[tuple[int, int, int, int]]:

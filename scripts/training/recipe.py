@@ -27,12 +27,12 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """`noise`: None for AR alone; `alpha`: weight of the diffusion loss; `adapter`: it alone is trained."""
+    """`noise`: of no regions for AR alone; `alpha`: weight of the diffusion loss; `adapter`: it alone is trained."""
 
     name: str
     steps: int
     windows: int
-    noise: Noise | None = None
+    noise: Noise = Noise(regions=0)
     alpha: float = 0.0
     lr: float = 3e-3
     decay: float = 0.0

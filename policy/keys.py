@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, Final
 
 from .walk import below
@@ -41,11 +42,8 @@ class Keys:
     def behind(self, text: str) -> Keys | None:
         """The state after `text`; None where it gives an object a key that it has."""
         if not self.escaped and _MARKS.search(text) is None:
-            return replace(self, name=self.name + text) if self.at is At.NAME else self
-        state: Keys | None = self
-        for letter in text:
-            state = None if state is None else state._behind(letter)
-        return state
+            return Keys(self.open, self.at, self.name + text) if self.at is At.NAME else self
+        return _behind(self, text)
 
     def known(self) -> list[str]:
         """How a key that the object has would go on, where one is being written in plain signs."""
@@ -54,33 +52,43 @@ class Keys:
         written = map(_written, self.open[-1] or ())
         return [key[len(self.name) :] for key in written if key.startswith(self.name)]
 
-    def _behind(self, letter: str) -> Keys | None:
+    def step(self, letter: str) -> Keys | None:
+        """`behind` of one character."""
         if self.at in (At.NAME, At.STRING):
             return self._inside(letter)
         match letter:
             case '"':
-                return replace(self, at=At.NAME if self.at is At.NAME_NEXT else At.STRING, name="")
+                return Keys(self.open, At.NAME if self.at is At.NAME_NEXT else At.STRING)
             case "{":
-                return replace(self, open=(*self.open, frozenset()), at=At.NAME_NEXT)
+                return Keys((*self.open, frozenset()), At.NAME_NEXT)
             case "[":
-                return replace(self, open=(*self.open, None), at=At.VALUE)
+                return Keys((*self.open, None))
             case "}" | "]":
-                return replace(self, open=self.open[:-1], at=At.VALUE)
+                return Keys(self.open[:-1])
             case ",":
                 in_object = bool(self.open) and self.open[-1] is not None
-                return replace(self, at=At.NAME_NEXT if in_object else At.VALUE)
+                return Keys(self.open, At.NAME_NEXT if in_object else At.VALUE)
             case _:
                 return self
 
     def _inside(self, letter: str) -> Keys | None:
         if not self.escaped and letter == '"':
-            return replace(self, at=At.VALUE) if self.at is At.STRING else self._named()
+            return Keys(self.open) if self.at is At.STRING else self._named()
         name = self.name + letter if self.at is At.NAME else ""
-        return replace(self, name=name, escaped=not self.escaped and letter == "\\")
+        return Keys(self.open, self.at, name, not self.escaped and letter == "\\")
 
     def _named(self) -> Keys | None:
         key, keys = _read(self.name), self.open[-1] or frozenset()
-        return None if key in keys else replace(self, open=(*self.open[:-1], keys | {key}), at=At.VALUE, name="")
+        return None if key in keys else Keys((*self.open[:-1], keys | {key}))
+
+
+@lru_cache(maxsize=4096)
+def _behind(keys: Keys, text: str) -> Keys | None:
+    """Kept, because masks ask for the same tokens behind the same text again and again."""
+    state: Keys | None = keys
+    for letter in text:
+        state = None if state is None else state.step(letter)
+    return state
 
 
 class Quoted:
@@ -90,14 +98,15 @@ class Quoted:
         self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
         self._plain = dict[str, list[int]]()
         self._odd = list[int]()
+        self.doubling = lru_cache(maxsize=1024)(self._doubling)
         for token, text in self.texts.items():
             head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)
             if "\\" in head or text.count('"') > 1:
                 self._odd.append(token)
 
-    def doubling(self, keys: Keys) -> list[int]:
-        """The tokens that would give an object a key that it has."""
+    def _doubling(self, keys: Keys) -> list[int]:
+        """`doubling`: the tokens that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
         odd = self.texts if keys.escaped or "\\" in keys.name else self._odd
         return [*plain, *(token for token in odd if keys.behind(self.texts[token]) is None)]

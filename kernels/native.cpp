@@ -15,6 +15,15 @@
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
+// Whether the compiler made products of matrices that are ROUNDED.
+extern "C" int multiplies_bf16() {
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // y [T, out] = (y +) x [T, in] times a packed matrix.
 extern "C" void linear(const float *x, int64_t T, const void *w, int64_t kind, int64_t in, int64_t out, float *y, int onto, int threads) {
     multiply(x, T, Matrix{w, kind}, in, out, y, onto, threads);

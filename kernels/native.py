@@ -26,6 +26,7 @@ _LARGEST_HEAD: Final = 512
 _KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 _SIGNATURES: Final = {
     "strip_width": "",
+    "multiplies_bf16": "",
     "linear": "pnpnnnpii",
     "rms_norm": "pnnpfp",
     "silu_mul": "pnnp",
@@ -93,12 +94,13 @@ class Packed:
 
     Where every weight is a bf16 number anyway, as in a checkpoint that is stored so: data [ceil(out / block),
     ceil(in / 2), block, 2] bf16, zero behind the last input too. Half the bytes to read for products of the same bits,
-    because expanding is exact.
+    because expanding is exact. `rounded`: such a matrix, for rows that are rounded to bf16, too.
     """
 
     data: Tensor
     inputs: int
     outputs: int
+    rounded: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -107,14 +109,24 @@ class Packed:
     @property
     def kind(self) -> int:
         """As native_products.h has it."""
-        return int(self.data.dtype == torch.bfloat16)
+        return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
+
+
+def library() -> ctypes.CDLL:
+    """Raises NativeUnavailable."""
+    try:
+        return ctypes.CDLL(str(compiled()))
+    except OSError as error:
+        raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
 
 
 class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
+    name = "native"
+
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.name, self.row_tile, self.queued = "native", 1, False
+        self.row_tile, self.queued = 1, False
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
@@ -125,10 +137,7 @@ class Native:
     @cache
     def load() -> Native:
         """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
-        try:
-            return Native(ctypes.CDLL(str(compiled())))
-        except OSError as error:
-            raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
+        return Native(library())
 
     def prepare(self, weight: Tensor) -> Packed:
         outputs, inputs = weight.shape
@@ -140,6 +149,9 @@ class Native:
         else:
             strips = data.view(-1, self._strip, inputs)
         return Packed(strips.transpose(1, 2).contiguous(), inputs, outputs)
+
+    def prepare_adapter(self, weight: Tensor) -> Packed:
+        return self.prepare(weight)
 
     def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
         y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto

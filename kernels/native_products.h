@@ -6,6 +6,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #include "native_lanes.h"
 
@@ -21,7 +26,8 @@ constexpr int AHEAD = 4096;             // bytes of weights between the one in u
 
 // FLOATS [ceil(out / BLOCK)][in][BLOCK], or PAIRS [ceil(out / BLOCK)][ceil(in / 2)][BLOCK] of bf16 numbers: weights of
 // inputs 2 i and 2 i + 1 (0 behind the last one) in a word, so that either becomes a float by one operation.
-enum Kind : int64_t { FLOATS, PAIRS };
+// ROUNDED: such pairs, and the rows are rounded to bf16 as well.
+enum Kind : int64_t { FLOATS, PAIRS, ROUNDED };
 struct Matrix { const void *data; int64_t kind; };
 typedef uint32_t Pair;
 
@@ -59,7 +65,37 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
     }
 }
 
-// R rows times one strip; `width` of its outputs are real. `stride`: from one row of x to the next.
+#ifdef __AVX512BF16__
+// Both in pairs, of which VDPBF16PS adds the second input's product first, then the first one's, each rounded to the
+// nearest float of full precision, and takes numbers too small for that as 0.
+template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const Pair *x, int64_t pairs, const Pair *w) {
+    for (int64_t k = 0; k < pairs; k++, w += BLOCK) {
+        __m512bh weight[VECTORS];
+        ask(w);
+        for (int j = 0; j < VECTORS; j++) std::memcpy(&weight[j], w + j * LANES, sizeof weight[j]);
+        for (int r = 0; r < R; r++) {
+            const __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[r * pairs + k]);
+            for (int j = 0; j < VECTORS; j++) sum[r][j] = (V)_mm512_dpbf16_ps((__m512)sum[r][j], input, weight[j]);
+        }
+    }
+}
+
+// A row of floats as pairs of bf16 numbers, the nearest ones (of two, the even one); 0 behind the last.
+static void round_row(const float *x, int64_t in, Pair *pairs) {
+    int64_t i = 0;
+    auto put = [&](const float *from, int64_t count) {
+        const __m256bh halves = _mm512_cvtneps_pbh((__m512)load(from));
+        std::memcpy(pairs + i / 2, &halves, (count + 1) / 2 * sizeof(Pair));
+    };
+    for (; i + LANES <= in; i += LANES) put(x + i, LANES);
+    if (i == in) return;
+    float last[LANES] = {};
+    std::memcpy(last, x + i, (in - i) * sizeof(float));
+    put(last, in - i);
+}
+#endif
+
+// R rows of `in` floats or pairs times one strip; `width` of its outputs are real.
 template <int R, class X, class W> static void tile(const X *x, int64_t in, const W *w, float *y, int64_t out, int width, bool onto) {
     V sum[R][VECTORS] = {};
     accumulate<R>(sum, x, in, w);
@@ -72,8 +108,8 @@ template <int R, class X, class W> static void tile(const X *x, int64_t in, cons
     }
 }
 
-// Rows of x [T][in] times strips of `words` vectors of weights each. Groups of rows are as even as they can be: five and
-// four rows are quicker than six and three, which would wait for their sums.
+// Rows of x [T][in] times strips [words][BLOCK]. Groups of rows are as even as they can be: five and four rows are
+// quicker than six and three, which are too few sums to keep the processor busy.
 template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, bool onto, bool shared, int threads) {
     const int64_t strips = (out + BLOCK - 1) / BLOCK, groups = (T + ROWS - 1) / ROWS;
 #pragma omp parallel for num_threads(threads) if (shared)
@@ -99,6 +135,16 @@ template <class X, class W> static void product(const X *x, int64_t T, int64_t i
 // y [T, out] = (y +) x [T, in] times a packed matrix.
 static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool onto, int threads) {
     const bool shared = T * in * out > WORTH;
+    const int64_t pairs = (in + 1) / 2;
     if (w.kind == FLOATS) product(x, T, in, (const float *)w.data, in, out, y, onto, shared, threads);
-    else product(x, T, in, (const Pair *)w.data, (in + 1) / 2, out, y, onto, shared, threads);
+    if (w.kind == PAIRS) product(x, T, in, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
+#ifdef __AVX512BF16__
+    if (w.kind != ROUNDED) return;
+    static thread_local std::vector<Pair> kept;
+    kept.resize(T * pairs);
+    Pair *rows = kept.data();
+#pragma omp parallel for num_threads(threads) if (shared)
+    for (int64_t t = 0; t < T; t++) round_row(x + t * in, in, rows + t * pairs);
+    product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
+#endif
 }

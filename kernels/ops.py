@@ -7,7 +7,7 @@ the reference's plain functions from here; decoding takes what `kernels` returns
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from . import fast, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Draw, Layout, Masks, Picks, Rotation, Stack
 from .native import Native
+from .native_bf16 import NativeBf16
 from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
@@ -26,7 +27,8 @@ __all__ = [
     "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate", "sent", "silu_mul",
 ]  # fmt: skip
 
-CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
+CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
+_NATIVE: Final = {"auto": Native.load, "native": Native.load, "native-bf16": NativeBf16.load}
 
 
 class Kernels(Protocol):
@@ -43,6 +45,7 @@ class Kernels(Protocol):
     @property
     def queued(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
+    def prepare_adapter(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
     def swiglu(self, both: Tensor, /) -> Tensor: ...
@@ -91,27 +94,29 @@ def kernels(
 ) -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
-    `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
-    is the same in any company (see `fast`). `quantized`: weights are in eight bits, which native kernels do not take.
-    Raises NativeUnavailable where "native" cannot run, TritonUnavailable where "triton" cannot.
+    `choice`: "auto" takes the fastest exact one that can run here and changes no numbers, the others insist;
+    "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up that a row is the same in any company (see
+    `native_bf16` and `fast`). `quantized`: weights are in eight bits, which native kernels do not take. Raises
+    NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return reference if choice == "torch" else cast(Kernels, fast), "asked for"
     if choice == "triton" or (choice == "auto" and device.type == "cuda"):
         return _triton(device, dtype), "asked for" if choice == "triton" else "the fastest here"
+    insists = choice != "auto"
     if device.type != "cpu" or dtype != torch.float32:
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
-        if choice == "native":
+        if insists:
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
         return reference, f"no kernels of our own for {here}"
     if quantized:
-        if choice == "native":
+        if insists:
             raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
         return reference, "native kernels do not take weights in eight bits"
     try:
-        return Native.load(), "asked for" if choice == "native" else "the fastest here"
+        return _NATIVE[choice](), "asked for" if insists else "the fastest here"
     except NativeUnavailable as error:
-        if choice == "native":
+        if insists:
             raise
         return reference, f"native kernels not available: {error}"
 

@@ -47,7 +47,7 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
     for (int64_t k = 0; k < in; k++, w += BLOCK) {
         V weight[VECTORS];
         ask(w);
-        for (int j = 0; j < VECTORS; j++) weight[j] = load(w + j * LANES);
+        for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
         add(sum, x, in, k, weight);
     }
 }
@@ -57,7 +57,7 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
         VU both[VECTORS];
         V weight[VECTORS];
         ask(w);
-        for (int j = 0; j < VECTORS; j++) both[j] = load(w + j * LANES), weight[j] = expanded(both[j] << 16);
+        for (int j = 0; j < VECTORS; j++) both[j] = held(w + j * LANES), weight[j] = expanded(both[j] << 16);
         add(sum, x, in, k, weight);
         if (k + 1 == in) break;
         for (int j = 0; j < VECTORS; j++) weight[j] = expanded(both[j] & 0xFFFF0000);
@@ -70,12 +70,12 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
 // nearest float of full precision, and takes numbers too small for that as 0.
 template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const Pair *x, int64_t pairs, const Pair *w) {
     for (int64_t k = 0; k < pairs; k++, w += BLOCK) {
-        __m512bh weight[VECTORS];
+        VU weight[VECTORS];
         ask(w);
-        for (int j = 0; j < VECTORS; j++) std::memcpy(&weight[j], w + j * LANES, sizeof weight[j]);
+        for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
         for (int r = 0; r < R; r++) {
             const __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[r * pairs + k]);
-            for (int j = 0; j < VECTORS; j++) sum[r][j] = (V)_mm512_dpbf16_ps((__m512)sum[r][j], input, weight[j]);
+            for (int j = 0; j < VECTORS; j++) sum[r][j] = (V)_mm512_dpbf16_ps((__m512)sum[r][j], input, (__m512bh)weight[j]);
         }
     }
 }

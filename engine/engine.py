@@ -44,7 +44,8 @@ class TokenEngine:
     """One model in memory. Safe to call from any number of threads and tasks; all of them share its passes.
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
-    `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
+    `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
+    `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
     `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
     and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA

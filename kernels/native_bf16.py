@@ -7,7 +7,6 @@ it, is as in `native`. A row is the same in any company here, too, but not the r
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Final
 
 from torch import Tensor
@@ -24,19 +23,6 @@ class NativeBf16(Native):
 
     name = "native-bf16"
 
-    @staticmethod
-    @cache
-    def load() -> NativeBf16:
-        """Raises NativeUnavailable: no compiler, or no such instructions in the processor or from the compiler."""
-        if FEATURE not in processor().split():
-            raise NativeUnavailable(f"they need {FEATURE}, which this processor has not; 'native' does without")
-        made = library()
-        if not made.multiplies_bf16():
-            raise NativeUnavailable(
-                f"the compiler makes no {FEATURE} for this processor; take g++ 10 or clang++ 9 or later, or 'native'"
-            )
-        return NativeBf16(made)
-
     def prepare(self, weight: Tensor) -> Packed:
         """Raises NativeUnavailable where a weight would have to be rounded."""
         packed = super().prepare(weight)
@@ -50,3 +36,15 @@ class NativeBf16(Native):
     def prepare_adapter(self, weight: Tensor) -> Packed:
         """Whole: adapters are stored as fp32 numbers, and too small to gain."""
         return super().prepare(weight)
+
+
+def load() -> NativeBf16:
+    """Raises NativeUnavailable: no compiler, or no such instructions in the processor or from the compiler."""
+    if FEATURE not in processor().split():
+        raise NativeUnavailable(f"they need {FEATURE}, which this processor has not; 'native' does without")
+    made = library()
+    if not made.multiplies_bf16():
+        raise NativeUnavailable(
+            f"the compiler makes no {FEATURE} for this processor; take g++ 10 or clang++ 9 or later, or 'native'"
+        )
+    return NativeBf16(made)

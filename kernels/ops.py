@@ -7,16 +7,15 @@ the reference's plain functions from here; decoding takes what `kernels` returns
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from . import fast, reference
+from . import fast, native_bf16, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Draw, Layout, Masks, Picks, Rotation, Stack
 from .native import Native
-from .native_bf16 import NativeBf16
 from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
@@ -28,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
-_NATIVE: Final = {"auto": Native.load, "native": Native.load, "native-bf16": NativeBf16.load}
 
 
 class Kernels(Protocol):
@@ -114,7 +112,8 @@ def kernels(
             raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
         return reference, "native kernels do not take weights in eight bits"
     try:
-        return _NATIVE[choice](), "asked for" if insists else "the fastest here"
+        found = native_bf16.load() if choice == "native-bf16" else Native.load()
+        return found, "asked for" if insists else "the fastest here"
     except NativeUnavailable as error:
         if insists:
             raise

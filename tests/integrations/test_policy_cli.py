@@ -35,7 +35,7 @@ EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 
 @pytest.fixture(autouse=True)
 def _loaded_once(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "load", lambda _=None, **words: reference)
+    monkeypatch.setattr(Engine, "load", lambda _=None, **_words: reference)
     monkeypatch.setitem(reference.__dict__, "cost", MACHINE)
     monkeypatch.setitem(reference.__dict__, "auto", Auto(MACHINE))
 

@@ -22,7 +22,6 @@ constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
 // Products below this are left to one thread: what a second one saves, it loses whenever its core is busy elsewhere.
 constexpr int64_t WORTH = 1500000;
 constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
-constexpr int AHEAD = 4096;             // bytes of weights between the one in use and the one asked for
 
 // FLOATS [ceil(out / BLOCK)][in][BLOCK], or PAIRS [ceil(out / BLOCK)][ceil(in / 2)][BLOCK] of bf16 numbers: weights of
 // inputs 2 i and 2 i + 1 (0 behind the last one) in a word, so that either becomes a float by one operation.
@@ -30,10 +29,6 @@ constexpr int AHEAD = 4096;             // bytes of weights between the one in u
 enum Kind : int64_t { FLOATS, PAIRS, ROUNDED };
 struct Matrix { const void *data; int64_t kind; };
 typedef uint32_t Pair;
-
-template <class W> static inline void ask(const W *row) {
-    for (int j = 0; j < VECTORS; j++) __builtin_prefetch((const char *)(row + j * LANES) + AHEAD);
-}
 
 static inline V expanded(VU words) { V v; std::memcpy(&v, &words, sizeof v); return v; }
 
@@ -46,7 +41,6 @@ template <int R> static inline void add(V (&sum)[R][VECTORS], const float *x, in
 template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float *x, int64_t in, const float *w) {
     for (int64_t k = 0; k < in; k++, w += BLOCK) {
         V weight[VECTORS];
-        ask(w);
         for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
         add(sum, x, in, k, weight);
     }
@@ -56,7 +50,6 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
     for (int64_t k = 0; k < in; k += 2, w += BLOCK) {
         VU both[VECTORS];
         V weight[VECTORS];
-        ask(w);
         for (int j = 0; j < VECTORS; j++) both[j] = held(w + j * LANES), weight[j] = expanded(both[j] << 16);
         add(sum, x, in, k, weight);
         if (k + 1 == in) break;
@@ -71,7 +64,6 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
 template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const Pair *x, int64_t pairs, const Pair *w) {
     for (int64_t k = 0; k < pairs; k++, w += BLOCK) {
         VU weight[VECTORS];
-        ask(w);
         for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
         for (int r = 0; r < R; r++) {
             const __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[r * pairs + k]);

@@ -41,7 +41,7 @@ def rounding() -> Iterator[Engine]:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_exact_modes_agree(rounding: Engine, temperature: float) -> None:
     async def together(prompt: str, seed: int) -> list[tuple[int, ...]]:
-        words = {"temperature": temperature, "seed": seed, "max_tokens": 64}
+        words: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": 64}
         results = await asyncio.gather(*(rounding.agenerate(prompt, **words, **mode) for mode in MODES))
         return [one.token_ids for one in results]
 

@@ -7,7 +7,7 @@ text (beyond the `decode` it is given for stop strings), schemas or spans.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -223,7 +223,7 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
 
 
 @contextmanager
-def _asked(choice: str) -> Iterator[None]:
+def _asked(choice: str) -> Generator[None]:
     """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
     if choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")

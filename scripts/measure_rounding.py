@@ -51,9 +51,7 @@ def main() -> None:
         "prompts": len(texts),
         "tokens": sum(len(output) for _, output in texts),
         "weight_bytes": whole.tokens.runner.weight_bytes,
-        "rows": [
-            row(name, Engine.load(args.checkpoint, **{"kernels": "torch", **words}), texts) for name, words in WAYS
-        ],
+        "rows": [row(name, rounded(args.checkpoint, words), texts) for name, words in WAYS],
     }
     print(json.dumps(report, indent=1))
     if args.json:
@@ -79,6 +77,11 @@ def decoded(engine: Engine, files: Sequence[Path], steps: int) -> list[Text]:
         call = replace(call_of(engine, episode, step, plan), schema=None)
         found.append((tuple(engine.encode(call)), engine.run(call).token_ids))
     return found
+
+
+def rounded(checkpoint: str | None, words: dict[str, Any]) -> Engine:
+    options: dict[str, Any] = {"kernels": "torch", **words}
+    return Engine.load(checkpoint, **options)
 
 
 def row(name: str, engine: Engine, texts: Sequence[Text]) -> dict[str, Any]:

@@ -117,8 +117,9 @@ def test_auto_never_takes_them() -> None:
     ],
 )
 def test_other_weights_and_devices_are_refused(words: dict[str, Any], why: str) -> None:
+    asked: dict[str, Any] = {"device": CPU, "dtype": torch.float32, **words}
     with pytest.raises(ops.NativeUnavailable, match=why):
-        ops.kernels(**{"device": CPU, "dtype": torch.float32, "choice": "native-bf16", **words})
+        ops.kernels(**asked, choice="native-bf16")
 
 
 def test_a_processor_without_the_instruction_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

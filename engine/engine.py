@@ -7,8 +7,9 @@ text (beyond the `decode` it is given for stop strings), schemas or spans.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
@@ -43,7 +44,8 @@ class TokenEngine:
     """One model in memory. Safe to call from any number of threads and tasks; all of them share its passes.
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
-    `kernels`: "auto", "native", "triton" or "torch" (see `kernels/ops.py`); `runner.kernels.name` says what runs.
+    `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
+    `runner.kernels.name` says what runs.
     `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
     `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
     and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA
@@ -74,9 +76,10 @@ class TokenEngine:
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
-        ours, why = _kernels(self.device, self.dtype, kernels, precision is not None)
-        capture = capturing(ours, self.device, graphs)
-        self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
+        with _asked(kernels):
+            ours, why = ops.kernels(self.device, self.dtype, kernels, precision is not None)
+            capture = capturing(ours, self.device, graphs)
+            self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
         self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
         self.memory.check(self.device)
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
@@ -219,10 +222,12 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
     return None
 
 
-def _kernels(device: torch.device, dtype: torch.dtype, choice: str, quantized: bool) -> tuple[ops.Kernels, str]:
+@contextmanager
+def _asked(choice: str) -> Generator[None]:
+    """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
     if choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:
-        return ops.kernels(device, dtype, choice, quantized)
+        yield
     except (ops.NativeUnavailable, ops.TritonUnavailable) as error:
         raise RequestError(f"kernels={choice!r}: {error}; kernels='auto' takes what can run") from None

@@ -114,7 +114,7 @@ class Runner:
             out=self._kept([attn.o_proj], precision),
             gate_up=self._kept([mlp.gate_proj, mlp.up_proj], precision),
             down=self._kept([mlp.down_proj], precision),
-            adapter=None if adapter is None else _scaled(adapter, self.kernels.prepare),
+            adapter=None if adapter is None else _scaled(adapter, self.kernels.prepare_adapter),
         )
 
     def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:

@@ -11,65 +11,22 @@
 #include "native_lanes.h"
 #include "native_noise.h"
 #include "native_pick.h"
-
-#ifdef __AVX512F__
-constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers
-#else
-constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
-#endif
-// Products below this are left to one thread: what a second one saves, it loses whenever its core is busy elsewhere.
-constexpr int64_t WORTH = 1500000;
-constexpr int BLOCK = VECTORS * LANES;  // outputs that one strip of a packed matrix holds
-
-// R rows times one strip [in][BLOCK] of floats or halves; `width` of its outputs are real.
-template <int R, class W> static inline void strip(const float *x, int64_t in, const W *w, float *y, int64_t out, int width, bool add) {
-    V sum[R][VECTORS] = {};
-    for (int64_t k = 0; k < in; k++) {
-        const W *row = w + k * BLOCK;
-        V weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) {
-            __builtin_prefetch(row + BLOCK * 16 + j * LANES);
-            weight[j] = load(row + j * LANES);
-        }
-        for (int r = 0; r < R; r++)
-            for (int j = 0; j < VECTORS; j++) sum[r][j] += all(x[r * in + k]) * weight[j];
-    }
-    for (int r = 0; r < R; r++) {
-        float made[BLOCK];
-        for (int j = 0; j < VECTORS; j++) store(made + j * LANES, sum[r][j]);
-        float *to = y + r * out;
-        if (add) for (int i = 0; i < width; i++) to[i] += made[i];
-        else std::memcpy(to, made, width * sizeof(float));
-    }
-}
+#include "native_products.h"
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
-template <class W> static void product(const float *x, int64_t T, const W *w, int64_t in, int64_t out, float *y, bool add, int threads) {
-    int64_t strips = (out + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) if (T * in * out > WORTH)
-    for (int64_t s = 0; s < strips; s++) {
-        const W *from = w + s * in * BLOCK;
-        int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
-        float *to = y + s * BLOCK;
-        int64_t t = 0;
-        for (; t + ROWS <= T; t += ROWS) strip<ROWS>(x + t * in, in, from, to + t * out, out, width, add);
-        for (; t + 4 <= T; t += 4) strip<4>(x + t * in, in, from, to + t * out, out, width, add);
-        for (; t + 2 <= T; t += 2) strip<2>(x + t * in, in, from, to + t * out, out, width, add);
-        for (; t < T; t++) strip<1>(x + t * in, in, from, to + t * out, out, width, add);
-    }
-}
-
-struct Matrix { const void *data; int64_t half; };  // packed [ceil(out / BLOCK)][in][BLOCK], floats or halves
-
-static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool add, int threads) {
-    if (w.half) product(x, T, (const Half *)w.data, in, out, y, add, threads);
-    else product(x, T, (const float *)w.data, in, out, y, add, threads);
+// Whether the compiler made products of matrices that are ROUNDED.
+extern "C" int multiplies_bf16() {
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
 }
 
 // y [T, out] = (y +) x [T, in] times a packed matrix.
-extern "C" void linear(const float *x, int64_t T, const void *w, int64_t half, int64_t in, int64_t out, float *y, int add, int threads) {
-    multiply(x, T, Matrix{w, half}, in, out, y, add, threads);
+extern "C" void linear(const float *x, int64_t T, const void *w, int64_t kind, int64_t in, int64_t out, float *y, int onto, int threads) {
+    multiply(x, T, Matrix{w, kind}, in, out, y, onto, threads);
 }
 
 extern "C" void rms_norm(const float *x, int64_t T, int64_t E, const float *weight, float eps, float *y) {

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import block, reference
@@ -25,6 +26,7 @@ _LARGEST_HEAD: Final = 512
 _KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
 _SIGNATURES: Final = {
     "strip_width": "",
+    "multiplies_bf16": "",
     "linear": "pnpnnnpii",
     "rms_norm": "pnnpfp",
     "silu_mul": "pnnp",
@@ -47,7 +49,7 @@ class _Shape(ctypes.Structure):
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("half", ctypes.c_int64)]
+    _fields_ = [("data", ctypes.c_void_p), ("kind", ctypes.c_int64)]
 
 
 class _Weights(ctypes.Structure):
@@ -88,30 +90,43 @@ class _Wanted(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix [out, in] in strips: data [ceil(out / block), in, block], zero behind the last output.
+    """A matrix [out, in] in strips of `block` outputs, zero behind the last one: data [ceil(out / block), in, block].
 
-    bf16 where every weight is a bf16 number anyway, as in a checkpoint that is stored so: half the bytes to read for
-    products of the same bits, because expanding is exact.
+    Where every weight is a bf16 number anyway, as in a checkpoint that is stored so: data [ceil(out / block),
+    ceil(in / 2), block, 2] bf16, zero behind the last input too. Half the bytes to read for products of the same bits,
+    because expanding is exact. `rounded`: such a matrix, for rows that are rounded to bf16, too.
     """
 
     data: Tensor
     inputs: int
     outputs: int
+    rounded: bool = False
 
     @property
     def nbytes(self) -> int:
         return self.data.nbytes
 
     @property
-    def half(self) -> bool:
-        return self.data.dtype == torch.bfloat16
+    def kind(self) -> int:
+        """As native_products.h has it."""
+        return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
+
+
+def library() -> ctypes.CDLL:
+    """Raises NativeUnavailable."""
+    try:
+        return ctypes.CDLL(str(compiled()))
+    except OSError as error:
+        raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
 
 
 class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
+    name = "native"
+
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.name, self.row_tile, self.queued = "native", 1, False
+        self.row_tile, self.queued = 1, False
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
@@ -122,25 +137,28 @@ class Native:
     @cache
     def load() -> Native:
         """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
-        try:
-            return Native(ctypes.CDLL(str(compiled())))
-        except OSError as error:
-            raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
+        return Native(library())
 
     def prepare(self, weight: Tensor) -> Packed:
         outputs, inputs = weight.shape
         data = torch.zeros(-(-outputs // self._strip) * self._strip, inputs)
         data[:outputs] = weight
-        half = data.to(torch.bfloat16)
-        kept = half if torch.equal(half.float(), data) else data
-        return Packed(kept.view(-1, self._strip, inputs).transpose(1, 2).contiguous(), inputs, outputs)
+        half = F.pad(data.to(torch.bfloat16), (0, inputs % 2))
+        if torch.equal(half[:, :inputs].float(), data):
+            strips = half.view(-1, self._strip, half.shape[1] // 2, 2)
+        else:
+            strips = data.view(-1, self._strip, inputs)
+        return Packed(strips.transpose(1, 2).contiguous(), inputs, outputs)
+
+    def prepare_adapter(self, weight: Tensor) -> Packed:
+        return self.prepare(weight)
 
     def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
         y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto
         assert x.is_contiguous()
         assert x.shape[1] == weight.inputs
         self._library.linear(
-            x.data_ptr(), x.shape[0], weight.data.data_ptr(), weight.half, weight.inputs, weight.outputs, y.data_ptr(),
+            x.data_ptr(), x.shape[0], weight.data.data_ptr(), weight.kind, weight.inputs, weight.outputs, y.data_ptr(),
             onto is not None, torch.get_num_threads(),
         )  # fmt: skip
         return y
@@ -274,7 +292,7 @@ def _pointers(weights: Block) -> _Weights:
 
 
 def _matrix(packed: Packed | None) -> _Matrix:
-    return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.half)
+    return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.kind)
 
 
 def _plain(choice: Choice) -> bool:

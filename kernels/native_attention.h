@@ -24,7 +24,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
         V sum[G][WIDE] = {};
         for (int64_t d = 0; d < D; d++) {
             V key[WIDE];
-            for (int i = 0; i < WIDE; i++) key[i] = load(keys + d * stride + j + i * LANES);
+            for (int i = 0; i < WIDE; i++) key[i] = held(keys + d * stride + j + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < WIDE; i++) sum[g][i] += all(q[g * D + d]) * key[i];
         }
@@ -34,7 +34,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
     for (; j < count; j += LANES) {
         V sum[G] = {};
         for (int64_t d = 0; d < D; d++) {
-            V key = load(keys + d * stride + j);
+            V key = held(keys + d * stride + j);
             for (int g = 0; g < G; g++) sum[g] += all(q[g * D + d]) * key;
         }
         for (int g = 0; g < G; g++) store(out + g * width + j, sum[g]);
@@ -52,7 +52,7 @@ template <int DV, int G> static inline void mix(const float *p, int64_t width, c
         int64_t j = 0;
         auto add = [&](int64_t key, int c) {
             V value[DV];
-            for (int i = 0; i < DV; i++) value[i] = load(values + key * D + i * LANES);
+            for (int i = 0; i < DV; i++) value[i] = held(values + key * D + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < DV; i++) sum[c][g][i] += all(p[g * width + key]) * value[i];
         };

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from . import fast, reference
+from . import fast, native_bf16, reference
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Draw, Layout, Masks, Picks, Rotation, Stack
 from .native import Native
@@ -26,7 +26,7 @@ __all__ = [
     "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate", "sent", "silu_mul",
 ]  # fmt: skip
 
-CHOICES = ("auto", "native", "triton", "torch", "torch-fast")
+CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
@@ -43,6 +43,7 @@ class Kernels(Protocol):
     @property
     def queued(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
+    def prepare_adapter(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
     def swiglu(self, both: Tensor, /) -> Tensor: ...
@@ -91,27 +92,30 @@ def kernels(
 ) -> tuple[Kernels, str]:
     """The implementation for a device and dtype, and why it is this one.
 
-    `choice`: "auto" takes the fastest exact one that can run here, the others insist; "torch-fast" gives up that a row
-    is the same in any company (see `fast`). `quantized`: weights are in eight bits, which native kernels do not take.
-    Raises NativeUnavailable where "native" cannot run, TritonUnavailable where "triton" cannot.
+    `choice`: "auto" takes the fastest exact one that can run here and changes no numbers, the others insist;
+    "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up that a row is the same in any company (see
+    `native_bf16` and `fast`). `quantized`: weights are in eight bits, which native kernels do not take. Raises
+    NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return reference if choice == "torch" else cast(Kernels, fast), "asked for"
     if choice == "triton" or (choice == "auto" and device.type == "cuda"):
         return _triton(device, dtype), "asked for" if choice == "triton" else "the fastest here"
+    insists = choice != "auto"
     if device.type != "cpu" or dtype != torch.float32:
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
-        if choice == "native":
+        if insists:
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
         return reference, f"no kernels of our own for {here}"
     if quantized:
-        if choice == "native":
+        if insists:
             raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
         return reference, "native kernels do not take weights in eight bits"
     try:
-        return Native.load(), "asked for" if choice == "native" else "the fastest here"
+        found = native_bf16.load() if choice == "native-bf16" else Native.load()
+        return found, "asked for" if insists else "the fastest here"
     except NativeUnavailable as error:
-        if choice == "native":
+        if insists:
             raise
         return reference, f"native kernels not available: {error}"
 

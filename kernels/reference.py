@@ -46,6 +46,10 @@ def prepare(weight: Tensor) -> Tensor:
     return weight
 
 
+prepare_adapter = prepare
+"""The same for a matrix of an adapter, which no implementation rounds."""
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [T, E] / rms(x) * weight [E], the mean square in fp32."""
     wide = x.float()

@@ -19,6 +19,7 @@ from .layout import Block, Choice, Layout, Picks, Rotation, Stack
 from .reference import gumbel as gumbel
 from .reference import keep as keep
 from .reference import prepare as prepare
+from .reference import prepare_adapter as prepare_adapter
 from .reference import rotate_heads as rotate_heads
 from .reference import swiglu as swiglu
 from .triton_attention import attention as attention

@@ -74,12 +74,12 @@ class Engine:
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
-        CPU, fp32), "triton" (CUDA), "torch" and "torch-fast" insist; `engine.kernels` says which and why. `quantize`:
-        "int8" or "fp8" keeps the blocks' matrices in eight bits, with a scale per output, `quantize_head` the head's
-        too: not the tokens of whole weights, but the same ones in all exact modes. `graphs`: passes run as captured
-        CUDA graphs where they fit one (None: on CUDA devices), which are captured here; `progress(done, all)` hears of
-        each. Raises CheckpointError (what was expected, what was found), RequestError (device, dtype, kernels or
-        precision not available) and DeviceMemoryExceeded (what needs how much, what to lower).
+        CPU, fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" insist;
+        `engine.kernels` says which and why. `quantize`: "int8" or "fp8" keeps the blocks' matrices in eight bits, with
+        a scale per output, `quantize_head` the head's too: not the tokens of whole weights, but the same ones in all
+        exact modes. `graphs`: passes run as captured CUDA graphs where they fit one (None: on CUDA devices), which are
+        captured here; `progress(done, all)` hears of each. Raises CheckpointError (what was expected, what was found),
+        RequestError (device, dtype, kernels or precision not available) and DeviceMemoryExceeded (what needs how much).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")

@@ -1,8 +1,8 @@
-"""Token agreement of weights in eight bits with whole ones, on recorded tool calls.
+"""Token agreement of rounded arithmetic and of weights in eight bits with fp32, on recorded tool calls.
 
     python scripts/measure_rounding.py EPISODES.jsonl.gz ... --json docs/benchmarks/rounding.json
 
-Whole weights decode each prompt (`ar`, temperature 0, no schema). Every way of rounding then reads the same texts:
+fp32 on whole weights decodes each prompt (`ar`, temperature 0, no schema). Every way of rounding then reads the texts:
 `agree` counts the tokens that it would have chosen too, given the same text before them; `same_outputs` the prompts
 where that holds to the end, so that it decodes the same output. Counts only, so the machine does not matter.
 """
@@ -30,6 +30,7 @@ from trimode.policy.spec import Settings
 
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bf16", {"dtype": "bfloat16"}),
+    ("rows of products in bf16", {"kernels": "native-bf16"}),
     ("int8", {"quantize": "int8"}),
     ("int8, head too", {"quantize": "int8", "quantize_head": True}),
     ("fp8", {"quantize": "fp8"}),
@@ -50,7 +51,7 @@ def main() -> None:
         "prompts": len(texts),
         "tokens": sum(len(output) for _, output in texts),
         "weight_bytes": whole.tokens.runner.weight_bytes,
-        "rows": [row(name, Engine.load(args.checkpoint, kernels="torch", **words), texts) for name, words in WAYS],
+        "rows": [row(name, rounded(args.checkpoint, words), texts) for name, words in WAYS],
     }
     print(json.dumps(report, indent=1))
     if args.json:
@@ -76,6 +77,11 @@ def decoded(engine: Engine, files: Sequence[Path], steps: int) -> list[Text]:
         call = replace(call_of(engine, episode, step, plan), schema=None)
         found.append((tuple(engine.encode(call)), engine.run(call).token_ids))
     return found
+
+
+def rounded(checkpoint: str | None, words: dict[str, Any]) -> Engine:
+    options: dict[str, Any] = {"kernels": "torch", **words}
+    return Engine.load(checkpoint, **options)
 
 
 def row(name: str, engine: Engine, texts: Sequence[Text]) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def doctor(
         str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    kernels: Annotated[str, typer.Option(help="As of Engine.load: auto, native, native-bf16, torch, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Says what runs here and why: device, torch, threads, kernels, triton, versions, seconds a pass."""
-    found = examined(checkpoint, device)
+    found = examined(checkpoint, device, kernels)
     if as_json:
         print(json.dumps(found))
         return
@@ -43,14 +44,14 @@ def doctor(
             console.print(f"{name + ' ' + key if key else name:34} {part}", highlight=False, markup=False)
 
 
-def examined(checkpoint: str | None, device: str) -> dict[str, Any]:
+def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any]:
     """Names and values; nested one level at most."""
     import torch
 
     from trimode.kernels.ops import cache_folder
     from trimode.policy.engine import Engine
 
-    engine = Engine.load(checkpoint, device=device) if device != "cpu" else Engine.load(checkpoint)
+    engine = Engine.load(checkpoint, device=device, kernels=kernels)
     cost = engine.cost
     passes = {f"{rows:.0f} rows": _milliseconds(cost, rows) for rows in cost.plain.rows}
     return {
@@ -63,6 +64,7 @@ def examined(checkpoint: str | None, device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "kernels": engine.kernels,
+        "native-bf16": _bf16_products(),
         "graphs": engine.graphs,
         "memory": {name: f"{size / 2**20:.1f} MiB" for name, size in engine.tokens.memory.parts.items()},
         "triton": "yes" if find_spec("triton") else "no",
@@ -73,6 +75,19 @@ def examined(checkpoint: str | None, device: str) -> dict[str, Any]:
         "learned": f"{engine.auto.learned.calls} calls of policy 'auto'",
         "version": {package: _version(package) for package in PACKAGES},
     }
+
+
+def _bf16_products() -> str:
+    """Whether the kernels that `auto` does not take could be asked for."""
+    import torch
+
+    from trimode.kernels import ops
+
+    try:
+        ops.kernels(torch.device("cpu"), torch.float32, "native-bf16")
+    except ops.NativeUnavailable as error:
+        return f"cannot run here: {error}"
+    return "can run here"
 
 
 def _milliseconds(cost: CostModel, rows: float) -> str:

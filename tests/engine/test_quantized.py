@@ -102,6 +102,11 @@ def test_auto_takes_kernels_that_can_and_says_why() -> None:
     [
         ({"quantize": "int4"}, r"quantize='int4': expected one of int8, fp8, or None"),
         ({"quantize": "int8", "kernels": "native"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
+        ({"quantize": "int8", "kernels": "native-bf16"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
+        (
+            {"kernels": "native-bf16"},
+            r"shape \[\d+, \d+\] holds others; 'native' keeps|which this processor has not; 'native'",
+        ),
         ({"quantize_head": True}, r"say quantize= too"),
     ],
 )

@@ -35,7 +35,7 @@ EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 
 @pytest.fixture(autouse=True)
 def _loaded_once(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "load", lambda _=None: reference)
+    monkeypatch.setattr(Engine, "load", lambda _=None, **_words: reference)
     monkeypatch.setitem(reference.__dict__, "cost", MACHINE)
     monkeypatch.setitem(reference.__dict__, "auto", Auto(MACHINE))
 
@@ -284,9 +284,22 @@ def test_doctor() -> None:
     assert found["graphs"] == "off"
     assert set(found["memory"]) == {"weights", "keys and values", "static buffers", "graphs (estimated)"}
     assert found["memory"]["keys and values"].startswith("1023.9 MiB")
+    assert found["native-bf16"].startswith(("can run here", "cannot run here: they need avx512_bf16"))
     lines = run("doctor").output.splitlines()
     assert any(line.startswith("kernels") for line in lines)
     assert any(line.startswith("pass 8 rows") for line in lines)
+
+
+def test_doctor_examines_the_kernels_that_are_asked_for(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def load(_: str | None, **words: str) -> Engine:
+        asked.append(words)
+        return reference
+
+    monkeypatch.setattr(Engine, "load", load)
+    assert run("doctor", "--kernels", "native-bf16").exit_code == 0
+    assert asked == [{"device": "cpu", "kernels": "native-bf16"}]
 
 
 def test_eval_in_auto_mode_agrees_with_ar(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +120,19 @@ def test_linear_rows_do_not_depend_on_their_number(kernels: ops.Kernels, inputs:
         assert torch.equal(kernels.linear(x[67 - rows :], matrix), whole[67 - rows :]), rows
 
 
-def test_weights_that_are_bf16_numbers_are_kept_so_and_give_the_same_bits() -> None:
+@pytest.mark.parametrize("inputs", [1, 2, 95, 96])
+@pytest.mark.usefixtures("threads")
+def test_weights_that_are_bf16_numbers_are_kept_so_and_give_the_same_bits(inputs: int) -> None:
     native = Native.load()
-    x, weight = draw(33, 96), draw(130, 96, seed=1)
-    rounded = weight.bfloat16().float()
-    exact, short = native.prepare(weight), native.prepare(rounded)
+    x, rounded = draw(41, inputs), draw(130, inputs, seed=1).bfloat16().float()
+    short, exact = native.prepare(rounded), native.prepare(torch.cat([rounded, torch.full((1, inputs), 1 / 3)]))
     assert (exact.data.dtype, short.data.dtype) == (torch.float32, torch.bfloat16)
-    wide = replace(short, data=short.data.float())
-    assert torch.equal(native.linear(x, short), native.linear(x, wide))
-    torch.testing.assert_close(native.linear(x, short), x @ rounded.T, rtol=1e-4, atol=1e-4)
-    for rows in range(1, 34):
-        assert torch.equal(native.linear(x[:rows], short), native.linear(x, short)[:rows])
+    whole = native.linear(x, short)
+    assert torch.equal(whole, native.linear(x, exact)[:, :130])
+    torch.testing.assert_close(whole, x @ rounded.T, rtol=1e-4, atol=1e-4)
+    for rows in range(1, 41):
+        assert torch.equal(native.linear(x[:rows], short), whole[:rows])
+        assert torch.equal(native.linear(x[:rows], exact)[:, :130], whole[:rows])
 
 
 def test_linear_gives_gradients() -> None:

@@ -1,0 +1,77 @@
+"""The bundled checkpoint on kernels that round the rows of products: the same promises, under a name of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trimode as tm
+from trimode.engine.errors import RequestError
+from trimode.kernels import ops
+from trimode.kernels.native_bf16 import FEATURE
+from trimode.policy.audit import read_audit, records
+from trimode.policy.calibrate import path_of
+from trimode.policy.engine import Engine
+from trimode.policy.replay import Engines, replay
+
+needs_instruction = pytest.mark.skipif(
+    FEATURE not in ops.processor().split(), reason=f"this processor has no {FEATURE}"
+)
+MODES: tuple[dict[str, Any], ...] = (
+    {"mode": "ar"},
+    {"mode": "linear_spec", "block_length": 8},
+    {"mode": "quadratic_spec", "block_length": 5},
+)
+PROMPTS = ("I want to book a table for", "The weather in", "Please find me a flight", "One, two, three,")
+
+
+@pytest.fixture(scope="module")
+def rounding() -> Iterator[Engine]:
+    engine = Engine.load(kernels="native-bf16")
+    yield engine
+    engine.close()
+
+
+@needs_instruction
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_exact_modes_agree(rounding: Engine, temperature: float) -> None:
+    async def together(prompt: str, seed: int) -> list[tuple[int, ...]]:
+        words: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": 64}
+        results = await asyncio.gather(*(rounding.agenerate(prompt, **words, **mode) for mode in MODES))
+        return [one.token_ids for one in results]
+
+    tokens = 0
+    for seed, prompt in enumerate(PROMPTS):
+        alone = rounding.generate(prompt, mode="ar", temperature=temperature, seed=seed, max_tokens=64).token_ids
+        assert asyncio.run(together(prompt, seed)) == [alone] * len(MODES)
+        tokens += len(alone)
+    assert tokens > 100
+
+
+@needs_instruction
+def test_their_name_is_everywhere(rounding: Engine, tmp_path: Path) -> None:
+    assert rounding.kernels == "native-bf16 (asked for)"
+    path = tmp_path / "audit.jsonl"
+    with tm.session(rounding, policy=tm.Policy(), trace=f"file:{path}", content=True):
+        result = rounding.generate(PROMPTS[0], mode="linear_spec", max_tokens=12)
+    assert result.stats.kernels == "native-bf16"
+    (record,) = records(read_audit(path))
+    assert record.runtime.kernels == "native-bf16"
+    assert path_of("cost", record.runtime) != path_of("cost", replace(record.runtime, kernels="native"))
+    again = Engines().of(record.runtime)
+    assert again.runtime == record.runtime
+    assert replay(record, again).outcome == "same"
+    again.close()
+
+
+@pytest.mark.parametrize("words", [{"dtype": "bfloat16"}, {"quantize": "int8"}])
+def test_what_they_cannot_do_is_refused(words: dict[str, Any]) -> None:
+    with pytest.raises(
+        RequestError, match=r"kernels='native-bf16': native kernels .*; kernels='auto' takes what can run"
+    ):
+        Engine.load(kernels="native-bf16", **words)

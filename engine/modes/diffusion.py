@@ -108,7 +108,9 @@ class Block:
 
     def _fill(self, logits: Logits, masked: Sequence[int]) -> None:
         picks = logits.pick()
-        fresh = surest(masked, picks.confidence, self.threshold)
+        # An end is sure far behind a short text, but there it says nothing of where the text ends.
+        words = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
+        fresh = surest(masked, picks.confidence, self.threshold, words)
         free = self.gate.constraint is None and self.gate.thinking is None
         for at in fresh:
             self.guesses[at] = Guess(picks.tokens[at], len(self.fills), None if free else logits.kept(at))
@@ -168,7 +170,9 @@ class Block:
         self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
 
 
-def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float) -> set[int]:
-    """The most confident slot of `masked`, and every other one at the threshold."""
-    best = max(masked, key=lambda at: confidence[at])
+def surest(
+    masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int] = ()
+) -> set[int]:
+    """The slots of `masked` at the threshold, and the most confident one, of those in `least` if given."""
+    best = max(least or masked, key=lambda at: confidence[at])
     return {at for at in masked if at == best or confidence[at] >= threshold}

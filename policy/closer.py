@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLTokenizer
 
-from trimode.engine.constraint import Constraint
+from trimode.engine.constraint import Constraint, all_but, lone
 
 from .keys import Quoted
 
@@ -61,11 +61,12 @@ class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
     What each id stands for is in `spelt` as bytes, in `latin` as a character a byte, in `texts` as text where that
-    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads.
+    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads. `end`, `going_on`: the
+    masks that allow the end alone and everything else.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
-        self._tokenizer, self.ends = tokenizer, list(ends)
+        self._tokenizer, self.ends, self.all_ends = tokenizer, list(ends[:1]), list(ends)
         self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
         self.latin = [spelt.decode("latin-1") for spelt in self.spelt]
         self.quoted = Quoted(self.latin)
@@ -75,6 +76,9 @@ class Vocabulary:
         self._closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
         self.weights = [1 if set(text) <= set('{}[]":,') else _WORN for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
+        self.words_of_mask = -(-size // 32)
+        self.end = lone(self.ends[0], self.words_of_mask)
+        self.going_on = all_but(self.all_ends, self.words_of_mask)
 
     def bytes_of(self, ending: Sequence[int]) -> int:
         """The length of an ending's text; its last token is an end."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from trimode.engine.tokenizer import Tokenizer
 
@@ -25,6 +25,7 @@ from .in_time import Crowded, OutOfTime, in_time
 from .keys import Keys, may_repeat
 from .matcher import Matcher
 from .refusal import Refuses, placed
+from .renewal import Source, Supply
 from .rewrite import rewritten
 from .samples import names_of, samples_of
 from .schema import Schema, Target
@@ -64,20 +65,12 @@ class GrammarCompiler:
             self._tokenizer = tokenizer
         else:
             self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends[:1])
+        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends)
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Target) -> Matcher:
-        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint.
-
-        Copies of a grammar share llguidance's lexer, and one long text can use up its limits for all of them; where the
-        kept one is used up, all are compiled anew when asked for.
-        """
-        try:
-            return self._kept(_Key(schema)).start.anew()
-        except GrammarRuntimeError:
-            self._kept.cache_clear()
-            return self._kept(_Key(schema)).start.anew()
+        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
+        return self._kept(_Key(schema)).start.anew()
 
     def notes(self, schema: Target) -> tuple[str, ...]:
         """What the schema's grammar does not hold, in words: formats left out on demand."""
@@ -90,7 +83,7 @@ class GrammarCompiler:
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
-            found[:] = [LLMatcher(self._tokenizer, _grammar(document), log_level=0)]
+            found[:] = [self._made(_grammar(document))]
             return found[0].get_error() if found[0].is_error() else None
 
         form, changed = _accepted(schema, refuses, rewrites)
@@ -98,26 +91,30 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
+        source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary.all_ends)
         closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
-        keys = Keys() if may_repeat(document) else None
-        ending = Matcher(matcher, closer, keys).ending(ENDING_TOKENS)
-        if ending is None:
+        start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
+        if start.ending(ENDING_TOKENS) is None:
             raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
-        return Matcher(matcher, closer, keys, ending)
+        return start
 
     def _of_text(self, target: TextTarget) -> Compiled:
-        matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
-        if matcher.is_error():
-            raise refused(target, matcher.get_error())
-        closer = Closer(self._vocabulary, ())
+        made = _within_time(target, lambda: self._made(grammar_text(target)))
+        if made.is_error():
+            raise refused(target, made.get_error())
+        source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary.all_ends)
+        start = Matcher(Supply(source), Closer(self._vocabulary))
         try:
-            ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
+            start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        if ending is None:
+        if start.ending(ENDING_TOKENS) is None:
             hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
             raise SchemaTooComplex("", target.kind, hint)
-        return Compiled(Matcher(matcher, closer, known=ending), target.document, (), False)
+        return Compiled(start, target.document, (), False)
+
+    def _made(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
+        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)

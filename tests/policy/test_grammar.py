@@ -196,20 +196,3 @@ def test_tightening_leaves_values_and_names_alone() -> None:
     assert tightened(plain) == plain
     inside = tightened({"properties": {"const": {"format": "date", "allOf": [{"minLength": 1}]}}})
     assert len(inside["properties"]["const"]["allOf"]) == 2
-
-
-def test_a_grammar_whose_lexer_is_used_up_is_compiled_anew(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies share llguidance's lexer, so that one text that exceeds its limits would spoil all later ones."""
-    schema, broken = schema_of(SHORT), {"left": 1}
-    first = reference.grammars.matcher(schema)
-    compute = Matcher._compute  # pyright: ignore[reportPrivateUsage]
-
-    def fails_once(matcher: Matcher) -> torch.Tensor:
-        if broken["left"]:
-            broken["left"] -= 1
-            raise GrammarRuntimeError("the grammar engine stopped: too many expressions")
-        return compute(matcher)
-
-    monkeypatch.setattr(Matcher, "_compute", fails_once)
-    again = reference.grammars.matcher(schema)
-    assert allowed(again) == allowed(first)

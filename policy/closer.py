@@ -98,7 +98,16 @@ class Vocabulary:
 
     def closing(self, at: Constraint, place: Place) -> int | None:
         """The allowed token that closes most and does nothing else."""
-        return next(filter(at.allows, self._closers[place is not Place.OUTSIDE]), None)
+        best, refused = None, list[str]()
+        for token in self._closers[place is not Place.OUTSIDE]:
+            text = self.texts[token]
+            if text.startswith(tuple(refused)) or (best is not None and len(text) == len(self.texts[best])):
+                continue
+            if at.allows(token):
+                best = token
+            else:
+                refused.append(text)
+        return best
 
     def may_close(self, at: Constraint) -> bool:
         """Whether a string may end here."""
@@ -245,9 +254,9 @@ def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Order:
 
 
 def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> list[int]:
-    """The ids of rank below 0, the lowest rank first."""
+    """The ids of rank below 0, the shortest text first: one that is refused rules out those that begin with it."""
     ids = (token for token, text in enumerate(texts) if rank(text) < 0)
-    return sorted(ids, key=lambda token: rank(texts[token]))
+    return sorted(ids, key=lambda token: len(texts[token]))
 
 
 def _closes(text: str) -> bool:

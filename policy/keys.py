@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 from .walk import below
@@ -42,8 +42,11 @@ class Keys:
     def behind(self, text: str) -> Keys | None:
         """The state after `text`; None where it gives an object a key that it has."""
         if not self.escaped and _MARKS.search(text) is None:
-            return Keys(self.open, self.at, self.name + text) if self.at is At.NAME else self
-        return _behind(self, text)
+            return self if self.at is not At.NAME else Keys(self.open, At.NAME, self.name + text)
+        state: Keys | None = self
+        for letter in text:
+            state = None if state is None else state._behind(letter)
+        return state
 
     def known(self) -> list[str]:
         """How a key that the object has would go on, where one is being written in plain signs."""
@@ -82,34 +85,32 @@ class Keys:
         return None if key in keys else Keys((*self.open[:-1], keys | {key}))
 
 
-@lru_cache(maxsize=4096)
-def _behind(keys: Keys, text: str) -> Keys | None:
-    """Kept, because masks ask for the same tokens behind the same text again and again."""
-    state: Keys | None = keys
-    for letter in text:
-        state = None if state is None else state.step(letter)
-    return state
-
-
 class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
         self._plain = dict[str, list[int]]()
-        self._odd = list[int]()
-        self.doubling = lru_cache(maxsize=1024)(self._doubling)
         for token, text in self.texts.items():
-            head = text[: text.index('"')]
-            self._plain.setdefault(head, []).append(token)
-            if "\\" in head or text.count('"') > 1:
-                self._odd.append(token)
+            self._plain.setdefault(text[: text.index('"')], []).append(token)
+        self._escaped = [token for token, text in self.texts.items() if "\\" in text[: text.index('"')]]
+        self._twice = [token for token, text in self.texts.items() if text.count('"') == 2]
+        self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
 
     def _doubling(self, keys: Keys) -> list[int]:
         """`doubling`: the tokens that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
-        odd = self.texts if keys.escaped or "\\" in keys.name else self._odd
-        return [*plain, *(token for token in odd if keys.behind(self.texts[token]) is None)]
+        return [*plain, *(token for token in self._odd(keys) if keys.behind(self.texts[token]) is None)]
+
+    def _odd(self, keys: Keys) -> Iterable[int]:
+        """Those that might, and are no plain end of a known key: where a key begins, one takes two quotes more."""
+        if keys.escaped or "\\" in keys.name:
+            return self.texts
+        if not any(keys.open):
+            return self._often
+        if keys.at is At.NAME:
+            return chain(self._escaped, self._often)
+        return self._often if keys.at is At.STRING else chain(self._twice, self._often)
 
 
 def may_repeat(document: Any) -> bool:

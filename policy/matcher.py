@@ -55,6 +55,7 @@ class Matcher:
         self._forced: list[int] | None = None
         self._over: Epilogue | None = None
         self._doom: tuple[int, ...] | None = None
+        self._trusting = False
 
     @property
     def engine(self) -> LLMatcher:
@@ -145,7 +146,12 @@ class Matcher:
         return instead(self._over)
 
     def _asked(self, ask: Callable[[LLMatcher], T], sure: object = None) -> T:
-        """What llguidance answers, of a grammar compiled anew if need be; an answer of `sure` is right in any case."""
+        """What llguidance answers, of a grammar compiled anew if need be; an answer of `sure` is right in any case.
+
+        Under `_trusting` nothing is tested, because the caller tests it all at the end.
+        """
+        if self._trusting:
+            return ask(self._matcher)
         for _ in range(_TRIES):
             if self._made == self._supply.made:
                 answer = ask(self._matcher)
@@ -226,10 +232,19 @@ class Matcher:
         known = self._completion()
         found = None if known is None else self._asked(lambda matcher: self._spelled(matcher.deep_copy(), known))
         if found is None or len(found) > limit:
-            found = self._closer.ending(self, self._place, limit)
+            found = self._asked(lambda matcher: self._searched(matcher.deep_copy(), limit))
         if found is not None:
             self._known, self._sure = found, True
         return found
+
+    def _searched(self, at: LLMatcher, limit: int) -> Ending:
+        """What a search finds from here, on a grammar that may be used up on the way."""
+        start = copy(self)
+        start._matcher, start._row, start._forced, start._trusting = at, None, None, True
+        try:
+            return self._closer.ending(start, self._place, limit)
+        except GrammarRuntimeError:  # the caller sees whether it is used up
+            return None
 
     def _closes(self, limit: int) -> bool:
         known = self._completion()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trimode.engine.constraint import allows
 
-from .closer import Vocabulary
 from .errors import GrammarRuntimeError
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
-from .closer import Closer, Vocabulary
+from .closer import Closer
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, in_time
@@ -31,6 +31,7 @@ from .samples import names_of, samples_of
 from .schema import Schema, Target
 from .text_grammar import grammar_text, refused
 from .texts import TextTarget
+from .vocabulary import Vocabulary
 from .walk import heaviest
 
 T = TypeVar("T")

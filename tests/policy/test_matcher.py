@@ -103,7 +103,7 @@ def test_what_is_known_without_a_mask_is_what_the_mask_says(reference: Engine, t
         assert forced in (None, *mask)
         every = range(reference.tokenizer.vocab_size)
         blank = matcher.fork()
-        blank._row = None  # pyright: ignore[reportPrivateUsage]
+        blank._at.row = None  # pyright: ignore[reportPrivateUsage]
         assert {token for token in every if blank.allows(token)} == mask
 
 

@@ -92,7 +92,7 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
-        source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary.all_ends)
+        source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
         closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
         start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
         if start.ending(ENDING_TOKENS) is None:
@@ -103,7 +103,7 @@ class GrammarCompiler:
         made = _within_time(target, lambda: self._made(grammar_text(target)))
         if made.is_error():
             raise refused(target, made.get_error())
-        source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary.all_ends)
+        source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
         start = Matcher(Supply(source), Closer(self._vocabulary))
         try:
             start.mask()

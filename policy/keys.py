@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import chain
 from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from .walk import below
 
@@ -88,29 +90,33 @@ class Keys:
 class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        quoted = [token for token, text in enumerate(texts) if '"' in text]
+        heads = {token: texts[token][: texts[token].index('"')] for token in quoted}
         self._plain = dict[str, list[int]]()
-        for token, text in self.texts.items():
-            self._plain.setdefault(text[: text.index('"')], []).append(token)
-        self._escaped = [token for token, text in self.texts.items() if "\\" in text[: text.index('"')]]
-        self._twice = [token for token, text in self.texts.items() if text.count('"') == 2]
-        self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
+        for token, head in heads.items():
+            self._plain.setdefault(head, []).append(token)
+        self._all = np.array(quoted, dtype=np.intp)
+        quotes = np.array([texts[token].count('"') for token in quoted])
+        escaped = np.array(["\\" in head for head in heads.values()], dtype=bool)
+        self._often, self._twice = self._all[quotes > 2], self._all[quotes > 1]
+        self._odd = self._all[escaped | (quotes > 2)]
 
-    def _doubling(self, keys: Keys) -> list[int]:
-        """`doubling`: the tokens that would give an object a key that it has."""
+    def doubling(self, keys: Keys, row: npt.NDArray[np.uint32]) -> list[int]:
+        """Of the tokens that mask `row` allows, those that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
-        return [*plain, *(token for token in self._odd(keys) if keys.behind(self.texts[token]) is None)]
+        odd = self._suspects(keys)
+        odd = odd[(row[odd // 32] >> (odd % 32).astype(np.uint32) & 1).astype(bool)]
+        return [*plain, *(int(token) for token in odd if keys.behind(self._texts[token]) is None)]
 
-    def _odd(self, keys: Keys) -> Iterable[int]:
-        """Those that might, and are no plain end of a known key: where a key begins, one takes two quotes more."""
+    def _suspects(self, keys: Keys) -> npt.NDArray[np.intp]:
+        """Those that might, and are no plain end of a known key: where none is being written, one takes two quotes."""
         if keys.escaped or "\\" in keys.name:
-            return self.texts
-        if not any(keys.open):
+            return self._all
+        if not any(keys.open) or keys.at is At.STRING:
             return self._often
-        if keys.at is At.NAME:
-            return chain(self._escaped, self._often)
-        return self._often if keys.at is At.STRING else chain(self._twice, self._often)
+        return self._odd if keys.at is At.NAME else self._twice
 
 
 def may_repeat(document: Any) -> bool:

@@ -1,13 +1,13 @@
 """Where the matchers of a grammar come from: compiled once, copied for each call, compiled anew when it is used up.
 
-Knows llguidance's matchers and limits. Does not know masks, endings or schemas. All copies of a compiled grammar share
+Knows llguidance's matchers and limits. Does not know endings or schemas. All copies of a compiled grammar share
 one lexer, which has a limit of states, and of work between two masks. Behind a limit it refuses what fits, and seldom
 says why; so each call keeps a copy at the start of the text, which takes the same token again and again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Final
 
@@ -16,6 +16,7 @@ from llguidance import LLMatcher, LLParserLimits
 
 from .errors import GrammarRuntimeError
 from .in_time import OutOfTime, in_time
+from .vocabulary import Vocabulary
 
 Make = Callable[[LLParserLimits | None], LLMatcher]
 """Compiles a grammar under limits; None: llguidance's own, which are those of the first compilation."""
@@ -26,6 +27,9 @@ _WIDE: Final = LLParserLimits(
 )
 """Some 50 times llguidance's own, and whatever reading a text again takes. A mask of that much fuel takes 0.3 s."""
 
+_LETTERS: Final = '{["-0tfn'
+"""With which most JSON texts begin."""
+
 
 class Source:
     """A compiled grammar. Threads may share it.
@@ -34,10 +38,10 @@ class Source:
     empty text fits; None where not even the first mask could be had.
     """
 
-    def __init__(self, first: LLMatcher, make: Make, ends: Collection[int]) -> None:
+    def __init__(self, first: LLMatcher, make: Make, vocabulary: Vocabulary) -> None:
         self._start, self._make, self.made = first, make, 0
         self._lock = Lock()
-        self._ends, self.opening = ends, _opening(first, ends)
+        self._vocabulary, self.opening = vocabulary, _opening(first, vocabulary)
 
     def start(self) -> tuple[LLMatcher, int]:
         """A copy at the start of the text, and the `made` that it is of."""
@@ -56,7 +60,7 @@ class Source:
             if found.is_error():
                 raise stopped(found)
             self._start, self.made = found, self.made + 1
-            self.opening = _opening(found, self._ends) if self.opening is None else self.opening
+            self.opening = _opening(found, self._vocabulary) if self.opening is None else self.opening
 
 
 class Supply:
@@ -108,10 +112,14 @@ def stopped(matcher: LLMatcher) -> GrammarRuntimeError:
     return GrammarRuntimeError(f"the grammar engine stopped: {said[0] if said else 'its lexer is used up'}")
 
 
-def _opening(start: LLMatcher, ends: Collection[int]) -> list[int] | None:
+def _opening(start: LLMatcher, vocabulary: Vocabulary) -> list[int] | None:
+    letters = (vocabulary.letters.get(letter) for letter in _LETTERS)
+    guess = next((token for token in letters if token is not None and start.validate_tokens([token])), None)
+    if guess is not None:
+        return [guess]
     at = start.deep_copy()
     words = np.frombuffer(at.compute_bitmask(), dtype=np.uint32)
     if at.is_error():
         return None
     some = (int(word) * 32 + bit for word in np.flatnonzero(words) for bit in range(32) if words[word] >> bit & 1)
-    return next(([token] for token in some if token not in ends), [])
+    return next(([token] for token in some if token not in vocabulary.all_ends), [])

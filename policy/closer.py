@@ -9,13 +9,16 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Final
 
 import numpy as np
 
+from .in_time import OutOfTime
 from .reader import Reader
 from .vocabulary import WORN, Ids, Order, Place, Vocabulary
 
@@ -38,26 +41,30 @@ class Closer:
     hints: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
-    def ending(self, start: Reader, place: Place, limit: int) -> list[int] | None:
-        """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed."""
+    def ending(self, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
+        """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed.
+
+        Raises OutOfTime where this thread's CPU clock comes to `until`.
+        """
         for most in (min(limit, _LONG), limit):
             best: list[int] | None = None
             for choose in (self._by_hint, self._by_words):
-                best = self._walk(start.fork(), place, len(best) - 1 if best else most, choose) or best
+                best = self._walk(start.fork(), place, len(best) - 1 if best else most, choose, until) or best
                 if best and len(best) <= _SHORT:
                     break
             if best or most == limit:
                 return best
         return None
 
-    def _walk(self, at: Reader, place: Place, limit: int, choose: Choose) -> list[int] | None:
+    def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
         while len(found) < limit:
+            _check(until)
             forced = at.forced()
             end = self._end(at, forced)
             if end is not None:
                 return [*found, end]
-            step = [forced] if forced is not None else self._next(at, place, taken, choose)
+            step = [forced] if forced is not None else self._next(at, place, taken, choose, until)
             if not step or (forced is not None and not at.allows(forced)):  # it would give an object a key again
                 return None
             for token in step:
@@ -73,21 +80,21 @@ class Closer:
             return forced if forced in self.vocabulary.ends else None
         return next((token for token in self.vocabulary.ends if at.allows(token)), None)
 
-    def _next(self, at: Reader, place: Place, taken: Ids, choose: Choose) -> list[int]:
+    def _next(self, at: Reader, place: Place, taken: Ids, choose: Choose, until: float) -> list[int]:
         closing = self._closing(at, place)
         if closing is not None:
             return [closing]
         if place is Place.OUTSIDE:
             return self._preferred(at, self.vocabulary.outside, taken)
-        return choose(at, taken)
+        return choose(at, taken, until)
 
-    def _by_words(self, at: Reader, taken: Ids) -> list[int]:
+    def _by_words(self, at: Reader, taken: Ids, _: float) -> list[int]:
         return self._preferred(at, self.vocabulary.words, taken)
 
-    def _by_hint(self, at: Reader, taken: Ids) -> list[int]:
-        if not self._may_close(at):
-            path = next((path for text in (*self.names, *self._hint_ends) if (path := self._path(at, text))), None)
-            if path is not None:
+    def _by_hint(self, at: Reader, taken: Ids, until: float) -> list[int]:
+        for text in () if self._may_close(at) else (*self.names, *self._hint_ends):
+            _check(until)
+            if path := self._path(at, text):
                 return path
         return self._preferred(at, self.vocabulary.signs, taken)
 
@@ -152,8 +159,13 @@ class Closer:
         return [int(ids[(order.places[ids] + taken[ids] // WORN * len(taken)).argmin()])] if ids.size else []
 
 
-Choose = Callable[[Reader, Ids], list[int]]
-"""Tokens to take next inside a string that may not end yet, given how often each was taken."""
+Choose = Callable[[Reader, Ids, float], list[int]]
+"""Tokens to take next inside a string that may not end yet, given how often each was taken, and until when."""
+
+
+def _check(until: float) -> None:
+    if time.thread_time() > until:
+        raise OutOfTime("no complete text was found")
 
 
 def _among(at: Reader, ids: Ids) -> Ids:

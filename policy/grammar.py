@@ -8,6 +8,7 @@ switches in a schema are overridden.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,8 @@ COMPILE_SECONDS: Final = 0.1
 """CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
+ENDING_SECONDS: Final = 0.5
+"""CPU time that looking for one may take."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,7 @@ class GrammarCompiler:
         source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
         closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
         start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
-        if start.ending(ENDING_TOKENS) is None:
-            raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
-        return start
+        return _ended(start, "")
 
     def _of_text(self, target: TextTarget) -> Compiled:
         made = _within_time(target, lambda: self._made(grammar_text(target)))
@@ -109,10 +110,7 @@ class GrammarCompiler:
             start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        if start.ending(ENDING_TOKENS) is None:
-            hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
-            raise SchemaTooComplex("", target.kind, hint)
-        return Compiled(start, target.document, (), False)
+        return Compiled(_ended(start, target.kind), target.document, (), False)
 
     def _made(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
         return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
@@ -157,6 +155,18 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
         raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
+
+
+def _ended(start: Matcher, keyword: str) -> Matcher:
+    """`start`, which knows a complete text from here on. Raises SchemaTooComplex where none is found."""
+    try:
+        found = start.ending(ENDING_TOKENS, until=time.thread_time() + ENDING_SECONDS)
+    except OutOfTime as error:
+        raise SchemaTooComplex("", keyword, f"{error} in {ENDING_SECONDS} s; ask for less") from None
+    if found is None:
+        hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
+        raise SchemaTooComplex("", keyword, hint)
+    return start
 
 
 def _within_time(target: TextTarget, work: Callable[[], T]) -> T:

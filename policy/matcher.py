@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from math import inf
 from typing import Final, TypeVar
 
 from llguidance import LLMatcher
@@ -116,9 +117,13 @@ class Matcher:
         twin._supply = self._supply.again()
         return twin
 
-    def ending(self, limit: int) -> Ending:
-        """The known completion as masks want it spelled; where there is none or it is longer, what a search finds."""
-        return self._or_over(lambda: self._ending(limit), lambda over: over.ending(limit))
+    def ending(self, limit: int, until: float = inf) -> Ending:
+        """The known completion as masks want it spelled; where there is none or it is longer, what a search finds.
+
+        Raises OutOfTime where the search takes this thread's CPU clock beyond `until`. In a call there must be no such
+        limit: what comes next may depend on the tokens alone.
+        """
+        return self._or_over(lambda: self._ending(limit, until), lambda over: over.ending(limit))
 
     def closes(self, limit: int) -> bool:
         """Whether a completion is known that fits even byte by byte."""
@@ -180,11 +185,11 @@ class Matcher:
                 rows.append(self._vocabulary.going_on)
         return rows
 
-    def _ending(self, limit: int) -> Ending:
+    def _ending(self, limit: int, until: float) -> Ending:
         known = self._completion()
         found = None if known is None else self._asked(lambda at: at.spelled(known))
         if found is None or len(found) > limit:
-            found = self._asked(lambda at: self._closer.ending(at, self._place, limit))
+            found = self._asked(lambda at: self._closer.ending(at, self._place, limit, until))
         if found is not None:
             self._known, self._sure = found, True
         return found

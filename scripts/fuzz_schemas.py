@@ -100,7 +100,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         "outside": outside,
         "endless": endless,
         "cpu_ms": {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 99, 99.9, 100)},
-        "left_behind": {"works": sum(one > 0 for one in behind), "cpu_s_max": round(max(behind, default=0.0), 2)},
+        "left_behind": {"threads": sum(one > 0 for one in behind), "cpu_s_max": round(max(behind, default=0.0), 2)},
         "over_200_ms": sum(one > 200 for one in times),
         "over_1_s": sum(one > 1000 for one in times),
         "slowest": [{"cpu_ms": round(ms, 1), "verdict": verdict, "mutant": name} for ms, verdict, name in slowest],

@@ -18,8 +18,9 @@ from loaded import SHORT, allowed
 from pydantic import BaseModel
 
 from trimode.engine.constraint import allows
+from trimode.policy import grammar
 from trimode.policy.engine import Engine
-from trimode.policy.errors import GrammarRuntimeError, UnsupportedKeyword
+from trimode.policy.errors import GrammarRuntimeError, SchemaTooComplex, UnsupportedKeyword
 from trimode.policy.formats import tightened
 from trimode.policy.matcher import Matcher
 from trimode.policy.schema import schema_of
@@ -196,3 +197,13 @@ def test_tightening_leaves_values_and_names_alone() -> None:
     assert tightened(plain) == plain
     inside = tightened({"properties": {"const": {"format": "date", "allOf": [{"minLength": 1}]}}})
     assert len(inside["properties"]["const"]["allOf"]) == 2
+
+
+@pytest.mark.parametrize("pattern", ["^([a-z]+-[0-9]+ ){900}$", "^x{9000}y$"])
+def test_the_search_for_a_complete_text_is_given_up_in_time(
+    reference: Engine, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Whatever it does then: most steps are quick, those that try all ends of a long sample are not."""
+    monkeypatch.setattr(grammar, "ENDING_SECONDS", 0.02)
+    with pytest.raises(SchemaTooComplex, match=r"no complete text was found in 0.02 s"):
+        reference.grammars.compile(schema_of({"type": "array", "items": {"pattern": pattern}, "minItems": 4000}))

@@ -54,7 +54,9 @@ class Work:
 
     def spent(self, wall: float) -> float:
         """CPU seconds so far; `wall` on platforms that have no clocks of threads."""
-        if self.clock is None or not self.clock[0]:
+        if self.clock is None:  # not begun
+            return 0.0
+        if not self.clock[0]:
             return wall
         try:
             return time.clock_gettime(self.clock[0]) - self.clock[1]

@@ -87,6 +87,18 @@ class Keys:
         return None if key in keys else Keys((*self.open[:-1], keys | {key}))
 
 
+class Suspects:
+    """Some tokens, ready to be looked up in masks."""
+
+    def __init__(self, ids: npt.NDArray[np.intp]) -> None:
+        self._ids, self._words = ids, ids // 32
+        self._bits = np.uint32(1) << (ids % 32).astype(np.uint32)
+
+    def among(self, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
+        """Those that mask `row` allows."""
+        return self._ids[np.flatnonzero(row[self._words] & self._bits)]
+
+
 class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
@@ -97,20 +109,19 @@ class Quoted:
         self._plain = dict[str, list[int]]()
         for token, head in heads.items():
             self._plain.setdefault(head, []).append(token)
-        self._all = np.array(quoted, dtype=np.intp)
+        ids = np.array(quoted, dtype=np.intp)
         quotes = np.array([texts[token].count('"') for token in quoted])
         escaped = np.array(["\\" in head for head in heads.values()], dtype=bool)
-        self._often, self._twice = self._all[quotes > 2], self._all[quotes > 1]
-        self._odd = self._all[escaped | (quotes > 2)]
+        self._all, self._often, self._twice = Suspects(ids), Suspects(ids[quotes > 2]), Suspects(ids[quotes > 1])
+        self._odd = Suspects(ids[escaped | (quotes > 2)])
 
     def doubling(self, keys: Keys, row: npt.NDArray[np.uint32]) -> list[int]:
         """Of the tokens that mask `row` allows, those that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
-        odd = self._suspects(keys)
-        odd = odd[(row[odd // 32] >> (odd % 32).astype(np.uint32) & 1).astype(bool)]
+        odd = self._suspects(keys).among(row)
         return [*plain, *(int(token) for token in odd if keys.behind(self._texts[token]) is None)]
 
-    def _suspects(self, keys: Keys) -> npt.NDArray[np.intp]:
+    def _suspects(self, keys: Keys) -> Suspects:
         """Those that might, and are no plain end of a known key: where none is being written, one takes two quotes."""
         if keys.escaped or "\\" in keys.name:
             return self._all

@@ -9,8 +9,7 @@ again; where even that fails, the completion is all that is left (`epilogue`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Final, TypeVar
 
@@ -106,7 +105,8 @@ class Matcher:
             self._over = None if self._over is None else self._over.behind(token)
 
     def fork(self) -> Matcher:
-        twin = copy(self)
+        twin = Matcher.__new__(Matcher)
+        twin.__dict__.update(self.__dict__)
         twin._at = self._at.fork()
         return twin
 
@@ -144,7 +144,7 @@ class Matcher:
         for _ in range(_TRIES):
             if self._made == self._supply.made:
                 answer = ask(self._at)
-                if answer == sure or not self._supply.trouble(self._at.engine):
+                if (sure is not ... and answer == sure) or not self._supply.trouble(self._at.engine):
                     return answer
                 self._supply.renew()
             keys, self._made = self._at.keys, self._supply.made
@@ -208,7 +208,10 @@ class Matcher:
     def _completion(self) -> Ending:
         """What is known, or the first part of it that completes the text behind what came meanwhile."""
         if not self._sure and self._known is not None:
-            parts = [self._known[at:] for at in range(min(len(self._known), _SKIPPED))]
-            self._known = self._asked(lambda at: next(filter(at.completes, parts), None))
+            self._known = self._asked(lambda at: next(filter(at.completes, self._parts()), None))
             self._sure = True
         return self._known
+
+    def _parts(self) -> Iterator[list[int]]:
+        known = self._known or []
+        return (known[at:] for at in range(min(len(known), _SKIPPED)))

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
 
 from .walk import below
 
@@ -44,11 +42,8 @@ class Keys:
     def behind(self, text: str) -> Keys | None:
         """The state after `text`; None where it gives an object a key that it has."""
         if not self.escaped and _MARKS.search(text) is None:
-            return self if self.at is not At.NAME else Keys(self.open, At.NAME, self.name + text)
-        state: Keys | None = self
-        for letter in text:
-            state = None if state is None else state._behind(letter)
-        return state
+            return Keys(self.open, self.at, self.name + text) if self.at is At.NAME else self
+        return _behind(self, text)
 
     def known(self) -> list[str]:
         """How a key that the object has would go on, where one is being written in plain signs."""
@@ -87,44 +82,40 @@ class Keys:
         return None if key in keys else Keys((*self.open[:-1], keys | {key}))
 
 
-class Suspects:
-    """Some tokens, ready to be looked up in masks."""
-
-    def __init__(self, ids: npt.NDArray[np.intp]) -> None:
-        self._ids, self._words = ids, ids // 32
-        self._bits = np.uint32(1) << (ids % 32).astype(np.uint32)
-
-    def among(self, row: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
-        """Those that mask `row` allows."""
-        return self._ids[np.flatnonzero(row[self._words] & self._bits)]
+@lru_cache(maxsize=4096)
+def _behind(keys: Keys, text: str) -> Keys | None:
+    """Kept, because masks ask for the same tokens behind the same text again and again."""
+    state: Keys | None = keys
+    for letter in text:
+        state = None if state is None else state.step(letter)
+    return state
 
 
 class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-        quoted = [token for token, text in enumerate(texts) if '"' in text]
-        heads = {token: texts[token][: texts[token].index('"')] for token in quoted}
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
         self._plain = dict[str, list[int]]()
-        for token, head in heads.items():
+        self._odd = list[int]()
+        self.doubling = lru_cache(maxsize=1024)(self._doubling)
+        for token, text in self.texts.items():
+            head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)
-        ids = np.array(quoted, dtype=np.intp)
-        quotes = np.array([texts[token].count('"') for token in quoted])
-        escaped = np.array(["\\" in head for head in heads.values()], dtype=bool)
-        self._all, self._often, self._twice = Suspects(ids), Suspects(ids[quotes > 2]), Suspects(ids[quotes > 1])
-        self._odd = Suspects(ids[escaped | (quotes > 2)])
+            if "\\" in head or text.count('"') > 2:
+                self._odd.append(token)
+        self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
+        self._twice = [token for token, text in self.texts.items() if text.count('"') > 1]
 
-    def doubling(self, keys: Keys, row: npt.NDArray[np.uint32]) -> list[int]:
-        """Of the tokens that mask `row` allows, those that would give an object a key that it has."""
+    def _doubling(self, keys: Keys) -> list[int]:
+        """`doubling`: the tokens that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
-        odd = self._suspects(keys).among(row)
-        return [*plain, *(int(token) for token in odd if keys.behind(self._texts[token]) is None)]
+        return [*plain, *(token for token in self._suspects(keys) if keys.behind(self.texts[token]) is None)]
 
-    def _suspects(self, keys: Keys) -> Suspects:
+    def _suspects(self, keys: Keys) -> Iterable[int]:
         """Those that might, and are no plain end of a known key: where none is being written, one takes two quotes."""
         if keys.escaped or "\\" in keys.name:
-            return self._all
+            return self.texts
         if not any(keys.open) or keys.at is At.STRING:
             return self._often
         return self._odd if keys.at is At.NAME else self._twice

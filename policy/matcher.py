@@ -83,8 +83,11 @@ class Matcher:
         return self._by_steps(tokens)
 
     def forced(self) -> int | None:
-        """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues."""
-        return self._or_over(lambda: self._asked(Reader.forced), lambda _: None)
+        """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues.
+
+        None says little, so it is not tested: the mask says the rest.
+        """
+        return self._or_over(lambda: self._asked(Reader.forced, sure=None), lambda _: None)
 
     def allows(self, token: int) -> bool:
         return self._or_over(

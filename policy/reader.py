@@ -124,5 +124,5 @@ class Reader:
     def _without(self, row: Tensor, keys: Keys) -> None:
         """Clears the bits of tokens that would give an object a key that it has."""
         bits = row.numpy().view(np.uint32)
-        for token in self.vocabulary.quoted.doubling(keys, bits):
+        for token in self.vocabulary.quoted.doubling(keys):
             bits[token // 32] &= ~np.uint32(1 << token % 32)

@@ -6,7 +6,6 @@ import json
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,11 +89,7 @@ def test_the_tokens_that_would_double_a_key(text: str, more: str, half: bool) ->
     keys = Keys().behind((text + more).encode().decode("latin-1")[: -1 if half else None])
     if keys is not None:
         expected = {token for token, one in enumerate(texts) if keys.behind(one) is None}
-        quoted, most = Quoted(texts), 2**32 - 1
-        assert set(quoted.doubling(keys, np.array([most], dtype=np.uint32))) == expected
-        odd = {token for token in expected if token % 2}
-        found = set(quoted.doubling(keys, np.array([0xAAAAAAAA], dtype=np.uint32)))
-        assert odd <= found <= expected, "tokens that the mask refuses need not be looked at"
+        assert set(Quoted(texts).doubling(keys)) == expected
 
 
 @pytest.mark.parametrize("document", LOOSE)

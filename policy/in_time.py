@@ -7,6 +7,7 @@ that was quick serves the next work, too: in a new one, memory is new, and a sma
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ BLOCKED_SECONDS: Final = 10.0
 LEFT_BEHIND: Final = 4
 """Works of one kind that were given up and may still run before others of that kind are refused."""
 _POLL: Final = 0.004
+_NAME: Final = "trimode-in-time"
 _KEPT: Final = 2
 """Threads that wait for work."""
 _QUICK: Final = 0.05
@@ -31,6 +33,9 @@ _starting: Final = threading.Lock()
 _idle: Final = list[SimpleQueue["Work"]]()
 _left: Final = list["Work"]()
 os.register_at_fork(after_in_child=_idle.clear)
+_collecting: Final = threading.local()
+_collected: Final = dict[int, float]()
+"""CPU seconds that a thread spent in whole collections, whose time is that of everything in memory."""
 
 
 @dataclass
@@ -43,23 +48,25 @@ class Work:
     done: list[Any] = field(default_factory=list)
     failed: list[BaseException] = field(default_factory=list)
     clock: tuple[int, float] | None = None
+    thread: int = 0
 
     def run(self) -> None:
         try:
-            own = _own_clock()
+            own, self.thread = _own_clock(), threading.get_ident()
+            _collected.pop(self.thread, None)
             self.clock = own, time.clock_gettime(own) if own else 0.0
             self.done.append(self.call())
         except BaseException as error:  # a panic of the grammar engine is no Exception
             self.failed.append(error)
 
     def spent(self, wall: float) -> float:
-        """CPU seconds so far; `wall` on platforms that have no clocks of threads."""
+        """CPU seconds so far, without collections; `wall` on platforms that have no clocks of threads."""
         if self.clock is None:  # not begun
             return 0.0
         if not self.clock[0]:
             return wall
         try:
-            return time.clock_gettime(self.clock[0]) - self.clock[1]
+            return time.clock_gettime(self.clock[0]) - self.clock[1] - _collected.get(self.thread, 0.0)
         except OSError:  # the thread has just ended
             return 0.0
 
@@ -114,7 +121,7 @@ def _begin(work: Work) -> None:
         jobs.put(work)
         usual = threading.stack_size(STACK)
         try:
-            threading.Thread(target=_serve, args=(jobs,), name="trimode-in-time", daemon=True).start()
+            threading.Thread(target=_serve, args=(jobs,), name=_NAME, daemon=True).start()
         finally:
             threading.stack_size(usual)
 
@@ -137,3 +144,17 @@ def _own_clock() -> int:
     """The calling thread's CPU clock, as others may read it; 0 on platforms that have none."""
     found: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
     return 0 if found is None else found(threading.get_ident())
+
+
+def _watch_collection(phase: str, info: dict[str, int]) -> None:
+    """Called by the collector in the thread that it interrupts."""
+    if info["generation"] < 2 or not threading.current_thread().name.startswith(_NAME):
+        return
+    if phase == "start":
+        _collecting.since = time.thread_time()
+    elif hasattr(_collecting, "since"):
+        thread = threading.get_ident()
+        _collected[thread] = _collected.get(thread, 0.0) + time.thread_time() - _collecting.since
+
+
+gc.callbacks.append(_watch_collection)

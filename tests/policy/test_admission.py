@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import subprocess
@@ -329,6 +330,21 @@ def test_quick_works_share_a_thread_and_slow_ones_do_not(monkeypatch: pytest.Mon
     quick = {in_time(threading.get_ident, 1.0) for _ in range(5)}
     assert quick == {in_time(busy, 5.0)}
     assert in_time(time.thread_time, 1.0) < 0.2, "a new one"
+
+
+def test_collections_are_no_part_of_what_work_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a whole collection takes depends on all that the process holds."""
+    monkeypatch.setattr(in_time_module, "BLOCKED_SECONDS", 60.0)
+    heap = [[n] for n in range(300_000)]
+
+    def collects() -> float:
+        while time.thread_time() < 0.3:
+            gc.collect()
+        return time.thread_time()
+
+    monkeypatch.setattr(in_time_module, "_idle", [])
+    assert in_time(collects, 0.2) > 0.2
+    assert len(heap) == 300_000
 
 
 def test_a_forked_process_begins_without_threads() -> None:

@@ -14,6 +14,7 @@ from trimode.engine.result import DecodeResult, ScoreResult
 from .checked import Attempt
 from .choosing import decoded, unused
 from .errors import CheckFailed, SchemaViolation
+from .matcher import Matcher
 from .recording import Recording
 from .requests import Translator
 from .result import Result, ScoredChoice
@@ -107,12 +108,27 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
         notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
     if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-    if found.forced_close:
-        notes.append(f"ended by force: another choice had left no known ending within max_tokens={request.max_tokens}")
+    notes += _grammar_notes(request, found)
     if call.schema is not None:
         notes += _overrun(recording, found)
     elif found.finish_reason == "length" and len(found.token_ids) < request.max_tokens:
         notes.append(f"cut after {len(found.token_ids)} tokens by the passes or seconds that were left to it")
+    return notes
+
+
+def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
+    """What the grammar had to do, or could not."""
+    supply = request.constraint.supply if isinstance(request.constraint, Matcher) else None
+    renewed = 0 if supply is None else supply.renewed
+    notes = [f"the grammar was compiled anew {renewed} times: its lexer was used up"] if renewed else []
+    held = found.token_ids
+    if request.thinking is not None and request.thinking.end in held:
+        held = held[held.index(request.thinking.end) + 1 :]
+    end = None if supply is None else supply.end(held)
+    if end is not None:
+        notes.append(f"behind {end[0]} tokens the known ending was written: {end[1]}, also of a grammar compiled anew")
+    elif found.forced_close:
+        notes.append(f"ended by force: another choice had left no known ending within max_tokens={request.max_tokens}")
     return notes
 
 

@@ -8,28 +8,31 @@ switches in a schema are overridden.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
-from .closer import Closer, Vocabulary
+from .closer import Closer
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, in_time
 from .keys import Keys, may_repeat
 from .matcher import Matcher
 from .refusal import Refuses, placed
+from .renewal import Source, Supply
 from .rewrite import rewritten
 from .samples import names_of, samples_of
 from .schema import Schema, Target
 from .text_grammar import grammar_text, refused
 from .texts import TextTarget
+from .vocabulary import Vocabulary
 from .walk import heaviest
 
 T = TypeVar("T")
@@ -44,6 +47,8 @@ COMPILE_SECONDS: Final = 0.1
 """CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
+ENDING_SECONDS: Final = 0.5
+"""CPU time that looking for one may take."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,12 @@ class GrammarCompiler:
             self._tokenizer = tokenizer
         else:
             self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends[:1])
+        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends)
         self._kept = lru_cache(maxsize=256)(self._of_key)
 
     def matcher(self, schema: Target) -> Matcher:
-        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint.
-
-        Copies of a grammar share llguidance's lexer, and one long text can use up its limits for all of them; where the
-        kept one is used up, all are compiled anew when asked for.
-        """
-        try:
-            return self._kept(_Key(schema)).start.anew()
-        except GrammarRuntimeError:
-            self._kept.cache_clear()
-            return self._kept(_Key(schema)).start.anew()
+        """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
+        return self._kept(_Key(schema)).start.anew()
 
     def notes(self, schema: Target) -> tuple[str, ...]:
         """What the schema's grammar does not hold, in words: formats left out on demand."""
@@ -90,7 +87,7 @@ class GrammarCompiler:
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
-            found[:] = [LLMatcher(self._tokenizer, _grammar(document), log_level=0)]
+            found[:] = [self._made(_grammar(document))]
             return found[0].get_error() if found[0].is_error() else None
 
         form, changed = _accepted(schema, refuses, rewrites)
@@ -98,26 +95,25 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
+        source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
         closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
-        keys = Keys() if may_repeat(document) else None
-        ending = Matcher(matcher, closer, keys).ending(ENDING_TOKENS)
-        if ending is None:
-            raise SchemaTooComplex("", "", f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less")
-        return Matcher(matcher, closer, keys, ending)
+        start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
+        return _ended(start, "")
 
     def _of_text(self, target: TextTarget) -> Compiled:
-        matcher = _within_time(target, lambda: LLMatcher(self._tokenizer, grammar_text(target), log_level=0))
-        if matcher.is_error():
-            raise refused(target, matcher.get_error())
-        closer = Closer(self._vocabulary, ())
+        made = _within_time(target, lambda: self._made(grammar_text(target)))
+        if made.is_error():
+            raise refused(target, made.get_error())
+        source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
+        start = Matcher(Supply(source), Closer(self._vocabulary))
         try:
-            ending = Matcher(matcher, closer).ending(ENDING_TOKENS)
+            start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        if ending is None:
-            hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
-            raise SchemaTooComplex("", target.kind, hint)
-        return Compiled(Matcher(matcher, closer, known=ending), target.document, (), False)
+        return Compiled(_ended(start, target.kind), target.document, (), False)
+
+    def _made(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
+        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
     def _of_key(self, key: _Key) -> Compiled:
         return self.compile(key.schema)
@@ -159,6 +155,18 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
         raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
+
+
+def _ended(start: Matcher, keyword: str) -> Matcher:
+    """`start`, which knows a complete text from here on. Raises SchemaTooComplex where none is found."""
+    try:
+        found = start.ending(ENDING_TOKENS, until=time.thread_time() + ENDING_SECONDS)
+    except OutOfTime as error:
+        raise SchemaTooComplex("", keyword, f"{error} in {ENDING_SECONDS} s; ask for less") from None
+    if found is None:
+        hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
+        raise SchemaTooComplex("", keyword, hint)
+    return start
 
 
 def _within_time(target: TextTarget, work: Callable[[], T]) -> T:

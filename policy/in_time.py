@@ -1,15 +1,20 @@
 """Work that has to end soon, in a thread of its own: watched by the CPU time that it takes, with room on its stack.
 
 Knows threads and clocks. CPU time, because a busy machine must not change what is admitted. The stack, because the
-grammar engine recurses once a reference and once a required key, and what overflows a stack ends the process.
+grammar engine recurses once a reference and once a required key, and what overflows a stack ends the process. A thread
+that was quick serves the next work, too: in a new one, memory is new, and a small compilation takes twice the time.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 STACK: Final = 256 << 20
@@ -19,8 +24,51 @@ BLOCKED_SECONDS: Final = 10.0
 LEFT_BEHIND: Final = 4
 """Works of one kind that were given up and may still run before others of that kind are refused."""
 _POLL: Final = 0.004
+_NAME: Final = "trimode-in-time"
+_KEPT: Final = 2
+"""Threads that wait for work."""
+_QUICK: Final = 0.05
+"""CPU seconds; a thread that took more may have used much of its stack, and is let go."""
 _starting: Final = threading.Lock()
-_left: Final = list[threading.Thread]()
+_idle: Final = list[SimpleQueue["Work"]]()
+_left: Final = list["Work"]()
+os.register_at_fork(after_in_child=_idle.clear)
+_collecting: Final = threading.local()
+_collected: Final = dict[int, float]()
+"""CPU seconds that a thread spent in whole collections, whose time is that of everything in memory."""
+
+
+@dataclass
+class Work:
+    """One call on its way. `clock`: its thread's CPU clock, and what that said when the call began."""
+
+    call: Callable[[], Any]
+    kind: str
+    over: threading.Event = field(default_factory=threading.Event)
+    done: list[Any] = field(default_factory=list)
+    failed: list[BaseException] = field(default_factory=list)
+    clock: tuple[int, float] | None = None
+    thread: int = 0
+
+    def run(self) -> None:
+        try:
+            own, self.thread = _own_clock(), threading.get_ident()
+            _collected.pop(self.thread, None)
+            self.clock = own, time.clock_gettime(own) if own else 0.0
+            self.done.append(self.call())
+        except BaseException as error:  # a panic of the grammar engine is no Exception
+            self.failed.append(error)
+
+    def spent(self, wall: float) -> float:
+        """CPU seconds so far, without collections; `wall` on platforms that have no clocks of threads."""
+        if self.clock is None:  # not begun
+            return 0.0
+        if not self.clock[0]:
+            return wall
+        try:
+            return time.clock_gettime(self.clock[0]) - self.clock[1] - _collected.get(self.thread, 0.0)
+        except OSError:  # the thread has just ended
+            return 0.0
 
 
 class OutOfTime(Exception):
@@ -31,61 +79,65 @@ class Crowded(OutOfTime):
     """The work was not begun: too many of its kind that were given up still run, or no thread can be started."""
 
 
-def left_behind() -> list[threading.Thread]:
-    """Threads whose work was given up and goes on."""
+def left_behind() -> list[Work]:
+    """Works that were given up and go on."""
     with _starting:
-        _left[:] = [thread for thread in _left if thread.is_alive()]
+        _left[:] = [work for work in _left if not work.over.is_set()]
         return list(_left)
 
 
-def in_time(work: Callable[[], T], seconds: float, kind: str = "compile") -> T:
-    """What `work` returns or raises. Raises OutOfTime once it took more CPU `seconds`.
+def in_time(call: Callable[[], T], seconds: float, kind: str = "compile") -> T:
+    """What `call` returns or raises. Raises OutOfTime once it took more CPU `seconds`.
 
     A thread cannot be stopped: one left behind goes on until its work ends, and its result is dropped. So that they do
     not pile up, Crowded is raised while LEFT_BEHIND of the same `kind` still run. Works that begin at the same time may
     exceed that by their own number.
     """
-    name = f"trimode-{kind}"
-    if (still := sum(thread.name == name for thread in left_behind())) >= LEFT_BEHIND:
+    if (still := sum(work.kind == kind for work in left_behind())) >= LEFT_BEHIND:
         raise Crowded(f"{still} others that took too long are still at work; try again in some seconds")
-    done: list[T] = []
-    failed: list[BaseException] = []
-    clock: list[int] = []
-    over = threading.Event()
-
-    def run() -> None:
-        try:
-            clock.append(_own_clock())
-            done.append(work())
-        except BaseException as error:  # a panic of the grammar engine is no Exception
-            failed.append(error)
-        finally:
-            over.set()
-
-    began = time.perf_counter()
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    work, began = Work(call, kind), time.perf_counter()
     try:
-        _start(thread)
+        _begin(work)
     except RuntimeError as error:  # no room for its stack, or too many threads
         raise Crowded(f"{error}: there is no room for it on this machine now; try again in some seconds") from None
-    while not over.wait(_POLL):
+    while not work.over.wait(_POLL):
         wall = time.perf_counter() - began
-        if wall > BLOCKED_SECONDS or (wall > seconds and _spent(clock, wall) > seconds and not over.is_set()):
+        if wall > BLOCKED_SECONDS or (wall > seconds and work.spent(wall) > seconds and not work.over.is_set()):
             with _starting:
-                _left.append(thread)
+                _left.append(work)
             raise OutOfTime(f"it took more than {seconds} s")
-    if failed:
-        raise failed[0]
-    return done[0]
+    if work.failed:
+        raise work.failed[0]
+    found: T = work.done[0]
+    return found
 
 
-def _start(thread: threading.Thread) -> None:
+def _begin(work: Work) -> None:
     with _starting:
+        if _idle:
+            _idle.pop().put(work)
+            return
+        jobs = SimpleQueue[Work]()
+        jobs.put(work)
         usual = threading.stack_size(STACK)
         try:
-            thread.start()
+            threading.Thread(target=_serve, args=(jobs,), name=_NAME, daemon=True).start()
         finally:
             threading.stack_size(usual)
+
+
+def _serve(jobs: SimpleQueue[Work]) -> None:
+    """A thread's life: works, as long as they are quick and no others wait already."""
+    goes_on = True
+    while goes_on:
+        work = jobs.get()
+        work.run()
+        with _starting:
+            goes_on = work.spent(time.monotonic()) < _QUICK and len(_idle) < _KEPT
+            if goes_on:
+                _idle.append(jobs)
+        work.over.set()
+        del work
 
 
 def _own_clock() -> int:
@@ -94,8 +146,15 @@ def _own_clock() -> int:
     return 0 if found is None else found(threading.get_ident())
 
 
-def _spent(clock: list[int], wall: float) -> float:
-    try:
-        return time.clock_gettime(clock[0]) if clock and clock[0] else wall
-    except OSError:  # the thread has just ended
-        return 0.0
+def _watch_collection(phase: str, info: dict[str, int]) -> None:
+    """Called by the collector in the thread that it interrupts."""
+    if info["generation"] < 2 or not threading.current_thread().name.startswith(_NAME):
+        return
+    if phase == "start":
+        _collecting.since = time.thread_time()
+    elif hasattr(_collecting, "since"):
+        thread = threading.get_ident()
+        _collected[thread] = _collected.get(thread, 0.0) + time.thread_time() - _collecting.since
+
+
+gc.callbacks.append(_watch_collection)

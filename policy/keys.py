@@ -102,14 +102,23 @@ class Quoted:
         for token, text in self.texts.items():
             head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)
-            if "\\" in head or text.count('"') > 1:
+            if "\\" in head or text.count('"') > 2:
                 self._odd.append(token)
+        self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
+        self._twice = [token for token, text in self.texts.items() if text.count('"') > 1]
 
     def _doubling(self, keys: Keys) -> list[int]:
         """`doubling`: the tokens that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
-        odd = self.texts if keys.escaped or "\\" in keys.name else self._odd
-        return [*plain, *(token for token in odd if keys.behind(self.texts[token]) is None)]
+        return [*plain, *(token for token in self._suspects(keys) if keys.behind(self.texts[token]) is None)]
+
+    def _suspects(self, keys: Keys) -> Iterable[int]:
+        """Those that might, and are no plain end of a known key: where none is being written, one takes two quotes."""
+        if keys.escaped or "\\" in keys.name:
+            return self.texts
+        if not any(keys.open) or keys.at is At.STRING:
+            return self._often
+        return self._odd if keys.at is At.NAME else self._twice
 
 
 def may_repeat(document: Any) -> bool:

@@ -111,8 +111,8 @@ def _finish() -> float:
     """Waits for compiling that goes on after its refusal; its CPU seconds."""
     began = time.process_time()
     left = left_behind()
-    for thread in left:
-        thread.join(PATIENCE)
+    for work in left:
+        work.over.wait(PATIENCE)
     return time.process_time() - began if left else 0.0
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy import admission, grammar
+from trimode.policy import in_time as in_time_module
 from trimode.policy.dialect import is_slow
 from trimode.policy.engine import Engine
 from trimode.policy.errors import (
@@ -240,18 +244,18 @@ def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatc
 
 def test_what_was_given_up_does_not_pile_up() -> None:
     """While some still run, nothing new is compiled, and documents are still checked."""
-    for thread in left_behind():
-        thread.join()
+    for work in left_behind():
+        work.over.wait()
     enough = threading.Event()
 
-    def work() -> None:
+    def endless() -> None:
         while not enough.is_set():
             sum(range(1000))
 
     try:
         for _ in range(LEFT_BEHIND):
             with pytest.raises(OutOfTime):
-                in_time(work, 0.01)
+                in_time(endless, 0.01)
         assert len(left_behind()) == LEFT_BEHIND
         schema = schema_of({"type": "integer"})
         with pytest.raises(SchemaTooComplex, match="try again in some seconds"):
@@ -260,8 +264,8 @@ def test_what_was_given_up_does_not_pile_up() -> None:
             check(Regex("a+"))
     finally:
         enough.set()
-    for thread in left_behind():
-        thread.join()
+    for work in left_behind():
+        work.over.wait()
     check(schema)
 
 
@@ -270,6 +274,7 @@ def test_where_no_thread_can_be_started_schemas_are_refused(monkeypatch: pytest.
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", fails)
+    monkeypatch.setattr(in_time_module, "_idle", [])
     with pytest.raises(SchemaTooComplex, match="can't start new thread"):
         schema_of({"type": "integer"})
 
@@ -313,6 +318,47 @@ def test_what_fails_in_the_thread_fails_here(failure: Exception) -> None:
 
     with pytest.raises(type(failure)):
         in_time(work, 1.0)
+
+
+def test_quick_works_share_a_thread_and_slow_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy() -> int:
+        while time.thread_time() < 0.2:
+            sum(range(1000))
+        return threading.get_ident()
+
+    monkeypatch.setattr(in_time_module, "_idle", [])
+    quick = {in_time(threading.get_ident, 1.0) for _ in range(5)}
+    assert quick == {in_time(busy, 5.0)}
+    assert in_time(time.thread_time, 1.0) < 0.2, "a new one"
+
+
+def test_collections_are_no_part_of_what_work_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a whole collection takes depends on all that the process holds."""
+    monkeypatch.setattr(in_time_module, "BLOCKED_SECONDS", 60.0)
+    heap = [[n] for n in range(300_000)]
+
+    def collects() -> float:
+        while time.thread_time() < 0.3:
+            gc.collect()
+        return time.thread_time()
+
+    monkeypatch.setattr(in_time_module, "_idle", [])
+    assert in_time(collects, 0.2) > 0.2
+    assert len(heap) == 300_000
+
+
+def test_a_forked_process_begins_without_threads() -> None:
+    code = """
+import os
+from trimode.policy.in_time import in_time
+in_time(os.getpid, 1.0)
+child = os.fork()
+if not child:
+    os._exit(in_time(lambda: 7, 1.0))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["7"]
 
 
 def test_deep_recursion_of_the_grammar_engine_does_not_end_the_process() -> None:

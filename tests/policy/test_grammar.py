@@ -18,8 +18,9 @@ from loaded import SHORT, allowed
 from pydantic import BaseModel
 
 from trimode.engine.constraint import allows
+from trimode.policy import grammar
 from trimode.policy.engine import Engine
-from trimode.policy.errors import GrammarRuntimeError, UnsupportedKeyword
+from trimode.policy.errors import GrammarRuntimeError, SchemaTooComplex, UnsupportedKeyword
 from trimode.policy.formats import tightened
 from trimode.policy.matcher import Matcher
 from trimode.policy.schema import schema_of
@@ -198,18 +199,11 @@ def test_tightening_leaves_values_and_names_alone() -> None:
     assert len(inside["properties"]["const"]["allOf"]) == 2
 
 
-def test_a_grammar_whose_lexer_is_used_up_is_compiled_anew(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies share llguidance's lexer, so that one text that exceeds its limits would spoil all later ones."""
-    schema, broken = schema_of(SHORT), {"left": 1}
-    first = reference.grammars.matcher(schema)
-    compute = Matcher._compute  # pyright: ignore[reportPrivateUsage]
-
-    def fails_once(matcher: Matcher) -> torch.Tensor:
-        if broken["left"]:
-            broken["left"] -= 1
-            raise GrammarRuntimeError("the grammar engine stopped: too many expressions")
-        return compute(matcher)
-
-    monkeypatch.setattr(Matcher, "_compute", fails_once)
-    again = reference.grammars.matcher(schema)
-    assert allowed(again) == allowed(first)
+@pytest.mark.parametrize("pattern", ["^([a-z]+-[0-9]+ ){900}$", "^x{9000}y$"])
+def test_the_search_for_a_complete_text_is_given_up_in_time(
+    reference: Engine, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Whatever it does then: most steps are quick, those that try all ends of a long sample are not."""
+    monkeypatch.setattr(grammar, "ENDING_SECONDS", 0.02)
+    with pytest.raises(SchemaTooComplex, match=r"no complete text was found in 0.02 s"):
+        reference.grammars.compile(schema_of({"type": "array", "items": {"pattern": pattern}, "minItems": 4000}))

@@ -1,0 +1,128 @@
+"""What llguidance says at one point of a text, save tokens that would give an object a key that it has: bare answers.
+
+Knows llguidance's matchers and bit masks, and open objects' keys. Does not know whether its grammar is used up: whoever
+asks tests that (`matcher`), once for each question or once for a search of many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from llguidance import LLExecutor, LLMatcher
+from torch import Tensor
+
+from trimode.engine.constraint import allows
+
+from .errors import GrammarRuntimeError
+from .keys import Keys
+from .vocabulary import Vocabulary
+
+_EXECUTOR: Final = LLExecutor(1)
+
+
+class Reader:
+    """`engine`: llguidance's matcher; end tokens are never fed to it, since it miscounts them.
+
+    `keys`: those that open objects have, None where the grammar sees to it that they differ. `row`: the mask,
+    once it was asked.
+    """
+
+    __slots__ = ("_forced", "engine", "keys", "row", "vocabulary")
+
+    def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: Keys | None) -> None:
+        self.engine, self.vocabulary, self.keys = engine, vocabulary, keys
+        self.row: Tensor | None = None
+        self._forced: list[int] | None = None
+
+    def fork(self) -> Reader:
+        twin = Reader(self.engine.deep_copy(), self.vocabulary, self.keys)
+        twin.row, twin._forced = self.row, self._forced
+        return twin
+
+    def mask(self) -> Tensor:
+        if self.row is None:
+            self.row = self._written()
+        return self.row
+
+    def masks(self, tokens: Sequence[int]) -> tuple[LLMatcher, Sequence[Tensor]]:
+        """The mask here and behind each token; and what was asked, which knows whether it could answer.
+
+        That is a copy: it takes its steps back, and masks of what has gone back can lack tokens afterwards. It writes
+        no row behind a text that nothing continues.
+        """
+        words, keys, copied = self.vocabulary.words_of_mask, self.keys, self.engine.deep_copy()
+        rows = torch.zeros(len(tokens) + 1, words, dtype=torch.int32)
+        work = [(copied, 0, list(tokens))]
+        _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), words * 4, len(rows))
+        if keys is not None and not copied.is_error():
+            for at, row in enumerate(rows):
+                keys = self._named(keys, tokens[at - 1]) if at else keys
+                self._without(row, keys)
+        return copied, rows.unbind() if rows[-1].any() else [*rows[:-1], self.vocabulary.end]
+
+    def forced(self) -> int | None:
+        if self._forced is None:
+            ended = self.engine.is_stopped() and self.engine.is_accepting()
+            self._forced = self.vocabulary.ends[:1] if ended else self.engine.compute_ff_tokens()[:1]
+        return self._forced[0] if self._forced else None
+
+    def allows(self, token: int) -> bool:
+        """Where text is forced, its first token alone; end tokens where the text may end."""
+        if self.row is not None:
+            return allows(self.row, token)
+        forced = self.forced()
+        fits = token == forced if forced is not None else self.engine.validate_tokens([token]) == 1
+        return fits and (self.keys is None or self.keys.behind(self.vocabulary.latin[token]) is not None)
+
+    def completes(self, tokens: list[int]) -> bool:
+        """Whether these, in any spelling, complete the text."""
+        if self.engine.validate_tokens(tokens) < len(tokens):
+            return False
+        text = "".join(self.vocabulary.latin[token] for token in tokens[:-1])
+        return self.keys is None or '":' not in text or self.keys.behind(text) is not None
+
+    def advance(self, tokens: Sequence[int]) -> int:
+        """How many of the tokens are taken; the rest was refused."""
+        self.row = self._forced = None
+        taken = self.engine.try_consume_tokens(list(tokens))
+        if self.keys is not None and taken == len(tokens):
+            for token in tokens:
+                self.keys = self._named(self.keys, token)
+        return taken
+
+    def spelled(self, known: Sequence[int]) -> list[int] | None:
+        """Tokens of the same text, each allowed by the mask before it."""
+        at, spelled, rest = self.engine.deep_copy(), list[int](), known
+        while len(rest) > 1:
+            forced = at.compute_ff_tokens()
+            spelled.append(forced[0] if forced else rest[0])
+            left = self.vocabulary.rest(rest, spelled[-1])
+            if left is None or not at.consume_token(spelled[-1]):
+                return None
+            rest = left
+        return [*spelled, rest[0]]
+
+    def _written(self) -> Tensor:
+        if self.engine.is_stopped() and self.engine.is_accepting():
+            return self.vocabulary.end
+        row = torch.empty(self.vocabulary.words_of_mask, dtype=torch.int32)
+        self.engine.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
+        if self.keys is not None:
+            self._without(row, self.keys)
+        return row
+
+    def _named(self, keys: Keys, token: int) -> Keys:
+        """`keys` behind an allowed token."""
+        behind = keys.behind(self.vocabulary.latin[token])
+        if behind is None:
+            raise GrammarRuntimeError(f"token {token} gives an object a key that it has; the mask had refused it")
+        return behind
+
+    def _without(self, row: Tensor, keys: Keys) -> None:
+        """Clears the bits of tokens that would give an object a key that it has."""
+        bits = row.numpy().view(np.uint32)
+        for token in self.vocabulary.quoted.doubling(keys):
+            bits[token // 32] &= ~np.uint32(1 << token % 32)

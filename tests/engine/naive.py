@@ -200,7 +200,8 @@ class Naive:
         open_slots = [at for at, slot in enumerate(slots) if slot is None and at < end]
         tokens = {at: self.choose(logits[at], len(known) + at) for at in open_slots}
         sure = {at: float(torch.softmax(logits[at], 0)[tokens[at]]) for at in open_slots}
-        best = max(open_slots, key=lambda at: sure[at])
+        words = [at for at in open_slots if tokens[at] not in self.ends]
+        best = max(words, key=lambda at: sure[at]) if words else open_slots[0]
         for at in open_slots:
             if at == best or sure[at] >= threshold:
                 slots[at] = tokens[at]

@@ -34,18 +34,24 @@ _LONG: Final = 400
 class Closer:
     """Completes the texts of one grammar.
 
-    `hints`: texts that some of its strings may end with; `names`: of objects, those that some of them must have.
+    `hints`: texts that some of its strings may end with; `names`: of objects, those that some of them must have;
+    `wholes`: what may be all that is left of a text that is not JSON, the shortest first.
     """
 
     vocabulary: Vocabulary
     hints: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    wholes: tuple[str, ...] = ()
 
     def ending(self, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
         """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed.
 
         Raises OutOfTime where this thread's CPU clock comes to `until`.
         """
+        for text in self.wholes:
+            whole = self._whole(start.fork(), text)
+            if whole is not None and len(whole) <= limit:
+                return whole
         for most in (min(limit, _LONG), limit):
             best: list[int] | None = None
             for choose in (self._by_hint, self._by_words):
@@ -55,6 +61,16 @@ class Closer:
             if best or most == limit:
                 return best
         return None
+
+    def _whole(self, at: Reader, text: str) -> list[int] | None:
+        """`text` and the end behind it, by characters or as it is forced."""
+        found = list[int]()
+        while text and (token := self._letter(at, text)) is not None:
+            at.advance([token])
+            found.append(token)
+            text = text[len(self.vocabulary.texts[token]) :]
+        end = None if text else self._end(at, at.forced())
+        return None if end is None else [*found, end]
 
     def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)

@@ -30,7 +30,7 @@ from .renewal import Source, Supply
 from .rewrite import rewritten
 from .samples import names_of, samples_of
 from .schema import Schema, Target
-from .text_grammar import grammar_text, refused
+from .text_grammar import grammar_text, refused, wholes_of
 from .texts import TextTarget
 from .vocabulary import Vocabulary
 from .walk import heaviest
@@ -105,7 +105,7 @@ class GrammarCompiler:
         if made.is_error():
             raise refused(target, made.get_error())
         source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
-        start = Matcher(Supply(source), Closer(self._vocabulary))
+        start = Matcher(Supply(source), Closer(self._vocabulary, wholes=wholes_of(target)))
         try:
             start.mask()
         except GrammarRuntimeError as error:

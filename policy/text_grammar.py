@@ -8,6 +8,7 @@ from llguidance import LLMatcher, regex_to_lark
 
 from .dialect import narrowed
 from .errors import MalformedGrammar, SchemaRefused, SchemaTooComplex, UnsupportedSyntax
+from .samples import samples
 from .texts import Choice, Lark, Regex, TextTarget
 
 
@@ -24,6 +25,17 @@ def grammar_text(target: TextTarget) -> str:
             return LLMatcher.grammar_from_lark(grammar)
         case _:
             raise TypeError(f"no grammar for {type(target).__name__}")
+
+
+def wholes_of(target: TextTarget) -> tuple[str, ...]:
+    """Texts that a target may well take, the shortest first; none for grammars."""
+    match target:
+        case Regex(pattern):
+            return tuple(sorted(samples(pattern), key=len))
+        case Choice():
+            return tuple(sorted(target.options, key=len))
+        case _:
+            return ()
 
 
 def refused(target: TextTarget, message: str) -> SchemaRefused:

@@ -170,9 +170,7 @@ class Block:
         self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
 
 
-def surest(
-    masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int] = ()
-) -> set[int]:
+def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int] = ()) -> set[int]:
     """The slots of `masked` at the threshold, and the most confident one, of those in `least` if given."""
     best = max(least or masked, key=lambda at: confidence[at])
     return {at for at in masked if at == best or confidence[at] >= threshold}

@@ -180,3 +180,15 @@ def test_a_grammar_never_takes_what_python_refuses(reference: Engine, pieces: li
 @given(st.text(r"ab[]^\-&~+*?{}(),x1", max_size=12))
 def test_any_text_is_read_or_misread(text: str) -> None:
     assert misread(text) is not None or isinstance(narrowed(text), str)
+
+
+@pytest.mark.parametrize(
+    "target", [Regex(r"\w+@\w+\.[a-z]{3}"), Regex(r"(\w+ ){3}\w+\."), Choice(["much too long", "no"])]
+)
+def test_the_shortest_text_of_a_target_is_known_at_once(reference: Engine, target: Target) -> None:
+    """A search letter by letter walks such loops for half a second."""
+    ending = reference.grammars.matcher(target).ending(20)
+    assert ending
+    text = reference.tokenizer.decode(ending[:-1])
+    assert target.parse(text) == text
+    assert len(text) <= 9

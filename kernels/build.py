@@ -16,7 +16,7 @@ from typing import Final
 
 SOURCE: Final = Path(__file__).with_name("native.cpp")
 PARTS: Final = (SOURCE, *sorted(SOURCE.parent.glob("native_*.h")))
-FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-pthread", "-shared", "-fPIC")
 
 
 class NativeUnavailable(RuntimeError):

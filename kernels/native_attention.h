@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "native_crew.h"
 #include "native_lanes.h"
 
 struct Head {  // one kv head's view of a pass
@@ -162,8 +163,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-#pragma omp parallel for num_threads(threads) if (T * tiles > 32)
-    for (int64_t part = 0; part < K * chunks; part++) {
+    crew().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
         switch (D % LANES ? 0 : D / LANES) {
@@ -173,5 +173,5 @@ extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64
             case 8: attend_rows<8>(x, from, to, N, H, head, rows, out); break;
             default: attend_rows<0>(x, from, to, N, H, head, rows, out);
         }
-    }
+    });
 }

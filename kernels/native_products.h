@@ -12,6 +12,7 @@
 #include <immintrin.h>
 #endif
 
+#include "native_crew.h"
 #include "native_lanes.h"
 
 #ifdef __AVX512F__
@@ -104,8 +105,7 @@ template <int R, class X, class W> static void tile(const X *x, int64_t in, cons
 // quicker than six and three, which are too few sums to keep the processor busy.
 template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, bool onto, bool shared, int threads) {
     const int64_t strips = (out + BLOCK - 1) / BLOCK, groups = (T + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads) if (shared)
-    for (int64_t s = 0; s < strips; s++) {
+    crew().each(strips, shared ? threads : 1, [&](int64_t s) {
         const W *from = w + s * words * BLOCK;
         const int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
         for (int64_t g = 0; g < groups; g++) {
@@ -121,7 +121,7 @@ template <class X, class W> static void product(const X *x, int64_t T, int64_t i
                 default: tile<ROWS>(rows, in, from, to, out, width, onto);
             }
         }
-    }
+    });
 }
 
 // y [T, out] = (y +) x [T, in] times a packed matrix.
@@ -135,8 +135,7 @@ static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t ou
     static thread_local std::vector<Pair> kept;
     kept.resize(T * pairs);
     Pair *rows = kept.data();
-#pragma omp parallel for num_threads(threads) if (shared)
-    for (int64_t t = 0; t < T; t++) round_row(x + t * in, in, rows + t * pairs);
+    crew().each(T, shared ? threads : 1, [&](int64_t t) { round_row(x + t * in, in, rows + t * pairs); });
     product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
 #endif
 }

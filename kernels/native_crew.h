@@ -1,0 +1,123 @@
+// Loops over items that do not depend on each other, on a few threads that belong to the thread that calls. Who is free
+// takes the next item, so that a thread whose core is busy elsewhere holds up nobody. Without work a thread stays awake
+// for a moment, because the next loop of a pass comes at once, and then sleeps: one that keeps watching, as OpenMP's do,
+// takes from the Python between two passes more than it gives to them.
+
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+constexpr std::chrono::microseconds AWAKE(100);
+
+static inline void breathe() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+class Crew {
+  public:
+    // item(i) for i below `count`, by up to `threads` threads, this one among them.
+    template <class F> void each(int64_t count, int threads, const F &item) {
+        const int others = (int)std::min<int64_t>(threads, count) - 1;
+        if (others < 1 || !here()) {
+            for (int64_t i = 0; i < count; i++) item(i);
+            return;
+        }
+        hire(others);
+        run = [](const void *what, int64_t i) { (*(const F *)what)(i); };
+        what_of = &item, size = count, helpers = others, done = 0;
+        const uint64_t loop = (next.load() >> 32) + 1;
+        next.store(loop << 32);
+        if (asleep.load()) {
+            { std::lock_guard<std::mutex> held(lock); }
+            called.notify_all();
+        }
+        work(loop);
+        while (done.load(std::memory_order_acquire) < count) breathe();
+    }
+
+    // Whether this is the process that the threads are in: one that forks takes along the object, not them.
+    bool here() const { return born == getpid(); }
+
+    ~Crew() {
+        {
+            std::lock_guard<std::mutex> held(lock);
+            over = true;
+        }
+        called.notify_all();
+        for (auto &one : hired) one.join();
+    }
+
+  private:
+    std::atomic<uint64_t> next{0};  // the number of the loop, above, and its next item
+    std::atomic<int64_t> size{0}, done{0};
+    std::atomic<int> helpers{0}, asleep{0};
+    std::atomic<bool> over{false};
+    std::atomic<void (*)(const void *, int64_t)> run{nullptr};
+    std::atomic<const void *> what_of{nullptr};
+    std::mutex lock;
+    std::condition_variable called;
+    std::vector<std::thread> hired;
+    const pid_t born = getpid();
+
+    void hire(int others) {
+        for (int id = (int)hired.size(); id < others; id++) hired.emplace_back([this, id] { serve(id); });
+    }
+
+    // Items of a loop until none is left. Whoever has taken one keeps `each`, and so the loop, from ending.
+    void work(uint64_t loop) {
+        uint64_t at = next.load();
+        while (at >> 32 == loop && (int64_t)(uint32_t)at < size.load()) {
+            if (!next.compare_exchange_weak(at, at + 1)) continue;
+            run.load()(what_of.load(), (uint32_t)at);
+            done.fetch_add(1, std::memory_order_release);
+            at = next.load();
+        }
+    }
+
+    void serve(int id) {
+        for (uint64_t seen = 0;;) {
+            wait(seen);
+            if (over) return;
+            seen = next.load() >> 32;
+            if (id < helpers.load()) work(seen);
+        }
+    }
+
+    void wait(uint64_t seen) {
+        auto idle = [&] { return next.load() >> 32 == seen && !over; };
+        const auto until = std::chrono::steady_clock::now() + AWAKE;
+        while (idle()) {
+            for (int i = 0; i < 16 && idle(); i++) breathe();
+            if (std::chrono::steady_clock::now() < until) continue;
+            std::unique_lock<std::mutex> held(lock);
+            asleep++;
+            called.wait(held, [&] { return !idle(); });
+            asleep--;
+        }
+    }
+};
+
+// The calling thread's. Behind a fork it is left as it is: to end it would be to wait for threads that are not there.
+static Crew &crew() {
+    struct Owner {
+        Crew *const own = new Crew;
+        ~Owner() {
+            if (own->here()) delete own;
+        }
+    };
+    static thread_local Owner owner;
+    return *owner.own;
+}

@@ -94,11 +94,16 @@ def blocks(own: npt.NDArray[np.bool_], noise: Noise, rng: random.Random) -> Iter
     """(first slot, width, seed position, end of the run) of the blocks that fill a window's noisy half."""
     places = []
     for region in range(noise.regions):
-        width = rng.choice(noise.widths) if len(noise.widths) > 1 else noise.widths[0]
+        width = _one_of(noise.widths, rng)
         places += [(slot, width) for slot in range(region * noise.block, (region + 1) * noise.block, width)]
     starts = block_starts(own, min(noise.widths), rng)
     for place, run in zip(places, rng.sample(starts, min(len(places), len(starts))), strict=False):
         yield *place, *run
+
+
+def _one_of(options: tuple[int, ...], rng: random.Random) -> int:
+    """At random; where there is no choice nothing is drawn."""
+    return options[0] if len(options) == 1 else rng.choice(options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ class Noisy:
 def _noisy(ids: npt.NDArray[np.int64], width: int, noise: Noise, rng: random.Random, drafts: bool) -> Noisy:
     """A block over `ids`, the rest of a run from the seed on, with what it knows at its front left in sight."""
     run = min(width, len(ids))
-    known = rng.choice(noise.known) if len(noise.known) > 1 else noise.known[0]
+    known = _one_of(noise.known, rng)
     rate = 1.0 if drafts or rng.random() < 0.5 else rng.uniform(MIN_RATE, 1.0)
     hides = ([False] * known + [rng.random() < rate for _ in range(run - known)])[:run]
     counts = list(hides)

@@ -33,9 +33,10 @@ _starting: Final = threading.Lock()
 _idle: Final = list[SimpleQueue["Work"]]()
 _left: Final = list["Work"]()
 os.register_at_fork(after_in_child=_idle.clear)
-_collecting: Final = threading.local()
 _collected: Final = dict[int, float]()
 """CPU seconds that a thread spent in whole collections, whose time is that of everything in memory."""
+_collecting: Final = dict[int, float]()
+"""What a thread's CPU clock said when the collection began that it is in."""
 
 
 @dataclass
@@ -66,9 +67,10 @@ class Work:
         if not self.clock[0]:
             return wall
         try:
-            return time.clock_gettime(self.clock[0]) - self.clock[1] - _collected.get(self.thread, 0.0)
+            now = time.clock_gettime(self.clock[0])
         except OSError:  # the thread has just ended
             return 0.0
+        return _collecting.get(self.thread, now) - self.clock[1] - _collected.get(self.thread, 0.0)
 
 
 class OutOfTime(Exception):
@@ -150,11 +152,13 @@ def _watch_collection(phase: str, info: dict[str, int]) -> None:
     """Called by the collector in the thread that it interrupts."""
     if info["generation"] < 2 or not threading.current_thread().name.startswith(_NAME):
         return
+    thread = threading.get_ident()
     if phase == "start":
-        _collecting.since = time.thread_time()
-    elif hasattr(_collecting, "since"):
-        thread = threading.get_ident()
-        _collected[thread] = _collected.get(thread, 0.0) + time.thread_time() - _collecting.since
+        _collecting[thread] = time.thread_time()
+    elif thread in _collecting:
+        # In this order: who watches may look in between, and must not find the collection's time as the work's.
+        _collected[thread] = _collected.get(thread, 0.0) + time.thread_time() - _collecting[thread]
+        del _collecting[thread]
 
 
 gc.callbacks.append(_watch_collection)

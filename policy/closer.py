@@ -49,7 +49,7 @@ class Closer:
         Raises OutOfTime where this thread's CPU clock comes to `until`.
         """
         for text in self.wholes:
-            whole = self._whole(start.fork(), text)
+            whole = self._whole(start, text)
             if whole is not None and len(whole) <= limit:
                 return whole
         for most in (min(limit, _LONG), limit):
@@ -62,15 +62,11 @@ class Closer:
                 return best
         return None
 
-    def _whole(self, at: Reader, text: str) -> list[int] | None:
-        """`text` and the end behind it, by characters or as it is forced."""
-        found = list[int]()
-        while text and (token := self._letter(at, text)) is not None:
-            at.advance([token])
-            found.append(token)
-            text = text[len(self.vocabulary.texts[token]) :]
-        end = None if text else self._end(at, at.forced())
-        return None if end is None else [*found, end]
+    def _whole(self, start: Reader, text: str) -> list[int] | None:
+        """`text` and the end behind it."""
+        at, path = self._along(start, text)
+        end = None if at is None else self._end(at, at.forced())
+        return None if end is None else [*path, end]
 
     def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
@@ -119,14 +115,19 @@ class Closer:
         return sorted({hint[at:] for hint in self.hints for at in range(len(hint))}, key=lambda end: (len(end), end))
 
     def _path(self, start: Reader, text: str) -> list[int]:
-        """`text` by characters, or as it is forced; empty where it is refused or the string may not end then."""
+        """The tokens of `text`; empty where it is refused or the string may not end then."""
+        at, path = self._along(start, text)
+        return path if at is not None and path and self._ended(at, path[-1]) else []
+
+    def _along(self, start: Reader, text: str) -> tuple[Reader | None, list[int]]:
+        """Where `text` leads, by characters or as it is forced, and its tokens; None where it is refused."""
         path, at = list[int](), start
         while text and (token := self._letter(at, text)) is not None:
             at = at.fork() if at is start else at
             at.advance([token])
             path.append(token)
             text = text[len(self.vocabulary.texts[token]) :]
-        return path if path and not text and self._ended(at, path[-1]) else []
+        return None if text else at, path
 
     def _letter(self, at: Reader, text: str) -> int | None:
         """The first token of `text`; a forced one may go on behind it."""

@@ -7,6 +7,7 @@ tokens alone, so every mode decides alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,39 +21,41 @@ class Closing:
 
     left: int
     ending: list[int] | None
-    _ahead: Constraint | None = None
-    """The constraint behind the token just settled; None where that token is the next one of `ending`."""
-    _behind: list[int] | None = None
-    """`ending` there."""
+    _settled: tuple[Constraint | None, list[int] | None] | None = None
+    """Behind the token just settled: the constraint, if it is there already, and `ending`. None: `ending` goes on."""
 
     def settled(self, constraint: Constraint, token: int) -> int:
         """`token`, or the next one of an ending where nothing that fits is known behind `token`.
 
         The token returned is the one to advance by next.
         """
-        self._ahead = None
+        self._settled = None
         if self.ending and token == self.ending[0]:
+            return token
+        if constraint.leads(token, self.left - 1):
+            self._settled = None, None
             return token
         ahead = constraint.fork()
         ahead.advance([token])
-        sure = ahead.closes(self.left - 1)
-        self._behind = None if sure else ahead.ending(self.left - 1)
-        if sure or self._behind:
-            self._ahead = ahead
+        behind = ahead.ending(self.left - 1)
+        if behind:
+            self._settled = ahead, behind
             return token
         self.ending = self.ending or constraint.ending(self.left)
         assert self.ending, "an ending that fits is certain at all times"
         return self.ending[0]
 
-    def advance(self, constraint: Constraint, token: int) -> Constraint:
-        """`constraint` past a token that `settled` returned, or past one that was the only one allowed."""
-        self.left -= 1
-        if self._ahead is not None:
-            ahead, self.ending, self._ahead = self._ahead, self._behind, None
-            return ahead
-        assert self.ending is None or token == self.ending[0], "every ending begins with what is forced"
-        constraint.advance([token])
-        self.ending = None if self.ending is None else self.ending[1:]
+    def advance(self, constraint: Constraint, tokens: Sequence[int]) -> Constraint:
+        """`constraint` past the token that `settled` returned, or past those that were the only ones allowed."""
+        self.left -= len(tokens)
+        if self._settled is not None:
+            (ahead, self.ending), self._settled = self._settled, None
+            if ahead is not None:
+                return ahead
+        elif self.ending is not None:
+            assert self.ending[: len(tokens)] == list(tokens), "every ending begins with what is forced"
+            self.ending = self.ending[len(tokens) :]
+        constraint.advance(tokens)
         return constraint
 
     def fork(self) -> Closing:

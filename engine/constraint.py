@@ -39,8 +39,8 @@ class Constraint(Protocol):
         """The mask here and behind each of `tokens`, which the masks allow; no end token is among them."""
         ...
 
-    def forced(self) -> int | None:
-        """The one token that the mask allows, where that is known without it."""
+    def forced(self) -> Sequence[int]:
+        """Tokens that the masks allow alone, one behind the other, as far as that is known; an end may be the last."""
         ...
 
     def allows(self, token: int, /) -> bool:
@@ -59,8 +59,8 @@ class Constraint(Protocol):
         """Tokens that complete the text from here, an end token last; None where none of at most `limit` is known."""
         ...
 
-    def closes(self, limit: int, /) -> bool:
-        """Whether it is certain, without a search, that `ending(limit)` finds one; False where it is not known."""
+    def leads(self, token: int, limit: int, /) -> bool:
+        """Whether it is certain, without a search, that `ending(limit)` finds one behind `token`, which is allowed."""
         ...
 
 
@@ -127,7 +127,8 @@ class Gate:
         """The one token that may come next, where there is no choice."""
         if self.thinking is not None:
             return self.thinking.end if self.thought == self.thinking.budget else None
-        return None if self.constraint is None else self.constraint.forced()
+        run = () if self.constraint is None else self.constraint.forced()
+        return run[0] if run else None
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next."""
@@ -144,7 +145,7 @@ class Gate:
         return self.closing.settled(self.constraint, token)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Moves past `tokens`: each was settled, or the only one allowed."""
+        """Moves past `tokens`: the only ones allowed, or a single one that was settled."""
         for at, token in enumerate(tokens):
             if self.thinking is None:
                 self._constrain([token for token in tokens[at:] if token not in self.ends])
@@ -165,21 +166,26 @@ class Gate:
     def take_forced(self, limit: int) -> list[int]:
         """Moves past the tokens about which there is no choice, up to an end token or `limit`, and returns them."""
         run: list[int] = []
-        while len(run) < limit and (token := self.forced()) is not None:
-            run.append(token)
-            if token in self.ends:
+        while len(run) < limit and (tokens := self._forced_run()[: limit - len(run)]):
+            run += tokens
+            self.advance(tokens)
+            if run[-1] in self.ends:
                 break
-            self.advance([token])
         return run
+
+    def _forced_run(self) -> Sequence[int]:
+        if self.thinking is None and self.constraint is not None:
+            return self.constraint.forced()
+        token = self.forced()
+        return () if token is None else (token,)
 
     def _constrain(self, tokens: Sequence[int]) -> None:
         if self.constraint is None:
             return
         if self.closing is None:
             self.constraint.advance(tokens)
-            return
-        for token in tokens:
-            self.constraint = self.closing.advance(self.constraint, token)
+        elif tokens:
+            self.constraint = self.closing.advance(self.constraint, tokens)
 
 
 def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> Closing | None:

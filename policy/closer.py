@@ -65,14 +65,14 @@ class Closer:
     def _whole(self, start: Reader, text: str) -> list[int] | None:
         """`text` and the end behind it."""
         at, path = self._along(start, text)
-        end = None if at is None else self._end(at, at.forced())
+        end = None if at is None else self._end(at, at.only())
         return None if end is None else [*path, end]
 
     def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
         while len(found) < limit:
             _check(until)
-            forced = at.forced()
+            forced = at.only()
             end = self._end(at, forced)
             if end is not None:
                 return [*found, end]
@@ -131,7 +131,7 @@ class Closer:
 
     def _letter(self, at: Reader, text: str) -> int | None:
         """The first token of `text`; a forced one may go on behind it."""
-        forced = at.forced()
+        forced = at.only()
         if forced is not None:
             piece = self.vocabulary.texts[forced]
             return forced if text.startswith(piece) or piece.startswith(text + '"') else None
@@ -156,7 +156,7 @@ class Closer:
 
     def _may_close(self, at: Reader) -> bool:
         """Whether a string may end here."""
-        forced = at.forced()
+        forced = at.only()
         return (
             self.vocabulary.texts[forced].startswith('"')
             if forced is not None

@@ -6,6 +6,7 @@ every token passes, save an end, and gives way to the next of the known text, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -18,13 +19,13 @@ from .vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Epilogue:
-    """`left`: tokens that complete the text, an end token last; None behind tokens that are not of it.
+    """`left`: the text that completes the output; None behind tokens that are not of it.
 
     `why`: what the grammar engine said.
     """
 
     vocabulary: Vocabulary
-    left: list[int] | None
+    left: bytes | None
     why: str
 
     def mask(self) -> Tensor:
@@ -36,11 +37,11 @@ class Epilogue:
     def allows(self, token: int) -> bool:
         return self.left is not None and allows(self.mask(), token)
 
-    def behind(self, token: int) -> Epilogue:
-        return replace(self, left=None if self.left is None else self.vocabulary.rest(self.left, token))
+    def behind(self, tokens: Sequence[int]) -> Epilogue:
+        text = self.vocabulary.text_of(tokens)
+        goes_on = self.left is not None and self.left.startswith(text)
+        return replace(self, left=self.left[len(text) :] if self.left is not None and goes_on else None)
 
     def ending(self, limit: int) -> list[int] | None:
-        return None if self.left is None or len(self.left) > limit else self.left
-
-    def closes(self, limit: int) -> bool:
-        return self.left is not None and self.vocabulary.bytes_of(self.left) < limit
+        found = None if self.left is None else [*self.vocabulary.tokens_of(self.left), *self.vocabulary.ends]
+        return None if found is None or len(found) > limit else found

@@ -9,7 +9,7 @@ again; where even that fails, the completion is all that is left (`epilogue`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
 
@@ -33,7 +33,7 @@ _TRIES: Final = 3
 """The matcher as it is; one that another call may have compiled, and worn, meanwhile; one of this call's own."""
 
 Ending = list[int] | None
-"""Tokens that complete a text, an end token last; None where none is known."""
+"""Tokens that complete a text, an end token last; None where none are known."""
 Past = tuple["Past", int] | None
 """A text's tokens, the last one outermost."""
 
@@ -49,8 +49,8 @@ class Matcher:
         self._at, self._made = Reader(supply.first(), closer.vocabulary, keys), supply.made
         self._past: Past = None
         self._place = Place.OUTSIDE
-        self._known: Ending = None
-        self._sure = True
+        self._known: bytes | None = None
+        self._looked: tuple[tuple[int, ...], bytes | None] = (), None
         self._over: Epilogue | None = None
         self._doom: tuple[int, ...] | None = None
 
@@ -63,11 +63,6 @@ class Matcher:
     def supply(self) -> Supply:
         """What became of the grammar in this call."""
         return self._supply
-
-    @property
-    def known(self) -> Ending:
-        """Tokens that complete the text, in any spelling, where some are known."""
-        return self._known if self._sure else None
 
     def mask(self) -> Tensor:
         return self._or_over(self._masked, Epilogue.mask)
@@ -82,12 +77,14 @@ class Matcher:
                 return rows
         return self._by_steps(tokens)
 
-    def forced(self) -> int | None:
+    def forced(self) -> Sequence[int]:
         """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues.
 
-        None says little, so it is not tested: the mask says the rest.
+        That there is none says little, so it is not tested: the mask says the rest.
         """
-        return self._or_over(lambda: self._asked(Reader.forced, sure=None), lambda _: None)
+        if self._over is None and self._made == self._supply.made and self._at.queue:
+            return self._at.queue
+        return self._or_over(lambda: self._asked(Reader.forced, sure=()), lambda _: ())
 
     def allows(self, token: int) -> bool:
         return self._or_over(
@@ -95,8 +92,16 @@ class Matcher:
         )
 
     def advance(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            return
+        """What is known of a completion is the same however many tokens come at a time."""
+        together = self._known is None or self._known.startswith(self._vocabulary.text_of(tokens))
+        for some in [tokens] if together and tokens else [[token] for token in tokens]:
+            self._move(some)
+
+    def _move(self, tokens: Sequence[int]) -> None:
+        self._known = self._or_over(lambda: self._behind(tuple(tokens)), lambda over: over.behind(tokens).left)
+        self._looked = (), None
+        # Should these be the last that the grammar can read, what is known is of behind them already.
+        self._over = None if self._over is None else self._over.behind(tokens)
         taken = self._or_over(lambda: self._consumed(tokens), lambda _: len(tokens))
         if taken < len(tokens):
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
@@ -104,8 +109,6 @@ class Matcher:
             self._past = (self._past, token)
             self._place = self._vocabulary.behind(self._place, token)
             self._doom = self._doom[1:] if self._doom and self._doom[0] == token else None
-            self._follow(token)
-            self._over = None if self._over is None else self._over.behind(token)
 
     def fork(self) -> Matcher:
         twin = Matcher.__new__(Matcher)
@@ -128,9 +131,10 @@ class Matcher:
         """
         return self._or_over(lambda: self._ending(limit, until), lambda over: over.ending(limit))
 
-    def closes(self, limit: int) -> bool:
-        """Whether a completion is known that fits even byte by byte."""
-        return self._or_over(lambda: self._closes(limit), lambda over: over.closes(limit))
+    def leads(self, token: int, limit: int) -> bool:
+        """Whether a completion behind `token` is known that fits even byte by byte."""
+        known = self._or_over(lambda: self._behind((token,)), lambda over: over.behind([token]).left)
+        return known is not None and len(known) < limit
 
     def _or_over(self, ask: Callable[[], T], instead: Callable[[Epilogue], T]) -> T:
         """What the grammar answers; from where it can say no more, what follows from the completion alone."""
@@ -138,7 +142,7 @@ class Matcher:
             try:
                 return ask()
             except GrammarRuntimeError as error:
-                self._over = Epilogue(self._vocabulary, self.known, str(error))
+                self._over = Epilogue(self._vocabulary, self._known, str(error))
                 self._supply.ended[tuple(self._tokens())] = str(error)
         return instead(self._over)
 
@@ -179,8 +183,8 @@ class Matcher:
         rows, at = [self.mask()], self.fork()
         for count, token in enumerate(tokens, start=1):
             at.advance([token])
-            if at._over is None and (forced := at.forced()) is not None:
-                rows.append(lone(forced, self._vocabulary.words_of_mask))
+            if at._over is None and (forced := at.forced()):
+                rows.append(lone(forced[0], self._vocabulary.words_of_mask))
             elif at._over is None:
                 rows.append(at._or_over(at._masked, lambda over: over.vocabulary.going_on))
                 self._doom = None if at._over is None else tuple(tokens[:count])
@@ -189,32 +193,34 @@ class Matcher:
         return rows
 
     def _ending(self, limit: int, until: float) -> Ending:
-        known = self._completion()
+        known = self._known
         found = None if known is None else self._asked(lambda at: at.spelled(known))
         if found is None or len(found) > limit:
-            found = self._asked(lambda at: self._closer.ending(at, self._place, limit, until))
+            found = self._searched(limit, until)
         if found is not None:
-            self._known, self._sure = found, True
+            self._known = self._vocabulary.text_of(found[:-1])
         return found
 
-    def _closes(self, limit: int) -> bool:
-        known = self._completion()
-        return known is not None and self._vocabulary.bytes_of(known) < limit
+    def _searched(self, limit: int, until: float) -> Ending:
+        """What the closer finds; calls that wrote the same text and have as much room left share it."""
+        return self._supply.source.ending(
+            (tuple(self._tokens()), limit),
+            lambda: self._asked(lambda at: self._closer.ending(at, self._place, limit, until)),
+        )
 
-    def _follow(self, token: int) -> None:
-        """What is known, behind one more token."""
+    def _behind(self, tokens: tuple[int, ...]) -> bytes | None:
+        """What is known of a completion behind `tokens`: what is left of the present one, or a part that completes."""
+        if self._looked[0] != tokens:
+            self._looked = tokens, self._left(tokens)
+        return self._looked[1]
+
+    def _left(self, tokens: tuple[int, ...]) -> bytes | None:
         if self._known is None:
-            return
-        rest = self._vocabulary.rest(self._known, token) if self._sure else None
-        self._known, self._sure = (self._known, False) if rest is None else (rest, True)
-
-    def _completion(self) -> Ending:
-        """What is known, or the first part of it that completes the text behind what came meanwhile."""
-        if not self._sure and self._known is not None:
-            self._known = self._asked(lambda at: next(filter(at.completes, self._parts()), None))
-            self._sure = True
-        return self._known
-
-    def _parts(self) -> Iterator[list[int]]:
-        known = self._known or []
-        return (known[at:] for at in range(min(len(known), _SKIPPED)))
+            return None
+        text = self._vocabulary.text_of(tokens)
+        if self._known.startswith(text):
+            return self._known[len(text) :]
+        pieces = self._vocabulary.tokens_of(self._known)
+        parts = [pieces[at:] for at in range(min(len(pieces) + 1, _SKIPPED))]
+        found = self._asked(lambda at: next((part for part in parts if at.completes([*tokens, *part])), None))
+        return None if found is None else self._vocabulary.text_of(found)

@@ -18,9 +18,11 @@ from trimode.engine.constraint import allows
 
 from .errors import GrammarRuntimeError
 from .keys import Keys
-from .vocabulary import Vocabulary
+from .vocabulary import Run, Vocabulary
 
 _EXECUTOR: Final = LLExecutor(1)
+_RUN: Final = 64
+"""Forced tokens that are looked at together; there may be more behind them."""
 
 
 class Reader:
@@ -35,7 +37,7 @@ class Reader:
     def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: Keys | None) -> None:
         self.engine, self.vocabulary, self.keys = engine, vocabulary, keys
         self.row: Tensor | None = None
-        self._forced: list[int] | None = None
+        self._forced: Run | None = None
 
     def fork(self) -> Reader:
         twin = Reader(self.engine.deep_copy(), self.vocabulary, self.keys)
@@ -63,47 +65,60 @@ class Reader:
                 self._without(row, keys)
         return copied, rows.unbind() if rows[-1].any() else [*rows[:-1], self.vocabulary.end]
 
-    def forced(self) -> int | None:
+    @property
+    def queue(self) -> Run:
+        """Forced tokens that an earlier answer has named already."""
+        return self._forced or ()
+
+    def forced(self) -> Run:
+        """Text that the grammar forces, in the tokenizer's own spelling: the same from whichever of its tokens on."""
         if self._forced is None:
             ended = self.engine.is_stopped() and self.engine.is_accepting()
-            self._forced = self.vocabulary.ends[:1] if ended else self.engine.compute_ff_tokens()[:1]
-        return self._forced[0] if self._forced else None
+            run = self.engine.compute_ff_tokens()[:_RUN]
+            self._forced = tuple(self.vocabulary.ends) if ended else self.vocabulary.steady(tuple(run))
+        return self._forced
+
+    def only(self) -> int | None:
+        """The first of the forced tokens."""
+        run = self.forced()
+        return run[0] if run else None
 
     def allows(self, token: int) -> bool:
         """Where text is forced, its first token alone; end tokens where the text may end."""
         if self.row is not None:
             return allows(self.row, token)
-        forced = self.forced()
+        forced = self.only()
         fits = token == forced if forced is not None else self.engine.validate_tokens([token]) == 1
         return fits and (self.keys is None or self.keys.behind(self.vocabulary.latin[token]) is not None)
 
-    def completes(self, tokens: list[int]) -> bool:
+    def completes(self, tokens: Sequence[int]) -> bool:
         """Whether these, in any spelling, complete the text."""
-        if self.engine.validate_tokens(tokens) < len(tokens):
+        whole = [*tokens, *self.vocabulary.ends]
+        if self.engine.validate_tokens(whole) < len(whole):
             return False
-        text = "".join(self.vocabulary.latin[token] for token in tokens[:-1])
+        text = "".join([self.vocabulary.latin[token] for token in tokens])
         return self.keys is None or '":' not in text or self.keys.behind(text) is not None
 
     def advance(self, tokens: Sequence[int]) -> int:
         """How many of the tokens are taken; the rest was refused."""
-        self.row = self._forced = None
+        count, queue = len(tokens), self.queue
+        self.row, self._forced = None, (queue[count:] or None) if queue[:count] == tuple(tokens) else None
         taken = self.engine.try_consume_tokens(list(tokens))
-        if self.keys is not None and taken == len(tokens):
+        if self.keys is not None and taken == count:
             for token in tokens:
                 self.keys = self._named(self.keys, token)
         return taken
 
-    def spelled(self, known: Sequence[int]) -> list[int] | None:
-        """Tokens of the same text, each allowed by the mask before it."""
-        at, spelled, rest = self.engine.deep_copy(), list[int](), known
-        while len(rest) > 1:
-            forced = at.compute_ff_tokens()
-            spelled.append(forced[0] if forced else rest[0])
-            left = self.vocabulary.rest(rest, spelled[-1])
-            if left is None or not at.consume_token(spelled[-1]):
+    def spelled(self, text: bytes) -> list[int] | None:
+        """Tokens of a text that completes this one, each allowed by the mask before it, and an end."""
+        at, found, spelt = self.engine.deep_copy(), list[int](), self.vocabulary.spelt
+        while text:
+            token = (at.compute_ff_tokens() or self.vocabulary.tokens_of(text))[0]
+            if not text.startswith(spelt[token]) or not at.consume_token(token):
                 return None
-            rest = left
-        return [*spelled, rest[0]]
+            found.append(token)
+            text = text[len(spelt[token]) :]
+        return [*found, *self.vocabulary.ends]
 
     def _written(self) -> Tensor:
         if self.engine.is_stopped() and self.engine.is_accepting():

@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLParserLimits
 
 from .errors import GrammarRuntimeError
 from .in_time import OutOfTime, in_time
-from .vocabulary import Vocabulary
+from .vocabulary import Run, Vocabulary
 
 Make = Callable[[LLParserLimits | None], LLMatcher]
 """Compiles a grammar under limits; None: llguidance's own, which are those of the first compilation."""
@@ -27,6 +27,8 @@ _WIDE: Final = LLParserLimits(
 )
 """Some 50 times llguidance's own, and whatever reading a text again takes. A mask of that much fuel takes 0.3 s."""
 
+_ENDINGS: Final = 256
+"""Searches of a grammar that are kept."""
 _LETTERS: Final = '{["-0tfn'
 """With which most JSON texts begin."""
 
@@ -40,13 +42,24 @@ class Source:
 
     def __init__(self, first: LLMatcher, make: Make, vocabulary: Vocabulary) -> None:
         self._start, self._make, self.made = first, make, 0
-        self._lock = Lock()
+        self._lock, self._endings = Lock(), dict[tuple[Run, int], list[int] | None]()
         self._vocabulary, self.opening = vocabulary, _opening(first, vocabulary)
 
     def start(self) -> tuple[LLMatcher, int]:
         """A copy at the start of the text, and the `made` that it is of."""
         with self._lock:
             return self._start.deep_copy(), self.made
+
+    def ending(self, asked: tuple[Run, int], search: Callable[[], list[int] | None]) -> list[int] | None:
+        """How to end behind some tokens within a limit: what `search` found there, in this call or in another."""
+        known = self._endings
+        if asked in known:
+            return known[asked]
+        found = search()
+        if len(self._endings) >= _ENDINGS:
+            self._endings = {}
+        self._endings[asked] = found
+        return found
 
     def renew(self, used_up: int) -> None:
         """Compiles anew, unless another call has done so since `used_up`. Raises GrammarRuntimeError."""

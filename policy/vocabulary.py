@@ -5,7 +5,7 @@ Knows token texts, and where JSON strings begin and end. Does not know grammars 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -25,6 +25,7 @@ _FRONT: Final = 24
 """How many tokens of an order are tried one by one: the mask of a string has most of a large vocabulary."""
 
 Ids = npt.NDArray[np.intp]
+Run = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Vocabulary:
     """One tokenizer's tokens by how much they close; the lowest rank is the best.
 
     What each id stands for is in `spelt` as bytes, in `latin` as a character a byte, in `texts` as text where that
-    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads. `end`, `going_on`: the
-    masks that allow the end alone and everything else.
+    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads; `tokens_of(text)`:
+    the tokenizer's own spelling; `steady(run)`: the front of a run of tokens that is spelled alike from each of them
+    on. `end`, `going_on`: the masks that allow the end alone and everything else.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
@@ -66,25 +68,21 @@ class Vocabulary:
         self.closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
         self.weights = [1 if set(text) <= set('{}[]":,') else WORN for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
+        self.steady, self.tokens_of = lru_cache(maxsize=4096)(self._steady), lru_cache(maxsize=4096)(self._tokens_of)
         self.words_of_mask = -(-size // 32)
         self.end = lone(self.ends[0], self.words_of_mask)
         self.going_on = all_but(self.all_ends, self.words_of_mask)
 
-    def bytes_of(self, ending: Sequence[int]) -> int:
-        """The length of an ending's text; its last token is an end."""
-        return sum(len(self.spelt[token]) for token in ending) - len(self.spelt[ending[-1]])
+    def text_of(self, tokens: Iterable[int]) -> bytes:
+        return b"".join([self.spelt[token] for token in tokens])
 
-    def rest(self, ending: Sequence[int], token: int) -> list[int] | None:
-        """What is left of an ending behind `token`; None where its text does not begin with that of `token`."""
-        text = self.spelt[token]
-        for at, piece in enumerate(self.spelt[of] for of in ending[:-1]):
-            if len(piece) >= len(text):
-                behind = self._tokenizer.tokenize_bytes(piece[len(text) :])
-                return [*behind, *ending[at + 1 :]] if piece.startswith(text) else None
-            if not text.startswith(piece):
-                return None
-            text = text[len(piece) :]
-        return None
+    def _tokens_of(self, text: bytes) -> Run:
+        return tuple(self._tokenizer.tokenize_bytes(text))
+
+    def _steady(self, run: Run) -> Run:
+        texts = (self.text_of(run[at:]) for at in range(1, len(run)))
+        odd = (at for at, text in enumerate(texts, start=1) if self._tokens_of(text) != run[at:])
+        return run[: next(odd, len(run))]
 
     def _behind(self, place: Place, token: int) -> Place:
         for letter in self.texts[token]:

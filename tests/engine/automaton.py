@@ -36,8 +36,15 @@ class Automaton:
             rows.append(ahead.mask())
         return rows
 
-    def forced(self) -> int | None:
-        return self._next[0] if len(self._next) == 1 else None
+    def forced(self) -> list[int]:
+        """Up to three tokens, so that a run may take several answers."""
+        at, run = self.fork(), list[int]()
+        while len(run) < 3 and len(at._next) == 1:
+            run += at._next
+            if run[-1] in self.ends:
+                break
+            at.advance(run[-1:])
+        return run
 
     def allows(self, token: int) -> bool:
         return token in self._next
@@ -68,10 +75,14 @@ class Automaton:
                     queue.append((self.moves[state][token], [*path, token]))
         return None
 
-    def closes(self, limit: int, /) -> bool:
+    def leads(self, token: int, limit: int, /) -> bool:
         """Looks no further than two tokens, so that the longer endings are worked out."""
-        ending = self.ending(limit)
-        return ending is not None and len(ending) <= 2
+        return self.ending_behind(token, min(limit, 2)) is not None
+
+    def ending_behind(self, token: int, limit: int) -> list[int] | None:
+        ahead = self.fork()
+        ahead.advance([token])
+        return ahead.ending(limit)
 
 
 def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:

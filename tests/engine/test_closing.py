@@ -112,8 +112,8 @@ def test_without_a_known_ending_nothing_is_promised() -> None:
 class Sure(Automaton):
     """Knows of each ending at once that it is there."""
 
-    def closes(self, limit: int, /) -> bool:
-        return self.ending(limit) is not None
+    def leads(self, token: int, limit: int, /) -> bool:
+        return self.ending_behind(token, limit) is not None
 
     def fork(self) -> Sure:
         return Sure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
@@ -122,7 +122,7 @@ class Sure(Automaton):
 class Unsure(Automaton):
     """Has to work out each ending."""
 
-    def closes(self, _: int, /) -> bool:
+    def leads(self, _: int, __: int, /) -> bool:
         return False
 
     def fork(self) -> Unsure:

@@ -248,8 +248,8 @@ class Broken:
     def masks(self, tokens: Any) -> list[torch.Tensor]:
         return [self.mask()] * (len(tokens) + 1)
 
-    def forced(self) -> int | None:
-        return None
+    def forced(self) -> list[int]:
+        return []
 
     def allows(self, _: int) -> bool:
         return True
@@ -265,8 +265,8 @@ class Broken:
     def ending(self, _: int) -> list[int] | None:
         return None
 
-    def closes(self, _: int) -> bool:
-        return False
+    def leads(self, _: int, limit: int) -> bool:
+        return limit < 0
 
 
 class Unreadable(Broken):

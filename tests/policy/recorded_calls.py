@@ -44,8 +44,8 @@ class Template:
     def masks(self, tokens: Sequence[int]) -> list[Tensor]:
         return [_bits(self._place(self.at + more)) for more in range(len(tokens) + 1)]
 
-    def forced(self) -> int | None:
-        return min(self._place(self.at)) if len(self._place(self.at)) == 1 else None
+    def forced(self) -> list[int]:
+        return [*self._place(self.at)] if len(self._place(self.at)) == 1 else []
 
     def allows(self, token: int) -> bool:
         return token in self._place(self.at)
@@ -63,8 +63,8 @@ class Template:
         left = [min(place) for place in self.places[self.at :]]
         return [*left, END] if len(left) < limit else None
 
-    def closes(self, limit: int) -> bool:
-        return self.ending(limit) is not None
+    def leads(self, _: int, limit: int) -> bool:
+        return self.ending(limit + 1) is not None
 
 
 def template() -> Template:

@@ -61,17 +61,19 @@ def completes(matcher: Matcher, tokens: list[int]) -> bool:
 @pytest.mark.parametrize("seed", range(6))
 def test_endings_are_what_masks_allow(reference: Engine, target: Any, seed: int) -> None:
     """Asked at random points, so that what is known was carried along, given up or found in between."""
-    dice = random.Random(seed)
+    dice, ends = random.Random(seed), set(reference.tokens.model.config.eos_token_ids)
     for matcher in walk(reference, target, dice):
         if dice.random() < 0.6:
             continue
         limit = dice.choice([3, 9, 20, 60, 4000])
-        sure = matcher.closes(limit)
         ending = matcher.ending(limit)
-        assert ending is not None or not sure
         if ending is not None:
             assert len(ending) <= limit
             assert completes(matcher, ending)
+        for token in dice.sample(some := [token for token in allowed(matcher) if token not in ends], min(3, len(some))):
+            sure, ahead = matcher.leads(token, limit), matcher.fork()
+            ahead.advance([token])
+            assert ahead.ending(limit) is not None or not sure
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -86,8 +88,8 @@ def test_an_ending_goes_on_behind_each_of_its_tokens(reference: Engine, document
     ending = matcher.ending(4000)
     assert ending is not None
     for at, token in enumerate(ending[:-1], start=1):
+        assert matcher.leads(token, 10**6)
         matcher.advance([token])
-        assert matcher.closes(10**6)
         rest = matcher.ending(len(ending) - at)
         assert rest is not None
         assert completes(matcher, rest)
@@ -99,8 +101,8 @@ def test_what_is_known_without_a_mask_is_what_the_mask_says(reference: Engine, t
     """Forced text alone, else all that the grammar takes: what spelling an ending rests on, too."""
     for matcher in walk(reference, schema_of(target), random.Random(seed)):
         forced, mask = matcher.forced(), set(allowed(matcher))
-        assert (forced is None) == (len(mask) > 1)
-        assert forced in (None, *mask)
+        assert bool(forced) == (len(mask) == 1)
+        assert set(forced[:1]) <= mask
         every = range(reference.tokenizer.vocab_size)
         blank = matcher.fork()
         blank._at.row = None  # pyright: ignore[reportPrivateUsage]
@@ -128,19 +130,21 @@ def test_the_masks_of_a_draft_are_those_of_its_steps(reference: Engine, target: 
         assert torch.equal(matcher.anew().mask(), before)
 
 
-@given(ending=st.lists(st.integers(10, 4000), max_size=5), cut=st.integers(1, 12), seed=st.integers(0, 9))
-def test_what_is_left_of_an_ending(reference: Engine, ending: list[int], cut: int, seed: int) -> None:
-    vocabulary = reference.grammars.matcher(schema_of({}))._closer.vocabulary  # pyright: ignore[reportPrivateUsage]
-    end = vocabulary.ends[0]
-    text = b"".join(vocabulary.spelt[token] for token in ending)
-    taken = next((token for token, spelt in enumerate(vocabulary.spelt) if spelt and spelt == text[:cut]), None)
-    assume(taken is not None)
-    assert taken is not None
-    rest = vocabulary.rest([*ending, end], taken)
-    assert rest is not None
-    assert b"".join(vocabulary.spelt[token] for token in rest[:-1]) == text[cut:]
-    other = random.Random(seed).randrange(10, 4000)
-    assert (vocabulary.rest([*ending, end], other) is not None) == text.startswith(vocabulary.spelt[other])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_forced_run_is_what_masks_allow_token_by_token(reference: Engine, target: Any, seed: int) -> None:
+    """However much of it is taken at a time; a matcher that is asked behind its first tokens names the same rest."""
+    ends = set(reference.tokens.model.config.eos_token_ids)
+    for matcher in walk(reference, schema_of(target), random.Random(seed)):
+        run, at = matcher.forced(), matcher.fork()
+        for token in run:
+            fresh = at.fork()
+            fresh._at._forced = None  # pyright: ignore[reportPrivateUsage]
+            assert at.forced()[0] == fresh.forced()[0] == token
+            assert allowed(fresh) == [token]
+            if token not in ends:
+                at.advance([token])
+        matcher.fork().advance([token for token in run if token not in ends])
 
 
 def test_the_masks_of_a_draft_leave_no_trace(reference: Engine) -> None:

@@ -96,7 +96,7 @@ def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -
         lambda matcher: [row.tolist() for row in matcher.masks(reference.tokenizer.encode("x yz"))],
         lambda matcher: [token for token in range(60, 400) if matcher.allows(token)],
         lambda matcher: matcher.forced(),
-        lambda matcher: (matcher.closes(40), matcher.closes(8)),
+        lambda matcher: [matcher.leads(token, limit) for token in range(300, 320) for limit in (40, 8)],
         lambda matcher: matcher.ending(40),
     ]
     for ask in asks:
@@ -129,9 +129,9 @@ def test_later_calls_find_the_new_compilation(reference: Engine, limit: Limit) -
 def test_what_no_compilation_carries_is_ended_by_force(
     reference: Engine, limit: Limit, tmp_path: Path, seed: int
 ) -> None:
-    """Every grammar is as new as the next one here, so that all of them stop at the same point."""
+    """Modes may differ here: what they ask before the grammar stops differs. Each result says what became of it."""
     limit(first=8_000, later=8_000)
-    path, exact = tmp_path / "audit.jsonl", set[tuple[int, ...]]()
+    path = tmp_path / "audit.jsonl"
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}"):
         for mode in MODES:
             limit()
@@ -141,8 +141,6 @@ def test_what_no_compilation_carries_is_ended_by_force(
             assert result.forced_close
             assert any(note.startswith(ANEW) for note in result.notes)
             assert any("the known ending was written" in note for note in result.notes)
-            exact |= set() if mode == "diffusion" else {result.token_ids}
-    assert len(exact) == 1
     assert verify(path) == []
 
 
@@ -163,7 +161,7 @@ def test_where_no_ending_is_known_the_error_says_why(reference: Engine, limit: L
     with pytest.raises(GrammarRuntimeError, match="stopped"):
         asked_all_along(matcher, tokens(reference))
     assert matcher.ending(4000) is None
-    assert not matcher.closes(4000)
+    assert not matcher.leads(300, 4000)
     assert not matcher.allows(300)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
 
-from llguidance import LLMatcher
 from torch import Tensor
 
 from trimode.engine.constraint import lone
@@ -55,9 +54,9 @@ class Matcher:
         self._doom: tuple[int, ...] | None = None
 
     @property
-    def engine(self) -> LLMatcher:
-        """llguidance's matcher at this point, for measurements."""
-        return self._at.engine
+    def reader(self) -> Reader:
+        """The grammar at this point, bare; for measurements."""
+        return self._at
 
     @property
     def supply(self) -> Supply:
@@ -169,13 +168,13 @@ class Matcher:
 
     def _masked(self) -> Tensor:
         if self._doom == ():
-            raise stopped(self.engine)
+            raise stopped(self._at.engine)
         row = self._at.row if self._made == self._supply.made else None
         return self._asked(Reader.mask) if row is None else row
 
     def _consumed(self, tokens: Sequence[int]) -> int:
         if self._doom == ():
-            raise stopped(self.engine)
+            raise stopped(self._at.engine)
         return self._asked(lambda at: at.advance(tokens), sure=len(tokens))
 
     def _by_steps(self, tokens: Sequence[int]) -> Sequence[Tensor]:

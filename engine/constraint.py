@@ -157,6 +157,9 @@ class Gate:
                 self.thinking = None
 
     def fork(self) -> Gate:
+        """An independent gate at the same point; where nothing is held, there is nothing to copy."""
+        if self.constraint is None and self.thinking is None:
+            return self
         other = Gate(None, (), self.thinking, self.words)
         other.constraint = None if self.constraint is None else self.constraint.fork()
         other.closing = None if self.closing is None else self.closing.fork()

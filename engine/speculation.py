@@ -18,8 +18,12 @@ from .segment import Logits
 
 @dataclass(slots=True)
 class Draft:
-    """Tokens in order with their origins and the drafter's confidence in them; `ended`: the last is an end token."""
+    """Tokens in order with their origins and the drafter's confidence in them; `ended`: the last is an end token.
 
+    `gates`: before each token, and behind the last one that is no end.
+    """
+
+    gates: list[Gate]
     tokens: list[int] = field(default_factory=list)
     origins: str = ""
     confidence: list[float] = field(default_factory=list)
@@ -38,10 +42,14 @@ class Draft:
 
 
 def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
-    """The drafter's tokens, steered by the grammar: a refused one gives way to the best that is allowed there."""
-    draft = Draft()
+    """The drafter's tokens, steered by the grammar: a refused one gives way to the best that is allowed there.
+
+    `gate` stays where it is.
+    """
+    draft = Draft([gate])
     picks = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
     for row, (token, confidence) in enumerate(picks):
+        gate = draft.gates[-1].fork()
         if (forced := gate.forced()) is not None:
             draft.add(forced, "f", 1.0)
         else:
@@ -55,13 +63,14 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
             draft.ended = True
             break
         gate.advance(draft.tokens[-1:])
+        draft.gates.append(gate)
     return draft
 
 
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
     """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
     picks = logits.decided()
-    tokens, origins = verdict(run.gate, draft, picks.tokens)
+    tokens, origins, run.gate = verdict(draft, picks.tokens)
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
     instead = picks.confidence[accepted] if lost and origins[accepted:] == "c" else None
@@ -78,22 +87,31 @@ def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes
     return accepted
 
 
-def verdict(gate: Gate, draft: Draft, chosen: Sequence[int]) -> tuple[list[int], str]:
+def verdict(draft: Draft, chosen: Sequence[int]) -> tuple[list[int], str, Gate]:
     """What `ar` takes where causal logits chose `chosen`, with origins: up to the first that is not in the draft.
 
-    The gate moves past them.
+    And the gate behind them, of which the draft holds the most: what has been settled there is settled.
     """
-    tokens, origins = list[int](), ""
+    tokens, origins, gate = list[int](), "", draft.gates[-1]
     for at, best in enumerate(chosen):
-        forced = gate.forced()
-        token = gate.settled(best) if forced is None else forced
-        gate.advance([token])
-        agrees = at < len(draft.tokens) and draft.tokens[at] == token
+        drafted, origin = (draft.tokens[at], draft.origins[at]) if at < len(draft.tokens) else (None, "")
+        token = best if drafted is None or origin != "f" else drafted
+        if token != drafted:
+            gate = draft.gates[at]
+            token, origin = _taken(gate, best)
         tokens.append(token)
-        origins += "f" if forced is not None else "b" if token != best else "a" if agrees else "c"
-        if not agrees:
+        origins += origin
+        if token != drafted:
             break
-    return tokens, origins
+    return tokens, origins, gate
+
+
+def _taken(gate: Gate, best: int) -> tuple[int, str]:
+    """What the gate, which moves past it, makes of a choice that was not drafted; and its origin."""
+    forced = gate.forced()
+    token = gate.settled(best) if forced is None else forced
+    gate.advance([token])
+    return token, "f" if forced is not None else "c" if token == best else "b"
 
 
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:

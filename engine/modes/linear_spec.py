@@ -24,7 +24,7 @@ def decode(run: Run, options: LinearSpecOptions) -> Passes:
         # Where nothing holds the output, verification needs no look at the draft, and may follow it at once.
         free = run.gate.constraint is None and run.gate.thinking is None
         guess = yield run.block([None] * slots, adapter=run.adapter, check=min(slots, room - 1) if free else 0)
-        draft = propose(run.gate.fork(), guess.branches[0], limit=room - 1)
+        draft = propose(run.gate, guess.branches[0], limit=room - 1)
         if guess.then is not None:
             check = guess.then.trunk.upto(len(draft.checked) + 1)
         else:

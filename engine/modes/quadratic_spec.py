@@ -26,7 +26,7 @@ def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
             return
         passes = (yield from run.prefill()) + run.prefilled
         room = run.output.room - len(forced)
-        draft = propose(run.gate.fork(), guess and guess.after(len(forced)), limit=room - 1)
+        draft = propose(run.gate, guess and guess.after(len(forced)), limit=room - 1)
         points = acceptance_points(draft, options.rows, room)
         masks = partial(run.gate.masks, draft.checked)
         reply = yield run.causal(draft.checked, fan(run, points, options.block_length), masks)

@@ -6,13 +6,12 @@ Knows segments and page tables. Does not know modes, requests or weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Choice, Layout, Masks, integers, sent
+from trimode.kernels.ops import Choice, Layout, integers, sent
 
 from .graphs import Bucket, Filled, Graphs
 from .pages import PAGE, PagePool, pages_for
@@ -21,27 +20,11 @@ from .sampling import Sampler
 from .segment import Branch, Picks, Segment
 
 
-@dataclass(slots=True)
-class Asked:
-    """Masks of a segment's rows, asked when the pass is on its way. What its grammar raises ends that request alone."""
-
-    masks: Masks
-    rows: int
-    error: Exception | None = None
-
-    def __call__(self) -> Sequence[Tensor | None]:
-        try:
-            return self.masks()
-        except Exception as error:
-            self.error = error
-            return [None] * self.rows
-
-
 class Batch:
     """Segments with their page tables, laid out for one forward pass.
 
     `read`: pass rows whose logits are wanted; `reads`: how many of them are each segment's. `replayed`: whether a graph
-    has run it. `asked`: the masks of segments that have some, by their numbers.
+    has run it.
     """
 
     replayed = False
@@ -58,7 +41,6 @@ class Batch:
         self._own_first: list[int] = []
         self._own_count: list[int] = []
         self._slot: list[int] = []
-        self.asked: dict[int, Asked] = {}
         for index, segment in enumerate(segments):
             first = len(self.read)
             self._trunk(index, segment, tables[index])
@@ -146,21 +128,12 @@ class Batch:
         """What of each segment the pass is to pick."""
         if samplers is None:
             return [None] * len(self.segments)
-        rows = accumulate([0, *self.reads[:-1]])
-        wanted = [
-            bool(s.choose) or (all_of_them and reads > 0) for s, reads in zip(self.segments, self.reads, strict=True)
-        ]
-        return [
-            sampler.choice(row, self.segments[at].positions, self._masks(at)) if wanted[at] else None
-            for at, (sampler, row) in enumerate(zip(samplers, rows, strict=True))
-        ]
-
-    def _masks(self, at: int) -> Masks | None:
-        masks = self.segments[at].masks
-        if masks is None:
-            return None
-        self.asked[at] = Asked(masks, self.reads[at])
-        return self.asked[at]
+        found, row = list[Choice | None](), 0
+        for segment, reads, sampler in zip(self.segments, self.reads, samplers, strict=True):
+            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.held and sampler.filters)
+            found.append(sampler.choice(row, segment.positions, None) if wanted else None)
+            row += reads
+        return found
 
     def _trunk(self, index: int, segment: Segment, table: list[int]) -> None:
         count = len(segment.trunk)

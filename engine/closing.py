@@ -24,6 +24,10 @@ class Closing:
     _settled: tuple[Constraint | None, list[int] | None] | None = None
     """Behind the token just settled: the constraint, if it is there already, and `ending`. None: `ending` goes on."""
 
+    def sure(self, constraint: Constraint, token: int) -> bool:
+        """Whether it is known at once that `token`, no end, is allowed where nothing is forced, and leaves room."""
+        return constraint.leads(token, self.left - 1)
+
     def settled(self, constraint: Constraint, token: int) -> int:
         """`token`, or the next one of an ending where nothing that fits is known behind `token`.
 
@@ -32,7 +36,7 @@ class Closing:
         self._settled = None
         if self.ending and token == self.ending[0]:
             return token
-        if constraint.leads(token, self.left - 1):
+        if self.sure(constraint, token):
             self._settled = None, None
             return token
         ahead = constraint.fork()

@@ -28,15 +28,11 @@ class Thinking:
 class Constraint(Protocol):
     """A matcher over token ids at one point of the text.
 
-    `mask` is the law, and every mode reads the same rows; the others say parts of it sooner.
+    `mask` is the law; the others say parts of it sooner.
     """
 
     def mask(self) -> Tensor:
         """[ceil(V / 32)] int32 on CPU; bit t of word t // 32 is set where token t may come next (or end the text)."""
-        ...
-
-    def masks(self, tokens: Sequence[int], /) -> Sequence[Tensor]:
-        """The mask here and behind each of `tokens`, which the masks allow; no end token is among them."""
         ...
 
     def forced(self) -> Sequence[int]:
@@ -60,7 +56,10 @@ class Constraint(Protocol):
         ...
 
     def leads(self, token: int, limit: int, /) -> bool:
-        """Whether it is certain, without a search, that `ending(limit)` finds one behind `token`, which is allowed."""
+        """Whether it is certain, without a search, that `ending(limit)` finds one behind `token`, where none is forced.
+
+        False of a token that is not allowed.
+        """
         ...
 
 
@@ -105,6 +104,11 @@ class Gate:
         self.thought = 0
         self.closing = None if constraint is None else closing_of(constraint, room, thinking)
 
+    @property
+    def holds(self) -> bool:
+        """Whether some token may be refused, here or later."""
+        return self.constraint is not None or self.thinking is not None
+
     def mask(self) -> Tensor | None:
         """What may come next; None where everything may."""
         if self.thinking is not None:
@@ -112,16 +116,6 @@ class Gate:
                 return lone(self.thinking.end, self.words)
             return None if self.constraint is None else all_but(self.ends, self.words)
         return None if self.constraint is None else self.constraint.mask()
-
-    def masks(self, tokens: Sequence[int]) -> Sequence[Tensor | None]:
-        """What may come here and behind each of `tokens`, which are allowed; no end token is among them."""
-        if self.thinking is None:
-            return [None] * (len(tokens) + 1) if self.constraint is None else self.constraint.masks(tokens)
-        if not tokens:
-            return [self.mask()]
-        behind = self.fork()
-        behind.advance(tokens[:1])
-        return [self.mask(), *behind.masks(tokens[1:])]
 
     def forced(self) -> int | None:
         """The one token that may come next, where there is no choice."""
@@ -131,9 +125,10 @@ class Gate:
         return run[0] if run else None
 
     def allows(self, token: int) -> bool:
-        """Whether `token` may come next."""
+        """Whether `token` may come next, where nothing is forced."""
         if self.thinking is None and self.constraint is not None:
-            return self.constraint.allows(token)
+            sure = token not in self.ends and self.closing is not None and self.closing.sure(self.constraint, token)
+            return sure or self.constraint.allows(token)
         mask = self.mask()
         return mask is None or allows(mask, token)
 
@@ -158,7 +153,7 @@ class Gate:
 
     def fork(self) -> Gate:
         """An independent gate at the same point; where nothing is held, there is nothing to copy."""
-        if self.constraint is None and self.thinking is None:
+        if not self.holds:
             return self
         other = Gate(None, (), self.thinking, self.words)
         other.constraint = None if self.constraint is None else self.constraint.fork()

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from trimode.kernels.ops import Masks
-
-from .sampling import Allowed
 from .segment import Branch, Reply, Segment
 
 PREFILL_CHUNK = 256
@@ -27,18 +24,13 @@ class Context:
     cached: int = 0
     prefilled: bool = False
 
-    def step(self, allowed: Allowed) -> Segment:
-        """The pending tokens, of which the last chooses the next token under the grammar mask that `allowed` gives."""
+    def step(self, held: bool) -> Segment:
+        """The pending tokens, of which the last chooses the next token; `held`: a gate judges it."""
         prefill, self.prefilled = not self.prefilled, True
-        return Segment(start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=allowed)
+        return Segment(start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=True, held=held)
 
-    def causal(
-        self, draft: Sequence[int] = (), branches: Sequence[Branch] = (), allowed: Masks | None = None
-    ) -> Segment:
-        """The pending tokens and a draft after them; read are the last pending row and all rows of the draft.
-
-        `allowed`: gives the grammar masks under which their tokens are wanted.
-        """
+    def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = (), held: bool = False) -> Segment:
+        """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""
         prefill, self.prefilled = not self.prefilled, True
         return Segment(
             start=self.cached,
@@ -46,7 +38,7 @@ class Context:
             branches=tuple(branches),
             read=len(draft) + 1,
             prefill=prefill,
-            allowed=allowed,
+            held=held,
         )
 
     def block(

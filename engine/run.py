@@ -51,7 +51,7 @@ class Run(Context):
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        best = (yield self.step(self.gate.mask)).token
+        best = (yield self.step(self.gate.holds)).trunk.held(self.gate).tokens[0]
         token = self.gate.settled(best)
         self.gate.advance([token])
         self.settle(len(self.pending), [token])

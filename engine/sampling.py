@@ -6,7 +6,7 @@ argmax(masked logits / T + g(seed, p, token)), and drafts use the same g (arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,10 +17,6 @@ from .request import Sampling
 
 _CHUNK_ELEMENTS = 1 << 18
 _KEPT_CHUNKS = 4
-
-
-Allowed = Callable[[], Tensor | None]
-"""Gives a grammar mask [ceil(V / 32)] int32, None where everything is allowed."""
 
 
 class Sampler:
@@ -34,6 +30,11 @@ class Sampler:
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
         self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
+
+    @property
+    def filters(self) -> bool:
+        """Whether top-k or top-p leaves tokens out, counted among those that are allowed."""
+        return self._draw.filters
 
     def noise(self, positions: Sequence[int]) -> Tensor | None:
         """[len(positions), V] fp32 Gumbel noise, or None at temperature 0."""

@@ -212,10 +212,8 @@ class Scheduler:
         batch = Batch(segments, tables)
         answers = batch.forward(self.runner, self.pool, samplers, self.graphs)
         self.passes += 1
-        errors = {at: asked.error for at, asked in batch.asked.items() if asked.error is not None}
         return [
-            partial(_raised, errors[at]) if at in errors else partial(live.feed, *answer, replayed=batch.replayed)
-            for at, (live, answer) in enumerate(zip(lives, answers, strict=True))
+            partial(live.feed, *answer, replayed=batch.replayed) for live, answer in zip(lives, answers, strict=True)
         ]
 
     def _chosen(self) -> list[Job]:
@@ -264,10 +262,6 @@ class Scheduler:
             job.live.close()
             self.pool.drop(job.live.pages)
             job.live, self._full = None, False
-
-
-def _raised(error: Exception, _: Pass) -> None:
-    raise error
 
 
 def _prefills(jobs: Sequence[Job]) -> bool:

@@ -67,13 +67,25 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
     return draft
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `ar` takes, up to the first token that is not in the draft, with origins; and the gate behind it.
+
+    `instead`: the probability of a last token that the model chose and nobody drafted.
+    """
+
+    tokens: list[int]
+    origins: str
+    gate: Gate
+    instead: float | None = None
+
+
 def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
     """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
-    picks = logits.decided()
-    tokens, origins, run.gate = verdict(draft, picks.tokens)
+    found = verdict(draft, logits)
+    tokens, origins, run.gate = found.tokens, found.origins, found.gate
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
-    instead = picks.confidence[accepted] if lost and origins[accepted:] == "c" else None
     cached = min(accepted, len(draft.checked))
     run.settle(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
@@ -81,37 +93,38 @@ def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes
         [*forced, *tokens],
         "f" * len(forced) + origins,
         drafted=origins.count("a") + len(draft.refused) + len(lost),
-        rejected=[*draft.refused, *rejections(lost, "target", instead)],
+        rejected=[*draft.refused, *rejections(lost, "target", found.instead)],
         forward_passes=passes,
     )
     return accepted
 
 
-def verdict(draft: Draft, chosen: Sequence[int]) -> tuple[list[int], str, Gate]:
-    """What `ar` takes where causal logits chose `chosen`, with origins: up to the first that is not in the draft.
-
-    And the gate behind them, of which the draft holds the most: what has been settled there is settled.
-    """
-    tokens, origins, gate = list[int](), "", draft.gates[-1]
-    for at, best in enumerate(chosen):
-        drafted, origin = (draft.tokens[at], draft.origins[at]) if at < len(draft.tokens) else (None, "")
-        token = best if drafted is None or origin != "f" else drafted
-        if token != drafted:
-            gate = draft.gates[at]
-            token, origin = _taken(gate, best)
+def verdict(draft: Draft, logits: Logits) -> Verdict:
+    """The draft's own gates judge, and what was settled there is settled: only a choice that differs is looked at."""
+    tokens, origins, free = list[int](), "", logits.free(draft.gates[0].holds)
+    for at in range(logits.rows.shape[0]):
+        drafted = draft.tokens[at] if at < len(draft.tokens) else None
+        agreed = free is not None and free.tokens[at] == drafted
+        if drafted is not None and (agreed or draft.origins[at] == "f"):
+            token, origin, instead = drafted, draft.origins[at], None
+        else:
+            token, origin, instead = _taken(draft.gates[at], logits, at)
         tokens.append(token)
         origins += origin
         if token != drafted:
-            break
-    return tokens, origins, gate
+            return Verdict(tokens, origins, draft.gates[at], instead)
+    return Verdict(tokens, origins, draft.gates[-1])
 
 
-def _taken(gate: Gate, best: int) -> tuple[int, str]:
-    """What the gate, which moves past it, makes of a choice that was not drafted; and its origin."""
-    forced = gate.forced()
-    token = gate.settled(best) if forced is None else forced
+def _taken(gate: Gate, logits: Logits, row: int) -> tuple[int, str, float | None]:
+    """What the gate, which moves past it, makes of a row; with its origin, and the probability of a free choice."""
+    if (forced := gate.forced()) is not None:
+        gate.advance([forced])
+        return forced, "f", None
+    picks = logits.held(gate, row)
+    token = gate.settled(picks.tokens[0])
     gate.advance([token])
-    return token, "f" if forced is not None else "c" if token == best else "b"
+    return (token, "c", picks.confidence[0]) if token == picks.tokens[0] else (token, "b", None)
 
 
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
@@ -121,7 +134,7 @@ def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
 
 
 def _steered(logits: Logits, gate: Gate, row: int) -> tuple[int, float]:
-    picks = logits.pick([gate.mask()], [row])
+    picks = logits.under(gate.mask(), [row])
     return picks.tokens[0], picks.confidence[0]
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
+from operator import not_
 from typing import Final, TypeVar
 
 from torch import Tensor
-
-from trimode.engine.constraint import lone
 
 from .closer import Closer
 from .epilogue import Epilogue
@@ -51,7 +50,6 @@ class Matcher:
         self._known: bytes | None = None
         self._looked: tuple[tuple[int, ...], bytes | None] = (), None
         self._over: Epilogue | None = None
-        self._doom: tuple[int, ...] | None = None
 
     @property
     def reader(self) -> Reader:
@@ -66,16 +64,6 @@ class Matcher:
     def mask(self) -> Tensor:
         return self._or_over(self._masked, Epilogue.mask)
 
-    def masks(self, tokens: Sequence[int]) -> Sequence[Tensor]:
-        """All rows in one call of llguidance's."""
-        if not tokens:
-            return [self.mask()]
-        if self._over is None and self._doom is None and self._made == self._supply.made:
-            copied, rows = self._at.masks(tokens)
-            if not self._supply.trouble(copied):
-                return rows
-        return self._by_steps(tokens)
-
     def forced(self) -> Sequence[int]:
         """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues.
 
@@ -83,11 +71,11 @@ class Matcher:
         """
         if self._over is None and self._made == self._supply.made and self._at.queue:
             return self._at.queue
-        return self._or_over(lambda: self._asked(Reader.forced, sure=()), lambda _: ())
+        return self._or_over(lambda: self._asked(Reader.forced, doubt=bool), lambda _: ())
 
     def allows(self, token: int) -> bool:
         return self._or_over(
-            lambda: self._asked(lambda at: at.allows(token), sure=True), lambda over: over.allows(token)
+            lambda: self._asked(lambda at: at.allows(token), doubt=not_), lambda over: over.allows(token)
         )
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -107,7 +95,6 @@ class Matcher:
         for token in tokens:
             self._past = (self._past, token)
             self._place = self._vocabulary.behind(self._place, token)
-            self._doom = self._doom[1:] if self._doom and self._doom[0] == token else None
 
     def fork(self) -> Matcher:
         twin = Matcher.__new__(Matcher)
@@ -145,12 +132,12 @@ class Matcher:
                 self._supply.ended[tuple(self._tokens())] = str(error)
         return instead(self._over)
 
-    def _asked(self, ask: Callable[[Reader], T], sure: object = ...) -> T:
-        """What llguidance answers, of a grammar compiled anew if need be; an answer of `sure` is right in any case."""
+    def _asked(self, ask: Callable[[Reader], T], doubt: Callable[[T], bool] | None = None) -> T:
+        """What llguidance answers, of a grammar compiled anew if need be; `doubt`: of answers that may be wrong."""
         for _ in range(_TRIES):
             if self._made == self._supply.made:
                 answer = ask(self._at)
-                if (sure is not ... and answer == sure) or not self._supply.trouble(self._at.engine):
+                if (doubt is not None and not doubt(answer)) or not self._supply.trouble(self._at.engine):
                     return answer
                 self._supply.renew()
             keys, self._made = self._at.keys, self._supply.made
@@ -167,29 +154,11 @@ class Matcher:
         return found[::-1]
 
     def _masked(self) -> Tensor:
-        if self._doom == ():
-            raise stopped(self._at.engine)
         row = self._at.row if self._made == self._supply.made else None
         return self._asked(Reader.mask) if row is None else row
 
     def _consumed(self, tokens: Sequence[int]) -> int:
-        if self._doom == ():
-            raise stopped(self._at.engine)
-        return self._asked(lambda at: at.advance(tokens), sure=len(tokens))
-
-    def _by_steps(self, tokens: Sequence[int]) -> Sequence[Tensor]:
-        """One row after the other. Where one cannot be had, later calls at that point must find the same."""
-        rows, at = [self.mask()], self.fork()
-        for count, token in enumerate(tokens, start=1):
-            at.advance([token])
-            if at._over is None and (forced := at.forced()):
-                rows.append(lone(forced[0], self._vocabulary.words_of_mask))
-            elif at._over is None:
-                rows.append(at._or_over(at._masked, lambda over: over.vocabulary.going_on))
-                self._doom = None if at._over is None else tuple(tokens[:count])
-            else:
-                rows.append(self._vocabulary.going_on)
-        return rows
+        return self._asked(lambda at: at.advance(tokens), doubt=lambda taken: taken < len(tokens))
 
     def _ending(self, limit: int, until: float) -> Ending:
         known = self._known
@@ -217,9 +186,12 @@ class Matcher:
         if self._known is None:
             return None
         text = self._vocabulary.text_of(tokens)
-        if self._known.startswith(text):
+        if text and self._known.startswith(text):
             return self._known[len(text) :]
         pieces = self._vocabulary.tokens_of(self._known)
         parts = [pieces[at:] for at in range(min(len(pieces) + 1, _SKIPPED))]
-        found = self._asked(lambda at: next((part for part in parts if at.completes([*tokens, *part])), None))
+        found = self._asked(
+            lambda at: next((part for part in parts if at.completes([*tokens, *part])), None),
+            doubt=lambda part: part is None,
+        )
         return None if found is None else self._vocabulary.text_of(found)

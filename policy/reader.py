@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from llguidance import LLExecutor, LLMatcher
+from llguidance import LLMatcher
 from torch import Tensor
 
 from trimode.engine.constraint import allows
@@ -20,7 +20,6 @@ from .errors import GrammarRuntimeError
 from .keys import Keys
 from .vocabulary import Run, Vocabulary
 
-_EXECUTOR: Final = LLExecutor(1)
 _RUN: Final = 64
 """Forced tokens that are looked at together; there may be more behind them."""
 
@@ -48,22 +47,6 @@ class Reader:
         if self.row is None:
             self.row = self._written()
         return self.row
-
-    def masks(self, tokens: Sequence[int]) -> tuple[LLMatcher, Sequence[Tensor]]:
-        """The mask here and behind each token; and what was asked, which knows whether it could answer.
-
-        That is a copy: it takes its steps back, and masks of what has gone back can lack tokens afterwards. It writes
-        no row behind a text that nothing continues.
-        """
-        words, keys, copied = self.vocabulary.words_of_mask, self.keys, self.engine.deep_copy()
-        rows = torch.zeros(len(tokens) + 1, words, dtype=torch.int32)
-        work = [(copied, 0, list(tokens))]
-        _EXECUTOR.unsafe_compute_mask_ptr_with_draft_token(work, rows.data_ptr(), words * 4, len(rows))
-        if keys is not None and not copied.is_error():
-            for at, row in enumerate(rows):
-                keys = self._named(keys, tokens[at - 1]) if at else keys
-                self._without(row, keys)
-        return copied, rows.unbind() if rows[-1].any() else [*rows[:-1], self.vocabulary.end]
 
     @property
     def queue(self) -> Run:

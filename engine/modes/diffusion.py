@@ -111,9 +111,8 @@ class Block:
         # An end is sure far behind a short text, but there it says nothing of where the text ends.
         words = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
         fresh = surest(masked, picks.confidence, self.threshold, words)
-        free = self.gate.constraint is None and self.gate.thinking is None
         for at in fresh:
-            self.guesses[at] = Guess(picks.tokens[at], len(self.fills), None if free else logits.kept(at))
+            self.guesses[at] = Guess(picks.tokens[at], len(self.fills), logits.kept(at) if self.gate.holds else None)
         self.drafted += len(fresh)
         self.fills.append(len(fresh))
 
@@ -146,7 +145,7 @@ class Block:
         # A slot that this pass saw filled has no prediction in it, but one in the pass that filled it.
         own = logits.kept(at) if guess is None else guess.logits
         assert own is not None, "where a guess can be refused its logits are kept"
-        picks = own.pick([self.gate.mask()])
+        picks = own.under(self.gate.mask())
         if guess is not None:
             self._refuse(at)
         return picks.tokens[0] if must or picks.confidence[0] >= self.threshold else None

@@ -51,4 +51,4 @@ def best_length(run: Run, options: InfillOptions) -> Generator[Segment, Reply, i
 
 def choose(run: Run, logits: Logits, slots: int) -> Picks:
     """The best token of each slot that is no end token."""
-    return logits.pick([all_but(run.output.ends, run.gate.words)] * slots, range(slots))
+    return logits.under(all_but(run.output.ends, run.gate.words), range(slots))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..request import LinearSpecOptions
 from ..run import Run
 from ..segment import Passes
@@ -22,11 +20,11 @@ def decode(run: Run, options: LinearSpecOptions) -> Passes:
             yield from run.next_token(forced)
             continue
         # Where nothing holds the output, verification needs no look at the draft, and may follow it at once.
-        free = run.gate.constraint is None and run.gate.thinking is None
-        guess = yield run.block([None] * slots, adapter=run.adapter, check=min(slots, room - 1) if free else 0)
+        check = 0 if run.gate.holds else min(slots, room - 1)
+        guess = yield run.block([None] * slots, adapter=run.adapter, check=check)
         draft = propose(run.gate, guess.branches[0], limit=room - 1)
         if guess.then is not None:
-            check = guess.then.trunk.upto(len(draft.checked) + 1)
+            logits = guess.then.trunk.upto(len(draft.checked) + 1)
         else:
-            check = (yield run.causal(draft.checked, allowed=partial(run.gate.masks, draft.checked))).trunk
-        verify(run, draft, check, forced, passes=2)
+            logits = (yield run.causal(draft.checked, held=run.gate.holds)).trunk
+        verify(run, draft, logits, forced, passes=2)

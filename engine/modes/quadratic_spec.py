@@ -8,7 +8,6 @@ next draft. Its first slot is the token that the causal row has just decided, so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate
 from operator import mul
 
@@ -28,8 +27,7 @@ def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
         room = run.output.room - len(forced)
         draft = propose(run.gate, guess and guess.after(len(forced)), limit=room - 1)
         points = acceptance_points(draft, options.rows, room)
-        masks = partial(run.gate.masks, draft.checked)
-        reply = yield run.causal(draft.checked, fan(run, points, options.block_length), masks)
+        reply = yield run.causal(draft.checked, fan(run, points, options.block_length), held=run.gate.holds)
         accepted = verify(run, draft, reply.trunk, forced, passes)
         guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
 

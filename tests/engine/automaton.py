@@ -29,13 +29,6 @@ class Automaton:
             words[token // 32] |= np.uint32(1 << token % 32)
         return torch.from_numpy(words.view(np.int32))
 
-    def masks(self, tokens: Sequence[int]) -> list[Tensor]:
-        ahead, rows = self.fork(), [self.mask()]
-        for token in tokens:
-            ahead.advance([token])
-            rows.append(ahead.mask())
-        return rows
-
     def forced(self) -> list[int]:
         """Up to three tokens, so that a run may take several answers."""
         at, run = self.fork(), list[int]()
@@ -80,6 +73,8 @@ class Automaton:
         return self.ending_behind(token, min(limit, 2)) is not None
 
     def ending_behind(self, token: int, limit: int) -> list[int] | None:
+        if token not in self.moves[self.state]:
+            return None
         ahead = self.fork()
         ahead.advance([token])
         return ahead.ending(limit)

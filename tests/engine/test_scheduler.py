@@ -245,9 +245,6 @@ class Broken:
     def mask(self) -> torch.Tensor:
         return torch.full((2,), -1, dtype=torch.int32)
 
-    def masks(self, tokens: Any) -> list[torch.Tensor]:
-        return [self.mask()] * (len(tokens) + 1)
-
     def forced(self) -> list[int]:
         return []
 
@@ -270,7 +267,10 @@ class Broken:
 
 
 class Unreadable(Broken):
-    """One whose mask, which is asked while a pass is on its way, cannot be had in the middle of a text."""
+    """One that refuses each choice, and whose mask cannot be had in the middle of a text."""
+
+    def allows(self, _: int) -> bool:
+        return False
 
     def mask(self) -> torch.Tensor:
         if self.left == 0:

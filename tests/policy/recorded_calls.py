@@ -39,10 +39,7 @@ class Template:
         self.places, self.at = places, at
 
     def mask(self) -> Tensor:
-        return self.masks(())[0]
-
-    def masks(self, tokens: Sequence[int]) -> list[Tensor]:
-        return [_bits(self._place(self.at + more)) for more in range(len(tokens) + 1)]
+        return _bits(self._place(self.at))
 
     def forced(self) -> list[int]:
         return [*self._place(self.at)] if len(self._place(self.at)) == 1 else []
@@ -63,8 +60,8 @@ class Template:
         left = [min(place) for place in self.places[self.at :]]
         return [*left, END] if len(left) < limit else None
 
-    def leads(self, _: int, limit: int) -> bool:
-        return self.ending(limit + 1) is not None
+    def leads(self, token: int, limit: int) -> bool:
+        return self.allows(token) and self.ending(limit + 1) is not None
 
 
 def template() -> Template:

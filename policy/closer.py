@@ -9,7 +9,6 @@ match. What is found is short but not always the shortest.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from .in_time import OutOfTime
+from .in_time import check
 from .reader import Reader
 from .vocabulary import WORN, Ids, Order, Place, Vocabulary
 
@@ -31,16 +30,23 @@ _LONG: Final = 400
 
 
 @dataclass(frozen=True)
+class Hints:
+    """`ends`: texts that some strings of a grammar may end with; `names`: of objects, those that some must have."""
+
+    ends: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Closer:
     """Completes the texts of one grammar.
 
-    `hints`: texts that some of its strings may end with; `names`: of objects, those that some of them must have;
-    `wholes`: what may be all that is left of a text that is not JSON, the shortest first.
+    `hints`: asked for when a search first needs them; `wholes`: what may be all that is left of a text that is not
+    JSON, the shortest first.
     """
 
     vocabulary: Vocabulary
-    hints: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    hints: Callable[[], Hints] = Hints
     wholes: tuple[str, ...] = ()
 
     def ending(self, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
@@ -71,7 +77,7 @@ class Closer:
     def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
         while len(found) < limit:
-            _check(until)
+            check(until)
             forced = at.only()
             end = self._end(at, forced)
             if end is not None:
@@ -104,15 +110,17 @@ class Closer:
         return self._preferred(at, self.vocabulary.words, taken)
 
     def _by_hint(self, at: Reader, taken: Ids, until: float) -> list[int]:
-        for text in () if self._may_close(at) else (*self.names, *self._hint_ends):
-            _check(until)
+        for text in () if self._may_close(at) else self._tries:
+            check(until)
             if path := self._path(at, text):
                 return path
         return self._preferred(at, self.vocabulary.signs, taken)
 
     @cached_property
-    def _hint_ends(self) -> list[str]:
-        return sorted({hint[at:] for hint in self.hints for at in range(len(hint))}, key=lambda end: (len(end), end))
+    def _tries(self) -> list[str]:
+        hints = self.hints()
+        ends = {hint[at:] for hint in hints.ends for at in range(len(hint))}
+        return [*hints.names, *sorted(ends, key=lambda end: (len(end), end))]
 
     def _path(self, start: Reader, text: str) -> list[int]:
         """The tokens of `text`; empty where it is refused or the string may not end then."""
@@ -178,11 +186,6 @@ class Closer:
 
 Choose = Callable[[Reader, Ids, float], list[int]]
 """Tokens to take next inside a string that may not end yet, given how often each was taken, and until when."""
-
-
-def _check(until: float) -> None:
-    if time.thread_time() > until:
-        raise OutOfTime("no complete text was found")
 
 
 def _among(at: Reader, ids: Ids) -> Ids:

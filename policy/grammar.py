@@ -8,7 +8,6 @@ switches in a schema are overridden.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +18,10 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from trimode.engine.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, too_complex
-from .closer import Closer
+from .closer import Closer, Hints
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
-from .in_time import Crowded, OutOfTime, in_time
+from .in_time import Crowded, OutOfTime, clock, in_time
 from .keys import Keys, may_repeat
 from .matcher import Matcher
 from .refusal import Refuses, placed
@@ -30,12 +29,15 @@ from .renewal import Source, Supply
 from .rewrite import rewritten
 from .samples import names_of, samples_of
 from .schema import Schema, Target
+from .shortest import shortest
 from .text_grammar import grammar_text, refused, wholes_of
 from .texts import TextTarget
 from .vocabulary import Vocabulary
 from .walk import heaviest
 
 T = TypeVar("T")
+Change = Callable[[Any], Any]
+"""From a document to one in plainer keywords."""
 _OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -44,11 +46,11 @@ _OPTIONS: Final[Any] = {
     "coerce_one_of": False,
 }
 COMPILE_SECONDS: Final = 0.1
-"""CPU time that compiling one schema may take, with its rewrites and the search for what is refused."""
+"""CPU time that one schema may take: compiling, with its rewrites, the search for what is refused and an ending."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
-ENDING_SECONDS: Final = 0.5
-"""CPU time that looking for one may take."""
+ENDING_SECONDS: Final = 0.09
+"""Of the same time, that after which looking for one is given up."""
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,33 @@ class GrammarCompiler:
         """Compiles anew. Raises SchemaRefused as `matcher` does."""
         if not isinstance(schema, Schema):
             return self._of_text(schema)
-        found = list[LLMatcher]()
+        return _in_time(schema, lambda known: self._compiled(schema, rewritten if rewrites else _same, known))
+
+    def _compiled(self, schema: Schema, change: Change, known: list[SchemaRefused]) -> Compiled:
+        until, found = clock() + ENDING_SECONDS, list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
             found[:] = [self._made(_grammar(document))]
             return found[0].get_error() if found[0].is_error() else None
 
-        form, changed = _accepted(schema, refuses, rewrites)
-        return Compiled(self._start(found[0], form.document), form.document, form.notes, changed)
+        form, changed = _settled(schema, refuses, change, known)
+        return Compiled(self._start(found[0], form.document, until), form.document, form.notes, changed)
 
-    def _start(self, matcher: LLMatcher, document: Any) -> Matcher:
+    def _start(self, matcher: LLMatcher, document: Any, until: float) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
-        closer = Closer(self._vocabulary, _written(samples_of(document)), _written(names_of(document)))
+        closer = Closer(self._vocabulary, lambda: Hints(_written(samples_of(document)), _written(names_of(document))))
         start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
-        return _ended(start, "")
+        guess = shortest(document, self._vocabulary.filler)
+        known = guess is not None and start.learn(guess.encode())
+        # A text takes at most a token for each byte.
+        return start if known and len((guess or "").encode()) < ENDING_TOKENS else _ended(start, "", until)
 
     def _of_text(self, target: TextTarget) -> Compiled:
-        made = _within_time(target, lambda: self._made(grammar_text(target)))
+        return _within_time(target, lambda: self._compiled_text(target))
+
+    def _compiled_text(self, target: TextTarget) -> Compiled:
+        until, made = clock() + ENDING_SECONDS, self._made(grammar_text(target))
         if made.is_error():
             raise refused(target, made.get_error())
         source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
@@ -110,7 +121,7 @@ class GrammarCompiler:
             start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        return Compiled(_ended(start, target.kind), target.document, (), False)
+        return Compiled(_ended(start, target.kind, until), target.document, (), False)
 
     def _made(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
         return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
@@ -140,14 +151,14 @@ def check(schema: Target) -> None:
         if failed:
             raise refused(schema, messages[0])
         return
-    _accepted(schema, _refusal, rewrites=True)
+    _in_time(schema, lambda known: _settled(schema, _refusal, rewritten, known))
 
 
-def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitted, bool]:
-    """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused."""
+def _in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
+    """What `work` makes of `schema`. It is handed a list for refusals that are certain. Raises SchemaRefused."""
     known: list[SchemaRefused] = []
     try:
-        return in_time(lambda: _settled(schema, refuses, rewritten if rewrites else _same, known), COMPILE_SECONDS)
+        return in_time(lambda: work(known), COMPILE_SECONDS)
     except Crowded as error:
         raise SchemaTooComplex("", "", str(error)) from None
     except OutOfTime as error:
@@ -157,10 +168,10 @@ def _accepted(schema: Schema, refuses: Refuses, rewrites: bool) -> tuple[Admitte
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
 
 
-def _ended(start: Matcher, keyword: str) -> Matcher:
+def _ended(start: Matcher, keyword: str, until: float) -> Matcher:
     """`start`, which knows a complete text from here on. Raises SchemaTooComplex where none is found."""
     try:
-        found = start.ending(ENDING_TOKENS, until=time.thread_time() + ENDING_SECONDS)
+        found = start.ending(ENDING_TOKENS, until)
     except OutOfTime as error:
         raise SchemaTooComplex("", keyword, f"{error} in {ENDING_SECONDS} s; ask for less") from None
     if found is None:
@@ -178,10 +189,11 @@ def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
         raise SchemaTooComplex("", target.kind, f"compiling: {error}; make it smaller") from None
 
 
-def _settled(
-    schema: Schema, refuses: Refuses, change: Callable[[Any], Any], known: list[SchemaRefused]
-) -> tuple[Admitted, bool]:
-    """`known` gets a refusal as soon as it is certain; the one raised knows its place better."""
+def _settled(schema: Schema, refuses: Refuses, change: Change, known: list[SchemaRefused]) -> tuple[Admitted, bool]:
+    """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused.
+
+    `known` gets a refusal as soon as it is certain; the one raised knows its place better.
+    """
     form = admitted(schema.document, schema.formats)
     reason = refuses(form.document)
     if reason is None:
@@ -198,7 +210,7 @@ def _settled(
     raise placed(form.document, lambda part: _refused_twice(part, change), reason)
 
 
-def _refused_twice(document: Any, change: Callable[[Any], Any]) -> str | None:
+def _refused_twice(document: Any, change: Change) -> str | None:
     """The reason for refusing a part, rewritten or not."""
     reason = _refusal(document)
     if reason is None or (other := change(document)) == document:

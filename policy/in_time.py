@@ -88,6 +88,17 @@ def left_behind() -> list[Work]:
         return list(_left)
 
 
+def clock() -> float:
+    """The CPU clock of the calling thread, which stands still in its whole collections."""
+    return time.thread_time() - _collected.get(threading.get_ident(), 0.0)
+
+
+def check(until: float) -> None:
+    """Raises OutOfTime where `clock` is beyond `until`."""
+    if clock() > until:
+        raise OutOfTime("no complete text was found")
+
+
 def in_time(call: Callable[[], T], seconds: float, kind: str = "compile") -> T:
     """What `call` returns or raises. Raises OutOfTime once it took more CPU `seconds`.
 

@@ -117,6 +117,12 @@ class Matcher:
         """
         return self._or_over(lambda: self._ending(limit, until), lambda over: over.ending(limit))
 
+    def learn(self, text: bytes) -> bool:
+        """Whether `text` completes this one; if so, it is known from here on."""
+        if self._at.completes(self._vocabulary.tokens_of(text)):
+            self._known, self._looked = text, ((), None)
+        return self._known == text
+
     def leads(self, token: int, limit: int) -> bool:
         """Whether a completion behind `token` is known that fits even byte by byte."""
         known = self._or_over(lambda: self._behind((token,)), lambda over: over.behind([token]).left)
@@ -162,7 +168,7 @@ class Matcher:
 
     def _ending(self, limit: int, until: float) -> Ending:
         known = self._known
-        found = None if known is None else self._asked(lambda at: at.spelled(known))
+        found = None if known is None else self._asked(lambda at: at.spelled(known, until))
         if found is None or len(found) > limit:
             found = self._searched(limit, until)
         if found is not None:

@@ -7,6 +7,7 @@ asks tests that (`matcher`), once for each question or once for a search of many
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -17,9 +18,12 @@ from torch import Tensor
 from trimode.engine.constraint import allows
 
 from .errors import GrammarRuntimeError
+from .in_time import check
 from .keys import Keys
 from .vocabulary import Run, Vocabulary
 
+_WINDOW: Final = 256
+"""Bytes of a text that are spelled at a time."""
 _RUN: Final = 64
 """Forced tokens that are looked at together; there may be more behind them."""
 
@@ -92,11 +96,20 @@ class Reader:
                 self.keys = self._named(self.keys, token)
         return taken
 
-    def spelled(self, text: bytes) -> list[int] | None:
-        """Tokens of a text that completes this one, each allowed by the mask before it, and an end."""
+    def spelled(self, text: bytes, until: float = inf) -> list[int] | None:
+        """Tokens of a text that completes this one, each allowed by the mask before it, and an end.
+
+        Raises OutOfTime where this thread's CPU clock comes to `until`.
+        """
         at, found, spelt = self.engine.deep_copy(), list[int](), self.vocabulary.spelt
+        own = list[int]()  # of what comes next, the last first, as long as forced tokens agree
         while text:
-            token = (at.compute_ff_tokens() or self.vocabulary.tokens_of(text))[0]
+            check(until)
+            forced = at.compute_ff_tokens()
+            own = own if own or forced else list(self.vocabulary.tokens_of(text[:_WINDOW]))[::-1]
+            token = forced[0] if forced else own[-1]
+            if own and own.pop() != token:
+                own = []
             if not text.startswith(spelt[token]) or not at.consume_token(token):
                 return None
             found.append(token)

@@ -31,13 +31,15 @@ FORMATS: Final = {
     "ipv4": "0.0.0.0",
     "ipv6": "::1",
     "uri": "a:b",
-    "uuid": "00000000-0000-0000-0000-000000000000",
+    "uuid": "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
 }
 """A short text of each format that grammars hold."""
 _LONGEST: Final = 10_000
 """Characters; a repetition beyond is left out, since repetitions of repetitions could ask for any length."""
 _CATEGORIES: Final = {"CATEGORY_DIGIT": "0", "CATEGORY_WORD": "a", "CATEGORY_SPACE": " "}
 _ANY: Final = "a0A_-. :/@"
+_HALF: Final = re.compile("[\ud800-\udfff]")
+"""Half a surrogate pair, which no text can hold."""
 
 
 def samples_of(document: Json) -> list[str]:
@@ -57,7 +59,7 @@ def names_of(document: Json) -> list[str]:
 def samples(pattern: str) -> list[str]:
     """A few short texts that `pattern` matches; none where Python cannot read it."""
     try:
-        found = _sequence(_parser.parse(pattern))
+        found = [text for text in _sequence(_parser.parse(pattern)) if _HALF.search(text) is None]
         return found if is_slow(pattern) else [text for text in found if re.search(pattern, text)]
     except (re.error, RecursionError, OverflowError):
         return []
@@ -119,7 +121,7 @@ def _of(kind: str, what: Any) -> list[str]:
 def _member(choices: list[tuple[Any, Any]]) -> str:
     if str(choices[0][0]) == "NEGATE":
         return next((letter for letter in _ANY if not _holds(choices[1:], letter)), "a")
-    return _letter(*choices[0])
+    return "a" if _holds(choices, "a") else _letter(*choices[0])  # digits take more tokens than a repeated letter
 
 
 def _letter(kind: Any, what: Any) -> str:

@@ -13,12 +13,15 @@ from typing import Any, Final
 
 Json = Any
 _TYPES: Final = frozenset(("null", "boolean", "object", "array", "string", "integer", "number"))
+_DRAFT: Final = re.compile(r"https?://json-schema\.org/[\w./-]+#?", re.ASCII)
 _REFERENCE: Final = re.compile(r"#(?:/[\w.$-]*)*", re.ASCII)
 
 
 def fits_every_draft(schema: dict[str, Json]) -> bool:
     """Whether each keyword of a schema, whose subschemas are empty, has a value that every meta-schema takes."""
-    return all(key in _SHAPES and _SHAPES[key](value) for key, value in schema.items())
+    return all(
+        _SHAPES[key](value) if key in _SHAPES else key not in LEFT_TO_META_SCHEMAS for key, value in schema.items()
+    )
 
 
 def _text(value: Json) -> bool:
@@ -91,6 +94,14 @@ def _reference(value: Json) -> bool:
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
+def _list(value: Json) -> bool:
+    return isinstance(value, list)
+
+
+def _draft(value: Json) -> bool:
+    return isinstance(value, str) and _DRAFT.fullmatch(value) is not None
+
+
 _SHAPES: Final[dict[str, Callable[[Json], bool]]] = {
     "type": _type, "enum": _values, "required": _names, "properties": _named, "$defs": _named, "definitions": _named,
     "patternProperties": _patterned, "additionalProperties": _schema_or_flag, "items": _schema, "not": _schema,
@@ -99,4 +110,13 @@ _SHAPES: Final[dict[str, Callable[[Json], bool]]] = {
     "maxProperties": _count, "minimum": _number, "maximum": _number, "multipleOf": _positive, "uniqueItems": _flag,
     "title": _text, "description": _text, "if": _schema, "then": _schema, "else": _schema, "contains": _schema,
     "propertyNames": _schema, "dependentSchemas": _named, "dependentRequired": _brings, "dependencies": _brings,
+    "prefixItems": _schemas, "additionalItems": _schema_or_flag, "unevaluatedItems": _schema_or_flag,
+    "unevaluatedProperties": _schema_or_flag, "minContains": _count, "maxContains": _count, "$schema": _draft,
+    "id": _text, "$comment": _text, "examples": _list, "readOnly": _flag, "writeOnly": _flag, "deprecated": _flag,
+    "contentEncoding": _text, "contentMediaType": _text,
 }  # fmt: skip
+LEFT_TO_META_SCHEMAS: Final = frozenset(
+    ("$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "$vocabulary", "const",
+     "contentSchema", "default", "exclusiveMinimum", "exclusiveMaximum")
+)  # fmt: skip
+"""What some draft looks at, too. Of all other names none says anything: they may hold any value."""

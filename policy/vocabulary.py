@@ -54,7 +54,8 @@ class Vocabulary:
     What each id stands for is in `spelt` as bytes, in `latin` as a character a byte, in `texts` as text where that
     can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads; `tokens_of(text)`:
     the tokenizer's own spelling; `steady(run)`: the front of a run of tokens that is spelled alike from each of them
-    on. `end`, `going_on`: the masks that allow the end alone and everything else.
+    on. `filler`: the longest word of small letters. `end`, `going_on`: the masks that allow the end alone and
+    everything else.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
@@ -66,6 +67,8 @@ class Vocabulary:
         self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
         self.closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
+        plain = (text for text in (texts[token] for token in self.words.ids) if text.isascii() and text.isalpha())
+        self.filler = next((text for text in plain if text.islower()), "a")
         self.weights = [1 if set(text) <= set('{}[]":,') else WORN for text in texts]
         self.behind = lru_cache(maxsize=None)(self._behind)
         self.steady, self.tokens_of = lru_cache(maxsize=4096)(self._steady), lru_cache(maxsize=4096)(self._tokens_of)

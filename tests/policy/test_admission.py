@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final
 
 import pytest
@@ -35,7 +36,7 @@ from trimode.policy.grammar import Compiled, check
 from trimode.policy.in_time import LEFT_BEHIND, OutOfTime, in_time, left_behind
 from trimode.policy.samples import samples
 from trimode.policy.schema import Schema, schema_of
-from trimode.policy.shapes import fits_every_draft
+from trimode.policy.shapes import LEFT_TO_META_SCHEMAS, fits_every_draft
 from trimode.policy.texts import Regex
 from trimode.policy.walk import draft_of, heaviest
 from trimode.policy.written import Walker, texts_of
@@ -378,6 +379,9 @@ SHAPED: Final[dict[str, list[Json]]] = {
     "multipleOf": [0.5, 0, -1, True], "uniqueItems": [True, 1], "title": ["a", 1], "if": [{}, 5],
     "dependencies": [{"a": ["b"]}, {"a": {}}, {"a": []}, {"a": ["b", "b"]}, {"a": 1}, []],
     "dependentRequired": [{"a": ["b"]}, {"a": [1]}], "contains": [{}, []], "propertyNames": [{}, "a"],
+    "$schema": ["http://json-schema.org/draft-07/schema#", "a b", 1], "id": ["a b", 1], "examples": [[1], {}],
+    "readOnly": [True, "a"], "$comment": ["a", 1], "prefixItems": [[{}], [], {}], "additionalItems": [{}, True, [], 1],
+    "minContains": [1, -1], "unevaluatedItems": [{}, True, 1], "contentEncoding": ["a", 1], "x-any": [{"a": ["b"]}],
 }  # fmt: skip
 DRAFT_NAMES: Final = ("draft-04/schema#", "draft-06/schema#", "draft-07/schema#")
 
@@ -393,6 +397,15 @@ def test_what_looks_right_at_a_glance_is_right_in_every_draft(key: str, value: J
 
 def test_common_keywords_are_right_at_a_glance() -> None:
     assert fits_every_draft({key: values[0] for key, values in SHAPED.items()})
+
+
+def test_of_other_names_no_meta_schema_says_anything() -> None:
+    registry: Any = import_module("jsonschema_specifications").REGISTRY
+    drafts = [held.contents for name, held in registry.items() if "draft-03" not in name]
+    names = {name for draft in drafts if isinstance(draft, dict) for name in draft.get("properties", ())}
+    assert "unevaluatedItems" in names
+    assert all(name in LEFT_TO_META_SCHEMAS or not fits_every_draft({name: object()}) for name in names)
+    assert not any(fits_every_draft({name: {}}) for name in LEFT_TO_META_SCHEMAS)
 
 
 NEWER_DRAFTS: Final = ("https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/schema")

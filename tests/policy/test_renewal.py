@@ -130,16 +130,19 @@ def test_what_no_compilation_carries_is_ended_by_force(
 ) -> None:
     """Modes may differ here: what they ask before the grammar stops differs. Each result says what became of it."""
     limit(first=8_000, later=8_000)
-    path, forced = tmp_path / "audit.jsonl", list[bool]()
+    path, written, forced = tmp_path / "audit.jsonl", list[bool](), list[bool]()
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}"):
         for mode in MODES:
             limit()
             result = decoded(reference, mode, seed)
             assert result.valid
             assert result.finish_reason == "stop"
+            renewed = any(note.startswith(ANEW) for note in result.notes)
+            assert renewed or result.notes == ()  # a text may end before the grammar does
+            written.append(any("the known ending was written" in note for note in result.notes))
+            assert written[-1] == renewed
             forced.append(result.forced_close)  # not where the model would have written the known ending itself
-            assert any(note.startswith(ANEW) for note in result.notes)
-            assert any("the known ending was written" in note for note in result.notes)
+    assert sum(written) >= 3
     assert any(forced)
     assert verify(path) == []
 

@@ -190,9 +190,9 @@ def test_result_is_the_whole_story_and_options_are_the_strongest_word() -> None:
 
 @pytest.mark.usefixtures("run")
 def test_a_budget_too_small_says_what_to_raise() -> None:
-    with pytest.raises(tm.BudgetTooSmall, match=r"takes 8 tokens and 2 are allowed .* raise max_tokens") as caught:
+    with pytest.raises(tm.BudgetTooSmall, match=r"takes 7 tokens and 2 are allowed .* raise max_tokens") as caught:
         typed.options(max_tokens=2)("the table")
-    assert (caught.value.need, caught.value.got) == (8, 2)
+    assert (caught.value.need, caught.value.got) == (7, 2)
     assert bare.options(max_tokens=2)("text is whole at any length") is not None
 
 

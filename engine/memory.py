@@ -78,7 +78,7 @@ def working(runner: Runner, bucket: Bucket) -> int:
 
 
 def resident(model: Transformer, runner: Runner) -> int:
-    """Bytes of all weights in memory, those that exist fused and on their own counted twice."""
+    """Bytes of all weights in memory: the model's, and where kernels keep forms of their own, those too."""
     seen = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(model, runner)
     }
@@ -86,7 +86,9 @@ def resident(model: Transformer, runner: Runner) -> int:
 
 
 def _tensors(model: Transformer, runner: Runner) -> Iterator[Tensor]:
-    blocks = ((block.qkv, block.out, block.gate_up, block.down) for block in runner.stack.blocks)
+    blocks = (
+        (block.qkv, block.out, block.gate_up, block.down, *(block.adapter or ())) for block in runner.stack.blocks
+    )
     for matrix in (runner.stack.head, *chain.from_iterable(blocks)):
         fields = ("values", "scales") if hasattr(matrix, "scales") else ("data",)
         yield from (getattr(matrix, name) for name in fields)

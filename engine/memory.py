@@ -15,7 +15,7 @@ from torch import Tensor
 from trimode.kernels.ops import PAGE
 
 from .errors import DeviceMemoryExceeded
-from .graphs import Bucket, Buckets, Buffers, listed
+from .graphs import Bucket, Buckets, Buffers, counted, listed
 from .model import Transformer
 from .pages import page_bytes
 from .runner import Runner
@@ -61,8 +61,9 @@ def planned(model: Transformer, runner: Runner, kv_bytes: int, buckets: Buckets 
     return Plan(
         weights=resident(model, runner),
         pages=pages * size,
-        buffers=Buffers.nbytes(runner, made) if made else 0,
-        graphs=max((working(runner, bucket) for bucket in made), default=0) + _EACH_GRAPH * len(made),
+        buffers=Buffers(runner, made, torch.device("meta")).nbytes if made else 0,
+        graphs=max((working(runner, bucket) for bucket in made), default=0)
+        + _EACH_GRAPH * (len(made) + len(counted(runner, made))),
     )
 
 

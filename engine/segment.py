@@ -152,6 +152,7 @@ def part_of(picks: Picks, start: int, stop: int | None = None) -> Picks:
 class Reply:
     """Logits of the trunk's read rows, and of each branch's; the token that the segment wanted chosen, or -1.
 
+    Logits stand until the next pass, which may overwrite them: `Logits.kept` copies one row for later.
     `then`: what the pass of the segment's `then` gave; None where it has not come with this one.
     """
 

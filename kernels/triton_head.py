@@ -233,6 +233,7 @@ def _choose(
     real, here = tile < TILES, found + row * 4 * TILES + tile
     place = tl.load(places + row * TILES + tile, mask=real, other=0x7FFFFFFF)
     _, chosen = _best(tl.load(here, mask=real, other=float("-inf")), place)
+    chosen = tl.minimum(chosen, vocab - 1)  # of a row of NaN no token is the best; none beyond the row is read
     tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
     top = tl.max(tops)
     total = tl.sum(tl.load(here + 3 * TILES, mask=real, other=0) * tl.exp(tops - top))

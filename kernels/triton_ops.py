@@ -23,6 +23,7 @@ from .reference import prepare_adapter as prepare_adapter
 from .reference import rotate_heads as rotate_heads
 from .reference import swiglu as swiglu
 from .triton_attention import attention as attention
+from .triton_choose import Standing
 from .triton_choose import begin as begin
 from .triton_choose import choose as choose
 from .triton_choose import read as read
@@ -36,6 +37,7 @@ from .triton_swiglu import gated
 name = "triton"
 row_tile = 1
 queued = True
+standing = Standing
 
 
 def forward(

@@ -1,7 +1,7 @@
 """Verification in Triton, without waiting for the device: drafts against the tokens that the target chose.
 
 Knows token ids only. What was refused goes to a ring on the device, which is read when someone asks: after some passes,
-or never.
+or never. Decoding does not use it while each cycle is read before the next is queued (docs/gpu.md says why).
 """
 
 from __future__ import annotations

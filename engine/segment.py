@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trimode.kernels.ops import Masks
+from trimode.kernels.ops import Masks, integers, sent
 from trimode.kernels.ops import Picks as Picks
 
 from .sampling import Allowed, Sampler
@@ -126,7 +126,7 @@ class Logits:
 
     def _taken(self, rows: Sequence[int]) -> Tensor:
         """Some rows; a single one, the common case, as a view."""
-        return self.rows[rows[0]][None] if len(rows) == 1 else self.rows[list(rows)]
+        return self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
 
     def kept(self, row: int) -> Logits:
         """One row of those without masks, copied, so that it outlives the pass."""

@@ -85,7 +85,7 @@ class Standing:
 
     def launch(self, rows: int) -> None:
         """Chooses the tokens of the first `rows` rows. Waits for nothing."""
-        sample(self._logits[:rows], self._banned, self._masks, _drawing(self._draws, rows), _parts(self._room, rows))
+        _sampled(self._logits[:rows], self._banned, self._masks, _drawing(self._draws, rows), self._room)
 
     def taken(self, choices: Sequence[Choice], rows: int) -> Begun:
         """What the last `launch` of `rows` rows has chosen for `choices`."""
@@ -103,7 +103,7 @@ def begin(logits: Tensor, choices: Sequence[Choice]) -> Begun:
         words = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
         allowed = sent(torch.stack(masks), device) if masks else words
         draws = _drawing(sent(packed, device), rows)
-        sample(_wanted(logits, choices), _banned(choices), allowed, draws, _parts(room, rows))
+        _sampled(_wanted(logits, choices), _banned(choices), allowed, draws, room)
     return Begun(room, rows, counts)
 
 
@@ -126,6 +126,12 @@ def _dealt(room: Tensor, rows: int, counts: Sequence[int]) -> Iterator[Picks]:
     tokens, confidence = (part.tolist() for part in _parts(room, rows))
     for count, end in zip(counts, accumulate(counts), strict=True):
         yield Picks(tokens[end - count : end], confidence[end - count : end])
+
+
+def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, draws: Draws, room: Tensor) -> None:
+    """Tokens and confidence of all rows of `logits`, to `room`."""
+    with torch.cuda.device_of(logits):  # where Triton launches, which looks at no tensor for it
+        sample(logits, banned, allowed, draws, _parts(room, logits.shape[0]))
 
 
 def _bytes(rows: int) -> int:

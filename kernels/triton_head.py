@@ -28,7 +28,7 @@ from .draws import RunnersUp as RunnersUp
 from .draws import runners_up_in_torch as runners_up_in_torch
 from .draws import sample_in_torch as sample_in_torch
 from .triton_noise import noise_of
-from .triton_numbers import launch
+from .triton_numbers import jit, launch
 
 TILE: Final = 4096
 """Tokens of a tile."""
@@ -168,7 +168,7 @@ def _best(score: typing.Any, token: typing.Any) -> typing.Any:
     return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
 
 
-@triton.jit
+@jit("seeds", "positions", "temperatures", "which")
 def _scan(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
     temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,
@@ -220,7 +220,7 @@ def _rank(
         left = tl.where(token == place, float("-inf"), left)
 
 
-@triton.jit
+@jit("seeds", "positions", "temperatures", "which", "top_ks", "top_ps", "tokens", "confidence")
 def _choose(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
     temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,

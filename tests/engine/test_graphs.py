@@ -157,6 +157,9 @@ def test_exact_modes_agree_on_triton_kernels(device: str, temperature: float) ->
     buckets = Buckets(rows=(1, 4, 16), tiles=(1,), batches=(3,))
     made = engine(TINY, device, kernels="triton", graphs=True, buckets=buckets)
     graphs = poisoned(made.graphs)
+    assert graphs.counts == [1, 4, 16]
+    assert graphs.captured == len(graphs.buckets) + len(graphs.counts)
+    assert made.memory.buffers == graphs.buffers.nbytes > graphs.buffers.numbers.nbytes + graphs.buffers.logits.nbytes
     asked = [
         DecodeRequest(
             prompt=small.prompt(1, 3), options=each, sampling=Sampling(temperature=temperature, seed=3), max_tokens=4

@@ -22,13 +22,14 @@ test: $(VENV)/.installed
 	$(BIN)/pytest
 
 # On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
+# `make -k test-gpu bench-gpu` measures also where a test has failed, and goes on behind a shape that has.
 test-gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest --numprocesses=0 -m gpu --junitxml=docs/benchmarks/gpu-tests.xml
 
-bench-gpu:
-	for shape in 3b 8b 14b; do \
-	  PYTHONPATH=src $(PYTHON) scripts/bench_gpu.py --shape $$shape --json docs/benchmarks/gpu-$$shape.json || exit 1; \
-	done
+bench-gpu: bench-gpu-3b bench-gpu-8b bench-gpu-14b
+
+bench-gpu-%:
+	PYTHONPATH=src $(PYTHON) scripts/bench_gpu.py --shape $* --json docs/benchmarks/gpu-$*.json
 
 .backends/%/.installed:
 	$(PYTHON) -m venv .backends/$*

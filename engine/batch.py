@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Choice, Layout, integers, sent
+from trimode.kernels.ops import Begun, Choice, Layout, Queued, integers, sent
 
 from .graphs import Bucket, Filled, Graphs
 from .pages import PAGE, PagePool, pages_for
@@ -66,18 +67,33 @@ class Batch:
             logits, picks = self._plain(runner, pool, wanted)
         else:
             logits = self.logits(runner, pool, graphs)
-            picks = runner.kernels.choose(logits, wanted)
+            picks = self._picks(runner, logits, wanted, graphs)
         return self.dealt(logits, choices, picks)
 
     def logits(
         self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, filled: Filled | None = None
     ) -> Tensor:
-        """Logits [R, V] of all read rows, by a graph where one fits. `filled`: tokens that the host does not know."""
+        """Logits [R, V] of all read rows, by a graph where one fits; then its next pass overwrites them.
+
+        `filled`: tokens that the host does not know.
+        """
         bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:
             self.replayed = True
             return graphs.forward(bucket, self.packed(bucket), len(self.read), filled)
         return self._plain(runner, pool, (), filled)[0]
+
+    def begin(self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None) -> Begun:
+        """Queues the tokens wanted of what `logits` has just returned: of all rows behind a graph, by another one."""
+        whole = sum([len(choice.positions) for choice in wanted]) == len(self.read)
+        if self.replayed and graphs is not None and graphs.counts and whole:
+            return graphs.begin(wanted)
+        return cast(Queued, runner.kernels).begin(logits, wanted)
+
+    def _picks(self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None) -> list[Picks]:
+        if not wanted or not runner.kernels.queued:
+            return runner.kernels.choose(logits, wanted)
+        return cast(Queued, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
 
     def dealt(
         self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[Picks]

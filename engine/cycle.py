@@ -45,9 +45,11 @@ def cycle(
     second = Batch([segment.then for segment in segments if segment.then is not None], tables)
     choices = [batch.choices(samplers, True) for batch in (first, second)]
     drafts = first.logits(runner, pool, graphs)
-    drafted = kernels.begin(drafts, [one for one in choices[0] if one])
+    drafted = first.begin(runner, drafts, [one for one in choices[0] if one], graphs)
+    if first.replayed:
+        drafts = drafts.clone()  # the second pass may be a graph over the same buffers
     checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
-    checked = kernels.begin(checks, [one for one in choices[1] if one])
+    checked = second.begin(runner, checks, [one for one in choices[1] if one], graphs)
     picks = kernels.read([drafted, checked])
     mine, following = first.dealt(drafts, choices[0], picks[0]), second.dealt(checks, choices[1], picks[1])
     return list(zip(mine, following, strict=True)), first.replayed + second.replayed

@@ -1,8 +1,9 @@
 """Passes over buffers that never move, by bucket: captured once, replayed for every pass that fits.
 
 Knows a runner, its pages and sizes. Does not know segments: a batch hands in its numbers, filled up with rows that see
-nothing and are kept nowhere. What is captured runs from the numbers to the logits, the adapter included; tokens are
-chosen behind it, from logits that are copied out, because a mode may hold them over the next pass.
+nothing and are kept nowhere. What is captured runs from the numbers to the logits, head and adapter included. Choosing
+tokens is a graph of its own, by number of rows: the host packs how they draw while the device runs the pass. One such
+graph serves passes with filters and without, so there are few.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Kernels, Layout, put
+from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, Standing, put
 
 from .errors import RequestError
 from .pages import PAGE, PagePool, pages_for
@@ -137,12 +138,21 @@ def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Ca
 
 
 class Buffers:
-    """The numbers of a pass in one piece, so that one copy brings them, and its logits [rows, V]; for all buckets."""
+    """The numbers of a pass in one piece, so that one copy brings them, and its logits [rows, V]; for all buckets.
 
-    def __init__(self, runner: Runner, buckets: list[Bucket]) -> None:
-        device, rows = runner.embedding.device, max(bucket.rows for bucket in buckets)
+    `picks`: where tokens are chosen of the logits, for kernels that can do so in a graph.
+    """
+
+    def __init__(self, runner: Runner, buckets: list[Bucket], device: torch.device) -> None:
+        rows = max(bucket.rows for bucket in buckets)
         self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
         self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
+        queued = runner.kernels.queued
+        self.picks: Standing | None = cast(Queued, runner.kernels).standing(self.logits) if queued else None
+
+    @property
+    def nbytes(self) -> int:
+        return self.numbers.nbytes + self.logits.nbytes + (self.picks.nbytes if self.picks else 0)
 
     def columns(self, bucket: Bucket) -> tuple[Tensor, ...]:
         """Views of a bucket's columns [rows], then of its page tables [batch, tiles]."""
@@ -155,17 +165,12 @@ class Buffers:
         self.numbers.zero_()
         self.columns(bucket)[_SLOT].fill_(-1)
 
-    @staticmethod
-    def nbytes(runner: Runner, buckets: list[Bucket]) -> int:
-        """Bytes of the buffers for these buckets, before they are made."""
-        rows, size = max(bucket.rows for bucket in buckets), runner.embedding.dtype.itemsize
-        return 8 * max(bucket.numbers for bucket in buckets) + rows * runner.config.vocab_size * size
-
 
 class Graphs:
     """Captured passes of one runner over one pool. One thread at a time.
 
-    `buffers` hold the pass on its way. `replayed` counts passes that a graph has run; `unfit` those that fit no bucket,
+    `buffers` hold the pass on its way. `counts`: rows that tokens are chosen of by a graph; none where kernels cannot.
+    `replayed` counts passes that a graph has run; `unfit` those that fit no bucket,
     by what was too large: "rows", "tiles", "batch"; "pool" for pages of another one, "unread" for a part of a prompt of
     which nothing is read.
     """
@@ -175,9 +180,10 @@ class Graphs:
         self.buckets = listed(runner, pool.pages, buckets)
         self.replayed = 0
         self.unfit: Counter[str] = Counter()
-        self.buffers = Buffers(runner, self.buckets)
+        self.buffers = Buffers(runner, self.buckets, runner.embedding.device)
+        self.counts = counted(runner, self.buckets)
         self._angles = runner.fresh_angles()
-        self._replays: dict[Bucket, Work] = {}
+        self._replays: dict[Bucket | int, Work] = {}
 
     @property
     def name(self) -> str:
@@ -193,11 +199,15 @@ class Graphs:
 
     def warm(self, progress: Progress | None = None) -> None:
         """Captures every bucket, the largest first, whose memory the others share."""
-        for bucket in reversed(self.buckets):
-            self.buffers.empty(bucket)
-            self._replay(bucket)
+        works: list[Bucket | int] = [*reversed(self.buckets), *reversed(self.counts)]
+        for one in works:
+            if isinstance(one, Bucket):
+                self.buffers.empty(one)
+            elif self.buffers.picks is not None:
+                self.buffers.picks.empty(one)
+            self._replay(one)
             if progress is not None:
-                progress(self.captured, len(self.buckets))
+                progress(self.captured, len(works))
 
     def fitting(self, size: Bucket, pool: PagePool, reads: int) -> Bucket | None:
         """The smallest bucket that a pass over `pool` fits; None, and counted, where there is none.
@@ -213,18 +223,43 @@ class Graphs:
 
     @torch.inference_mode()
     def forward(self, bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
-        """Logits [reads, V] of the rows to read, for the `numbers` of a pass; keys and values go to their pages."""
+        """Logits [reads, V] of the rows to read, for the `numbers` of a pass; keys and values go to their pages.
+
+        They stand in the buffers, where the next pass overwrites them.
+        """
         put(numbers, self.buffers.numbers[: bucket.numbers])
         if filled is not None:
             filled.into(self.buffers.columns(bucket)[0])
         self._replay(bucket)()
         self.replayed += 1
-        return self.buffers.logits[:reads].clone()
+        return self.buffers.logits[:reads]
 
-    def _replay(self, bucket: Bucket) -> Work:
-        if bucket not in self._replays:
-            self._replays[bucket] = self.capture.capture(self._work(bucket))
-        return self._replays[bucket]
+    @torch.inference_mode()
+    def begin(self, choices: Sequence[Choice]) -> Begun:
+        """Queues the tokens of `choices`, which are those of all read rows of the last pass, in order."""
+        picks, wanted = self.buffers.picks, sum(len(choice.positions) for choice in choices)
+        assert picks is not None, "kernels that wait for their results choose tokens themselves"
+        rows = next(count for count in self.counts if count >= wanted)
+        picks.bring(choices, rows)
+        self._replay(rows)()
+        return picks.taken(choices, rows)
+
+    def _replay(self, one: Bucket | int) -> Work:
+        """The captured pass of a bucket, or choice of tokens of so many rows."""
+        if one not in self._replays:
+            work = self._work(one) if isinstance(one, Bucket) else self._choosing(one)
+            self._replays[one] = self.capture.capture(work)
+        return self._replays[one]
+
+    def _choosing(self, rows: int) -> Work:
+        picks = self.buffers.picks
+
+        @torch.inference_mode()
+        def work() -> None:
+            assert picks is not None
+            picks.launch(rows)
+
+        return work
 
     def _work(self, bucket: Bucket) -> Work:
         """A pass from the buffers' numbers to their logits."""
@@ -257,3 +292,8 @@ def listed(runner: Runner, pages: int, buckets: Buckets) -> list[Bucket]:
     """The buckets of a runner over a pool of `pages`."""
     longest = max(1, min(pages, pages_for(runner.config.max_position_embeddings)))
     return buckets.listed(runner.kernels.row_tile, longest, runner.has_adapter)
+
+
+def counted(runner: Runner, buckets: Sequence[Bucket]) -> list[int]:
+    """Numbers of rows, smallest first, whose tokens are chosen by a graph."""
+    return sorted({bucket.rows for bucket in buckets}) if runner.kernels.queued else []

@@ -15,7 +15,7 @@ from torch import Tensor
 from trimode.kernels.ops import PAGE
 
 from .errors import DeviceMemoryExceeded
-from .graphs import Bucket, Buckets, Buffers, listed
+from .graphs import Bucket, Buckets, Buffers, counted, listed
 from .model import Transformer
 from .pages import page_bytes
 from .runner import Runner
@@ -61,8 +61,9 @@ def planned(model: Transformer, runner: Runner, kv_bytes: int, buckets: Buckets 
     return Plan(
         weights=resident(model, runner),
         pages=pages * size,
-        buffers=Buffers.nbytes(runner, made) if made else 0,
-        graphs=max((working(runner, bucket) for bucket in made), default=0) + _EACH_GRAPH * len(made),
+        buffers=Buffers(runner, made, torch.device("meta")).nbytes if made else 0,
+        graphs=max((working(runner, bucket) for bucket in made), default=0)
+        + _EACH_GRAPH * (len(made) + len(counted(runner, made))),
     )
 
 
@@ -78,7 +79,7 @@ def working(runner: Runner, bucket: Bucket) -> int:
 
 
 def resident(model: Transformer, runner: Runner) -> int:
-    """Bytes of all weights in memory, those that exist fused and on their own counted twice."""
+    """Bytes of all weights in memory: the model's, and where kernels keep forms of their own, those too."""
     seen = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(model, runner)
     }
@@ -86,7 +87,9 @@ def resident(model: Transformer, runner: Runner) -> int:
 
 
 def _tensors(model: Transformer, runner: Runner) -> Iterator[Tensor]:
-    blocks = ((block.qkv, block.out, block.gate_up, block.down) for block in runner.stack.blocks)
+    blocks = (
+        (block.qkv, block.out, block.gate_up, block.down, *(block.adapter or ())) for block in runner.stack.blocks
+    )
     for matrix in (runner.stack.head, *chain.from_iterable(blocks)):
         fields = ("values", "scales") if hasattr(matrix, "scales") else ("data",)
         yield from (getattr(matrix, name) for name in fields)

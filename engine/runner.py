@@ -7,7 +7,7 @@ modules on the way. Shapes: T rows, E hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, cast
 
 import torch
@@ -26,7 +26,8 @@ class Runner:
 
     `precision`: the blocks' matrices in eight bits, and with `whole_head` not the head. Adapters, norms and the
     embedding are never rounded. `release`: the model lets go of each matrix once it is rounded, so that not two of
-    them are in memory twice. Raises CheckpointError for weights that cannot be rounded, WeightsReleased.
+    them are in memory twice. Whole matrices with the same inputs become one, of which the model keeps views. Raises
+    CheckpointError for weights that cannot be rounded, WeightsReleased.
     """
 
     def __init__(
@@ -119,18 +120,41 @@ class Runner:
 
     def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:
         """Matrices with the same inputs, as one that the kernels read."""
-        weights = [layer.weight for layer in layers]
-        fused = weights[0] if len(weights) == 1 else torch.cat(weights)
         if precision is None:
-            return self.kernels.prepare(fused)
+            return self.kernels.prepare(joined(layers))
         try:
-            rounded = quantize(fused, precision)
+            rounded = quantize(torch.cat([layer.weight for layer in layers]), precision)
         except ValueError as error:
             raise CheckpointError(f"quantize={precision!r}: {error}") from None
         if self._release:
             for layer in layers:
                 layer.release(self.embedding)
         return rounded
+
+
+def joined(layers: Sequence[Linear]) -> Tensor:
+    """The layers' matrices as one [sum of outputs, in], of which theirs are rows from now on: memory holds it once.
+
+    Parameters stay the same objects; a second call finds them joined.
+    """
+    weights = [layer.weight.detach() for layer in layers]
+    first, rows = weights[0], [len(weight) for weight in weights]
+    fused = (
+        first.as_strided((sum(rows), first.shape[1]), first.stride(), first.storage_offset())
+        if _lined_up(weights)
+        else torch.cat(weights)
+    )
+    for layer, part in zip(layers, fused.split(rows), strict=True):
+        layer.weight.data = part
+    return fused
+
+
+def _lined_up(weights: Sequence[Tensor]) -> bool:
+    """Whether the matrices lie in one storage, one right behind the other."""
+    ends = accumulate((weight.numel() for weight in weights), initial=weights[0].storage_offset())
+    places = {weight.untyped_storage().data_ptr() for weight in weights}
+    starts = [weight.storage_offset() for weight in weights]
+    return len(places) == 1 and starts == list(ends)[:-1] and all(weight.is_contiguous() for weight in weights)
 
 
 def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:

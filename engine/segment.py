@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trimode.kernels.ops import Picks as Picks
+from trimode.kernels.ops import integers, sent
 
 from .constraint import Gate
 from .sampling import Sampler
@@ -111,7 +112,7 @@ class Logits:
     def under(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> Picks:
         """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
         # A single one, the common case, as a view.
-        some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[list(rows)]
+        some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
         return self._pick(some, rows, [allowed] * len(rows))
 
     def _pick(self, logits: Tensor, rows: Sequence[int], allowed: Sequence[Tensor | None]) -> Picks:
@@ -137,6 +138,7 @@ def part_of(picks: Picks, start: int, stop: int | None = None) -> Picks:
 class Reply:
     """Logits of the trunk's read rows, and of each branch's.
 
+    Logits stand until the next pass, which may overwrite them: `Logits.kept` copies one row for later.
     `then`: what the pass of the segment's `then` gave; None where it has not come with this one.
     """
 

@@ -22,8 +22,9 @@ from .transfer import integers, put, sent
 
 __all__ = [
     "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout", "Masks",
-    "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "TritonUnavailable", "cache_folder",
-    "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate", "sent", "silu_mul",
+    "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "Standing", "TritonUnavailable",
+    "cache_folder", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate",
+    "sent", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
@@ -76,11 +77,28 @@ class Begun(Protocol):
     def tokens(self) -> Tensor: ...
 
 
+class Standing(Protocol):
+    """How tokens are chosen of logits [R, V] that never move: `launch` is all of it that a graph captures.
+
+    `empty`, or `bring`, comes before it: the latter asks `choices` for their masks, and copies in what they want of the
+    first rows, in order; rows up to `rows` are filled up. `taken`: what has been chosen, which the next launch
+    overwrites where it is.
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+    def empty(self, rows: int, /) -> None: ...
+    def bring(self, choices: Sequence[Choice], rows: int, /) -> None: ...
+    def launch(self, rows: int, /) -> None: ...
+    def taken(self, choices: Sequence[Choice], rows: int, /) -> Begun: ...
+
+
 class Queued(Kernels, Protocol):
     """Kernels that are `queued`: `begin` has tokens chosen and waits for nothing, `read` waits once for all of them."""
 
     def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> Begun: ...
     def read(self, begun: Sequence[Begun], /) -> list[list[Picks]]: ...
+    def standing(self, logits: Tensor, /) -> Standing: ...
 
 
 class TritonUnavailable(RuntimeError):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .checks import TensorRefused, spaced, together
 from .layout import PAGE, Layout
-from .triton_numbers import launch, product, rounded
+from .triton_numbers import jit, launch, product, rounded
 
 LANES: Final = {torch.bfloat16: 64, torch.float32: 16}
 """Query heads of a tile, rows times the query heads of a key-value head: fixed, as matrix instructions follow them.
@@ -151,7 +151,7 @@ def _fold(
     return higher, total, mixed
 
 
-@triton.jit(do_not_specialize=["table_row"])
+@jit("tile_first", "tile_count", "tables", "requests", "seen", "own_first", "own_count", counts=["table_row"])
 def _partials(
     x: typing.Any, keys: typing.Any, values: typing.Any, tile_first: typing.Any, tile_count: typing.Any,
     tables: typing.Any, requests: typing.Any, seen: typing.Any, own_first: typing.Any, own_count: typing.Any,
@@ -205,7 +205,7 @@ def _partials(
         tl.store(sums + place * 2 + 1, total, mask=real)
 
 
-@triton.jit(do_not_specialize=["width"])
+@jit("seen", "own_count", counts=["width"])
 def _merge(
     mixed: typing.Any, sums: typing.Any, seen: typing.Any, own_count: typing.Any, out: typing.Any, width: typing.Any,
     QUERIES: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr, STRETCH: tl.constexpr,

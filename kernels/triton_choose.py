@@ -1,6 +1,8 @@
 """The tokens of a pass, for all requests at once: one small copy to the device, one head epilogue, one copy back.
 
-Knows choices and rows of logits. The copy back is the only place where decoding waits for the device.
+Knows choices and rows of logits. The copy back is the only place where decoding waits for the device. `begin` takes
+logits wherever they are; `Standing` is the same over places that never move, so that a graph can hold its launches.
+One variant of the epilogue serves all: which rows have masks or filters is read on the device.
 """
 
 from __future__ import annotations
@@ -16,34 +18,93 @@ from torch import Tensor
 
 from .checks import TensorRefused
 from .layout import Choice, Draw, Picks
-from .transfer import integers, sent
+from .transfer import integers, put, sent
 from .triton_head import Draws, sample
 
 _ALIGNED = 4
 """Columns are as long as a multiple of it, so that each begins at a multiple of 16 bytes."""
+_COLUMNS = (torch.int64, torch.int64, torch.float32, torch.int32, torch.int32, torch.float32)
+"""How rows draw, packed column by column: seed, position, temperature, number of the mask, top_k, top_p."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Tokens that the device is about to choose: `counts` of them a choice, in `tokens` [R] int64 and all in `room`."""
+    """Tokens that the device is about to choose: `counts` of them a choice, in a room for `rows`."""
 
     room: Tensor
-    tokens: Tensor
+    rows: int
     counts: list[int]
+
+    @property
+    def tokens(self) -> Tensor:
+        """[R] int64, on the device."""
+        return _parts(self.room, self.rows)[0][: sum(self.counts)]
+
+
+class Standing:
+    """The head epilogue of up to R rows, for logits [R, V] that stay where they are.
+
+    `bring` copies in what a pass wants, which is all that the host does; `launch` is what a graph can capture, for a
+    number of rows; `taken` copies out what it has chosen, because the next launch overwrites it.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        (rows, vocab), device = logits.shape, logits.device
+        self._logits, self._source = logits, torch.empty(0)
+        self._draws = torch.zeros(_packed_bytes(rows), dtype=torch.uint8, device=device)
+        self._masks = torch.zeros(rows, -(-vocab // 32), dtype=torch.int32, device=device)
+        self._banned = torch.zeros(vocab, dtype=torch.bool, device=device)
+        self._room = torch.zeros(_bytes(rows), dtype=torch.uint8, device=device)
+        self.empty(rows)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in (self._draws, self._masks, self._banned, self._room))
+
+    def empty(self, rows: int) -> None:
+        """Rows that take their best token under no mask."""
+        mask = _drawing(self._draws.zero_(), rows).mask
+        assert mask is not None
+        mask.fill_(-1)
+
+    def bring(self, choices: Sequence[Choice], rows: int) -> None:
+        """What `choices` want of the first rows, in order, filled up to `rows`. Asks for masks.
+
+        Raises TensorRefused.
+        """
+        if [choice.row for choice in choices] != [0, *accumulate(_counts(choices))][:-1]:
+            raise TensorRefused("choices leave rows out, or have another order than these; ask `begin`")
+        packed, masks = _packed(choices, rows)
+        banned = _banned(choices)
+        if banned is not self._source:
+            self._banned.copy_(banned)
+            self._source = banned
+        put(packed, self._draws[: len(packed)])
+        if masks:
+            put(torch.stack(masks), self._masks[: len(masks)])
+
+    def launch(self, rows: int) -> None:
+        """Chooses the tokens of the first `rows` rows. Waits for nothing."""
+        _sampled(self._logits[:rows], self._banned, self._masks, _drawing(self._draws, rows), self._room)
+
+    def taken(self, choices: Sequence[Choice], rows: int) -> Begun:
+        """What the last `launch` of `rows` rows has chosen for `choices`."""
+        return Begun(self._room[: _bytes(rows)].clone(), rows, _counts(choices))
 
 
 def begin(logits: Tensor, choices: Sequence[Choice]) -> Begun:
     """Queues the tokens of each choice from logits [R, V]: those of `reference.choose`. Raises TensorRefused."""
-    counts = [len(choice.positions) for choice in choices]
+    counts, device = _counts(choices), logits.device
     rows = sum(counts)
-    room = torch.empty(_bytes(rows), dtype=torch.uint8, device=logits.device)
-    tokens, confidence = _parts(room, rows)
+    room = torch.empty(_bytes(rows), dtype=torch.uint8, device=device)
     if rows:
-        if any(choice.banned is not choices[0].banned for choice in choices):
-            raise TensorRefused("choices of one pass have several `banned`; give them the same tensor")
-        draws, masks = drawn(choices, logits.device)
-        sample(_wanted(logits, choices), choices[0].banned, masks, draws, (tokens, confidence))
-    return Begun(room, tokens, counts)
+        packed, masks = _packed(choices, rows)
+        # Where no row names a mask, there still is one, which nobody reads.
+        words = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
+        allowed = sent(torch.stack(masks), device) if masks else words
+        draws = _drawing(sent(packed, device), rows)
+        _sampled(_wanted(logits, choices), _banned(choices), allowed, draws, room)
+    return Begun(room, rows, counts)
 
 
 def read(begun: Sequence[Begun]) -> list[list[Picks]]:
@@ -51,7 +112,7 @@ def read(begun: Sequence[Begun]) -> list[list[Picks]]:
     rooms = [one.room for one in begun]
     here = (rooms[0] if len(rooms) == 1 else torch.cat(rooms)).cpu()
     return [
-        list(_dealt(part, one.counts))
+        list(_dealt(part, one.rows, one.counts))
         for part, one in zip(here.split([len(room) for room in rooms]), begun, strict=True)
     ]
 
@@ -61,10 +122,16 @@ def choose(logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
     return read([begin(logits, choices)])[0] if choices else []
 
 
-def _dealt(room: Tensor, counts: Sequence[int]) -> Iterator[Picks]:
-    tokens, confidence = (part.tolist() for part in _parts(room, sum(counts)))
+def _dealt(room: Tensor, rows: int, counts: Sequence[int]) -> Iterator[Picks]:
+    tokens, confidence = (part.tolist() for part in _parts(room, rows))
     for count, end in zip(counts, accumulate(counts), strict=True):
         yield Picks(tokens[end - count : end], confidence[end - count : end])
+
+
+def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, draws: Draws, room: Tensor) -> None:
+    """Tokens and confidence of all rows of `logits`, to `room`."""
+    with torch.cuda.device_of(logits):  # where Triton launches, which looks at no tensor for it
+        sample(logits, banned, allowed, draws, _parts(room, logits.shape[0]))
 
 
 def _bytes(rows: int) -> int:
@@ -88,24 +155,52 @@ def _wanted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
     return logits[sent(integers(rows), logits.device)]
 
 
-def drawn(choices: Sequence[Choice], device: torch.device) -> tuple[Draws, Tensor | None]:
-    """How each row of `choices` draws, and the grammar masks [M, W] that rows name, or None; both on `device`."""
+def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]:
+    """How `rows` rows draw, as bytes in the CPU's memory, and the grammar masks [W] that they name.
+
+    Rows that no choice wants take their best token. Asks for masks.
+    """
     rules = list(chain.from_iterable(repeat(choice.draw, len(choice.positions)) for choice in choices))
     named = [choice.masks() or [None] * len(choice.positions) for choice in choices]
+    columns: tuple[array[Any], ...] = (
+        array("q", [rule.seed - (rule.seed >> 63 << 64) for rule in rules]),
+        array("q", chain.from_iterable(choice.positions for choice in choices)),
+        array("f", [rule.temperature for rule in rules]),
+        array("i", [*_places(named), *[-1] * (rows - len(rules))]),
+        array("i", [min(rule.top_k, 2**31 - 1) for rule in rules]),
+        array("f", [_top_p(rule) for rule in rules]),
+    )
+    size = _aligned(rows)
+    packed = bytearray(b"".join(part.tobytes() + bytes((size - len(part)) * part.itemsize) for part in columns))
     masks = [mask for some in named for mask in some if mask is not None]
-    columns: list[tuple[torch.dtype, array[Any]]] = [
-        (torch.int64, array("q", [rule.seed - (rule.seed >> 63 << 64) for rule in rules])),
-        (torch.int64, array("q", chain.from_iterable(choice.positions for choice in choices))),
-        (torch.float32, array("f", [rule.temperature for rule in rules])),
-        (torch.int32, array("i", _places(named))),
-    ]
-    if any(rule.filters for rule in rules):
-        columns.append((torch.int32, array("i", [min(rule.top_k, 2**31 - 1) for rule in rules])))
-        columns.append((torch.float32, array("f", [_top_p(rule) for rule in rules])))
-    seed, position, temperature, place, *filters = _sent(columns, len(rules), device)
-    top_k, top_p = filters or (None, None)
-    draws = Draws(seed, position, temperature, top_k, top_p, place if masks else None)
-    return draws, sent(torch.stack(masks), device) if masks else None
+    return torch.frombuffer(packed, dtype=torch.uint8), masks
+
+
+def _drawing(packed: Tensor, rows: int) -> Draws:
+    """Draws of `rows` rows, as views of what `_packed` has packed."""
+    size = _aligned(rows)
+    pieces = packed[: _packed_bytes(rows)].split([size * dtype.itemsize for dtype in _COLUMNS])
+    views = (piece.view(dtype)[:rows] for piece, dtype in zip(pieces, _COLUMNS, strict=True))
+    seed, position, temperature, mask, top_k, top_p = views
+    return Draws(seed, position, temperature, top_k, top_p, mask)
+
+
+def _aligned(rows: int) -> int:
+    return -(-rows // _ALIGNED) * _ALIGNED
+
+
+def _packed_bytes(rows: int) -> int:
+    return _aligned(rows) * sum(dtype.itemsize for dtype in _COLUMNS)
+
+
+def _counts(choices: Sequence[Choice]) -> list[int]:
+    return [len(choice.positions) for choice in choices]
+
+
+def _banned(choices: Sequence[Choice]) -> Tensor:
+    if any(choice.banned is not choices[0].banned for choice in choices):
+        raise TensorRefused("choices of one pass have several `banned`; give them the same tensor")
+    return choices[0].banned
 
 
 def _top_p(rule: Draw) -> float:
@@ -120,14 +215,3 @@ def _places(named: Sequence[Sequence[Tensor | None]]) -> list[int]:
         places.append(-1 if mask is None else known)
         known += mask is not None
     return places
-
-
-def _sent(columns: Sequence[tuple[torch.dtype, array[Any]]], rows: int, device: torch.device) -> list[Tensor]:
-    """Columns of `rows` numbers on `device`, by one copy."""
-    padding = bytes(8 * _ALIGNED)
-    short = -rows % _ALIGNED
-    packed = bytearray(b"".join(part.tobytes() + padding[: short * part.itemsize] for _, part in columns))
-    there = sent(torch.frombuffer(packed, dtype=torch.uint8), device)
-    sizes = [(rows + short) * part.itemsize for _, part in columns]
-    pieces = there.split(sizes)
-    return [piece.view(dtype)[:rows] for piece, (dtype, _) in zip(pieces, columns, strict=True)]

@@ -28,7 +28,7 @@ from .draws import RunnersUp as RunnersUp
 from .draws import runners_up_in_torch as runners_up_in_torch
 from .draws import sample_in_torch as sample_in_torch
 from .triton_noise import noise_of
-from .triton_numbers import launch
+from .triton_numbers import jit, launch
 
 TILE: Final = 4096
 """Tokens of a tile."""
@@ -168,7 +168,7 @@ def _best(score: typing.Any, token: typing.Any) -> typing.Any:
     return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
 
 
-@triton.jit
+@jit("seeds", "positions", "temperatures", "which")
 def _scan(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
     temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,
@@ -220,7 +220,7 @@ def _rank(
         left = tl.where(token == place, float("-inf"), left)
 
 
-@triton.jit
+@jit("seeds", "positions", "temperatures", "which", "top_ks", "top_ps", "tokens", "confidence")
 def _choose(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
     temperatures: typing.Any, which: typing.Any, found: typing.Any, places: typing.Any, vocab: typing.Any,
@@ -233,6 +233,7 @@ def _choose(
     real, here = tile < TILES, found + row * 4 * TILES + tile
     place = tl.load(places + row * TILES + tile, mask=real, other=0x7FFFFFFF)
     _, chosen = _best(tl.load(here, mask=real, other=float("-inf")), place)
+    chosen = tl.minimum(chosen, vocab - 1)  # of a row of NaN no token is the best; none beyond the row is read
     tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
     top = tl.max(tops)
     total = tl.sum(tl.load(here + 3 * TILES, mask=real, other=0) * tl.exp(tops - top))

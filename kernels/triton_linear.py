@@ -24,7 +24,7 @@ from torch import Tensor
 from .checks import spaced, together
 from .quantize import Quantized
 from .tiles import Tiles, tiles
-from .triton_numbers import launch, product, rounded
+from .triton_numbers import jit, launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
 """dtypes of rows."""
@@ -171,7 +171,7 @@ def _with_delta(
     return total
 
 
-@triton.jit(do_not_specialize=["rows"])
+@jit("flags", counts=["rows"])
 def _products(
     x: typing.Any, weight: typing.Any, scales: typing.Any, onto: typing.Any, flags: typing.Any, y: typing.Any,
     rows: typing.Any, outputs: typing.Any, inputs: typing.Any, chunk: typing.Any, x_row: typing.Any,

@@ -8,6 +8,7 @@ are written twice, once for each. That variable is read when triton is first imp
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from typing import Final
 
 import triton
@@ -22,6 +23,15 @@ OPTIONS: Final[dict[str, typing.Any]] = {"enable_fp_fusion": False}
 def launch(warps: int, stages: int = 3, **sizes: int) -> dict[str, typing.Any]:
     """What a launch is given besides its arguments; `sizes`: the kernel's constants."""
     return {"num_warps": warps, "num_stages": stages, **OPTIONS, **sizes}
+
+
+def jit(*numbers: str, counts: Sequence[str] = ()) -> typing.Any:
+    """`triton.jit` for kernels that read `numbers`, columns of a pass, and `counts`, scalars that follow its rows.
+
+    A column lies wherever the rows before it end, so one binary serves all places of it, and all counts: nothing is
+    compiled amid serving, and no row runs through other code than the same row in other company.
+    """
+    return triton.jit(do_not_specialize=list(counts), do_not_specialize_on_alignment=list(numbers))
 
 
 @triton.jit

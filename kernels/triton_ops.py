@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .block import read_out
@@ -23,6 +24,7 @@ from .reference import prepare_adapter as prepare_adapter
 from .reference import rotate_heads as rotate_heads
 from .reference import swiglu as swiglu
 from .triton_attention import attention as attention
+from .triton_choose import Standing
 from .triton_choose import begin as begin
 from .triton_choose import choose as choose
 from .triton_choose import read as read
@@ -36,6 +38,7 @@ from .triton_swiglu import gated
 name = "triton"
 row_tile = 1
 queued = True
+standing = Standing
 
 
 def forward(
@@ -50,7 +53,22 @@ def forward(
     choices: Sequence[Choice],
 ) -> tuple[Tensor, list[Picks]]:
     """A pass, as `block.forward` says it."""
-    blocks = stack.blocks
+    # Triton launches on the thread's current device, whatever device the tensors are on.
+    with torch.cuda.device_of(x):
+        x = _through(x, stack.blocks, rotation, flags, keys, values, layout)
+        return read_out(sys.modules[__name__], x, stack, read, choices)
+
+
+def _through(
+    x: Tensor,
+    blocks: Sequence[Block],
+    rotation: Rotation,
+    flags: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+) -> Tensor:
+    """x [T, E] after all blocks."""
     normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
     for index, (block, k, v) in enumerate(zip(blocks, keys, values, strict=True)):
         qkv = linear(normed, block.qkv).unflatten(-1, (-1, block.dim))
@@ -62,7 +80,7 @@ def forward(
             x, normed = add_rms_norm(down, x, blocks[index + 1].norms[0], blocks[index + 1].eps)
         else:
             x = fold(down, x.dtype, x)
-    return read_out(sys.modules[__name__], x, stack, read, choices)
+    return x
 
 
 def _out(mixed: Tensor, block: Block, flags: Tensor | None) -> Tensor:

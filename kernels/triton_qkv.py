@@ -17,7 +17,7 @@ from torch import Tensor
 from . import reference
 from .checks import TensorRefused, spaced, together
 from .layout import PAGE, Layout, Rotation
-from .triton_numbers import launch, rounded
+from .triton_numbers import jit, launch, rounded
 
 _DTYPES: Final = (torch.float32, torch.bfloat16)
 
@@ -102,7 +102,7 @@ def _check(
     together(x, keys=keys, values=values, cos=cos, sin=sin, scale=scale, slot=slot, q_norm=q_norm, k_norm=k_norm)
 
 
-@triton.jit
+@jit("scales", "slots")
 def _place(
     x: typing.Any, q_norm: typing.Any, k_norm: typing.Any, cos: typing.Any, sin: typing.Any, scales: typing.Any,
     slots: typing.Any, keys: typing.Any, values: typing.Any, x_row: typing.Any, x_head: typing.Any, cos_row: typing.Any,

@@ -19,7 +19,7 @@ from .checks import TensorRefused
 from .quantize import Quantized
 from .tiles import OUTPUTS
 from .triton_linear import planned
-from .triton_numbers import launch, product, rounded
+from .triton_numbers import jit, launch, product, rounded
 
 
 def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
@@ -39,7 +39,7 @@ def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
     return y
 
 
-@triton.jit(do_not_specialize=["rows"])
+@jit(counts=["rows"])
 def _gated(
     x: typing.Any, weight: typing.Any, scales: typing.Any, y: typing.Any, rows: typing.Any, size: typing.Any,
     inputs: typing.Any, x_row: typing.Any, weight_row: typing.Any, ROWS: tl.constexpr, OUTPUTS: tl.constexpr,

@@ -1,7 +1,7 @@
 """Verification in Triton, without waiting for the device: drafts against the tokens that the target chose.
 
 Knows token ids only. What was refused goes to a ring on the device, which is read when someone asks: after some passes,
-or never.
+or never. Decoding does not use it while each cycle is read before the next is queued (docs/gpu.md says why).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .checks import TensorRefused, spaced, together
-from .triton_numbers import launch
+from .triton_numbers import jit, launch
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refu
         raise TensorRefused(f"drafts have up to {drafts.shape[1]} tokens; the ring has room for {longest}")
 
 
-@triton.jit(do_not_specialize=["draft_row", "chosen_row"])
+@jit("drafted", "picked", "accepted", "following", counts=["draft_row", "chosen_row"])
 def _verify(
     drafts: typing.Any, drafted: typing.Any, chosen: typing.Any, picked: typing.Any, tokens: typing.Any,
     start: typing.Any, lost: typing.Any, turn: typing.Any, accepted: typing.Any, following: typing.Any,

@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,12 @@ def main() -> None:
 
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: --device cuda: torch sees no CUDA device; --device cpu --shape tiny tries the bench")
-    report = bench(args)
-    text = json.dumps(report, indent=1)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    report: dict[str, Any] = {}
+    for name, part in bench(args):
+        report[name] = part
+        if args.json:  # what is measured is kept, whatever comes of the rest
+            args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
 
 
 def arguments() -> argparse.Namespace:
@@ -61,8 +64,8 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def bench(args: argparse.Namespace) -> dict[str, Any]:
-    """All of it: the card first, while its memory is empty."""
+def bench(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """The parts of the report as they are measured: the card first, while its memory is empty."""
     import torch
     from gpu_bench import parts, passes, peers, shapes, timing
 
@@ -70,29 +73,26 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     from trimode.kernels import ops
 
     device = torch.device(args.device)
+    yield from about(args).items()
     clock = timing.Bench(device, torch.bfloat16, args.rounds, args.warm)
     card = timing.measured(clock)
+    yield "card", {"bytes_per_s": card.bytes_per_s, "flop_per_s": card.flop_per_s}
     config = shapes.SHAPES[args.shape]
-    quadratic = [(min(length, args.block), min(points, args.block)) for length, points in passes.QUADRATIC]
-    kernels = list(parts.measure(config, clock, card, args.rows, args.contexts))
+    yield "kernels", list(parts.measure(config, clock, card, args.rows, args.contexts))
     model = shapes.model(config, torch.bfloat16, device)
     ours, why = ops.kernels(device, torch.bfloat16, "triton")
     runners = {
         name: Runner(model, ours, why, next((known for known in ops.PRECISIONS if known == name), None), False)
         for name in args.weights
     }
+    quadratic = [(min(length, args.block), min(points, args.block)) for length, points in passes.QUADRATIC]
     asked = passes.cases(args.contexts, args.batches, args.block, list(dict.fromkeys(quadratic)))
     rows = list(passes.measure(runners, asked, clock, card))
+    yield "passes", rows
+    yield "derived", list(passes.derived(rows))
     del runners
-    others = peers.measure(model, clock, card, args.contexts, args.rows, args.tokens)
-    return {
-        **about(args),
-        "card": {"bytes_per_s": card.bytes_per_s, "flop_per_s": card.flop_per_s},
-        "passes": rows,
-        "derived": list(passes.derived(rows)),
-        "peers": [] if args.no_peers else list(others),
-        "kernels": kernels,
-    }
+    others = () if args.no_peers else peers.measure(model, clock, card, args.contexts, args.rows, args.tokens)
+    yield "peers", list(others)
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
@@ -102,12 +102,13 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     cuda = args.device == "cuda"
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    git, asked = shutil.which("git"), ("describe", "--always", "--dirty")
+    commit = subprocess.run([git, *asked], cwd=ROOT, capture_output=True, text=True).stdout.strip() if git else ""
     return {
         "device": torch.cuda.get_device_name() if cuda else "cpu: a trial of the bench, its times say nothing",
         "clock": "CUDA events" if cuda else "wall",
         "compiled": cuda,
-        "commit": git.stdout.strip() or "not a checkout",
+        "commit": commit or "not a checkout",
         "cuda": torch.version.cuda or "none",
         "versions": {name: version(name) for name in ("torch", "triton", "transformers")},
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},

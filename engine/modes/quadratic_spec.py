@@ -23,7 +23,9 @@ def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
         forced = run.force()
         if forced is None:
             return
-        passes = (yield from run.prefill()) + run.prefilled
+        between = yield from run.prefill()
+        guess = None if between else guess  # its logits stood until that pass
+        passes = between + run.prefilled
         room = run.output.room - len(forced)
         draft = propose(run.gate, guess and guess.after(len(forced)), limit=room - 1)
         points = acceptance_points(draft, options.rows, room)

@@ -75,15 +75,27 @@ def cases(contexts: list[int], batches: list[int], block: int = BLOCK, quadratic
     ]
 
 
-def work(runner: Runner, case: Case, graphed: bool) -> Callable[[], object]:
-    """One pass of the case, on pages of its own."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Pages of a case, and whose they are; all ways to run it take turns on them."""
+
+    pool: PagePool
+    tables: list[list[int]]
+
+
+def place(runner: Runner, case: Case) -> Place:
     config, dtype, device = runner.config, runner.embedding.dtype, runner.embedding.device
     each = pages_for(case.context + case.block)
     pool = PagePool(config, each * case.batch * page_bytes(config, dtype), dtype, device)
-    tables = [pool.take(each) for _ in range(case.batch)]
+    return Place(pool, [pool.take(each) for _ in range(case.batch)])
+
+
+def work(runner: Runner, case: Case, where: Place, graphed: bool) -> Callable[[], object]:
+    """One pass of the case."""
+    config, device, pool, tables = runner.config, runner.embedding.device, where.pool, where.tables
     banned = torch.zeros(config.vocab_size, dtype=torch.bool, device=device)
     samplers = [Sampler(Sampling(), config.vocab_size, banned, runner.kernels)] * case.batch
-    sizes = Buckets(rows=(case.rows,), tiles=(each,), batches=(case.batch,))
+    sizes = Buckets(rows=(case.rows,), tiles=(len(tables[0]),), batches=(case.batch,))
     capture = capturing(runner.kernels, device, True) if graphed else None
     graphs = None if capture is None else Graphs(runner, pool, sizes, capture)
 
@@ -113,7 +125,8 @@ def measure(runners: dict[str, Runner], asked: list[Case], bench: Bench, card: C
     """Two rows for each case and way of keeping weights, without graphs and with; all of these take turns."""
     for case in asked:
         ways = [(name, graphed) for name in runners for graphed in (False, True)]
-        contenders = {f"{name} {graphed}": work(runners[name], case, graphed) for name, graphed in ways}
+        where = place(next(iter(runners.values())), case)
+        contenders = {f"{name} {graphed}": work(runners[name], case, where, graphed) for name, graphed in ways}
         seconds = bench.medians(contenders)
         for name, graphed in ways:
             runner, took = runners[name], seconds[f"{name} {graphed}"]

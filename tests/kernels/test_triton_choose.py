@@ -14,6 +14,7 @@ from devices import draw, on_each_device
 from torch import Tensor
 
 from trimode.engine.engine import TokenEngine
+from trimode.engine.graphs import Buckets
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -74,6 +75,7 @@ class Checked:
         return begun
 
 
+BUCKETS = Buckets(rows=(1, 2, 3, 4, 6, 8, 11, 14, 18, 23, 30, 40), tiles=(1,), batches=(8,))
 SAMPLINGS = [(Sampling(), True), (Sampling(temperature=1.0), True), (Sampling(temperature=1.0, top_p=0.8), False)]
 """Greedy and at 1, under a grammar; filtered, free."""
 
@@ -100,7 +102,7 @@ def engine(device: str, **words: Any) -> TokenEngine:
 @pytest.mark.usefixtures("short_tiles")
 @on_each_device
 def test_whole_decodes_take_the_tokens_of_the_reference(device: str) -> None:
-    made, checked = engine(device), Checked()
+    made, checked = engine(device, graphs=False), Checked()
     made.runner.kernels = cast(ops.Kernels, checked)
     results = made.decode_many(requests(SAMPLINGS))
     made.close()
@@ -112,9 +114,24 @@ def test_whole_decodes_take_the_tokens_of_the_reference(device: str) -> None:
 
 @pytest.mark.usefixtures("short_tiles")
 @on_each_device
-def test_nothing_else_picks_and_a_cycle_waits_once(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_standing_places_grammars_and_filters_hold_as_without(device: str) -> None:
+    """Masks come and go from pass to pass, in places that keep those of the last one."""
+    plain, made = (engine(device, graphs=graphs, buckets=BUCKETS) for graphs in (False, True))
+    found, expected = (one.decode_many(requests(SAMPLINGS[1:])[2:6]) for one in (made, plain))
+    plain.close()
+    made.close()
+    assert made.graphs is not None
+    assert made.graphs.replayed > 0
+    assert [result.token_ids for result in found] == [result.token_ids for result in expected]
+    assert [result.rounds for result in found] == [result.rounds for result in expected]
+
+
+@pytest.mark.usefixtures("short_tiles")
+@on_each_device
+@pytest.mark.parametrize("graphs", [False, True])
+def test_nothing_else_picks_and_a_cycle_waits_once(device: str, graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Free outputs: a copy from the device for each pass, and one for a draft and its verification together."""
-    made, waits = engine(device), list[int]()
+    made, waits = engine(device, graphs=graphs, buckets=BUCKETS), list[int]()
     read = triton_choose.read
 
     def counted(begun: Sequence[Begun]) -> list[list[Picks]]:
@@ -130,6 +147,9 @@ def test_nothing_else_picks_and_a_cycle_waits_once(device: str, monkeypatch: pyt
     monkeypatch.setattr(triton_ops, "read", counted)
     monkeypatch.setattr(reference, "pick", never)
     monkeypatch.setattr(reference, "gumbel", never)
+    if graphs:
+        monkeypatch.setattr(triton_ops, "begin", never)
+        monkeypatch.setattr(triton_choose, "begin", never)
     free = requests([(Sampling(temperature=1.0), False)])
     for request in free:
         waits.clear()
@@ -190,3 +210,34 @@ def test_choices_share_what_is_banned() -> None:
     first, *others = choices("cpu", banned)
     with pytest.raises(TensorRefused, match="several `banned`; give them the same tensor"):
         triton_ops.choose(draw(6, 50), [replace(first, banned=banned.clone()), *others])
+
+
+@on_each_device
+def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
+    """Pass after pass over the same places: the last one's masks, rules and banned tokens are gone, its tokens not."""
+    logits = draw(6, 50, device=device) * 3
+    standing, begun, expected = triton_ops.standing(logits), list[Begun](), list[list[Picks]]()
+    for seed in range(4):
+        banned = (draw(50, seed=seed // 2) > 1.5).to(device)
+        in_order = sorted(choices(device, banned), key=lambda choice: (choice.row, len(choice.positions)))
+        first = 0
+        for index, choice in enumerate(in_order):
+            in_order[index] = replace(choice, row=first)
+            first += len(choice.positions)
+        for some, rows in ((in_order, 6), (in_order[:1], 4), (in_order[:1], 1)):
+            logits.copy_(draw(6, 50, seed=seed + rows, device=device) * 3)
+            standing.bring(some, rows)
+            standing.launch(rows)
+            begun.append(standing.taken(some, rows))
+            expected.append(reference.choose(logits, some))
+    for one, found, theirs in zip(begun, triton_ops.read(begun), expected, strict=True):
+        assert one.tokens.tolist() == [token for picks in theirs for token in picks.tokens]
+        for mine, other in zip(found, theirs, strict=True):
+            assert mine.tokens == other.tokens
+            assert mine.confidence == pytest.approx(other.confidence, rel=1e-4)
+
+
+def test_standing_places_refuse_rows_out_of_order() -> None:
+    standing = triton_ops.standing(draw(6, 50))
+    with pytest.raises(TensorRefused, match="leave rows out, or have another order than these; ask `begin`"):
+        standing.bring(choices("cpu", torch.zeros(50, dtype=torch.bool)), 6)

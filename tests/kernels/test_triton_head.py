@@ -241,3 +241,13 @@ def test_rows_may_share_masks_or_have_none(device: str) -> None:
             triton_head.sample(logits, banned, allowed, rule),
             triton_head.sample_in_torch(logits, banned, allowed, rule),
         )
+
+
+@on_each_device
+def test_a_row_of_nan_gives_a_token_and_reads_nothing_beyond_it(device: str) -> None:
+    logits = torch.full((2, 40), float("nan"), device=device)
+    logits[1] = draw(40, device=device)
+    banned = torch.zeros(40, dtype=torch.bool, device=device)
+    tokens, _ = triton_head.sample(logits, banned, None, draws(device, [0.0, 0.0], [3, 3], [0.5, 0.5]))
+    assert 0 <= int(tokens[0]) < 40
+    assert int(tokens[1]) == int(logits[1].argmax())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import small
@@ -17,8 +20,9 @@ from trimode.engine.errors import RequestError
 from trimode.engine.pages import PagePool, pages_for
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.runner import Runner
+from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Branch, Segment
-from trimode.kernels import ops, reference
+from trimode.kernels import ops, reference, triton_norm, triton_ops
 
 SMALL = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
 """The interpreter takes a millisecond and more for each program of each launch."""
@@ -112,3 +116,37 @@ def test_without_a_device_to_compile_for_the_reason_is_said(monkeypatch: pytest.
         ops.kernels(torch.device("cpu"), torch.float32, "triton")
     with pytest.raises(RequestError, match="kernels='triton': triton kernels need a CUDA device"):
         TokenEngine(small.model(1), small.text, small.TEXT_VOCAB, kernels="triton")
+
+
+def test_every_launch_is_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device of the thread, which is another one where a model is on a second card.
+
+    On the meta device; launches are caught.
+    """
+    inside, launches = list[torch.Tensor](), list[bool]()
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Generator[None]:
+        inside.append(tensor)
+        yield
+        inside.pop()
+
+    def launching(*_: object) -> Callable[..., None]:
+        return lambda *_, **__: launches.append(bool(inside) and inside[-1].device.type == "meta")
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(type(vars(triton_norm)["_norm"]), "__getitem__", launching)
+    meta = torch.device("meta")
+    model = small.model(3, SMALL, rank=4).to(meta, torch.bfloat16)
+    model.frequencies = model.frequencies.to(meta)
+    runner, pool = Runner(model, cast(ops.Kernels, triton_ops)), PagePool(SMALL, 1 << 20, torch.bfloat16, meta)
+    banned = torch.zeros(SMALL.vocab_size, dtype=torch.bool, device=meta)
+    sampler = Sampler(Sampling(), SMALL.vocab_size, banned, runner.kernels)
+    batch = Batch(SEGMENTS, [pool.take(1) for _ in SEGMENTS])
+    logits = batch.logits(runner, pool)
+    passed = len(launches)
+    triton_ops.begin(logits, [one for one in batch.choices([sampler] * 3, True) if one])
+    chosen = len(launches)
+    triton_ops.standing(logits).launch(1)
+    assert 8 < passed < chosen < len(launches)
+    assert all(launches)

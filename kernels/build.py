@@ -25,9 +25,7 @@ class NativeUnavailable(RuntimeError):
 
 def compiled() -> Path:
     """The library, keyed by sources, flags, compiler and processor. Raises NativeUnavailable."""
-    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
+    compiler = found()
     key = hashlib.sha256(
         "\0".join((*(part.read_text() for part in PARTS), *FLAGS, compiler, platform.machine(), processor())).encode()
     ).hexdigest()[:16]
@@ -35,6 +33,14 @@ def compiled() -> Path:
     if not library.exists():
         _compile(compiler, library)
     return library
+
+
+def found() -> str:
+    """The compiler. Raises NativeUnavailable."""
+    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
+    return compiler
 
 
 def cache_folder() -> Path:

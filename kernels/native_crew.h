@@ -36,9 +36,11 @@ class Crew {
             return;
         }
         hire(others);
+        // A thread may still stand behind the last item of the loop before, about to compare its place with the size: the
+        // size changes now, so that place must not be there to take.
+        const uint64_t loop = (next.fetch_or(NONE) >> 32) + 1;
         run = [](const void *what, int64_t i) { (*(const F *)what)(i); };
         what_of = &item, size = count, helpers = others, done = 0;
-        const uint64_t loop = (next.load() >> 32) + 1;
         next.store(loop << 32);
         if (asleep.load()) {
             { std::lock_guard<std::mutex> held(lock); }
@@ -61,7 +63,8 @@ class Crew {
     }
 
   private:
-    std::atomic<uint64_t> next{0};  // the number of the loop, above, and its next item
+    static constexpr uint64_t NONE = 0xFFFFFFFF;  // no item of any loop
+    std::atomic<uint64_t> next{NONE};  // the number of the loop, above, and its next item
     std::atomic<int64_t> size{0}, done{0};
     std::atomic<int> helpers{0}, asleep{0};
     std::atomic<bool> over{false};
@@ -76,7 +79,8 @@ class Crew {
         for (int id = (int)hired.size(); id < others; id++) hired.emplace_back([this, id] { serve(id); });
     }
 
-    // Items of a loop until none is left. Whoever has taken one keeps `each`, and so the loop, from ending.
+    // Items of a loop until none is left. Whoever has taken one keeps `each`, and so the loop, from ending; what is read
+    // of a loop before an item of it is taken may be of the next one already, and then none is.
     void work(uint64_t loop) {
         uint64_t at = next.load();
         while (at >> 32 == loop && (int64_t)(uint32_t)at < size.load()) {

@@ -1,7 +1,7 @@
 """What both self-speculative modes share: a draft steered by the grammar, and its verification by causal logits.
 
 Exact: each verified position takes the token that `ar` would take there, because both read the same causal logits, the
-same grammar row and the same noise. The draft decides only how many of them a pass gets.
+same gate and the same noise. The draft decides only how many of them a pass gets.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def verdict(draft: Draft, logits: Logits) -> Verdict:
             token, origin, instead = drafted, draft.origins[at], None
         else:
             token, origin, instead = _taken(draft.gates[at], logits, at)
+            origin = "a" if origin == "c" and token == drafted else origin
         tokens.append(token)
         origins += origin
         if token != drafted:

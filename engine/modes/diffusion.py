@@ -43,9 +43,11 @@ def fill(run: Run, length: int, threshold: float, forced: Sequence[int] = ()) ->
     """
     room = run.output.room - len(forced)
     block = Block(run.gate, length, threshold)
+    slots = block.slots
     while not block.done and len(block.tokens) < room:
-        block.denoise((yield run.block(block.slots)).branches[0])
-        run.tentative = tuple(block.slots)
+        block.denoise((yield run.block(slots)).branches[0])
+        slots = block.slots
+        run.tentative = tuple(slots)
     block.close()
     run.tentative = ()
     run.pending += block.tokens
@@ -85,8 +87,10 @@ class Block:
 
     @property
     def slots(self) -> list[int | None]:
-        guessed = (self.guesses.get(at) for at in range(len(self.tokens), self.length))
-        return [*self.tokens, *(None if guess is None else guess.token for guess in guessed)]
+        found: list[int | None] = [*self.tokens, *[None] * (self.length - len(self.tokens))]
+        for at, guess in self.guesses.items():
+            found[at] = guess.token
+        return found
 
     @property
     def done(self) -> bool:

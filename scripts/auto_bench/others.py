@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from rich.progress import track
@@ -100,8 +101,7 @@ def loops(engine: Engine, args: Namespace) -> dict[str, Any]:
     words, took, steps = [*args.fixed, "auto"], defaultdict[str, list[float]](list), 0
     with tempfile.TemporaryDirectory() as folder:
         for number in track(range(args.loops + 1), "demo loop"):
-            for turn in range(len(words)):
-                word = words[(number + turn) % len(words)]
+            for word in Random(number).sample(words, len(words)):
                 path = Path(folder) / f"{word.replace(':', '-')}-{number}.jsonl"
                 begin = time.perf_counter()
                 steps = _loop(engine, word, auto, path)

@@ -19,7 +19,7 @@ from trimode.engine.batch import Batch
 from trimode.engine.engine import TokenEngine
 from trimode.engine.graphs import Graphs
 from trimode.engine.pages import PagePool, page_bytes, pages_for
-from trimode.engine.request import Sampling
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Branch, Segment, reply
 from trimode.kernels.ops import cache_folder, processor
@@ -32,7 +32,9 @@ ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 LONG_ROWS: Final = (1, 16)
 CALLS: Final = 8
 """Of the pass that is measured once as one call's and once as that of so many."""
-FORM: Final = "2"
+LOOP: Final = 32
+"""Tokens of the calls whose whole loops are measured."""
+FORM: Final = "3"
 """Of what is kept; another one lies in another file."""
 LONG_CONTEXT: Final = 768
 BUDGET: Final = 1.0
@@ -85,19 +87,40 @@ def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
 
 
 def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.perf_counter) -> list[Measurement]:
-    """Passes of every shape in turn until `budget` seconds are over, at least one each after a first unmeasured one."""
+    """Passes of every shape in turn until `budget` seconds are over, at least one each after a first unmeasured one.
+
+    And whole loops of one call and of several, through the engine's own queue. Raises QueueFull where that is full.
+    """
     asked = list(shapes(tokens))
     place = _place(tokens, max(_pages(shape) for shape in asked))
     passes = [(shape, _pass(tokens, shape, place)) for shape in asked]
     for _, run in passes:
         run()
     measured: list[Measurement] = []
+    list(_loops(tokens))
     end = clock() + budget
     while not measured or clock() < end:
         for shape, run in passes:
             took = _fastest(run, clock)
             measured.append(Measurement(**asdict(shape), seconds=took))
+        measured += _loops(tokens)
     return measured
+
+
+def _loops(tokens: TokenEngine) -> Iterator[Measurement]:
+    """Calls that decode in `ar`, one and several; of these, the one that had the most company."""
+    config = tokens.model.config
+    if "ar" not in config.family.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
+        return
+    for calls in (1, CALLS):
+        prompts = (tuple((call + at) % config.vocab_size for at in range(BASE_CONTEXT)) for call in range(calls))
+        results = tokens.decode_many([DecodeRequest(prompt=prompt, max_tokens=LOOP) for prompt in prompts])
+        stretches = [one for result in results for one in result.stats.stretches if one.passes]
+        if stretches:  # a text may be over with its first token
+            one = max(stretches, key=lambda one: one.pass_calls / one.passes)
+            company, each = round(one.pass_calls / one.passes), one.seconds / one.passes
+            far = BASE_CONTEXT + LOOP // 2
+            yield Measurement(rows=company, context=far, adapter=False, seconds=each, calls=company, loop=True)
 
 
 def _fastest(run: Callable[[], object], clock: Clock) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -17,13 +17,17 @@ BASE_CONTEXT: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Seconds of one pass: its rows, the context they see, whether they take the draft adapter, whose they are."""
+    """Seconds of one pass: its rows, the context they see, whether they take the draft adapter, whose they are.
+
+    `loop`: from one pass of decoding calls to the next, with all that the engine does in between.
+    """
 
     rows: int
     context: int
     adapter: bool
     seconds: float
     calls: int = 1
+    loop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +56,21 @@ class Curve:
 class CostModel:
     """Seconds of a pass: a curve by rows, without and with the adapter, and what a row pays for each token it sees.
 
-    `per_call`: what each call of a pass beyond the first costs beside its rows.
+    `per_call`: what each call of a pass beyond the first costs beside its rows; `per_pass`: what the engine does from
+    one pass to the next, however many rows there are.
     """
 
     plain: Curve
     adapted: Curve
     per_row_token: float
     per_call: float = 0.0
+    per_pass: float = 0.0
 
     def seconds(self, rows: float, context: float = BASE_CONTEXT, adapter: bool = False, calls: float = 1) -> float:
         """`rows`: query tokens of all `calls`, each behind `context` tokens. More of any never costs less."""
         curve = self.adapted if adapter else self.plain
         longer = self.per_row_token * max(rows, 1) * max(context - BASE_CONTEXT, 0)
-        return curve.at(rows) + longer + self.per_call * max(calls - 1, 0)
+        return curve.at(rows) + longer + self.per_call * max(calls - 1, 0) + self.per_pass
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +80,7 @@ class CostModel:
         """From `as_dict`. Raises KeyError, TypeError or ValueError for anything else."""
         plain, adapted = (Curve(*(tuple(map(float, found[name][axis])) for axis in ("rows", "seconds"))) for name in
                           ("plain", "adapted"))  # fmt: skip
-        slopes = {name: float(found[name]) for name in ("per_row_token", "per_call")}
+        slopes = {name: float(found[name]) for name in ("per_row_token", "per_call", "per_pass")}
         for name, slope in slopes.items():
             if not 0 <= slope < 1:
                 raise ValueError(f"{name}={slope}: expected seconds")
@@ -86,6 +92,24 @@ def fit(measured: Iterable[Measurement]) -> CostModel:
 
     Without adapter measurements the adapter costs nothing; nor do further calls without passes of several.
     """
+    passes, loops = list[Measurement](), list[Measurement]()
+    for one in measured:
+        (loops if one.loop else passes).append(one)
+    return _looped(_bare(passes), loops)
+
+
+def _looped(model: CostModel, loops: Sequence[Measurement]) -> CostModel:
+    """`model` with what the quickest loops took beyond their passes: of one call, and then for each further one."""
+
+    def beyond(one: Measurement) -> float:
+        return max(one.seconds - model.seconds(one.rows, one.context, one.adapter, one.calls), 0.0)
+
+    model = replace(model, per_pass=min((beyond(one) for one in loops if one.calls == 1), default=0.0))
+    more = [beyond(one) / (one.calls - 1) for one in loops if one.calls > 1]
+    return replace(model, per_call=model.per_call + min(more, default=0.0))
+
+
+def _bare(measured: Iterable[Measurement]) -> CostModel:
     best: dict[tuple[bool, int, int], float] = {}
     shared: dict[int, dict[tuple[bool, int, int], float]] = {}
     for one in measured:

@@ -28,6 +28,8 @@ HORIZON: Final = 20.0
 """Calls for which a step's news is believed, about: what FADING leaves of its own calls in the long run."""
 STRENGTH: Final = 6.0
 """Trials of its own after which a step is believed as much as the steps above it."""
+AHEAD: Final = 6.0
+"""Trials that a step's short drafts are worth for the places behind them."""
 PRIOR_DECISIONS: Final = 24.0
 SURPRISE: Final = 2.5
 """Standard errors off which a call contradicts older ones."""
@@ -282,15 +284,25 @@ def step_of(key: str) -> tuple[str, str] | None:
 
 
 def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[float]]:
-    """Chances by position, and the error of each; where nobody drafted, what all positions say together."""
+    """Chances by position, and the error of each; where nobody drafted, what all positions say together.
+
+    A step whose drafts were all short says a little of longer ones: as much as AHEAD trials, of what its own are worth.
+    """
     top = found[0] if found else Evidence()
     trials, hits = sum(top.trials.get(mode, ())), sum(top.hits.get(mode, ()))
     chances, weights = [(hits + 1) / (trials + 2)] * POSITIONS, [2.0] * POSITIONS
     for one in found:  # `_pooled` in plain numbers: this runs for every plan
-        for at, (tried, hit) in enumerate(zip(one.trials.get(mode, ()), one.hits.get(mode, ()), strict=True)):
+        own, taken = one.trials.get(mode, ()), one.hits.get(mode, ())
+        whole = sum(own)
+        if not whole:
+            continue
+        mean, most = sum(taken) / whole, min(AHEAD, whole)
+        for at in range(POSITIONS):
+            tried, hit = (own[at], taken[at]) if at < len(own) else (0.0, 0.0)
             above = weights[at] if weights[at] < STRENGTH else STRENGTH
+            told = most - tried if tried < most else 0.0
             weights[at] = tried + above
-            chances[at] = (hit + above * chances[at]) / weights[at]
+            chances[at] = (hit + told * mean + above * chances[at]) / (tried + told + above)
     pairs = zip(chances, weights, strict=True)
     return chances, [math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)) for chance, tried in pairs]
 

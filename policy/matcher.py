@@ -194,10 +194,10 @@ class Matcher:
         text = self._vocabulary.text_of(tokens)
         if text and self._known.startswith(text):
             return self._known[len(text) :]
-        pieces = self._vocabulary.tokens_of(self._known)
-        parts = [pieces[at:] for at in range(min(len(pieces) + 1, _SKIPPED))]
-        found = self._asked(
-            lambda at: next((part for part in parts if at.completes([*tokens, *part])), None),
-            doubt=lambda part: part is None,
+        known = self._vocabulary.tokens_of(self._known)
+        skips = range(min(len(known) + 1, _SKIPPED))
+        skipped = self._asked(
+            lambda at: next((skip for skip in skips if at.completes([*tokens, *known[skip:]])), None),
+            doubt=lambda skip: skip is None,
         )
-        return None if found is None else self._vocabulary.text_of(found)
+        return None if skipped is None else self._vocabulary.text_of(known[skipped:])

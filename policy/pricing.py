@@ -127,7 +127,7 @@ class Passes:
     def __init__(self, model: CostModel, load: Workload) -> None:
         self._curves = model.plain, model.adapted
         self._a_row = model.per_row_token * max(load.context - BASE_CONTEXT, 0)
-        self._calls = model.per_call * (load.calls - 1)
+        self._calls = model.per_call * (load.calls - 1) + model.per_pass
         self._rest = (load.calls - 1) * load.theirs
         self._found: dict[tuple[float, bool], Pair] = {}
         self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.theirs)

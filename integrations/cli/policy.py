@@ -186,7 +186,8 @@ def explored(auto: Auto) -> dict[str, float]:
 
 def cost_table(cost: CostModel) -> Table:
     """Milliseconds of a pass by its rows."""
-    view = _table("a pass, in milliseconds (measured once, then kept)", "rows")
+    own = f"{1e3 * cost.per_pass:.2f} of it the engine's own, {1e3 * cost.per_call:.2f} more for each further call"
+    view = _table(f"a pass, in milliseconds (measured once, then kept); {own}", "rows")
     _numbers(view, "base weights", "with the draft adapter", "per 1,000 tokens of context")
     for rows in cost.plain.rows:
         longer = 1e6 * cost.per_row_token * rows

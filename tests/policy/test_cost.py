@@ -69,6 +69,24 @@ def test_a_linear_machine_is_found(base: float, a_row: float, a_token: float) ->
         assert model.seconds(rows, context, rows == 3) == pytest.approx(true(rows, context))
 
 
+@given(a_pass=st.floats(0, 1e-2), a_call=st.floats(0, 1e-2), slower=st.floats(0, 1))
+def test_what_loops_take_beyond_their_passes_is_found(a_pass: float, a_call: float, slower: float) -> None:
+    bare = [
+        Measurement(rows=rows, context=BASE_CONTEXT, adapter=adapter, seconds=rows * 1e-3)
+        for rows in (1, 8)
+        for adapter in (False, True)
+    ]
+    loops = [
+        Measurement(rows=calls, context=BASE_CONTEXT, adapter=False, calls=calls, loop=True,
+                    seconds=calls * 1e-3 + a_pass + (calls - 1) * a_call + late)
+        for calls in (1, 8)
+        for late in (slower, 0.0)
+    ]  # fmt: skip
+    model = fit([*bare, *loops])
+    assert (model.per_pass, model.per_call) == (pytest.approx(a_pass, abs=1e-9), pytest.approx(a_call, abs=1e-9))
+    assert model.seconds(8, calls=8, adapter=True) == pytest.approx(8e-3 + a_pass + 7 * a_call)
+
+
 @given(st.lists(seconds, min_size=1))
 def test_rising_takes_nothing_away_but_falls(values: list[float]) -> None:
     fitted = rising(values)

@@ -83,7 +83,8 @@ def test_what_loops_take_beyond_their_passes_is_found(a_pass: float, a_call: flo
         for late in (slower, 0.0)
     ]  # fmt: skip
     model = fit([*bare, *loops])
-    assert (model.per_pass, model.per_call) == (pytest.approx(a_pass, abs=1e-9), pytest.approx(a_call, abs=1e-9))
+    assert model.per_pass == pytest.approx(a_pass, abs=1e-9)
+    assert model.per_call == pytest.approx(a_call, abs=1e-9)
     assert model.seconds(8, calls=8, adapter=True) == pytest.approx(8e-3 + a_pass + 7 * a_call)
 
 

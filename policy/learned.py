@@ -234,7 +234,7 @@ class Learned:
             decisions=decisions,
             forced=forced,
             acceptance={mode: chances for mode, (chances, _) in curves.items()},
-            errors={mode: errors for mode, (_, errors) in curves.items()},
+            trials={mode: trials for mode, (_, trials) in curves.items()},
             fill=fill.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
@@ -284,7 +284,7 @@ def step_of(key: str) -> tuple[str, str] | None:
 
 
 def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[float]]:
-    """Chances by position, and the error of each; where nobody drafted, what all positions say together.
+    """Chances by position, and the trials behind each; where nobody drafted, what all positions say together.
 
     A step whose drafts were all short says a little of longer ones: as much as AHEAD trials, of what its own are worth.
     """
@@ -303,8 +303,7 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
             told = most - tried if tried < most else 0.0
             weights[at] = tried + above
             chances[at] = (hit + told * mean + above * chances[at]) / (tried + told + above)
-    pairs = zip(chances, weights, strict=True)
-    return chances, [math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)) for chance, tried in pairs]
+    return chances, weights
 
 
 def spread(pace: Guess) -> float:

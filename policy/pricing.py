@@ -68,16 +68,15 @@ class Workload:
     """What outputs of a step are like.
 
     decisions: of one output; forced: forced tokens a decision; acceptance: by drafting mode, the chance of each draft
-    decision, from the first, to be accepted when those before it were; errors: the standard error of each of
-    these chances; fill: slots that a denoise pass fills; context:
-    tokens behind the prompt's start; calls: live ones in the batch, this one included; theirs: rows that each of the
-    others brings to a pass.
+    decision, from the first, to be accepted when those before it were; trials: how many stand behind each of these
+    chances; fill: slots that a denoise pass fills; context: tokens behind the prompt's start; calls: live ones in the
+    batch, this one included; theirs: rows that each of the others brings to a pass.
     """
 
     decisions: float
     forced: float = 0.0
     acceptance: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    errors: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fill: float = 1.5
     context: float = BASE_CONTEXT
     calls: int = 1
@@ -87,8 +86,11 @@ class Workload:
         """The same with as many standard errors added to each chance of a mode."""
         curves = dict(self.acceptance)
         for mode in curves.keys() & luck.keys():
-            pairs, by = zip(curves[mode], self.errors[mode], strict=True), luck[mode]
-            curves[mode] = [min(max(chance + by * error, 0.0), 1.0) for chance, error in pairs]
+            pairs, by = zip(curves[mode], self.trials[mode], strict=True), luck[mode]
+            curves[mode] = [
+                min(max(chance + by * math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)), 0.0), 1.0)
+                for chance, tried in pairs
+            ]
         return replace(self, acceptance=curves)
 
     def at_best(self) -> Workload:

@@ -147,7 +147,7 @@ class Batch:
         found, row = list[Choice | None](), 0
         for segment, reads, sampler in zip(self.segments, self.reads, samplers, strict=True):
             wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.held and sampler.filters)
-            found.append(sampler.choice(row, segment.positions, None) if wanted else None)
+            found.append(sampler.choice(row, segment.positions) if wanted else None)
             row += reads
         return found
 

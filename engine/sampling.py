@@ -43,9 +43,9 @@ class Sampler:
         rows = [self._chunk(p // self._span)[p % self._span] for p in positions]
         return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
-    def choice(self, row: int, positions: Sequence[int], allowed: ops.Masks | None) -> ops.Choice:
-        """The tokens at `positions`, wanted of logits from row `row` on, under the masks of `allowed`, if given."""
-        return ops.Choice(row, positions, self.banned, allowed, self._draw)
+    def choice(self, row: int, positions: Sequence[int], masks: Sequence[Tensor | None] = ()) -> ops.Choice:
+        """The tokens at `positions`, wanted of logits from row `row` on, each under its mask, if there are any."""
+        return ops.Choice(row, positions, self.banned, masks, self._draw)
 
     def _chunk(self, index: int) -> Tensor:
         if index not in self._chunks:

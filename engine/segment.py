@@ -113,10 +113,10 @@ class Logits:
         """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
         # A single one, the common case, as a view.
         some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
-        return self._pick(some, rows, [allowed] * len(rows))
+        return self._pick(some, rows, () if allowed is None else [allowed] * len(rows))
 
-    def _pick(self, logits: Tensor, rows: Sequence[int], allowed: Sequence[Tensor | None]) -> Picks:
-        choice = self.sampler.choice(0, [self.first + row for row in rows], lambda: allowed)
+    def _pick(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> Picks:
+        choice = self.sampler.choice(0, [self.first + row for row in rows], masks)
         return self.sampler.kernels.choose(logits, [choice])[0]
 
     def kept(self, row: int) -> Logits:

@@ -43,13 +43,12 @@ def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[
 
 def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
     """The tokens of each choice from logits [R, V], by `ops.pick`, which is handed the noise."""
-    masks = [choice.masks() for choice in choices]  # on a device, all of the pass is under way here
-    return [_chosen(ops, logits, choice, some) for choice, some in zip(choices, masks, strict=True)]
+    return [_chosen(ops, logits, choice) for choice in choices]
 
 
-def _chosen(ops: Any, logits: Tensor, choice: Choice, masks: Sequence[Tensor | None]) -> Picks:
+def _chosen(ops: Any, logits: Tensor, choice: Choice) -> Picks:
     rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.draw
-    allowed = stacked(masks).to(rows.device) if masks else None
+    allowed = stacked(choice.masks).to(rows.device) if choice.masks else None
     noise = draw.noise(choice.positions)
     tokens, confidence = ops.pick(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
     return Picks(tokens.tolist(), confidence.tolist())

@@ -94,28 +94,19 @@ class Draw:
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
 
-Masks = Callable[[], Sequence[Tensor | None]]
-"""Gives a bit mask [ceil(V / 32)] int32 for each of some rows, None for all tokens."""
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The tokens wanted of a pass's logits from row `row` on, a row for each of `positions`, where they will stand.
 
-    `banned` [V] bool, the same tensor for all choices of a pass. `allowed`: None where no row has a mask; it may take a
-    while, so it is asked once, when the pass is on its way.
+    `banned` [V] bool, the same tensor for all choices of a pass. `masks`: a grammar's bit mask [ceil(V / 32)] int32 for
+    each row, None for all tokens; empty where no row has one.
     """
 
     row: int
     positions: Sequence[int]
     banned: Tensor
-    allowed: Masks | None
+    masks: Sequence[Tensor | None]
     draw: Draw
-
-    def masks(self) -> Sequence[Tensor | None]:
-        """A mask a row; empty where no row has one."""
-        found = () if self.allowed is None else self.allowed()
-        return found if any(mask is not None for mask in found) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ class Native:
         final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
         plain = [choice for choice in choices if _plain(choice)]
         noises = [choice.draw.noise(choice.positions) for choice in plain]
-        masks = [next(iter(choice.masks()), None) for choice in plain]
+        masks = [next(iter(choice.masks), None) for choice in plain]
         wanted = (_Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
             ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),

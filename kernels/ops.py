@@ -14,14 +14,14 @@ from torch import Tensor
 
 from . import fast, native_bf16, reference
 from .build import NativeUnavailable, cache_folder, processor
-from .layout import PAGE, Block, Choice, Draw, Layout, Masks, Picks, Rotation, Stack
+from .layout import PAGE, Block, Choice, Draw, Layout, Picks, Rotation, Stack
 from .native import Native
 from .quantize import PRECISIONS, Precision, quantize
 from .reference import gumbel, linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
 
 __all__ = [
-    "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout", "Masks",
+    "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout",
     "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "Standing", "TritonUnavailable",
     "cache_folder", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate",
     "sent", "silu_mul",

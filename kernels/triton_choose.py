@@ -68,7 +68,7 @@ class Standing:
         mask.fill_(-1)
 
     def bring(self, choices: Sequence[Choice], rows: int) -> None:
-        """What `choices` want of the first rows, in order, filled up to `rows`. Asks for masks.
+        """What `choices` want of the first rows, in order, filled up to `rows`.
 
         Raises TensorRefused.
         """
@@ -158,10 +158,10 @@ def _wanted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
 def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]:
     """How `rows` rows draw, as bytes in the CPU's memory, and the grammar masks [W] that they name.
 
-    Rows that no choice wants take their best token. Asks for masks.
+    Rows that no choice wants take their best token.
     """
     rules = list(chain.from_iterable(repeat(choice.draw, len(choice.positions)) for choice in choices))
-    named = [choice.masks() or [None] * len(choice.positions) for choice in choices]
+    named = [choice.masks or [None] * len(choice.positions) for choice in choices]
     columns: tuple[array[Any], ...] = (
         array("q", [rule.seed - (rule.seed >> 63 << 64) for rule in rules]),
         array("q", chain.from_iterable(choice.positions for choice in choices)),

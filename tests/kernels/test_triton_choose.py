@@ -71,7 +71,7 @@ class Checked:
             assert mine.confidence == pytest.approx(theirs.confidence, rel=1e-4, abs=1e-7)
         self.calls += 1
         self.rows += sum(len(choice.positions) for choice in choices)
-        self.masked += sum(mask is not None for choice in choices for mask in choice.masks())
+        self.masked += sum(mask is not None for choice in choices for mask in choice.masks)
         return begun
 
 
@@ -187,10 +187,10 @@ def choices(device: str, banned: Tensor) -> list[Choice]:
         return Draw(seed, temperature, top_k, top_p, noise)
 
     return [
-        Choice(4, [9, 10], banned, lambda: [None, mask], rule(3, 1.0)),
-        Choice(0, [2**40], banned, None, rule(2**64 - 1, 0.7, top_k=5)),
-        Choice(2, [], banned, None, rule(1, 1.0)),
-        Choice(1, [5, 6, 7], banned, lambda: [mask, None, mask], rule(4, 0.0)),
+        Choice(4, [9, 10], banned, [None, mask], rule(3, 1.0)),
+        Choice(0, [2**40], banned, (), rule(2**64 - 1, 0.7, top_k=5)),
+        Choice(2, [], banned, (), rule(1, 1.0)),
+        Choice(1, [5, 6, 7], banned, [mask, None, mask], rule(4, 0.0)),
     ]
 
 

@@ -27,8 +27,10 @@ _WIDE: Final = LLParserLimits(
 )
 """Some 50 times llguidance's own, and whatever reading a text again takes. A mask of that much fuel takes 0.3 s."""
 
-_ENDINGS: Final = 256
-"""Searches of a grammar that are kept."""
+_ENDINGS: Final = 64
+"""Searches of a grammar that are kept,"""
+_EARLY: Final = 64
+"""of texts of so many tokens at most: what agents repeat, such as a tool's name, comes early."""
 _LETTERS: Final = '{["-0tfn'
 """With which most JSON texts begin."""
 
@@ -56,6 +58,8 @@ class Source:
         if asked in known:
             return known[asked]
         found = search()
+        if len(asked[0]) > _EARLY:
+            return found
         if len(self._endings) >= _ENDINGS:
             self._endings = {}
         self._endings[asked] = found

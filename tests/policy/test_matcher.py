@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import inf
 from typing import Any, Final
 
 import pytest
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from loaded import allowed
 from schemas_at_random import SCHEMAS
 
+from trimode.policy.closer import Closer
 from trimode.policy.engine import Engine
 from trimode.policy.errors import SchemaRefused
 from trimode.policy.matcher import Matcher
+from trimode.policy.reader import Reader
 from trimode.policy.schema import schema_of
 from trimode.policy.texts import Regex
+from trimode.policy.vocabulary import Place
 
 FORCED: Final[Any] = {
     "type": "object",
@@ -144,3 +148,24 @@ def test_questions_leave_no_trace(reference: Engine) -> None:
         assert not asked.reader.completes(ahead)
         assert all(asked.allows(token) for token in ahead[:1])
     assert torch.equal(asked.anew().mask(), quiet.anew().mask())
+
+
+def test_a_search_serves_later_calls_that_wrote_the_same(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as much room left: what is found must not depend on what other calls had asked."""
+    asked, search = list[int](), Closer.ending
+
+    def counted(self: Closer, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
+        asked.append(limit)
+        return search(self, start, place, limit, until)
+
+    monkeypatch.setattr(Closer, "ending", counted)
+    kinds = {"a": {"type": "integer"}, "b": {"type": "string", "pattern": "^x+y$"}}
+    tools = [{"type": "object", "properties": {name: kind}, "required": [name]} for name, kind in kinds.items()]
+    found = list[Any]()
+    for limit in (100, 100, 90, 100):
+        matcher = reference.grammars.matcher(schema_of({"anyOf": tools}))
+        for token in reference.tokenizer.encode('{"b'):
+            matcher.advance([token])
+        found.append(matcher.ending(limit))
+    assert asked == [100, 90]
+    assert found[0] == found[1] == found[2] == found[3]

@@ -5,7 +5,8 @@
 Per source and number of live calls, the steps of its episodes are decoded in order by each fixed variant and by a
 policy that begins with nothing learned; contenders take turns group by group, so that they meet the same machine.
 Stopped, the same command goes on behind the last whole group that `--state` holds. Counted are the steps behind the
-first `--warm`: decode tokens/s by step kind (output tokens over the time after prefill) and end to end (over the
+first `--warm`, each at the median of `--rounds` (in the later ones the plan is that of the first, and nobody learns):
+decode tokens/s by step kind (output tokens over the time after prefill) and end to end (over the
 group's wall time). `share_of_best`: auto's over that of the best fixed variant, in hindsight, of the step kind, and of
 all steps together (`mixed`). `regret`: what trying out cost by the policy's own expectation. `drift`: the policy sees
 the steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap.
@@ -50,6 +51,7 @@ def main() -> None:
         "cost": engine.cost.as_dict(),
         "steps": {name: len(calls) for name, calls in sources.items()},
         "warm": args.warm,
+        "rounds": args.rounds,
         "races": races,
         "drift": [drift(engine, args, *pair) for pair in itertools.pairwise(sources.items())],
         "overhead": overhead(engine, next(iter(sources.values()))[: args.warm]),
@@ -71,6 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loops", type=int, default=5, help="rounds of the demo's loop")
     parser.add_argument("--state", type=Path, help="a folder in which a measurement that was stopped goes on")
     parser.add_argument("--json", type=Path)

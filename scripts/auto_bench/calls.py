@@ -16,7 +16,7 @@ from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import read_episodes
 from trimode.policy.errors import SchemaError
-from trimode.policy.resolve import StepContext, resolve
+from trimode.policy.resolve import Policy, StepContext, resolve
 from trimode.policy.result import Result
 from trimode.policy.spec import Settings, variant
 
@@ -55,6 +55,13 @@ async def together(engine: Engine, calls: Sequence[Call], word: str, auto: Auto)
         return await engine.arun(planned(call, word, auto, others))
 
     return list(await asyncio.gather(*(one(call, len(calls) - 1) for call in calls)))
+
+
+async def repeated(engine: Engine, calls: Sequence[Call], results: Sequence[Result]) -> list[Result]:
+    """The same calls once more under the plans that they had. Nobody learns of it."""
+    plans = (replace(result.plan, policy=Policy()) for result in results)
+    again = (engine.arun(replace(call, plan=plan)) for call, plan in zip(calls, plans, strict=True))
+    return list(await asyncio.gather(*again))
 
 
 def words_of(result: Result) -> str:

@@ -8,8 +8,10 @@ from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 from rich.progress import track
@@ -19,7 +21,7 @@ from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 from trimode.policy.result import Result
 
-from .calls import together, words_of
+from .calls import repeated, together, words_of
 from .journal import Journal
 
 
@@ -45,13 +47,14 @@ def race(engine: Engine, args: Namespace, folder: Path, name: str, calls: Sequen
     """Goes on where `folder` says that it stopped, with what the policy had learned by then."""
     contenders, modes = [*args.fixed, "auto"], engine.tokens.model.config.family.modes
     about = {"source": name, "live": live, "steps": len(calls), "fixed": args.fixed, "temperature": args.temperature,
-             "max_tokens": args.max_tokens, "threads": args.threads, "model": engine.runtime.model_sha256}  # fmt: skip
+             "max_tokens": args.max_tokens, "threads": args.threads, "rounds": args.rounds,
+             "model": engine.runtime.model_sha256}  # fmt: skip
     journal = Journal(folder / f"{name}-x{live}.jsonl", about)
     auto = Auto.kept(engine.cost, modes, folder / f"{name}-x{live}.auto.json")
     groups = [calls[at : at + live] for at in range(0, len(calls), live)]
     for number, group in enumerate(track(groups, f"{name} x{live}")):
         if number >= len(journal.rows):
-            row = _row(engine, contenders, number, group, auto)
+            row = _row(engine, contenders, args.rounds, number, group, auto)
             auto.save()
             journal.append(row)
     spent, total = auto.learned.spent, auto.learned.total
@@ -61,31 +64,40 @@ def race(engine: Engine, args: Namespace, folder: Path, name: str, calls: Sequen
     return {"source": name, "live": live, **_summary(counted, args.fixed), "differ_from_ar": differ, "regret": regret}
 
 
-def _row(engine: Engine, contenders: Sequence[str], number: int, group: Sequence[Call], auto: Auto) -> dict[str, Any]:
+def _row(
+    engine: Engine, contenders: Sequence[str], rounds: int, number: int, group: Sequence[Call], auto: Auto
+) -> dict[str, Any]:
+    """Every contender's group, in several rounds of which the policy chooses and learns in the first; medians count."""
     answers: dict[str, list[Result]] = {}
-    wall: dict[str, float] = {}
+    wall, took = defaultdict[str, list[float]](list), defaultdict[str, list[list[float]]](list)
+    dice = Random(number)
     # Every contender's prompts are in the cache before anyone is timed. The order is another one each time: who always
     # follows the same contender finds the processor's caches as that one left them, which was worth 6 %.
     asyncio.run(together(engine, group, "ar", auto))
-    for word in Random(number).sample(contenders, len(contenders)):
-        begin = time.perf_counter()
-        answers[word] = asyncio.run(together(engine, group, word, auto))
-        wall[word] = time.perf_counter() - begin
+    for word in chain.from_iterable(dice.sample(contenders, len(contenders)) for _ in range(rounds)):
+        begin, first = time.perf_counter(), answers.get(word)
+        work = together(engine, group, word, auto) if first is None else repeated(engine, group, first)
+        found = asyncio.run(work)
+        wall[word].append(time.perf_counter() - begin)
+        took[word].append([result.stats.seconds - result.stats.prefill_seconds for result in found])
+        answers.setdefault(word, found)
     return {
         word: {
-            "wall": wall[word],
-            "calls": [_call(*pair) for pair in zip(answers[word], answers["ar"], strict=True)],
+            "wall": median(wall[word]),
+            "calls": [
+                _call(result, plain, median(each))
+                for result, plain, each in zip(answers[word], answers["ar"], zip(*took[word], strict=True), strict=True)
+            ],
         }
         for word in contenders
     }
 
 
-def _call(result: Result, plain: Result) -> dict[str, Any]:
-    stats = result.stats
+def _call(result: Result, plain: Result, seconds: float) -> dict[str, Any]:
     return {
         "kind": result.plan.context.kind,
-        "tokens": stats.output_tokens,
-        "seconds": stats.seconds - stats.prefill_seconds,
+        "tokens": result.stats.output_tokens,
+        "seconds": seconds,
         "variant": words_of(result),
         "tried": result.plan.forecast is not None and result.plan.forecast.regret > 0,
         "switched": any(made.switch for made in result.trace),

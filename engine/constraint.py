@@ -119,9 +119,7 @@ class Gate:
 
     def forced(self) -> int | None:
         """The one token that may come next, where there is no choice."""
-        if self.thinking is not None:
-            return self.thinking.end if self.thought == self.thinking.budget else None
-        run = () if self.constraint is None else self.constraint.forced()
+        run = self._forced_run()
         return run[0] if run else None
 
     def allows(self, token: int) -> bool:
@@ -172,10 +170,9 @@ class Gate:
         return run
 
     def _forced_run(self) -> Sequence[int]:
-        if self.thinking is None and self.constraint is not None:
-            return self.constraint.forced()
-        token = self.forced()
-        return () if token is None else (token,)
+        if self.thinking is not None:
+            return (self.thinking.end,) if self.thought == self.thinking.budget else ()
+        return () if self.constraint is None else self.constraint.forced()
 
     def _constrain(self, tokens: Sequence[int]) -> None:
         if self.constraint is None:

@@ -80,9 +80,9 @@ class Begun(Protocol):
 class Standing(Protocol):
     """How tokens are chosen of logits [R, V] that never move: `launch` is all of it that a graph captures.
 
-    `empty`, or `bring`, comes before it: the latter asks `choices` for their masks, and copies in what they want of the
-    first rows, in order; rows up to `rows` are filled up. `taken`: what has been chosen, which the next launch
-    overwrites where it is.
+    `empty`, or `bring`, comes before it: the latter copies in what `choices` want of the first rows, in order, with
+    their masks; rows up to `rows` are filled up. `taken`: what has been chosen, which the next launch overwrites where
+    it is.
     """
 
     @property

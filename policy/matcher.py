@@ -80,8 +80,8 @@ class Matcher:
 
     def advance(self, tokens: Sequence[int]) -> None:
         """What is known of a completion is the same however many tokens come at a time."""
-        together = self._known is None or self._known.startswith(self._vocabulary.text_of(tokens))
-        for some in [tokens] if together and tokens else [[token] for token in tokens]:
+        run = len(tokens) > 1 and (self._known is None or self._known.startswith(self._vocabulary.text_of(tokens)))
+        for some in [tokens] if run else [[token] for token in tokens]:
             self._move(some)
 
     def _move(self, tokens: Sequence[int]) -> None:

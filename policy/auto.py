@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -22,15 +22,17 @@ from trimode.engine.result import EXACT, Mode
 from . import store
 from .cost import CostModel
 from .errors import PolicyError
-from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, room, tried
-from .learned import DRAFTING, KEYS, Evidence, Learned, Observation, levels, observed, step_of
-from .pricing import AR, Cost, Costing, Passes, Variant
+from .evidence import Evidence
+from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, proposed, room
+from .hindsight import observation
+from .learned import DRAFTING, KEYS, Learned, levels, step_of
+from .pricing import AR, Cost, Passes, Variant
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .spec import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
 
 if TYPE_CHECKING:
-    from trimode.engine.result import DecodeResult, Stats
+    from trimode.engine.result import DecodeResult
 
 VARIANTS: Final = (
     Variant("ar"),
@@ -39,8 +41,6 @@ VARIANTS: Final = (
     *(Variant("quadratic_spec", length) for length in (6, 12)),
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
-MISSED: Final = 0.5
-"""Of the logarithm of passes against those expected, what one call may say: a bad run is no news of the mode."""
 
 
 @dataclass(slots=True)
@@ -99,20 +99,17 @@ class Auto:
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Learns from a call that ran under `plan`, whoever chose its mode."""
         temperature = plan.settings.temperature or 0.0
-        key = levels(plan.context, temperature)[-1]
+        keys = levels(plan.context, temperature)
         with self._lock:
-            seen = self._seen(plan, result)
+            seen = observation(self.cost, self.learned, plan, result)
             self.learned.add(plan.context, temperature, seen)
             if plan.forecast is not None:
                 self.learned.planned += 1
-                for account in (self.learned, self.learned.evidence[key]):
+                for account in (self.learned, self.learned.evidence[keys[-1]]):
                     account.total += plan.forecast.price
                     account.spent += plan.forecast.regret
-            if (standing := self._standing.get(key)) is not None:
-                standing.left -= 1
-                news = plan.forecast is not None and plan.forecast.regret > 0
-                if news or standing.left <= 0 or any(made.switch for made in result.rounds):
-                    del self._standing[key]
+            news = plan.forecast is not None and plan.forecast.regret > 0
+            self._stands(keys, news or any(made.switch for made in result.rounds))
 
     def lock(self, name: str = "locked") -> Policy:
         """What it would choose now, without exploring, as a fixed table: for every step and kind that it has seen."""
@@ -136,32 +133,43 @@ class Auto:
         return sorted(weighing.expected().items(), key=lambda pair: pair[1].price)
 
     def _decided(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
-        key = levels(context, settings.temperature or 0.0)[-1]
-        weighed = self._weighed(key, context, settings, exact)
+        *_, kind, key = levels(context, settings.temperature or 0.0)
+        own = self.learned.evidence.get(key)
+        weighed = self._weighed(kind if own is None else key, context, settings, exact)
         if settings.deadline is not None or len(weighed.chances) < 2:
             return weighed.decision
-        own = self.learned.evidence.get(key) or Evidence()
         # Calls that are live together may draw alike, and each of them would keep all the others waiting.
-        left = room(self.learned, own, weighed.prices[weighed.best].price) / (1 + context.others) ** 2
-        if left <= 0:
+        a_call = weighed.prices[weighed.best].price
+        left = room(self.learned, own or Evidence(), a_call) / (1 + context.others) ** 2
+        if left <= 0 or left < weighed.least:
             return weighed.decision
-        drawn = weighed.weighing.drawn(Random(f"{self.seed} {self.learned.calls} {key}"), weighed.chances)
-        chosen = tried(drawn, weighed.prices, weighed.best, left)
+        dice = Random(f"{self.seed} {self.learned.calls} {key}")
+        chosen = proposed(weighed.weighing, weighed.prices, weighed.chances, left, dice)
         return weighed.decision if chosen == weighed.best else self._decision(context, settings, weighed, chosen)
 
     def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Weighed:
-        """What was weighed stands for a quarter of the calls that it rests on, or until there is news of a mode."""
+        """What was weighed by the evidence of `key` stands for a quarter of the calls in it, or until there is news of
+        a mode. Steps that nobody has seen share what was weighed for their kind."""
         standing = self._standing.get(key)
         if standing is None:
-            own = self.learned.evidence.get(key)
+            found = self.learned.evidence.get(key)
             if len(self._standing) >= KEYS:
                 self._standing.clear()
-            standing = self._standing[key] = Standing(1 if own is None else max(int(own.calls / 4), 1))
-        asked = (context.others, settings.max_tokens, settings.block_length, settings.rows, settings.deadline, exact)
-        found = standing.weighed.get(asked)
-        if found is None:
-            found = standing.weighed[asked] = self._weigh(context, settings, exact)
-        return found
+            standing = self._standing[key] = Standing(1 if found is None else max(int(found.calls / 4), 1))
+        knobs = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
+        asked = (context.name, context.others, *knobs, exact)
+        weighed = standing.weighed.get(asked)
+        if weighed is None:
+            weighed = standing.weighed[asked] = self._weigh(context, settings, exact)
+        return weighed
+
+    def _stands(self, keys: Iterable[str], news: bool) -> None:
+        """One call more for what was weighed by these."""
+        for key in keys:
+            if (standing := self._standing.get(key)) is not None:
+                standing.left -= 1
+                if news or standing.left <= 0:
+                    del self._standing[key]
 
     def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Weighed:
         offered = self._offered(settings, exact)
@@ -172,7 +180,8 @@ class Auto:
         prices, late = weighing.expected(), settings.deadline is not None
         best = min(offered, key=lambda variant: prices[variant].seconds if late else prices[variant].price)
         chances = offered if late else hopeful(weighing.at_best(), prices, best)
-        weighed = Weighed(weighing, prices, best, chances)
+        losses = (loss_of(other, prices, best) for other in chances if other != best)
+        weighed = Weighed(weighing, prices, best, chances, min(losses, default=math.inf))
         weighed.decision = self._decision(context, settings, weighed, best)
         return weighed
 
@@ -187,9 +196,11 @@ class Auto:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
         modes: set[str] = {variant.mode for variant in offered}
-        paces = {mode: self.learned.relative(keys, mode) for mode in modes}
+        drafts = self.learned.of_drafts(keys)
+        paces = {mode: self.learned.of_mode(mode).over(drafts if mode in DRAFTING else 0.0) for mode in modes}
         load = self.learned.workload(context, temperature, settings.max_tokens or 256)
-        return Weighing(load, Passes(self.cost, load), offered, self.learned.pace, paces)
+        common = self.learned.pace + self.learned.of_step(keys).mean
+        return Weighing(load, Passes(self.cost, load), offered, common, paces)
 
     def _decision(self, context: StepContext, settings: Settings, weighed: Weighed, variant: Variant) -> Decision:
         prices, best = weighed.prices, weighed.best
@@ -228,48 +239,6 @@ class Auto:
         table = self.table(context, settings)
         return table[0][0].settings if table else None
 
-    def _seen(self, plan: DecodePlan, result: DecodeResult) -> Observation:
-        stats, counts = result.stats, observed(result.rounds)
-        missed = self._missed(plan, stats, counts["decisions"])
-        return Observation(
-            **counts,
-            prompt=stats.prompt_tokens,
-            prefilled=stats.prefilled_tokens,
-            others=plan.context.others,
-            passes=stats.forward_passes,
-            rows=stats.query_tokens,
-            paces=tuple(self._paces(stats, missed)),
-        )
-
-    def _missed(self, plan: DecodePlan, stats: Stats, decisions: int) -> float:
-        """Log of the work of a call that drafted to its end against what was expected of so many decisions, both as if
-        no others had been live: drafts may hold fewer decisions than the model says, or more rows."""
-        variant = Variant.of(plan.mode, plan.settings)
-        if variant.mode not in DRAFTING or [one.mode for one in stats.stretches] != [variant.mode] or decisions < 2:
-            return 0.0
-        (one,) = stats.stretches
-        load = self.learned.workload(plan.context, plan.settings.temperature or 0.0, plan.settings.max_tokens or 256)
-        alone = replace(load, decisions=decisions, calls=1)
-        expected = Costing(Passes(self.cost, alone), alone).cost(variant).seconds
-        work = one.passes * self._a_pass(one.mode, one.rows / one.passes, load.context, 1)
-        return min(max(math.log(work / expected), -MISSED), MISSED)
-
-    def _paces(self, stats: Stats, missed: float) -> Iterator[tuple[str, float, float]]:
-        """How each mode ran against the model's word on its passes as they were: with the rows of all in them, so that
-        nobody's drafts are blamed on another's mode, and in calls that were switched too. `missed` comes on top."""
-        context = stats.prompt_tokens + stats.output_tokens / 2
-        for one in stats.stretches:
-            a_pass = self._a_pass(one.mode, one.pass_rows / one.passes, context, one.pass_calls / one.passes)
-            if one.seconds > 0:
-                part = one.passes / stats.forward_passes
-                yield one.mode, math.log(one.seconds / (one.passes * a_pass)) + missed, part
-
-    def _a_pass(self, mode: Mode, rows: float, context: float, calls: float) -> float:
-        """Seconds of a pass of so many rows, whose half is drafting in `linear_spec`, and all in `quadratic_spec`."""
-        if mode == "linear_spec":
-            return sum(self.cost.seconds(rows, context, adapter, calls) for adapter in (False, True)) / 2
-        return self.cost.seconds(rows, context, mode == "quadratic_spec", calls)
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -286,13 +255,14 @@ class Decision:
 class Weighed:
     """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
 
-    `decision`: the best of it, for every call that tries nothing else.
+    `least`: what trying any of these is expected to lose. `decision`: the best of it, for every call that tries none.
     """
 
     weighing: Weighing
     prices: Prices
     best: Variant
     chances: Sequence[Variant]
+    least: float
     decision: Decision = field(init=False)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -19,26 +19,43 @@ from trimode.engine.batch import Batch
 from trimode.engine.engine import TokenEngine
 from trimode.engine.graphs import Graphs
 from trimode.engine.pages import PagePool, page_bytes, pages_for
-from trimode.engine.request import DecodeRequest, Sampling
+from trimode.engine.request import (
+    ArOptions,
+    DecodeRequest,
+    ExactOptions,
+    LinearSpecOptions,
+    QuadraticSpecOptions,
+    Sampling,
+)
 from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Branch, Segment, reply
 from trimode.kernels.ops import cache_folder, processor
 
 from . import store
 from .cost import BASE_CONTEXT, CostModel, Measurement, fit
+from .pricing import ADAPTED
 from .record import Runtime, versions
 
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 LONG_ROWS: Final = (1, 16)
 CALLS: Final = 8
 """Of the pass that is measured once as one call's and once as that of so many."""
-LOOP: Final = 32
+LOOP: Final = 24
 """Tokens of the calls whose whole loops are measured."""
-FORM: Final = "3"
+DRAFTED: Final[Sequence[ExactOptions]] = (
+    LinearSpecOptions(block_length=4),
+    QuadraticSpecOptions(block_length=4, rows=1),
+    LinearSpecOptions(block_length=16),
+    QuadraticSpecOptions(block_length=6, rows=2),
+)
+"""Calls with drafts whose loops are measured, where they take no longer than the engine's own work is worth knowing."""
+FORM: Final = "4"
 """Of what is kept; another one lies in another file."""
 LONG_CONTEXT: Final = 768
 BUDGET: Final = 1.0
 """Seconds that measuring takes, if it takes no longer to run each shape once unmeasured and once measured."""
+QUICK: Final = 0.2
+"""Of that, what the loops without drafts may take for those with drafts to be measured, too."""
 TURN: Final = 0.005
 """Seconds that a shape runs before the next one does, so that short passes, which noise spoils, run more often."""
 
@@ -96,31 +113,49 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
     passes = [(shape, _pass(tokens, shape, place)) for shape in asked]
     for _, run in passes:
         run()
+    begin = clock()
+    list(_loops(tokens, ()))
+    # Where passes are long, what the engine does between them hardly counts, and drafted calls would take seconds.
+    drafted = DRAFTED if clock() - begin < QUICK * budget else ()
+    list(_loops(tokens, drafted))
     measured: list[Measurement] = []
-    list(_loops(tokens))
     end = clock() + budget
     while not measured or clock() < end:
         for shape, run in passes:
             took = _fastest(run, clock)
             measured.append(Measurement(**asdict(shape), seconds=took))
-        measured += _loops(tokens)
+        measured += _loops(tokens, drafted)
     return measured
 
 
-def _loops(tokens: TokenEngine) -> Iterator[Measurement]:
-    """Calls that decode in `ar`, one and several; of these, the one that had the most company."""
+def _loops(tokens: TokenEngine, drafted: Sequence[ExactOptions]) -> Iterator[Measurement]:
+    """Calls that decode in `ar`, one and several, and one for each of `drafted` whose mode the weights have."""
     config = tokens.model.config
     if "ar" not in config.family.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
         return
     for calls in (1, CALLS):
-        prompts = (tuple((call + at) % config.vocab_size for at in range(BASE_CONTEXT)) for call in range(calls))
-        results = tokens.decode_many([DecodeRequest(prompt=prompt, max_tokens=LOOP) for prompt in prompts])
-        stretches = [one for result in results for one in result.stats.stretches if one.passes]
-        if stretches:  # a text may be over with its first token
-            one = max(stretches, key=lambda one: one.pass_calls / one.passes)
-            company, each = round(one.pass_calls / one.passes), one.seconds / one.passes
-            far = BASE_CONTEXT + LOOP // 2
-            yield Measurement(rows=company, context=far, adapter=False, seconds=each, calls=company, loop=True)
+        yield from _loop(tokens, ArOptions(), calls)
+    for options in drafted:
+        if options.mode in config.family.modes:
+            yield from _loop(tokens, options, 1)
+
+
+def _loop(tokens: TokenEngine, options: ExactOptions, calls: int) -> Iterator[Measurement]:
+    """Of calls that begin together, the one that had the most company."""
+    size = tokens.model.config.vocab_size
+    prompts = (tuple((call + at) % size for at in range(BASE_CONTEXT)) for call in range(calls))
+    requests = [DecodeRequest(prompt=prompt, max_tokens=LOOP, options=options) for prompt in prompts]
+    stretches = [one for result in tokens.decode_many(requests) for one in result.stats.stretches if one.passes]
+    if stretches:  # a text may be over with its first token
+        one = max(stretches, key=lambda one: one.pass_calls / one.passes)
+        yield Measurement(
+            rows=one.pass_rows / one.passes,
+            context=BASE_CONTEXT + LOOP // 2,
+            adapter=ADAPTED.get(options.mode, 0.0),
+            seconds=one.seconds / one.passes,
+            calls=round(one.pass_calls / one.passes),
+            loop=True,
+        )
 
 
 def _fastest(run: Callable[[], object], clock: Clock) -> float:

@@ -6,25 +6,32 @@ Knows numbers only. Does not know who measures passes, or modes, which make them
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
+from statistics import median
 from typing import Any, Final
 
 BASE_CONTEXT: Final = 64
 """Tokens of context that a pass by its rows alone is measured behind; a shorter one counts as this."""
+EVEN: Final = 1e-9
+"""Of the largest spread that so many loops can have: below it all their passes are alike."""
+
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Seconds of one pass: its rows, the context they see, whether they take the draft adapter, whose they are.
 
-    `loop`: from one pass of decoding calls to the next, with all that the engine does in between.
+    `loop`: from one pass of decoding calls to the next, with all that the engine does in between; such passes differ,
+    so that `rows` is their average and `adapter` the part of them that takes it.
     """
 
-    rows: int
+    rows: float
     context: int
-    adapter: bool
+    adapter: float
     seconds: float
     calls: int = 1
     loop: bool = False
@@ -54,7 +61,8 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Seconds of a pass: a curve by rows, without and with the adapter, and what a row pays for each token it sees.
+    """Seconds of a pass amid decoding: a curve by rows, without and with the adapter, and what a row pays for each
+    token it sees.
 
     `per_call`: what each call of a pass beyond the first costs beside its rows; `per_pass`: what the engine does from
     one pass to the next, however many rows there are.
@@ -66,11 +74,22 @@ class CostModel:
     per_call: float = 0.0
     per_pass: float = 0.0
 
-    def seconds(self, rows: float, context: float = BASE_CONTEXT, adapter: bool = False, calls: float = 1) -> float:
-        """`rows`: query tokens of all `calls`, each behind `context` tokens. More of any never costs less."""
-        curve = self.adapted if adapter else self.plain
+    def seconds(self, rows: float, context: float = BASE_CONTEXT, adapter: float = False, calls: float = 1) -> float:
+        """`rows`: query tokens of all `calls`, each behind `context` tokens. More of any never costs less.
+
+        `adapter`: whether they take it, or of several passes, how many of them do.
+        """
+        curves = (1 - adapter) * self.plain.at(rows) + adapter * self.adapted.at(rows)
         longer = self.per_row_token * max(rows, 1) * max(context - BASE_CONTEXT, 0)
-        return curve.at(rows) + longer + self.per_call * max(calls - 1, 0) + self.per_pass
+        return curves + longer + self.per_call * max(calls - 1, 0) + self.per_pass
+
+    def slower(self, by: float) -> CostModel:
+        """Passes that take `by` times as long."""
+        plain, adapted = (
+            replace(each, seconds=tuple(by * took for took in each.seconds)) for each in (self.plain, self.adapted)
+        )
+        slopes = (by * self.per_row_token, by * self.per_call)
+        return CostModel(plain, adapted, *slopes, self.per_pass)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,7 +107,8 @@ class CostModel:
 
 
 def fit(measured: Iterable[Measurement]) -> CostModel:
-    """A monotone model of passes at two or more row counts; of several of one shape the quickest counts.
+    """A monotone model of passes at two or more row counts; of several of one shape the quickest counts, of loops the
+    one in the middle.
 
     Without adapter measurements the adapter costs nothing; nor do further calls without passes of several.
     """
@@ -98,15 +118,29 @@ def fit(measured: Iterable[Measurement]) -> CostModel:
     return _looped(_bare(passes), loops)
 
 
-def _looped(model: CostModel, loops: Sequence[Measurement]) -> CostModel:
-    """`model` with what the quickest loops took beyond their passes: of one call, and then for each further one."""
+def _looped(model: CostModel, loops: Iterable[Measurement]) -> CostModel:
+    """`model` with what decoding makes of its passes: so many times their seconds, because what they find in the
+    processor's caches is colder, and some more for each pass, and then for each further call."""
+    shapes = defaultdict[tuple[float, int, float, int], list[float]](list)
+    for one in loops:
+        shapes[one.rows, one.context, one.adapter, one.calls].append(one.seconds)
+    pairs = [(shape[3], model.seconds(*shape), median(found)) for shape, found in shapes.items()]
+    slower, per_pass = _affine([(bare, took) for calls, bare, took in pairs if calls == 1])
+    beyond = ((took - slower * bare - per_pass) / (calls - 1) for calls, bare, took in pairs if calls > 1)
+    model = model.slower(slower)
+    return replace(model, per_pass=per_pass, per_call=model.per_call + max(min(beyond, default=0.0), 0.0))
 
-    def beyond(one: Measurement) -> float:
-        return max(one.seconds - model.seconds(one.rows, one.context, one.adapter, one.calls), 0.0)
 
-    model = replace(model, per_pass=min((beyond(one) for one in loops if one.calls == 1), default=0.0))
-    more = [beyond(one) / (one.calls - 1) for one in loops if one.calls > 1]
-    return replace(model, per_call=model.per_call + min(more, default=0.0))
+def _affine(pairs: Sequence[Pair]) -> Pair:
+    """(a, b) with a >= 1 and b >= 0 that bring a x + b nearest to y, in parts of y."""
+    if not pairs:
+        return 1.0, 0.0
+    n, x = sum(1 / y**2 for _, y in pairs), sum(x / y**2 for x, y in pairs)
+    square, y, both = sum((x / y) ** 2 for x, y in pairs), sum(1 / y for _, y in pairs), sum(x / y for x, y in pairs)
+    spread = n * square - x * x
+    a = (n * both - x * y) / spread if spread > EVEN * n * square else 1.0
+    b = (y - max(a, 1.0) * x) / n
+    return (max(a, 1.0), b) if b >= 0 else (max(both / square, 1.0), 0.0)
 
 
 def _bare(measured: Iterable[Measurement]) -> CostModel:
@@ -114,7 +148,7 @@ def _bare(measured: Iterable[Measurement]) -> CostModel:
     shared: dict[int, dict[tuple[bool, int, int], float]] = {}
     for one in measured:
         key, times_of = (
-            (one.adapter, one.rows, one.context),
+            (bool(one.adapter), int(one.rows), one.context),
             best if one.calls == 1 else shared.setdefault(one.calls, {}),
         )
         times_of[key] = min(times_of.get(key, one.seconds), one.seconds)

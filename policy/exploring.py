@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from .learned import DRAFTING, HORIZON, Evidence, Guess, Learned, spread
+from .evidence import Evidence
+from .learned import DRAFTING, HORIZON, Guess, Learned, heard_of, spread
 from .pricing import AR, Cost, Costing, Passes, Variant, Workload
 from .switching import PATIENCE, TOLERANCE
 
@@ -46,10 +47,13 @@ class Weighing:
         return self._prices(self.load, {mode: pace.mean for mode, pace in self.paces.items()}, self.offered)
 
     def at_best(self) -> dict[Variant, Cost]:
-        """With every draft accepted, and passes as quick as those of other modes; of modes that nobody ran, as quick as
-        the model says: it may be the others that are slow."""
+        """With every draft accepted, and passes as quick as those of other modes or a standard error quicker than
+        thought; of modes that nobody ran, as quick as the model says: it may be the others that are slow."""
         unknown = min(-self.common, 0.0)
-        quick = {mode: unknown if pace.trials < 1 else min(pace.mean, 0.0) for mode, pace in self.paces.items()}
+        quick = {
+            mode: min(pace.mean - spread(pace), 0.0) if heard_of(pace) else unknown
+            for mode, pace in self.paces.items()
+        }
         return self._prices(self.load.at_best(), quick, self.offered)
 
     def drawn(self, dice: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
@@ -84,6 +88,17 @@ def loss_of(proposed: Variant, prices: Prices, best: Variant) -> float:
         return loss
     a_round, a_decision = prices[proposed].a_round[1], ar.a_round[1]
     return min(loss, max(TOLERANCE * a_decision, PATIENCE * a_round) + a_round + ar.price - prices[best].price)
+
+
+def proposed(weighing: Weighing, prices: Prices, chances: Sequence[Variant], left: float, dice: Random) -> Variant:
+    """What one call is decoded in: `chances[0]`, which is thought best, or a try within what is `left`.
+
+    The first try is that of `ar`, if nobody ran it: what every other mode gains is measured against it.
+    """
+    best = chances[0]
+    if AR in chances and not heard_of(weighing.paces[AR.mode]):
+        return AR if loss_of(AR, prices, best) <= left else best
+    return tried(weighing.drawn(dice, chances), prices, best, left)
 
 
 def tried(drawn: Prices, prices: Prices, best: Variant, left: float) -> Variant:

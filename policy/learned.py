@@ -1,8 +1,10 @@
 """What past calls say of a step's outputs: their length, what drafts were worth, and how passes ran against the model.
 
-Knows counts by (step name, schema, temperature), pooled upward: a step that is new is taken for one of its kind, a kind
-that is new for any step. Every count fades as new ones come, so that a workload that changes is believed. Does not know
-machines or modes' prices.
+Knows evidence by (step name, schema, temperature), pooled upward: a step that is new is taken for one of its kind, a
+kind that is new for any step. Does not know machines or modes' prices.
+
+How long passes take, against the model, is the sum of three logarithms: of all passes of late, of the step, whose
+schema may cost each token some, and of the mode, in whatever step. Only the last one can make a mode the choice.
 """
 
 from __future__ import annotations
@@ -10,17 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from itertools import zip_longest
+from operator import mul
+from typing import Any, Final
 
+from .evidence import POSITIONS, Evidence, Observation, Reading, finite
 from .pricing import Workload
 from .resolve import StepContext
 
-if TYPE_CHECKING:
-    from trimode.engine.result import Round
-
-    from .round_record import RoundRecord
-
-POSITIONS: Final = 31
 KEYS: Final = 256
 """Steps that are remembered; the one unused for longest goes first."""
 FADING: Final = (0.99, 0.98, 0.95)
@@ -30,11 +29,9 @@ STRENGTH: Final = 6.0
 """Trials of its own after which a step is believed as much as the steps above it."""
 AHEAD: Final = 6.0
 """Trials that a step's short drafts are worth for the places behind them."""
+KIN: Final = 12.0
+"""Trials that drafts of one mode are worth for the other, by position."""
 PRIOR_DECISIONS: Final = 24.0
-SURPRISE: Final = 2.5
-"""Standard errors off which a call contradicts older ones."""
-CONTRADICTED: Final = 0.2
-"""What is left of those."""
 PRIOR_ROWS: Final = 1.5
 """Of a call in one pass: what ar brings where a few tokens are forced."""
 COMMON: Final = 0.2
@@ -43,131 +40,14 @@ PRIOR_COMMON: Final = 0.25
 """Readings that a common pace of zero is worth."""
 SPREAD: Final = 0.5
 """Of how modes run against the model, in logarithms, where none of their calls was seen."""
-PRIOR_PACES: Final = 0.25
-"""Readings that this is worth: one reading spreads half as much."""
+PRIOR_PACES: Final = 2.0
+"""Readings that this is worth."""
+HEARD: Final = 0.75
+"""Readings from which on a pace is known at all: the first call's, whose prompt's passes are not counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """One finished call. `drafts`: (mode, accepted draft decisions, was one refused) of each round that drafted.
-
-    `passes`: of decoding, and `rows`: the call's own in them. `paces`: for each mode that ran, the log of its seconds
-    against what the cost model says of the passes as they were, with all that shared them; and its part of the passes.
-    """
-
-    decisions: int
-    forced: int
-    prompt: int
-    prefilled: int
-    others: int = 0
-    drafts: tuple[tuple[str, int, bool], ...] = ()
-    fills: int = 0
-    denoises: int = 0
-    passes: int = 0
-    rows: int = 0
-    paces: tuple[tuple[str, float, float], ...] = ()
-
-
-def observed(rounds: Iterable[Round | RoundRecord]) -> dict[str, Any]:
-    """What rounds, of a result or of a record, hold of an `Observation`."""
-    decisions = forced = fills = denoises = 0
-    drafts: list[tuple[str, int, bool]] = []
-    for made in rounds:
-        free = made.origins.count("f") + made.origins.count("b")
-        forced += free
-        decisions += len(made.origins) - free
-        if made.fills:
-            fills, denoises = fills + sum(made.fills), denoises + len(made.fills)
-        elif made.drafted:
-            drafts.append((made.mode, made.accepted, any(_reason(lost) == "target" for lost in made.rejected)))
-    return {
-        "decisions": decisions, "forced": forced, "drafts": tuple(drafts), "fills": fills, "denoises": denoises,
-    }  # fmt: skip
-
-
-def _reason(lost: Any) -> str:
-    return str(lost[1] if isinstance(lost, tuple) else lost.reason)
-
-
-@dataclass(slots=True)
-class Evidence:
-    """Faded sums over calls. `trials`, `hits`: by drafting mode and draft position; `pace`: (weight, sum) by mode.
-
-    `total`: seconds that plans were expected to take; `spent`: those that exploring cost. These two do not fade.
-    """
-
-    calls: float = 0.0
-    decisions: float = 0.0
-    forced: float = 0.0
-    prompt: float = 0.0
-    prefilled: float = 0.0
-    others: float = 0.0
-    fills: float = 0.0
-    denoises: float = 0.0
-    passes: float = 0.0
-    rows: float = 0.0
-    total: float = 0.0
-    spent: float = 0.0
-    trials: dict[str, list[float]] = field(default_factory=dict)
-    hits: dict[str, list[float]] = field(default_factory=dict)
-    pace: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, seen: Observation, fading: float, paces: Sequence[tuple[str, float, float]]) -> None:
-        self._fade(fading, {mode for mode, *_ in (*seen.drafts, *paces)})
-        self.calls += 1
-        for name in _SUMS[1:]:
-            setattr(self, name, getattr(self, name) + getattr(seen, name))
-        for mode in {mode for mode, *_ in seen.drafts}:
-            if self._contradicted(mode, seen):
-                for table in (self.trials, self.hits):
-                    table[mode] = [value * CONTRADICTED for value in table[mode]]
-        for mode, accepted, refused in seen.drafts:
-            trials = self.trials.setdefault(mode, [])
-            hits = self.hits.setdefault(mode, [])
-            tried = min(accepted + refused, POSITIONS)
-            trials += [0.0] * (tried - len(trials))
-            hits += [0.0] * (tried - len(hits))
-            for at in range(tried):
-                trials[at] += 1
-                hits[at] += at < accepted
-        for mode, value, part in paces:
-            weight, total = self.pace.get(mode, (0.0, 0.0))
-            self.pace[mode] = [weight + part, total + part * value]
-
-    def _contradicted(self, mode: str, seen: Observation) -> bool:
-        """Whether a call's drafts fared as they hardly could if what is known still held."""
-        known = sum(self.trials.get(mode, ()))
-        drafts = [(accepted, accepted + refused) for made, accepted, refused in seen.drafts if made == mode]
-        hits, tried = sum(accepted for accepted, _ in drafts), sum(each for _, each in drafts)
-        if not known or not tried:
-            return False
-        chance = (sum(self.hits[mode]) + 1) / (known + 2)
-        return abs(hits - chance * tried) > SURPRISE * math.sqrt(chance * (1 - chance) * tried + 1)
-
-    def _fade(self, by: float, ran: set[str]) -> None:
-        """What is known of modes that did not run fades at a third of the speed: it has not been contradicted."""
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) * by)
-        for table in (self.trials, self.hits, self.pace):
-            for mode, values in table.items():
-                left = by if mode in ran else 1 - (1 - by) / 3
-                table[mode] = [value * left for value in values]
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Evidence:
-        sums = {name: _finite(found[name]) for name in (*_SUMS, "total", "spent")}
-        trials, hits, pace = (
-            {str(mode): [_finite(value) for value in values] for mode, values in found[name].items()}
-            for name in ("trials", "hits", "pace")
-        )
-        if any(len(pair) != 2 for pair in pace.values()) or {m: len(v) for m, v in trials.items()} != {
-            m: len(v) for m, v in hits.items()
-        }:
-            raise ValueError("expected weight and sum in pace, and a hit count for each trial count")
-        return cls(**sums, trials=trials, hits=hits, pace=pace)
-
-
-_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows")
+ANY, DRAFTS = "any", "drafts"
+"""Names among a step's paces: of whatever runs, and of modes that draft, by how much their work was misjudged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +56,10 @@ class Guess:
 
     mean: float
     trials: float
+
+    def over(self, more: float) -> Guess:
+        """The same with `more` on top."""
+        return Guess(self.mean + more, self.trials)
 
 
 @dataclass(slots=True)
@@ -197,16 +81,22 @@ class Learned:
         self, context: StepContext, temperature: float, seen: Observation, fading: Sequence[float] = FADING
     ) -> None:
         """`fading`: what a call leaves of older counts, of all steps, of its kind and of its own step."""
-        keys, paces = levels(context, temperature), []
+        keys = levels(context, temperature)
+        modes, steps = list[Reading](), list[Reading]()
         for mode, value, part in seen.paces:
-            # A busy machine slows every mode, so what a call says of its mode is what the common pace leaves. The first
-            # readings are all common: blamed on the mode that happened to run, they would make every other look quick.
+            of_mode, of_step = self.of_mode(mode).mean, self.of_step(keys).mean
+            # A busy machine slows everything, so what a call says of its mode or step is what the common pace leaves.
+            # The first readings are all common: blamed on the mode that happened to run, they would make every other
+            # look quick.
             self.paced += part
             gain = part * max(COMMON, 1 / (self.paced + PRIOR_COMMON))
-            self.pace += min(gain, 1.0) * (value - self.relative(keys, mode).mean - self.pace)
-            paces.append((mode, value - self.pace, part))
+            self.pace += min(gain, 1.0) * (value - of_mode - of_step - self.pace)
+            modes.append((mode, value - of_step - self.pace, part))
+            steps.append((ANY, value - of_mode - self.pace, part))
+        if seen.missed is not None:
+            steps.append((DRAFTS, seen.missed, 1.0))
         self.calls += 1
-        for key, left in zip(keys, fading, strict=True):
+        for key, left, paces in zip(keys, fading, (modes, steps, steps), strict=True):
             found = self.evidence.pop(key, None) or Evidence()
             found.add(seen, left, paces)
             self.evidence[key] = found  # at the end, as the latest
@@ -241,12 +131,24 @@ class Learned:
             theirs=(everyone.rows + PRIOR_ROWS) / (everyone.passes + 1),
         )
 
-    def relative(self, keys: Sequence[str], mode: str) -> Guess:
-        """Log of how much slower than the common pace a mode runs."""
+    def of_mode(self, mode: str) -> Guess:
+        """Log of how much slower than the common pace a mode runs, in whatever step."""
+        return self._paced(["all"], mode)
+
+    def of_step(self, keys: Sequence[str]) -> Guess:
+        """Log of how much slower than the common pace a step runs, in whatever mode: a schema costs each token some."""
+        return self._paced(keys[1:], ANY)
+
+    def of_drafts(self, keys: Sequence[str]) -> float:
+        """Log of how much more work a step's drafts are than acceptance alone says: they may hold fewer decisions than
+        thought, or more rows."""
+        return self._paced(keys[1:], DRAFTS).mean
+
+    def _paced(self, keys: Iterable[str], name: str) -> Guess:
         guess = Guess(0.0, PRIOR_PACES)
         for key in keys:
             if one := self.evidence.get(key):
-                weight, total = one.pace.get(mode, (0.0, 0.0))
+                weight, total = one.pace.get(name, (0.0, 0.0))
                 guess = _pooled(guess, total, weight)
         return guess
 
@@ -262,7 +164,7 @@ class Learned:
     def of(cls, found: Mapping[str, Any]) -> Learned:
         """From `as_dict`. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
         evidence = {str(key): Evidence.of(one) for key, one in found["evidence"].items()}
-        numbers = {name: _finite(found[name]) for name in ("pace", "paced", "total", "spent")}
+        numbers = {name: finite(found[name]) for name in ("pace", "paced", "total", "spent")}
         return cls(evidence=evidence, calls=int(found["calls"]), planned=int(found["planned"]), **numbers)
 
 
@@ -289,10 +191,11 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
     A step whose drafts were all short says a little of longer ones: as much as AHEAD trials, of what its own are worth.
     """
     top = found[0] if found else Evidence()
-    trials, hits = sum(top.trials.get(mode, ())), sum(top.hits.get(mode, ()))
-    chances, weights = [(hits + 1) / (trials + 2)] * POSITIONS, [2.0] * POSITIONS
+    trials, hits = _drafts(top, mode)
+    whole = sum(trials)
+    chances, weights = [(sum(hits) + 1) / (whole + 2)] * POSITIONS, [2.0] * POSITIONS
     for one in found:  # `_pooled` in plain numbers: this runs for every plan
-        own, taken = one.trials.get(mode, ()), one.hits.get(mode, ())
+        own, taken = (trials, hits) if one is top else _drafts(one, mode)
         whole = sum(own)
         if not whole:
             continue
@@ -306,19 +209,34 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
     return chances, weights
 
 
+def _drafts(one: Evidence, mode: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Trials and hits by position; those of the other mode that drafts count, too, as much as KIN trials: it is the
+    same drafter, from another place."""
+    own, taken = one.trials.get(mode, ()), one.hits.get(mode, ())
+    other = next(kin for kin in DRAFTING if kin != mode)
+    theirs = one.trials.get(other, ())
+    if not theirs:
+        return own, taken
+    parts = [1.0 if tried <= KIN else KIN / tried for tried in theirs]
+    borrowed = (list(map(mul, parts, each)) for each in (theirs, one.hits[other]))
+    return _sum(own, next(borrowed)), _sum(taken, next(borrowed))
+
+
+def _sum(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [a + b for a, b in zip_longest(one, other, fillvalue=0.0)]
+
+
 def spread(pace: Guess) -> float:
     """Standard error of a pace."""
     return SPREAD * math.sqrt(PRIOR_PACES / pace.trials)
+
+
+def heard_of(pace: Guess) -> bool:
+    """Whether somebody ran so, about."""
+    return pace.trials >= PRIOR_PACES + HEARD
 
 
 def _pooled(above: Guess, total: float, trials: float) -> Guess:
     """A level's own trials over what is believed above it, which counts as at most STRENGTH trials."""
     weight = min(above.trials, STRENGTH)
     return Guess((total + weight * above.mean) / (trials + weight), trials + weight)
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r}: expected a finite number")
-    return number

@@ -28,6 +28,8 @@ from .spec import Settings
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens of one run, about."""
+ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0}
+"""Of the passes of a mode, those that take the draft adapter; in other modes, none."""
 
 
 @dataclass(frozen=True, slots=True)

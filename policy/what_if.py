@@ -12,7 +12,8 @@ from typing import Final
 from .auto import Auto
 from .cost import CostModel
 from .errors import PolicyError
-from .learned import Learned, Observation, observed
+from .evidence import Observation, observed
+from .learned import Learned
 from .pricing import Cost, Costing, Passes, Variant
 from .record import CallRecord
 from .resolve import Policy, StepContext, resolve

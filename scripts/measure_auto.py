@@ -37,7 +37,7 @@ FIXED = ("ar", "linear_spec:4", "linear_spec:8", "linear_spec:16", "quadratic_sp
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    engine = Engine.load(args.checkpoint)
+    engine = Engine.load(args.checkpoint, kernels=args.kernels)
     sources = {path.name.removesuffix(".jsonl.gz"): calls_of(engine, path, args) for path in args.files}
     with tempfile.TemporaryDirectory() as folder:
         state = args.state or Path(folder)
@@ -73,6 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--kernels", default="auto", help="as in `Engine.load`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loops", type=int, default=5, help="rounds of the demo's loop")
     parser.add_argument("--state", type=Path, help="a folder in which a measurement that was stopped goes on")

@@ -48,7 +48,7 @@ def race(engine: Engine, args: Namespace, folder: Path, name: str, calls: Sequen
     contenders, modes = [*args.fixed, "auto"], engine.tokens.model.config.family.modes
     about = {"source": name, "live": live, "steps": len(calls), "fixed": args.fixed, "temperature": args.temperature,
              "max_tokens": args.max_tokens, "threads": args.threads, "rounds": args.rounds,
-             "model": engine.runtime.model_sha256}  # fmt: skip
+             "model": engine.runtime.model_sha256, "kernels": engine.runtime.kernels}  # fmt: skip
     journal = Journal(folder / f"{name}-x{live}.jsonl", about)
     auto = Auto.kept(engine.cost, modes, folder / f"{name}-x{live}.auto.json")
     groups = [calls[at : at + live] for at in range(0, len(calls), live)]

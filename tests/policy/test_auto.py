@@ -24,8 +24,9 @@ from trimode.policy import store
 from trimode.policy.auto import VARIANTS, Auto
 from trimode.policy.cost import CostModel, Curve
 from trimode.policy.errors import PolicyError
+from trimode.policy.evidence import Observation, observed
 from trimode.policy.exploring import GRACE, SHARE, loss_of, tried
-from trimode.policy.learned import FADING, HORIZON, KEYS, Learned, Observation, levels, observed, step_of
+from trimode.policy.learned import FADING, HORIZON, KEYS, Learned, levels, step_of
 from trimode.policy.pricing import Cost, Variant
 from trimode.policy.resolve import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.spec import Settings, options_of
@@ -180,7 +181,7 @@ WORLDS: Final[dict[str, Callable[[], World]]] = {
 
 
 def test_after_fifty_calls_it_is_as_good_as_the_best_fixed_mode() -> None:
-    """Of what the best one would have taken: in every world nearly all, and over all of them at least 0.95."""
+    """Of what the best one would have taken: in every world nearly all, and over all of them at least 0.97."""
     shares: list[float] = []
     for world in (found() for found in WORLDS.values() for _ in range(2)):
         auto = Auto(world.model, seed=len(shares))
@@ -188,7 +189,7 @@ def test_after_fifty_calls_it_is_as_good_as_the_best_fixed_mode() -> None:
         later = play(auto, world, 100)
         shares.append(world.best() / (sum(later) / len(later)))
         assert shares[-1] >= 0.9
-    assert sum(shares) / len(shares) >= 0.95
+    assert sum(shares) / len(shares) >= 0.97
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -204,21 +205,25 @@ def test_learning_costs_little(name: str) -> None:
 @pytest.mark.parametrize(("before", "after"), [(0.95, 0.05), (0.05, 0.95)])
 @pytest.mark.parametrize("model", [GPU, CPU], ids=["gpu", "cpu"])
 def test_a_swapped_workload_is_believed_within_fifty_calls(before: float, after: float, model: CostModel) -> None:
-    auto = Auto(model)
-    play(auto, World(model, before), 100)
-    play(auto, World(model, after), 50)
-    later = play(auto, World(model, after), 60)
-    assert World(model, after).best() / (sum(later) / len(later)) >= (0.9 if model is CPU else 0.95)
+    shares: list[float] = []
+    for seed in range(4):
+        auto = Auto(model, seed=seed)
+        play(auto, World(model, before, dice=random.Random(seed)), 100)
+        world = World(model, after, dice=random.Random(seed + 50))
+        play(auto, world, 50)
+        later = play(auto, world, 60)
+        shares.append(world.best() / (sum(later) / len(later)))
+    assert sum(shares) / len(shares) >= 0.93
 
 
 def test_steps_are_told_apart_and_new_ones_take_after_their_kind() -> None:
-    auto = Auto(GPU)
+    auto, world = Auto(GPU), World(GPU, 0.95)
     talk = StepContext(kind="prose", name="talk")
     for _ in range(30):
         play(auto, World(GPU, 0.95), 1)
         play(auto, World(GPU, 0.02), 1, talk)
     for context in (ACT, replace(ACT, name="other")):
-        assert auto.table(context, Settings(temperature=0.0))[0][0].mode == "quadratic_spec"
+        assert world.price(auto.table(context, Settings(temperature=0.0))[0][0]) <= 1.05 * world.best()
     wide, narrow = (
         auto.learned.workload(c, 0.0, 256).acceptance["quadratic_spec"][0] for c in (ACT, replace(talk, name="x"))
     )
@@ -449,6 +454,43 @@ def test_whatever_was_seen_chances_are_chances(calls: list[tuple[str, float, Obs
         assert load.fill > 0
         assert all(0 <= chance <= 1 for curve in load.acceptance.values() for chance in curve)
     assert all(found.calls <= 1 / (1 - max(FADING)) + 1 for found in learned.evidence.values())
+
+
+def test_a_steps_own_pace_is_not_blamed_on_the_mode_that_runs_there() -> None:
+    """A schema that costs each token half as much again, always decoded in one mode, and free text in another."""
+    learned, talk = Learned(), StepContext(kind="prose", name="talk")
+    for _ in range(60):
+        for context, mode, value in ((ACT, "quadratic_spec", 0.4), (talk, "ar", 0.0), (talk, "quadratic_spec", 0.0)):
+            seen = Observation(decisions=9, forced=0, prompt=9, prefilled=9, paces=((mode, value, 1.0),))
+            learned.add(context, 0.0, seen)
+    modes = [learned.of_mode(mode).mean for mode in ("ar", "quadratic_spec")]
+    steps = [learned.of_step(levels(context, 0.0)).mean for context in (talk, ACT)]
+    assert abs(modes[1] - modes[0]) < 0.1
+    assert steps[1] - steps[0] > 0.3
+
+
+def test_drafts_of_one_mode_say_something_of_the_other() -> None:
+    learned = Learned()
+    seen = Observation(decisions=9, forced=0, prompt=9, prefilled=9, drafts=(("linear_spec", 7, False),) * 4)
+    before = learned.workload(ACT, 0.0, 64).acceptance["quadratic_spec"][0]
+    for _ in range(10):
+        learned.add(ACT, 0.0, seen)
+    load = learned.workload(ACT, 0.0, 64)
+    chances = [load.acceptance[mode][0] for mode in ("linear_spec", "quadratic_spec")]
+    assert before < 0.6 < 0.9 < chances[1] <= chances[0]
+    assert load.trials["quadratic_spec"][0] < load.trials["linear_spec"][0]
+
+
+def test_ar_is_tried_soon_where_drafts_run_slower_than_the_model_says() -> None:
+    """Its own calls may not: whatever drafts gain is measured against it."""
+    for seed in range(12):
+        auto, world = Auto(GPU, seed=seed), WORLDS["drafting slower than the model says"]()
+        modes: list[str] = []
+        for _ in range(15):
+            plan = auto.resolve(ACT)
+            auto.observe(plan, world.decode(plan))
+            modes.append(plan.mode)
+        assert "ar" in modes
 
 
 def test_the_latest_steps_are_remembered() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from trimode.kernels.ops import cache_folder
 from trimode.policy import calibrate, store
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.auto import VARIANTS, Auto
-from trimode.policy.calibrate import Shape, calibrated, measure, path_of, shapes
+from trimode.policy.calibrate import DRAFTED, Shape, calibrated, measure, path_of, shapes
 from trimode.policy.call import Call
 from trimode.policy.cost import CostModel, Curve, Measurement
 from trimode.policy.engine import Engine
-from trimode.policy.learned import Evidence, levels
-from trimode.policy.pricing import Variant
+from trimode.policy.evidence import Evidence
+from trimode.policy.learned import levels
+from trimode.policy.pricing import ADAPTED, Variant
 from trimode.policy.resolve import StepContext, resolve
 from trimode.policy.spec import Settings
 
@@ -176,16 +178,36 @@ def test_the_cost_model_is_measured_once(reference: Engine, own_cache: Path, mon
     assert len({path, *others_of}) == 5
 
 
+def ticks() -> Callable[[], float]:
+    """A clock that goes on by a second each time it is read."""
+    count = iter(range(10**9))
+    return lambda: float(next(count))
+
+
 def test_what_is_measured(reference: Engine) -> None:
-    ticks = iter(range(10**9))
-    found = measure(reference.tokens, budget=0.0, clock=lambda: float(next(ticks)))
+    found = measure(reference.tokens, budget=0.0, clock=ticks())
     measured, loops = [one for one in found if not one.loop], [one for one in found if one.loop]
     assert [one.calls == 1 for one in loops] == [True, False]
     assert all(one.rows == one.calls and 0 < one.seconds < 1 for one in loops)
-    assert {Shape(one.rows, one.context, one.adapter, one.calls) for one in measured} == set(shapes(reference.tokens))
-    assert len(measured) == len(set(shapes(reference.tokens)))
+    made = [Shape(int(one.rows), one.context, bool(one.adapter), one.calls) for one in measured]
+    assert set(made) == set(shapes(reference.tokens))
+    assert len(made) == len(set(made))
     assert all(one.seconds == 1.0 for one in measured)
     assert {one.adapter for one in measured} == {True, False}
+
+
+def test_drafted_loops_are_measured_where_passes_are_quick(reference: Engine) -> None:
+    """For each of DRAFTED, with its rows on average and the part of its passes that takes the adapter."""
+    found = [one for one in measure(reference.tokens, budget=10.0, clock=ticks()) if one.loop]
+    plain, several, *drafted = found[: 2 + len(DRAFTED)]
+    assert (plain.rows, plain.calls, several.calls > 1) == (1, 1, True)
+    assert [one.adapter for one in drafted] == [ADAPTED[options.mode] for options in DRAFTED]
+    assert all(one.calls == 1 and 0 < one.seconds < 1 for one in drafted)
+    assert all(
+        1 < one.rows <= options.block_length
+        for one, options in zip(drafted, DRAFTED, strict=True)
+        if isinstance(options, LinearSpecOptions)
+    )
 
 
 def test_passes_are_measured_as_they_run(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,23 +69,46 @@ def test_a_linear_machine_is_found(base: float, a_row: float, a_token: float) ->
         assert model.seconds(rows, context, rows == 3) == pytest.approx(true(rows, context))
 
 
-@given(a_pass=st.floats(0, 1e-2), a_call=st.floats(0, 1e-2), slower=st.floats(0, 1))
-def test_what_loops_take_beyond_their_passes_is_found(a_pass: float, a_call: float, slower: float) -> None:
-    bare = [
-        Measurement(rows=rows, context=BASE_CONTEXT, adapter=adapter, seconds=rows * 1e-3)
-        for rows in (1, 8)
-        for adapter in (False, True)
-    ]
-    loops = [
-        Measurement(rows=calls, context=BASE_CONTEXT, adapter=False, calls=calls, loop=True,
-                    seconds=calls * 1e-3 + a_pass + (calls - 1) * a_call + late)
-        for calls in (1, 8)
-        for late in (slower, 0.0)
-    ]  # fmt: skip
-    model = fit([*bare, *loops])
-    assert model.per_pass == pytest.approx(a_pass, abs=1e-9)
-    assert model.per_call == pytest.approx(a_call, abs=1e-9)
-    assert model.seconds(8, calls=8, adapter=True) == pytest.approx(8e-3 + a_pass + 7 * a_call)
+BARE: Final = [
+    Measurement(rows=rows, context=BASE_CONTEXT, adapter=adapter, seconds=(rows + adapter) * 1e-3)
+    for rows in (1, 8)
+    for adapter in (False, True)
+]
+"""A machine whose passes take a millisecond a row, and one more with the adapter."""
+
+
+def loop(rows: float, seconds: float, adapter: float = 0, calls: int = 1) -> Measurement:
+    return Measurement(rows=rows, context=BASE_CONTEXT, adapter=adapter, calls=calls, loop=True, seconds=seconds)
+
+
+@given(slower=st.floats(1, 3), a_pass=st.floats(0, 1e-2), a_call=st.floats(0, 1e-2), late=st.floats(0, 1))
+def test_what_decoding_makes_of_passes_is_found(slower: float, a_pass: float, a_call: float, late: float) -> None:
+    """So many times their seconds and some more for each, by the loop in the middle of each kind."""
+
+    def took(rows: float, adapter: float, calls: int) -> float:
+        return slower * (rows + adapter) * 1e-3 + a_pass + (calls - 1) * a_call
+
+    shapes = [(1, 0.0, 1), (4, 0.5, 1), (6.5, 1.0, 1), (8, 0.0, 8)]
+    loops = [loop(shape[0], took(*shape) + more, *shape[1:]) for shape in shapes for more in (late, 0.0, 0.0)]
+    model = fit([*BARE, *loops])
+    for shape in shapes:
+        rows, adapter, calls = shape
+        assert model.seconds(rows, BASE_CONTEXT, adapter, calls) == pytest.approx(took(*shape), rel=1e-6, abs=1e-9)
+    assert model.seconds(3) == pytest.approx(took(3, 0, 1), rel=1e-6, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(1, 8), st.floats(0, 1), st.floats(1e-4, 1)), max_size=8))
+def test_loops_make_no_pass_quicker_than_it_is_by_itself(found: list[tuple[float, float, float]]) -> None:
+    bare, model = fit(BARE), fit([*BARE, *(loop(rows, seconds, adapter) for rows, adapter, seconds in found)])
+    for rows in (1, 2, 5, 8):
+        assert model.seconds(rows) >= bare.seconds(rows) * (1 - 1e-9)
+        assert model.seconds(rows, adapter=0.5) >= bare.seconds(rows, adapter=0.5) * (1 - 1e-9)
+
+
+def test_loops_of_one_kind_say_nothing_of_rows() -> None:
+    model = fit([*BARE, loop(1, 1.5e-3)])
+    assert model.per_pass == pytest.approx(0.5e-3)
+    assert model.plain == fit(BARE).plain
 
 
 @given(st.lists(seconds, min_size=1))

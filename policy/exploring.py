@@ -51,8 +51,7 @@ class Weighing:
         thought; of modes that nobody ran, as quick as the model says: it may be the others that are slow."""
         unknown = min(-self.common, 0.0)
         quick = {
-            mode: min(pace.mean - spread(pace), 0.0) if heard_of(pace) else unknown
-            for mode, pace in self.paces.items()
+            mode: min(pace.mean - spread(pace), 0.0) if heard_of(pace) else unknown for mode, pace in self.paces.items()
         }
         return self._prices(self.load.at_best(), quick, self.offered)
 

@@ -190,23 +190,23 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
 
     A step whose drafts were all short says a little of longer ones: as much as AHEAD trials, of what its own are worth.
     """
-    top = found[0] if found else Evidence()
-    trials, hits = _drafts(top, mode)
-    whole = sum(trials)
-    chances, weights = [(sum(hits) + 1) / (whole + 2)] * POSITIONS, [2.0] * POSITIONS
-    for one in found:  # `_pooled` in plain numbers: this runs for every plan
-        own, taken = (trials, hits) if one is top else _drafts(one, mode)
+    drafts = [_drafts(one, mode) for one in found]
+    whole, hits = (sum(sum(counts[part]) for counts in drafts[:1]) for part in (0, 1))
+    far = max([len(own) for own, _ in drafts], default=0) + 1  # what lies farther is as it is there
+    chances, weights = [(hits + 1) / (whole + 2)] * far, [2.0] * far
+    for own, taken in drafts:  # `_pooled` in plain numbers: this runs for every plan
         whole = sum(own)
         if not whole:
             continue
         mean, most = sum(taken) / whole, min(AHEAD, whole)
-        for at in range(POSITIONS):
+        for at in range(far):
             tried, hit = (own[at], taken[at]) if at < len(own) else (0.0, 0.0)
             above = weights[at] if weights[at] < STRENGTH else STRENGTH
             told = most - tried if tried < most else 0.0
             weights[at] = tried + above
             chances[at] = (hit + told * mean + above * chances[at]) / (tried + told + above)
-    return chances, weights
+    more = POSITIONS - far
+    return chances + chances[-1:] * more, weights + weights[-1:] * more
 
 
 def _drafts(one: Evidence, mode: str) -> tuple[Sequence[float], Sequence[float]]:

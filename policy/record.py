@@ -15,12 +15,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
 
-from .round_record import PieceOf, RoundRecord, TextOf, round_record
+from .round_record import PieceOf, RoundRecord, TextOf, bare_round, round_record
 
 if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest, ScoreRequest
@@ -156,6 +156,8 @@ class CallRecord:
 
     def redacted(self) -> CallRecord:
         """The same record without content; it still verifies."""
+        if not self.has_content:
+            return self
         return replace(
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
@@ -193,15 +195,18 @@ def record_call(
     piece_of: PieceOf | None = None,
     guarantee: str | None = None,
     logprobs: Sequence[float] | None = None,
+    content: bool = True,
 ) -> CallRecord:
-    """The full record, content included; sinks redact it. `text_of` adds the text of each round and rejected token.
+    """The full record; sinks that keep no content redact it. `text_of` adds the text of each round and rejected token.
 
-    `piece_of`: the text of one token, where that is had for less than by `text_of`.
+    `piece_of`: the text of one token, where that is had for less than by `text_of`. `content=False`: the record that
+    `redacted` would make, where nobody keeps more.
     """
     made, thinking = result.rounds if result else (), getattr(request, "thinking", None)
     digests = sequence_digests(request.prompt, (part.tokens for part in made))
     reads = None if text_of is None else (text_of, piece_of or (lambda token: text_of((token,))))
-    return CallRecord(
+    parts = zip(made, digests[1:], strict=True)
+    bare = CallRecord(
         call=call or uuid4().hex,
         step=step,
         kind=kind,
@@ -227,14 +232,19 @@ def record_call(
         prompt_sha256=digests[0],
         output_sha256=digests[-1] if result else None,
         counts=_counts(result) if result else None,
-        rounds=tuple([round_record(part, digest, reads) for part, digest in zip(made, digests[1:], strict=True)]),
+        rounds=tuple([round_record(*part, reads) if content else bare_round(*part) for part in parts]),
+        guarantee=guarantee,
+    )
+    if not content:
+        return bare
+    return replace(
+        bare,
         prompt_ids=tuple(request.prompt),
         suffix_ids=getattr(request.options, "suffix", None),
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,
         error_message=None if error is None else str(error),
-        guarantee=guarantee,
         logprobs=None if logprobs is None else tuple(logprobs),
     )
 
@@ -283,7 +293,10 @@ def versions() -> dict[str, str]:
 
 
 def _bytes(ids: Sequence[int]) -> bytes:
-    return struct.pack(f"<{len(ids)}q", *ids)
+    return _ONE(*ids) if len(ids) == 1 else struct.pack(f"<{len(ids)}q", *ids)
+
+
+_ONE: Final = struct.Struct("<q").pack
 
 
 def _counts(result: DecodeResult) -> Counts:

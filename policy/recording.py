@@ -117,4 +117,5 @@ class Recording:
             piece_of=self.piece_of,
             guarantee=self.guarantee,
             logprobs=self.logprobs,
+            content=keeps or self.scope.redact is not None,
         )

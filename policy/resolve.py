@@ -246,10 +246,8 @@ def resolve(context: StepContext, policies: Sequence[Chooser], said: Sequence[La
     Where nobody names a mode, the policies are asked for a better one than the package's.
     """
     given = [layer for policy in policies for layer in policy.layers(context)] + list(said)
-    layers: list[Layer] = [("package defaults", DEFAULTS), *PACKAGE_POLICY.layers(context), *given]
-    merged = Settings()
-    mode, reason, author = "ar", "package defaults", "package defaults"
-    for label, settings in layers:
+    merged, mode, reason, author = DEFAULTS, "ar", "package defaults", "package defaults"
+    for label, settings in [*PACKAGE_POLICY.layers(context), *given]:
         merged = settings.over(merged)
         if settings.mode is not None:
             mode, author = settings.mode, label

@@ -62,6 +62,22 @@ class RoundRecord:
         )
 
 
+def bare_round(made: Round, digest: str) -> RoundRecord:
+    """`round_record` without content, as `redacted` makes it. `digest`: of all up to its end."""
+    return RoundRecord(
+        mode=made.mode,
+        origins=made.origins,
+        drafted=made.drafted,
+        accepted=made.accepted,
+        rejected=tuple([(None, one.reason) for one in made.rejected]),
+        forward_passes=made.forward_passes,
+        fills=made.fills,
+        sha256=digest,
+        switch=made.switch,
+        options=_options(made),
+    )
+
+
 def round_record(made: Round, digest: str, reads: tuple[TextOf, PieceOf] | None) -> RoundRecord:
     """`digest`: of all up to its end. `reads`: the text of ids together, and of one alone; None: texts are not kept."""
     # Lists, because this runs for every draft of every call and generators cost twice as much.
@@ -77,13 +93,17 @@ def round_record(made: Round, digest: str, reads: tuple[TextOf, PieceOf] | None)
         fills=made.fills,
         sha256=digest,
         switch=made.switch,
-        options=None if made.options is None else {"mode": made.mode, **made.options},
+        options=_options(made),
         tokens=made.tokens,
         text=text,
         ends=ends,
         rejected_text=lost_text,
         instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
     )
+
+
+def _options(made: Round) -> dict[str, JsonValue] | None:
+    return None if made.options is None else {"mode": made.mode, **made.options}
 
 
 def _texts(made: Round, text_of: TextOf, piece_of: PieceOf) -> tuple[str, tuple[int, ...], tuple[str, ...]]:

@@ -5,8 +5,9 @@ Knows the knobs and their names. Does not know engines, models or where a word c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, Literal, get_args
 
 from trimode.engine.errors import RequestError
@@ -62,13 +63,13 @@ class Settings:
 
     def over(self, below: Settings) -> Settings:
         """These settings, and those of `below` where these say nothing."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
-        return replace(below, **{name: value for name, value in values.items() if value is not None})
+        merged = [under if said is None else said for said, under in zip(_values(self), _values(below), strict=True)]
+        return Settings(**dict(zip(NAMES, merged, strict=True)))
 
     def said(self) -> dict[str, Any]:
         """The settings that say something, as JSON values."""
-        values = {name: getattr(self, name) for name in NAMES}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+        values = zip(NAMES, _values(self), strict=True)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
 
     @classmethod
     def of(cls, words: Mapping[str, Any], origin: str) -> Settings:
@@ -107,6 +108,7 @@ _WORDS: Final[dict[Any, str]] = {
     str: "a string",
 }  # fmt: skip
 NAMES: Final = tuple(field.name for field in fields(Settings))
+_values: Final[Callable[[Settings], tuple[Any, ...]]] = attrgetter(*NAMES)
 
 DEFAULTS: Final = Settings(
     temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), guarantee="grammar", retries=2

@@ -10,8 +10,8 @@ decode tokens/s by step kind (output tokens over the time after prefill) and end
 group's wall time). `share_of_best`: auto's over that of the best fixed variant, in hindsight, of the step kind, and of
 all steps together (`mixed`). `regret`: what trying out cost by the policy's own expectation. `drift`: the policy sees
 the steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap.
-`overhead`: CPU time of the calling thread for choosing, learning, span and record a call. `loop`: seconds of the demo's
-agent loop, end to end.
+`overhead`: what choosing, learning, span and record add to the CPU time of the calling thread. `loop`: seconds of the
+demo's agent loop, end to end.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         "rounds": args.rounds,
         "races": races,
         "drift": [drift(engine, args, *pair) for pair in itertools.pairwise(sources.items())],
-        "overhead": overhead(engine, next(iter(sources.values()))[: args.warm]),
+        "overhead": overhead(engine, next(iter(sources.values()))),
         "loop": loops(engine, args),
     }
     print(json.dumps(report, indent=1))

@@ -8,18 +8,19 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from rich.progress import track
 
-from trimode.engine.result import DecodeResult
 from trimode.integrations.cli import demo
 from trimode.policy.audit import AuditFile
 from trimode.policy.auto import Auto
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine
+from trimode.policy.finish import finished
 from trimode.policy.resolve import Policy
 from trimode.policy.result import Result
 from trimode.policy.scope import Scope, enter, leave
@@ -59,39 +60,56 @@ def _add(speed: Speed, result: Result) -> None:
     speed.add(result.stats.output_tokens, result.stats.seconds - result.stats.prefill_seconds)
 
 
-def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, float]:
-    """Milliseconds of CPU a call, median: to choose, to learn, and for span and record; and their share of the call."""
+PAID = {"nothing": (False, False), "policy": (True, False), "trace": (False, True), "both": (True, True)}
+"""Contenders of `overhead`: does `auto` choose and learn, are span and record made."""
+
+
+def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, Any]:
+    """Milliseconds of CPU, median, that calls cost the caller's thread: of the first 50 steps, and of all behind them.
+
+    By difference, because a thread that wakes up pays for that whatever it does first: each call runs with nothing,
+    with a policy that chooses and learns, with span and record (in an audit file without content), and with both, in
+    random order. `share_of_call`: both, of the seconds of a call with nothing.
+    """
     auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes)
-    chosen, learned, bare, traced, whole = (list[float]() for _ in range(5))
+    spent = {word: list[float]() for word in PAID}
+    whole: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         audit = AuditFile(Path(folder) / "audit.jsonl", content=False)
-        for call in calls:
-            begin = time.thread_time()
-            asked = planned(call, "auto", auto, 0)
-            chosen.append(time.thread_time() - begin)
-            request = engine.translator.request(asked)
-            begin = time.perf_counter()
-            decoded = engine.tokens.decode(request)
-            whole.append(time.perf_counter() - begin)
-            assert isinstance(decoded, DecodeResult)
-            begin = time.thread_time()
-            auto.observe(asked.plan, decoded)
-            learned.append(time.thread_time() - begin)
-            for sink, times in ((None, bare), (audit, traced)):
-                scope = Scope(audit=sink)
-                before = enter(scope)
-                recording = engine.recording(asked)
-                leave(scope, before)
-                begin = time.thread_time()
-                with recording:
-                    recording.request, recording.result = request, decoded
-                times.append(time.thread_time() - begin)
-    parts = {"choose": chosen, "learn": learned, "span_and_record": bare, "with_audit_file": traced}
-    found = {f"{name}_ms": 1000 * statistics.median(times) for name, times in parts.items()}
-    policy_and_trace = [a + b + c for a, b, c in zip(chosen, learned, traced, strict=True)]
-    found["policy_and_trace_ms"] = 1000 * statistics.median(policy_and_trace)
-    found["share_of_call"] = sum(policy_and_trace) / sum(whole)
+        for number, call in enumerate(track(calls, "overhead")):
+            engine.run(planned(call, "ar", auto, 0))
+            for word in Random(number).sample(list(PAID), len(PAID)):
+                cpu, seconds = _paid(engine, call, auto, audit, *PAID[word])
+                spent[word].append(cpu)
+                if word == "nothing":
+                    whole.append(seconds)
+    parts = {"first_50": slice(0, RECOVERY), "behind_them": slice(RECOVERY, None)}
+    return {
+        name: _more({word: times[part] for word, times in spent.items()}, whole[part]) for name, part in parts.items()
+    }
+
+
+def _paid(engine: Engine, call: Call, auto: Auto, audit: AuditFile, chooses: bool, traces: bool) -> tuple[float, float]:
+    """CPU seconds of this thread, and seconds, for one call; `ar` decodes where `auto` does not choose."""
+    fixed = planned(call, "ar", auto, 0)
+    scope = Scope(audit=audit if traces else None)
+    before = enter(scope)
+    begin, cpu = time.perf_counter(), time.thread_time()
+    asked = planned(call, "auto", auto, 0) if chooses else fixed
+    recording = engine.recording(asked)
+    with recording if traces else nullcontext():
+        recording.request = engine.translator.request(asked)
+        finished(engine.translator, recording, engine.tokens.decode(recording.request), has_adapter=True)
+    found = time.thread_time() - cpu, time.perf_counter() - begin
+    leave(scope, before)
     return found
+
+
+def _more(spent: dict[str, list[float]], whole: list[float]) -> dict[str, float]:
+    took = {word: 1000 * statistics.median(times) for word, times in spent.items()}
+    more = {f"{word}_ms": took[word] - took["nothing"] for word in PAID if word != "nothing"}
+    mean = (sum(spent["both"]) - sum(spent["nothing"])) / len(whole)
+    return {"calls": len(whole), **more, "both_ms_mean": 1000 * mean, "share_of_call": mean * len(whole) / sum(whole)}
 
 
 def loops(engine: Engine, args: Namespace) -> dict[str, Any]:

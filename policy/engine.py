@@ -230,7 +230,7 @@ class Engine:
 
     @cached_property
     def cost(self) -> CostModel:
-        """Seconds a pass here: measured in about a second when first asked for, then kept in the user's cache."""
+        """Seconds a pass here: measured in a second or two when first asked for, then kept in the user's cache."""
         return calibrated(self.tokens, self.runtime)
 
     @cached_property

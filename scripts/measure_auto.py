@@ -6,8 +6,8 @@ Per source and number of live calls, the steps of its episodes are decoded in or
 policy that begins with nothing learned; contenders take turns group by group, so that they meet the same machine.
 Stopped, the same command goes on behind the last whole group that `--state` holds. Counted are the steps behind the
 first `--warm`, each at the median of `--rounds` (in the later ones the plan is that of the first, and nobody learns):
-decode tokens/s by step kind (output tokens over the time after prefill) and end to end (over the
-group's wall time). `share_of_best`: auto's over that of the best fixed variant, in hindsight, of the step kind, and of
+decode tokens/s by step kind (output tokens over the time after prefill; where `auto` decoded a group as `ar` does, both
+count by the samples of both) and end to end (over the group's wall time, each by its own). `share_of_best`: auto's over that of the best fixed variant, in hindsight, of the step kind, and of
 all steps together (`mixed`). `regret`: what trying out cost by the policy's own expectation. `drift`: the policy sees
 the steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap.
 `overhead`: what choosing, learning, span and record add to the CPU time of the calling thread. `loop`: seconds of the
@@ -21,6 +21,7 @@ import itertools
 import json
 import platform
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +29,50 @@ import torch
 from auto_bench.calls import calls_of
 from auto_bench.others import drift, loops, overhead
 from auto_bench.race import race
+from measure_load import BUNDLED, SHAPES, random_engine
 
+from trimode.policy.call import Call
 from trimode.policy.engine import Engine
 
 FIXED = ("ar", "linear_spec:4", "linear_spec:8", "linear_spec:16", "quadratic_spec:4:1", "quadratic_spec:6:2")
+
+
+Sources = dict[str, list[Call]]
+
+
+def races(engine: Engine, args: argparse.Namespace, sources: Sources) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        state = args.state or Path(folder)
+        return [race(engine, args, state, name, calls, live) for name, calls in sources.items() for live in args.live]
+
+
+PARTS: dict[str, Callable[[Engine, argparse.Namespace, Sources], Any]] = {
+    "races": races,
+    "drift": lambda engine, args, sources: [drift(engine, args, *pair) for pair in itertools.pairwise(sources.items())],
+    "overhead": lambda engine, _, sources: overhead(engine, next(iter(sources.values()))),
+    "loop": lambda engine, args, _: loops(engine, args),
+}
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     engine = Engine.load(args.checkpoint, kernels=args.kernels)
+    if args.shape != BUNDLED:
+        engine = random_engine(engine, args.shape)
     sources = {path.name.removesuffix(".jsonl.gz"): calls_of(engine, path, args) for path in args.files}
-    with tempfile.TemporaryDirectory() as folder:
-        state = args.state or Path(folder)
-        races = [race(engine, args, state, name, calls, live) for name, calls in sources.items() for live in args.live]
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": args.threads,
         "kernels": engine.kernels,
+        "model": args.shape,
         "model_sha256": engine.checkpoint.model_sha256,
         "cost": engine.cost.as_dict(),
         "steps": {name: len(calls) for name, calls in sources.items()},
         "warm": args.warm,
         "rounds": args.rounds,
-        "races": races,
-        "drift": [drift(engine, args, *pair) for pair in itertools.pairwise(sources.items())],
-        "overhead": overhead(engine, next(iter(sources.values()))),
-        "loop": loops(engine, args),
+        **{part: PARTS[part](engine, args, sources) for part in args.parts},
     }
     print(json.dumps(report, indent=1))
     if args.json:
@@ -73,6 +90,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--shape", default=BUNDLED, choices=[BUNDLED, *SHAPES], help="as in measure_load.py")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--kernels", default="auto", help="as in `Engine.load`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loops", type=int, default=5, help="rounds of the demo's loop")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,19 @@ def test_real_calls_add_up_with_and_without_content(recorded: Recorded, mode: st
     assert list(check_record(record.redacted(), 1)) == []
     assert {part.mode for part in record.rounds} == {mode}
     assert record.token_ids == tuple(token for part in record.rounds for token in part.tokens or ())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("failed", [None, RequestError("no such thing")])
+def test_a_record_made_without_content_is_the_redacted_one(
+    recorded: Recorded, mode: str, failed: BaseException | None
+) -> None:
+    said: dict[str, Any] = {"call": "1" * 32, "logprobs": (-0.5,), "notes": ("a note",), "failed": failed}
+    whole, bare = (recorded(mode, schema=True, content=content, **said) for content in (True, False))
+    assert whole.has_content
+    assert not bare.has_content
+    assert replace(bare, counts=whole.counts) == whole.redacted()
+    assert bare.redacted() == bare
 
 
 def test_a_schema_leaves_forced_tokens_and_refused_drafts(recorded: Recorded) -> None:

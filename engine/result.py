@@ -59,6 +59,11 @@ class Round:
     def accepted(self) -> int:
         return self.origins.count("a")
 
+    @property
+    def decisions(self) -> int:
+        """Tokens about which grammar and budget left a choice."""
+        return len(self.origins) - self.origins.count("f") - self.origins.count("b")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:

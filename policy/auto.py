@@ -24,7 +24,7 @@ from .cost import CostModel
 from .errors import PolicyError
 from .evidence import Evidence
 from .exploring import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, proposed, room
-from .hindsight import observation
+from .hindsight import learn
 from .learned import DRAFTING, KEYS, Learned, levels, step_of
 from .pricing import AR, Cost, Passes, Variant
 from .resolve import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
@@ -54,7 +54,7 @@ class Auto:
     seed: int = 0
     path: Path | None = None
     name: str = "auto"
-    version: str = "1"
+    version: str = "2"
     sha256: str = field(init=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
     _standing: dict[str, Standing] = field(default_factory=dict, repr=False)
@@ -98,11 +98,9 @@ class Auto:
 
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Learns from a call that ran under `plan`, whoever chose its mode."""
-        temperature = plan.settings.temperature or 0.0
-        keys = levels(plan.context, temperature)
+        keys = levels(plan.context, plan.settings.temperature or 0.0)
         with self._lock:
-            seen = observation(self.cost, self.learned, plan, result)
-            self.learned.add(plan.context, temperature, seen)
+            learn(self.cost, self.learned, plan, result)
             if plan.forecast is not None:
                 self.learned.planned += 1
                 for account in (self.learned, self.learned.evidence[keys[-1]]):

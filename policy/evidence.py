@@ -32,7 +32,6 @@ class Observation:
 
     `passes`: of decoding, and `rows`: the call's own in them. `paces`: for each mode that ran, the log of its seconds
     against what the cost model says of the passes as they were, with all that shared them; and its part of the passes.
-    `missed`: of a call that drafted to its end, the log of its work against what was expected of so many decisions.
     """
 
     decisions: int
@@ -46,7 +45,6 @@ class Observation:
     passes: int = 0
     rows: int = 0
     paces: tuple[Reading, ...] = ()
-    missed: float | None = None
 
 
 def observed(rounds: Iterable[Round | RoundRecord]) -> dict[str, Any]:
@@ -111,9 +109,13 @@ class Evidence:
             for at in range(tried):
                 trials[at] += 1
                 hits[at] += at < accepted
-        for mode, value, part in paces:
-            weight, total = self.pace.get(mode, (0.0, 0.0))
-            self.pace[mode] = [weight + part, total + part * value]
+        for reading in paces:
+            self.hear(*reading)
+
+    def hear(self, name: str, value: float, part: float) -> None:
+        """One reading of a pace."""
+        weight, total = self.pace.get(name, (0.0, 0.0))
+        self.pace[name] = [weight + part, total + part * value]
 
     def _contradicted(self, mode: str, seen: Observation) -> bool:
         """Whether a call's drafts fared as they hardly could if what is known still held."""

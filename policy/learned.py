@@ -93,8 +93,6 @@ class Learned:
             self.pace += min(gain, 1.0) * (value - of_mode - of_step - self.pace)
             modes.append((mode, value - of_step - self.pace, part))
             steps.append((ANY, value - of_mode - self.pace, part))
-        if seen.missed is not None:
-            steps.append((DRAFTS, seen.missed, 1.0))
         self.calls += 1
         for key, left, paces in zip(keys, fading, (modes, steps, steps), strict=True):
             found = self.evidence.pop(key, None) or Evidence()
@@ -102,6 +100,11 @@ class Learned:
             self.evidence[key] = found  # at the end, as the latest
         while len(self.evidence) > KEYS:
             del self.evidence[next(iter(self.evidence))]
+
+    def misjudged(self, context: StepContext, temperature: float, value: float, part: float) -> None:
+        """How much more work, in logarithms, the drafts of a call were than is thought of its step by now."""
+        for key in levels(context, temperature)[1:]:
+            self.evidence[key].hear(DRAFTS, value, part)
 
     def workload(self, context: StepContext, temperature: float, max_tokens: int) -> Workload:
         """What to expect of a call."""

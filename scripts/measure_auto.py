@@ -7,9 +7,10 @@ policy that begins with nothing learned; contenders take turns group by group, s
 Stopped, the same command goes on behind the last whole group that `--state` holds. Counted are the steps behind the
 first `--warm`, each at the median of `--rounds` (in the later ones the plan is that of the first, and nobody learns):
 decode tokens/s by step kind (output tokens over the time after prefill; where `auto` decoded a group as `ar` does, both
-count by the samples of both) and end to end (over the group's wall time, each by its own). `share_of_best`: auto's over that of the best fixed variant, in hindsight, of the step kind, and of
-all steps together (`mixed`). `regret`: what trying out cost by the policy's own expectation. `drift`: the policy sees
-the steps of one source, then those of another; its rows are over the calls behind the first 50 after the swap.
+count by the samples of both) and end to end (over the group's wall time, each by its own). `share_of_best`: auto's over
+that of the best fixed variant, in hindsight, of the step kind, and of all steps together (`mixed`). `regret`: what
+trying out cost by the policy's own expectation. `drift`: the policy sees the steps of one source, then those of
+another; its rows are over the calls behind the first 50 after the swap.
 `overhead`: what choosing, learning, span and record add to the CPU time of the calling thread. `loop`: seconds of the
 demo's agent loop, end to end.
 """

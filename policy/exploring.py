@@ -24,7 +24,7 @@ from .switching import PATIENCE, TOLERANCE
 
 SHARE: Final = 0.005
 """The part of expected decoding time that exploring may cost: of all steps, and of each one."""
-GRACE: Final = 2.0
+GRACE: Final = 4.0
 """Beyond that share, in outputs of average length: without it a new policy could not try anything."""
 
 Prices = Mapping[Variant, Cost]
@@ -101,8 +101,9 @@ def proposed(weighing: Weighing, prices: Prices, chances: Sequence[Variant], lef
 
 
 def tried(drawn: Prices, prices: Prices, best: Variant, left: float) -> Variant:
-    """The best by one draw, if it is worth its expected loss and that is within what is `left`; else `best`."""
-    proposed = min(drawn, key=lambda variant: drawn[variant].price)
-    loss = loss_of(proposed, prices, best)
+    """The best by one draw of those whose expected loss is within what is `left`, if it is worth that; else `best`."""
+    losses = {variant: loss_of(variant, prices, best) for variant in drawn}
+    affordable = [variant for variant in drawn if losses[variant] <= left]
+    proposed = min(affordable, key=lambda variant: drawn[variant].price, default=best)
     saved = drawn[best].price - drawn[proposed].price
-    return proposed if loss <= min(left, saved * HORIZON) else best
+    return proposed if losses[proposed] <= saved * HORIZON else best

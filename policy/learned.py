@@ -38,6 +38,8 @@ COMMON: Final = 0.2
 """What one reading moves the common pace."""
 PRIOR_COMMON: Final = 0.25
 """Readings that a common pace of zero is worth."""
+STALL: Final = 0.7
+"""What one reading may differ from what was expected of it."""
 SPREAD: Final = 0.5
 """Of how modes run against the model, in logarithms, where none of their calls was seen."""
 PRIOR_PACES: Final = 2.0
@@ -85,6 +87,8 @@ class Learned:
         modes, steps = list[Reading](), list[Reading]()
         for mode, value, part in seen.paces:
             of_mode, of_step = self.of_mode(mode).mean, self.of_step(keys).mean
+            if self.paced >= HEARD:  # a call that met a stall says little of anything
+                value = _within(value, self.pace + of_mode + of_step, STALL)
             # A busy machine slows everything, so what a call says of its mode or step is what the common pace leaves.
             # The first readings are all common: blamed on the mode that happened to run, they would make every other
             # look quick.
@@ -227,6 +231,10 @@ def _drafts(one: Evidence, mode: str) -> tuple[Sequence[float], Sequence[float]]
 
 def _sum(one: Sequence[float], other: Sequence[float]) -> list[float]:
     return [a + b for a, b in zip_longest(one, other, fillvalue=0.0)]
+
+
+def _within(value: float, center: float, width: float) -> float:
+    return min(max(value, center - width), center + width)
 
 
 def spread(pace: Guess) -> float:

@@ -469,6 +469,30 @@ def test_a_steps_own_pace_is_not_blamed_on_the_mode_that_runs_there() -> None:
     assert steps[1] - steps[0] > 0.3
 
 
+@pytest.mark.parametrize("chance", [0.3, 0.6, 0.9])
+def test_drafts_that_are_given_up_count(chance: float) -> None:
+    """Whoever left them out would learn from those alone that did well, and think drafts less work than they are."""
+    auto, world = Auto(CPU), World(CPU, chance, noise=0.0)
+    drafts = Settings(mode="linear_spec", block_length=8, temperature=0.0)
+    controller = Breakeven(variant="linear_spec:8", needed=4.0)
+    plan = replace(auto.resolve(ACT), mode="linear_spec", settings=drafts, controller=controller, forecast=None)
+    given_up = 0
+    for _ in range(60):
+        result = world.decode(plan)
+        given_up += len(result.stats.stretches) > 1
+        auto.observe(plan, result)
+    assert (given_up > 30) == (chance < 0.9)
+    assert abs(auto.learned.of_drafts(levels(ACT, 0.0))) < 0.15
+
+
+def test_a_call_that_met_a_stall_says_little_of_its_mode() -> None:
+    learned = Learned()
+    for value in [0.0] * 20 + [3.0] + [0.0] * 3:
+        seen = Observation(decisions=9, forced=0, prompt=9, prefilled=9, paces=(("ar", value, 1.0),))
+        learned.add(ACT, 0.0, seen)
+        assert learned.of_mode("ar").mean < 0.1
+
+
 def test_drafts_of_one_mode_say_something_of_the_other() -> None:
     learned = Learned()
     seen = Observation(decisions=9, forced=0, prompt=9, prefilled=9, drafts=(("linear_spec", 7, False),) * 4)

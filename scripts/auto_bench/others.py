@@ -85,7 +85,9 @@ def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, Any]:
                     whole.append(seconds)
     parts = {"first_50": slice(0, RECOVERY), "behind_them": slice(RECOVERY, None)}
     return {
-        name: _more({word: times[part] for word, times in spent.items()}, whole[part]) for name, part in parts.items()
+        name: _more({word: times[part] for word, times in spent.items()}, whole[part])
+        for name, part in parts.items()
+        if whole[part]
     }
 
 

@@ -104,6 +104,6 @@ def tried(drawn: Prices, prices: Prices, best: Variant, left: float) -> Variant:
     """The best by one draw of those whose expected loss is within what is `left`, if it is worth that; else `best`."""
     losses = {variant: loss_of(variant, prices, best) for variant in drawn}
     affordable = [variant for variant in drawn if losses[variant] <= left]
-    proposed = min(affordable, key=lambda variant: drawn[variant].price, default=best)
-    saved = drawn[best].price - drawn[proposed].price
-    return proposed if losses[proposed] <= saved * HORIZON else best
+    chosen = min(affordable, key=lambda variant: drawn[variant].price, default=best)
+    saved = drawn[best].price - drawn[chosen].price
+    return chosen if losses[chosen] <= saved * HORIZON else best

@@ -121,14 +121,14 @@ def nothing_to_replay(record: CallRecord) -> str | None:
         return f"the call ended with {record.error} before there was any output"
     if not record.has_content:
         return NO_CONTENT
-    if _was_cut(record) and not record.token_ids:
+    if was_cut(record) and not record.token_ids:
         return "a session's budget of passes or seconds ended the call before its first token"
     if record.suffix_ids is None and record.options.get("mode") not in (*OPTIONS, CHOICE):
         return f"mode {record.options.get('mode')!r} is not one that this version replays"
     return None
 
 
-def _was_cut(record: CallRecord) -> bool:
+def was_cut(record: CallRecord) -> bool:
     """Whether a limit of passes or seconds, which a replay does not have, ended the output."""
     return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
 
@@ -142,7 +142,7 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
         prompt=record.prompt_ids or (),
         options=_options(record, engine),
         sampling=Sampling(**asdict(record.sampling)),
-        max_tokens=len(record.token_ids or ()) if _was_cut(record) else record.max_tokens,
+        max_tokens=len(record.token_ids or ()) if was_cut(record) else record.max_tokens,
         stop=record.stop,
         constraint=None if target is None else engine.grammars.matcher(target),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
@@ -210,7 +210,7 @@ def _by_tokens_alone(record: CallRecord) -> bool:
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
     """What decodes now and is not what decoded then."""
-    if _was_cut(record):
+    if was_cut(record):
         yield "cut by a session's budget of passes or seconds then, by max_tokens now"
     for field, name in _RUNTIME.items():
         then, now = getattr(record.runtime, field), getattr(runtime, field)

@@ -24,7 +24,10 @@ UNFADED: Final = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One step under one policy. Shares are 0..1; `derived`: predicted, not recorded. None where it does not apply."""
+    """One step under one policy. Shares are 0..1; `derived`: predicted, not recorded. None where it does not apply.
+
+    `same`: calls whose tokens, decoded again, are the recorded ones.
+    """
 
     step: str
     kind: str
@@ -35,6 +38,7 @@ class Row:
     tokens_per_s: float | None
     accepted: float | None
     derived: bool
+    same: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +107,13 @@ def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: Co
             steps.setdefault((record.step, kind), []).append(record)
     rows: list[Row] = []
     for (step, kind), calls in sorted(steps.items()):
-        rows.append(_recorded(step, kind, calls))
+        rows.append(recorded_row(step, kind, calls))
         rows += [_derived(step, kind, calls, policy, learned, cost) for policy in policies]
     return rows
 
 
-def _recorded(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
+def recorded_row(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
+    """What was recorded of a step, whatever policies chose its modes."""
     counts = [call.counts for call in calls if call.counts is not None]
     seconds = sum(each.seconds - each.prefill_seconds for each in counts)
     drafted = sum(each.drafted for each in counts)

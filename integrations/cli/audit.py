@@ -21,6 +21,7 @@ from .console import AsJson, console
 
 if TYPE_CHECKING:
     from trimode.policy.record import CallRecord
+    from trimode.policy.replay import Engines
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
 Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
@@ -83,6 +84,14 @@ def replay(
     call: Annotated[str | None, typer.Option(help="One call: its id or the beginning of it.")] = None,
     device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
     kernels: Annotated[str | None, typer.Option(help="Other kernels than the recorded ones.")] = None,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Decode under this policy instead and compare by step; several may be given.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Decodes calls again from what was recorded and compares ids and rounds; exit code 1 where they differ."""
@@ -97,6 +106,9 @@ def replay(
     if not chosen or None not in reasons:
         raise TrimodeError(f"{file}: nothing to replay: {(reasons or ['no readable call'])[0]}")
     engines = Engines(model, device, kernels)
+    if policy:
+        _under(chosen, policy, engines, as_json)
+        return
     replays = [replay_call(record, engines.of(record.runtime)) for record in chosen]
     if as_json:
         print(json.dumps([asdict(one) for one in replays]))
@@ -108,6 +120,24 @@ def replay(
         same = len(replays) - len(odd)
         console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{words}", highlight=False)
     if any(one.outcome in ("different", "path") for one in replays):
+        raise typer.Exit(1)
+
+
+def _under(chosen: Sequence[CallRecord], policies: Sequence[Path], engines: Engines, as_json: bool) -> None:
+    from trimode.policy.replay_under import replayed_under
+    from trimode.policy.resolve import Policy
+
+    from .policy import rows_table
+
+    rows, wrong = replayed_under(chosen, [Policy.from_toml(path) for path in policies], engines)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+    else:
+        console.print(rows_table("recorded, and decoded again here", rows))
+        for one in wrong:
+            words = f"{one.call[:8]}: {one.mode} under {one.policy} wrote other tokens than recorded"
+            console.print(words, highlight=False)
+    if wrong:
         raise typer.Exit(1)
 
 

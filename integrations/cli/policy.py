@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trimode.policy.engine import Engine
     from trimode.policy.record import CallRecord
     from trimode.policy.resolve import Policy
+    from trimode.policy.what_if import Row
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -123,14 +124,7 @@ def compare(
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
-    view = _table("rows of policies are derived: predicted, not decoded", "step", "policy", "", "mode")
-    _numbers(view, "calls", "passes/call", "tokens/s", "accepted")
-    for row in rows:
-        words = (row.step, row.policy, "derived" if row.derived else "recorded", row.mode)
-        speed = "" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}"
-        share = "" if row.accepted is None else f"{100 * row.accepted:.0f} %"
-        view.add_row(*(Text(word) for word in words), str(row.calls), f"{row.passes:.1f}", speed, share)
-    console.print(view)
+    console.print(rows_table("rows of policies are derived: predicted, not decoded", rows))
 
 
 @policy_app.command()
@@ -176,6 +170,25 @@ def expected(engine: Engine) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def rows_table(title: str, rows: Sequence[Row]) -> Table:
+    """Steps under policies; the last column where calls were decoded again."""
+    view = _table(title, "step", "policy", "", "mode")
+    again = any(row.same is not None for row in rows)
+    _numbers(view, "calls", "passes/call", "tokens/s", "accepted", *(["same tokens"] if again else []))
+    for row in rows:
+        words = (
+            row.step,
+            row.policy,
+            "derived" if row.derived else "recorded" if row.same is None else "decoded",
+            row.mode,
+        )
+        speed = "" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}"
+        share = "" if row.accepted is None else f"{100 * row.accepted:.0f} %"
+        same = ["" if row.same is None else str(row.same)] if again else []
+        view.add_row(*(Text(word) for word in words), str(row.calls), f"{row.passes:.1f}", speed, share, *same)
+    return view
 
 
 def explored(auto: Auto) -> dict[str, float]:

@@ -63,6 +63,25 @@ def test_replay_of_one_call(trail: Path) -> None:
     assert (one["call"], one["outcome"]) == (call, "same")
 
 
+def test_replay_under_policies(trail: Path, tmp_path: Path) -> None:
+    """Side by side, by step; what was recorded in diffusion may come out otherwise in an exact mode."""
+    (tmp_path / "spec.toml").write_text('[kinds.prose]\nmode = "linear_spec"\nblock_length = 4\n')
+    plain, as_json = (run("replay", trail, "--policy", tmp_path / "spec.toml", *more) for more in ((), ("--json",)))
+    assert (plain.exit_code, as_json.exit_code) == (0, 0)
+    recorded, again, spec = json.loads(as_json.output)
+    assert [row["policy"] for row in (recorded, again, spec)] == ["as recorded", "again", "spec"]
+    assert (recorded["same"], again["same"], spec["mode"]) == (None, 6, "linear_spec:4")
+    assert 4 <= spec["same"] <= 6
+    assert "same tokens" in " ".join(plain.output.split())
+
+
+def test_replay_under_a_policy_that_cannot_hold(
+    trail: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.toml").write_text('[kinds.prose]\nmode = "diffusion"\n')
+    assert "bad.toml:2: " in fails(capsys, monkeypatch, "replay", trail, "--policy", tmp_path / "bad.toml")
+
+
 def test_replay_names_the_round_and_the_cause(trail: Path, folder: Path, tmp_path: Path) -> None:
     """The weights are another copy with one number changed, so other tokens come out."""
     other = tmp_path / "other"

@@ -171,7 +171,7 @@ def test_refusals_say_what_where_and_what_to_do(
     ids=lambda document: str(document)[:60],
 )
 def test_admitted(document: Json, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a busy machine takes."""
+    """The limit of compiling, which a busy machine meets sooner, is looked at elsewhere."""
     monkeypatch.setattr(grammar, "COMPILE_SECONDS", 10.0)
     start = time.perf_counter()
     check(schema_of(document))

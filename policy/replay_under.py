@@ -16,7 +16,7 @@ from .record import CallRecord
 from .replay import Engines, nothing_to_replay, request_of, was_cut
 from .resolve import Policy, StepContext, resolve
 from .spec import OPTIONS, Settings, StepKind, known_kind, options_of
-from .what_if import Row, recorded_row
+from .what_if import Row, counted_row, recorded_row
 
 AGAIN = "again"
 """Stands for the recorded mode, decoded now: what policies are to be held against."""
@@ -78,18 +78,6 @@ def replayed_under(
 
 
 def _row(step: str, kind: StepKind, calls: Sequence[Decoded]) -> Row:
+    modes = " ".join(dict.fromkeys(one.mode for one in calls))
     stats = [one.stats for one in calls]
-    seconds = sum(each.seconds - each.prefill_seconds for each in stats)
-    drafted = sum(each.drafted for each in stats)
-    return Row(
-        step=step,
-        kind=kind,
-        policy=calls[0].policy,
-        mode=" ".join(dict.fromkeys(one.mode for one in calls)),
-        calls=len(calls),
-        passes=sum(each.forward_passes for each in stats) / len(stats),
-        tokens_per_s=sum(each.output_tokens for each in stats) / seconds if seconds > 0 else None,
-        accepted=sum(each.accepted for each in stats) / drafted if drafted else None,
-        derived=False,
-        same=sum(one.same for one in calls),
-    )
+    return counted_row(step, kind, calls[0].policy, modes, stats, same=sum(one.same for one in calls))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .auto import Auto
 from .cost import CostModel
@@ -15,9 +15,12 @@ from .errors import PolicyError
 from .evidence import Observation, observed
 from .learned import Learned
 from .pricing import Cost, Costing, Passes, Variant
-from .record import CallRecord
+from .record import CallRecord, Counts
 from .resolve import Policy, StepContext, resolve
 from .spec import Settings, StepKind, known_kind
+
+if TYPE_CHECKING:
+    from trimode.engine.result import Stats
 
 UNFADED: Final = (1.0, 1.0, 1.0)
 
@@ -115,19 +118,27 @@ def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: Co
 def recorded_row(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
     """What was recorded of a step, whatever policies chose its modes."""
     counts = [call.counts for call in calls if call.counts is not None]
+    modes = dict.fromkeys(made.mode for call in calls for made in call.rounds)
+    return counted_row(step, kind, "as recorded", " ".join(modes), counts)
+
+
+def counted_row(
+    step: str, kind: str, policy: str, mode: str, counts: Sequence[Counts | Stats], same: int | None = None
+) -> Row:
+    """Of calls that were decoded, now or then."""
     seconds = sum(each.seconds - each.prefill_seconds for each in counts)
     drafted = sum(each.drafted for each in counts)
-    modes = dict.fromkeys(made.mode for call in calls for made in call.rounds)
     return Row(
         step=step,
         kind=kind,
-        policy="as recorded",
-        mode=" ".join(modes),
+        policy=policy,
+        mode=mode,
         calls=len(counts),
         passes=sum(each.forward_passes for each in counts) / len(counts),
         tokens_per_s=sum(each.output_tokens for each in counts) / seconds if seconds > 0 else None,
         accepted=sum(each.accepted for each in counts) / drafted if drafted else None,
         derived=False,
+        same=same,
     )
 
 

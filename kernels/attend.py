@@ -15,9 +15,7 @@ from .grouping import groups
 from .layout import PAGE, Layout
 
 
-def attention(
-    by: Arithmetic, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout
-) -> Tensor:
+def attention(by: Arithmetic, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
     """What each row of the pass sees, mixed: x, keys and values as in `reference.keep` -> [T, queries, D].
 
     Rows of like shape go together: trunks over their pages, branches over pages and themselves.

@@ -60,12 +60,12 @@ def paired(a: Tensor, b: Tensor) -> Tensor:
     chunks = cut.shape[2]
     lefts, rights = cut.flatten(0, 2).unbind(0), b.contiguous().flatten(0, 1).unbind(0)
     shared = cut.shape[1] < tiles
-    found = [
+    found: list[Tensor] = [
         multiply(lefts[(at // tiles if shared else at) * chunks + chunk], right)
         for at, right in enumerate(rights)
         for chunk in range(chunks)
     ]
-    wide = torch.stack(found).unflatten(0, (len(a), tiles, chunks)).movedim(2, 3)
+    wide: Tensor = torch.stack(found).unflatten(0, (len(a), tiles, chunks)).movedim(2, 3)
     return wide.flatten(3, 4)[..., :rows, :]
 
 

@@ -24,8 +24,8 @@ from .transfer import integers, put, sent
 __all__ = [
     "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout",
     "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "Standing", "TritonUnavailable",
-    "cache_folder", "disagreement", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate",
-    "sent", "silu_mul",
+    "cache_folder", "disagreement", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize",
+    "rms_norm", "rotate", "sent", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")

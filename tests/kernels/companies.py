@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,25 +32,33 @@ def _all(kernels: Any, dtype: torch.dtype) -> Iterator[str]:
     for inputs, outputs in SHAPES:
         x, weight = drawn(MOST, inputs, dtype=dtype), drawn(outputs, inputs, dtype=dtype, seed=1)
         matrix = kernels.prepare(weight)
-        yield from _differ(f"linear {inputs}x{outputs}", x, lambda rows, m=matrix: kernels.linear(rows, m))
-        scale = weight[0]
-        yield from _differ(f"rms_norm {inputs}", x, lambda rows, s=scale: kernels.rms_norm(rows, s, 1e-5))
+        yield from _differ(f"linear {inputs}x{outputs}", x, partial(_linear, kernels, matrix))
+        yield from _differ(f"rms_norm {inputs}", x, partial(_rms_norm, kernels, weight[0]))
         both = drawn(MOST, 2 * inputs, dtype=dtype, seed=3) * 8
         yield from _differ(f"swiglu {inputs}", both, kernels.swiglu)
         same = x[:1].expand(MOST, -1)
         found = kernels.linear(same.contiguous(), matrix)
         if not torch.equal(found, found[:1].expand_as(found)):
             yield f"linear {inputs}x{outputs}: places of the same row"
-    logits, banned = drawn(MOST, 4099, seed=4), torch.zeros(4099, dtype=torch.bool)
+    logits = drawn(MOST, 4099, seed=4)
     for top_p in (1.0, 0.9):
-        noise = None if top_p == 1 else torch.zeros(1, 4099)
-        yield from _differ(
-            f"pick {top_p}",
-            logits,
-            lambda rows, n=noise, p=top_p: torch.stack(kernels.pick(rows, banned, None, n, 1.0, 0, p), 1),
-        )
+        yield from _differ(f"pick {top_p}", logits, partial(_pick, kernels, top_p))
     for heads, groups, dim in ((6, 2, 16), (4, 1, 7)):
         yield from _attention(kernels, dtype, heads, groups, dim)
+
+
+def _linear(kernels: Any, matrix: Any, rows: Tensor) -> Tensor:
+    return kernels.linear(rows, matrix)  # type: ignore[no-any-return]
+
+
+def _rms_norm(kernels: Any, scale: Tensor, rows: Tensor) -> Tensor:
+    return kernels.rms_norm(rows, scale, 1e-5)  # type: ignore[no-any-return]
+
+
+def _pick(kernels: Any, top_p: float, logits: Tensor) -> Tensor:
+    """[R, 2]: tokens, and how sure they are."""
+    banned, noise = torch.zeros(logits.shape[1], dtype=torch.bool), torch.zeros(1, logits.shape[1])
+    return torch.stack(kernels.pick(logits, banned, None, noise, 1.0, 0, top_p), dim=1)
 
 
 def _differ(name: str, x: Tensor, op: Callable[[Tensor], Tensor]) -> Iterator[str]:

@@ -133,7 +133,7 @@ def test_native_kernels_are_checked_too_and_no_others_taken_instead(monkeypatch:
         return nudged(logits, len(x) > 8), picks
 
     monkeypatch.setattr(Native, "forward", uneven)
-    with pytest.raises(RowsDisagree, match="native kernels give a row other bits.*kernels='torch' calls no kernels"):
+    with pytest.raises(RowsDisagree, match=r"native kernels give a row other bits.*kernels='torch' calls no kernels"):
         TokenEngine(small.model(3), small.text, small.TEXT_VOCAB, kv_bytes=1 << 20)
 
 

@@ -20,7 +20,7 @@ from trimode.kernels import ops
 from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
-from .exactness import exactness
+from .exactness import Exactness, exactness
 from .families import check_infill, check_mode, check_scoring
 from .graphs import BUCKETS, Buckets, Graphs, Progress, capturing
 from .live import Live
@@ -84,7 +84,7 @@ class TokenEngine:
             self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
         self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
         self.memory.check(self.device)
-        self.exactness = exactness(self.runner)
+        self.exactness: Exactness = exactness(self.runner)
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes, model.config.aligned_block)
         self.graphs = None if capture is None else Graphs(self.runner, self.pool, buckets, capture)

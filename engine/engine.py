@@ -20,6 +20,7 @@ from trimode.kernels import ops
 from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
+from .exactness import Exactness, exactness
 from .families import check_infill, check_mode, check_scoring
 from .graphs import BUCKETS, Buckets, Graphs, Progress, capturing
 from .live import Live
@@ -50,7 +51,8 @@ class TokenEngine:
     `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
     and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA
     devices); on other devices over the same static buffers without a graph. `progress` hears of each one captured.
-    Raises RequestError, DeviceMemoryExceeded.
+    `exactness`: whether rows were found to agree in any company, which is asked here.
+    Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TokenEngine:
             self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
         self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
         self.memory.check(self.device)
+        self.exactness: Exactness = exactness(self.runner)
         self.pool = PagePool(model.config, kv_bytes, self.dtype, self.device)
         self.index = PrefixIndex(self.pool, keep_prefixes, model.config.aligned_block)
         self.graphs = None if capture is None else Graphs(self.runner, self.pool, buckets, capture)

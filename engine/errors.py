@@ -9,6 +9,7 @@
         ├── PromptTooLong    prompt and budget do not fit the context
         ├── KvMemoryExceeded prompt and budget do not fit the engine's memory for keys and values
         ├── DeviceMemoryExceeded  weights, keys and values, buffers and graphs do not fit the device
+        ├── RowsDisagree     kernels whose rows differ with their company, on this machine, against their promise
         └── QueueFull        too many requests wait already
 
 Every message says what was given, what is allowed and what to do; `RequestError` is also a `ValueError`.
@@ -75,6 +76,19 @@ class DeviceMemoryExceeded(RequestError):
             "kv_bytes, load with quantize='int8', or with graphs=False or fewer buckets"
         )
         self.need, self.have, self.parts = need, have, dict(parts)
+
+
+class RowsDisagree(RequestError):
+    """The kernels cannot keep the exact promise here. `found`: what differed when they were checked at load."""
+
+    def __init__(self, kernels: str, found: str) -> None:
+        other = "" if kernels == "torch" else "kernels='torch' calls no kernels of ours; "
+        super().__init__(
+            f"{kernels} kernels give a row other bits in other company here: {found}. ar and the speculative modes "
+            "could disagree, which exact modes must not. Kernels whose rows agree are allowed: "
+            f"{other}kernels='torch-fast' loads without the promise, and records say so"
+        )
+        self.kernels, self.found = kernels, found
 
 
 class QueueFull(RequestError):

@@ -126,7 +126,7 @@ class Native:
     name = "native"
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.row_tile, self.queued = 1, False
+        self.row_tile, self.queued, self.exact = 1, False, True
         self._library = library
         for name, kinds in _SIGNATURES.items():
             getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]

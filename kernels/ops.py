@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import fast, native_bf16, reference
+from .agreement import disagreement
 from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Draw, Layout, Picks, Rotation, Stack
 from .native import Native
@@ -23,8 +24,8 @@ from .transfer import integers, put, sent
 __all__ = [
     "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout",
     "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "Standing", "TritonUnavailable",
-    "cache_folder", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize", "rms_norm", "rotate",
-    "sent", "silu_mul",
+    "cache_folder", "disagreement", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize",
+    "rms_norm", "rotate", "sent", "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
@@ -34,7 +35,7 @@ class Kernels(Protocol):
     """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it.
 
     `queued`: a pass waits for nothing until its tokens are read, so that it can be captured in a graph, and all tokens
-    that it can choose are best asked of it together.
+    that it can choose are best asked of it together. `exact`: promises that a row has the same bits in any company.
     """
 
     @property
@@ -43,6 +44,8 @@ class Kernels(Protocol):
     def row_tile(self) -> int: ...
     @property
     def queued(self) -> bool: ...
+    @property
+    def exact(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
     def prepare_adapter(self, weight: Tensor, /) -> Any: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...

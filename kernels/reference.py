@@ -1,43 +1,42 @@
 """Every op in plain torch, written to be obviously right. Knows tensors only.
 
 On CPU these are also what runs. Their results are *row-invariant*: a row's value does not depend, to the last bit, on
-how many rows ride along. Matrix products get there by padding the row count to a multiple of `row_tile` (below that the
-BLAS picks other kernels for other row counts), attention by walking keys in tiles of `PAGE` at fixed positions.
+how many rows ride along. They get there by what `fixed` has: library calls of one shape, sums in an order of their own,
+attention over tiles of `PAGE` keys at fixed positions. What is neither a sum nor an exponential here is single
+additions, products, quotients and roots, which IEEE 754 rounds in one way, in a vector and in its tail.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import block
-from .grouping import groups
+from . import attend, block, fixed
 from .layout import PAGE, Layout
 from .quantize import Quantized, dequantize
 
 name = "torch"
-row_tile = 4
-"""Rows of a pass are padded to a multiple of it."""
+row_tile = 1
+"""A pass's rows need no padding: products pad theirs."""
 queued = False
+exact = True
 """See `ops.Kernels`."""
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
     """x [T, in] times weight [out, in] transposed, added to `onto` if given -> [T, out].
 
-    Row-invariant for `in` a multiple of 4. A weight in eight bits is the matrix that it stands for, in x's dtype.
+    A weight in eight bits is the matrix that it stands for, in x's dtype. Under autograd one call of the library, whose
+    rows need not agree in other company.
     """
     if isinstance(weight, Quantized):
         weight = dequantize(weight, x.dtype)
-    rows = x.shape[0]
-    short = -rows % row_tile
-    padded = F.pad(x, (0, 0, 0, short)) if short and not x.requires_grad else x
-    y = F.linear(padded, weight)[:rows]
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    y = F.linear(x, weight) if learns else fixed.product(x, weight)
     return y if onto is None else onto + y
 
 
@@ -51,22 +50,20 @@ prepare_adapter = prepare
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x [T, E] / rms(x) * weight [E], the mean square in fp32."""
+    """x [T, E] / rms(x) * weight [E], the mean square in fp32; under autograd summed by the library."""
     wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    square = wide * wide
+    mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed.total(square) / x.shape[-1]
+    wide = wide * torch.rsqrt(mean + eps)
     return weight * wide.to(x.dtype)
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, both [T, I].
-
-    Spelled out, because torch's fused silu computes the tail of a vector loop with another exp: which elements are tail
-    depends on the number of rows and threads. Under autograd the fused one, whose gradient is finite everywhere.
-    """
+    """silu(gate) * up, both [T, I]. Under autograd torch's own, whose gradient is finite everywhere."""
     if gate.requires_grad:
         return F.silu(gate) * up
     wide = gate.float()
-    return (wide / (1 + torch.exp(-wide))).to(gate.dtype) * up
+    return (wide / (1 + fixed.exp(-wide))).to(gate.dtype) * up
 
 
 def swiglu(both: Tensor) -> Tensor:
@@ -108,96 +105,8 @@ def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) 
     values[pages, :, offsets] = v
 
 
-def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
-    """What each row of the pass sees, mixed: x, keys and values as in `keep` -> [T, queries, D].
-
-    Rows of like shape go together: trunks over their pages, branches over pages and themselves.
-    """
-    if "groups" not in layout.cache:
-        layout.cache["groups"] = groups(layout)
-    q, k, v = x.split([queries, keys.shape[1], keys.shape[1]], dim=1)
-    out = torch.zeros_like(q)
-    for group in layout.cache["groups"]:
-        own = None if group.own_seen is None else (k[group.index], v[group.index], group.own_seen)
-        mixed = attend(q[group.index], keys, values, group.table, group.seen, own)
-        out[group.index.flatten()[group.real]] = mixed.flatten(0, 2)[group.real]
-    return out
-
-
-def attend(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    table: Tensor,
-    seen: Tensor,
-    own: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> Tensor:
-    """Attention over paged keys and values, and over rows of one's own: q [N, B, L, H, D] -> [N, B, L, H, D].
-
-    N requests of B branches of L rows. table [N, tiles] names each request's pages in order; row (n, b, l) sees the
-    first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D] beside the pages, of which the row sees
-    the first own_seen[n, b, l] of its own branch. No row may see nothing.
-    """
-    n, branches, length, heads, dim = q.shape
-    kv = keys.shape[1]
-    share = heads // kv
-    packed = (q * dim**-0.5).reshape(n, branches * length, kv, share, dim).transpose(1, 2).flatten(2, 3)
-    rows = seen.flatten(1).repeat_interleave(share, dim=1)
-    part = _partial(packed, keys[table], values[table], rows)
-    if own is None:
-        out = part.mixed / part.total
-    else:
-        packed = packed.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1)
-        rows = own[2].flatten(0, 1).repeat_interleave(share, dim=1)
-        beside = _partial(packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
-        out = part.per_branch(branches).joined(beside)
-        out = out.unflatten(0, (n, branches)).transpose(1, 2)
-    out = out.reshape(n, kv, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
-    return out.reshape(n, branches, length, heads, dim).to(q.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class _Partial:
-    """Softmax sums over some keys, scaled by exp(-top): top and total [X, K, R, 1], mixed values [X, K, R, D]."""
-
-    top: Tensor
-    total: Tensor
-    mixed: Tensor
-
-    def per_branch(self, branches: int) -> _Partial:
-        """[N, K, B * R, ...] -> [N * B, K, R, ...]."""
-        parts = (self.top, self.total, self.mixed)
-        return _Partial(*(x.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1) for x in parts))
-
-    def joined(self, other: _Partial) -> Tensor:
-        """The attention output over the keys of both."""
-        top = torch.maximum(self.top, other.top)
-        mine, theirs = torch.exp(self.top - top), torch.exp(other.top - top)
-        mixed: Tensor = self.mixed * mine + other.mixed * theirs
-        return mixed / (self.total * mine + other.total * theirs)
-
-
-def _partial(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
-    """q [X, K, R, D] over k [X, tiles, K, D, PAGE] and v [.., PAGE, D]; row r sees seen[x, r] keys, maybe none."""
-    rows, tiles = q.shape[2], k.shape[1]
-    short = -rows % row_tile
-    q, seen = F.pad(q, (0, 0, 0, short)), F.pad(seen, (0, short))
-    scores = (q[:, None] @ k).float()
-    at = torch.arange(tiles * PAGE, device=q.device).view(1, tiles, 1, 1, PAGE)
-    scores = scores.masked_fill(at >= seen[:, None, None, :, None], float("-inf"))
-    top = scores.amax(dim=(1, 4), keepdim=True).clamp_min(-1e30)
-    weights = torch.exp(scores - top)
-    # cumsum adds tile after tile: a tile that is wholly hidden adds exact zeros, however many follow.
-    total = weights.sum(-1, keepdim=True).cumsum(1)[:, -1]
-    mixed = (weights.to(v.dtype) @ v).float().cumsum(1)[:, -1]
-    return _Partial(top[:, 0, :, :rows], total[:, :, :rows], mixed[:, :, :rows])
-
-
-def _tiled(x: Tensor) -> Tensor:
-    """[N, B, L, K, D] -> [N * B, tiles, K, PAGE, D], padded with zeros."""
-    x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % PAGE))
-    tiles: Tensor = x.flatten(0, 1).unflatten(1, (-1, PAGE))
-    return tiles.transpose(2, 3)
+attention = partial(attend.attention, fixed.FIXED)
+"""What each row of the pass sees, mixed; see `attend.attention`."""
 
 
 def pick(
@@ -222,8 +131,9 @@ def pick(
     if noise is not None:
         scores = filtered(scores / temperature, top_k, top_p) + noise
     tokens = scores.argmax(-1)
-    confidence = torch.exp(wide.gather(-1, tokens[:, None])[:, 0] - wide.logsumexp(-1))
-    return tokens, confidence
+    top = wide.amax(-1, keepdim=True)
+    chosen = fixed.exp(wide.gather(-1, tokens[:, None]) - top)
+    return tokens, (chosen / fixed.total(fixed.exp(wide - top)))[:, 0]
 
 
 def unpack_mask(mask: Tensor, size: int) -> Tensor:
@@ -238,7 +148,9 @@ def filtered(scores: Tensor, top_k: int, top_p: float) -> Tensor:
         scores = scores.masked_fill(scores < scores.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
     if top_p < 1:
         ordered, order = scores.sort(dim=-1, descending=True, stable=True)
-        probability = ordered.softmax(-1)
+        weights = fixed.exp(ordered - ordered[:, :1])
+        probability = weights / fixed.total(weights)
+        # A running sum has one order: each row's numbers, one after the other.
         beyond = probability.cumsum(-1) - probability >= top_p
         scores = scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))
     return scores

@@ -38,6 +38,7 @@ from .triton_swiglu import gated
 name = "triton"
 row_tile = 1
 queued = True
+exact = True
 standing = Standing
 
 

@@ -20,6 +20,7 @@ import torch
 
 from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
 from trimode.engine.errors import RequestError
+from trimode.engine.exactness import WORDS
 from trimode.engine.graphs import Progress
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
@@ -79,7 +80,8 @@ class Engine:
         a scale per output, `quantize_head` the head's too: not the tokens of whole weights, but the same ones in all
         exact modes. `graphs`: passes run as captured CUDA graphs where they fit one (None: on CUDA devices), which are
         captured here; `progress(done, all)` hears of each. Raises CheckpointError (what was expected, what was found),
-        RequestError (device, dtype, kernels or precision not available) and DeviceMemoryExceeded (what needs how much).
+        RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how much) and
+        RowsDisagree (kernels that cannot keep the exact promise on this machine; "torch-fast" does not give it).
         """
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
@@ -102,9 +104,14 @@ class Engine:
 
     @property
     def kernels(self) -> str:
-        """What does the arithmetic, and why: `native (the fastest here)`; and in what, where weights are rounded."""
-        runner = self.tokens.runner
-        return f"{runner.kernels.name} ({runner.why})" + (f", weights in {runner.quantize}" if runner.precision else "")
+        """What does the arithmetic, and why; in what, where weights are rounded; and whether rows were found to agree.
+
+        `native (the fastest here), rows checked to agree`.
+        """
+        runner, rounded = self.tokens.runner, ""
+        if runner.precision:
+            rounded = f", weights in {runner.quantize}"
+        return f"{runner.kernels.name} ({runner.why}){rounded}, {WORDS[self.tokens.exactness]}"
 
     @property
     def graphs(self) -> str:
@@ -226,6 +233,7 @@ class Engine:
             kernels=self.tokens.runner.kernels.name,
             hardware=_hardware(self.tokens.device),
             quantize=self.tokens.runner.quantize,
+            exactness=self.tokens.exactness,
         )
 
     @cached_property

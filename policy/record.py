@@ -47,7 +47,9 @@ class PolicyUsed:
 class Runtime:
     """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it.
 
-    `quantize`: how weights were rounded: "no", "int8", or with the head "int8+head".
+    `quantize`: how weights were rounded: "no", "int8", or with the head "int8+head". `exactness`: whether rows agree in
+    any company, on which exact modes rest: "checked" when the engine was loaded, "not promised" (kernels torch-fast),
+    "not checked" (interpreted kernels), "unknown" in records from before it was asked.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -60,6 +62,7 @@ class Runtime:
     kernels: str = "torch"
     hardware: str = ""
     quantize: str = "no"
+    exactness: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

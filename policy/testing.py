@@ -93,6 +93,7 @@ class FakeEngine(Engine):
             device="none",
             dtype="none",
             kernels="none",
+            exactness="not checked",
         )
 
     def _submit(self, recording: Recording, watch: Watch | None = None) -> Future[Any]:

@@ -48,10 +48,17 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
     """Names and values; nested one level at most."""
     import torch
 
+    from trimode.engine.errors import RowsDisagree
     from trimode.kernels.ops import cache_folder
     from trimode.policy.engine import Engine
 
-    engine = Engine.load(checkpoint, device=device, kernels=kernels)
+    try:
+        engine = Engine.load(checkpoint, device=device, kernels=kernels)
+        exactness = engine.runtime.exactness
+    except RowsDisagree as error:
+        # The rest can still be said, of the only kernels that load anywhere.
+        engine = Engine.load(checkpoint, device=device, kernels="torch-fast")
+        exactness = f"refused: {error}"
     cost = engine.cost
     passes = {f"{rows:.0f} rows": _milliseconds(cost, rows) for rows in cost.plain.rows}
     return {
@@ -64,6 +71,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "kernels": engine.kernels,
+        "exactness": exactness,
         "native-bf16": _bf16_products(),
         "graphs": engine.graphs,
         "memory": {name: f"{size / 2**20:.1f} MiB" for name, size in engine.tokens.memory.parts.items()},

@@ -185,7 +185,7 @@ def test_engines_are_loaded_once_for_each_way_of_decoding(
 
 def test_what_rounded_weights_decoded_replays_on_rounded_weights(tmp_path: Path, reference: Engine) -> None:
     rounded = Engine.load(quantize="int8", quantize_head=True)
-    assert rounded.kernels.endswith(", weights in int8+head")
+    assert rounded.kernels.endswith(", weights in int8+head, rows checked to agree")
     with tm.session(rounded, policy=tm.Policy(), trace=f"file:{tmp_path / 'audit.jsonl'}", content=True):
         rounded.generate("One, two,", mode="linear_spec", max_tokens=8)
     (record,) = records(read_audit(tmp_path / "audit.jsonl"))

@@ -55,7 +55,7 @@ def test_exact_modes_agree(rounding: Engine, temperature: float) -> None:
 
 @needs_instruction
 def test_their_name_is_everywhere(rounding: Engine, tmp_path: Path) -> None:
-    assert rounding.kernels == "native-bf16 (asked for)"
+    assert rounding.kernels == "native-bf16 (asked for), rows checked to agree"
     path = tmp_path / "audit.jsonl"
     with tm.session(rounding, policy=tm.Policy(), trace=f"file:{path}", content=True):
         result = rounding.generate(PROMPTS[0], mode="linear_spec", max_tokens=12)

@@ -40,8 +40,8 @@ class Settings:
     """Knobs of one call; None means not said here.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
-    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`; `selection`, "vendor" or
-    "text_first", is of `diffusion` alone, and the weights' own where nothing is said. `max_thinking_tokens` asks for
+    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`; `selection`,
+    "vendor" or "text_first", is of `diffusion` alone, by default as the weights say. `max_thinking_tokens` asks for
     thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full: the rest
     is checked in the finished output, which is retried with other seeds, at most `retries` times. `deadline`, in
     seconds, asks for the fastest mode that is allowed.

@@ -126,7 +126,7 @@ class Block:
         self._give_up(self.guesses, "stop")
 
     def _stop(self) -> int:
-        """The slot from which nothing is guessed. Behind a guessed end nothing can become output, short of a refusal."""
+        """The slot from which nothing is guessed: short of a refusal, nothing behind a guessed end becomes output."""
         if self.selection == "vendor":
             return self.length
         return min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)

@@ -173,10 +173,15 @@ def test_a_selection_is_recorded_and_replayed(
         """Say something about {what}."""
         ...
 
+    @tm.step("prose", mode="diffusion", max_tokens=40)
+    def tell(what: str) -> str:
+        """Tell something about {what}."""
+        ...
+
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}", content=True):
         reference.generate(messages=ASK, mode="diffusion", max_tokens=40, selection=selection)
         with tm.using(selection=selection):
-            reference.generate(messages=ASK, mode="diffusion", max_tokens=40)
+            tell("tables")
         say("tables")
         reference.generate(messages=ASK, mode="diffusion", max_tokens=40)
     *said, unsaid = records(read_audit(path))

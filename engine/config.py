@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .errors import CheckpointError, RequestError
 from .families import FAMILIES, NLD, Family, architecture_of
-from .request import AlignedOptions, DiffusionOptions, Options
+from .request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
 
 _SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "default": (),
@@ -25,6 +25,9 @@ _SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
 _PRETRAINED: Final = "original_max_position_embeddings"
 _DIFFUSION_BLOCK: Final = 32
 """The length of a diffusion block where neither the request nor the weights bind it."""
+OWN: Final = "trimode"
+"""The object of config.json that is ours alone: how these weights are best decoded, where that is not as usual."""
+_SELECTION: Final = "diffusion_selection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class ModelConfig:
     block_size: int = 32
     tie_word_embeddings: bool = False
     architecture: str = NLD
+    selection: Selection = "vendor"
 
     @property
     def family(self) -> Family:
@@ -80,7 +84,7 @@ class ModelConfig:
         return self.block_size if self.family.aligned_blocks else 1
 
     def fitted(self, options: Options) -> Options:
-        """`options` as these weights take them, with every length a number.
+        """`options` as these weights take them, with every length a number and every choice made.
 
         Raises RequestError for a block length that they were not trained for, where they take one alone.
         """
@@ -89,15 +93,16 @@ class ModelConfig:
         return options
 
     def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> Options:
-        given, threshold = options.block_length, options.threshold
+        given, threshold, selection = options.block_length, options.threshold, options.selection or self.selection
         if not self.family.aligned_blocks:
-            return DiffusionOptions(block_length=_DIFFUSION_BLOCK if given is None else given, threshold=threshold)
+            length = _DIFFUSION_BLOCK if given is None else given
+            return DiffusionOptions(block_length=length, threshold=threshold, selection=selection)
         if given not in (None, self.block_size):
             raise RequestError(
                 f"block_length={given}: these {self.architecture} weights were trained for blocks of "
                 f"{self.block_size}; leave it out"
             )
-        return AlignedOptions(block_length=self.block_size, threshold=threshold)
+        return AlignedOptions(block_length=self.block_size, threshold=threshold, selection=selection)
 
     @classmethod
     def load(cls, directory: Path) -> ModelConfig:
@@ -127,6 +132,7 @@ class ModelConfig:
             block_size=family.block_size if fields.get("block_size") is None else _number(fields, "block_size", origin),
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             architecture=architecture,
+            selection=_selection(fields, origin),
         )
         _check_geometry(config, origin)
         return config
@@ -207,6 +213,18 @@ def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> No
     kinds = fields.get("layer_types")
     if kinds is not None and (not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)):
         raise CheckpointError(f"{origin}: expected layer_types to be 'full_attention' throughout, found {kinds!r}")
+
+
+def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
+    own = fields.get(OWN, {})
+    if not isinstance(own, dict) or own.keys() - {_SELECTION}:
+        raise CheckpointError(f"{origin}: expected {OWN} to be an object with {_SELECTION} alone, found {own!r}")
+    said = own.get(_SELECTION, "vendor")
+    for known in SELECTIONS:
+        if said == known:
+            return known
+    expected = " or ".join(map(repr, SELECTIONS))
+    raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {said!r}")
 
 
 def _generation_ends(directory: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as RawTokenizer
 from torch import Tensor
 
-from .config import ModelConfig, read_object
+from .config import OWN, ModelConfig, read_object
 from .errors import CheckpointError, RequestError
 from .weights import ADAPTER, INDEX, weight_files
 
@@ -85,6 +85,7 @@ def ministral3_config(fields: Mapping[str, Any], config: ModelConfig) -> dict[st
         "use_cache": True,
         "dtype": fields.get("dtype") or fields.get("torch_dtype") or "float32",
         "rope_parameters": _rope(fields["rope_parameters"], config),
+        **({OWN: fields[OWN]} if OWN in fields else {}),  # of no use to others, who keep it as they keep unknown keys
     }
 
 

@@ -150,8 +150,12 @@ class Transformer(_Typed):
 
     def add_adapter(self, rank: int, scale: float) -> nn.ModuleList:
         """A fresh adapter whose output is zero until trained or loaded."""
+        return self.add_adapters([(rank, scale)] * self.config.num_hidden_layers)
+
+    def add_adapters(self, ranks: Sequence[tuple[int, float]]) -> nn.ModuleList:
+        """`add_adapter` with rank and scale layer by layer."""
         outputs, inputs = self.config.hidden_size, self.config.num_attention_heads * self.config.head_dim
-        self.adapter = nn.ModuleList(LowRank(inputs, outputs, rank, scale) for _ in self.encoder.layers)
+        self.adapter = nn.ModuleList(LowRank(inputs, outputs, rank, scale) for rank, scale in ranks)
         return self.adapter
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, adapted: Tensor | None = None) -> Tensor:

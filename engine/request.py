@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
 from .result import Mode, Round
+
+Selection = Literal["vendor", "text_first"]
+"""Which slot of a diffusion block is filled where none reaches the threshold, and what is filled behind a guessed end.
+
+vendor: the surest slot, whatever its token, and slots behind an end like all others, as the weights' own loop has it;
+text_first: the surest slot that is no end, and nothing behind a guessed end.
+"""
+SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
 
 
 def _check(ok: bool, name: str, given: object, allowed: str) -> None:
@@ -25,6 +33,10 @@ def _check_block_length(given: int) -> None:
 
 def _check_threshold(given: float) -> None:
     _check(0 < given <= 1, "threshold", given, "a number above 0, at most 1")
+
+
+def _check_selection(given: str | None) -> None:
+    _check(given is None or given in SELECTIONS, "selection", given, " or ".join(map(repr, SELECTIONS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +76,20 @@ class ArOptions:
 class DiffusionOptions:
     """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best.
 
-    None: 32, or what the weights were trained for where they take no other; the engine puts in the number.
+    A `block_length` of None: 32, or what the weights were trained for where they take no other. A `selection` of None:
+    what config.json says, else "vendor". The engine puts in both.
     """
 
     mode: ClassVar[Mode] = "diffusion"
     block_length: int | None = None
     threshold: float = 0.9
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         if self.block_length is not None:
             _check_block_length(self.block_length)
         _check_threshold(self.threshold)
+        _check_selection(self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +102,13 @@ class AlignedOptions:
     mode: ClassVar[Mode] = "diffusion"
     block_length: int
     threshold: float = 0.9
+    selection: Selection | None = None
 
     def __post_init__(self) -> None:
         fits = isinstance(self.block_length, int) and self.block_length >= 1
         _check(fits, "block_length", self.block_length, "a whole number from 1")
         _check_threshold(self.threshold)
+        _check_selection(self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +141,10 @@ class QuadraticSpecOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfillOptions:
-    """Block diffusion between the prompt and the `suffix`, in one block; a pass fills as in `DiffusionOptions`."""
+    """Block diffusion between the prompt and the `suffix`, in one block; a pass fills as in `DiffusionOptions`.
+
+    There is no `selection`: the number of tokens is settled first, and none of them may be an end.
+    """
 
     mode: ClassVar[Mode] = "diffusion"
     suffix: tuple[int, ...]

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .adapter import MODULE, LayerRank, adapter_config, read_adapter_config
 from .config import ModelConfig, read_object
 from .errors import CheckpointError
 from .model import LowRank, Transformer
@@ -26,7 +27,7 @@ INDEX: Final = "model.safetensors.index.json"
 ADAPTER: Final = "linear_spec_lora"
 _ADAPTER_CONFIG: Final = "adapter_config.json"
 _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
-_ADAPTER_NAME: Final = "base_model.model.encoder.layers.{layer}.self_attn.o_proj.{part}.weight"
+_ADAPTER_NAME: Final = f"base_model.model.{MODULE}.{{part}}.weight"
 _HEAD: Final = "diffusion_head.weight"
 _EMBEDDING: Final = "encoder.embed_tokens.weight"
 # Scales of FP8-KV repacks: our cache keeps the model's dtype. Rope frequencies of old Llama files: config.json's count.
@@ -123,17 +124,10 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
     path = directory / _ADAPTER_CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory} has no {_ADAPTER_CONFIG}")
-    fields = read_object(path)
-    if fields.get("target_modules") != ["o_proj"]:
-        raise CheckpointError(f"{path}: expected target_modules ['o_proj'], found {fields.get('target_modules')!r}")
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank <= 0:
-        raise CheckpointError(
-            f"{path}: expected r and lora_alpha to be numbers, found r={rank!r}, lora_alpha={alpha!r}"
-        )
+    ranks = read_adapter_config(path, model.config.num_hidden_layers)
     if not (directory / _ADAPTER_WEIGHTS).is_file():
         raise CheckpointError(f"expected {_ADAPTER_WEIGHTS} in {directory}, found none")
-    adapter = model.add_adapter(rank, alpha / rank)
+    adapter = model.add_adapters(ranks)
     found = dict(_tensors([directory / _ADAPTER_WEIGHTS], dtype, device))
     named = {_adapter_key(name): tensor for name, tensor in adapter.state_dict().items()}
     _compare(
@@ -172,17 +166,8 @@ def save_adapter(model: Transformer, directory: Path) -> None:
     if model.adapter is None:
         raise ValueError("the model has no adapter to save")
     directory.mkdir(parents=True, exist_ok=True)
-    first = cast(LowRank, model.adapter[0])
-    rank = int(first.lora_A.weight.shape[0])
-    fields = {
-        "peft_type": "LORA",
-        "target_modules": ["o_proj"],
-        "r": rank,
-        "lora_alpha": first.scale * rank,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
+    parts = [cast(LowRank, part) for part in model.adapter]
+    fields = adapter_config([LayerRank(int(part.lora_A.weight.shape[0]), part.scale) for part in parts])
     (directory / _ADAPTER_CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     state = {
         _adapter_key(name): tensor.detach().float().contiguous() for name, tensor in model.adapter.state_dict().items()

@@ -94,7 +94,7 @@ def _request(record: CallRecord) -> Attributes:
 
 
 def _outcome(record: CallRecord) -> Attributes:
-    counts = record.counts
+    counts, selection = record.counts, record.options.get("selection")
     return {
         names.GEN_AI_RESPONSE_ID: record.call,
         names.GEN_AI_RESPONSE_MODEL: record.runtime.model,
@@ -105,6 +105,7 @@ def _outcome(record: CallRecord) -> Attributes:
         names.PREFILL_PASSES: counts.prefill_passes if counts else None,
         names.DECODE_MODES: tuple(dict.fromkeys(made.mode for made in record.rounds)) or None,
         names.DECODE_REASON: record.policy.reason,
+        names.BLOCK_SELECTION: selection if isinstance(selection, str) else None,
         names.SCHEMA_SHA256: record.schema_sha256,
         names.SCHEMA_VALID: record.schema_valid,
         names.SCHEMA_GUARANTEE: record.guarantee,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
+from trimode.engine.request import Selection
+
 from .choosing import candidates_of
 from .errors import PolicyError
 from .resolve import DecodePlan, StepContext, resolve
@@ -29,6 +31,7 @@ class Words(TypedDict, total=False):
     mode: str | None
     block_length: int | None
     threshold: float | None
+    selection: Selection | None
     rows: int | None
     exact: bool | None
     temperature: float | None

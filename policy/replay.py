@@ -176,6 +176,8 @@ def _options(record: CallRecord, engine: Engine) -> Options:
 
 def _of_mode(options: Mapping[str, Any]) -> Options:
     words = {name: value for name, value in options.items() if name != "mode"}
+    if options.get("mode") == "diffusion":  # records without it are older than the choice
+        words.setdefault("selection", "text_first")
     try:
         return OPTIONS[options["mode"]](**words)
     except (KeyError, TypeError):

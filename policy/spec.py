@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 
 from trimode.engine.errors import RequestError
 from trimode.engine.request import (
+    SELECTIONS,
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
@@ -39,15 +40,17 @@ class Settings:
     """Knobs of one call; None means not said here.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
-    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`. `max_thinking_tokens`
-    asks for thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full:
-    the rest is checked in the finished output, which is retried with other seeds, at most `retries` times.
-    `deadline`, in seconds, asks for the fastest mode that is allowed.
+    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`; `selection`,
+    "vendor" or "text_first", is of `diffusion` alone, by default as the weights say. `max_thinking_tokens` asks for
+    thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full: the rest
+    is checked in the finished output, which is retried with other seeds, at most `retries` times. `deadline`, in
+    seconds, asks for the fastest mode that is allowed.
     """
 
     mode: str | None = None
     block_length: int | None = None
     threshold: float | None = None
+    selection: str | None = None
     rows: int | None = None
     exact: bool | None = None
     temperature: float | None = None
@@ -94,11 +97,14 @@ class Settings:
             raise PolicyError(f"{origin}: retries={settings.retries}: expected a whole number from 0")
         if settings.mode is not None:
             known_mode(settings.mode, origin)
+        if settings.selection is not None:
+            _check_selection(settings.selection, settings.mode, origin)
         return settings
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "rows": int, "exact": bool, "temperature": int | float,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
     "guarantee": str, "retries": int,
     "deadline": int | float,
@@ -113,6 +119,15 @@ _values: Final[Callable[[Settings], tuple[Any, ...]]] = attrgetter(*NAMES)
 DEFAULTS: Final = Settings(
     temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), guarantee="grammar", retries=2
 )
+
+
+def _check_selection(selection: str, mode: str | None, origin: str) -> None:
+    """Other knobs beside a mode without them are passed over in a call; this one would change what its author reads."""
+    if selection not in SELECTIONS:
+        expected = " or ".join(map(repr, SELECTIONS))
+        raise PolicyError(f"{origin}: selection={selection!r}: expected {expected}", ["selection"])
+    if mode not in (None, "diffusion"):
+        raise PolicyError(f"{origin}: selection is no setting of mode {mode!r}; leave one of them out", ["selection"])
 
 
 def known_mode(mode: str, origin: str) -> Mode:

@@ -21,6 +21,7 @@ HELPERS = (
     "kernels/devices.py",
     "engine/small.py",
     "engine/naive.py",
+    "engine/vendor.py",
     "engine/automaton.py",
     "engine/mixed.py",
     "policy/recorded_calls.py",

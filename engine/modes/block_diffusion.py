@@ -22,4 +22,4 @@ def decode(run: Run, options: AlignedOptions) -> Passes:
         if forced or passes:
             run.output.commit(run.mode, forced, "f" * len(forced), forward_passes=passes)
         if run.output.finish is None:
-            yield from fill(run, options.block_length - len(run.pending), options.threshold)
+            yield from fill(run, options.block_length - len(run.pending), options)

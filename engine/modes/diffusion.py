@@ -1,7 +1,8 @@
 """Block diffusion (nld.md §4b) behind a left-to-right gate (constrained.md §4.3).
 
 A block starts with the seed that the causal pass chose and is filled out of order: each pass fills the most confident
-masked slot and every other one at the threshold. A filled slot stays tentative until the gate reaches it from the left:
+masked slot and every other one at the threshold. Selection "vendor" is that rule to the letter; "text_first" leaves
+ends and what is behind them to later passes. A filled slot stays tentative until the gate reaches it from the left:
 a token that the grammar refuses is repaired with the best allowed one, and what was guessed in sight of it is masked
 again. From then on the gate also goes on over masked slots, as long as the best allowed token reaches the threshold. A
 finished block is read once more causally, which writes the cache and gives the next seed. Not exact, never invalid.
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ..constraint import Gate
 from ..output import rejections
-from ..request import DiffusionOptions
+from ..request import AlignedOptions, DiffusionOptions, Selection
 from ..result import Reason, Rejected
 from ..run import Run
 from ..segment import Logits, Passes
@@ -31,18 +32,19 @@ def decode(run: Run, options: DiffusionOptions) -> Passes:
         if length < 1:
             yield from run.next_token(forced)
             continue
-        yield from fill(run, length, options.threshold, forced)
+        yield from fill(run, length, options, forced)
         if run.output.finish is None:
             yield from run.next_token()
 
 
-def fill(run: Run, length: int, threshold: float, forced: Sequence[int] = ()) -> Passes:
+def fill(run: Run, length: int, options: DiffusionOptions | AlignedOptions, forced: Sequence[int] = ()) -> Passes:
     """Fills `length` slots behind the pending tokens, until all are, or the output has ended or is out of budget.
 
     Commits them, behind what was `forced` in front of them, and leaves them pending.
     """
+    assert options.selection is not None, "the engine puts in what the weights say"
     room = run.output.room - len(forced)
-    block = Block(run.gate, length, threshold)
+    block = Block(run.gate, length, options.threshold, options.selection)
     slots = block.slots
     while not block.done and len(block.tokens) < room:
         block.denoise((yield run.block(slots)).branches[0])
@@ -78,6 +80,7 @@ class Block:
     gate: Gate
     length: int
     threshold: float
+    selection: Selection
     tokens: list[int] = field(default_factory=list)
     guesses: dict[int, Guess] = field(default_factory=dict)
     origins: str = ""
@@ -90,7 +93,20 @@ class Block:
         found: list[int | None] = [*self.tokens, *[None] * (self.length - len(self.tokens))]
         for at, guess in self.guesses.items():
             found[at] = guess.token
+        if self.gate.thinking is not None and self.marker is not None:
+            found[self.marker] = self.gate.thinking.end
         return found
+
+    @property
+    def marker(self) -> int | None:
+        """Where the thinking's budget will force its end, if it does so in this block; seen by passes from the start.
+
+        Open again once the thinking has ended before. The vendor's loop alone has it.
+        """
+        if self.gate.thinking is None or self.selection != "vendor":
+            return None
+        at = len(self.tokens) + self.gate.thinking.budget - self.gate.thought
+        return at if at < self.length else None
 
     @property
     def done(self) -> bool:
@@ -98,9 +114,8 @@ class Block:
 
     def denoise(self, logits: Logits) -> None:
         """Reads one pass: fills slots, then gates from the left."""
-        # Behind a guessed end nothing can become output, so nothing is guessed there.
-        end = min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
-        masked = [at for at in range(len(self.tokens), end) if at not in self.guesses]
+        filled = {*self.guesses, self.marker}
+        masked = [at for at in range(len(self.tokens), self._stop()) if at not in filled]
         # Only refused guesses can leave more masks than passes to come; from then on the gate moves every pass.
         late = len(masked) > self.length - len(self.fills)
         self._fill(logits, masked)
@@ -110,11 +125,19 @@ class Block:
         """Gives up what was guessed after the end of the output."""
         self._give_up(self.guesses, "stop")
 
+    def _stop(self) -> int:
+        """The slot from which nothing is guessed: short of a refusal, nothing behind a guessed end becomes output."""
+        if self.selection == "vendor":
+            return self.length
+        return min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
+
     def _fill(self, logits: Logits, masked: Sequence[int]) -> None:
         picks = logits.pick()
-        # An end is sure far behind a short text, but there it says nothing of where the text ends.
-        words = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
-        fresh = surest(masked, picks.confidence, self.threshold, words)
+        least = masked
+        if self.selection == "text_first":
+            # An end is sure far behind a short text, but there it says nothing of where the text ends.
+            least = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
+        fresh = surest(masked, picks.confidence, self.threshold, least)
         for at in fresh:
             self.guesses[at] = Guess(picks.tokens[at], len(self.fills), logits.kept(at) if self.gate.holds else None)
         self.drafted += len(fresh)
@@ -173,7 +196,7 @@ class Block:
         self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
 
 
-def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int] = ()) -> set[int]:
-    """The slots of `masked` at the threshold, and the most confident one, of those in `least` if given."""
-    best = max(least or masked, key=lambda at: confidence[at])
+def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int]) -> set[int]:
+    """The slots of `masked` at the threshold, and the most confident one of those in `least`."""
+    best = max(least, key=lambda at: confidence[at])
     return {at for at in masked if at == best or confidence[at] >= threshold}

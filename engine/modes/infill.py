@@ -25,7 +25,7 @@ def decode(run: Run, options: InfillOptions) -> Passes:
         reply = yield run.block(slots, options.suffix)
         picks = choose(run, reply.branches[0], len(slots))
         masked = [at for at, slot in enumerate(slots) if slot is None]
-        fresh = surest(masked, picks.confidence, options.threshold)
+        fresh = surest(masked, picks.confidence, options.threshold, masked)
         slots = [picks.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
         fills.append(len(fresh))
         run.tentative = tuple(slots)

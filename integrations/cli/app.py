@@ -34,6 +34,9 @@ schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against th
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
 app.command()(doctor)
+Selection = Annotated[
+    str | None, typer.Option(help="Of diffusion: vendor or text_first; the weights' own if not given.")
+]
 
 
 def main() -> None:
@@ -139,6 +142,7 @@ def evaluate(
     seed: int = 0,
     block_length: int | None = None,
     threshold: float | None = None,
+    selection: Selection = None,
     points: Annotated[
         int | None, typer.Option("--rows", help="Acceptance points that quadratic_spec prepares for; all if not given.")
     ] = None,
@@ -166,7 +170,7 @@ def evaluate(
         threshold=threshold,
         rows=points,
         max_tokens=max_tokens,
-    )
+    ).over(Settings.of({"selection": selection}, "eval"))
     engine = Engine.load(checkpoint)
     auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes) if harness.AUTO in chosen else None
     plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens, auto=auto)
@@ -207,6 +211,7 @@ def bench(
     max_tokens: Annotated[int, typer.Option(min=1, help="Output tokens a step, for peers too.")] = 96,
     block_length: int | None = None,
     threshold: float | None = None,
+    selection: Selection = None,
     prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
     out: Annotated[
         Path | None, typer.Option("--json", help="Also write rows, floor and conditions as JSON here.")
@@ -233,7 +238,9 @@ def bench(
         peers=known_peers(peers),
         steps=steps,
         rounds=rounds,
-        settings=Settings(block_length=block_length, threshold=threshold, max_tokens=max_tokens),
+        settings=Settings(block_length=block_length, threshold=threshold, max_tokens=max_tokens).over(
+            Settings.of({"selection": selection}, "bench")
+        ),
         prompt_tokens=prompt_tokens,
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:

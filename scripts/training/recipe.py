@@ -98,4 +98,5 @@ class Recipe:
                 "mscale_all_dim": 1.0,
                 "llama_4_scaling_beta": 0.1,
             },
+            "trimode": {"diffusion_selection": "text_first"},  # docs/families.md has the numbers
         }

@@ -177,6 +177,7 @@ class Naive:
         return logits[len(known) - 1 : len(trunk)], list(logits[len(trunk) :].split(block_length))
 
     def diffusion(self, block_length: int, threshold: float) -> None:
+        """With selection "text_first"; vendor.py has the other."""
         self.step()
         while not self.finished:
             slots: list[int | None] = [None] * (block_length - 1)

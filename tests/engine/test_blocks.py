@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trimode.engine.constraint import Constraint, Gate
 from trimode.engine.modes.diffusion import Block
-from trimode.engine.request import Sampling
+from trimode.engine.request import Sampling, Selection
 from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Logits
 from trimode.kernels import reference
@@ -37,8 +37,8 @@ def line(*allowed: set[int]) -> Automaton:
     return Automaton({**moves, len(allowed): {}}, frozenset({len(allowed)}), (END,), VOCAB)
 
 
-def block(constraint: Constraint | None, length: int, room: int = 20) -> Block:
-    return Block(Gate(constraint, [END], words=1, room=room), length, threshold=0.9)
+def block(constraint: Constraint | None, length: int, room: int = 20, selection: Selection = "text_first") -> Block:
+    return Block(Gate(constraint, [END], words=1, room=room), length, 0.9, selection)
 
 
 ANY = set(range(VOCAB - 1))

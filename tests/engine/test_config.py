@@ -73,6 +73,12 @@ def test_a_released_config_is_read_whole() -> None:
     )
 
 
+@pytest.mark.parametrize("own", [3, "vendor", {"selection": "vendor"}, {"diffusion_selection": "best"}, [], None])
+def test_words_of_our_own_that_say_nothing_known_are_refused(own: object) -> None:
+    with pytest.raises(CheckpointError, match=r"expected trimode(\.diffusion_selection)? to be"):
+        read(trimode=own)
+
+
 def test_optional_keys_have_the_formats_defaults() -> None:
     fields = {key: RELEASED[key] for key in REQUIRED} | {"rope_parameters": {"rope_theta": 1e6}}
     config = ModelConfig.from_dict(fields)

@@ -185,3 +185,8 @@ def test_errors_say_what_was_expected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"found 'visual\.weight'"):
         export(other, tmp_path / "new")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_config_says_to_us_is_carried(tmp_path: Path, reference: Engine) -> None:
+    export(reference.checkpoint.directory, tmp_path / "out")
+    assert ModelConfig.load(tmp_path / "out").selection == "text_first"

@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixed import mixed_requests
 from naive import Naive
+from vendor import Vendor
 
 from trimode.engine.config import ModelConfig
 from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.model import Transformer
 from trimode.engine.request import (
+    SELECTIONS,
     AdaptiveOptions,
     AlignedOptions,
     ArOptions,
@@ -49,7 +51,12 @@ samplings = st.builds(
 )
 any_options = st.one_of(
     st.builds(ArOptions),
-    st.builds(DiffusionOptions, block_length=st.integers(2, 12), threshold=st.sampled_from([0.1, 0.3, 0.6, 0.9, 1.0])),
+    st.builds(
+        DiffusionOptions,
+        block_length=st.integers(2, 12),
+        threshold=st.sampled_from([0.1, 0.3, 0.6, 0.9, 1.0]),
+        selection=st.sampled_from(SELECTIONS),
+    ),
     st.builds(LinearSpecOptions, block_length=st.integers(2, 12)),
     st.builds(QuadraticSpecOptions, block_length=st.integers(2, 12)),
 )
@@ -104,9 +111,8 @@ def decode(engine: TokenEngine, request: DecodeRequest) -> DecodeResult:
 
 def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
     config = engine.model.config
-    plain = Naive(
-        engine.model, request.prompt, request.sampling, request.max_tokens, small.TEXT_VOCAB, config.eos_token_ids
-    )
+    asked = (engine.model, request.prompt, request.sampling, request.max_tokens, small.TEXT_VOCAB, config.eos_token_ids)
+    plain, vendors = Naive(*asked), Vendor(*asked)
     match request.options:
         case ArOptions():
             plain.ar()
@@ -114,8 +120,9 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.linear_spec(length)
         case QuadraticSpecOptions(block_length=length):
             plain.quadratic_spec(length)
-        case DiffusionOptions():
-            plain.diffusion(request.options.block_length or 32, request.options.threshold)
+        case DiffusionOptions(block_length=length, threshold=threshold, selection=selection):
+            plain = vendors if selection == "vendor" else plain
+            plain.diffusion(length or 32, threshold)
         case InfillOptions() | AlignedOptions() | AdaptiveOptions():
             raise NotImplementedError("test_choice_infill.py, test_sdar.py and test_adaptive.py have their own twins")
     return plain
@@ -146,7 +153,8 @@ def test_every_mode_equals_its_naive_twin(
     [
         LinearSpecOptions(block_length=16),
         QuadraticSpecOptions(block_length=16),
-        DiffusionOptions(block_length=32, threshold=0.3),
+        DiffusionOptions(block_length=32, threshold=0.3, selection="text_first"),
+        DiffusionOptions(block_length=32, threshold=0.3, selection="vendor"),
     ],
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.2])

@@ -35,6 +35,7 @@ from trimode.engine.model import Transformer
 from trimode.engine.pages import PAGE, PagePool, pages_for
 from trimode.engine.prefix import PrefixIndex
 from trimode.engine.request import (
+    SELECTIONS,
     AlignedOptions,
     ArOptions,
     DecodeRequest,
@@ -45,6 +46,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
     ScoreRequest,
+    Selection,
 )
 from trimode.engine.result import DecodeResult
 from trimode.engine.runner import Runner
@@ -282,8 +284,8 @@ def test_a_variant_that_cannot_be_run_is_refused(tmp_path: Path, said: dict[str,
 class Twin(Naive):
     """Aligned block diffusion without cache: every pass is one forward over all that is known, under the mask."""
 
-    def aligned(self, block: int, threshold: float) -> None:
-        self.block = block
+    def aligned(self, block: int, threshold: float, selection: Selection = "vendor") -> None:
+        self.block, self.text_first = block, selection == "text_first"
         while not self.finished:
             slots: list[int | None] = [None] * (block - len([*self.prompt, *self.out]) % block)
             while not self.settled(slots):
@@ -297,11 +299,12 @@ class Twin(Naive):
         tokens = [*known, *(self.model.config.mask_id if slot is None else slot for slot in slots)]
         number = torch.arange(len(tokens)) // self.block
         rows = self.pass_over(tokens, list(range(len(tokens))), number[None] <= number[:, None], None)[len(known) :]
-        end = next((at for at, slot in enumerate(slots) if slot in self.ends), len(slots))
+        end = next((at for at, slot in enumerate(slots) if slot in self.ends and self.text_first), len(slots))
         masked = [at for at, slot in enumerate(slots) if slot is None and at < end]
         chosen = {at: self.choose(rows[at], len(known) + at) for at in masked}
         sure = {at: float(torch.softmax(rows[at], 0)[chosen[at]]) for at in masked}
-        best = max(masked, key=lambda at: sure[at])
+        words = [at for at in masked if chosen[at] not in self.ends] or masked[:1]
+        best = max(words if self.text_first else masked, key=lambda at: sure[at])
         for at in masked:
             if at == best or sure[at] >= threshold:
                 slots[at] = chosen[at]
@@ -360,21 +363,26 @@ def decode(engine: TokenEngine, request: DecodeRequest) -> DecodeResult:
 @given(
     model=models_of(1, 2, 3, 4, 8, 32),
     threshold=thresholds,
+    selection=st.sampled_from(SELECTIONS),
     sampling=samplings,
     prompt=st.lists(st.integers(0, small.VOCAB - 1), min_size=1, max_size=20).map(tuple),
     max_tokens=st.integers(1, 30),
 )
 @settings(EXAMPLES, max_examples=120)
 def test_decoding_equals_its_naive_twin(
-    model: Transformer, threshold: float, sampling: Sampling, prompt: tuple[int, ...], max_tokens: int
+    model: Transformer,
+    threshold: float,
+    selection: Selection,
+    sampling: Sampling,
+    prompt: tuple[int, ...],
+    max_tokens: int,
 ) -> None:
     block, ends = model.config.block_size, model.config.eos_token_ids
-    request = DecodeRequest(
-        prompt=prompt, options=DiffusionOptions(threshold=threshold), sampling=sampling, max_tokens=max_tokens
-    )
+    options = DiffusionOptions(threshold=threshold, selection=selection)
+    request = DecodeRequest(prompt=prompt, options=options, sampling=sampling, max_tokens=max_tokens)
     result = decode(small.engine(model), request)
     twin = Twin(model, prompt, sampling, max_tokens, small.TEXT_VOCAB, ends)
-    twin.aligned(block, threshold)
+    twin.aligned(block, threshold, selection)
     assert list(result.token_ids) == twin.out
     assert result.stats.forward_passes == twin.passes
     assert result.stats.prefill_passes == (len(prompt) >= block)
@@ -631,14 +639,17 @@ def test_the_block_length_is_the_weights_own() -> None:
         for options in (DiffusionOptions(), DiffusionOptions(block_length=4))
     )
     assert plain.token_ids == said.token_ids
-    assert SDAR.fitted(DiffusionOptions(threshold=0.5)) == AlignedOptions(block_length=4, threshold=0.5)
-    assert SDAR.fitted(AlignedOptions(block_length=4)) == AlignedOptions(block_length=4)
+    assert SDAR.fitted(DiffusionOptions(threshold=0.5)) == AlignedOptions(
+        block_length=4, threshold=0.5, selection="vendor"
+    )
+    kept = AlignedOptions(block_length=4, selection="text_first")
+    assert SDAR.fitted(kept) == kept
 
 
 def test_elsewhere_the_block_length_is_32_where_nothing_is_said() -> None:
-    assert small.CONFIG.fitted(DiffusionOptions()) == DiffusionOptions(block_length=32)
-    assert small.CONFIG.fitted(DiffusionOptions(block_length=8)) == DiffusionOptions(block_length=8)
-    assert small.CONFIG.fitted(AlignedOptions(block_length=8)) == DiffusionOptions(block_length=8)
+    assert small.CONFIG.fitted(DiffusionOptions()) == DiffusionOptions(block_length=32, selection="vendor")
+    assert small.CONFIG.fitted(DiffusionOptions(block_length=8)) == DiffusionOptions(block_length=8, selection="vendor")
+    assert small.CONFIG.fitted(AlignedOptions(block_length=8)) == DiffusionOptions(block_length=8, selection="vendor")
     assert small.CONFIG.fitted(LinearSpecOptions()) == LinearSpecOptions()
     with pytest.raises(RequestError, match="block_length=0: expected a whole number from 1"):
         AlignedOptions(block_length=0)

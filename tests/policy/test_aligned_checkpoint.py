@@ -87,7 +87,7 @@ def test_the_record_holds_the_block_length_that_ran(sdar: Engine, tmp_path: Path
     assert verify(path) == []
     entries = [line.record for line in read_audit(path)]
     assert [entry and entry.options for entry in entries] == [
-        {"mode": "diffusion", "block_length": 4, "threshold": 0.9}
+        {"mode": "diffusion", "block_length": 4, "threshold": 0.9, "selection": "vendor"}
     ] * 2
 
 

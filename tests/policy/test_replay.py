@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from loaded import SHORT
 
 import trimode as tm
-from trimode.engine.request import InfillOptions
+from trimode.engine.request import DiffusionOptions, InfillOptions
 from trimode.engine.result import DecodeResult
 from trimode.policy import replay as replaying
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.checkpoint import BUNDLED
 from trimode.policy.engine import Engine
+from trimode.policy.errors import PolicyError
 from trimode.policy.record import CallRecord
 from trimode.policy.replay import BUG, NO_CONTENT, Engines, replay, request_of
 from trimode.policy.schema import schema_of
@@ -158,6 +159,49 @@ def test_the_request_is_the_one_that_was_made(calls: list[CallRecord], reference
     assert request.constraint is not None
     gap = next(record for record in calls if record.suffix_ids is not None)
     assert request_of(gap, reference).options == InfillOptions(suffix=gap.suffix_ids or ())
+
+
+@pytest.mark.parametrize("selection", ["vendor", "text_first"])
+def test_a_selection_is_recorded_and_replayed(
+    reference: Engine, fresh: Engine, tmp_path: Path, selection: Literal["vendor", "text_first"]
+) -> None:
+    """Said at each level; the weights' own where nobody says it."""
+    path = tmp_path / "audit.jsonl"
+
+    @tm.step("prose", mode="diffusion", max_tokens=40, selection=selection)
+    def say(what: str) -> str:
+        """Say something about {what}."""
+        ...
+
+    @tm.step("prose", mode="diffusion", max_tokens=40)
+    def tell(what: str) -> str:
+        """Tell something about {what}."""
+        ...
+
+    with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}", content=True):
+        reference.generate(messages=ASK, mode="diffusion", max_tokens=40, selection=selection)
+        with tm.using(selection=selection):
+            tell("tables")
+        say("tables")
+        reference.generate(messages=ASK, mode="diffusion", max_tokens=40)
+    *said, unsaid = records(read_audit(path))
+    assert [record.options["selection"] for record in (*said, unsaid)] == [selection] * 3 + ["text_first"]
+    assert [replay(record, fresh).outcome for record in (*said, unsaid)] == ["same"] * 4
+
+
+def test_records_older_than_selection_replay_as_they_were_decoded(calls: list[CallRecord], reference: Engine) -> None:
+    record = next(call for call in calls if call.options["mode"] == "diffusion" and call.suffix_ids is None)
+    old = replace(record, options={name: word for name, word in record.options.items() if name != "selection"})
+    assert replay(old, reference).outcome == "same"
+    options = request_of(old, reference).options
+    assert isinstance(options, DiffusionOptions)
+    assert options.selection == "text_first"
+
+
+@pytest.mark.parametrize("words", [{"selection": "best"}, {"selection": "vendor", "mode": "linear_spec"}])
+def test_selections_that_cannot_be_are_refused(reference: Engine, words: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="selection"):
+        reference.generate(messages=ASK, **words)
 
 
 def test_engines_are_loaded_once_for_each_way_of_decoding(

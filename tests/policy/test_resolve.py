@@ -113,10 +113,10 @@ def test_stop_takes_a_string_or_several() -> None:
 
 
 def test_modes_get_the_knobs_that_they_have() -> None:
-    settings = Settings(block_length=8, threshold=0.5, temperature=0.7, top_k=3, top_p=0.9, seed=1)
+    settings = Settings(block_length=8, threshold=0.5, selection="vendor", temperature=0.7, top_k=3, top_p=0.9, seed=1)
     assert options_of("ar", settings) == ArOptions()
     assert options_of("linear_spec", settings) == LinearSpecOptions(block_length=8)
-    assert options_of("diffusion", settings) == DiffusionOptions(block_length=8, threshold=0.5)
+    assert options_of("diffusion", settings) == DiffusionOptions(block_length=8, threshold=0.5, selection="vendor")
     assert sampling_of(settings) == Sampling(temperature=0.7, top_k=3, top_p=0.9, seed=1)
     with pytest.raises(RequestError, match="block_length=1"):
         options_of("diffusion", Settings(block_length=1))
@@ -176,6 +176,9 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
         ("[kinds.plan]\nstop = [3]", r"stop=\[3\]: expected a string"),
         ('[kinds.plan]\ntemperature = "hot"', "temperature='hot': expected a number"),
         ("[kinds.plan]\nmax_tokens = 1.5", "max_tokens=1.5: expected a whole number"),
+        ('[kinds.plan]\nselection = "best"', "selection='best': expected 'vendor' or 'text_first'"),
+        ("[kinds.plan]\nselection = 3", "selection=3: expected a string"),
+        ('[kinds.plan]\nmode = "ar"\nselection = "vendor"', "selection is no setting of mode 'ar'; leave one of them"),
         ('[kinds.plan]\nexact = "yes"', "exact='yes': expected true or false"),
     ],
 )

@@ -1,8 +1,8 @@
 """What the grammar engine reads more loosely than those who read the output later, said so that all read it alike.
 
-Knows schema documents and which formats differ; `dialect` knows patterns, `numeric` numbers. llguidance lets a leap second, 29 February
-of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened` adds a pattern
-there, so that what the grammar allows is valid for all of them.
+Knows schema documents and which formats differ; `dialect` knows patterns, `numeric` numbers. llguidance lets a leap
+second, 29 February of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened`
+adds a pattern there, so that what the grammar allows is valid for all of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Numbers as the grammar engine can hold them: bounds, multiples and constants that mean to it what they mean to readers.
+"""Numbers as the grammar engine can hold them: bounds, multiples and constants that mean to it what readers take.
 
 Knows how llguidance 1.9.1 reads numbers: as doubles, some with many digits as the next one, and writes them in full,
-whole ones within 64 bits; with excluded bounds it errs. And how readers compare: whole numbers exactly, others as doubles. Does not know documents. What it writes takes
-nothing that a reader refuses; numbers closer to an excluded bound than some 15 digits tell apart are left out.
+whole ones within 64 bits; with excluded bounds it errs. And how readers compare: whole numbers exactly, others as
+doubles. Does not know documents. What it writes takes nothing that a reader refuses; numbers closer to an excluded
+bound than some 15 digits tell apart are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _EXACT: Final = 2**53
 """Below, every whole number is a double."""
 _DIGITS: Final = 15
 """Decimal digits that a double keeps."""
+_TINY: Final = 1e-290
+"""Smaller doubles are read as others."""
 _LONG: Final = 10**17
 """From here on the engine cannot leave the other side open."""
 
@@ -30,10 +33,13 @@ def unwritable(value: Json) -> Json | None:
         one = stack.pop()
         if isinstance(one, dict | list):
             stack.extend(one.values() if isinstance(one, dict) else one)
-        elif isinstance(one, int | float) and not isinstance(one, bool):
-            if abs(one) > MOST or int(float(one)) != int(one) or _misread(float(one)):
-                return one
+        elif isinstance(one, int | float) and not isinstance(one, bool) and not _is_kept(one):
+            return one
     return None
+
+
+def _is_kept(number: float) -> bool:
+    return abs(number) <= MOST and int(float(number)) == int(number) and not _misread(float(number))
 
 
 def constant(value: Json) -> Json:
@@ -100,7 +106,11 @@ def _whole(bound: tuple[Fraction, bool], up: bool) -> int:
     near = max(-MOST, min(MOST, near))
     step = 1 if up else -1
     while int(float(near)) != near:
-        near = int(math.nextafter(float(near), step * math.inf)) if (int(float(near)) - near) * step < 0 else int(float(near))
+        near = (
+            int(math.nextafter(float(near), step * math.inf))
+            if (int(float(near)) - near) * step < 0
+            else int(float(near))
+        )
     return near
 
 
@@ -115,6 +125,8 @@ def _inside(bound: tuple[Fraction, bool], other: Fraction | None, up: bool) -> J
         found = float(number + sign * _gap(number, other))
         if (Fraction(found) - number) * sign <= 0 or (other is not None and (other - Fraction(found)) * sign < 0):
             found = math.nextafter(float(number), sign * math.inf)
+    if 0 < abs(found) < _TINY:
+        found = math.copysign(_TINY, found) if found * sign > 0 else 0.0
     while not _is_inside(found, number, out, sign):
         found = math.nextafter(found, sign * math.inf)
     if abs(found) > MOST:
@@ -138,7 +150,7 @@ def _misread(number: float) -> bool:
         return False  # passed on as a whole number
     parts = Decimal(repr(number)).as_tuple()
     digits, power = int("".join(map(str, parts.digits))), int(parts.exponent)
-    if abs(power) > 300:
+    if abs(power) > 308:
         return True
     read = digits * 10.0**power if power >= 0 else digits / float(f"1e{-power}")
     return read != abs(number)

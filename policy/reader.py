@@ -130,7 +130,9 @@ class Reader:
         """`keys` behind an allowed token."""
         behind = keys.behind(self.vocabulary.latin[token])
         if behind is None:
-            raise GrammarRuntimeError(f"token {token} gives an object a key that it has, or makes a number infinite; the mask had refused it")
+            raise GrammarRuntimeError(
+                f"token {token} gives an object a key that it has, or makes a number infinite; the mask had refused it"
+            )
         return behind
 
     def _without(self, row: Tensor, keys: Keys) -> None:

@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from texts_at_random import Made, numbers_in
 from trimode.engine.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker
 from trimode.policy.checkpoint import locate
-from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
+from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaTooComplex, SchemaViolation
 from trimode.policy.grammar import Compiled
 from trimode.policy.matcher import Matcher
 from trimode.policy.schema import Schema, schema_of
@@ -86,9 +87,11 @@ class Check:
         try:
             schema = schema_of(document)
             assert isinstance(schema, Schema)
-            compiled = self.checker.compiler.compile(schema)
+            compiled = self.compiled(schema)
         except SchemaError as error:
-            self.refused[f"{type(error).__name__} {error.keyword}" if isinstance(error, SchemaRefused) else "other"] += 1
+            self.refused[
+                f"{type(error).__name__} {error.keyword}" if isinstance(error, SchemaRefused) else "other"
+            ] += 1
             return
         numbers, texts = numbers_in(document), list[str]()
         for _ in range(4):
@@ -99,6 +102,16 @@ class Check:
             texts.append(made.mutant(dice.choice(texts), numbers))
         for text in texts[:count]:
             self.text(schema, compiled, text)
+
+    def compiled(self, schema: Schema) -> Compiled:
+        """Once more where compilations that were given up still run, as long as they do. Raises SchemaError."""
+        while True:
+            try:
+                return self.checker.compiler.compile(schema)
+            except SchemaTooComplex as error:
+                if "try again" not in error.hint:
+                    raise
+                time.sleep(0.1)
 
     def walked(self, start: Matcher, dice: Random) -> list[str]:
         """A random way through the masks, with the ending that the grammar knows."""
@@ -148,7 +161,9 @@ class Check:
         """Why a valid text is not taken, as far as its looks tell."""
         value, reader = json.loads(text), compiled.start.reader
         for other in texts_of(value, compiled.document):
-            if other != text and reader.fork().completes(reader.vocabulary.tokens_of(other.encode("utf-8", "surrogatepass"))):
+            if other != text and reader.fork().completes(
+                reader.vocabulary.tokens_of(other.encode("utf-8", "surrogatepass"))
+            ):
                 return "another spelling or order is taken"
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if "\\u00" in written or "\x7f" in written:

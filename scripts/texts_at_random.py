@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Context, Decimal
 from fractions import Fraction
 from random import Random
@@ -23,16 +23,18 @@ EDGES: Final = (2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63), 1234567
 """Numbers that are refused in constants, or read inwards in bounds."""
 NAMES: Final = ("a", "b", "id", 'q"', "s\\", "n\n", "ä", "😀", "a/b", "c\u0001")
 WORDS: Final = (
-    "", "a", "ab", "id", '"', "\\", 'a"b', "a\\b", "\n", "\t", "/", "é", "😀", "\u2028", "0", "-", "2024-02-29", "a@b.c",
-    "x y", "\\u0041", "\\n", "a/b", 'q"', "s\\", "12:00:00Z", "::1", "a:b",
+    "", "a", "ab", "id", '"', "\\", 'a"b', "a\\b", "\n", "\t", "/", "é", "😀", "\u2028", "0", "-", "2024-02-29",
+    "a@b.c", "x y", "\\u0041", "\\n", "a/b", 'q"', "s\\", "12:00:00Z", "::1", "a:b",
 )  # fmt: skip
-ITEMS: Final = ('"', "\\\\", "/", ":", "a-z", "0-9", "A-Z", " ", r"\n", r"\t", r"\s", r"\w", r"\d", "é", "😀", ",", "{", "-",
-                r"\x00-\x1f", r"\x20-\x7e", "!-#", r"\x00", r"\u0022", r"\]", "*?<>|")  # fmt: skip
-PIECES: Final = (".", "a", "b", r"\d", r"\w", r"\s", r"\S", r"\W", r"\D", '"', r"\\", r"\.", "/", "é", r"\n", "[a-c]", '(?:a|")')
+ITEMS: Final = ('"', "\\\\", "/", ":", "a-z", "0-9", "A-Z", " ", r"\n", r"\t", r"\s", r"\w", r"\d", "é", "😀", ",", "{",
+                "-", r"\x00-\x1f", r"\x20-\x7e", "!-#", r"\x00", r"\u0022", r"\]", "*?<>|")  # fmt: skip
+PIECES: Final = (
+    ".", "a", "b", r"\d", r"\w", r"\s", r"\S", r"\W", r"\D", '"', r"\\", r"\.", "/", "é", r"\n", "[a-c]", '(?:a|")',
+)  # fmt: skip
 FORMATS: Final = ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid")
 FRAGMENTS: Final = (
-    '"', '\\"', "\\\\", "\\n", "\\t", "\\b", "\\/", "\\u0069", "\\u0022", "\\u005c", "\\u0001", "\\u000a", "\\ud83d\\ude00",
-    "\\ud83d", "\\u00e9", "\n", "\t", "\x7f", "é", "😀", "/", "a", "b", "0", "1", "9", "-", ".", "e", "E", "+", "e5",
+    '"', '\\"', "\\\\", "\\n", "\\t", "\\b", "\\/", "\\u0069", "\\u0022", "\\u005c", "\\u0001", "\\u000a",
+    "\\ud83d\\ude00", "\\ud83d", "\\u00e9", "\n", "\t", "\x7f", "é", "😀", "/", "a", "b", "0", "1", "9", "-", ".", "e", "E", "+", "e5",
     "e999", "e-400", "9" * 310, "0" * 30, ",", ":", "{", "}", "[", "]", " ", "null", "true", '"id":1,', '"a":"x",',
     '"\\u0061":1,', "NaN", "Infinity",
 )  # fmt: skip
@@ -47,7 +49,7 @@ class Made:
         self.dice = dice
 
     def schema(self, depth: int = 2) -> Json:
-        kinds = [self._number, self._number, self._string, self._string, self._listed, self._plain]
+        kinds: list[Callable[[int], Json]] = [self._number, self._string] * 2 + [self._listed, self._plain]
         if depth > 0:
             kinds += [self._object, self._object, self._object, self._array, self._cases, self._both]
         kind = self.dice.choice(kinds)
@@ -78,7 +80,9 @@ class Made:
         text = format(_FULL.divide(Decimal(exact.numerator), Decimal(exact.denominator)), "f")
         text = text.rstrip("0").rstrip(".") if "." in text else text
         end = dice.randrange(8)
-        return text + ("" if end > 3 else ("0" * 3 if "." in text else ".0", "e0", "" if "." in text else ".00", "E+1")[end])
+        return text + (
+            "" if end > 3 else ("0" * 3 if "." in text else ".0", "e0", "" if "." in text else ".00", "E+1")[end]
+        )
 
     def _number(self, _: int) -> Json:
         made: dict[str, Json] = {"type": self.dice.choice(("number", "number", "integer", ["integer", "null"]))}
@@ -125,8 +129,8 @@ class Made:
         return {"const": values[0]} if self.dice.random() < 0.4 else {"enum": values}
 
     def _plain(self, _: int) -> Json:
-        return self.dice.choice(({}, {"type": "number"}, {"type": "integer"}, {"type": "string"}, {"type": "boolean"}, True,
-                                 {"type": "object"}, {"type": "array"}))  # fmt: skip
+        return self.dice.choice(({}, {"type": "number"}, {"type": "integer"}, {"type": "string"}, {"type": "boolean"},
+                                 True, {"type": "object"}, {"type": "array"}))  # fmt: skip
 
     def _object(self, depth: int) -> Json:
         dice = self.dice
@@ -183,7 +187,9 @@ class Made:
         if not places:
             return text
         at = self.dice.choice(places)
-        return text[:at] + json.dumps(text[at])[1:-1].replace(text[at], f"\\u{ord(text[at]) % 65536:04x}") + text[at + 1 :]
+        return (
+            text[:at] + json.dumps(text[at])[1:-1].replace(text[at], f"\\u{ord(text[at]) % 65536:04x}") + text[at + 1 :]
+        )
 
     def _cut(self, text: str, _: list[Json]) -> str:
         at = self.dice.randint(0, len(text))

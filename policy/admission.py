@@ -23,7 +23,7 @@ from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, Unsupporte
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
 from .keys import may_repeat
-from .numeric import unreachable, unwritable
+from .numeric import too_many_steps, unreachable, unwritable
 from .satisfiable import check_recursion
 from .shapes import fits_every_draft
 from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mapped, pointer, steps
@@ -279,6 +279,15 @@ def _check_values(schemas: Schemas, some_open: bool) -> None:
         for key, value in schema.items():
             if key not in ANNOTATIONS and (reason := _unheld(key, value, some_open)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+    steps_ = [(where, schema["multipleOf"]) for where, schema in schemas if _is_step(schema.get("multipleOf"))]
+    together = any({"allOf", "anyOf", "oneOf", "$ref"} & set(schema) for _, schema in schemas)
+    if together and too_many_steps([step for _, step in steps_]):
+        hint = "several that may hold for one number are beyond 32 bits; use smaller ones"
+        raise UnsupportedKeyword(pointer((*steps_[-1][0], "multipleOf")), "multipleOf", hint)
+
+
+def _is_step(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _unheld(key: str, value: Json, some_open: bool) -> str | None:

@@ -85,6 +85,11 @@ def narrowed(pattern: str) -> str:
     return "".join(_pieces(pattern))
 
 
+def of_names(pattern: str) -> str:
+    """`narrowed` for names, where those that do not match are free: Python's `$` also stands before a last newline."""
+    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern))
+
+
 def _pieces(pattern: str) -> Iterator[str]:
     at = 0
     while at < len(pattern):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .dialect import narrowed
+from .dialect import narrowed, of_names
 from .numeric import bounded, constant
 
 _YEAR: Final = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"
@@ -51,7 +51,7 @@ def tightened(schema: Any) -> Any:
 def _renamed(patterned: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for pattern, child in patterned.items():
-        name = narrowed(pattern)
+        name = of_names(pattern)
         while name in made:  # another spelling of the same pattern
             name = f"(?:{name})"
         made[name] = child

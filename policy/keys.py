@@ -154,11 +154,11 @@ class Quoted:
 
 
 def may_repeat(document: Any) -> bool:
-    """Whether some object of the schema takes keys that it does not name."""
+    """Whether some object of the schema takes keys that it does not name, or may be anything."""
     stack = [document]
     while stack:
         part = stack.pop()
-        if part is True or (isinstance(part, dict) and _open(part)):
+        if part is True or (isinstance(part, dict) and (_open(part) or _any_items(part))):
             return True
         stack.extend(child for _, child in below(part))
     return False
@@ -169,10 +169,17 @@ def may_overflow(document: Any) -> bool:
     stack = [document]
     while stack:
         part = stack.pop()
-        if part is True or (isinstance(part, dict) and _uncounted(part)):
+        if part is True or (isinstance(part, dict) and (_uncounted(part) or _any_items(part))):
             return True
         stack.extend(child for _, child in below(part))
     return False
+
+
+def _any_items(part: dict[str, Any]) -> bool:
+    """Whether an array may hold items that the part does not describe."""
+    if "array" not in part.get("type", "array") or ("type" not in part and _ELSEWHERE & set(part)):
+        return False
+    return "items" not in part or (isinstance(part["items"], list) and "additionalItems" not in part)
 
 
 def _uncounted(part: dict[str, Any]) -> bool:

@@ -33,7 +33,7 @@ def unwritable(value: Json) -> Json | None:
         one = stack.pop()
         if isinstance(one, dict | list):
             stack.extend(one.values() if isinstance(one, dict) else one)
-        elif isinstance(one, int | float) and not isinstance(one, bool) and not _is_kept(one):
+        elif _is_number(one) and not _is_kept(one):
             return one
     return None
 
@@ -53,14 +53,16 @@ def constant(value: Json) -> Json:
 
 def unreachable(keyword: str, bound: Json) -> bool:
     """Whether a lower bound is above all that the engine counts, or an upper one below."""
-    if not isinstance(bound, int | float) or isinstance(bound, bool):
+    if not _is_number(bound):
         return False
     return bound >= MOST if keyword in ("minimum", "exclusiveMinimum") else bound <= -MOST
 
 
 def bounded(schema: dict[str, Json]) -> dict[str, Json]:
     """`schema` with its numbers' keywords as the engine reads them right: inclusive bounds, on doubles."""
-    if not _KEYWORDS & set(schema) or "const" in schema or "enum" in schema:
+    if "const" in schema or "enum" in schema:
+        return _listed(schema)
+    if not _KEYWORDS & set(schema):
         return schema
     low, high = _bound(schema, "minimum", max), _bound(schema, "maximum", min)
     if schema.get("type") == "integer":
@@ -81,6 +83,30 @@ def bounded(schema: dict[str, Json]) -> dict[str, Json]:
     made = {key: value for key, value in schema.items() if key not in _BOUNDS}
     made |= {} if least is None else {"minimum": least}
     return made | ({} if most is None else {"maximum": most})
+
+
+def _listed(schema: dict[str, Json]) -> dict[str, Json]:
+    """A list of values without `multipleOf`, which the engine asks of their digits: to it 0.5 is none of 0.25."""
+    if "multipleOf" not in schema:
+        return schema
+    step = Fraction(repr(schema["multipleOf"]))
+    values: list[Json] = [schema["const"]] if "const" in schema else schema["enum"]
+    left = [one for one in values if not _is_number(one) or Fraction(repr(one)) % step == 0]
+    made = {key: value for key, value in schema.items() if key not in ("multipleOf", "const", "enum")}
+    return {**made, "enum": left}
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def too_many_steps(steps: list[Json]) -> bool:
+    """Whether several `multipleOf` that may hold for one number are beyond the 32 bits in which the engine adds up."""
+    exact = [abs(Fraction(repr(step))) for step in steps]
+    scale = math.lcm(*(one.denominator for one in exact))
+    places = next(n for n in range(400) if 10**n % scale == 0)
+    whole = [int(one * 10**places) for one in exact]
+    return len(whole) > 1 and math.lcm(*whole) * max(whole) >= 2**32
 
 
 _BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))

@@ -55,7 +55,7 @@ def unreachable(keyword: str, bound: Json) -> bool:
     """Whether a lower bound is above all that the engine counts, or an upper one below."""
     if not _is_number(bound):
         return False
-    return bound >= MOST if keyword in ("minimum", "exclusiveMinimum") else bound <= -MOST
+    return bool(bound >= MOST if keyword in ("minimum", "exclusiveMinimum") else bound <= -MOST)
 
 
 def bounded(schema: dict[str, Json]) -> dict[str, Json]:

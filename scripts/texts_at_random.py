@@ -50,7 +50,8 @@ class Made:
         self.dice = dice
 
     def schema(self, depth: int = 2) -> Json:
-        kinds: list[Callable[[int], Json]] = [self._number, self._string] * 2 + [self._listed, self._plain]
+        kinds: list[Callable[[int], Json]] = [self._number, self._string, self._listed]
+        kinds += [self._number, self._string, self._plain]
         if depth > 0:
             kinds += [self._object, self._object, self._object, self._array, self._cases, self._both]
         kind = self.dice.choice(kinds)

@@ -147,7 +147,10 @@ def _class(inside: str) -> str:
             raise Misread(f"{letter * 2!r} inside of [{inside}] is an operator elsewhere; write \\{letter}\\{letter}")
         name = letter[1:]
         made.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else letter)
-    return "".join([*made, r"\x00]" if negated else r"&&[^\x00]]" if _may_hold_nul(letters) else "]"])
+    held = "".join(made)
+    if negated:
+        return rf"{held}\x00]"
+    return rf"[{held}]&&[^\x00]]" if _may_hold_nul(letters) else f"{held}]"
 
 
 def _may_hold_nul(letters: list[str]) -> bool:

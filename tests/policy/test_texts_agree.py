@@ -43,6 +43,7 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     ({"type": "string", "pattern": r"^[\x00-\x21]$"}, ['"!"', '"\\n"'], ['"\\""', '"\\\\"']),
     ({"patternProperties": {'^[^"]$': {"type": "null"}}, "additionalProperties": False, "type": "object"},
      ['{"a":null}'], ['{"\\"":null}']),
+    ({"type": "string", "pattern": r"^[\n -]$"}, ['" "', '"-"'], ['"},{"', '"!"', '"&"']),
     ({"const": 2**62}, [str(2**62)], [str(2**62 + 1)]),
     ({"const": [1.2345678901234568e18]}, ["[1234567890123456768]"], ["[1234567890123456800]"]),
     ({"const": "a\0b"}, ['"a\\u0000b"'], ['"ab"']),

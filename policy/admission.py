@@ -7,6 +7,7 @@ grammar engines. Every refusal names a JSON pointer, a keyword and a hint.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .dialect import misread
 from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
+from .keys import may_repeat
+from .numeric import too_many_steps, unreachable, unwritable
 from .satisfiable import check_recursion
 from .shapes import fits_every_draft
 from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mapped, pointer, steps
@@ -165,7 +168,7 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     """
     check_recursion(document)
     schemas = list(_schemas(document))
-    _check_numbers(schemas)
+    _check_values(schemas, may_repeat(document))
     _check_dialect(schemas)
     notes: list[str] = []
     made = _normal(document, draft_of(document), formats, (), notes)
@@ -271,13 +274,48 @@ def _unchecked(format: Json, kind: Any) -> bool:
     return format not in _ENGINE_FORMATS and format not in kind.FORMAT_CHECKER.checkers
 
 
-def _check_numbers(schemas: Schemas) -> None:
+def _check_values(schemas: Schemas, some_open: bool) -> None:
     for where, schema in schemas:
         for key, value in schema.items():
-            if key not in ANNOTATIONS and (number := _beyond(value if key in VALUES else [value])) is not None:
-                raise UnsupportedKeyword(
-                    pointer((*where, key)), key, f"{_short(str(number))} is beyond 64 bits; use a smaller number"
-                )
+            if key not in ANNOTATIONS and (reason := _unheld(key, value, some_open)) is not None:
+                raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+    steps_ = [(where, schema["multipleOf"]) for where, schema in schemas if _is_step(schema.get("multipleOf"))]
+    together = any({"allOf", "anyOf", "oneOf", "$ref"} & set(schema) for _, schema in schemas)
+    if together and too_many_steps([step for _, step in steps_]):
+        hint = "several that may hold for one number are beyond 32 bits; use smaller ones"
+        raise UnsupportedKeyword(pointer((*steps_[-1][0], "multipleOf")), "multipleOf", hint)
+
+
+def _is_step(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _unheld(key: str, value: Json, some_open: bool) -> str | None:
+    """Why no grammar can write a constant or count up to a bound; None where one can. `some_open`: some object is."""
+    if key in VALUES:
+        if (number := unwritable(value)) is not None:
+            return f"{_short(str(number))} has more digits than the grammar engine keeps; use a shorter one or a string"
+        if some_open and (text := _control(value)) is not None:
+            hint = "which cannot be written where objects are open; add additionalProperties: false"
+            return f"{_short(ascii(text))} holds a control character without a short escape, {hint}"
+    elif unreachable(key, value) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        return f"{_short(str(value))} is beyond 64 bits; use a smaller number"
+    return None
+
+
+def _control(value: Json) -> str | None:
+    """A text in a value, keys aside, that masks spell in no way: each character has one spelling."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict | list):
+            stack.extend(one.values() if isinstance(one, dict) else one)
+        elif isinstance(one, str) and _UNWRITABLE.search(one) is not None:
+            return one
+    return None
+
+
+_UNWRITABLE: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 
 
 def _check_dialect(schemas: Schemas) -> None:
@@ -287,11 +325,6 @@ def _check_dialect(schemas: Schemas) -> None:
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
             if isinstance(pattern, str) and (reason := misread(pattern)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
-
-
-def _beyond(values: Json) -> int | None:
-    listed = values if isinstance(values, list) else [values]
-    return next((v for v in listed if isinstance(v, int) and not -(2**63) <= v < 2**63), None)
 
 
 def _schemas(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:

@@ -85,6 +85,11 @@ def narrowed(pattern: str) -> str:
     return "".join(_pieces(pattern))
 
 
+def of_names(pattern: str) -> str:
+    """`narrowed` for names, where those that do not match are free: Python's `$` also stands before a last newline."""
+    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern))
+
+
 def _pieces(pattern: str) -> Iterator[str]:
     at = 0
     while at < len(pattern):
@@ -142,4 +147,17 @@ def _class(inside: str) -> str:
             raise Misread(f"{letter * 2!r} inside of [{inside}] is an operator elsewhere; write \\{letter}\\{letter}")
         name = letter[1:]
         made.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else letter)
-    return "".join([*made, "]"])
+    held = "".join(made)
+    if negated:
+        return rf"{held}\x00]"
+    return rf"[{held}]&&[^\x00]]" if _may_hold_nul(letters) else f"{held}]"
+
+
+def _may_hold_nul(letters: list[str]) -> bool:
+    """Whether a class may hold U+0000, which no text that we write has: with it, the grammar engine (llguidance 1.9.1)
+    takes a class of all control characters and adds the quote and the backslash to it, wherever it is in JSON."""
+    return any(letter <= " " or (letter[0] == "\\" and letter[1:].lower() not in _PLAIN) for letter in letters)
+
+
+_PLAIN: Final = frozenset((*"dwsnrtfv", *"-]^[.$*+?(){}|/\\&~#,:;='\"<>!@%_ "))
+"""What may stand behind a backslash in a class without the class holding U+0000."""

@@ -1,15 +1,16 @@
-"""Formats and patterns that the grammar engine reads more loosely than those who read the output later.
+"""What the grammar engine reads more loosely than those who read the output later, said so that all read it alike.
 
-Knows schema documents and which formats differ; `dialect` knows patterns. llguidance lets a leap second, 29 February
-of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened` adds a pattern
-there, so that what the grammar allows is valid for all of them.
+Knows schema documents and which formats differ; `dialect` knows patterns, `numeric` numbers. llguidance lets a leap
+second, 29 February of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened`
+adds a pattern there, so that what the grammar allows is valid for all of them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from .dialect import narrowed
+from .dialect import narrowed, of_names
+from .numeric import bounded, constant
 
 _YEAR: Final = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"
 _LEAP: Final = r"(?:\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
@@ -31,12 +32,12 @@ VALUES: Final = ("const", "enum", "default", "examples")
 
 
 def tightened(schema: Any) -> Any:
-    """`schema` with a pattern beside each of these formats, and patterns that all readers read alike."""
+    """`schema` with a pattern beside each of these formats, and patterns and numbers that all readers read alike."""
     if isinstance(schema, list):
         return [tightened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _below(key, value) for key, value in schema.items()}
+    made = bounded({key: _below(key, value) for key, value in schema.items()})
     if isinstance(made.get("pattern"), str):
         made["pattern"] = narrowed(made["pattern"])
     if isinstance(made.get("patternProperties"), dict):
@@ -50,7 +51,7 @@ def tightened(schema: Any) -> Any:
 def _renamed(patterned: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for pattern, child in patterned.items():
-        name = narrowed(pattern)
+        name = of_names(pattern)
         while name in made:  # another spelling of the same pattern
             name = f"(?:{name})"
         made[name] = child
@@ -59,7 +60,7 @@ def _renamed(patterned: dict[str, Any]) -> dict[str, Any]:
 
 def _below(key: str, value: Any) -> Any:
     if key in VALUES:
-        return value
+        return constant(value)
     if key in NAMED and isinstance(value, dict):
         return {name: tightened(child) for name, child in value.items()}
     return tightened(value)

@@ -22,7 +22,7 @@ from .closer import Closer, Hints
 from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, clock, in_time
-from .keys import Keys, may_repeat
+from .keys import Keys, may_overflow, may_repeat
 from .matcher import Matcher
 from .refusal import Refuses, placed
 from .renewal import Source, Supply
@@ -44,7 +44,11 @@ _OPTIONS: Final[Any] = {
     "key_separator": ":",
     "lenient": False,
     "coerce_one_of": False,
+    "json_allowed_escapes": '"\\nrbtf',
 }
+"""One spelling of each text: no spaces, and escapes only where there is no other way."""
+_WITH_CONTROLS: Final[Any] = {**_OPTIONS, "json_allowed_escapes": '"\\nrbtfu'}
+"""Control characters too that have no short escape. A key of an open object could then be spelled as another one."""
 COMPILE_SECONDS: Final = 0.1
 """CPU time that one schema may take: compiling, with its rewrites, the search for what is refused and an ending."""
 ENDING_TOKENS: Final = 4000
@@ -102,7 +106,7 @@ class GrammarCompiler:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
         source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
         closer = Closer(self._vocabulary, lambda: Hints(_written(samples_of(document)), _written(names_of(document))))
-        start = Matcher(Supply(source), closer, Keys() if may_repeat(document) else None)
+        start = Matcher(Supply(source), closer, Keys() if may_repeat(document) or may_overflow(document) else None)
         guess = shortest(document, self._vocabulary.filler)
         known = guess is not None and start.learn(guess.encode())
         # A text takes at most a token for each byte.
@@ -229,7 +233,11 @@ def _same(document: Any) -> Any:
 
 def _grammar(document: Any) -> str:
     try:
-        return LLMatcher.grammar_from_json_schema(tightened(document), overrides=_OPTIONS)
+        made = tightened(document)
+        grammar = LLMatcher.grammar_from_json_schema(made, overrides=_OPTIONS)
+        if "\\u00" not in grammar or may_repeat(document):
+            return grammar
+        return LLMatcher.grammar_from_json_schema(made, overrides=_WITH_CONTROLS)
     except ValueError as error:  # numbers beyond 64 bits inside values
         raise SchemaTooComplex("", "", f"the grammar engine cannot read it: {str(error)[:200]}") from None
 

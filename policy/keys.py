@@ -1,6 +1,7 @@
-"""Which keys the open objects of an unfinished JSON text have: no grammar remembers those it did not name itself.
+"""What an unfinished JSON text has that no grammar remembers: keys of open objects, the size of an unfinished number.
 
-Knows JSON's signs, what tokens write of a key, and which schemas leave objects open. Does not know grammars or masks.
+Knows JSON's signs, what tokens write of a key or a number, and which schemas leave either open. Does not know grammars
+or masks. A number that readers take for infinite is none that JSON can hold, and some refuse it.
 Texts are bytes as Latin-1 characters, since a token may end inside a character.
 """
 
@@ -12,11 +13,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
+from math import isinf
 from typing import Any, Final
 
 from .walk import below
 
 _MARKS: Final = re.compile(r'[][{},"\\]')
+_DIGIT: Final = re.compile(r"[-0-9]")
+_LARGE: Final = re.compile(r"[eE][+]?\d{3}|\d{100}")
+"""Of a token: what may make a number infinite that has no exponent and at most `_LONG` signs yet."""
+_NUMERIC: Final = frozenset("+-.0123456789eE")
+_LONG: Final = 100
 _ELSEWHERE: Final = {"$ref", "enum", "const", "allOf", "anyOf", "oneOf"}
 _OBJECT: Final = {"properties", "patternProperties", "additionalProperties", "required"}
 
@@ -32,18 +39,26 @@ class At(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """`open`: the keys of each open object from the outermost inwards, None for an array; `name`: a key's beginning."""
+    """`open`: the keys of each open object from the outermost inwards, None for an array; `name`: a key's beginning;
+    `number`: that of a number."""
 
     open: tuple[frozenset[str] | None, ...] = ()
     at: At = At.VALUE
     name: str = ""
     escaped: bool = False
+    number: str = ""
 
     def behind(self, text: str) -> Keys | None:
-        """The state after `text`; None where it gives an object a key that it has."""
-        if not self.escaped and _MARKS.search(text) is None:
+        """The state after `text`; None where it gives an object a key that it has, or a number no reader can hold."""
+        counts = self.at is At.VALUE and (self.number != "" or _DIGIT.search(text) is not None)
+        if not self.escaped and not counts and _MARKS.search(text) is None:
             return Keys(self.open, self.at, self.name + text) if self.at is At.NAME else self
         return _behind(self, text)
+
+    def refuses(self, text: str) -> bool:
+        """Whether there is no state behind `text`; told at a glance where it ends no key and has no large number."""
+        near = len(self.number) > _LONG or not {"e", "E"}.isdisjoint(self.number)
+        return ('":' in text or near or _LARGE.search(text) is not None) and self.behind(text) is None
 
     def known(self) -> list[str]:
         """How a key that the object has would go on, where one is being written in plain signs."""
@@ -69,7 +84,13 @@ class Keys:
                 in_object = bool(self.open) and self.open[-1] is not None
                 return Keys(self.open, At.NAME_NEXT if in_object else At.VALUE)
             case _:
-                return self
+                return self._counted(letter) if self.at is At.VALUE else self
+
+    def _counted(self, letter: str) -> Keys | None:
+        """Within a number, or a word."""
+        goes_on = letter in _NUMERIC if self.number else letter in "-0123456789"
+        number = self.number + letter if goes_on else ""
+        return None if _infinite(number) else Keys(self.open, number=number)
 
     def _inside(self, letter: str) -> Keys | None:
         if not self.escaped and letter == '"':
@@ -95,7 +116,10 @@ class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
     def __init__(self, texts: Iterable[str]) -> None:
+        texts = list(texts)
         self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
+        self._digits = {token: text for token, text in enumerate(texts) if text and text[0] in _NUMERIC}
+        self._large = {token: text for token, text in enumerate(texts) if _LARGE.search(text)}
         self._plain = dict[str, list[int]]()
         self._odd = list[int]()
         self.doubling = lru_cache(maxsize=1024)(self._doubling)
@@ -106,6 +130,14 @@ class Quoted:
                 self._odd.append(token)
         self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
         self._twice = [token for token, text in self.texts.items() if text.count('"') > 1]
+
+    def infinite(self, keys: Keys) -> list[int]:
+        """The tokens that would make a number infinite."""
+        if keys.at is not At.VALUE:
+            return []
+        near = len(keys.number) > _LONG or not {"e", "E"}.isdisjoint(keys.number)
+        tokens = self._digits | self._large if near else self._large
+        return [token for token, text in tokens.items() if keys.behind(text) is None]
 
     def _doubling(self, keys: Keys) -> list[int]:
         """`doubling`: the tokens that would give an object a key that it has."""
@@ -122,14 +154,54 @@ class Quoted:
 
 
 def may_repeat(document: Any) -> bool:
-    """Whether some object of the schema takes keys that it does not name."""
+    """Whether some object of the schema takes keys that it does not name, or may be anything."""
     stack = [document]
     while stack:
         part = stack.pop()
-        if part is True or (isinstance(part, dict) and _open(part)):
+        if part is True or (isinstance(part, dict) and (_open(part) or _any_items(part))):
             return True
         stack.extend(child for _, child in below(part))
     return False
+
+
+def may_overflow(document: Any) -> bool:
+    """Whether some part of the schema takes numbers that are open on a side."""
+    stack = [document]
+    while stack:
+        part = stack.pop()
+        if part is True or (isinstance(part, dict) and (_uncounted(part) or _any_items(part))):
+            return True
+        stack.extend(child for _, child in below(part))
+    return False
+
+
+def _any_items(part: dict[str, Any]) -> bool:
+    """Whether an array may hold items that the part does not describe."""
+    if "array" not in part.get("type", "array") or ("type" not in part and _ELSEWHERE & set(part)):
+        return False
+    return "items" not in part or (isinstance(part["items"], list) and "additionalItems" not in part)
+
+
+def _uncounted(part: dict[str, Any]) -> bool:
+    if "type" in part:
+        types = [part["type"]] if isinstance(part["type"], str) else part["type"]
+        if not {"number", "integer"} & set(types):
+            return False
+    elif _ELSEWHERE & set(part):
+        return False
+    below_, above = {"minimum", "exclusiveMinimum"} & set(part), {"maximum", "exclusiveMaximum"} & set(part)
+    return not ({"const", "enum"} & set(part) or (below_ and above))
+
+
+def _infinite(number: str) -> bool:
+    """Whether what is written of a number makes it infinite however it goes on."""
+    if len(number) <= 3:
+        return False
+    written = number.rstrip("eE+-")
+    try:
+        return len(written) > 3 and isinf(float(written))
+    except ValueError:  # no number, which is the grammar's business
+        return False
 
 
 def _open(part: dict[str, Any]) -> bool:

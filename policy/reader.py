@@ -1,4 +1,4 @@
-"""What llguidance says at one point of a text, save tokens that would give an object a key that it has: bare answers.
+"""What llguidance says at one point of a text, save tokens for what it does not remember (`keys`): bare answers.
 
 Knows llguidance's matchers and bit masks, and open objects' keys. Does not know whether its grammar is used up: whoever
 asks tests that (`matcher`), once for each question or once for a search of many.
@@ -7,6 +7,7 @@ asks tests that (`matcher`), once for each question or once for a search of many
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -84,7 +85,7 @@ class Reader:
         if self.engine.validate_tokens(whole) < len(whole):
             return False
         text = "".join([self.vocabulary.latin[token] for token in tokens])
-        return self.keys is None or '":' not in text or self.keys.behind(text) is not None
+        return self.keys is None or not self.keys.refuses(text)
 
     def advance(self, tokens: Sequence[int]) -> int:
         """How many of the tokens are taken; the rest was refused."""
@@ -129,11 +130,14 @@ class Reader:
         """`keys` behind an allowed token."""
         behind = keys.behind(self.vocabulary.latin[token])
         if behind is None:
-            raise GrammarRuntimeError(f"token {token} gives an object a key that it has; the mask had refused it")
+            raise GrammarRuntimeError(
+                f"token {token} gives an object a key that it has, or makes a number infinite; the mask had refused it"
+            )
         return behind
 
     def _without(self, row: Tensor, keys: Keys) -> None:
-        """Clears the bits of tokens that would give an object a key that it has."""
-        bits = row.numpy().view(np.uint32)
-        for token in self.vocabulary.quoted.doubling(keys):
+        """Clears the bits of tokens that would give an object a key that it has, or make a number infinite."""
+        bits, quoted = row.numpy().view(np.uint32), self.vocabulary.quoted
+        known = replace(keys, number="") if keys.number else keys
+        for token in (*quoted.doubling(known), *quoted.infinite(keys)):
             bits[token // 32] &= ~np.uint32(1 << token % 32)

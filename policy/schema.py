@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from math import isinf
 from typing import Annotated, Any, Final, cast, get_origin
 
 import jsonschema
@@ -70,7 +71,7 @@ class Schema:
     def parse(self, text: str) -> Any:
         """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
         try:
-            value = json.loads(text, parse_constant=_no_constant)
+            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
         wrong = next(iter(self._oracle.iter_errors(value)), None)
@@ -278,6 +279,12 @@ def _multiple(_: Any, step: float, value: Json, __: Json) -> Iterator[jsonschema
 
 def _exact(number: float) -> Fraction:
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def _finite(digits: str) -> float:
+    if isinf(number := float(digits)):
+        raise ValueError(f"{digits[:40]} is infinite to readers")
+    return number
 
 
 def _no_constant(name: str) -> Json:

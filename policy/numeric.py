@@ -1,0 +1,195 @@
+"""Numbers as the grammar engine can hold them: bounds, multiples and constants that mean to it what readers take.
+
+Knows how llguidance 1.9.1 reads numbers: as doubles, some with many digits as the next one, and writes them in full,
+whole ones within 64 bits; with excluded bounds it errs. And how readers compare: whole numbers exactly, others as
+doubles. Does not know documents. What it writes takes nothing that a reader refuses; numbers closer to an excluded
+bound than some 15 digits tell apart are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+Json = Any
+MOST: Final = 2**63 - 1024
+"""The largest double within 64 bits. Beyond, or at the lowest of 64 bits, the engine fails or ends the process."""
+_EXACT: Final = 2**53
+"""Below, every whole number is a double."""
+_DIGITS: Final = 15
+"""Decimal digits that a double keeps."""
+_TINY: Final = 1e-290
+"""Smaller doubles are read as others."""
+_LONG: Final = 10**17
+"""From here on the engine cannot leave the other side open."""
+
+
+def unwritable(value: Json) -> Json | None:
+    """A number of a constant that the engine would write as another one, or cannot write at all; None without any."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict | list):
+            stack.extend(one.values() if isinstance(one, dict) else one)
+        elif _is_number(one) and not _is_kept(one):
+            return one
+    return None
+
+
+def _is_kept(number: float) -> bool:
+    return abs(number) <= MOST and int(float(number)) == int(number) and not _misread(float(number))
+
+
+def constant(value: Json) -> Json:
+    """`value` with whole numbers as such: the engine pads digits of large doubles with zeros, but counts integers."""
+    if isinstance(value, dict):
+        return {name: constant(held) for name, held in value.items()}
+    if isinstance(value, list):
+        return [constant(held) for held in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def unreachable(keyword: str, bound: Json) -> bool:
+    """Whether a lower bound is above all that the engine counts, or an upper one below."""
+    if not _is_number(bound):
+        return False
+    return bool(bound >= MOST if keyword in ("minimum", "exclusiveMinimum") else bound <= -MOST)
+
+
+def bounded(schema: dict[str, Json]) -> dict[str, Json]:
+    """`schema` with its numbers' keywords as the engine reads them right: inclusive bounds, on doubles."""
+    if "const" in schema or "enum" in schema:
+        return _listed(schema)
+    if not _KEYWORDS & set(schema):
+        return schema
+    low, high = _bound(schema, "minimum", max), _bound(schema, "maximum", min)
+    if schema.get("type") == "integer":
+        least = None if low is None else _whole(low, up=True)
+        most = None if high is None else _whole(high, up=False)
+    else:
+        if "multipleOf" in schema:  # a double must keep all digits of what is written
+            digits = -min(int(Decimal(repr(schema["multipleOf"])).normalize().as_tuple().exponent), 0)
+            limit = Fraction(10) ** (_DIGITS - digits)
+            low = (-limit, False) if low is None or low[0] < -limit else low
+            high = (limit, False) if high is None or high[0] > limit else high
+        least = None if low is None else _inside(low, None if high is None else high[0], up=True)
+        most = None if high is None else _inside(high, None if low is None else low[0], up=False)
+    if least is not None and most is None and least > _LONG:
+        most = MOST
+    if most is not None and least is None and most < -_LONG:
+        least = -MOST
+    made = {key: value for key, value in schema.items() if key not in _BOUNDS}
+    made |= {} if least is None else {"minimum": least}
+    return made | ({} if most is None else {"maximum": most})
+
+
+def _listed(schema: dict[str, Json]) -> dict[str, Json]:
+    """A list of values without `multipleOf`, which the engine asks of their digits: to it 0.5 is none of 0.25."""
+    if "multipleOf" not in schema:
+        return schema
+    step = Fraction(repr(schema["multipleOf"]))
+    values: list[Json] = [schema["const"]] if "const" in schema else schema["enum"]
+    left = [one for one in values if not _is_number(one) or Fraction(repr(one)) % step == 0]
+    made = {key: value for key, value in schema.items() if key not in ("multipleOf", "const", "enum")}
+    return {**made, "enum": left}
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def too_many_steps(steps: list[Json]) -> bool:
+    """Whether several `multipleOf` that may hold for one number are beyond the 32 bits in which the engine adds up."""
+    exact = [abs(Fraction(repr(step))) for step in steps]
+    scale = math.lcm(*(one.denominator for one in exact))
+    places = next(n for n in range(400) if 10**n % scale == 0)
+    whole = [int(one * 10**places) for one in exact]
+    return len(whole) > 1 and math.lcm(*whole) * max(whole) >= 2**32
+
+
+_BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+_KEYWORDS: Final = _BOUNDS | {"multipleOf"}
+
+
+def _bound(schema: dict[str, Json], keyword: str, tighter: Any) -> tuple[Fraction, bool] | None:
+    """A bound and whether it is out itself. In draft 4 the second keyword is a flag."""
+    exclusive = f"exclusive{keyword.capitalize()}"
+    plain, strict = schema.get(keyword), schema.get(exclusive)
+    if isinstance(strict, bool) or strict is None:
+        return None if plain is None else (Fraction(plain), bool(strict))
+    if plain is None or tighter(plain, strict) == strict:
+        return Fraction(strict), True
+    return Fraction(plain), False
+
+
+def _whole(bound: tuple[Fraction, bool], up: bool) -> int:
+    """The nearest whole number inside that is a double and within 64 bits."""
+    number, out = bound
+    near = math.ceil(number) if up else math.floor(number)
+    near += (1 if up else -1) * (out and near == number)
+    near = max(-MOST, min(MOST, near))
+    step = 1 if up else -1
+    while int(float(near)) != near:
+        near = (
+            int(math.nextafter(float(near), step * math.inf))
+            if (int(float(near)) - near) * step < 0
+            else int(float(near))
+        )
+    return near
+
+
+def _inside(bound: tuple[Fraction, bool], other: Fraction | None, up: bool) -> Json:
+    """The nearest double inside whose digits the engine can write, a little away from an excluded bound."""
+    number, out = bound
+    if abs(number) > MOST:
+        return MOST if number > 0 else -MOST
+    sign = 1 if up else -1
+    found = float(number)
+    if out:
+        found = float(number + sign * _gap(number, other))
+        if (Fraction(found) - number) * sign <= 0 or (other is not None and (other - Fraction(found)) * sign < 0):
+            found = math.nextafter(float(number), sign * math.inf)
+    if 0 < abs(found) < _TINY:
+        found = math.copysign(_TINY, found) if found * sign > 0 else 0.0
+    while not _is_inside(found, number, out, sign):
+        found = math.nextafter(found, sign * math.inf)
+    if abs(found) > MOST:
+        return MOST if found > 0 else -MOST
+    return int(found) if found.is_integer() else found
+
+
+def _is_inside(found: float, number: Fraction, out: bool, sign: int) -> bool:
+    """Whether the double is inside, and the engine reads it as such; if large, its digits, too: readers take whole
+    numbers as written."""
+    if _misread(found):
+        return False
+    forms = (Fraction(found), Fraction(repr(found))) if abs(found) >= _EXACT else (Fraction(found),)
+    away = [(form - number) * sign for form in forms]
+    return all(one > 0 if out else one >= 0 for one in away)
+
+
+def _misread(number: float) -> bool:
+    """Whether the engine's reader of JSON, which rounds digits and power of ten apart, makes another double of it."""
+    if number.is_integer() and abs(number) <= MOST:
+        return False  # passed on as a whole number
+    parts = Decimal(repr(number)).as_tuple()
+    digits, power = int("".join(map(str, parts.digits))), int(parts.exponent)
+    if abs(power) > 308:
+        return True
+    read = digits * 10.0**power if power >= 0 else digits / float(f"1e{-power}")
+    return read != abs(number)
+
+
+def _gap(number: Fraction, other: Fraction | None) -> Fraction:
+    """What is left out beside an excluded bound: one in the last digit that doubles keep, or less in a narrow range."""
+    places = _DIGITS - _magnitude(number) if number else _DIGITS
+    if other is not None and other != number:
+        places = max(places if number else 0, min(places, 0) + _DIGITS, 3 - _magnitude(other - number))
+    return Fraction(1, 10**places) if places >= 0 else Fraction(10**-places)
+
+
+def _magnitude(number: Fraction) -> int:
+    """The power of ten of the first digit, or one less."""
+    return len(str(abs(number.numerator))) - len(str(number.denominator))

@@ -40,7 +40,10 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float =
         return UnsatisfiableSchema(place, keyword, hint)
     if any(word in reason for word in ("too large", "too complex", "too many", "limit", "fuel")):
         return SchemaTooComplex(place, keyword, hint)
-    return UnsupportedKeyword(place, keyword, hint, checkable=_checkable(root, keyword, part))
+    checkable = _checkable(root, keyword, part)
+    if keyword == "format" and not checkable:
+        hint += ", or ask for formats='annotate'"
+    return UnsupportedKeyword(place, keyword, hint, checkable=checkable)
 
 
 def _checkable(root: dict[str, Any], keyword: str, part: dict[str, Any]) -> bool:
@@ -67,7 +70,7 @@ def _hint(reason: str, keyword: str) -> str:
     if reason.startswith("Unsatisfiable"):
         return f"{last.removeprefix('Unsatisfiable schema: ')}; loosen it, or leave it out"
     if last.startswith("Unknown format"):
-        return f"{last}; leave it out, write it as a pattern, or ask for formats='annotate'"
+        return f"{last}; leave it out, or write it as a pattern"
     return last
 
 

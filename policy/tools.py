@@ -23,9 +23,11 @@ from .content import captures, clipped
 from .errors import InvalidArguments, ToolError, UnknownTool
 from .record import error_type
 from .redaction import redacted_text
-from .schema import Tool, ToolCall, reasons
+from .schema import ToolCall
 from .scope import Scope, current_scope
 from .telemetry import OwnedSpan
+from .tool_shapes import Tool, is_function, names_of, runnable
+from .typed import reasons
 
 R = TypeVar("R")
 
@@ -39,11 +41,12 @@ def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None 
 def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
     """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
 
-    For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
+    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
     where the arguments do not fit; the span has that error's type. `call_id`: the id that a protocol gave the call.
     """
     running = _Running(current_scope(), call, call_id)
-    return running.coroutine(tool) if inspect.iscoroutinefunction(tool) else running.function(tool)
+    asynchronous = inspect.iscoroutinefunction(runnable(tool))
+    return running.coroutine(tool) if asynchronous else running.function(tool)
 
 
 def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
@@ -51,22 +54,22 @@ def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None
 
     Raises UnknownTool, and ToolError where the tool is a description without a function.
     """
-    named = [tool for tool in tools if _name(tool) == call.name]
+    known = [(name, tool) for tool in tools for name in names_of(tool)]
+    named = [tool for name, tool in known if name == call.name]
     if not named:
-        raise UnknownTool(call.name, [_name(tool) for tool in tools])
-    if isinstance(named[0], Mapping):
+        raise UnknownTool(call.name, [name for name, _ in known])
+    if not is_function(named[0]):
         raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
-    return execute_tool(named[0], call, call_id=call_id)
-
-
-def _name(tool: Tool) -> str:
-    return str(tool.get("function", tool).get("name")) if isinstance(tool, Mapping) else getattr(tool, "__name__", "")
+    return execute_tool(cast(Any, named[0]), call, call_id=call_id)
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
     """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own."""
 
-    @wraps(tool)
+    tool = runnable(tool)
+    target = tool.func if isinstance(tool, partial) else tool
+
+    @wraps(target)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 

@@ -142,10 +142,10 @@ class _Work:
                 made[key] = self._held(value, parts.get(key, ()), old, new, key)
             elif key == "dependencies" and key in known and isinstance(value, dict):
                 self._dependencies(made, value, old, new)
+            elif key in _FLAGS and not named_here:
+                made |= _bound(key, value, schema.get(_FLAGS[key]))
             elif (name := self._modern(key, schema, known)) is not None:
-                bound = _bound(key, schema) if key in _BOUNDS else value
-                if bound is not None:
-                    made[name] = self._held(bound, parts.get(key, ()), old, new, name)
+                made[name] = self._held(value, parts.get(key, ()), old, new, name)
         return made
 
     def _held(self, value: Json, parts: Any, old: Where, new: Where, name: str) -> Json:
@@ -182,16 +182,15 @@ class _Work:
                 schemas[name] = self._schema((*old, "dependencies", name), (*new, "dependentSchemas", name))
 
 
-_BOUNDS: Final = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum",
-                  "minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}  # fmt: skip
+_FLAGS: Final = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum",
+                 "exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}  # fmt: skip
 
 
-def _bound(key: str, schema: dict[str, Json]) -> Json:
-    """A bound as a number: draft 4 says by a flag beside it that it is exclusive. None where it goes."""
-    value, other = schema[key], schema.get(_BOUNDS[key])
+def _bound(key: str, value: Json, other: Json) -> dict[str, Json]:
+    """A bound of draft 4, where a flag beside the number says that it is exclusive."""
     if isinstance(value, bool):
-        return other if value else None
-    return None if other is True else value
+        return {}
+    return {_FLAGS[key]: value} if other is True else {key: value}
 
 
 def _with_null(schema: dict[str, Json]) -> dict[str, Json]:

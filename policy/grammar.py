@@ -47,8 +47,8 @@ _OPTIONS: Final[Any] = {
 }
 COMPILE_SECONDS: Final = 0.1
 """CPU time that one schema may take: compiling, with its rewrites, the search for what is refused and an ending."""
-TOOLS_AT_ONCE: Final = 16
-"""Tools that share that time; longer lists get more, in proportion."""
+TOOLS_AT_ONCE: Final = 32
+"""Tools that share that time. Longer lists get more, in proportion, up to five times as much."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
 ENDING_SECONDS: Final = 0.09
@@ -150,10 +150,11 @@ class _Key:
 def seconds_of(schema: Target) -> float:
     """CPU time that compiling may take: a list of tools is as many schemas, most of them small."""
     tools = len(schema.tools) if isinstance(schema, Schema) else 0
-    return COMPILE_SECONDS * max(1.0, tools / TOOLS_AT_ONCE)
+    return COMPILE_SECONDS * min(max(1.0, tools / TOOLS_AT_ONCE), 5.0)
 
 
-def _told(tool: str, place: str) -> str:
+def told(tool: str, place: str) -> str:
+    """A place as notes name it."""
     return f"{place} of tool {tool!r}" if tool else place
 
 
@@ -209,7 +210,7 @@ def _settled(schema: Schema, refuses: Refuses, change: Change, known: list[Schem
 
     `known` gets a refusal as soon as it is certain; the one raised knows its place better.
     """
-    form = admitted(schema.common.document, schema.formats, lambda place: _told(*schema.origin(place)))
+    form = admitted(schema.common.document, schema.formats, lambda place: told(*schema.origin(place)))
     reason = refuses(form.document)
     if reason is None:
         return form, False

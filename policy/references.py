@@ -84,7 +84,8 @@ class References:
         for where in list(self.scopes):
             schema = self.part(where)
             for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
-                if keyword in schema and keyword in self.scope(where).draft.VALIDATORS and self._lost(where, keyword):
+                known = isinstance(schema, dict) and keyword in self.scope(where).draft.VALIDATORS
+                if known and keyword in schema and self._lost(where, keyword):
                     yield pointer((*where, keyword)), keyword
 
     def _lost(self, where: Where, keyword: str) -> bool:

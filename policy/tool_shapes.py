@@ -27,7 +27,7 @@ NOTHING: Final = {"type": "object", "properties": {}, "additionalProperties": Fa
 _PARAMETERS: Final = (
     "parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "args_schema",
 )  # fmt: skip
-_SEVERAL: Final = ("functionDeclarations", "function_declarations", "tools")
+_SEVERAL: Final = ("functionDeclarations", "function_declarations", "functions", "tools")
 _RETURNS: Final = frozenset(
     ("outputSchema", "output_schema", "response", "responseJsonSchema", "response_json_schema", "returns", "output")
 )

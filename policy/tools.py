@@ -64,16 +64,22 @@ def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
-    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own."""
+    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own.
 
+    Save for a class: what it makes is the arguments, checked.
+    """
     tool = runnable(tool)
-    target = tool.func if isinstance(tool, partial) else tool
 
-    @wraps(target)
+    @wraps(tool.func if isinstance(tool, partial) else tool)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 
+    if isinstance(tool, partial):  # what it has bound already is no argument of the call
+        cast(Any, bind).__signature__ = inspect.signature(tool)
     try:
+        if inspect.isclass(tool):
+            made: R = TypeAdapter[Any](tool).validate_json(to_json(call.arguments))
+            return lambda: made
         adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
         return adapter.validate_json(to_json(call.arguments))
     except ValidationError as error:

@@ -10,17 +10,17 @@ from .choosing import candidates_of
 from .errors import PolicyError
 from .resolve import DecodePlan, StepContext, resolve
 from .schema import Schema, Target, called, held_to
-from .tool_shapes import shapes_of
 from .spec import NAMES, STEP_KINDS, Guarantee, Settings, StepKind
+from .tool_shapes import shapes_of
 
 
 class Words(TypedDict, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
-    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`), tool
-    list, Regex, Choice or Lark that the output is held to. `tools`, in any shape that people have, are shown to the model; with step="tool_call" and no schema they are also
-    the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None leaves
-    one unsaid.
+    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`),
+    tool list, Regex, Choice or Lark that the output is held to. `tools`, in any shape that people have them in, are
+    shown to the model; with step="tool_call" and no schema they are also the schema. Without `mode` the package's table
+    chooses by `step`. The rest are the knobs of `Settings`; None leaves one unsaid.
     """
 
     messages: Sequence[Mapping[str, Any]] | None

@@ -213,4 +213,3 @@ def has_nullable(document: Json) -> bool:
             return True
         stack.extend(child for _, child in below(schema))
     return False
-

@@ -12,11 +12,10 @@ from typing import Any
 import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
-from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
 
 from .common_form import common_form, has_nullable
-from .walk import draft_of
+from .walk import ALONE, draft_of
 
 Json = Any
 
@@ -26,7 +25,7 @@ def oracle_of(document: dict[str, Json]) -> jsonschema.protocols.Validator:
     draft = draft_of(document)
     kind: Any = jsonschema.validators.extend(draft, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
     meant = common_form(document).document if has_nullable(document) else document
-    oracle: jsonschema.protocols.Validator = kind(meant, format_checker=kind.FORMAT_CHECKER, registry=REGISTRY)
+    oracle: jsonschema.protocols.Validator = kind(meant, format_checker=kind.FORMAT_CHECKER, registry=ALONE)
     return oracle
 
 

@@ -36,7 +36,7 @@ _RETURNS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ToolShape:
-    """`pointer`: where `parameters` stand in what was given. `adapter`: of a class, whose own rules calls have to fit."""
+    """`pointer`: where `parameters` stand in what was given. `adapter`: of a class, whose own rules calls must fit."""
 
     name: str
     description: str
@@ -94,7 +94,7 @@ def _held(tool: Any) -> Mapping[str, Json] | None:
     filled = {key: value for key, value in found.items() if value is not None} or dict.fromkeys(found)
     if not found:
         return None
-    return {"name": cast(Any, tool).name, "description": getattr(tool, "description", None) or "", **filled}
+    return {"name": tool.name, "description": getattr(tool, "description", None) or "", **filled}
 
 
 def _of_mapping(held: Mapping[str, Json], at: str, omits: bool) -> ToolShape:
@@ -113,8 +113,8 @@ def _of_mapping(held: Mapping[str, Json], at: str, omits: bool) -> ToolShape:
             )
     if not keys and not omits:
         raise SchemaError(
-            f"tool {name!r} does not say what it takes; give it 'parameters' (a JSON Schema of type object), 'parameters': "
-            f"{{}} where it takes nothing; found the keys {', '.join(map(repr, held))}"
+            f"tool {name!r} does not say what it takes; give it 'parameters' (a JSON Schema of type object), "
+            f"'parameters': {{}} where it takes nothing; found the keys {', '.join(map(repr, held))}"
         )
     key = keys[0] if keys else "parameters"
     given, place = held.get(key), f"{at}/{key}"
@@ -151,7 +151,7 @@ def _parameters(name: str, given: Any) -> tuple[dict[str, Json], TypeAdapter[Any
 def _of_callable(tool: Any) -> ToolShape:
     if not callable(tool):
         raise SchemaError(
-            f"a tool needs a name, a description and parameters, found {shown(tool)}; pass a function, a class or a dict"
+            f"a tool needs a name, a description and parameters, found {shown(tool)}; pass a function, class or dict"
         )
     name = _callable_name(tool)
     document, adapter = typed(runnable(tool))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
@@ -41,8 +41,9 @@ def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None 
 def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
     """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
 
-    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
-    where the arguments do not fit; the span has that error's type. `call_id`: the id that a protocol gave the call.
+    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and
+    InvalidArguments, before it is called, where the arguments do not fit; the span has that error's type. `call_id`:
+    the id that a protocol gave the call.
     """
     running = _Running(current_scope(), call, call_id)
     asynchronous = inspect.iscoroutinefunction(runnable(tool))
@@ -78,7 +79,7 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
         cast(Any, bind).__signature__ = inspect.signature(tool)
     try:
         if inspect.isclass(tool):
-            made: R = TypeAdapter[Any](tool).validate_json(to_json(call.arguments))
+            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))
             return lambda: made
         adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
         return adapter.validate_json(to_json(call.arguments))

@@ -1,6 +1,7 @@
 """Where the references of a schema document lead: bases, anchors and drafts, resource by resource.
 
-Knows `$id`, `$anchor`, `$dynamicAnchor`, `$recursiveAnchor` and draft 4's `id`, as the specifications have them. Does not know what schemas mean, and follows nothing that is not in the document.
+Knows `$id`, `$anchor`, `$dynamicAnchor`, `$recursiveAnchor` and draft 4's `id`, as the specifications have them. Does
+not know what schemas mean, and follows nothing that is not in the document.
 """
 
 from __future__ import annotations

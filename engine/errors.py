@@ -18,10 +18,21 @@ Every message says what was given, what is allowed and what to do; `RequestError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class TrimodeError(Exception):
-    """Base of every error that trimode raises on purpose."""
+    """Base of every error that trimode raises on purpose. All of them can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own way calls the class with the message alone, which most of ours do not take.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[TrimodeError], args: tuple[Any, ...], said: dict[str, Any]) -> TrimodeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(said)
+    return error
 
 
 class CheckpointError(TrimodeError):

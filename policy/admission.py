@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ import jsonschema.protocols
 import jsonschema.validators
 
 from .dialect import misread
-from .errors import MalformedSchema, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
+from .errors import MalformedSchema, SchemaError, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
 from .keys import may_repeat
@@ -31,7 +31,10 @@ from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mappe
 Json = Any
 Schemas = list[tuple[Where, dict[str, Json]]]
 """Every schema of a document and its place."""
-Formats = Literal["strict", "annotate"]
+Origin = Callable[[str], str]
+"""From a pointer into the common form to one into what was given."""
+Formats = Literal["annotate", "assert", "strict"]
+"""What to do with formats that nobody here checks. "strict" is the old word for "assert"."""
 FORMATS: Final[tuple[Formats, ...]] = get_args(Formats)
 DEPTH: Final = 96
 """Levels of JSON. The grammar engine's own limit is a little above."""
@@ -74,14 +77,13 @@ def check_document(document: dict[str, Json]) -> None:
 
 
 def _check_against_meta_schema(document: dict[str, Json]) -> None:
-    kind, seen = draft_of(document), set[str]()
-    meta, old = _meta(kind), Document(document).old
-    for where, schema in _everything(document):
-        alone = _alone(schema, old)
+    seen = set[tuple[type, str]]()
+    for where, schema, kind in _everything(document):
+        alone = _alone(schema, "const" not in kind.VALIDATORS)
         _check_sizes(where, schema)
-        if not fits_every_draft(alone) and (text := repr(alone)) not in seen:
-            seen.add(text)
-            _check_keywords(meta, where, alone)
+        if not fits_every_draft(alone) and (key := (kind, repr(alone))) not in seen:
+            seen.add(key)
+            _check_keywords(_meta(kind), where, alone)
 
 
 def _check_sizes(where: Where, schema: dict[str, Json]) -> None:
@@ -129,19 +131,21 @@ def _meta(kind: type[jsonschema.protocols.Validator]) -> jsonschema.protocols.Va
     return validator
 
 
-def _everything(document: dict[str, Json]) -> Iterator[tuple[Where, Json]]:
-    """Every schema of the document, also those that stand where only a reference finds them."""
+def _everything(document: dict[str, Json]) -> Iterator[tuple[Where, Json, type[jsonschema.protocols.Validator]]]:
+    """Every schema of the document and its draft, also those that stand where only a reference finds them."""
     whole, done = Document(document), set[int]()
-    stack: list[tuple[Where, Json]] = [((), document)]
+    stack: list[tuple[Where, Json, type[jsonschema.protocols.Validator]]] = [((), document, draft_of(document))]
     while stack:
-        where, schema = stack.pop()
+        where, schema, kind = stack.pop()
         if id(schema) in done or not isinstance(schema, dict):
             continue
         done.add(id(schema))
-        yield where, schema
-        stack.extend((where + step, child) for step, child in below(schema))
+        if isinstance(schema.get("$schema"), str):
+            kind = draft_of(schema)
+        yield where, schema, kind
+        stack.extend((where + step, child, kind) for step, child in below(schema))
         with suppress(LookupError, TypeError, ValueError):
-            stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"])))
+            stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"]), kind))
 
 
 def _alone(schema: dict[str, Json], old: bool) -> dict[str, Json]:
@@ -161,8 +165,16 @@ _NAMING: Final = frozenset(("properties", "$defs", "definitions", "dependentSche
 _LISTING: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
 
 
-def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted:
-    """The normal form of a checked document.
+def formats_of(word: str) -> Formats:
+    """The word, which may be an old one. Raises SchemaError where it is none."""
+    found: Formats | None = next((known for known in FORMATS if known == word), None)
+    if found is None:
+        raise SchemaError(f"formats={shown(word)}: expected one of {', '.join(FORMATS[:2])}")
+    return "assert" if found == "strict" else found
+
+
+def admitted(document: dict[str, Json], formats: Formats = "annotate", origin: Origin = str) -> Admitted:
+    """The normal form of a checked document in its common form. `origin`: its places, as notes should name them.
 
     Raises UnsatisfiableSchema (recursion without end) and UnsupportedKeyword (what engines read too loosely).
     """
@@ -171,8 +183,8 @@ def admitted(document: dict[str, Json], formats: Formats = "strict") -> Admitted
     _check_values(schemas, may_repeat(document))
     _check_dialect(schemas)
     notes: list[str] = []
-    made = _normal(document, draft_of(document), formats, (), notes)
-    return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(notes))
+    made = _normal(document, _Reading(draft_of(document), formats, origin, notes), ())
+    return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(dict.fromkeys(notes)))
 
 
 def check_json(document: Json) -> None:
@@ -243,35 +255,47 @@ def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.
         yield jsonschema.ValidationError(f"{_short(repr(value))} has non-unique elements")
 
 
-def _normal(schema: Json, kind: Any, formats: Formats, where: Where, notes: list[str]) -> Json:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    kind: Any
+    formats: Formats
+    origin: Origin
+    notes: list[str]
+
+    def leaves_out(self, format: Json, where: Where) -> bool:
+        """Whether a format is only an annotation here; a note says so."""
+        if self.formats != "annotate" or format in _ENGINE_FORMATS or format in self.kind.FORMAT_CHECKER.checkers:
+            return False
+        place = self.origin(pointer(where))
+        self.notes.append(f"format {format!r} at {place} is not held: nobody here checks it")
+        return True
+
+
+def _normal(schema: Json, reading: _Reading, where: Where) -> Json:
     """Without annotations and keywords that hold nothing, and, where asked for, without formats that nobody checks."""
     if not isinstance(schema, dict):
         return schema
     made: dict[str, Json] = {}
     # Drafts up to 7 ignore what stands beside a reference.
+    kind = reading.kind
     alone = "$ref" in schema and "unevaluatedItems" not in kind.VALIDATORS
     for key, value in schema.items():
         if key in ANNOTATIONS or (alone and key != "$ref" and key in kind.VALIDATORS):
             continue
-        if key == "format" and formats == "annotate" and _unchecked(value, kind):
-            notes.append(f"format {value!r} at {pointer((*where, key))} is not held: nobody here checks it")
+        if key == "format" and reading.leaves_out(value, (*where, key)):
             continue
-        made[key] = _normal_below(key, value, kind, formats, (*where, key), notes)
+        made[key] = _normal_below(key, value, reading, (*where, key))
     return made
 
 
-def _normal_below(key: str, value: Json, kind: Any, formats: Formats, where: Where, notes: list[str]) -> Json:
+def _normal_below(key: str, value: Json, reading: _Reading, where: Where) -> Json:
     if key in VALUES:
         return value
     if isinstance(value, list):
-        return [_normal(child, kind, formats, (*where, at), notes) for at, child in enumerate(value)]
+        return [_normal(child, reading, (*where, at)) for at, child in enumerate(value)]
     if (key in NAMED or key == "dependencies") and isinstance(value, dict):
-        return {name: _normal(child, kind, formats, (*where, name), notes) for name, child in value.items()}
-    return _normal(value, kind, formats, where, notes)
-
-
-def _unchecked(format: Json, kind: Any) -> bool:
-    return format not in _ENGINE_FORMATS and format not in kind.FORMAT_CHECKER.checkers
+        return {name: _normal(child, reading, (*where, name)) for name, child in value.items()}
+    return _normal(value, reading, where)
 
 
 def _check_values(schemas: Schemas, some_open: bool) -> None:

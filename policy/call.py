@@ -11,17 +11,18 @@ from trimode.engine.request import Selection
 from .choosing import candidates_of
 from .errors import PolicyError
 from .resolve import DecodePlan, StepContext, resolve
-from .schema import Schema, Target, describe_tool, schema_of
+from .schema import Schema, Target, called, held_to
 from .spec import NAMES, STEP_KINDS, Guarantee, Settings, StepKind
+from .tool_shapes import shapes_of
 
 
 class Words(TypedDict, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
-    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema, tool list, Regex, Choice or
-    Lark that the output is held to. `tools` are shown to the model; with step="tool_call" and no schema they are also
-    the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None leaves
-    one unsaid.
+    `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`),
+    tool list, Regex, Choice or Lark that the output is held to. `tools`, in any shape that people have them in, are
+    shown to the model; with step="tool_call" and no schema they are also the schema. Without `mode` the package's table
+    chooses by `step`. The rest are the knobs of `Settings`; None leaves one unsaid.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -79,17 +80,17 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
     step, tools, schema = words.get("step"), words.get("tools") or (), words.get("schema")
     if step is not None and step not in STEP_KINDS:
         raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-    held = None if schema is None else schema_of(schema)
+    held, shapes = held_to(schema), shapes_of(tools)
     kind: StepKind = step or ("tool_call" if tools else "json" if isinstance(held, Schema) else "prose")
     if held is None and kind == "tool_call" and tools:
-        held = schema_of(tools)
+        held = called(shapes)
     call = Call(
         step=name,
         kind=kind,
         plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
         prompt=prompt,
         messages=tuple(words.get("messages") or ()),
-        tools=tuple(describe_tool(tool) for tool in tools),
+        tools=tuple(shape.described for shape in shapes),
         schema=held,
     )
     if kind == "choice":

@@ -46,7 +46,9 @@ class Tries:
         settings = self.call.plan.settings
         tried, retries = len(self.failed), settings.retries or 0
         if tried > retries:
-            raise CheckFailed(error.text, error.violation, self.failed) from None
+            last = CheckFailed(error.text, error.violation, self.failed)
+            last.result = error.result
+            raise last from None
         seed = ((settings.seed or 0) + 1) % _SEEDS
         temperature = settings.temperature or RETRY_TEMPERATURE
         note = f"attempt {tried + 1} of at most {retries + 1}: the one before broke the schema; seed={seed}"
@@ -56,7 +58,7 @@ class Tries:
         self.call = replace(self.call, plan=plan, notes=(*self.call.notes, note))
 
     def success(self, result: Result) -> Result:
-        return replace(result, failed=tuple(self.failed)) if self.failed else result
+        return replace(result, failed=tuple(self.failed), guarantee="checked") if self.failed else result
 
 
 def attempted(call: Call, once: Callable[[Call], Result]) -> Result:

@@ -10,8 +10,9 @@ TrimodeError (engine)
 │   │   ├── MalformedGrammar      a regex, choice or Lark grammar that is none
 │   │   └── UnsupportedSyntax     a construct of those that the grammar cannot hold
 │   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
-│   ├── SchemaViolation       finished output breaks its schema: a bug of trimode, or a rule in a type's own code
-│   ├── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
+│   ├── OutputRefused         finished output that its schema refuses; has the text and the call's result
+│   │   ├── SchemaViolation       a bug of trimode, or a rule in a type's own code
+│   │   └── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
 ├── BudgetExceeded            a session's budget leaves nothing for the next step
 ├── ToolError                 a tool call that cannot be run
@@ -24,12 +25,14 @@ TrimodeError (engine)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from trimode.engine.errors import TrimodeError
 
 if TYPE_CHECKING:
     from .checked import Attempt
+    from .result import Result
 
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 
@@ -51,11 +54,22 @@ class SchemaError(TrimodeError, ValueError):
 
 
 class SchemaRefused(SchemaError):
-    """A schema refused before anything is decoded: `pointer` (JSON pointer), `keyword`, and `hint`, what to do."""
+    """A schema refused before anything is decoded: `pointer` (JSON pointer), `keyword`, and `hint`, what to do.
+
+    `tool`: the tool into whose description, as it was given, the pointer leads; empty where there are no tools.
+    """
 
     def __init__(self, message: str, pointer: str, keyword: str, hint: str) -> None:
         super().__init__(f"{message}: {hint}")
-        self.pointer, self.keyword, self.hint = pointer, keyword, hint
+        self.pointer, self.keyword, self.hint, self.tool = pointer, keyword, hint, ""
+
+    def elsewhere(self, pointer: str, tool: str = "") -> Self:
+        """The same refusal, for those who know the place under another pointer."""
+        made = copy(self)
+        text = str(self).replace(f" at {self.pointer or '#'}", f" at {pointer or '#'}", 1)
+        made.args = (f"tool {tool!r}: {text}" if tool else text,)
+        made.pointer, made.tool = pointer, tool
+        return made
 
 
 class MalformedSchema(SchemaRefused):
@@ -118,15 +132,33 @@ class BudgetTooSmall(SchemaError):
         self.need, self.got = need, got
 
 
-class SchemaViolation(SchemaError):
-    """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code."""
+class OutputRefused(SchemaError):
+    """Finished output that a schema refuses. `text`: what was looked at.
+
+    Where a call wrote it: `result`, all that came of the call, without a value. A copy that another process gets has
+    none.
+    """
+
+    text: str
+    result: Result | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, (kind, args, said) = super().__reduce__()
+        return rebuild, (kind, args, {**said, "result": None})  # a plan may hold locks and functions
+
+
+class SchemaViolation(OutputRefused):
+    """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code.
+
+    `audit_id`: that of the call's record.
+    """
 
     def __init__(self, text: str, cause: str, hint: str = _REPORT) -> None:
         super().__init__(f"constrained output breaks its schema: {cause}; {hint}. The text: {text[:500]!r}")
-        self.text, self.cause = text, cause
+        self.text, self.cause, self.hint, self.audit_id = text, cause, hint, ""
 
 
-class CheckFailed(SchemaError):
+class CheckFailed(OutputRefused):
     """Every attempt of the tier `checked` broke the schema. `text`, `violation`: the last one's; `attempts`: all."""
 
     def __init__(self, text: str, violation: str, attempts: Sequence[Attempt] = ()) -> None:

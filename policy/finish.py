@@ -36,9 +36,7 @@ def finished(
     recording.notes += _notes(recording, request, found, has_adapter)
     recording.valid = False if schema is not None and found.finish_reason == "stop" else None
     value = _value(translator, recording, request, found)
-    parts = None if request.thinking is None else translator.parts(request.thinking, found.token_ids)
-    thinking, answer = (None, found.text) if parts is None else parts
-    return _result(recording, found, value, thinking, answer)
+    return _result(recording, found, value, *_parts(translator, request, found))
 
 
 def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -> Result:
@@ -49,19 +47,37 @@ def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -
     found = decoded(request, scored, choice.text, translator.config.eos_token_ids[0])
     recording.result, recording.valid, recording.logprobs = found, True, scored.logprobs
     recording.notes += unused(call.plan.settings) + _overrun(recording, found)
-    value = call.schema.parse(json.dumps(choice.text))
+    value = _chosen_value(recording, found, choice)
     return _result(recording, found, value, None, found.text, choice)
+
+
+def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoice) -> Any:
+    assert recording.call.schema is not None
+    try:
+        return recording.call.schema.parse(json.dumps(choice.text))
+    except SchemaViolation as error:  # a choice is made once: no other seed would change it
+        recording.valid, error.audit_id = False, recording.id
+        error.result = _result(recording, found, None, None, found.text, choice)
+        raise
 
 
 def _value(translator: Translator, recording: Recording, request: DecodeRequest, found: DecodeResult) -> Any:
     try:
         value, recording.valid, notes = translator.value(recording.call, request, found)
     except SchemaViolation as error:
-        if recording.guarantee != "checked":
+        error.audit_id = recording.id
+        error.result = _result(recording, found, None, *_parts(translator, request, found))
+        if recording.call.plan.settings.guarantee != "checked":
             raise
+        recording.guarantee = "checked"  # whatever the grammar holds, the type has rules of its own
         raise _failed(recording, found, error) from None
     recording.notes += notes
     return value
+
+
+def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) -> tuple[str | None, str]:
+    """Thinking and answer."""
+    return (None, found.text) if request.thinking is None else translator.parts(request.thinking, found.token_ids)
 
 
 def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -> CheckFailed:
@@ -74,7 +90,9 @@ def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -
         audit_id=recording.id,
         stats=found.stats,
     )
-    return CheckFailed(error.text, error.cause, [attempt])
+    failed = CheckFailed(error.text, error.cause, [attempt])
+    failed.result = error.result
+    return failed
 
 
 def _result(

@@ -51,6 +51,8 @@ _WITH_CONTROLS: Final[Any] = {**_OPTIONS, "json_allowed_escapes": '"\\nrbtfu'}
 """Control characters too that have no short escape. A key of an open object could then be spelled as another one."""
 COMPILE_SECONDS: Final = 0.1
 """CPU time that one schema may take: compiling, with its rewrites, the search for what is refused and an ending."""
+TOOLS_AT_ONCE: Final = 32
+"""Tools that share that time. Longer lists get more, in proportion, up to five times as much."""
 ENDING_TOKENS: Final = 4000
 """The longest of the shortest complete texts that are looked for."""
 ENDING_SECONDS: Final = 0.09
@@ -93,7 +95,8 @@ class GrammarCompiler:
         return _in_time(schema, lambda known: self._compiled(schema, rewritten if rewrites else _same, known))
 
     def _compiled(self, schema: Schema, change: Change, known: list[SchemaRefused]) -> Compiled:
-        until, found = clock() + ENDING_SECONDS, list[LLMatcher]()
+        until = clock() + ENDING_SECONDS * seconds_of(schema) / COMPILE_SECONDS
+        found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
             found[:] = [self._made(_grammar(document))]
@@ -148,6 +151,17 @@ class _Key:
         return isinstance(other, _Key) and other._content == self._content
 
 
+def seconds_of(schema: Target) -> float:
+    """CPU time that compiling may take: a list of tools is as many schemas, most of them small."""
+    tools = len(schema.tools) if isinstance(schema, Schema) else 0
+    return COMPILE_SECONDS * min(max(1.0, tools / TOOLS_AT_ONCE), 5.0)
+
+
+def told(tool: str, place: str) -> str:
+    """A place as notes name it."""
+    return f"{place} of tool {tool!r}" if tool else place
+
+
 def check(schema: Target) -> None:
     """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can hold the schema."""
     if not isinstance(schema, Schema):
@@ -162,12 +176,14 @@ def _in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
     """What `work` makes of `schema`. It is handed a list for refusals that are certain. Raises SchemaRefused."""
     known: list[SchemaRefused] = []
     try:
-        return in_time(lambda: work(known), COMPILE_SECONDS)
+        return in_time(lambda: work(known), seconds_of(schema))
     except Crowded as error:
         raise SchemaTooComplex("", "", str(error)) from None
+    except SchemaRefused as error:
+        raise schema.refused(error) from None
     except OutOfTime as error:
         hint = f"compiling: {error}; use smaller enums and bounds, fewer names and patterns"
-        raise known[0] if known else too_complex(heaviest(schema.document), hint) from None
+        raise schema.refused(known[0] if known else too_complex(heaviest(schema.document), hint)) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
 
@@ -198,7 +214,7 @@ def _settled(schema: Schema, refuses: Refuses, change: Change, known: list[Schem
 
     `known` gets a refusal as soon as it is certain; the one raised knows its place better.
     """
-    form = admitted(schema.document, schema.formats)
+    form = admitted(schema.common.document, schema.formats, lambda place: told(*schema.origin(place)))
     reason = refuses(form.document)
     if reason is None:
         return form, False

@@ -13,12 +13,16 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from .errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
+from .references import References
 from .walk import STRUCTURE, Where, below, draft_of, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
 SECONDS: Final = 0.04
 """CPU time that looking for the place may take."""
+_NOWHERE: Final = ("not present in a registry", "does not exist")
+"""In the engine's reasons for references that it cannot follow."""
+_INSIDE: Final = "only references inside the same schema can be followed"
 _QUOTED_KEYS: Final = re.compile(r'Unimplemented keys: \["([^"]+)"')
 
 _HELD_BY: Final = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
@@ -27,6 +31,8 @@ _HELD_BY: Final = {"then": "if", "else": "if", "minContains": "contains", "maxCo
 
 def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float = SECONDS) -> SchemaRefused:
     """The refusal of `root`, for `reason`, as an error at the deepest part that is found to be refused on its own."""
+    if any(word in reason for word in _NOWHERE) and (lost := next(References(root).unresolved(), None)) is not None:
+        return UnsupportedKeyword(*lost, _INSIDE, checkable=False)
     search = _Search(root, refuses, seconds)
     path, part = "", root
     while (deeper := search.child(path, part)) is not None:
@@ -36,11 +42,16 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float =
     if keyword not in part:  # time was up before the part was found
         path = next((path + pointer(where) for where, schema in _schemas(part) if keyword in schema), path)
     place, hint = f"{path}/{pointer((keyword,))[1:]}" if keyword else path, _hint(reason, keyword)
+    if keyword == "$ref" and not str(part[keyword]).startswith("#"):
+        hint = _INSIDE  # the engine knows meta-schemas, and says what it has against those
     if reason.startswith("Unsatisfiable"):
         return UnsatisfiableSchema(place, keyword, hint)
     if any(word in reason for word in ("too large", "too complex", "too many", "limit", "fuel")):
         return SchemaTooComplex(place, keyword, hint)
-    return UnsupportedKeyword(place, keyword, hint, checkable=_checkable(root, keyword, part))
+    checkable = _checkable(root, keyword, part)
+    if keyword == "format" and not checkable:
+        hint += ", or ask for formats='annotate'"
+    return UnsupportedKeyword(place, keyword, hint, checkable=checkable)
 
 
 def _checkable(root: dict[str, Any], keyword: str, part: dict[str, Any]) -> bool:
@@ -56,8 +67,6 @@ def _hint(reason: str, keyword: str) -> str:
     last = (reason.splitlines() or [""])[-1].removeprefix("error: ")
     if reason.startswith("oneOf"):
         return "its alternatives may hold at the same time; write anyOf, or tell them apart by a constant property"
-    if "not present in a registry" in reason:
-        return "only references inside the same schema can be followed"
     if keyword == "dependencies":
         return "drafts from 2019-09 on ignore it; write dependentRequired, or name draft-07 in $schema"
     if reason.startswith("Unimplemented keys"):
@@ -67,7 +76,7 @@ def _hint(reason: str, keyword: str) -> str:
     if reason.startswith("Unsatisfiable"):
         return f"{last.removeprefix('Unsatisfiable schema: ')}; loosen it, or leave it out"
     if last.startswith("Unknown format"):
-        return f"{last}; leave it out, write it as a pattern, or ask for formats='annotate'"
+        return f"{last}; leave it out, or write it as a pattern"
     return last
 
 

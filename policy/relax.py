@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from .admission import Formats
-from .errors import SchemaTooComplex, UnsupportedKeyword
-from .grammar import check
+from .errors import SchemaRefused, SchemaTooComplex, UnsupportedKeyword
+from .grammar import check, told
+from .references import References
 from .schema import Schema, Target
 from .walk import pointer
 
@@ -55,8 +56,17 @@ def relaxed(schema: Target) -> Relaxed:
     """
     if not isinstance(schema, Schema):
         return Relaxed(schema)
-    document, dropped = _relaxed(schema.text, schema.formats)
-    return Relaxed(replace(schema, document=json.loads(document)) if dropped else schema, dropped)
+    try:
+        document, dropped = _relaxed(schema.text, schema.formats)
+    except SchemaRefused as error:
+        raise schema.refused(error) from None
+    if not dropped:
+        return Relaxed(schema)
+    if (lost := next(References(schema.document).unresolved(), None)) is not None:
+        hint = "what stands there cannot be checked, because only references inside the same schema can be followed"
+        raise schema.refused(UnsupportedKeyword(*lost, hint, checkable=False))
+    placed = tuple(replace(one, pointer=told(*schema.origin(one.pointer))) for one in dropped)
+    return Relaxed(replace(schema, document=json.loads(document)), placed)
 
 
 @lru_cache(maxsize=256)

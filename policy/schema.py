@@ -1,38 +1,38 @@
 """Types, JSON Schemas and tool lists as one thing: a `Schema` that yields grammar text and checks finished output.
 
-Knows pydantic and jsonschema. Does not know tokens or grammar engines. Canonical text has no spaces between items, the
-form that `episodes.canonical` writes.
+Knows who checks what in finished text. Does not know tokens or grammar engines. Canonical text has no spaces between
+items, the form that `episodes.canonical` writes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from math import isinf
 from typing import Annotated, Any, Final, cast, get_origin
 
-import jsonschema
 import jsonschema.protocols
-import jsonschema.validators
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import core_schema
 
-from .admission import Formats, check_document, check_json
-from .errors import SchemaError, SchemaViolation, UnsatisfiableSchema, shown
+from .admission import Formats, check_document, formats_of
+from .common_form import CommonForm, common_form
+from .envelopes import check_says_something, unwrapped
+from .errors import SchemaError, SchemaRefused, SchemaViolation, UnsatisfiableSchema, shown
+from .oracle import oracle_of, wrong_with
 from .texts import FORMS, TextTarget
-from .walk import draft_of
+from .tool_shapes import Tool, ToolShape, shapes_of
+from .tool_union import OwnTool, united
+from .typed import reasons, typed
 
 Json = Any
-_OWN_RULES: Final = "the type has rules that its JSON Schema does not show, so no grammar can hold them"
-Tool = Mapping[str, Json] | Callable[..., Any]
+_OWN_RULES: Final = (
+    "the type has rules beyond its JSON Schema, which no grammar can hold; ask for guarantee='checked', which decodes "
+    "again where they are broken (`retries` times), or write them as a JSON Schema"
+)
 
 
 class ToolCall(BaseModel):
@@ -45,12 +45,16 @@ class ToolCall(BaseModel):
 
 @dataclass(frozen=True)
 class Schema:
-    """A JSON Schema with, where it came from a Python type, the adapter that builds the value."""
+    """A JSON Schema with, where it came from a Python type, the adapter that builds the value.
+
+    `tools`: those whose calls it allows. Their arguments are checked by each tool's own schema, too.
+    """
 
     document: dict[str, Json]
     adapter: TypeAdapter[Any] | None = None
-    formats: Formats = "strict"
-    """What happens to formats that neither the grammar nor jsonschema knows: refused, or left out with a note."""
+    formats: Formats = "annotate"
+    """What happens to formats that neither the grammar nor jsonschema knows: left out with a note, or refused."""
+    tools: tuple[OwnTool, ...] = ()
 
     @cached_property
     def text(self) -> str:
@@ -62,11 +66,26 @@ class Schema:
         return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
 
     @cached_property
+    def common(self) -> CommonForm:
+        """The document as grammars are made of it."""
+        return common_form(self.document, self.text)
+
+    def origin(self, place: str) -> tuple[str, str]:
+        """The tool, if any, and the pointer into what was given, of a pointer into the common form."""
+        place = self.common.origin(place)
+        for tool in self.tools:
+            if (given := tool.origin(place)) is not None:
+                return tool.shape.name, given
+        return "", place
+
+    def refused(self, error: SchemaRefused) -> SchemaRefused:
+        """A refusal of the common form, placed in what was given."""
+        tool, place = self.origin(error.pointer)
+        return error if (place, tool) == (error.pointer, error.tool) else error.elsewhere(place, tool)
+
+    @cached_property
     def _oracle(self) -> jsonschema.protocols.Validator:
-        draft = jsonschema.validators.validator_for(self.document, default=jsonschema.Draft202012Validator)
-        kind: Any = jsonschema.validators.extend(draft, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
-        oracle: jsonschema.protocols.Validator = kind(self.document, format_checker=kind.FORMAT_CHECKER)
-        return oracle
+        return oracle_of(self.document)
 
     def parse(self, text: str) -> Any:
         """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
@@ -74,15 +93,24 @@ class Schema:
             value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
-        wrong = next(iter(self._oracle.iter_errors(value)), None)
-        if wrong is not None:
-            raise SchemaViolation(text, f"jsonschema at {wrong.json_path}: {wrong.message}")
-        if self.adapter is None:
-            return value
+        if (wrong := wrong_with(self._oracle, value)) is not None:
+            raise SchemaViolation(text, wrong)
         try:
-            return self.adapter.validate_json(text)
+            for tool in self.tools:
+                self._check_arguments(tool, text, value)
+            return value if self.adapter is None else self.adapter.validate_json(text)
         except ValidationError as error:
             raise SchemaViolation(text, reasons(error), _OWN_RULES) from None
+
+    @staticmethod
+    def _check_arguments(tool: OwnTool, text: str, call: dict[str, Json]) -> None:
+        """By the tool's own schema, in its own draft, and by its own rules where it is a class."""
+        if tool.shape.name != call["name"]:
+            return
+        if (wrong := wrong_with(tool.oracle, call["arguments"])) is not None:
+            raise SchemaViolation(text, f"arguments of tool {tool.shape.name!r}: {wrong}")
+        if tool.shape.adapter is not None:
+            tool.shape.adapter.validate_json(json.dumps(call["arguments"]))
 
     def remarks(self, text: str) -> list[str]:
         """What readers of finished text should know: keys that stand twice."""
@@ -106,18 +134,24 @@ def doubled_keys(text: str) -> list[str]:
 
 
 def schema_of(target: Any, *, formats: Formats | None = None) -> Target:
-    """`target`: a JSON Schema (dict, True), a list of tools, a type that pydantic understands, or a plain text's
-    Regex, Choice or Lark (as such, as `Annotated[str, Regex(...)]`, or as the `document` that records hold).
+    """`target`: a JSON Schema (dict, True), also in OpenAI's envelopes, a list of tools, a type that pydantic
+    understands, or a plain text's Regex, Choice or Lark (as such, as `Annotated[str, Regex(...)]`, or as the `document`
+    that records hold).
 
-    `formats`: "strict" (as without it) refuses formats that nobody here can check; "annotate" leaves them out, and the
-    grammar's notes say so. Raises SchemaError and its kinds.
+    `formats`: "annotate" (as without it) leaves out formats that nobody here can check, and the grammar's notes say so;
+    "assert" (or its old name, "strict") refuses them. Raises SchemaError and its kinds.
     """
-    schema = _schema_of(target)
+    schema = _schema_of(unwrapped(target) if target is not None else target)
     if formats is None:
         return schema
     if not isinstance(schema, Schema):
         raise SchemaError(f"formats={formats!r}: a {schema.kind} has no formats; they belong to JSON Schemas")
-    return replace(schema, formats=formats)
+    return replace(schema, formats=formats_of(formats))
+
+
+def held_to(target: Any) -> Target | None:
+    """`schema_of`, or None where nothing was asked for: no target, or the envelope of a plain text."""
+    return None if (inside := unwrapped(target)) is None else schema_of(inside)
 
 
 def _schema_of(target: Any) -> Target:
@@ -126,14 +160,19 @@ def _schema_of(target: Any) -> Target:
     if (text := _text_target(target)) is not None:
         return text
     if target is True:
-        return _checked({})
+        return Schema({})
     if target is False:
         raise UnsatisfiableSchema("", "", "schema False allows no value at all; pass a schema that does")
     if isinstance(target, Mapping):
-        return _checked(dict(target))
+        document = dict(target)
+        check_document(document)
+        check_says_something(document)
+        return Schema(document)
     if isinstance(target, Sequence) and not isinstance(target, str | bytes):
         return tool_schema(target)
-    return _typed(target)
+    document, adapter = typed(target)
+    check_document(document)
+    return Schema(document, adapter)
 
 
 def _text_target(target: Any) -> TextTarget | None:
@@ -149,136 +188,31 @@ def _text_target(target: Any) -> TextTarget | None:
     return found[0] if found else None
 
 
+_CALL: Final = TypeAdapter(ToolCall)
+
+
 def tool_schema(tools: Sequence[Tool]) -> Schema:
     """One call of one of `tools`: {"name": ..., "arguments": {...}}, arguments held to that tool's parameters."""
-    if not tools:
-        raise SchemaError("an empty tool list allows no call; pass at least one tool")
-    described = [describe_tool(tool) for tool in tools]
-    if len({tool["name"] for tool in described}) < len(described):
-        raise SchemaError(f"tool names must differ, found {[tool['name'] for tool in described]}")
-    check_json(_one_of([_call(tool["name"], tool["parameters"]) for tool in described]))  # before anything is walked
-    draft, described = _shared_draft(described)
-    places = [f"#/anyOf/{i}" if len(described) > 1 else "#" for i in range(len(described))]
-    calls = [
-        _call(tool["name"], _moved(tool["parameters"], f"{place}/properties/arguments"))
-        for tool, place in zip(described, places, strict=True)
-    ]
-    document = {**draft, **_one_of(calls)}
-    return Schema(_checked(document).document, TypeAdapter(ToolCall))
+    return called(shapes_of(tools))
 
 
-def _shared_draft(tools: list[dict[str, Json]]) -> tuple[dict[str, Json], list[dict[str, Json]]]:
-    """The `$schema` that all parameters name, and the tools without it: it belongs at the top of a document.
-
-    Draft 4 has no `const`, which the schema of a call needs, and so stays where it is.
-    """
-    named = {json.dumps(tool["parameters"].get("$schema")) for tool in tools}
-    draft = tools[0]["parameters"].get("$schema")
-    if len(named) > 1 or not isinstance(draft, str) or "const" not in draft_of({"$schema": draft}).VALIDATORS:
-        return {}, tools
-    bare = [{k: v for k, v in tool["parameters"].items() if k != "$schema"} for tool in tools]
-    return {"$schema": draft}, [
-        {**tool, "parameters": parameters} for tool, parameters in zip(tools, bare, strict=True)
-    ]
+def called(shapes: list[ToolShape]) -> Schema:
+    """`tool_schema` of tools whose shapes are known."""
+    document, own = united(shapes)
+    return Schema(document, _CALL, tools=own)
 
 
 def describe_tool(tool: Tool) -> dict[str, Json]:
-    """{"name", "description", "parameters"} of a tool dict (bare or in OpenAI's envelope) or of a typed function."""
-    if isinstance(tool, Mapping):
-        bare = tool.get("function", tool)
-        if not isinstance(bare, Mapping) or not isinstance(bare.get("name"), str) or not bare["name"]:
-            raise SchemaError(f"a tool needs a name, a description and parameters, found {shown(dict(tool))}")
-        parameters = _parameters(bare["name"], bare.get("parameters"))
-        return {"name": bare["name"], "description": bare.get("description", ""), "parameters": parameters}
-    name = getattr(tool, "__name__", "tool")
-    return {"name": name, "description": inspect.getdoc(tool) or "", "parameters": _typed(tool).document}
+    """{"name", "description", "parameters"} of a tool in any shape that is known."""
+    found = shapes_of([tool])
+    if len(found) != 1:
+        raise SchemaError(f"one tool was expected, found {[shape.name for shape in found]}")
+    return found[0].described
 
 
-def _parameters(name: str, given: Json) -> dict[str, Json]:
-    """Parameters as the schema of an object, which is what a call's arguments are."""
-    if not given:
-        return {"type": "object", "properties": {}, "additionalProperties": False}
-    if not isinstance(given, Mapping) or given.get("type", "object") != "object":
-        raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}")
-    return {"type": "object", **given}
-
-
-def _one_of(calls: list[dict[str, Json]]) -> dict[str, Json]:
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
-
-
-def _call(name: str, arguments: dict[str, Json]) -> dict[str, Json]:
-    return {
-        "type": "object",
-        "properties": {"name": {"const": name}, "arguments": arguments},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
-
-
-def _moved(schema: Json, place: str) -> Json:
-    """`schema` as it reads inside a larger document: local references point to where its parts are now."""
-    if isinstance(schema, list):
-        return [_moved(item, place) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved = {key: _moved(value, place) for key, value in schema.items()}
-    if isinstance(target := schema.get("$ref"), str) and target.startswith("#"):
-        moved["$ref"] = place + target[1:]
-    return moved
-
-
-def _typed(target: Any) -> Schema:
-    if isinstance(target, str | bytes | int | float | tuple | list):
-        hint = "pass a type, a JSON Schema as a dict, or a list of tools"
-        raise SchemaError(f"cannot make a schema of {shown(target)}: a {type(target).__name__} is no type; {hint}")
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(target)
-        document = adapter.json_schema(schema_generator=_Writable)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise SchemaError(f"cannot make a schema of {shown(target)}: {str(error).splitlines()[0][:200]}") from None
-    # pydantic ignores surplus keys, so a model must not be able to write them.
-    return Schema(_checked(_closed(document)).document, adapter)
-
-
-class _Writable(GenerateJsonSchema):
-    """JSON Schemas whose every text the type takes: pydantic's own lets a Decimal be any string."""
-
-    def decimal_schema(self, schema: core_schema.DecimalSchema) -> dict[str, Json]:
-        made = super().decimal_schema(schema)
-        return next((part for part in made.get("anyOf", ()) if part.get("type") == "number"), made)
-
-
-def reasons(error: ValidationError) -> str:
-    """What pydantic found wrong, place by place."""
-    found = error.errors(include_url=False, include_context=False)
-    return "; ".join(f"pydantic at {'.'.join(map(str, one['loc'])) or 'the top'}: {one['msg']}" for one in found)
-
-
-def _closed(schema: Json) -> Json:
-    if isinstance(schema, list):
-        return [_closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        closed.setdefault("additionalProperties", False)
-    return closed
-
-
-def _checked(document: dict[str, Json]) -> Schema:
-    check_document(document)
-    return Schema(document)
-
-
-def _multiple(_: Any, step: float, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
-    """multipleOf on decimal digits: in binary, 2.4 is no multiple of 0.1."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and _exact(value) % _exact(step):
-        yield jsonschema.ValidationError(f"{value!r} is not a multiple of {step!r}")
-
-
-def _exact(number: float) -> Fraction:
-    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+def described(tools: Sequence[Tool]) -> tuple[dict[str, Json], ...]:
+    """What chat templates are shown of `tools`."""
+    return tuple(shape.described for shape in shapes_of(tools))
 
 
 def _finite(digits: str) -> float:

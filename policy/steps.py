@@ -21,7 +21,7 @@ from .grammar import check
 from .relax import relaxed
 from .resolve import Layer, StepContext, resolve
 from .result import Result
-from .schema import Target, ToolCall, describe_tool, schema_of, tool_schema
+from .schema import Target, ToolCall, described, held_to, schema_of, tool_schema
 from .session import current_session, overrides
 from .spec import STEP_KINDS, Settings, StepKind
 from .stream import StreamEvent
@@ -182,13 +182,13 @@ def define(
     returns = _return_type(function)
     text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))
     chosen: StepKind = kind or ("prose" if text else "tool_call" if returns is ToolCall else "json")
-    schema = _schema(chosen, returns, tools) if target is None else schema_of(target)
+    schema = _schema(chosen, returns, tools) if target is None else held_to(target)
     if chosen == "choice":
         candidates_of(schema)
     elif schema is not None:
         (relaxed if settings.guarantee == "checked" else check)(schema)
-    described = tuple(describe_tool(tool) for tool in tools)
-    return StepSpec(name=name or function.__name__, kind=chosen, tools=described, schema=schema, decorated=settings)
+    shown = described(tools)
+    return StepSpec(name=name or function.__name__, kind=chosen, tools=shown, schema=schema, decorated=settings)
 
 
 def resolved(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
@@ -23,9 +23,11 @@ from .content import captures, clipped
 from .errors import InvalidArguments, ToolError, UnknownTool
 from .record import error_type
 from .redaction import redacted_text
-from .schema import Tool, ToolCall, reasons
+from .schema import ToolCall
 from .scope import Scope, current_scope
 from .telemetry import OwnedSpan
+from .tool_shapes import Tool, is_function, names_of, runnable
+from .typed import reasons
 
 R = TypeVar("R")
 
@@ -39,11 +41,13 @@ def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None 
 def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
     """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
 
-    For an async function: a coroutine to await. Raises what the tool raises, and InvalidArguments, before it is called,
-    where the arguments do not fit; the span has that error's type. `call_id`: the id that a protocol gave the call.
+    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and
+    InvalidArguments, before it is called, where the arguments do not fit; the span has that error's type. `call_id`:
+    the id that a protocol gave the call.
     """
     running = _Running(current_scope(), call, call_id)
-    return running.coroutine(tool) if inspect.iscoroutinefunction(tool) else running.function(tool)
+    asynchronous = inspect.iscoroutinefunction(runnable(tool))
+    return running.coroutine(tool) if asynchronous else running.function(tool)
 
 
 def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
@@ -51,26 +55,32 @@ def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None
 
     Raises UnknownTool, and ToolError where the tool is a description without a function.
     """
-    named = [tool for tool in tools if _name(tool) == call.name]
+    known = [(name, tool) for tool in tools for name in names_of(tool)]
+    named = [tool for name, tool in known if name == call.name]
     if not named:
-        raise UnknownTool(call.name, [_name(tool) for tool in tools])
-    if isinstance(named[0], Mapping):
+        raise UnknownTool(call.name, [name for name, _ in known])
+    if not is_function(named[0]):
         raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
-    return execute_tool(named[0], call, call_id=call_id)
-
-
-def _name(tool: Tool) -> str:
-    return str(tool.get("function", tool).get("name")) if isinstance(tool, Mapping) else getattr(tool, "__name__", "")
+    return execute_tool(cast(Any, named[0]), call, call_id=call_id)
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
-    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own."""
+    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own.
 
-    @wraps(tool)
+    Save for a class: what it makes is the arguments, checked.
+    """
+    tool = runnable(tool)
+
+    @wraps(tool.func if isinstance(tool, partial) else tool)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 
+    if isinstance(tool, partial):  # what it has bound already is no argument of the call
+        cast(Any, bind).__signature__ = inspect.signature(tool)
     try:
+        if inspect.isclass(tool):
+            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))
+            return lambda: made
         adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
         return adapter.validate_json(to_json(call.arguments))
     except ValidationError as error:

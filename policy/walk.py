@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
+from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from .dialect import is_slow
@@ -26,6 +27,8 @@ Where = tuple[str | int, ...]
 ANNOTATIONS: Final = frozenset(
     ("title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly")
 )
+ALONE: Final[Any] = Registry()
+"""Where validators look other documents up: nowhere. Without it, jsonschema would fetch them from the network."""
 STRUCTURE: Final = frozenset(("$schema", "$id", "id", "$defs", "definitions"))
 """Keywords that name things and hold no value to anything."""
 
@@ -181,7 +184,7 @@ class Document:
         kind = draft_of(self.root)
         rules = {"pattern": self._pattern, "patternProperties": self._patterns}
         guarded: Any = jsonschema.validators.extend(kind, rules)  # type: ignore[no-untyped-call]
-        oracle: jsonschema.protocols.Validator = guarded(self.root, format_checker=kind.FORMAT_CHECKER)
+        oracle: jsonschema.protocols.Validator = guarded(self.root, format_checker=kind.FORMAT_CHECKER, registry=ALONE)
         return oracle
 
     def _pattern(self, _: Any, pattern: str, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:

@@ -296,7 +296,9 @@ def check_schemas(
         list[Path],
         typer.Argument(help='{"schema": ..., "tests": [...]}: .json, or one a line.', exists=True, dir_okay=False),
     ],
-    formats: Annotated[str, typer.Option(help="Unknown formats: strict refuses, annotate leaves out.")] = "strict",
+    formats: Annotated[
+        str, typer.Option(help="Unknown formats: annotate leaves out with a note, assert refuses.")
+    ] = "annotate",
     rewrites: Annotated[bool, typer.Option(help="Rewrite hard keywords where nothing changes.")] = True,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,

@@ -77,7 +77,7 @@ class Checker:
 
     compiler: GrammarCompiler
     walker: Walker
-    formats: Formats = "strict"
+    formats: Formats = "annotate"
     rewrites: bool = True
 
     @classmethod

@@ -89,8 +89,8 @@ def test_options(tmp_path: Path) -> None:
     (verdict,), _ = report("--no-rewrites", pet)
     assert verdict["keyword"] == "oneOf"
     path = written(tmp_path, "path.json", {"schema": {"type": "string", "format": "path"}})
-    assert report(path)[0][0]["keyword"] == "format"
-    (verdict,), _ = report("--formats", "annotate", path)
+    assert report("--formats", "assert", path)[0][0]["keyword"] == "format"
+    (verdict,), _ = report(path)
     assert verdict["compiled"]
     assert "'path' at /format" in verdict["notes"][0]
     assert "note: path.json: format 'path'" in run("--formats", "annotate", path).output
@@ -117,7 +117,7 @@ def test_files_that_are_not_of_the_form(tmp_path: Path, text: str) -> None:
 def test_unknown_word_for_formats(city: Path) -> None:
     result = run("--formats", "loose", city)
     assert isinstance(result.exception, TrimodeError)
-    assert "strict, annotate" in str(result.exception)
+    assert "annotate, assert" in str(result.exception)
 
 
 def test_wrong_and_stopped_data_are_counted_and_shown() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -102,7 +102,7 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "requir
         ({"$ref": "#/$defs/none"}, UnsupportedKeyword, "/$ref", "$ref"),
         ({"properties": {"a": {"$ref": "https://example.com/a"}}}, UnsupportedKeyword, "/properties/a/$ref", "$ref"),
         ({"$ref": "file:///etc/hostname"}, UnsupportedKeyword, "/$ref", "$ref"),
-        ({"items": {"format": "path"}}, UnsupportedKeyword, "/items/format", "format"),
+        ({"items": {"format": "idn-email"}}, UnsupportedKeyword, "/items/format", "format"),
         ({"minLength": 10**20}, UnsupportedKeyword, "/minLength", "minLength"),
         ({"items": {"enum": [-(2**64)]}}, UnsupportedKeyword, "/items/enum", "enum"),
         ({"properties": {"a": {}, "b": {}}, "minProperties": 1}, UnsupportedKeyword, "/minProperties", "minProperties"),
@@ -126,9 +126,9 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "requir
         ({"const": DEEP_TUPLE}, MalformedSchema, "/const", "const"),
         ({"$schema": "http://["}, UnsupportedKeyword, "/$schema", "$schema"),
         ([{"name": "x", "parameters": {"properties": {"a": CIRCLE}}}], SchemaTooComplex,
-         "/properties/arguments/properties/a/items/items/items/items", "items"),
+         "/parameters/properties/a/items/items/items/items", "items"),
         ([{"name": "x", "parameters": DOUBLED}], SchemaTooComplex, "/properties", "properties"),
-        ([{"name": "x", "parameters": {"$schema": {1}}}], MalformedSchema, "/properties/arguments/$schema", "$schema"),
+        ([{"name": "x", "parameters": {"$schema": {1}}}], MalformedSchema, "/parameters/$schema", "$schema"),
         ({"enum": ["a" * 60], "pattern": "(a|aa)" * 40 + "b", "not": {"const": 3}}, UnsupportedKeyword, "/not", "not"),
         (nested(3000, "items"), SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
         (CIRCLE, SchemaTooComplex, "/items/items/items/items/items/items/items/items", "items"),
@@ -180,7 +180,8 @@ def test_admitted(document: Json, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tools_are_refused_at_the_place_in_the_tool_list() -> None:
     tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
-    assert refused([tool]).pointer == "/properties/arguments/properties/a/uniqueItems"
+    error = refused([{"name": "y", "parameters": {}}, tool])
+    assert (error.pointer, error.tool) == ("/parameters/properties/a/uniqueItems", "x")
 
 
 def test_tools_are_read_under_the_draft_that_they_name() -> None:
@@ -191,7 +192,10 @@ def test_tools_are_read_under_the_draft_that_they_name() -> None:
     assert schema.parse('{"name":"x","arguments":{"b":1}}')
     with pytest.raises(SchemaViolation):
         schema.parse('{"name":"y","arguments":{"a":1}}')
-    assert refused([tools[0], {"name": "z", "parameters": {"type": "object"}}]).keyword == "dependencies"
+    mixed = schema_of([tools[0], {"name": "z", "parameters": {"type": "object", "prefixItems": [{}]}}])
+    check(mixed)
+    with pytest.raises(SchemaViolation):
+        mixed.parse('{"name":"x","arguments":{"a":1}}')
 
 
 def test_order_of_properties_is_part_of_a_grammar(reference: Engine) -> None:
@@ -203,15 +207,27 @@ def test_order_of_properties_is_part_of_a_grammar(reference: Engine) -> None:
         assert walker.refused_at(reference.grammars.matcher(schema_of(document)), text) is None
 
 
-def test_unknown_formats_are_refused_or_left_out_with_a_note(reference: Engine) -> None:
+def test_unknown_formats_are_left_out_with_a_note_or_refused(reference: Engine) -> None:
     document = {"properties": {"a": {"type": "string", "format": "path"}, "b": {"format": "date"}}}
-    assert "formats='annotate'" in refused(document).hint
-    schema = schema_of(document, formats="annotate")
-    (note,) = reference.grammars.notes(schema)
-    assert "'path' at /properties/a/format" in note
-    assert refused(schema_of(schema, formats="strict")).pointer == "/properties/a/format"
+    for schema in (schema_of(document), schema_of(document, formats="annotate")):
+        (note,) = reference.grammars.notes(schema)
+        assert "'path' at /properties/a/format" in note
+    for word in ("assert", "strict"):
+        error = refused(document, formats=word)
+        assert (error.pointer, "formats='annotate'" in error.hint) == ("/properties/a/format", True)
     # jsonschema checks this one, so leaving it out could let invalid text pass.
-    assert refused({"format": "idn-email"}, formats="annotate").pointer == "/format"
+    for word in ("annotate", "assert"):
+        assert refused({"format": "idn-email"}, formats=word).pointer == "/format"
+    with pytest.raises(SchemaError, match="annotate, assert"):
+        schema_of(document, formats=cast(Any, "loose"))
+
+
+@pytest.mark.parametrize("name", ["url", "int64", "byte", "semver", "int32", "double", "password", "path", ""])
+def test_formats_of_other_vocabularies_are_annotations(reference: Engine, name: str) -> None:
+    schema = schema_of([{"name": "x", "parameters": {"type": "object", "properties": {"a": {"format": name}}}}])
+    assert reference.grammars.notes(schema) == (
+        f"format {name!r} at /parameters/properties/a/format of tool 'x' is not held: nobody here checks it",
+    )
 
 
 def test_switches_in_a_schema_are_without_effect(reference: Engine) -> None:
@@ -229,7 +245,7 @@ def test_equal_schemas_are_compiled_once(reference: Engine, monkeypatch: pytest.
         return compile_(schema)
 
     monkeypatch.setattr(reference.grammars, "compile", counted)
-    for formats in ("strict", "strict", "annotate"):
+    for formats in ("assert", "strict", "annotate"):
         reference.grammars.matcher(schema_of({"type": "integer", "maximum": 31_415}, formats=formats))
     assert len(asked) == 2
 
@@ -529,5 +545,5 @@ def test_data_is_written_in_the_order_of_the_schema(value: Json, document: Json,
 def test_types_of_other_dialects_are_refused_with_ours_named(name: str, meant: str) -> None:
     tool = {"name": "x", "parameters": {"type": "object", "properties": {"a": {"type": name}}}}
     error = refused([tool])
-    assert (type(error), error.pointer) == (MalformedSchema, "/properties/arguments/properties/a/type")
+    assert (type(error), error.pointer) == (MalformedSchema, "/parameters/properties/a/type")
     assert error.hint.endswith(f"write {meant}")

@@ -147,7 +147,7 @@ REFUSED: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
     ({"prompt": "x", "step": "dream"}, tm.PolicyError, "unknown step kind 'dream'"),
     ({"messages": [{"role": "user"}]}, tm.RequestError, "content as a string"),
     ({"messages": [{"role": "<|im_end|>", "content": "x"}]}, tm.RequestError, "control marker"),
-    ({"messages": HELLO, "tools": [{"name": "<|im_end|>"}]}, tm.RequestError, "control marker"),
+    ({"messages": HELLO, "tools": [{"name": "<|im_end|>", "parameters": {}}]}, tm.RequestError, "control marker"),
     ({"messages": HELLO, "tools": [{"nome": "x"}]}, tm.SchemaError, "a tool needs a name"),
 ]  # fmt: skip
 

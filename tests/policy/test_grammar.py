@@ -43,7 +43,7 @@ def call(city: Literal["Bern", "Rom"], nights: int = 1) -> None: ...
 
 TARGETS: list[Any] = [
     SHORT, Inner, Node, datetime, date, time, timedelta, UUID, IPv4Address, bool, None, Decimal, Literal["x", 3],
-    list[int], tuple[int, bool], int, float, timedelta | None, [call], [call, {"name": "stop"}],
+    list[int], tuple[int, bool], int, float, timedelta | None, [call], [call, {"name": "stop", "parameters": {}}],
     {"type": "number", "multipleOf": 0.1}, {"type": "integer", "multipleOf": 7}, {"type": "string", "maxLength": 3},
     {"type": "string", "pattern": "^a+b$"}, {"type": "number", "exclusiveMinimum": 0, "maximum": 2.5},
     {"enum": [1.0, "a", None, {"a": [1]}]}, {"anyOf": [{"type": "integer"}, {"const": "x"}]}, {"format": "ipv6"},

@@ -128,7 +128,7 @@ def test_refused_because_nothing_fits(document: dict[str, Any]) -> None:
         (UNIQUE, "/uniqueItems"),
         ({"not": {"pattern": "^a"}}, "/not"),
         ({"type": "array", "contains": {"type": "integer"}}, "/contains"),
-        ({"type": "string", "format": "iban"}, "/format"),
+        ({"type": "string", "format": "idn-email"}, "/format"),
         ({"type": "string", "pattern": "^(?=a)b"}, "/pattern"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "/oneOf"),
         ({"$ref": "https://example.com/schema.json"}, "/$ref"),
@@ -139,8 +139,8 @@ def test_refused_because_nothing_fits(document: dict[str, Any]) -> None:
         ({"unevaluatedProperties": False}, "/unevaluatedProperties"),
         ({"properties": {"x/y": {"not": {"format": "date"}}}}, "/properties/x~1y/not"),
         ({"properties": {"not": UNIQUE, "uniqueItems": {}}}, "/properties/not/uniqueItems"),
-        ({"properties": {"const": {"format": "wild"}}}, "/properties/const/format"),
-        ({"properties": {"a": {"allOf": [{"type": "string"}, {"format": "wild"}]}}}, "/properties/a/allOf/1/format"),
+        ({"properties": {"const": {"format": "regex"}}}, "/properties/const/format"),
+        ({"properties": {"a": {"allOf": [{"type": "string"}, {"format": "regex"}]}}}, "/properties/a/allOf/1/format"),
         ({"patternProperties": {"^a": UNIQUE}}, "/patternProperties/^a/uniqueItems"),
         ({"$ref": "#/$defs/X", "$defs": {"X": UNIQUE}}, "/$defs/X/uniqueItems"),
         (
@@ -171,8 +171,9 @@ def test_unsupported_keyword_of_a_type_and_of_a_tool() -> None:
     assert caught.value.pointer == "/uniqueItems"
     tool = {"name": "x", "parameters": {"type": "object", "properties": {"a/b": UNIQUE}}}
     with pytest.raises(UnsupportedKeyword) as caught:
-        check(schema_of([{"name": "y"}, tool]))
-    assert caught.value.pointer == "/anyOf/1/properties/arguments/properties/a~1b/uniqueItems"
+        check(schema_of([{"name": "y", "parameters": {}}, tool]))
+    assert (caught.value.pointer, caught.value.tool) == ("/parameters/properties/a~1b/uniqueItems", "x")
+    assert str(caught.value).startswith("tool 'x': schema keyword 'uniqueItems' at /parameters/properties/a~1b")
 
 
 def test_values_that_look_like_keywords_are_values() -> None:
@@ -216,7 +217,7 @@ def test_call_that_fits_no_tool(text: str) -> None:
 
 
 def test_tool_without_parameters_takes_none() -> None:
-    schema = tool_schema([{"name": "stop"}])
+    schema = tool_schema([{"name": "stop", "parameters": None}])
     assert schema.parse('{"name":"stop","arguments":{}}') == ToolCall(name="stop", arguments={})
     with pytest.raises(SchemaViolation):
         schema.parse('{"name":"stop","arguments":{"a":1}}')
@@ -231,7 +232,7 @@ def test_arguments_are_an_object_whatever_the_parameters_leave_open() -> None:
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
-        ([book, {"name": "book"}], "must differ"),
+        ([book, {"name": "book", "parameters": {}}], "must differ"),
         ([{"description": "no name"}], "needs a name"),
         ([{"name": 5}], "needs a name"),
         ([{"type": "function", "function": None}], "needs a name"),
@@ -252,7 +253,7 @@ def test_references_inside_parameters_move_with_them() -> None:
         "$defs": {"A": {"type": "integer"}},
     }
     cases: list[tuple[list[Any], str]] = [([{"name": "x", "parameters": parameters}], "#")]
-    cases.append(([{"name": "y"}, {"name": "x", "parameters": parameters}], "#/anyOf/1"))
+    cases.append(([{"name": "y", "parameters": {}}, {"name": "x", "parameters": parameters}], "#/anyOf/1"))
     for tools, place in cases:
         schema = tool_schema(tools)
         check(schema)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..constraint import Gate
+from ..gate import Gate
 from ..output import rejections
 from ..request import DiffusionOptions
 from ..result import Reason, Rejected

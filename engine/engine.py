@@ -17,11 +17,11 @@ import torch
 
 from trimode.kernels import ops
 
-from .constraint import Gate
 from .context import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
 from .exactness import Exactness, exactness
 from .families import check_infill, check_mode, check_scoring
+from .gate import Gate
 from .graphs import BUCKETS, Buckets, Graphs, Progress, capturing
 from .live import Live
 from .memory import planned

@@ -14,15 +14,18 @@ from .config import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
-    """[head_dim / 2] fp32. YaRN blends extrapolated and interpolated frequencies; a factor below 1 is not clamped."""
-    powers = rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    """[head_dim / 2] fp32, on the CPU whatever the device of a model that is being built.
+
+    YaRN blends extrapolated and interpolated frequencies; a factor below 1 is not clamped.
+    """
+    powers = rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
     if rope.kind == "default":
         return 1.0 / powers
     if rope.kind == "llama3":
         return _llama3(rope, 1.0 / powers)
     low, high = (_correction_dim(rope, head_dim, beta) for beta in (rope.beta_fast, rope.beta_slow))
     low, high = max(math.floor(low), 0), min(math.ceil(high), head_dim - 1)
-    ramp = (torch.arange(head_dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    ramp = (torch.arange(head_dim // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 0.001)
     extrapolated = 1.0 - ramp.clamp(0, 1)
     return extrapolated / powers + (1.0 - extrapolated) / (rope.factor * powers)
 

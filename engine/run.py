@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .constraint import Gate
 from .context import Context
+from .gate import Gate
 from .output import Output
 from .result import Mode
 from .segment import Passes

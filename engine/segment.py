@@ -14,7 +14,7 @@ from torch import Tensor
 from trimode.kernels.ops import Picks as Picks
 from trimode.kernels.ops import integers, sent
 
-from .constraint import Gate
+from .gate import Gate
 from .sampling import Sampler
 
 

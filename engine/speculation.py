@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .constraint import Gate
+from .gate import Gate
 from .output import rejections
 from .result import Rejected
 from .run import Run

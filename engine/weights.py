@@ -44,7 +44,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
         model = Transformer(config)
     _assign(model, dict(_tensors(files, dtype, device, config.family.others)), directory)
     _load_adapter(model, directory / ADAPTER, dtype, device)
-    model.frequencies = Transformer.rope_frequencies(config).to(device)
+    model.frequencies = model.frequencies.to(device)
     return model.eval().requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from trimode.engine.constraint import allows
+from trimode.engine.token_mask import allows
 
 from .errors import GrammarRuntimeError
 from .vocabulary import Vocabulary

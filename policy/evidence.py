@@ -9,12 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from trimode.engine.result import Round
-
-    from .round_record import RoundRecord
+from typing import Any, Final, Protocol
 
 POSITIONS: Final = 31
 SURPRISE: Final = 2.5
@@ -47,7 +42,24 @@ class Observation:
     paces: tuple[Reading, ...] = ()
 
 
-def observed(rounds: Iterable[Round | RoundRecord]) -> dict[str, Any]:
+class RoundCounts(Protocol):
+    """What is counted of a round: of the engine's as of a recorded one."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def origins(self) -> str: ...
+    @property
+    def drafted(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def rejected(self) -> Sequence[Any]: ...
+    @property
+    def fills(self) -> Sequence[int]: ...
+
+
+def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
     """What rounds, of a result or of a record, hold of an `Observation`."""
     decisions = forced = fills = denoises = 0
     drafts: list[tuple[str, int, bool]] = []

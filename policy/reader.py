@@ -16,7 +16,7 @@ import torch
 from llguidance import LLMatcher
 from torch import Tensor
 
-from trimode.engine.constraint import allows
+from trimode.engine.token_mask import allows
 
 from .errors import GrammarRuntimeError
 from .in_time import check

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLTokenizer
 
-from trimode.engine.constraint import all_but, lone
+from trimode.engine.token_mask import all_but, lone
 
 from .keys import Quoted
 

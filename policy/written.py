@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from trimode.engine.constraint import Constraint, allows
+from trimode.engine.constraint import Constraint
+from trimode.engine.token_mask import allows
 from trimode.engine.tokenizer import Tokenizer
 
 from .disjoint import Parts, parts_of, property_of

@@ -29,7 +29,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from trimode.engine.config import ModelConfig
-from trimode.engine.constraint import Gate
+from trimode.engine.gate import Gate
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused

@@ -21,8 +21,8 @@ from typing import Any
 from rich.progress import track
 
 from trimode.engine import speculation
-from trimode.engine.constraint import Gate
 from trimode.engine.errors import PromptTooLong
+from trimode.engine.gate import Gate
 from trimode.engine.modes import linear_spec as mode
 from trimode.engine.sampling import Sampler
 from trimode.engine.segment import Logits

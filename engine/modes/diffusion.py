@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..constraint import Gate
+from ..gate import Gate
 from ..output import rejections
 from ..request import AlignedOptions, DiffusionOptions, Selection
 from ..result import Reason, Rejected

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import log
 
-from ..constraint import all_but
 from ..request import InfillOptions
 from ..run import Run
 from ..segment import Branch, Logits, Passes, Picks, Reply, Segment
+from ..token_mask import all_but
 from .diffusion import surest
 
 

@@ -10,7 +10,8 @@ from automaton import Automaton
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimode.engine.constraint import Constraint, Gate
+from trimode.engine.constraint import Constraint
+from trimode.engine.gate import Gate
 from trimode.engine.modes.diffusion import Block
 from trimode.engine.request import Sampling, Selection
 from trimode.engine.sampling import Sampler

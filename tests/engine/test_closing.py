@@ -10,7 +10,8 @@ from automaton import Automaton, accepts, random_automaton
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.constraint import Gate, Thinking, allows
+from trimode.engine.constraint import Thinking
+from trimode.engine.gate import Gate
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -20,6 +21,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
+from trimode.engine.token_mask import allows
 
 MODES: list[Options] = [
     ArOptions(),

@@ -10,8 +10,9 @@ from automaton import accepts, random_automaton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.constraint import Gate, Thinking
+from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
+from trimode.engine.gate import Gate
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,

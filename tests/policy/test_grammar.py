@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from loaded import SHORT, allowed
 from pydantic import BaseModel
 
-from trimode.engine.constraint import allows
+from trimode.engine.token_mask import allows
 from trimode.policy import grammar
 from trimode.policy.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError, SchemaTooComplex, UnsupportedKeyword

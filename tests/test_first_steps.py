@@ -1,0 +1,30 @@
+"""What the first steps import: the public names, the version and a loaded checkpoint, each in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import trimode
+
+
+def _printed(code: str) -> str:
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    return ran.stdout.strip()
+
+
+def test_the_public_names_are_listed_before_anything_is_imported() -> None:
+    code = "import sys, trimode; print('Engine' in dir(trimode), sorted({'torch', 'jsonschema'} & set(sys.modules)))"
+    assert _printed(code) == "True []"
+    assert set(trimode.__all__) <= set(dir(trimode))
+
+
+def test_the_version_is_printed_without_importing_the_command_line() -> None:
+    run = "import sys; sys.argv[1:] = ['--version']; from trimode.__main__ import main; main()"
+    code = f"{run}; print('typer' in sys.modules)"
+    assert _printed(code).split("\n") == [f"trimode {trimode.__version__}", "False"]
+
+
+def test_loading_a_checkpoint_does_not_import_the_compiler_of_torch() -> None:
+    code = "import sys, trimode; trimode.Engine.load().close(); print('torch._dynamo' in sys.modules)"
+    assert _printed(code) == "False"

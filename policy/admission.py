@@ -179,7 +179,7 @@ def admitted(document: dict[str, Json], formats: Formats = "annotate", origin: O
     Raises UnsatisfiableSchema (recursion without end) and UnsupportedKeyword (what engines read too loosely).
     """
     check_recursion(document)
-    schemas = list(_schemas(document))
+    schemas = list(every_schema(document))
     _check_values(schemas, may_repeat(document))
     _check_dialect(schemas)
     notes: list[str] = []
@@ -351,7 +351,8 @@ def _check_dialect(schemas: Schemas) -> None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
 
 
-def _schemas(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:
+def every_schema(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:
+    """Every schema of a document with its place."""
     stack: list[tuple[Where, Json]] = [((), document)]
     while stack:
         where, schema = stack.pop()

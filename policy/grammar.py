@@ -17,9 +17,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from trimode.engine.tokenizer import Tokenizer
 
-from .admission import Admitted, admitted, too_complex
+from .admission import Admitted, admitted, every_schema, too_complex
 from .closer import Closer, Hints
-from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
+from .errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
 from .formats import tightened
 from .in_time import Crowded, OutOfTime, clock, in_time
 from .keys import Keys, may_overflow, may_repeat
@@ -33,7 +33,7 @@ from .shortest import shortest
 from .text_grammar import grammar_text, refused, wholes_of
 from .texts import TextTarget
 from .vocabulary import Vocabulary
-from .walk import heaviest
+from .walk import heaviest, pointer
 
 T = TypeVar("T")
 Change = Callable[[Any], Any]
@@ -215,19 +215,21 @@ def _settled(schema: Schema, refuses: Refuses, change: Change, known: list[Schem
     `known` gets a refusal as soon as it is certain; the one raised knows its place better.
     """
     form = admitted(schema.common.document, schema.formats, lambda place: told(*schema.origin(place)))
-    reason = refuses(form.document)
-    if reason is None:
+    reason, overlap = refuses(form.document), _overlapping(form.document)
+    if reason is None and overlap is None:
         return form, False
-    known.append(placed(form.document, refuses, reason, seconds=0.0))
+    known.append(overlap or placed(form.document, refuses, reason or "", seconds=0.0))
     other = change(form.document)
     if other != form.document:
         known.clear()
-        again = refuses(other)
-        if again is None:
+        again, overlap = refuses(other), _overlapping(other) and overlap
+        if again is None and overlap is None:
             return Admitted(other, form.notes), True
-        reason = again if again.startswith("Unsatisfiable") else reason
-        known.append(placed(form.document, refuses, reason, seconds=0.0))
-    raise placed(form.document, lambda part: _refused_twice(part, change), reason)
+        reason = again if again is not None and again.startswith("Unsatisfiable") else reason
+        known.append(overlap or placed(form.document, refuses, reason or "", seconds=0.0))
+    if overlap is not None:
+        raise overlap
+    raise placed(form.document, lambda part: _refused_twice(part, change), reason or "")
 
 
 def _refused_twice(document: Any, change: Change) -> str | None:
@@ -262,3 +264,18 @@ def _refusal(document: Any) -> str | None:
     """llguidance's reason for refusing the schema, or None."""
     failed, messages = LLMatcher.validate_grammar_with_warnings(_grammar(document))
     return messages[0] if failed else None
+
+
+def _overlapping(document: Any) -> SchemaRefused | None:
+    """The refusal of a `oneOf` beside patterns of keys, which llguidance 1.9.1 takes and does not hold.
+
+    It ignores what such patterns let through when it proves that the alternatives are apart; `rewrite` does not.
+    """
+    schemas = list(every_schema(document))
+    if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
+        return None
+    where = next((where for where, schema in schemas if "oneOf" in schema), None)
+    hint = (
+        "beside patterns of keys its alternatives may hold at the same time; write anyOf, or tell them apart by a const"
+    )
+    return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

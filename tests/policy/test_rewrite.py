@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.policy.disjoint import disjoint
+from trimode.policy.errors import UnsupportedKeyword
 from trimode.policy.grammar import check
 from trimode.policy.negate import negated, other_than
 from trimode.policy.rewrite import rewritten
@@ -228,3 +229,27 @@ def test_other_than_takes_every_other_string(words: list[str], text: str) -> Non
 def test_long_or_unreadable_lists_have_no_pattern() -> None:
     assert other_than(["a\n"]) is None
     assert other_than(["ab" * 50] * 7) is None
+
+
+_PATTERNS = {"type": "object", "patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False}
+_REQUIRED = {"type": "object", "properties": {"ab": {"type": "integer"}}, "required": ["ab"]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"oneOf": [_PATTERNS, _REQUIRED]},
+        {"oneOf": [{"type": "object", "propertyNames": {"pattern": "^a"}}, _REQUIRED]},
+        {"$defs": {"A": _PATTERNS}, "oneOf": [{"$ref": "#/$defs/A"}, _REQUIRED]},
+    ],
+)
+def test_one_of_beside_patterns_of_keys_is_refused_unless_it_is_rewritten(document: dict[str, Any]) -> None:
+    """llguidance 1.9.1 takes the alternatives for apart: {"ab": 1} fits both."""
+    with pytest.raises(UnsupportedKeyword) as refused:
+        check(schema_of(document))
+    assert (refused.value.pointer, refused.value.keyword) == ("/oneOf", "oneOf")
+    told_apart = [
+        {**part, "properties": {**part.get("properties", {}), "k": {"const": k}}, "required": ["k"]}
+        for k, part in enumerate((_PATTERNS, _REQUIRED))
+    ]
+    check(schema_of({"oneOf": told_apart}))

@@ -70,7 +70,9 @@ SHAPES: list[Any] = [
     SimpleNamespace(name="t", description="", args_schema=Room),
     {"functionDeclarations": [{"name": "t", "parametersJsonSchema": CITY}]},
     {"function_declarations": [
-        {"name": "t", "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "required": ["city"]}}
+        {"name": "t", "parameters": {
+            "type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "required": ["city"],
+        }}
     ]},
     {"toolSpec": {"name": "t", "inputSchema": {"json": CITY}}},
     {"name": "t", "parameters": Room},
@@ -130,7 +132,8 @@ def test_functions_of_all_shapes_are_run() -> None:
 
 OWN: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
     ({"properties": {"x": {"const": {"$ref": "#/c/P"}}}}, [{"x": {"$ref": "#/c/P"}}], [{"x": {"$ref": "#"}}]),
-    ({"properties": {"x": {"enum": [{"$ref": "#/c"}], "default": {"$ref": "#"}}}}, [{"x": {"$ref": "#/c"}}], [{"x": 1}]),
+    ({"properties": {"x": {"enum": [{"$ref": "#/c"}], "default": {"$ref": "#"}}}},
+     [{"x": {"$ref": "#/c"}}], [{"x": 1}]),
     ({"properties": {"$ref": {"type": "string"}}}, [{"$ref": "#/a"}], [{"$ref": 1}]),
     ({"$schema": D7, "properties": {"x": {"items": [{"type": "integer"}], "additionalItems": False, "type": "array"}}},
      [{"x": [1]}], [{"x": [1, 2]}, {"x": ["s"]}]),
@@ -284,7 +287,8 @@ def server(count: int = 117) -> list[dict[str, Any]]:
     """Tools as a large MCP server lists them, every schema naming draft-07."""
     kinds: list[dict[str, Any]] = [
         {"type": "string", "description": "An owner."}, {"type": "string", "enum": ["open", "closed", "all"]},
-        {"type": "integer", "minimum": 1, "maximum": 100}, {"type": "array", "items": {"type": "string"}, "maxItems": 9},
+        {"type": "integer", "minimum": 1, "maximum": 100},
+        {"type": "array", "items": {"type": "string"}, "maxItems": 9},
         {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}, {"type": "boolean", "default": False},
         {"type": "object", "properties": {"path": {"type": "string", "minLength": 1}}, "required": ["path"],
          "additionalProperties": False},

@@ -231,8 +231,12 @@ def test_long_or_unreadable_lists_have_no_pattern() -> None:
     assert other_than(["ab" * 50] * 7) is None
 
 
-_PATTERNS = {"type": "object", "patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False}
-_REQUIRED = {"type": "object", "properties": {"ab": {"type": "integer"}}, "required": ["ab"]}
+_PATTERNS: Final[dict[str, Any]] = {
+    "type": "object",
+    "patternProperties": {"^a": {"type": "integer"}},
+    "additionalProperties": False,
+}
+_REQUIRED: Final[dict[str, Any]] = {"type": "object", "properties": {"ab": {"type": "integer"}}, "required": ["ab"]}
 
 
 @pytest.mark.parametrize(

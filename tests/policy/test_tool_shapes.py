@@ -6,15 +6,16 @@ import asyncio
 import json
 import pickle
 import random
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import pytest
 from loaded import allowed
-from pydantic import BaseModel, HttpUrl, field_validator
+from pydantic import BaseModel, Field, HttpUrl, field_validator
 
 import trimode as tm
 from trimode.policy.audit import read_audit, records
@@ -233,6 +234,7 @@ class Even(BaseModel):
         (Even, {"number": 1}, {"number": 2}),
         (HttpUrl, "urn:a", "http://a.b/"),
         (dict[int, int], {"a": 1}, {"1": 1}),
+        (Annotated[Decimal, Field(max_digits=3)], 12345.0, 12.0),
     ],
 )
 def test_what_only_pydantic_knows_is_tried_again(target: Any, bad: Any, good: Any, tmp_path: Path) -> None:

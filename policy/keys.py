@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -155,21 +155,20 @@ class Quoted:
 
 def may_repeat(document: Any) -> bool:
     """Whether some object of the schema takes keys that it does not name, or may be anything."""
-    stack = [document]
-    while stack:
-        part = stack.pop()
-        if part is True or (isinstance(part, dict) and (_open(part) or _any_items(part))):
-            return True
-        stack.extend(child for _, child in below(part))
-    return False
+    return _some_part(document, _open)
 
 
 def may_overflow(document: Any) -> bool:
     """Whether some part of the schema takes numbers that are open on a side."""
+    return _some_part(document, _uncounted)
+
+
+def _some_part(document: Any, open_: Callable[[dict[str, Any]], bool]) -> bool:
+    """Whether a part of the schema is `open_`, or may be anything."""
     stack = [document]
     while stack:
         part = stack.pop()
-        if part is True or (isinstance(part, dict) and (_uncounted(part) or _any_items(part))):
+        if part is True or (isinstance(part, dict) and (open_(part) or _any_items(part))):
             return True
         stack.extend(child for _, child in below(part))
     return False

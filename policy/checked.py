@@ -10,27 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from trimode.engine.result import Stats
-
 from .call import Call
-from .errors import CheckFailed
+from .errors import Attempt, CheckFailed
 from .result import Result
 
 RETRY_TEMPERATURE: Final = 0.7
 """Of attempts after a greedy one, which no other seed would change."""
 _SEEDS: Final = 2**64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One that failed: what was sampled how, what came of it, and which rule it broke."""
-
-    seed: int
-    temperature: float
-    text: str
-    violation: str
-    audit_id: str
-    stats: Stats
 
 
 @dataclass(slots=True)

@@ -17,16 +17,13 @@ from typing import Any, Final
 
 from trimode.engine.errors import TrimodeError
 
+from .written import canonical
+
 MODEL_STEPS: Final = ("plan", "tool_call", "json", "prose")
 
 Json = Any
 Message = dict[str, Json]
 Tool = dict[str, Json]
-
-
-def canonical(value: Json) -> str:
-    """The one text of a structured step: no spaces, literal UTF-8, keys as given."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

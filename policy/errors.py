@@ -26,13 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from trimode.engine.errors import TrimodeError
 
 if TYPE_CHECKING:
-    from .checked import Attempt
-    from .result import Result
+    from trimode.engine.result import Stats
 
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 
@@ -47,6 +47,11 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):
         return f"a very large {type(value).__name__}"
     return text[:200] + ("..." if len(text) > 200 else "")
+
+
+def error_type(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class SchemaError(TrimodeError, ValueError):
@@ -132,6 +137,39 @@ class BudgetTooSmall(SchemaError):
         self.need, self.got = need, got
 
 
+class RefusedResult(Protocol):
+    """The `Result` of a call whose output was refused: everything that came of it, without a value."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def thinking(self) -> str | None: ...
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def valid(self) -> bool | None: ...
+    @property
+    def stats(self) -> Stats: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def audit_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A failed attempt under guarantee="checked": its seed and temperature, its output, and the rule that it broke."""
+
+    seed: int
+    temperature: float
+    text: str
+    violation: str
+    audit_id: str
+    stats: Stats
+
+
 class OutputRefused(SchemaError):
     """Finished output that a schema refuses. `text`: what was looked at.
 
@@ -140,7 +178,7 @@ class OutputRefused(SchemaError):
     """
 
     text: str
-    result: Result | None = None
+    result: RefusedResult | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, (kind, args, said) = super().__reduce__()

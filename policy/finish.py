@@ -11,9 +11,8 @@ from typing import Any
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
 
-from .checked import Attempt
 from .choosing import decoded, unused
-from .errors import CheckFailed, SchemaViolation
+from .errors import Attempt, CheckFailed, SchemaViolation
 from .matcher import Matcher
 from .recording import Recording
 from .requests import Translator

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
 
+from .errors import error_type
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, round_record
 
 if TYPE_CHECKING:
@@ -275,11 +276,6 @@ def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> l
         state.update(_bytes(part))
         digests.append(state.hexdigest())
     return digests
-
-
-def error_type(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 @cache

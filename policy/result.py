@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
+from .errors import Attempt
 from .resolve import DecodePlan
 from .spec import Guarantee
-
-if TYPE_CHECKING:
-    from .checked import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,8 @@ from .budget import Budget, Ledger, Spending, Spent
 from .call import Call
 from .checked import aattempted, attempted
 from .engine import Engine
-from .errors import PolicyError, StepError
+from .errors import PolicyError, StepError, error_type
 from .guided import Guided
-from .record import error_type
 from .recording import Recording
 from .redaction import Redact
 from .resolve import Chooser, Layer, Policy, configured

@@ -29,8 +29,9 @@ from .attributes import (
     record_attributes,
 )
 from .content import captures, clipped, newest
+from .errors import error_type
 from .metrics import instruments
-from .record import CallRecord, StepKind, error_type, versions
+from .record import CallRecord, StepKind, versions
 from .redaction import Redact, redacted_text
 
 

@@ -30,7 +30,8 @@ from .engine import Engine
 from .grammar import ENDING_TOKENS
 from .record import Runtime
 from .recording import Recording
-from .written import Walker, texts_of
+from .walker import Walker
+from .written import texts_of
 
 NAME = "trimode-fake"
 _LIKELY = 0.9

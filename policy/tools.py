@@ -20,8 +20,7 @@ from pydantic_core import to_json, to_jsonable_python
 
 from . import names
 from .content import captures, clipped
-from .errors import InvalidArguments, ToolError, UnknownTool
-from .record import error_type
+from .errors import InvalidArguments, ToolError, UnknownTool, error_type
 from .redaction import redacted_text
 from .schema import ToolCall
 from .scope import Scope, current_scope

@@ -25,7 +25,8 @@ from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
 from trimode.policy.grammar import Compiled, GrammarCompiler
 from trimode.policy.schema import Target, schema_of
-from trimode.policy.written import Walker, texts_of
+from trimode.policy.walker import Walker
+from trimode.policy.written import texts_of
 
 Json = Any
 

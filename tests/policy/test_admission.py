@@ -39,7 +39,8 @@ from trimode.policy.schema import Schema, schema_of
 from trimode.policy.shapes import LEFT_TO_META_SCHEMAS, fits_every_draft
 from trimode.policy.texts import Regex
 from trimode.policy.walk import draft_of, heaviest
-from trimode.policy.written import Walker, texts_of
+from trimode.policy.walker import Walker
+from trimode.policy.written import texts_of
 
 Json = Any
 SECONDS: Final = 1.0

@@ -17,7 +17,8 @@ from trimode.policy.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
 from trimode.policy.matcher import Matcher
 from trimode.policy.schema import schema_of
-from trimode.policy.written import Walker, texts_of
+from trimode.policy.walker import Walker
+from trimode.policy.written import texts_of
 
 Json = Any
 

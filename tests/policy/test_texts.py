@@ -25,7 +25,7 @@ from trimode.policy.errors import (
 from trimode.policy.grammar import check
 from trimode.policy.schema import Schema, Target, schema_of
 from trimode.policy.texts import Choice, Lark, Regex
-from trimode.policy.written import Walker
+from trimode.policy.walker import Walker
 
 GREETING = Lark('start: "hello" (" " name)+ "!"\nname: "Ann" | /B[a-z]{1,3}/')
 TARGETS: list[Target] = [

@@ -23,7 +23,7 @@ from trimode.policy.engine import Engine
 from trimode.policy.grammar import check
 from trimode.policy.schema import held_to, schema_of, tool_schema
 from trimode.policy.tool_shapes import shapes_of
-from trimode.policy.written import Walker
+from trimode.policy.walker import Walker
 from trimode.testing import FakeEngine, in_turn
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from trimode.kernels.ops import disagreement
 
 from .errors import RowsDisagree
-from .runner import Runner
+from .forward.runner import Runner
 
 Exactness = Literal["checked", "not promised", "not checked"]
 WORDS: Final[dict[Exactness, str]] = {

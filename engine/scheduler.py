@@ -21,17 +21,17 @@ from weakref import WeakSet
 
 import torch
 
-from .batch import Batch
-from .cycle import chained, cycle
+from .decoding.run import Run
+from .decoding.segment import Segment
 from .errors import QueueFull, RequestError
-from .graphs import Graphs
-from .live import Followed, Live, Pass
-from .pages import PAGE, PagePool
-from .prefix import PrefixIndex, Tokens, page_prefixes
+from .forward.batch import Batch
+from .forward.draft_verify import chained, cycle
+from .forward.graphs import Graphs
+from .forward.runner import Runner
+from .kv_cache.pages import PAGE, PagePool
+from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
-from .run import Run
-from .runner import Runner
-from .segment import Segment
+from .running import Followed, Live, Pass
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""

@@ -15,10 +15,11 @@ from typing import Final
 
 import torch
 
-from trimode.engine.batch import Batch
-from trimode.engine.engine import TokenEngine
-from trimode.engine.graphs import Graphs
-from trimode.engine.pages import PagePool, page_bytes, pages_for
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Branch, Segment, reply
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.graphs import Graphs
+from trimode.engine.kv_cache.pages import PagePool, page_bytes, pages_for
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -27,8 +28,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Branch, Segment, reply
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels.ops import cache_folder, processor
 
 from . import store

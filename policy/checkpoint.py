@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from trimode.engine.errors import CheckpointError
-from trimode.engine.weights import ADAPTER, sha256, weight_files
+from trimode.engine.models.weights import ADAPTER, sha256, weight_files
 
 BUNDLED: Final = "trimode-reference"
 """The name of the checkpoint that comes with the package."""

@@ -18,15 +18,15 @@ from typing import Any, Final, Unpack
 
 import torch
 
-from trimode.engine.engine import KV_BYTES, TokenEngine, result_of
 from trimode.engine.errors import RequestError
 from trimode.engine.exactness import WORDS
-from trimode.engine.graphs import Progress
+from trimode.engine.forward.graphs import Progress
+from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.models.weights import load_model
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
 from trimode.engine.scheduler import Update
-from trimode.engine.tokenizer import Tokenizer
-from trimode.engine.weights import load_model
+from trimode.engine.token_engine import KV_BYTES, TokenEngine, result_of
 
 from .auto import Auto
 from .calibrate import calibrated, path_of

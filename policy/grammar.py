@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from trimode.engine.tokenizer import Tokenizer
+from trimode.engine.models.tokenizer import Tokenizer
 
 from .admission import Admitted, admitted, every_schema, too_complex
 from .closer import Closer, Hints

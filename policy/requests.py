@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
-from trimode.engine.families import check_infill
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.families import check_infill
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
 from trimode.engine.result import DecodeResult
-from trimode.engine.tokenizer import Tokenizer
 
 from .call import Call
 from .errors import BudgetTooSmall, GrammarRuntimeError

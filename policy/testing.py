@@ -15,14 +15,14 @@ from typing import Any, cast
 
 from pydantic_core import to_jsonable_python
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.engine import TokenEngine
+from trimode.engine.decoding.output import Output
 from trimode.engine.errors import TrimodeError
-from trimode.engine.output import Output
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.scheduler import Update
-from trimode.engine.tokenizer import Tokenizer
+from trimode.engine.token_engine import TokenEngine
 
 from .call import Call
 from .checkpoint import locate

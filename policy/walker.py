@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from trimode.engine.constraint import Constraint
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_mask import allows
-from trimode.engine.tokenizer import Tokenizer
 
 
 class Walker:

@@ -69,7 +69,7 @@ def bench(args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     import torch
     from gpu_bench import parts, passes, peers, shapes, timing
 
-    from trimode.engine.runner import Runner
+    from trimode.engine.forward.runner import Runner
     from trimode.kernels import ops
 
     device = torch.device(args.device)

@@ -28,8 +28,8 @@ from llguidance import LLMatcher
 from rich.progress import Progress
 from torch import Tensor
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.gate import Gate
+from trimode.engine.decoding.gate import Gate
+from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused

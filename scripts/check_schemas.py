@@ -27,9 +27,9 @@ from pydantic import ValidationError
 from pydantic_types import TYPES
 from rich.progress import track
 
-from trimode.engine.engine import KV_BYTES, TokenEngine
 from trimode.engine.errors import PromptTooLong, TrimodeError
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
+from trimode.engine.token_engine import KV_BYTES, TokenEngine
 from trimode.policy.checkpoint import Checkpoint
 from trimode.policy.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from texts_at_random import Made, numbers_in
 
-from trimode.engine.config import ModelConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaTooComplex, SchemaViolation

@@ -20,12 +20,12 @@ from typing import Any
 
 from rich.progress import track
 
-from trimode.engine import speculation
+from trimode.engine.decoding import speculation
+from trimode.engine.decoding.gate import Gate
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Logits
 from trimode.engine.errors import PromptTooLong
-from trimode.engine.gate import Gate
 from trimode.engine.modes import linear_spec as mode
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Logits
 from trimode.integrations.cli.evaluate import Plan, call_of
 from trimode.policy.call import Call
 from trimode.policy.engine import Engine

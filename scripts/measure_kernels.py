@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from trimode.engine.batch import Batch
-from trimode.engine.pages import PagePool, pages_for
-from trimode.engine.runner import Runner
-from trimode.engine.segment import Branch, Segment
-from trimode.engine.weights import load_model
+from trimode.engine.decoding.segment import Branch, Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool, pages_for
+from trimode.engine.models.weights import load_model
 from trimode.kernels import ops
 from trimode.policy.checkpoint import locate
 

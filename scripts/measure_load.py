@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from trimode.engine.engine import TokenEngine
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
+from trimode.engine.token_engine import TokenEngine
 from trimode.integrations.cli.evaluate import Plan, call_of
 from trimode.policy.call import Call
 from trimode.policy.checkpoint import Checkpoint

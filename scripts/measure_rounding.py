@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from trimode.engine.batch import Batch
-from trimode.engine.pages import pages_for
-from trimode.engine.segment import Segment
+from trimode.engine.decoding.segment import Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.kv_cache.pages import pages_for
 from trimode.integrations.cli.demo import episodes
 from trimode.integrations.cli.evaluate import Plan, call_of
 from trimode.policy.engine import Engine

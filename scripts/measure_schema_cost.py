@@ -28,7 +28,7 @@ import torch
 from measure_load import BUNDLED, SHAPES, random_engine
 from rich.progress import track
 
-from trimode.engine.gate import Gate
+from trimode.engine.decoding.gate import Gate
 from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.integrations.cli.evaluate import HELD, Plan, in_mode, question

@@ -25,10 +25,10 @@ from training.adapter import draft_losses
 from training.objective import Batch, Losses, losses, make_batch
 from training.recipe import Noise, Recipe, Stage
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.model import Transformer
-from trimode.engine.tokenizer import Tokenizer
-from trimode.engine.weights import save_weights
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.models.weights import save_weights
 from trimode.policy.episodes import read_episodes
 
 HERE = Path(__file__).parent

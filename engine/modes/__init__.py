@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from ..decoding.run import Run
+from ..decoding.segment import Passes
 from ..request import (
     AdaptiveOptions,
     AlignedOptions,
@@ -15,8 +17,6 @@ from ..request import (
     Options,
     QuadraticSpecOptions,
 )
-from ..run import Run
-from ..segment import Passes
 from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
 
 

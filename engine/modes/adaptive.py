@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..decoding.run import Run
+from ..decoding.segment import Passes
 from ..request import AdaptiveOptions, ExactOptions, Switch
-from ..run import Run
-from ..segment import Passes
 
 
 def decode(run: Run, options: AdaptiveOptions, modes: Callable[[Run, ExactOptions], Passes]) -> Passes:

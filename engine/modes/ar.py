@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..run import Run
-from ..segment import Passes
+from ..decoding.run import Run
+from ..decoding.segment import Passes
 
 
 def decode(run: Run) -> Passes:

@@ -7,9 +7,9 @@ written to the cache by one pass, as soon as the output goes on behind it; nothi
 
 from __future__ import annotations
 
+from ..decoding.run import Run
+from ..decoding.segment import Passes
 from ..request import AlignedOptions
-from ..run import Run
-from ..segment import Passes
 from .diffusion import fill
 
 

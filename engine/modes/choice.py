@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from ..context import Context
-from ..segment import Branch, Logits, Reply, Segment
+from ..decoding.segment import Branch, Logits, Reply, Segment
+from ..decoding.state import Context
 
 ROWS = 512
 """Candidate tokens a pass."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..gate import Gate
-from ..output import rejections
+from ..decoding.gate import Gate
+from ..decoding.output import rejections
+from ..decoding.run import Run
+from ..decoding.segment import Logits, Passes
 from ..request import AlignedOptions, DiffusionOptions, Selection
 from ..result import Reason, Rejected
-from ..run import Run
-from ..segment import Logits, Passes
 
 
 def decode(run: Run, options: DiffusionOptions) -> Passes:

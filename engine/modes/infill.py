@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import log
 
+from ..decoding.run import Run
+from ..decoding.segment import Branch, Logits, Passes, Picks, Reply, Segment
 from ..request import InfillOptions
-from ..run import Run
-from ..segment import Branch, Logits, Passes, Picks, Reply, Segment
 from ..token_mask import all_but
 from .diffusion import surest
 

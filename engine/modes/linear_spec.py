@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..decoding.run import Run
+from ..decoding.segment import Passes
+from ..decoding.speculation import propose, verify
 from ..request import LinearSpecOptions
-from ..run import Run
-from ..segment import Passes
-from ..speculation import propose, verify
 
 
 def decode(run: Run, options: LinearSpecOptions) -> Passes:

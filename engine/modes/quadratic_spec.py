@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
 
+from ..decoding.run import Run
+from ..decoding.segment import Branch, Logits, Passes
+from ..decoding.speculation import Draft, propose, verify
 from ..request import QuadraticSpecOptions
-from ..run import Run
-from ..segment import Branch, Logits, Passes
-from ..speculation import Draft, propose, verify
 
 
 def decode(run: Run, options: QuadraticSpecOptions) -> Passes:

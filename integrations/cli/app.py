@@ -63,11 +63,11 @@ def demo(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
-    from trimode.integrations.tracing import live
     from trimode.policy.audit import verify
     from trimode.policy.audit_view import problems_table
     from trimode.policy.engine import Engine
 
+    from ..tracing import live
     from . import demo as player
 
     for to in trace or ():
@@ -262,7 +262,7 @@ def export(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Writes a checkpoint for other engines (transformers, vLLM), and says what their format cannot hold."""
-    from trimode.engine.export import export as write
+    from trimode.engine.models.export import export as write
     from trimode.policy.checkpoint import locate
 
     missing = write(locate(checkpoint).directory, out, format)

@@ -25,7 +25,7 @@ def report(
     calls: Annotated[str, typer.Option(help="Calls to show, as FIRST:LAST, both included; all if not given.")] = ":",
 ) -> None:
     """Writes one self-contained HTML page: the loop as a timeline, and where every token came from."""
-    from trimode.integrations.report.page import write
+    from ..report.page import write
 
     found = write(file, out, calls)
     print(f"written: {out} ({found})")
@@ -39,9 +39,10 @@ def push(
     ] = None,
 ) -> None:
     """Sends recorded calls to a trace server; exit code 1 if lines of the file cannot be read."""
-    from trimode.integrations.tracing.collector import collector
-    from trimode.integrations.tracing.push import push as send
     from trimode.policy.audit import read_audit, records
+
+    from ..tracing.collector import collector
+    from ..tracing.push import push as send
 
     lines, target = read_audit(file), collector(to)
     calls = records(lines)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from trimode.engine.errors import RequestError
-from trimode.engine.export import export
+from trimode.engine.models.export import export
 from trimode.policy.engine import Engine
 from trimode.policy.episodes import MODEL_STEPS, Episode, Step, read_episodes
 from trimode.policy.spec import Settings

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import TrimodeError
 from trimode.engine.request import DecodeRequest
+from trimode.engine.token_engine import TokenEngine
 from trimode.policy.engine import Engine
 from trimode.policy.schema import Target
 from trimode.policy.spec import Settings, known_mode, options_of, sampling_of, variant

@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from trimode.engine.config import ModelConfig
+from trimode.engine.models.config import ModelConfig
 
 _LARGE: Final = 1 << 28
 _WIDTH: Final = 1024

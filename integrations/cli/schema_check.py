@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from trimode.engine.config import ModelConfig
 from trimode.engine.errors import TrimodeError
-from trimode.engine.tokenizer import Tokenizer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.admission import Formats
 from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimode.engine.config import ModelConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.kernels import triton_attention, triton_head, triton_linear, triton_norm, triton_swiglu
 from trimode.kernels.layout import PAGE, Layout
 from trimode.kernels.quantize import PRECISIONS, Quantized, quantize

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import torch
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig
-from trimode.engine.graphs import Buckets, Graphs, capturing
-from trimode.engine.pages import PagePool, page_bytes, pages_for
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Branch, Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.graphs import Buckets, Graphs, capturing
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool, page_bytes, pages_for
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.request import Sampling
-from trimode.engine.runner import Runner
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Branch, Segment
 
 from .shapes import parameters
 from .timing import Bench, Card

@@ -14,9 +14,9 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.export import ministral3_config
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.export import ministral3_config
+from trimode.engine.models.model import Transformer
 
 from .shapes import parameters
 from .timing import Bench, Card

@@ -10,8 +10,8 @@ from typing import Final
 
 import torch
 
-from trimode.engine.config import ModelConfig, RopeConfig
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.model import Transformer
 
 RANK: Final = 128
 """Of the published draft adapters."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
 
 from .objective import Batch, Losses, attention
 

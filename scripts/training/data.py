@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimode.engine.tokenizer import Tokenizer
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.episodes import Episode, read_episodes
 
 from .tokenizer import SPECIAL

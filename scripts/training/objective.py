@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimode.engine.model import Attend, Transformer
+from trimode.engine.models.model import Attend, Transformer
 
 from .data import Window
 from .recipe import Noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trimode.engine.families import NLD
+from trimode.engine.models.families import NLD
 
 from . import tokenizer
 

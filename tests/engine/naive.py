@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trimode.engine.constraint import Constraint
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import Sampling
 from trimode.kernels import reference
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import torch
 
-from trimode.engine.config import ModelConfig, RopeConfig
-from trimode.engine.engine import TokenEngine
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.token_engine import TokenEngine
 
 VOCAB, TEXT_VOCAB, MASK, EOS = 40, 38, 5, 3
 PIECES = ["a", "b", "ab", "ba", "c", "xy", "x", "y", " ", "é", "z", "abc"]

@@ -13,12 +13,12 @@ import small
 import torch
 from safetensors.torch import save_file
 
-from trimode.engine.adapter import LayerRank, adapter_config, read_adapter_config
-from trimode.engine.config import ModelConfig
 from trimode.engine.errors import CheckpointError
-from trimode.engine.model import Transformer
+from trimode.engine.models.adapter import LayerRank, adapter_config, read_adapter_config
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.weights import load_model, save_adapter, save_weights
 from trimode.engine.request import DecodeRequest, LinearSpecOptions
-from trimode.engine.weights import load_model, save_adapter, save_weights
 
 CPU = torch.device("cpu")
 LEFT = ("rope", "eos_token_ids", "architecture", "selection")

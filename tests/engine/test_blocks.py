@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.engine.constraint import Constraint
-from trimode.engine.gate import Gate
+from trimode.engine.decoding.gate import Gate
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Logits
 from trimode.engine.modes.diffusion import Block
 from trimode.engine.request import Sampling, Selection
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Logits
 from trimode.kernels import reference
 
 VOCAB, END = 8, 7

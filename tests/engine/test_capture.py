@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trimode.engine.graphs import Buckets, Graphs
-from trimode.engine.pages import PagePool
-from trimode.engine.runner import Runner
+from trimode.engine.forward.graphs import Buckets, Graphs
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool
 from trimode.kernels import ops, triton_norm, triton_ops
 
 CONFIG = replace(

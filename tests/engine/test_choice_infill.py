@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from naive import Naive
 
 from trimode.engine.errors import PromptTooLong, RequestError
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import DecodeRequest, InfillOptions, Sampling, ScoreRequest
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trimode.engine.constraint import Thinking
-from trimode.engine.gate import Gate
+from trimode.engine.decoding.gate import Gate
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from trimode.engine import rope
-from trimode.engine.config import ModelConfig, RopeConfig
 from trimode.engine.errors import CheckpointError
+from trimode.engine.models import rope
+from trimode.engine.models.config import ModelConfig, RopeConfig
 
 YARN = {
     "rope_type": "yarn",

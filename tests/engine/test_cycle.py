@@ -15,9 +15,9 @@ import torch
 from mixed import mixed_requests
 from torch import Tensor
 
-from trimode.engine.engine import TokenEngine
-from trimode.engine.graphs import Buckets
+from trimode.engine.forward.graphs import Buckets
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops, reference
 from trimode.kernels.layout import Choice, Picks
 

@@ -32,18 +32,18 @@ from transformers import (
 from transformers.models.ministral3.configuration_ministral3 import Ministral3Config
 from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCausalLM
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig
-from trimode.engine.engine import TokenEngine
+from trimode.engine.decoding.segment import Segment
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
-from trimode.engine.families import FAMILIES, NLD, check_mode
-from trimode.engine.model import Transformer
-from trimode.engine.pages import PagePool, pages_for
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool, pages_for
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.families import FAMILIES, NLD, check_mode
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.weights import load_model, save_weights, weight_files
 from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Options
 from trimode.engine.result import Mode
-from trimode.engine.runner import Runner
-from trimode.engine.segment import Segment
-from trimode.engine.weights import load_model, save_weights, weight_files
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 
 CPU, VOCAB, LENGTH = torch.device("cpu"), 61, 90

@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from mixed import mixed_requests
 from torch import Tensor
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig
-from trimode.engine.engine import TokenEngine
+from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.errors import DeviceMemoryExceeded, RequestError
-from trimode.engine.graphs import Bucket, Buckets, Eager, Filled, Graphs, capturing, smallest
-from trimode.engine.memory import planned
-from trimode.engine.pages import PagePool
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.graphs import Bucket, Buckets, Eager, Filled, Graphs, capturing, smallest
+from trimode.engine.forward.memory import planned
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.result import DecodeResult
-from trimode.engine.runner import Runner
-from trimode.engine.segment import Branch, Segment
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops, triton_ops
 
 CPU = torch.device("cpu")
@@ -280,9 +280,9 @@ def test_memory_is_planned_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -
     assert plan.graphs > max(bucket.rows for bucket in graphs.buckets) * small.VOCAB * 4
     made.close()
     need = sum(plan.parts.values())
-    monkeypatch.setattr("trimode.engine.memory.free_bytes", lambda _: need - plan.weights)
+    monkeypatch.setattr("trimode.engine.forward.memory.free_bytes", lambda _: need - plan.weights)
     engine(graphs=True, buckets=ODD, kernels="torch").close()
-    monkeypatch.setattr("trimode.engine.memory.free_bytes", lambda _: need - plan.weights - 1)
+    monkeypatch.setattr("trimode.engine.forward.memory.free_bytes", lambda _: need - plan.weights - 1)
     with pytest.raises(DeviceMemoryExceeded, match="1 too few; lower kv_bytes, load with quantize=") as caught:
         engine(graphs=True, buckets=ODD, kernels="torch")
     assert (caught.value.need, caught.value.have) == (need, need - 1)

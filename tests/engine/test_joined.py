@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trimode.engine.memory import resident
-from trimode.engine.model import Layer, Transformer
-from trimode.engine.runner import Runner
-from trimode.engine.weights import SINGLE, save_weights
+from trimode.engine.forward.memory import resident
+from trimode.engine.forward.runner import Runner
+from trimode.engine.models.model import Layer, Transformer
+from trimode.engine.models.weights import SINGLE, save_weights
 from trimode.kernels import ops
 
 CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ from torch import Tensor
 from transformers.models.ministral3.configuration_ministral3 import Ministral3Config
 from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCausalLM
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig, RopeConfig
-from trimode.engine.engine import TokenEngine
-from trimode.engine.model import Transformer
-from trimode.engine.pages import pages_for
-from trimode.engine.segment import Branch, Segment
+from trimode.engine.decoding.segment import Branch, Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.kv_cache.pages import pages_for
+from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.token_engine import TokenEngine
 
 LENGTH = 100
 

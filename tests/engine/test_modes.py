@@ -20,10 +20,9 @@ from mixed import mixed_requests
 from naive import Naive
 from vendor import Vendor
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import PromptTooLong, RequestError
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import (
     SELECTIONS,
     AdaptiveOptions,
@@ -38,6 +37,7 @@ from trimode.engine.request import (
     Sampling,
 )
 from trimode.engine.result import DecodeResult
+from trimode.engine.token_engine import TokenEngine
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 NO_END = small.with_ends(small.MASK)  # the mask token is never chosen, so such a text ends by its budget alone

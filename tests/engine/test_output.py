@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimode.engine.output import Output
+from trimode.engine.decoding.output import Output
 from trimode.engine.result import Rejected
 
 PIECES = {1: "abc", 2: "b", 3: "cd", 4: ""}

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trimode.engine.pages import PAGE, PagePool, page_bytes, pages_for
-from trimode.engine.prefix import PrefixIndex
+from trimode.engine.kv_cache.pages import PAGE, PagePool, page_bytes, pages_for
+from trimode.engine.kv_cache.prefix import PrefixIndex
 
 PAGES = 12
 

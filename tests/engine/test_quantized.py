@@ -12,9 +12,9 @@ import small
 import torch
 from devices import on_each_device
 
-from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import CheckpointError, RequestError, WeightsReleased
-from trimode.engine.model import Transformer
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.weights import save_weights
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -23,7 +23,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
-from trimode.engine.weights import save_weights
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.quantize import Precision, dequantize, quantize
 

@@ -12,9 +12,9 @@ import small
 import torch
 from torch import Tensor
 
-from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import RequestError, RowsDisagree
-from trimode.engine.runner import Runner
+from trimode.engine.forward.runner import Runner
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import block, fixed, ops, reference
 from trimode.kernels.native import Native
 

@@ -25,15 +25,17 @@ from naive import Naive, prefix
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
-from trimode.engine.context import PREFILL_CHUNK, Context
-from trimode.engine.engine import TokenEngine
+from trimode.engine.decoding.segment import Branch, Segment
+from trimode.engine.decoding.state import PREFILL_CHUNK, Context
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
-from trimode.engine.model import Transformer
-from trimode.engine.pages import PAGE, PagePool, pages_for
-from trimode.engine.prefix import PrefixIndex
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PAGE, PagePool, pages_for
+from trimode.engine.kv_cache.prefix import PrefixIndex
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.weights import load_model
 from trimode.engine.request import (
     SELECTIONS,
     AlignedOptions,
@@ -49,9 +51,7 @@ from trimode.engine.request import (
     Selection,
 )
 from trimode.engine.result import DecodeResult
-from trimode.engine.runner import Runner
-from trimode.engine.segment import Branch, Segment
-from trimode.engine.weights import load_model
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.build import NativeUnavailable
 from trimode.kernels.native import Native

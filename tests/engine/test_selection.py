@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vendor import Vendor
 
-from trimode.engine.config import ModelConfig
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import SELECTIONS, DecodeRequest, DiffusionOptions, Sampling, Selection
 from trimode.engine.result import DecodeResult
 from trimode.policy.engine import Engine

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.engine.constraint import Thinking
+from trimode.engine.decoding.gate import Gate
 from trimode.engine.errors import RequestError
-from trimode.engine.gate import Gate
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from trimode.engine.errors import CheckpointError, RequestError
-from trimode.engine.tokenizer import Tokenizer
+from trimode.engine.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "scripts" / "training" / "chat_template.jinja").read_text(encoding="utf-8")

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trimode.engine.config import ModelConfig
 from trimode.engine.errors import CheckpointError
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
+from trimode.engine.models.weights import load_model, save_adapter, save_weights, sha256, weight_files
 from trimode.engine.request import DecodeRequest, LinearSpecOptions
-from trimode.engine.weights import load_model, save_adapter, save_weights, sha256, weight_files
 
 CPU = torch.device("cpu")
 

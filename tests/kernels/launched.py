@@ -19,15 +19,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig, RopeConfig
-from trimode.engine.graphs import Buckets, Graphs, Work
-from trimode.engine.model import Transformer
-from trimode.engine.pages import PagePool
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Branch, Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.graphs import Buckets, Graphs, Work
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool
+from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import Sampling
-from trimode.engine.runner import Runner
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Branch, Segment
 from trimode.kernels import ops, triton_ops
 
 CONFIG = ModelConfig(

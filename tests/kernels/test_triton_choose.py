@@ -13,8 +13,7 @@ from automaton import random_automaton
 from devices import draw, on_each_device
 from torch import Tensor
 
-from trimode.engine.engine import TokenEngine
-from trimode.engine.graphs import Buckets
+from trimode.engine.forward.graphs import Buckets
 from trimode.engine.request import (
     ArOptions,
     DecodeRequest,
@@ -24,6 +23,7 @@ from trimode.engine.request import (
     QuadraticSpecOptions,
     Sampling,
 )
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops, reference, triton_choose, triton_head, triton_ops
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.layout import Choice, Draw, Picks

@@ -13,15 +13,15 @@ import torch
 from devices import DTYPES, on_each_device
 from torch import Tensor
 
-from trimode.engine.batch import Batch
-from trimode.engine.config import ModelConfig, RopeConfig
-from trimode.engine.engine import TokenEngine
+from trimode.engine.decoding.sampling import Sampler
+from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.errors import RequestError
-from trimode.engine.pages import PagePool, pages_for
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool, pages_for
+from trimode.engine.models.config import ModelConfig, RopeConfig
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
-from trimode.engine.runner import Runner
-from trimode.engine.sampling import Sampler
-from trimode.engine.segment import Branch, Segment
+from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops, reference, triton_norm, triton_ops
 
 SMALL = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimode.engine.config import ModelConfig
-from trimode.engine.engine import TokenEngine
-from trimode.engine.model import Transformer
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.model import Transformer
 from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
 from trimode.engine.result import DecodeResult
+from trimode.engine.token_engine import TokenEngine
 from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
 
 VOCABULARY = 64

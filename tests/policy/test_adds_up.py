@@ -19,9 +19,9 @@ import small
 from mixed import MODES, Fickle, mixed_requests
 
 from trimode.engine.constraint import Thinking
-from trimode.engine.engine import TokenEngine
 from trimode.engine.request import AdaptiveOptions, DecodeRequest, InfillOptions, Sampling
 from trimode.engine.result import DecodeResult
+from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit import AuditFile, read_audit, records, verify
 from trimode.policy.check import check_record
 from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call

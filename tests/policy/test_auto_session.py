@@ -13,8 +13,8 @@ from loaded import SHORT
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
-from trimode.engine.graphs import Buckets, Eager, Graphs
-from trimode.engine.pages import PagePool
+from trimode.engine.forward.graphs import Buckets, Eager, Graphs
+from trimode.engine.kv_cache.pages import PagePool
 from trimode.engine.request import AdaptiveOptions, LinearSpecOptions
 from trimode.kernels.ops import cache_folder
 from trimode.policy import calibrate, store

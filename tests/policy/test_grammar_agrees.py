@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from loaded import SHORT, allowed
 from schemas_at_random import SCHEMAS, VALUES
 
-from trimode.engine.gate import Gate
+from trimode.engine.decoding.gate import Gate
 from trimode.policy.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
 from trimode.policy.matcher import Matcher

@@ -19,9 +19,9 @@ from pydantic import TypeAdapter
 
 import trimode as tm
 from trimode.engine.constraint import Thinking
-from trimode.engine.engine import TokenEngine
 from trimode.engine.errors import RequestError
 from trimode.engine.request import AdaptiveOptions, ArOptions, DecodeRequest, LinearSpecOptions, Sampling
+from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.call import Call, call_of
 from trimode.policy.check import check_record

@@ -14,10 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from trimode.engine.batch import Batch
-from trimode.engine.pages import PagePool
-from trimode.engine.runner import Runner
-from trimode.engine.segment import Segment
+from trimode.engine.decoding.segment import Segment
+from trimode.engine.forward.batch import Batch
+from trimode.engine.forward.runner import Runner
+from trimode.engine.kv_cache.pages import PagePool
 from trimode.integrations.cli import app as cli
 from trimode.kernels import ops
 

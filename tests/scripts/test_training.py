@@ -21,12 +21,12 @@ from training.data import SOURCES, Window  # noqa: E402
 from training.objective import Batch, Losses, attention, block_starts, make_batch  # noqa: E402
 from training.recipe import Noise, Recipe, Stage  # noqa: E402
 
-from trimode.engine.batch import Batch as Pass  # noqa: E402
-from trimode.engine.config import ModelConfig  # noqa: E402
-from trimode.engine.model import Transformer  # noqa: E402
-from trimode.engine.pages import PagePool  # noqa: E402
-from trimode.engine.runner import Runner  # noqa: E402
-from trimode.engine.segment import Branch, Segment  # noqa: E402
+from trimode.engine.decoding.segment import Branch, Segment  # noqa: E402
+from trimode.engine.forward.batch import Batch as Pass  # noqa: E402
+from trimode.engine.forward.runner import Runner  # noqa: E402
+from trimode.engine.kv_cache.pages import PagePool  # noqa: E402
+from trimode.engine.models.config import ModelConfig  # noqa: E402
+from trimode.engine.models.model import Transformer  # noqa: E402
 from trimode.kernels import ops  # noqa: E402
 
 SMALL = Recipe(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .context import Context
+from ..result import Mode
 from .gate import Gate
 from .output import Output
-from .result import Mode
 from .segment import Passes
+from .state import Context
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trimode.kernels.ops import Block, Choice, Kernels, Layout, Picks, Precision, Rotation, Stack, quantize
 
-from . import rope
-from .errors import CheckpointError
-from .model import Attention, Layer, Linear, LowRank, Transformer
-from .pages import PagePool
+from ..errors import CheckpointError
+from ..kv_cache.pages import PagePool
+from ..models import rope
+from ..models.model import Attention, Layer, Linear, LowRank, Transformer
 
 
 class Runner:

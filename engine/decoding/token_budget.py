@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .constraint import Constraint
+from ..constraint import Constraint
 
 
 @dataclass(slots=True)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from trimode.kernels.ops import Begun, Picks, Queued, integers, sent
 
+from ..decoding.sampling import Sampler
+from ..decoding.segment import Segment
+from ..kv_cache.pages import PagePool
 from .batch import Batch
 from .graphs import Filled, Graphs
-from .pages import PagePool
 from .runner import Runner
-from .sampling import Sampler
-from .segment import Segment
 
 Answer = tuple[Tensor, Picks | None]
 

@@ -11,7 +11,7 @@ import torch
 
 from trimode.kernels import ops
 
-from .config import ModelConfig
+from ..models.config import ModelConfig
 
 PAGE = ops.PAGE
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ..errors import CheckpointError
 from .config import read_object
-from .errors import CheckpointError
 
 MODULE: Final = "encoder.layers.{layer}.self_attn.o_proj"
 """What an adapter is attached to, as patterns see it."""

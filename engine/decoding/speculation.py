@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..result import Rejected
 from .gate import Gate
 from .output import rejections
-from .result import Rejected
 from .run import Run
 from .segment import Logits
 

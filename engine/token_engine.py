@@ -17,24 +17,24 @@ import torch
 
 from trimode.kernels import ops
 
-from .context import Context
+from .decoding.gate import Gate
+from .decoding.output import Decode, Output
+from .decoding.run import Run
+from .decoding.sampling import Sampler
+from .decoding.state import Context
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
 from .exactness import Exactness, exactness
-from .families import check_infill, check_mode, check_scoring
-from .gate import Gate
-from .graphs import BUCKETS, Buckets, Graphs, Progress, capturing
-from .live import Live
-from .memory import planned
-from .model import Transformer
+from .forward.graphs import BUCKETS, Buckets, Graphs, Progress, capturing
+from .forward.memory import planned
+from .forward.runner import Runner
+from .kv_cache.pages import PagePool, page_bytes, pages_for
+from .kv_cache.prefix import Match, PrefixIndex
+from .models.families import check_infill, check_mode, check_scoring
+from .models.model import Transformer
 from .modes import choice, decode
-from .output import Decode, Output
-from .pages import PagePool, page_bytes, pages_for
-from .prefix import Match, PrefixIndex
 from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
 from .result import EXACT, DecodeResult, ScoreResult
-from .run import Run
-from .runner import Runner
-from .sampling import Sampler
+from .running import Live
 from .scheduler import Job, Scheduler, Update
 
 KV_BYTES = 1 << 30

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import CheckpointError
 from .adapter import MODULE, LayerRank, adapter_config, read_adapter_config
 from .config import ModelConfig, read_object
-from .errors import CheckpointError
 from .model import LowRank, Transformer
 
 SINGLE: Final = "model.safetensors"

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as RawTokenizer
 from torch import Tensor
 
+from ..errors import CheckpointError, RequestError
 from .config import OWN, ModelConfig, read_object
-from .errors import CheckpointError, RequestError
 from .weights import ADAPTER, INDEX, weight_files
 
 FORMATS: Final = ("ministral3",)

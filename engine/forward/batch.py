@@ -14,11 +14,11 @@ from torch import Tensor
 
 from trimode.kernels.ops import Begun, Choice, Layout, Queued, integers, sent
 
+from ..decoding.sampling import Sampler
+from ..decoding.segment import Branch, Picks, Segment
+from ..kv_cache.pages import PAGE, PagePool, pages_for
 from .graphs import Bucket, Filled, Graphs
-from .pages import PAGE, PagePool, pages_for
 from .runner import Runner
-from .sampling import Sampler
-from .segment import Branch, Picks, Segment
 
 
 class Batch:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from trimode.kernels.ops import PAGE
 
-from .errors import DeviceMemoryExceeded
+from ..errors import DeviceMemoryExceeded
+from ..kv_cache.pages import page_bytes
+from ..models.model import Transformer
 from .graphs import Bucket, Buckets, Buffers, counted, listed
-from .model import Transformer
-from .pages import page_bytes
 from .runner import Runner
 
 _EACH_GRAPH = 4 << 20

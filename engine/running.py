@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .context import Context
+from .decoding.run import Run
+from .decoding.sampling import Sampler
+from .decoding.segment import Picks, Reply, Segment, reply
+from .decoding.state import Context
 from .request import DecodeRequest, ScoreRequest
 from .result import DecodeResult, Mode, ScoreResult, Stats, Stretch
-from .run import Run
-from .sampling import Sampler
-from .segment import Picks, Reply, Segment, reply
 
 
 @dataclass(frozen=True, slots=True)

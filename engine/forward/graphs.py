@@ -19,8 +19,8 @@ from torch import Tensor
 
 from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, Standing, put
 
-from .errors import RequestError
-from .pages import PAGE, PagePool, pages_for
+from ..errors import RequestError
+from ..kv_cache.pages import PAGE, PagePool, pages_for
 from .runner import Runner
 
 Work = Callable[[], None]

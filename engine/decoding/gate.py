@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .closing import Closing
-from .constraint import Constraint, Thinking
-from .token_mask import all_but, allows, lone
+from ..constraint import Constraint, Thinking
+from ..token_mask import all_but, allows, lone
+from .token_budget import Closing
 
 
 class Gate:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
-from .errors import CheckpointError, ModeUnavailable, RequestError
-from .result import Mode
+from ..errors import CheckpointError, ModeUnavailable, RequestError
+from ..result import Mode
 
 Allowed = Mapping[str, tuple[Any, ...]]
 """Config key -> the values that this engine can run; the first one is named in errors."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from trimode.kernels import ops
 
+from ..errors import WeightsReleased
 from . import rope
 from .config import ModelConfig
-from .errors import WeightsReleased
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]"""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import CheckpointError, RequestError
+from ..errors import CheckpointError, RequestError
+from ..request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
 from .families import FAMILIES, NLD, Family, architecture_of
-from .request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
 
 _SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "default": (),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trimode.kernels import ops
 
-from .request import Sampling
+from ..request import Sampling
 
 _CHUNK_ELEMENTS = 1 << 18
 _KEPT_CHUNKS = 4

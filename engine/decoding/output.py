@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from .request import Switch
-from .result import FinishReason, Mode, Reason, Rejected, Round
+from ..request import Switch
+from ..result import FinishReason, Mode, Reason, Rejected, Round
 
 Decode = Callable[[Sequence[int]], str]
 

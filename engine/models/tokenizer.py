@@ -18,8 +18,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
+from ..errors import CheckpointError, RequestError
 from .config import read_object
-from .errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
 RENDERINGS = 256

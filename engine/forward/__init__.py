@@ -1,0 +1,4 @@
+"""One ragged forward pass over the segments of all live requests.
+
+Knows weights, pages and segments. Does not know modes. Start with `batch.py`.
+"""

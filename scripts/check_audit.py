@@ -31,17 +31,17 @@ import trimode as tm
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions, Switch
 from trimode.engine.result import Round
-from trimode.integrations.cli.evaluate import HELD, Plan, call_of
-from trimode.policy.audit import AuditFile, read_audit, records, verify
-from trimode.policy.audit_parts import parts
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import Episode, Step, read_episodes
+from trimode.integrations.bench.episodes import Episode, Step, read_episodes
+from trimode.integrations.bench.evaluate import HELD, Plan, call_of
+from trimode.policy.audit.record import CallRecord, versions
+from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
+from trimode.policy.audit.trail_files import parts
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaError
-from trimode.policy.record import CallRecord, versions
-from trimode.policy.replay import Engines, replay
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import MODES, Settings
+from trimode.policy.replay.decode_again import Engines, replay
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.settings import MODES, Settings
 
 COMPANY = 8
 GAP_EVERY = 40

@@ -21,8 +21,8 @@ from rich.progress import track
 
 from trimode.integrations.cli.schema_check import Checker
 from trimode.policy.errors import SchemaError, SchemaRefused, SchemaViolation
-from trimode.policy.schema import tool_schema
-from trimode.policy.written import texts_of
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import tool_schema
 
 Json = Any
 

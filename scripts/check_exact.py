@@ -25,13 +25,13 @@ import torch
 from rich.progress import Progress
 
 from trimode.engine.errors import PromptTooLong
-from trimode.integrations.cli.evaluate import HELD, Plan, call_of
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import Episode, Step, read_episodes
+from trimode.integrations.bench.episodes import Episode, Step, read_episodes
+from trimode.integrations.bench.evaluate import HELD, Plan, call_of
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import Settings
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.settings import Settings
 
 MAX_TOKENS = 96
 COMPANY = 16

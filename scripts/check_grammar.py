@@ -29,13 +29,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from trimode.engine.decoding.gate import Gate
+from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker, entries
-from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
-from trimode.policy.matcher import Matcher
-from trimode.policy.reader import Reader
-from trimode.policy.schema import Target, schema_of
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.grammar.raw_matcher import Reader
+from trimode.policy.schema.targets import Target, schema_of
 
 LIMITS = ("LexerTooComplex", "ParserTooComplex")
 LENGTH = 160

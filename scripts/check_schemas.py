@@ -28,12 +28,12 @@ from pydantic_types import TYPES
 from rich.progress import track
 
 from trimode.engine.errors import PromptTooLong, TrimodeError
+from trimode.engine.models.checkpoint import Checkpoint
 from trimode.engine.models.model import Transformer
 from trimode.engine.token_engine import KV_BYTES, TokenEngine
-from trimode.policy.checkpoint import Checkpoint
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
-from trimode.policy.schema import Schema, Target, doubled_keys, schema_of
+from trimode.policy.schema.targets import Schema, Target, doubled_keys, schema_of
 
 PROMPT = "Fill in the form."
 MODES: tuple[dict[str, Any], ...] = (

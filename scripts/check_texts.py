@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 from texts_at_random import Made, numbers_in
 
+from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker
-from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaTooComplex, SchemaViolation
-from trimode.policy.grammar import Compiled
-from trimode.policy.matcher import Matcher
-from trimode.policy.schema import Schema, schema_of
-from trimode.policy.written import texts_of
+from trimode.policy.grammar.compiler import Compiled
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import Schema, schema_of
 
 Json = Any
 SHOWN = 20

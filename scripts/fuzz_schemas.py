@@ -30,9 +30,9 @@ from rich.progress import track
 
 from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError
-from trimode.policy.grammar import check
-from trimode.policy.in_time import left_behind
-from trimode.policy.schema import schema_of
+from trimode.policy.grammar.compiler import check
+from trimode.policy.schema.targets import schema_of
+from trimode.policy.watchdog import left_behind
 
 Json = Any
 KEYWORDS = (

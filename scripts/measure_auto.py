@@ -32,8 +32,8 @@ from auto_bench.others import drift, loops, overhead
 from auto_bench.race import race
 from measure_load import BUNDLED, SHAPES, random_engine
 
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
 
 FIXED = ("ar", "linear_spec:4", "linear_spec:8", "linear_spec:16", "quadratic_spec:4:1", "quadratic_spec:6:2")
 

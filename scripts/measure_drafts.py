@@ -26,13 +26,13 @@ from trimode.engine.decoding.sampling import Sampler
 from trimode.engine.decoding.segment import Logits
 from trimode.engine.errors import PromptTooLong
 from trimode.engine.modes import linear_spec as mode
-from trimode.integrations.cli.evaluate import Plan, call_of
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import read_episodes
+from trimode.integrations.bench.episodes import read_episodes
+from trimode.integrations.bench.evaluate import Plan, call_of
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaError
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import Settings, variant
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.settings import Settings, variant
 
 KINDS = ("plan", "tool_call", "json", "prose")
 TRADE = ("ar", "linear_spec:6", "linear_spec:8", "linear_spec:32", "quadratic_spec:6:1", "quadratic_spec:6:2",

@@ -30,9 +30,9 @@ from rich.progress import track
 
 from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError, SchemaViolation
-from trimode.policy.grammar import GrammarCompiler
-from trimode.policy.schema import Target, schema_of
-from trimode.policy.written import texts_of
+from trimode.policy.grammar.compiler import GrammarCompiler
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import Target, schema_of
 
 TEKKEN = "mistral_common/data/tekken_240911.json"
 Json = Any

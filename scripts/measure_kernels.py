@@ -24,9 +24,9 @@ from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool, pages_for
+from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.weights import load_model
 from trimode.kernels import ops
-from trimode.policy.checkpoint import locate
 
 CPU = torch.device("cpu")
 CONTENDERS = ("native", "torch", "torch-fast")

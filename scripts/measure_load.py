@@ -28,15 +28,15 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from trimode.engine.models.checkpoint import Checkpoint
 from trimode.engine.models.model import Transformer
 from trimode.engine.token_engine import TokenEngine
-from trimode.integrations.cli.evaluate import Plan, call_of
-from trimode.policy.call import Call
-from trimode.policy.checkpoint import Checkpoint
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import read_episodes
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import Settings, variant
+from trimode.integrations.bench.episodes import read_episodes
+from trimode.integrations.bench.evaluate import Plan, call_of
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.settings import Settings, variant
 
 BUNDLED = "bundled"
 SHAPES: dict[str, dict[str, Any]] = {

@@ -35,13 +35,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from rich.progress import track
 
 import trimode as tm
-from trimode.policy.audit import AuditFile
-from trimode.policy.call import Call, call_of
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
-from trimode.policy.record import versions
-from trimode.policy.result import Result
-from trimode.policy.spec import MODES
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import versions
+from trimode.policy.audit.trail import AuditFile
+from trimode.policy.calls.call import Call, call_of
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.result import Result
+from trimode.policy.selection.settings import MODES
 
 WAYS: dict[str, tuple[bool, bool, str]] = {
     "off": (False, False, "NO_CONTENT"),

@@ -22,11 +22,11 @@ import torch
 from trimode.engine.decoding.segment import Segment
 from trimode.engine.forward.batch import Batch
 from trimode.engine.kv_cache.pages import pages_for
+from trimode.integrations.bench.episodes import read_episodes
+from trimode.integrations.bench.evaluate import Plan, call_of
 from trimode.integrations.cli.demo import episodes
-from trimode.integrations.cli.evaluate import Plan, call_of
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import read_episodes
-from trimode.policy.spec import Settings
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.settings import Settings
 
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bf16", {"dtype": "bfloat16"}),

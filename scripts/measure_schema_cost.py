@@ -31,11 +31,11 @@ from rich.progress import track
 from trimode.engine.decoding.gate import Gate
 from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
-from trimode.integrations.cli.evaluate import HELD, Plan, in_mode, question
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import read_episodes
-from trimode.policy.spec import Settings
+from trimode.integrations.bench.episodes import read_episodes
+from trimode.integrations.bench.evaluate import HELD, Plan, in_mode, question
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.settings import Settings
 
 SETTINGS = {
     "ar": Settings(mode="ar"),

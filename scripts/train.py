@@ -29,7 +29,7 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import save_weights
-from trimode.policy.episodes import read_episodes
+from trimode.integrations.bench.episodes import read_episodes
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "training" / "chat_template.jinja"

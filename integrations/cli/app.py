@@ -63,12 +63,12 @@ def demo(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
-    from trimode.policy.audit import verify
-    from trimode.policy.audit_view import problems_table
-    from trimode.policy.engine import Engine
+    from trimode.policy.audit.trail import verify
+    from trimode.policy.calls.engine import Engine
 
-    from ..tracing import live
+    from ..tracing import setup as live
     from . import demo as player
+    from .audit_tables import problems_table
 
     for to in trace or ():
         live.trace(to)
@@ -97,7 +97,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Decodes one output and says what it cost."""
-    from trimode.policy.engine import Engine
+    from trimode.policy.calls.engine import Engine
 
     events = Engine.load(checkpoint).stream(
         prompt=None if chat else prompt,
@@ -153,11 +153,11 @@ def evaluate(
     """Decodes every model step of recorded episodes in each mode: TPF, tokens/s, validity, exact match, agreement."""
     from rich.progress import Progress
 
-    from trimode.policy.auto import Auto
-    from trimode.policy.engine import Engine
-    from trimode.policy.spec import Settings, known_mode
+    from trimode.policy.calls.engine import Engine
+    from trimode.policy.selection.auto import Auto
+    from trimode.policy.selection.settings import Settings, known_mode
 
-    from . import evaluate as harness
+    from ..bench import evaluate as harness
 
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
@@ -224,12 +224,12 @@ def bench(
     """
     from rich.progress import Progress
 
-    from trimode.policy.engine import Engine
-    from trimode.policy.spec import Settings
+    from trimode.policy.calls.engine import Engine
+    from trimode.policy.selection.settings import Settings
 
-    from . import bench as harness
-    from . import bench_view as view
-    from .peers import known_peers
+    from ..bench import benchmark as harness
+    from ..bench import tables as view
+    from ..bench.peers import known_peers
 
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
@@ -262,8 +262,8 @@ def export(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Writes a checkpoint for other engines (transformers, vLLM), and says what their format cannot hold."""
+    from trimode.engine.models.checkpoint import locate
     from trimode.engine.models.export import export as write
-    from trimode.policy.checkpoint import locate
 
     missing = write(locate(checkpoint).directory, out, format)
     console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
@@ -305,7 +305,7 @@ def check_schemas(
 ) -> None:
     """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
     schema is refused or any grammar accepts invalid data."""
-    from trimode.policy.admission import FORMATS
+    from trimode.policy.json_schema.admission import FORMATS
 
     from . import schema_check as checks
 

@@ -16,12 +16,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import Episode, Message, read_episodes
-from trimode.policy.result import Result
-from trimode.policy.schema import ToolCall
-from trimode.policy.session import Session, session
-from trimode.policy.steps import Step, ask, step
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.result import Result
+from trimode.policy.schema.targets import ToolCall
+from trimode.policy.steps.decorator import Step, ask, step
+from trimode.policy.steps.sessions import Session, session
+
+from ..bench.episodes import Episode, Message, read_episodes
 
 DATA: Final = files("trimode.integrations.cli") / "data"
 MAX_TOKENS: Final = 128

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from trimode.engine.errors import TrimodeError
+from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.policy.admission import Formats
-from trimode.policy.checkpoint import locate
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
-from trimode.policy.grammar import Compiled, GrammarCompiler
-from trimode.policy.schema import Target, schema_of
-from trimode.policy.walker import Walker
-from trimode.policy.written import texts_of
+from trimode.policy.grammar.compiler import Compiled, GrammarCompiler
+from trimode.policy.grammar.walker import Walker
+from trimode.policy.json_schema.admission import Formats
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import Target, schema_of
 
 Json = Any
 

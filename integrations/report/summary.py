@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from trimode.policy.audit import AuditLine
-from trimode.policy.check import Problem
-from trimode.policy.content import SWITCH
-from trimode.policy.record import CallRecord, Counts
+from trimode.policy.audit.consistency import Problem
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord, Counts
+from trimode.policy.audit.trail import AuditLine
 
 from .call_view import CallView, call_view, many, modes, seconds
 from .origins import plain

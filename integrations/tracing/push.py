@@ -16,10 +16,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.util.re import parse_env_headers
 
 from trimode.engine.errors import TrimodeError
-from trimode.policy.record import CallRecord
-from trimode.policy.resend import Resender
+from trimode.policy.audit.record import CallRecord
 
 from .collector import Collector, encoded, refused, resource
+from .resend import Resender
 
 BATCH: Final = 32
 """Calls in one request."""

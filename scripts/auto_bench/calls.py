@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from trimode.engine.errors import PromptTooLong
-from trimode.integrations.cli.evaluate import Plan, call_of
-from trimode.policy.auto import Auto
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.episodes import read_episodes
+from trimode.integrations.bench.episodes import read_episodes
+from trimode.integrations.bench.evaluate import Plan, call_of
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.result import Result
 from trimode.policy.errors import SchemaError
-from trimode.policy.resolve import Policy, StepContext, resolve
-from trimode.policy.result import Result
-from trimode.policy.spec import Settings, variant
+from trimode.policy.selection.auto import Auto
+from trimode.policy.selection.policies import Policy, StepContext, resolve
+from trimode.policy.selection.settings import Settings, variant
 
 
 def calls_of(engine: Engine, path: Path, args: Namespace) -> list[Call]:

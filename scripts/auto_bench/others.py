@@ -16,16 +16,16 @@ from typing import Any
 from rich.progress import track
 
 from trimode.integrations.cli import demo
-from trimode.policy.audit import AuditFile
-from trimode.policy.auto import Auto
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.finish import finished
-from trimode.policy.resolve import Policy
-from trimode.policy.result import Result
-from trimode.policy.scope import Scope, enter, leave
-from trimode.policy.session import session, using
-from trimode.policy.spec import variant
+from trimode.policy.audit.trail import AuditFile
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.finish import finished
+from trimode.policy.calls.result import Result
+from trimode.policy.calls.scope import Scope, enter, leave
+from trimode.policy.selection.auto import Auto
+from trimode.policy.selection.policies import Policy
+from trimode.policy.selection.settings import variant
+from trimode.policy.steps.sessions import session, using
 
 from .calls import planned
 from .race import Speed

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.progress import track
 
-from trimode.policy.auto import Auto
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.result import Result
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.result import Result
+from trimode.policy.selection.auto import Auto
 
 from .calls import repeated, together, words_of
 from .journal import Journal

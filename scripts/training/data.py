@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.policy.episodes import Episode, read_episodes
+from trimode.integrations.bench.episodes import Episode, read_episodes
 
 from .tokenizer import SPECIAL
 

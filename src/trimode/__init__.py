@@ -20,10 +20,11 @@ if TYPE_CHECKING:
         RequestError,
         TrimodeError,
     )
-    from trimode.integrations.tracing.live import trace
-    from trimode.policy.audit import AuditFile
-    from trimode.policy.budget import Budget, Spent
-    from trimode.policy.engine import Engine
+    from trimode.integrations.tracing.setup import trace
+    from trimode.policy.audit.trail import AuditFile
+    from trimode.policy.calls.engine import Engine
+    from trimode.policy.calls.result import Result, ScoredChoice
+    from trimode.policy.calls.stream import StreamEvent
     from trimode.policy.errors import (
         BudgetExceeded,
         BudgetTooSmall,
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
         UnsupportedKeyword,
         UnsupportedSyntax,
     )
-    from trimode.policy.resolve import Policy
-    from trimode.policy.result import Result, ScoredChoice
-    from trimode.policy.schema import ToolCall
-    from trimode.policy.session import Session, session, using
-    from trimode.policy.steps import ask, step
-    from trimode.policy.stream import StreamEvent
-    from trimode.policy.texts import Choice, Lark, Regex
-    from trimode.policy.tools import execute, execute_tool
+    from trimode.policy.schema.targets import ToolCall
+    from trimode.policy.schema.texts import Choice, Lark, Regex
+    from trimode.policy.selection.policies import Policy
+    from trimode.policy.steps.budget import Budget, Spent
+    from trimode.policy.steps.decorator import ask, step
+    from trimode.policy.steps.sessions import Session, session, using
+    from trimode.policy.steps.tools import execute, execute_tool
 
 __version__ = "0.1.0"
 
@@ -59,23 +59,23 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "TrimodeError",
     ),
-    "trimode.policy.audit": ("AuditFile",),
-    "trimode.policy.budget": ("Budget", "Spent"),
-    "trimode.integrations.tracing.live": ("trace",),
-    "trimode.policy.engine": ("Engine",),
+    "trimode.policy.audit.trail": ("AuditFile",),
+    "trimode.policy.steps.budget": ("Budget", "Spent"),
+    "trimode.integrations.tracing.setup": ("trace",),
+    "trimode.policy.calls.engine": ("Engine",),
     "trimode.policy.errors": (
         "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
         "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError",
         "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
-    "trimode.policy.resolve": ("Policy",),
-    "trimode.policy.result": ("Result", "ScoredChoice"),
-    "trimode.policy.schema": ("ToolCall",),
-    "trimode.policy.session": ("Session", "session", "using"),
-    "trimode.policy.steps": ("ask", "step"),
-    "trimode.policy.stream": ("StreamEvent",),
-    "trimode.policy.texts": ("Choice", "Lark", "Regex"),
-    "trimode.policy.tools": ("execute", "execute_tool"),
+    "trimode.policy.selection.policies": ("Policy",),
+    "trimode.policy.calls.result": ("Result", "ScoredChoice"),
+    "trimode.policy.schema.targets": ("ToolCall",),
+    "trimode.policy.steps.sessions": ("Session", "session", "using"),
+    "trimode.policy.steps.decorator": ("ask", "step"),
+    "trimode.policy.calls.stream": ("StreamEvent",),
+    "trimode.policy.schema.texts": ("Choice", "Lark", "Regex"),
+    "trimode.policy.steps.tools": ("execute", "execute_tool"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -26,10 +26,10 @@ import pytest
 
 from trimode.integrations.tracing.collector import Collector
 from trimode.integrations.tracing.push import push
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.content import SWITCH
-from trimode.policy.record import CallRecord
-from trimode.policy.round_record import RoundRecord
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit.trail import read_audit, records, verify
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(os.environ.get("TRIMODE_BACKENDS", ROOT / ".backends"))

@@ -17,8 +17,8 @@ import pytest
 
 from trimode.engine.errors import RequestError
 from trimode.integrations.report.page import render
-from trimode.policy.audit import AuditFile
-from trimode.policy.record import CallRecord
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile
 
 pytestmark = pytest.mark.browser
 

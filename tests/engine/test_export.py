@@ -20,7 +20,7 @@ from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import load_model, save_weights
 from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 
 YARN = RopeConfig(
     theta=1e5,

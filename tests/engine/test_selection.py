@@ -21,7 +21,7 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import SELECTIONS, DecodeRequest, DiffusionOptions, Sampling, Selection
 from trimode.engine.result import DecodeResult
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=120)
 NO_END = small.with_ends(small.MASK)

@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trimode.engine.errors import TrimodeError
+from trimode.integrations.bench.contenders import Contender, Question, Reading, cold, ours
+from trimode.integrations.bench.roofline import Floor, read_parameters
+from trimode.integrations.bench.rows import row
 from trimode.integrations.cli import app as cli
-from trimode.integrations.cli.bench_rows import row
-from trimode.integrations.cli.contenders import Contender, Question, Reading, cold, ours
 from trimode.integrations.cli.demo import DATA
-from trimode.integrations.cli.floor import Floor, read_parameters
-from trimode.policy.engine import Engine
-from trimode.policy.spec import Settings
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.settings import Settings
 
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 import trimode as tm
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli.demo import DATA
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {"source", "mode", "step", "n", "tokens", "forward_passes", "tpf", "tokens_per_s", "valid", "exact_name",

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 import trimode as tm
 from trimode.integrations.cli import app as cli
-from trimode.policy.audit import AuditFile, read_audit, records
-from trimode.policy.engine import Engine
+from trimode.policy.audit.trail import AuditFile, read_audit, records
+from trimode.policy.calls.engine import Engine
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,14 @@ import trimode as tm
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli import policy_plots
 from trimode.integrations.cli.demo import DATA
-from trimode.policy.audit import read_audit, records
-from trimode.policy.auto import Auto
-from trimode.policy.cost import CostModel, Curve
-from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord
-from trimode.policy.resolve import Policy
-from trimode.policy.round_record import RoundRecord
-from trimode.policy.series import acceptance, qualities
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit.statistics import acceptance, qualities
+from trimode.policy.audit.trail import read_audit, records
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.auto import Auto
+from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.policies import Policy
 
 CURVE = Curve((1, 8, 64), (0.001, 0.0012, 0.008))
 MACHINE = CostModel(CURVE, CURVE, 1e-8)

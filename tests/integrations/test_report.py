@@ -21,9 +21,9 @@ from trimode.integrations.report import page
 from trimode.integrations.report.origins import EMPTY, REASONS, letters, plain
 from trimode.integrations.report.page import render
 from trimode.integrations.report.plot import COLUMNS, plots
-from trimode.policy.audit import AuditFile
-from trimode.policy.record import CallRecord
-from trimode.policy.round_record import RoundRecord
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit.trail import AuditFile
 
 Recorded = Callable[..., CallRecord]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`${1}<!--"

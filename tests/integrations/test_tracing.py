@@ -31,14 +31,14 @@ from trimode.engine.errors import TrimodeError
 from trimode.integrations.cli import app as cli
 from trimode.integrations.tracing.collector import Collector, collector, resource
 from trimode.integrations.tracing.push import BATCH, push
-from trimode.policy import everywhere
-from trimode.policy.audit import AuditFile, read_audit, records
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
+from trimode.policy.audit import process_trails as everywhere
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile, read_audit, records
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import PolicyError
-from trimode.policy.record import CallRecord
-from trimode.policy.session import session
-from trimode.policy.telemetry import CallSpan
+from trimode.policy.steps.sessions import session
+from trimode.policy.telemetry.spans import CallSpan
 
 Recorded = Callable[..., CallRecord]
 

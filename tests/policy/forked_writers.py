@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from trimode.policy.audit import AuditFile, read_audit, records
-from trimode.policy.record import CallRecord
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile, read_audit, records
 
 ROTATE = 60_000
 

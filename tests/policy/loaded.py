@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from trimode.engine.constraint import Constraint
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.calls.engine import Engine
 
 SHORT: dict[str, Any] = {
     "type": "object",

@@ -15,7 +15,7 @@ from trimode.engine.models.model import Transformer
 from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
 
 VOCABULARY = 64
 END = 1

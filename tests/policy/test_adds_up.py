@@ -22,10 +22,10 @@ from trimode.engine.constraint import Thinking
 from trimode.engine.request import AdaptiveOptions, DecodeRequest, InfillOptions, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.audit import AuditFile, read_audit, records, verify
-from trimode.policy.check import check_record
-from trimode.policy.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
-from trimode.policy.replay import compare
+from trimode.policy.audit.consistency import check_record
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
+from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
+from trimode.policy.replay.decode_again import compare
 
 CALLS = 300
 POLICY = PolicyUsed(name="fixed", version="1", sha256="e" * 64, reason="generated")

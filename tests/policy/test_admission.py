@@ -19,10 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loaded import allowed
 
-from trimode.policy import admission, grammar
-from trimode.policy import in_time as in_time_module
-from trimode.policy.dialect import is_slow
-from trimode.policy.engine import Engine
+from trimode.policy import watchdog as in_time_module
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import (
     MalformedSchema,
     SchemaError,
@@ -32,15 +30,18 @@ from trimode.policy.errors import (
     UnsatisfiableSchema,
     UnsupportedKeyword,
 )
-from trimode.policy.grammar import Compiled, check
-from trimode.policy.in_time import LEFT_BEHIND, OutOfTime, in_time, left_behind
-from trimode.policy.samples import samples
-from trimode.policy.schema import Schema, schema_of
-from trimode.policy.shapes import LEFT_TO_META_SCHEMAS, fits_every_draft
-from trimode.policy.texts import Regex
-from trimode.policy.walk import draft_of, heaviest
-from trimode.policy.walker import Walker
-from trimode.policy.written import texts_of
+from trimode.policy.grammar import compiler as grammar
+from trimode.policy.grammar.compiler import Compiled, check
+from trimode.policy.grammar.walker import Walker
+from trimode.policy.json_schema import admission
+from trimode.policy.json_schema.document import draft_of, heaviest
+from trimode.policy.json_schema.meta_schema import LEFT_TO_META_SCHEMAS, fits_every_draft
+from trimode.policy.json_schema.pattern_samples import samples
+from trimode.policy.json_schema.regex_dialect import is_slow
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import Schema, schema_of
+from trimode.policy.schema.texts import Regex
+from trimode.policy.watchdog import LEFT_BEHIND, OutOfTime, in_time, left_behind
 
 Json = Any
 SECONDS: Final = 1.0

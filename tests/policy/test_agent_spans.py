@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode, use_span
 from pydantic import BaseModel
 
 import trimode as tm
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.calls.engine import Engine
 
 ASK: list[dict[str, str]] = [{"role": "user", "content": "How long is the table?"}]
 LONG: dict[str, Any] = {

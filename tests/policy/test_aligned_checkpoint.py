@@ -14,8 +14,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import trimode as tm
 from trimode.engine.errors import ModeUnavailable
-from trimode.policy.audit import read_audit, verify
-from trimode.policy.engine import Engine
+from trimode.policy.audit.trail import read_audit, verify
+from trimode.policy.calls.engine import Engine
 
 END, MASK = "<|im_end|>", "<|MASK|>"
 TEMPLATE = "{%- for m in messages %}{{- m['content'] + '<|im_end|>' }}{%- endfor %}"

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from trimode.policy.audit import AuditFile, Head, head, read_audit, records, verify
-from trimode.policy.audit_view import problems_table, table
-from trimode.policy.content import SWITCH
+from trimode.integrations.cli.audit_tables import problems_table, table
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile, Head, head, read_audit, records, verify
 from trimode.policy.errors import PolicyError
-from trimode.policy.record import CallRecord
 
 Recorded = Callable[..., CallRecord]
 SIGNS = (string.ascii_letters + string.digits).encode()

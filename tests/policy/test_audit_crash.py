@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from trimode.policy.audit import AuditFile, read_audit, records, verify
-from trimode.policy.audit_parts import parts
-from trimode.policy.record import CallRecord
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
+from trimode.policy.audit.trail_files import parts
 
 Recorded = Callable[..., CallRecord]
 CUTS, TRAILS, KILLS = 240, 11, 20

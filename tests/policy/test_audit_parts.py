@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from trimode.policy.audit import AuditFile, Head, head, read_audit, records, verify
-from trimode.policy.audit_parts import number_of, part, parts
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import AuditFile, Head, head, read_audit, records, verify
+from trimode.policy.audit.trail_files import number_of, part, parts
 from trimode.policy.errors import PolicyError
-from trimode.policy.record import CallRecord
 
 Recorded = Callable[..., CallRecord]
 LIMIT = 9000

@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
-from trimode.policy import store
-from trimode.policy.auto import VARIANTS, Auto
-from trimode.policy.cost import CostModel, Curve
+from trimode.policy import cache_file as store
 from trimode.policy.errors import PolicyError
-from trimode.policy.evidence import Observation, observed
-from trimode.policy.exploring import GRACE, SHARE, loss_of, tried
-from trimode.policy.learned import FADING, HORIZON, KEYS, Learned, levels, step_of
-from trimode.policy.pricing import Cost, Variant
-from trimode.policy.resolve import DecodePlan, Policy, StepContext, resolve
-from trimode.policy.spec import Settings, options_of
-from trimode.policy.switching import Breakeven
+from trimode.policy.selection.auto import VARIANTS, Auto
+from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.evidence import Observation, observed
+from trimode.policy.selection.exploration import GRACE, SHARE, loss_of, tried
+from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
+from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
+from trimode.policy.selection.pricing import Cost, Variant
+from trimode.policy.selection.settings import Settings, options_of
+from trimode.policy.selection.switching import Breakeven
 
 
 def machine(*points: tuple[float, float]) -> CostModel:

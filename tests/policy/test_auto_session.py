@@ -17,18 +17,19 @@ from trimode.engine.forward.graphs import Buckets, Eager, Graphs
 from trimode.engine.kv_cache.pages import PagePool
 from trimode.engine.request import AdaptiveOptions, LinearSpecOptions
 from trimode.kernels.ops import cache_folder
-from trimode.policy import calibrate, store
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.auto import VARIANTS, Auto
-from trimode.policy.calibrate import DRAFTED, Shape, calibrated, measure, path_of, shapes
-from trimode.policy.call import Call
-from trimode.policy.cost import CostModel, Curve, Measurement
-from trimode.policy.engine import Engine
-from trimode.policy.evidence import Evidence
-from trimode.policy.learned import levels
-from trimode.policy.pricing import ADAPTED, Variant
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import Settings
+from trimode.policy import cache_file as store
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls import calibrate
+from trimode.policy.calls.calibrate import DRAFTED, Shape, calibrated, measure, path_of, shapes
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.auto import VARIANTS, Auto
+from trimode.policy.selection.cost_model import CostModel, Curve, Measurement
+from trimode.policy.selection.evidence import Evidence
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.posterior import levels
+from trimode.policy.selection.pricing import ADAPTED, Variant
+from trimode.policy.selection.settings import Settings
 
 FLAT = Curve((1, 64), (0.001, 0.0011))
 TALK = StepContext(kind="prose", name="talk")

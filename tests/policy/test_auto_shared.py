@@ -15,11 +15,11 @@ import pytest
 
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
-from trimode.policy.auto import Auto
-from trimode.policy.cost import CostModel, Curve
-from trimode.policy.pricing import Costing, Passes, Variant, Workload
-from trimode.policy.resolve import DecodePlan, StepContext, resolve
-from trimode.policy.spec import Settings, StepKind, options_of, variant
+from trimode.policy.selection.auto import Auto
+from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
+from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.settings import Settings, StepKind, options_of, variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from loaded import SHORT
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.budget import Ledger, Spent, fitted
-from trimode.policy.call import call_of
-from trimode.policy.engine import Engine
-from trimode.policy.replay import replay
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.call import call_of
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import replay
+from trimode.policy.steps.budget import Ledger, Spent, fitted
 from trimode.testing import FakeEngine
 
 LONG = " ".join(["word"] * 200)

@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.checked import RETRY_TEMPERATURE
-from trimode.policy.engine import Engine
-from trimode.policy.relax import relaxed
-from trimode.policy.replay import replay
-from trimode.policy.schema import schema_of
-from trimode.policy.walk import Document
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.retries import RETRY_TEMPERATURE
+from trimode.policy.grammar.relax import relaxed
+from trimode.policy.json_schema.document import Document
+from trimode.policy.replay.decode_again import replay
+from trimode.policy.schema.targets import schema_of
 from trimode.testing import FakeEngine, in_turn
 
 UNIQUE: dict[str, Any] = {

@@ -12,10 +12,10 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.check import check_record
-from trimode.policy.engine import Engine
-from trimode.policy.replay import replay
+from trimode.policy.audit.consistency import check_record
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import replay
 
 
 class Route(Enum):

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.engine import Engine
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
 
 QUEUE, BATCH, CALLS = 16, 8, 40
 

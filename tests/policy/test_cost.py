@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimode.policy.cost import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
-from trimode.policy.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.cost_model import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
+from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
 
 seconds = st.floats(1e-6, 10)
 measurements = st.lists(

@@ -8,9 +8,9 @@ from io import StringIO
 
 from rich.console import Console
 
-from trimode.policy.audit_view import diffs_table
-from trimode.policy.diff import MISSING, CallDiff, diff_calls, diff_trails
-from trimode.policy.record import CallRecord
+from trimode.integrations.cli.audit_tables import diffs_table
+from trimode.policy.audit.diff import MISSING, CallDiff, diff_calls, diff_trails
+from trimode.policy.audit.record import CallRecord
 
 Recorded = Callable[..., CallRecord]
 

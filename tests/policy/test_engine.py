@@ -15,9 +15,9 @@ import torch
 from loaded import SHORT
 
 import trimode as tm
+from trimode.engine.models.checkpoint import locate
 from trimode.integrations.cli.demo import episodes
-from trimode.policy.checkpoint import locate
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall
 
 MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")

@@ -14,12 +14,12 @@ from typing import Final
 
 import pytest
 
+from trimode.integrations.bench.evaluate import HELD, Plan, call_of
 from trimode.integrations.cli.demo import episodes
-from trimode.integrations.cli.evaluate import HELD, Plan, call_of
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.resolve import StepContext, resolve
-from trimode.policy.spec import Settings, variant
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.policies import StepContext, resolve
+from trimode.policy.selection.settings import Settings, variant
 
 TOKENS: Final = 50_000
 SHARES: Final = 4

@@ -15,7 +15,7 @@ from opentelemetry.trace import StatusCode
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import trimode as tm
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.testing import FakeEngine
 
 SECRET = "hippopotamus"

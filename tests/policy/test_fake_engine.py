@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import BaseModel, Field
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.call import Call
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.call import Call
 from trimode.testing import FakeEngine, ScriptError, in_turn
 
 

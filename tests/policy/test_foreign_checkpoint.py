@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import trimode as tm
 from trimode.engine.errors import ModeUnavailable
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 
 BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 TEMPLATE = "{{- bos_token }}{%- for m in messages %}{{- m['content'] + '<|eot_id|>' }}{%- endfor %}"

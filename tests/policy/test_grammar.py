@@ -18,12 +18,12 @@ from loaded import SHORT, allowed
 from pydantic import BaseModel
 
 from trimode.engine.token_mask import allows
-from trimode.policy import grammar
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError, SchemaTooComplex, UnsupportedKeyword
-from trimode.policy.formats import tightened
-from trimode.policy.matcher import Matcher
-from trimode.policy.schema import schema_of
+from trimode.policy.grammar import compiler as grammar
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.json_schema.normal_form import tightened
+from trimode.policy.schema.targets import schema_of
 
 LENGTH = 100
 

@@ -13,12 +13,12 @@ from loaded import SHORT, allowed
 from schemas_at_random import SCHEMAS, VALUES
 
 from trimode.engine.decoding.gate import Gate
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
-from trimode.policy.matcher import Matcher
-from trimode.policy.schema import schema_of
-from trimode.policy.walker import Walker
-from trimode.policy.written import texts_of
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.grammar.walker import Walker
+from trimode.policy.json_schema.serialize import texts_of
+from trimode.policy.schema.targets import schema_of
 
 Json = Any
 

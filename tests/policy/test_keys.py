@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loaded import allowed
 
-from trimode.policy.engine import Engine
-from trimode.policy.keys import Keys, Quoted, may_repeat
-from trimode.policy.schema import doubled_keys, schema_of
+from trimode.policy.calls.engine import Engine
+from trimode.policy.grammar.object_keys import Keys, Quoted, may_repeat
+from trimode.policy.schema.targets import doubled_keys, schema_of
 
 KEYS = st.text('ab"\\{}[],:ä\n', max_size=3)
 VALUES = st.recursive(

@@ -25,10 +25,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.engine import Engine
-from trimode.policy.scope import current_scope
-from trimode.policy.session import overrides
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.scope import current_scope
+from trimode.policy.steps.sessions import overrides
 
 THREADS, LOOPS, TASKS = 3, 2, 3
 LONG: dict[str, Any] = {"schema": {"type": "string", "minLength": 300, "maxLength": 310}, "max_tokens": 400}

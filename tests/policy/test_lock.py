@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import trimode as tm
-from trimode.policy import resolve as resolving
-from trimode.policy.auto import Auto
-from trimode.policy.cost import CostModel, Curve
-from trimode.policy.engine import Engine
-from trimode.policy.guided import Guided
-from trimode.policy.locking import lock_text, moved
-from trimode.policy.resolve import PACKAGE_POLICY, Policy, StepContext
-from trimode.policy.spec import STEP_KINDS, Settings
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection import policies as resolving
+from trimode.policy.selection.auto import Auto
+from trimode.policy.selection.auto_under_table import Guided
+from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.lock_file import lock_text, moved
+from trimode.policy.selection.policies import PACKAGE_POLICY, Policy, StepContext
+from trimode.policy.selection.settings import STEP_KINDS, Settings
 
 SHOP = Policy(
     name="shop",

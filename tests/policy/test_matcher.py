@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from loaded import allowed
 from schemas_at_random import SCHEMAS
 
-from trimode.policy.closer import Closer
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused
-from trimode.policy.matcher import Matcher
-from trimode.policy.reader import Reader
-from trimode.policy.schema import schema_of
-from trimode.policy.texts import Regex
-from trimode.policy.vocabulary import Place
+from trimode.policy.grammar.completion import Closer
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.grammar.raw_matcher import Reader
+from trimode.policy.grammar.vocabulary import Place
+from trimode.policy.schema.targets import schema_of
+from trimode.policy.schema.texts import Regex
 
 FORCED: Final[Any] = {
     "type": "object",

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.policy.errors import PolicyError
-from trimode.policy.resolve import DecodePlan, Policy, StepContext, resolve
-from trimode.policy.spec import MODES, OPTIONS, STEP_KINDS, Settings, StepKind
-from trimode.policy.toml_text import as_toml, line_of
+from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
+from trimode.policy.selection.settings import MODES, OPTIONS, STEP_KINDS, Settings, StepKind
+from trimode.policy.selection.toml_text import as_toml, line_of
 
 SHARED: Final[dict[str, st.SearchStrategy[Any]]] = {
     "temperature": st.floats(0.1, 2),

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
-from trimode.policy.check import check_record
-from trimode.policy.content import SWITCH, captures
-from trimode.policy.record import CallRecord, sequence_digests
-from trimode.policy.round_record import token_ends
+from trimode.policy.audit.consistency import check_record
+from trimode.policy.audit.content import SWITCH, captures
+from trimode.policy.audit.record import CallRecord, sequence_digests
+from trimode.policy.audit.round_record import token_ends
 
 Recorded = Callable[..., CallRecord]
 MODES = ["ar", "diffusion", "linear_spec"]

@@ -14,15 +14,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from recorded_calls import letters
 
 import trimode as tm
-from trimode.policy import attributes, content
-from trimode.policy.attributes import content_of, parts_of
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.check import check_record
-from trimode.policy.content import SWITCH, clipped, newest
-from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord
-from trimode.policy.redaction import CHANGED, redacted_by, redacted_text
-from trimode.policy.replay import NO_CONTENT, nothing_to_replay
+from trimode.policy.audit import content
+from trimode.policy.audit.consistency import check_record
+from trimode.policy.audit.content import SWITCH, clipped, newest
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.redaction import CHANGED, redacted_by, redacted_text
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import NO_CONTENT, nothing_to_replay
+from trimode.policy.telemetry import attributes
+from trimode.policy.telemetry.attributes import content_of, parts_of
 
 Recorded = Callable[..., CallRecord]
 SECRET = "hippopotamus"

@@ -12,14 +12,14 @@ from llguidance import LLMatcher, LLParserLimits
 from loaded import allowed
 
 import trimode as tm
-from trimode.policy import renewal
-from trimode.policy.audit import verify
-from trimode.policy.engine import Engine
+from trimode.policy.audit.trail import verify
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError
-from trimode.policy.grammar import GrammarCompiler
-from trimode.policy.matcher import Matcher
-from trimode.policy.schema import schema_of
-from trimode.policy.texts import Regex
+from trimode.policy.grammar import recompile as renewal
+from trimode.policy.grammar.compiler import GrammarCompiler
+from trimode.policy.grammar.matcher import Matcher
+from trimode.policy.schema.targets import schema_of
+from trimode.policy.schema.texts import Regex
 
 WORDS: Final = {"type": "string", "pattern": r"^(?:\S+\s+){0,49}\S+$", "minLength": 1, "maxLength": 500}
 """One text of this pattern takes some 20 times the work that llguidance's own limits allow between two masks."""

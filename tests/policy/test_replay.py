@@ -11,16 +11,16 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
+from trimode.engine.models.checkpoint import BUNDLED
 from trimode.engine.request import DiffusionOptions, InfillOptions
 from trimode.engine.result import DecodeResult
-from trimode.policy import replay as replaying
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.checkpoint import BUNDLED
-from trimode.policy.engine import Engine
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import PolicyError
-from trimode.policy.record import CallRecord
-from trimode.policy.replay import BUG, NO_CONTENT, Engines, replay, request_of
-from trimode.policy.schema import schema_of
+from trimode.policy.replay import decode_again as replaying
+from trimode.policy.replay.decode_again import BUG, NO_CONTENT, Engines, replay, request_of
+from trimode.policy.schema.targets import schema_of
 
 ASK: list[dict[str, str]] = [{"role": "user", "content": "How long is the table?"}]
 MODES = ["ar", "diffusion", "linear_spec", "quadratic_spec"]

@@ -8,13 +8,13 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records
-from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord
-from trimode.policy.replay import Engines
-from trimode.policy.replay_under import AGAIN, comparable, decoded_under, replayed_under
-from trimode.policy.resolve import Policy
-from trimode.policy.spec import Settings
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import read_audit, records
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import Engines
+from trimode.policy.replay.under_policies import AGAIN, comparable, decoded_under, replayed_under
+from trimode.policy.selection.policies import Policy
+from trimode.policy.selection.settings import Settings
 
 AR = Policy(name="plain", kinds={kind: Settings(mode="ar") for kind in ("plan", "tool_call", "json", "prose")})
 QUICK = Policy(

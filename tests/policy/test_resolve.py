@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trimode.engine.errors import RequestError
 from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
 from trimode.policy.errors import PolicyError
-from trimode.policy.resolve import PACKAGE_POLICY, Policy, StepContext, configured, resolve
-from trimode.policy.spec import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
+from trimode.policy.selection.policies import PACKAGE_POLICY, Policy, StepContext, configured, resolve
+from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
 
 PLAN: Final = StepContext(kind="plan", name="think")
 AR, LINEAR, DIFFUSION = (Settings(mode=mode) for mode in ("ar", "linear_spec", "diffusion"))

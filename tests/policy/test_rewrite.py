@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.policy.disjoint import disjoint
 from trimode.policy.errors import UnsupportedKeyword
-from trimode.policy.grammar import check
-from trimode.policy.negate import negated, other_than
-from trimode.policy.rewrite import rewritten
-from trimode.policy.schema import schema_of
-from trimode.policy.walk import Document, draft_of
+from trimode.policy.grammar.compiler import check
+from trimode.policy.json_schema.disjoint import disjoint
+from trimode.policy.json_schema.document import Document, draft_of
+from trimode.policy.json_schema.negate import negated, other_than
+from trimode.policy.json_schema.rewrite import rewritten
+from trimode.policy.schema.targets import schema_of
 
 Json = Any
 NAMES: Final = ("a", "b", "c", "k")

@@ -14,10 +14,10 @@ import trimode as tm
 from trimode.engine.errors import RequestError
 from trimode.kernels import ops
 from trimode.kernels.native_bf16 import FEATURE
-from trimode.policy.audit import read_audit, records
-from trimode.policy.calibrate import path_of
-from trimode.policy.engine import Engine
-from trimode.policy.replay import Engines, replay
+from trimode.policy.audit.trail import read_audit, records
+from trimode.policy.calls.calibrate import path_of
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import Engines, replay
 
 needs_instruction = pytest.mark.skipif(
     FEATURE not in ops.processor().split(), reason=f"this processor has no {FEATURE}"

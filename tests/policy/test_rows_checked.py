@@ -15,10 +15,10 @@ from torch import Tensor
 import trimode as tm
 from trimode.integrations.cli.doctor import examined
 from trimode.kernels import fixed
-from trimode.policy.audit import read_audit, records
-from trimode.policy.cost import CostModel, Curve
-from trimode.policy.engine import Engine
-from trimode.policy.record import Runtime
+from trimode.policy.audit.record import Runtime
+from trimode.policy.audit.trail import read_audit, records
+from trimode.policy.calls.engine import Engine
+from trimode.policy.selection.cost_model import CostModel, Curve
 
 LEVEL = Curve((1, 64), (0.001, 0.0011))
 """Prices of passes, so that none is measured."""
@@ -69,14 +69,14 @@ def test_a_record_from_before_the_check_is_read(reference: Engine) -> None:
 def test_doctor_says_why_kernels_are_refused_and_still_says_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trimode.policy.engine.calibrated", lambda *_: CostModel(LEVEL, LEVEL, 0.0))
+    monkeypatch.setattr("trimode.policy.calls.engine.calibrated", lambda *_: CostModel(LEVEL, LEVEL, 0.0))
     refused = examined(None, "cpu", "torch")
     assert refused["exactness"].startswith("refused: torch kernels give a row other bits in other company here: ")
     assert refused["kernels"] == "torch-fast (asked for), rows not promised to agree"
 
 
 def test_doctor_says_what_the_check_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimode.policy.engine.calibrated", lambda *_: CostModel(LEVEL, LEVEL, 0.0))
+    monkeypatch.setattr("trimode.policy.calls.engine.calibrated", lambda *_: CostModel(LEVEL, LEVEL, 0.0))
     found = examined(None, "cpu", "torch")
     assert found["exactness"] == "checked"
     assert found["kernels"].endswith(", rows checked to agree")

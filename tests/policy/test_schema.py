@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from trimode.policy.errors import SchemaError, SchemaViolation, UnsupportedKeyword
-from trimode.policy.grammar import check
-from trimode.policy.schema import ToolCall, describe_tool, doubled_keys, schema_of, tool_schema
+from trimode.policy.grammar.compiler import check
+from trimode.policy.schema.targets import ToolCall, describe_tool, doubled_keys, schema_of, tool_schema
 
 UNIQUE = {"type": "array", "uniqueItems": True}
 

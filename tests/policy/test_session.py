@@ -13,12 +13,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode, use_span
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord
-from trimode.policy.schema import Schema
-from trimode.policy.session import current_session, overrides
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
+from trimode.policy.schema.targets import Schema
+from trimode.policy.steps.sessions import current_session, overrides
 
 SECRET = "hippopotamus"
 

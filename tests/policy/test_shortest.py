@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from loaded import allowed
 from schemas_at_random import SCHEMAS
 
-from trimode.policy import grammar
-from trimode.policy.closer import Closer
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaTooComplex
-from trimode.policy.samples import samples
-from trimode.policy.schema import schema_of
-from trimode.policy.shortest import shortest
+from trimode.policy.grammar import compiler as grammar
+from trimode.policy.grammar.completion import Closer
+from trimode.policy.json_schema.pattern_samples import samples
+from trimode.policy.json_schema.shortest_text import shortest
+from trimode.policy.schema.targets import schema_of
 
 Json = Any
 NULL: Final[Json] = {"type": "null"}

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
-from trimode.policy import names
-from trimode.policy.content import SWITCH
-from trimode.policy.engine import Engine
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.calls.engine import Engine
+from trimode.policy.telemetry import names
 
 GOLDEN = Path(__file__).parent / "golden" / "spans.json"
 

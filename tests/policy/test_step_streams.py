@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.engine import Engine
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.engine import Engine
 
 
 @tm.step("plan", max_tokens=20)

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 import trimode as tm
-from trimode.policy.call import Call
-from trimode.policy.engine import Engine
-from trimode.policy.session import Session
+from trimode.policy.calls.call import Call
+from trimode.policy.calls.engine import Engine
+from trimode.policy.steps.sessions import Session
 
 Unit = Literal["cm", "m"]
 

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.engine.result import DecodeResult
 from trimode.engine.scheduler import Update
-from trimode.policy.engine import Engine
-from trimode.policy.stream import MASKED, Growing, StreamEvent
+from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.stream import MASKED, Growing, StreamEvent
 
 ASK: Final = [{"role": "user", "content": "How long is the table, and who made it?"}]
 LONG: Final[dict[str, Any]] = {

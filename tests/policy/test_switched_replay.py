@@ -22,14 +22,14 @@ from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.request import AdaptiveOptions, ArOptions, DecodeRequest, LinearSpecOptions, Sampling
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.audit import read_audit, records, verify
-from trimode.policy.call import Call, call_of
-from trimode.policy.check import check_record
-from trimode.policy.engine import Engine
-from trimode.policy.record import CallRecord, PolicyUsed, Runtime, record_call
-from trimode.policy.replay import compare, replay, switches_of
-from trimode.policy.round_record import RoundRecord
-from trimode.policy.switching import Schedule
+from trimode.policy.audit.consistency import check_record
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, record_call
+from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.call import Call, call_of
+from trimode.policy.calls.engine import Engine
+from trimode.policy.replay.decode_again import compare, replay, switches_of
+from trimode.policy.selection.switching import Schedule
 
 POLICY = PolicyUsed(name="fickle", version="1", sha256="e" * 64, reason="by chance")
 RUNTIME = Runtime(model="small", model_sha256="a" * 64, tokenizer_sha256="b" * 64, device="cpu", dtype="float32")

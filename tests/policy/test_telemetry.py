@@ -21,10 +21,10 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics  # pyright:
 from opentelemetry.semconv.attributes import error_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from trimode.policy import names
-from trimode.policy.content import SWITCH
-from trimode.policy.record import CallRecord
-from trimode.policy.telemetry import CallSpan
+from trimode.policy.audit.content import SWITCH
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.telemetry import names
+from trimode.policy.telemetry.spans import CallSpan
 
 Recorded = Callable[..., CallRecord]
 MESSAGES: Sequence[Mapping[str, Any]] = [{"role": "user", "content": "Book a train"}]

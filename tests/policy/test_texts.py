@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 import trimode as tm
-from trimode.policy.dialect import misread, narrowed
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import (
     MalformedGrammar,
     SchemaError,
@@ -22,10 +21,11 @@ from trimode.policy.errors import (
     UnsatisfiableSchema,
     UnsupportedSyntax,
 )
-from trimode.policy.grammar import check
-from trimode.policy.schema import Schema, Target, schema_of
-from trimode.policy.texts import Choice, Lark, Regex
-from trimode.policy.walker import Walker
+from trimode.policy.grammar.compiler import check
+from trimode.policy.grammar.walker import Walker
+from trimode.policy.json_schema.regex_dialect import misread, narrowed
+from trimode.policy.schema.targets import Schema, Target, schema_of
+from trimode.policy.schema.texts import Choice, Lark, Regex
 
 GREETING = Lark('start: "hello" (" " name)+ "!"\nname: "Ann" | /B[a-z]{1,3}/')
 TARGETS: list[Target] = [

@@ -11,9 +11,9 @@ from loaded import allowed
 from pydantic import Field
 
 from trimode.integrations.cli.schema_check import Checker
-from trimode.policy.engine import Engine
+from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
-from trimode.policy.schema import Schema, schema_of
+from trimode.policy.schema.targets import Schema, schema_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

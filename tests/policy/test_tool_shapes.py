@@ -18,12 +18,12 @@ from loaded import allowed
 from pydantic import BaseModel, Field, HttpUrl, field_validator
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records
-from trimode.policy.engine import Engine
-from trimode.policy.grammar import check
-from trimode.policy.schema import held_to, schema_of, tool_schema
-from trimode.policy.tool_shapes import shapes_of
-from trimode.policy.walker import Walker
+from trimode.policy.audit.trail import read_audit, records
+from trimode.policy.calls.engine import Engine
+from trimode.policy.grammar.compiler import check
+from trimode.policy.grammar.walker import Walker
+from trimode.policy.schema.targets import held_to, schema_of, tool_schema
+from trimode.policy.schema.tool_shapes import shapes_of
 from trimode.testing import FakeEngine, in_turn
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

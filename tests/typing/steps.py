@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_type
 from pydantic import BaseModel
 
 import trimode as tm
-from trimode.policy.steps import AsyncStep, Step
+from trimode.policy.steps.decorator import AsyncStep, Step
 
 
 class Order(BaseModel):

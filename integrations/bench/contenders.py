@@ -1,0 +1,98 @@
+"""What `trimode bench` measures: one question, the reading of one call, and our own side of it.
+
+Knows the token engine. A call is measured from prompt ids to output ids; templates, text and spans are on neither
+side's clock. Does not know other engines (`peers`) or how readings are counted (`bench_rows`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trimode.engine.errors import TrimodeError
+from trimode.engine.request import DecodeRequest
+from trimode.engine.token_engine import TokenEngine
+from trimode.policy.calls.engine import Engine
+from trimode.policy.schema.targets import Target
+from trimode.policy.selection.settings import Settings, known_mode, options_of, sampling_of, variant
+
+Group = Literal["peer", "free", "schema"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One step to decode: its kind, its prompt in token ids, and the schema that a `schema` contender is held to."""
+
+    source: str
+    kind: str
+    prompt: tuple[int, ...]
+    schema: Target | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One measured call. `seconds` is all of it; `decode_*` what came after the prefill pass and its tokens.
+
+    `passes`: forward passes after prefill.
+    """
+
+    ids: tuple[int, ...]
+    seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    decode_tokens: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """peer: another engine. free: a mode of ours without schema, as peers run. schema: a mode under a step's schema."""
+
+    name: str
+    group: Group
+    run: Callable[[Question], Reading]
+
+    def takes(self, question: Question) -> bool:
+        return self.group != "schema" or question.schema is not None
+
+
+def ours(engine: Engine, word: str, settings: Settings, group: Group) -> Contender:
+    """A mode of ours (`spec.variant`) on a cold `engine`; in the group `schema` under the question's schema."""
+    chosen = variant(word, "--modes").over(settings)
+    options = options_of(known_mode(chosen.mode or "", "--modes"), chosen)
+    sampling, max_tokens = sampling_of(settings), settings.max_tokens or 0
+
+    def run(question: Question) -> Reading:
+        begin = time.perf_counter()
+        held = question.schema if group == "schema" else None
+        result = engine.tokens.decode(
+            DecodeRequest(
+                prompt=question.prompt,
+                options=options,
+                sampling=sampling,
+                max_tokens=max_tokens,
+                constraint=None if held is None else engine.grammars.matcher(held),
+            )
+        )
+        seconds, stats, first = time.perf_counter() - begin, result.stats, result.rounds[0]
+        if stats.cached_tokens:
+            raise TrimodeError(f"bench: a measured call took {stats.cached_tokens} prompt tokens from an earlier one")
+        return Reading(
+            ids=result.token_ids,
+            seconds=seconds,
+            prefill_seconds=stats.prefill_seconds,
+            decode_seconds=stats.seconds - stats.prefill_seconds,
+            decode_tokens=stats.output_tokens - (0 if first.forward_passes else len(first.tokens)),
+            passes=stats.forward_passes,
+        )
+
+    return Contender(word if group == "free" else f"{word}+schema", group, run)
+
+
+def cold(engine: Engine) -> Engine:
+    """The same weights in an engine that keeps no prefix, so that no measured call finds its prompt already read."""
+    model, tokenizer = engine.tokens.model, engine.tokenizer
+    tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, keep_prefixes=False)
+    return Engine(tokens, tokenizer, engine.checkpoint)

@@ -1,0 +1,97 @@
+"""Audit records and problems as tables for a terminal. Knows records and rich; reads no files, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from trimode.policy.audit.consistency import Problem
+from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit.trail_files import number_of
+
+if TYPE_CHECKING:
+    from trimode.policy.audit.diff import CallDiff
+    from trimode.policy.replay.decode_again import Replay
+
+_START: Final = ("#", "step", "kind", "mode")
+_NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
+_END: Final = ("schema", "finish", "reason")
+
+
+def table(records: Iterable[CallRecord]) -> Table:
+    """A row a call. accepted: accepted/drafted; passes leave prefill out; TPF: tokens per forward pass."""
+    view = Table(box=None, header_style="bold", pad_edge=False)
+    for name in (*_START, *_NUMBERS, *_END):
+        numeric = name in ("#", *_NUMBERS)
+        view.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+    for number, record in enumerate(records, start=1):
+        # Text, because rich would read brackets in a step's name or reason as markup.
+        view.add_row(*(Text(cell) for cell in _row(number, record)))
+    return view
+
+
+def problems_table(problems: Iterable[Problem]) -> Table:
+    view = _folding("line", "call", "field", "expected", "found", "what")
+    for problem in problems:
+        cells = (problem.call[:8], problem.field, _short(problem.expected), _short(problem.found), problem.message)
+        later = number_of(Path(problem.file)) > 1
+        view.add_row(f"{problem.file}:{problem.line}" if later else str(problem.line), *(Text(cell) for cell in cells))
+    return view
+
+
+def replays_table(replays: Iterable[Replay]) -> Table:
+    view = _folding("call", "outcome", "round", "what")
+    for one in replays:
+        at = "" if one.round is None else str(one.round)
+        view.add_row(one.call[:8], one.outcome, at, Text(one.message))
+    return view
+
+
+def diffs_table(pairs: Iterable[CallDiff]) -> Table:
+    """A row a difference; calls that do not differ are not there."""
+    view = _folding("#", "step", "round", "field", "A", "B")
+    for pair in pairs:
+        at = "" if pair.round is None else str(pair.round)
+        for one in pair.differences:
+            cells = (pair.step, at, one.field, _short(one.a), _short(one.b))
+            view.add_row(str(pair.number), *(Text(cell) for cell in cells))
+    return view
+
+
+def _folding(*names: str) -> Table:
+    view = Table(box=None, header_style="bold", pad_edge=False)
+    for name in names:
+        view.add_column(name, justify="right" if name in ("#", "line", "round") else "left", overflow="fold")
+    return view
+
+
+def _row(number: int, record: CallRecord) -> tuple[str, ...]:
+    start = (str(number), record.step, record.kind, _mode(record))
+    why = "; ".join((record.policy.reason, *record.notes))
+    end = (_schema(record), record.error or record.finish_reason or "", why)
+    counts = record.counts
+    if counts is None:
+        return (*start, *("-",) * len(_NUMBERS), *end)
+    speed = f"{counts.output_tokens / counts.forward_passes:.2f}" if counts.forward_passes else "-"
+    accepted = f"{counts.accepted}/{counts.drafted}" if counts.drafted else "-"
+    numbers = (counts.output_tokens, counts.forward_passes, speed, accepted, counts.forced, counts.repaired)
+    return (*start, *map(str, numbers), *end)
+
+
+def _mode(record: CallRecord) -> str:
+    """The modes that ran, in order; the one that was to run where none did."""
+    return " > ".join(dict.fromkeys(made.mode for made in record.rounds)) or str(record.options.get("mode", ""))
+
+
+def _schema(record: CallRecord) -> str:
+    if record.schema_valid is None:
+        return "-" if record.schema_sha256 is None else "unchecked"
+    return "valid" if record.schema_valid else "INVALID"
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 40 else f"{value[:37]}..."

@@ -1,0 +1,203 @@
+"""An engine without a model, for the tests of those who use trimode: it says what it is told to.
+
+Knows the public engine, which it is, but for what decodes. Prompts are encoded, schemas compiled, outputs checked,
+spans and records written as they are with a model; only tokens come from a script. Does not know weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import cached_property
+from math import log
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pydantic_core import to_jsonable_python
+
+from trimode.engine.decoding.output import Output
+from trimode.engine.errors import TrimodeError
+from trimode.engine.models.checkpoint import locate
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult, Stats
+from trimode.engine.scheduler import Update
+from trimode.engine.token_engine import TokenEngine
+
+from ..audit.record import Runtime
+from ..grammar.compiler import ENDING_TOKENS
+from ..grammar.walker import Walker
+from ..json_schema.serialize import texts_of
+from .call import Call
+from .engine import Engine
+from .recording import Recording
+
+NAME = "trimode-fake"
+_LIKELY = 0.9
+"""Of the candidate that a script names, and of the first where it names none."""
+Watch = Callable[[Update], None]
+
+
+class ScriptError(TrimodeError):
+    """The script of a FakeEngine does not fit what a step asks for."""
+
+
+def in_turn(*answers: Any) -> Callable[[Call], Any]:
+    """An answer for each call of a step, one after the other. The call after the last one raises ScriptError."""
+    left: Iterator[Any] = iter(answers)
+
+    def answer(call: Call) -> Any:
+        for found in left:
+            return _resolved(found, call)
+        raise ScriptError(f"step {call.step!r} was called more than {len(answers)} times; give in_turn() more answers")
+
+    return answer
+
+
+class FakeEngine(Engine):
+    """An Engine that answers from `answers`, by name of step (`generate`, `stream`, ... for calls without one).
+
+    An answer is the value that the step returns (text, a model, a dict, an option), an exception to raise, or a
+    function of the `Call` that returns one of these. Where there is none: a small value that fits the schema, the first
+    option, or the step's name as text. A choice may also be answered by {option: probability}. `calls` holds what was
+    asked, in order. Each token counts as one forward pass.
+    """
+
+    def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
+        checkpoint = locate(None)
+        config = ModelConfig.load(checkpoint.directory)
+        absent = SimpleNamespace(model=SimpleNamespace(config=config, adapter=True), close=lambda: None)
+        super().__init__(cast(TokenEngine, absent), Tokenizer.load(checkpoint.directory), checkpoint)
+        self.answers = dict(answers or {})
+        self.calls: list[Call] = []
+        self._walker = Walker(self.tokenizer, config.eos_token_ids[0])
+
+    @property
+    def kernels(self) -> str:
+        return "none (a FakeEngine computes nothing)"
+
+    @property
+    def graphs(self) -> str:
+        return "off"
+
+    @property
+    def live(self) -> int:
+        return 0
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return Runtime(
+            model=NAME,
+            model_sha256="",
+            tokenizer_sha256=self.checkpoint.tokenizer_sha256,
+            device="none",
+            dtype="none",
+            kernels="none",
+            exactness="not checked",
+        )
+
+    def _submit(self, recording: Recording, watch: Watch | None = None) -> Future[Any]:
+        future: Future[Any] = Future()
+        request, call = recording.request, recording.call
+        assert request is not None
+        self.calls.append(call)
+        try:
+            answer = _resolved(self.answers.get(call.step, _DEFAULT), call)
+            if isinstance(request, ScoreRequest):
+                future.set_result(_scored(request, _probabilities(call, answer)))
+            else:
+                future.set_result(self._written(request, self._text(call, request, answer), watch))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _text(self, call: Call, request: DecodeRequest, answer: Any) -> str:
+        """The answer as the step's schema writes it; without one, what the grammar ends with at once."""
+        constraint = request.constraint
+        if call.schema is None or constraint is None:
+            text = call.step if answer is _DEFAULT else answer
+            if not isinstance(text, str):
+                raise ScriptError(f"step {call.step!r} returns text, and its answer is {answer!r}")
+            return text
+        if answer is _DEFAULT:
+            return self.tokenizer.decode(constraint.ending(ENDING_TOKENS) or ())
+        for text in texts_of(to_jsonable_python(answer), self.translator.held(call).schema.document):
+            if self._walker.refused_at(constraint.fork(), text) is None:
+                return text
+        raise ScriptError(f"step {call.step!r}: its answer does not fit the schema: {answer!r}")
+
+    def _written(self, request: DecodeRequest, text: str, watch: Watch | None) -> DecodeResult:
+        """The text token by token, each a round of one pass, cut where the request says."""
+        ends = self.translator.config.eos_token_ids
+        output = Output(request.max_tokens, request.stop, ends, self.tokenizer.decode)
+        opening = [] if request.thinking is None else [request.thinking.end]
+        tokens = [*opening, *self.tokenizer.encode(text), ends[0]]
+        if request.constraint is not None and len(tokens) > request.max_tokens:
+            raise ScriptError(f"{len(tokens)} tokens of answer do not fit max_tokens={request.max_tokens}: {text!r}")
+        mode = request.options.mode
+        for passes, token in enumerate(tokens, start=1):
+            goes_on = output.commit(mode, [token], "c", forward_passes=1)
+            if goes_on and passes == request.max_passes and request.constraint is None:
+                output.give_up(mode, passes)
+            if watch is not None:
+                watch(Update(tuple(output.tokens), ()))
+            if output.finish is not None:
+                break
+        assert output.finish is not None
+        return DecodeResult(
+            token_ids=tuple(output.tokens),
+            text=output.text,
+            finish_reason=output.finish,
+            rounds=tuple(output.rounds),
+            stats=_stats(len(request.prompt), len(output.tokens), len(output.tokens)),
+        )
+
+
+_DEFAULT = object()
+
+
+def _resolved(answer: Any, call: Call) -> Any:
+    """What a script says to one call; raises what it says to raise."""
+    if callable(answer) and not isinstance(answer, type):
+        answer = answer(call)
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _probabilities(call: Call, answer: Any) -> list[float]:
+    """Of the candidates: as the script says, {option: probability}, or high for the one that it names."""
+    options = call.candidates
+    plain = options[0] if answer is _DEFAULT else to_jsonable_python(answer)
+    if isinstance(plain, dict) and set(plain) == set(options) and min(plain.values()) > 0:
+        return [float(plain[option]) for option in options]
+    if plain not in options:
+        raise ScriptError(
+            f"step {call.step!r} chooses one of {', '.join(options)}; its answer is {answer!r}, and should be one of "
+            "them, or a probability above 0 for each"
+        )
+    others = (1 - _LIKELY) / max(1, len(options) - 1)
+    return [_LIKELY if option == plain else others for option in options]
+
+
+def _scored(request: ScoreRequest, probabilities: list[float]) -> ScoreResult:
+    return ScoreResult(logprobs=tuple(log(p) for p in probabilities), stats=_stats(len(request.prompt), 0, 1))
+
+
+def _stats(prompt: int, tokens: int, passes: int) -> Stats:
+    return Stats(
+        prompt_tokens=prompt,
+        cached_tokens=0,
+        output_tokens=tokens,
+        prefill_passes=0,
+        forward_passes=passes,
+        drafted=0,
+        accepted=0,
+        corrected=tokens,
+        forced=0,
+        repaired=0,
+        seconds=0.0,
+        prefill_seconds=0.0,
+        kernels="none",
+    )

@@ -1,0 +1,160 @@
+"""What the engine found becomes a result: the value, the oracles' verdict, and every word about what went otherwise.
+
+Knows calls on their recording, engine results and the translator. Does not know how tokens were found, spans or files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult
+
+from ..errors import Attempt, CheckFailed, SchemaViolation
+from ..grammar.matcher import Matcher
+from .choice import decoded, unused
+from .recording import Recording
+from .result import Result, ScoredChoice
+from .translator import Translator
+
+
+def finished(
+    translator: Translator, recording: Recording, found: DecodeResult | ScoreResult, has_adapter: bool
+) -> Result:
+    """The result of a recorded call; the recording learns what the record needs.
+
+    Raises SchemaViolation where finished output breaks its schema, CheckFailed where its grammar held only a part.
+    """
+    if isinstance(found, ScoreResult):
+        return _chosen(translator, recording, found)
+    request, schema = recording.request, recording.call.schema
+    assert isinstance(request, DecodeRequest)
+    recording.result = found
+    recording.call.plan.policy.observe(recording.call.plan, found)
+    recording.notes += _notes(recording, request, found, has_adapter)
+    recording.valid = False if schema is not None and found.finish_reason == "stop" else None
+    value = _value(translator, recording, request, found)
+    return _result(recording, found, value, *_parts(translator, request, found))
+
+
+def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -> Result:
+    call, request = recording.call, recording.request
+    assert isinstance(request, ScoreRequest)
+    assert call.schema is not None
+    choice = ScoredChoice(options=call.candidates, logprobs=scored.logprobs, stats=scored.stats)
+    found = decoded(request, scored, choice.text, translator.config.eos_token_ids[0])
+    recording.result, recording.valid, recording.logprobs = found, True, scored.logprobs
+    recording.notes += unused(call.plan.settings) + _overrun(recording, found)
+    value = _chosen_value(recording, found, choice)
+    return _result(recording, found, value, None, found.text, choice)
+
+
+def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoice) -> Any:
+    assert recording.call.schema is not None
+    try:
+        return recording.call.schema.parse(json.dumps(choice.text))
+    except SchemaViolation as error:  # a choice is made once: no other seed would change it
+        recording.valid, error.audit_id = False, recording.id
+        error.result = _result(recording, found, None, None, found.text, choice)
+        raise
+
+
+def _value(translator: Translator, recording: Recording, request: DecodeRequest, found: DecodeResult) -> Any:
+    try:
+        value, recording.valid, notes = translator.value(recording.call, request, found)
+    except SchemaViolation as error:
+        error.audit_id = recording.id
+        error.result = _result(recording, found, None, *_parts(translator, request, found))
+        if recording.call.plan.settings.guarantee != "checked":
+            raise
+        recording.guarantee = "checked"  # whatever the grammar holds, the type has rules of its own
+        raise _failed(recording, found, error) from None
+    recording.notes += notes
+    return value
+
+
+def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) -> tuple[str | None, str]:
+    """Thinking and answer."""
+    return (None, found.text) if request.thinking is None else translator.parts(request.thinking, found.token_ids)
+
+
+def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -> CheckFailed:
+    settings = recording.call.plan.settings
+    attempt = Attempt(
+        seed=settings.seed or 0,
+        temperature=settings.temperature or 0.0,
+        text=error.text,
+        violation=error.cause,
+        audit_id=recording.id,
+        stats=found.stats,
+    )
+    failed = CheckFailed(error.text, error.cause, [attempt])
+    failed.result = error.result
+    return failed
+
+
+def _result(
+    recording: Recording,
+    found: DecodeResult,
+    value: Any,
+    thinking: str | None,
+    answer: str,
+    choice: ScoredChoice | None = None,
+) -> Result:
+    return Result(
+        text=found.text,
+        thinking=thinking,
+        answer=answer,
+        value=value,
+        valid=recording.valid,
+        decoded=found,
+        plan=recording.call.plan,
+        audit_id=recording.id,
+        notes=tuple(recording.notes),
+        guarantee=recording.guarantee,
+        choice=choice,
+    )
+
+
+def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, has_adapter: bool) -> list[str]:
+    """What did not go as plainly asked."""
+    call, notes = recording.call, list(recording.call.plan.notes)
+    deadline, took = call.plan.settings.deadline, found.stats.seconds
+    if deadline is not None and took > deadline:
+        notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
+    if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
+        notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
+    notes += _grammar_notes(request, found)
+    if call.schema is not None:
+        notes += _overrun(recording, found)
+    elif found.finish_reason == "length" and len(found.token_ids) < request.max_tokens:
+        notes.append(f"cut after {len(found.token_ids)} tokens by the passes or seconds that were left to it")
+    return notes
+
+
+def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
+    """What the grammar had to do, or could not."""
+    supply = request.constraint.supply if isinstance(request.constraint, Matcher) else None
+    renewed = 0 if supply is None else supply.renewed
+    notes = [f"the grammar was compiled anew {renewed} times: its lexer was used up"] if renewed else []
+    held = found.token_ids
+    if request.thinking is not None and request.thinking.end in held:
+        held = held[held.index(request.thinking.end) + 1 :]
+    end = None if supply is None else supply.end(held)
+    if end is not None:
+        notes.append(f"behind {end[0]} tokens the known ending was written: {end[1]}, also of a grammar compiled anew")
+    elif found.forced_close:
+        notes.append(f"ended by force: another choice had left no known ending within max_tokens={request.max_tokens}")
+    return notes
+
+
+def _overrun(recording: Recording, found: DecodeResult) -> list[str]:
+    """What a schema holds is written to its end, past what a session's budget left of passes and seconds."""
+    call, passes, seconds = recording.call, found.stats.prefill_passes + found.stats.forward_passes, found.stats.seconds
+    spent = (("passes", passes, call.max_passes), ("seconds", round(seconds, 3), call.max_seconds))
+    return [
+        f"took {took} {what} where the session's budget left {left:g}: what a schema holds is not cut"
+        for what, took, left in spent
+        if left is not None and took > left
+    ]

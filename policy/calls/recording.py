@@ -1,0 +1,121 @@
+"""Span and audit record of one call, from start to end, whatever happens in between.
+
+Knows calls, engine results, records and their two sinks. Does not know how either is decoded.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from uuid import uuid4
+
+from opentelemetry.context import Context
+
+from trimode.engine.errors import CallCancelled
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult
+
+from ..audit.content import captures
+from ..audit.process_trails import files
+from ..audit.record import CallRecord, PolicyUsed, Runtime, record_call
+from ..audit.redaction import redacted_by
+from ..audit.round_record import PieceOf, TextOf
+from ..schema.targets import Schema
+from ..selection.settings import Guarantee
+from ..telemetry.spans import CallSpan
+from .call import Call
+from .scope import Scope, current_scope
+
+
+@dataclass(slots=True)
+class Recording:
+    """A context manager around one call; fill in `request`, `result`, `valid` and `notes` as they become known.
+
+    It belongs where it is made: a stream that is read elsewhere is still recorded in the session that asked for it.
+    """
+
+    call: Call
+    runtime: Runtime
+    text_of: TextOf
+    piece_of: PieceOf
+    streamed: bool = False
+    scope: Scope = field(default_factory=current_scope)
+    id: str = field(default_factory=lambda: uuid4().hex)
+    request: DecodeRequest | ScoreRequest | None = None
+    result: DecodeResult | None = None
+    valid: bool | None = None
+    guarantee: Guarantee | None = None
+    logprobs: Sequence[float] | None = None
+    notes: list[str] = field(default_factory=list)
+    _parent: Context = field(init=False)
+    _span: CallSpan = field(init=False)
+    _start: int = 0
+
+    def __post_init__(self) -> None:
+        self._parent = self.scope.parent()
+
+    def __enter__(self) -> Recording:
+        call = self.call
+        self._span = CallSpan(
+            call=self.id,
+            model=self.runtime.model,
+            step=call.step,
+            kind=call.kind,
+            messages=call.messages or ({"role": "user", "content": call.prompt},),
+            agent=self.scope.agent,
+            session=self.scope.session,
+            streamed=self.streamed,
+            redact=self.scope.redact,
+            parent=self._parent,
+        )
+        self._start = time.time_ns()
+        return self
+
+    def first_chunk(self) -> None:
+        self._span.first_chunk()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        record = None
+        if isinstance(error, GeneratorExit | CancelledError):
+            error = CallCancelled("the caller left before the output was complete")
+        try:
+            if self.request is not None:
+                record = redacted_by(self.scope.redact, self._record(self.request, error), self.text_of)
+                for file in files(self.scope.audit):
+                    file.write(record)
+        finally:
+            self._span.end(record, error)
+
+    def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
+        call, plan = self.call, self.call.plan
+        keeps = captures("span") or any(file.content for file in files(self.scope.audit))
+        return record_call(
+            call=self.id,
+            step=call.step,
+            kind=call.kind,
+            session=self.scope.session,
+            agent=self.scope.agent,
+            requested=plan.settings.said(),
+            request=request,
+            result=self.result,
+            policy=PolicyUsed(
+                name=plan.policy.name, version=plan.policy.version, sha256=plan.policy.sha256, reason=plan.reason
+            ),
+            runtime=self.runtime,
+            start_ns=self._start,
+            end_ns=time.time_ns(),
+            schema=None if call.schema is None else call.schema.document,
+            schema_formats=call.schema.formats if isinstance(call.schema, Schema) else None,
+            schema_sha256=None if call.schema is None else call.schema.sha256,
+            schema_valid=self.valid,
+            notes=self.notes,
+            error=error,
+            text_of=self.text_of if keeps else None,
+            piece_of=self.piece_of,
+            guarantee=self.guarantee,
+            logprobs=self.logprobs,
+            content=keeps or self.scope.redact is not None,
+        )

@@ -1,0 +1,152 @@
+"""A resolved call in token ids, and what came back of it as text and value.
+
+Knows the tokenizer, grammars and what cannot be asked together. Does not know how tokens are found, spans or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trimode.engine.constraint import Thinking
+from trimode.engine.errors import RequestError
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.families import check_infill
+from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
+from trimode.engine.result import DecodeResult
+
+from ..errors import BudgetTooSmall, GrammarRuntimeError
+from ..grammar.compiler import ENDING_TOKENS, GrammarCompiler
+from ..grammar.relax import Relaxed, relaxed
+from ..schema.targets import Schema
+from ..selection.policies import DecodePlan
+from ..selection.settings import options_of, sampling_of
+from .call import Call
+
+THINKING_END = "</think>"
+
+
+@dataclass(frozen=True)
+class Translator:
+    """One checkpoint's tokenizer and grammars."""
+
+    tokenizer: Tokenizer
+    grammars: GrammarCompiler
+    config: ModelConfig
+
+    def request(self, call: Call) -> DecodeRequest | ScoreRequest:
+        """Raises RequestError for what cannot be asked together."""
+        if call.kind == "choice":
+            return self._scoring(call)
+        settings = call.plan.settings
+        if call.schema is not None and settings.stop:
+            raise RequestError(
+                "stop strings cannot be combined with a schema: they could cut the text before it is valid"
+            )
+        request = DecodeRequest(
+            prompt=tuple(self.encode(call)),
+            options=self._options(call.plan),
+            sampling=sampling_of(settings),
+            max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
+            stop=settings.stop or (),
+            constraint=None if call.schema is None else self.grammars.matcher(self.held(call).schema),
+            thinking=self._thinking(settings.max_thinking_tokens),
+            max_passes=call.max_passes,
+            max_seconds=call.max_seconds,
+        )
+        check_budget(request)
+        return request
+
+    def held(self, call: Call) -> Relaxed:
+        """What the grammar holds of the call's schema: all of it, save under "checked" where it cannot."""
+        assert call.schema is not None
+        return relaxed(call.schema) if call.plan.settings.guarantee == "checked" else Relaxed(call.schema)
+
+    def _scoring(self, call: Call) -> ScoreRequest:
+        candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
+        return ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates)
+
+    def _options(self, plan: DecodePlan) -> Options:
+        options = options_of(plan.mode, plan.settings)
+        if plan.controller is not None and isinstance(options, ExactOptions):
+            return AdaptiveOptions(first=options, controller=plan.controller)
+        return self.config.fitted(options)
+
+    def encode(self, call: Call) -> list[int]:
+        """Prompt ids of a call."""
+        if (call.prompt is None) == (not call.messages):
+            raise RequestError("pass either prompt= or messages=, not both and not neither")
+        if call.prompt is not None:
+            return self.tokenizer.encode_prompt(call.prompt)
+        kind = "prose" if call.kind == "choice" else call.kind  # an answer in plain text, which models were trained on
+        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": kind}
+        if call.tools:
+            variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
+        if isinstance(call.schema, Schema) and call.kind == "json":
+            variables["schema"] = call.schema.document
+        if call.plan.settings.max_thinking_tokens is not None and call.kind != "choice":
+            variables["enable_thinking"] = True
+        return self.tokenizer.encode_chat(call.messages, **variables)
+
+    def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
+        """The request for tokens between a call's prompt and `suffix`, and a note where the block holds less of it."""
+        check_infill(self.config.architecture)
+        settings = call.plan.settings
+        space = self.config.block_size - 1 - (settings.max_tokens or 0)
+        ids = self.tokenizer.encode(suffix)
+        if space < 1 or not ids:
+            raise RequestError(
+                f"infill with max_tokens={settings.max_tokens} and a suffix of {len(ids)} tokens: expected at most "
+                f"{self.config.block_size - 2} tokens, so that some of a non-empty suffix fits the block"
+            )
+        notes = [f"the model saw the first {space} of the suffix's {len(ids)} tokens"] if len(ids) > space else []
+        options = InfillOptions(suffix=tuple(ids[:space]))
+        if settings.threshold is not None:
+            options = replace(options, threshold=settings.threshold)
+        return DecodeRequest(
+            prompt=tuple(self.encode(call)),
+            options=options,
+            sampling=sampling_of(settings),
+            max_tokens=settings.max_tokens or 0,
+        ), notes
+
+    def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
+        """The parsed value, the oracles' verdict (None: no schema) and notes on the text."""
+        if call.schema is None:
+            return None, None, []
+        if decoded.finish_reason == "length":
+            raise GrammarRuntimeError(f"no way to end was found within {request.max_tokens} tokens: {decoded.text!r}")
+        text = self.answer(request, decoded)
+        value = call.schema.parse(text)
+        return value, True, [*self.grammars.notes(self.held(call).schema), *call.schema.remarks(text)]
+
+    def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
+        """The text behind the thinking; all of it where no thinking was asked for."""
+        return decoded.text if request.thinking is None else self.parts(request.thinking, decoded.token_ids)[1]
+
+    def parts(self, thinking: Thinking, ids: Sequence[int]) -> tuple[str, str]:
+        """Thinking and answer."""
+        at = ids.index(thinking.end) if thinking.end in ids else len(ids)
+        return self.tokenizer.decode(ids[:at]), self.tokenizer.decode(ids[at + 1 :])
+
+    def _thinking(self, budget: int | None) -> Thinking | None:
+        if budget is None:
+            return None
+        end = self.tokenizer.marker(THINKING_END)
+        if end is None:
+            raise RequestError(
+                f"max_thinking_tokens={budget}: this checkpoint's tokenizer has no {THINKING_END!r} token; leave it out"
+            )
+        return Thinking(end, budget)
+
+
+def check_budget(request: DecodeRequest) -> None:
+    """Raises BudgetTooSmall where no complete text is known to fit behind the longest thinking."""
+    if request.constraint is None:
+        return
+    got = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
+    shortest = request.constraint.ending(ENDING_TOKENS)
+    if shortest is not None and len(shortest) > got:
+        raise BudgetTooSmall(len(shortest), got)

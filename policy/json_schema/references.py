@@ -1,0 +1,152 @@
+"""Where the references of a schema document lead: bases, anchors and drafts, resource by resource.
+
+Knows `$id`, `$anchor`, `$dynamicAnchor`, `$recursiveAnchor` and draft 4's `id`, as the specifications have them. Does
+not know what schemas mean, and follows nothing that is not in the document.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+import jsonschema.protocols
+
+from .document import Where, below, draft_of, pointer
+
+Json = Any
+Draft = type[jsonschema.protocols.Validator]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a schema inherits: the address that its references start from, and the draft that it is read in."""
+
+    base: str
+    draft: Draft
+
+    @property
+    def reference_rules_alone(self) -> bool:
+        """Drafts up to 7 ignore whatever stands beside `$ref`."""
+        return "unevaluatedItems" not in self.draft.VALIDATORS
+
+
+@dataclass
+class References:
+    """Every schema of a document, by its place, and whatever can be referred to by another name."""
+
+    document: Json
+    scopes: dict[Where, Scope] = field(default_factory=dict)
+    _resources: dict[str, Where] = field(default_factory=dict)
+    _anchors: dict[tuple[str, str], Where] = field(default_factory=dict)
+    _dynamic: Counter[str] = field(default_factory=Counter[str])
+    """Names of dynamic anchors; "" stands for `$recursiveAnchor`."""
+
+    def __post_init__(self) -> None:
+        self._resources[""] = ()
+        self._walk((), self.document, Scope("", draft_of(self.document)))
+
+    def scope(self, where: Where) -> Scope:
+        """That of the schema at `where`, which may stand where only a reference finds it."""
+        if where not in self.scopes:
+            above = next(where[:end] for end in range(len(where) - 1, -1, -1) if where[:end] in self.scopes)
+            self._walk(where, self.part(where), self.scopes[above])
+        return self.scopes[where]
+
+    def part(self, where: Where) -> Json:
+        """Raises LookupError and TypeError where there is none."""
+        part = self.document
+        for step in where:
+            part = part[step]
+        return part
+
+    def target(self, where: Where, keyword: str) -> Where | None:
+        """Where the reference of the schema at `where` leads; None where that is not in the document, or not certain.
+
+        Dynamic references are certain where only one anchor has their name.
+        """
+        scope, reference = self.scope(where), self.part(where)[keyword]
+        if not isinstance(reference, str):
+            return None
+        if keyword == "$recursiveRef" and self._dynamic[""] > 1:
+            return None
+        if keyword == "$dynamicRef" and self._dynamic[urldefrag(reference).fragment] > 1:
+            return None
+        with suppress(ValueError, LookupError, TypeError):
+            return self._found(scope.base, reference)
+        return None
+
+    def unresolved(self) -> Iterator[tuple[str, str]]:
+        """Pointers to references that lead nowhere in the document, and the keyword."""
+        for where in list(self.scopes):
+            schema = self.part(where)
+            for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
+                known = isinstance(schema, dict) and keyword in self.scope(where).draft.VALIDATORS
+                if known and keyword in schema and self._lost(where, keyword):
+                    yield pointer((*where, keyword)), keyword
+
+    def _lost(self, where: Where, keyword: str) -> bool:
+        try:
+            self._found(self.scope(where).base, self.part(where)[keyword])
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return True
+        return False
+
+    def _found(self, base: str, reference: str) -> Where:
+        if reference.startswith("#"):  # also where a base, such as a URN, has no relative addresses
+            address, fragment = base, reference[1:]
+        else:
+            address, fragment = urldefrag(urljoin(base, reference))
+        fragment = unquote(fragment)
+        if fragment and not fragment.startswith("/"):
+            return self._anchors[address, fragment]
+        where, part = self._resources[address], self.part(self._resources[address])
+        for step in fragment.split("/")[1:]:
+            name: Any = step.replace("~1", "/").replace("~0", "~")
+            name = int(name) if isinstance(part, list) and name.isdecimal() else name
+            where, part = (*where, name), part[name]
+        if not isinstance(part, dict | bool):
+            raise LookupError(reference)
+        return where
+
+    def _walk(self, where: Where, schema: Json, scope: Scope) -> None:
+        stack: list[tuple[Where, Json, Scope]] = [(where, schema, scope)]
+        while stack:
+            where, schema, scope = stack.pop()
+            if where in self.scopes:
+                continue
+            if not isinstance(schema, dict):
+                if isinstance(schema, bool):
+                    self.scopes[where] = scope
+                continue
+            scope = self._entered(where, schema, scope)
+            self.scopes[where] = scope
+            stack.extend((where + step, child, scope) for step, child in below(schema))
+
+    def _entered(self, where: Where, schema: dict[str, Json], scope: Scope) -> Scope:
+        """The scope inside of `schema`, whose names are noted."""
+        draft = draft_of(schema) if isinstance(schema.get("$schema"), str) else scope.draft
+        inside = Scope(scope.base, draft)
+        named = schema.get("$id" if "const" in draft.VALIDATORS else "id")
+        if isinstance(named, str) and not (inside.reference_rules_alone and "$ref" in schema):
+            with suppress(ValueError):
+                inside = self._named(where, named, inside)
+        if not inside.reference_rules_alone:
+            for keyword in ("$anchor", "$dynamicAnchor"):
+                if isinstance(name := schema.get(keyword), str):
+                    self._anchors.setdefault((inside.base, name), where)
+            if isinstance(name := schema.get("$dynamicAnchor"), str):
+                self._dynamic[name] += 1
+            self._dynamic[""] += schema.get("$recursiveAnchor") is True
+        return inside
+
+    def _named(self, where: Where, named: str, scope: Scope) -> Scope:
+        if named.startswith("#") and scope.reference_rules_alone:  # how old drafts write an anchor
+            self._anchors.setdefault((scope.base, named[1:]), where)
+            return scope
+        base = urljoin(scope.base, named).rstrip("#")
+        self._resources.setdefault(base, where)
+        return Scope(base, scope.draft)

@@ -1,0 +1,278 @@
+"""Replay: a recorded call decoded again, and compared round by round.
+
+Knows records and an engine. Does not know files. A difference is explained only as far as it can be established: what
+decodes now is not what decoded then, or everything is the same and it is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any, Final, Literal, cast
+
+from trimode.engine.constraint import Thinking
+from trimode.engine.errors import RequestError, TrimodeError
+from trimode.engine.models.checkpoint import BUNDLED
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    Options,
+    Sampling,
+    ScoreRequest,
+    Switch,
+)
+from trimode.engine.result import DecodeResult, Round
+
+from ..audit.record import CallRecord, Runtime, versions
+from ..audit.round_record import RoundRecord
+from ..calls.choice import candidates_of, decoded
+from ..calls.engine import Engine
+from ..grammar.relax import relaxed
+from ..schema.targets import Schema, Target, schema_of
+from ..selection.settings import OPTIONS
+from ..selection.switching import Schedule
+
+Outcome = Literal["same", "path", "different", "impossible"]
+"""path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""
+
+CHOICE: Final = "choice"
+BUG: Final = "same inputs, different tokens: a bug"
+NO_CONTENT: Final = "the record holds no token ids; record with content=True (or the content switch) to replay"
+_FIELDS: Final = ("tokens", "origins", "mode", "switch", "drafted", "rejected", "forward_passes", "fills")
+_RUNTIME: Final = {
+    "model_sha256": "weights",
+    "tokenizer_sha256": "tokenizer",
+    "device": "device",
+    "hardware": "hardware",
+    "dtype": "dtype",
+    "kernels": "kernels",
+    "quantize": "weights in eight bits",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """`round` and `field`: where the first difference is; `causes`: what is not as it was, in words."""
+
+    call: str
+    outcome: Outcome
+    message: str
+    round: int | None = None
+    field: str = ""
+    then: str = ""
+    now: str = ""
+    causes: tuple[str, ...] = ()
+
+
+class Engines:
+    """Engines for whatever records say decoded them, each loaded once.
+
+    `model`: where the weights are, if not where their name says; `device`, `kernels`: others than the recorded ones.
+    """
+
+    def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
+        self.model, self.device, self.kernels = model, device, kernels
+        self._loaded: dict[tuple[str | None, str, str, str, str], Engine] = {}
+
+    def of(self, runtime: Runtime) -> Engine:
+        """Raises CheckpointError or RequestError where it cannot be had here."""
+        source = self.model or (None if runtime.model == BUNDLED else runtime.model)
+        device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
+        key = (source, device, runtime.dtype, kernels, runtime.quantize)
+        if key not in self._loaded:
+            precision, _, head = runtime.quantize.partition("+")
+            self._loaded[key] = Engine.load(
+                source,
+                device=device,
+                dtype=runtime.dtype,
+                kernels=kernels,
+                quantize=None if precision == "no" else precision,
+                quantize_head=bool(head),
+            )
+        return self._loaded[key]
+
+
+def replay(record: CallRecord, engine: Engine) -> Replay:
+    """Decodes the call again on `engine`, which the prefix cache may make faster but never different."""
+    if (reason := nothing_to_replay(record)) is not None:
+        return Replay(call=record.call, outcome="impossible", message=reason)
+    causes = tuple(changed(record, engine.runtime))
+    try:
+        result = _decoded(record, engine)
+    except TrimodeError as error:
+        message = f"not decoded: {error}"
+        return Replay(call=record.call, outcome="impossible", message="; ".join([message, *causes]), causes=causes)
+    return compare(record, result, causes)
+
+
+def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
+    if record.options.get("mode") != CHOICE:
+        return engine.tokens.decode(request_of(record, engine))
+    request = scoring_of(record, engine)
+    return decoded(request, engine.tokens.decode(request), "", engine.tokens.model.config.eos_token_ids[0])
+
+
+def nothing_to_replay(record: CallRecord) -> str | None:
+    """Why there is nothing to decode again, or None."""
+    if record.counts is None:
+        return f"the call ended with {record.error} before there was any output"
+    if not record.has_content:
+        return NO_CONTENT
+    if was_cut(record) and not record.token_ids:
+        return "a session's budget of passes or seconds ended the call before its first token"
+    if record.suffix_ids is None and record.options.get("mode") not in (*OPTIONS, CHOICE):
+        return f"mode {record.options.get('mode')!r} is not one that this version replays"
+    return None
+
+
+def was_cut(record: CallRecord) -> bool:
+    """Whether a limit of passes or seconds, which a replay does not have, ended the output."""
+    return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
+
+
+def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
+    """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
+    target = None if record.schema_sha256 is None else target_of(record)
+    if target is not None and record.guarantee == "checked":
+        target = relaxed(target).schema
+    return DecodeRequest(
+        prompt=record.prompt_ids or (),
+        options=_options(record, engine),
+        sampling=Sampling(**asdict(record.sampling)),
+        max_tokens=len(record.token_ids or ()) if was_cut(record) else record.max_tokens,
+        stop=record.stop,
+        constraint=None if target is None else engine.grammars.matcher(target),
+        thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
+    )
+
+
+def target_of(record: CallRecord) -> Target:
+    """The schema or plain text's form that held the output."""
+    document = cast(dict[str, Any], record.schema)
+    is_text = record.schema_formats is None
+    return schema_of(document) if is_text else Schema(document, formats=cast(Any, record.schema_formats))
+
+
+def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
+    """The request of a choice. Raises StepError where the record's schema lists no strings."""
+    texts = candidates_of(target_of(record))
+    candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
+    return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
+
+
+def _options(record: CallRecord, engine: Engine) -> Options:
+    if record.suffix_ids is not None:
+        words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
+        words["suffix"] = record.suffix_ids
+        return InfillOptions(**words)
+    first, switches = _of_mode(record.options), switches_of(record)
+    if switches and isinstance(first, ExactOptions):
+        return AdaptiveOptions(first=first, controller=Schedule(switches=switches))
+    return engine.tokens.model.config.fitted(first)
+
+
+def _of_mode(options: Mapping[str, Any]) -> Options:
+    words = {name: value for name, value in options.items() if name != "mode"}
+    if options.get("mode") == "diffusion":  # records without it are older than the choice
+        words.setdefault("selection", "text_first")
+    try:
+        return OPTIONS[options["mode"]](**words)
+    except (KeyError, TypeError):
+        raise RequestError(f"options={dict(options)!r}: expected a mode and options that it has") from None
+
+
+def switches_of(record: CallRecord) -> dict[int, Switch]:
+    """The call's switches of mode, by the number of rounds before each; empty where their options were not recorded.
+
+    Raises RequestError for options of no exact mode.
+    """
+    if _by_tokens_alone(record):
+        return {}
+    return {
+        number: Switch(options=_exact(made.options), reason=made.switch)
+        for number, made in enumerate(record.rounds)
+        if made.options is not None
+    }
+
+
+def _exact(recorded: Mapping[str, Any]) -> ExactOptions:
+    options = _of_mode(recorded)
+    if not isinstance(options, ExactOptions):
+        raise RequestError(f"options={dict(recorded)!r}: expected those of an exact mode, which alone take over")
+    return options
+
+
+def _by_tokens_alone(record: CallRecord) -> bool:
+    """Whether modes switched in mid-call in a record that does not say with what options."""
+    return any(made.switch and made.options is None for made in record.rounds)
+
+
+def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
+    """What decodes now and is not what decoded then."""
+    if was_cut(record):
+        yield "cut by a session's budget of passes or seconds then, by max_tokens now"
+    for field, name in _RUNTIME.items():
+        then, now = getattr(record.runtime, field), getattr(runtime, field)
+        if then != now:
+            yield f"{name}: {_short(then)} then, {_short(now)} now"
+    for package, now in versions().items():
+        then = record.versions.get(package, "not recorded")
+        if then != now:
+            yield f"version of {package}: {then} then, {now} now"
+
+
+def compare(record: CallRecord, result: DecodeResult, causes: Sequence[str]) -> Replay:
+    """The verdict on one call; pure. Of older records whose modes switched in mid-call, tokens alone are compared."""
+    alone = _by_tokens_alone(record)
+    found = (_first_token if alone else _first_difference)(record.rounds, result.rounds)
+    same_ids = record.token_ids == result.token_ids and record.finish_reason == result.finish_reason
+    if same_ids and found is None:
+        words = "; by tokens alone: the record does not say with what options modes took over" if alone else ""
+        return Replay(call=record.call, outcome="same", message=f"{len(result.token_ids)} tokens, bit for bit{words}")
+    if found is None:
+        found = (len(record.rounds), "finish_reason", str(record.finish_reason), str(result.finish_reason))
+    number, field, then, now = found
+    why = "; ".join(causes) or (BUG if not same_ids else "same inputs, another path: a bug")
+    what = "the same ids by another path" if same_ids else "other tokens"
+    return Replay(
+        call=record.call,
+        outcome="path" if same_ids else "different",
+        message=f"{what}, from round {number}: {field} was {then}, is {now} ({why})",
+        round=number,
+        field=field,
+        then=then,
+        now=now,
+        causes=tuple(causes),
+    )
+
+
+def _first_difference(then: Sequence[RoundRecord], now: Sequence[Round]) -> tuple[int, str, str, str] | None:
+    for number, (old, new) in enumerate(zip_longest(then, now)):
+        if old is None or new is None:
+            return number, "rounds", str(len(then)), str(len(now))
+        for field in _FIELDS:
+            before, after = getattr(old, field), getattr(new, field)
+            if field == "rejected":
+                after = tuple((lost.token, lost.reason) for lost in new.rejected)
+            if before != after:
+                return number, field, str(before), str(after)
+    return None
+
+
+def _first_token(then: Sequence[RoundRecord], now: Sequence[Round]) -> tuple[int, str, str, str] | None:
+    """The first recorded round whose tokens do not stand at its place of the output."""
+    output, at = [token for made in now for token in made.tokens], 0
+    for number, old in enumerate(then):
+        tokens = old.tokens or ()
+        if (found := tuple(output[at : at + len(tokens)])) != tokens:
+            return number, "tokens", str(tokens), str(found)
+        at += len(tokens)
+    return None if at == len(output) else (len(then), "tokens", "()", str(tuple(output[at:])))
+
+
+def _short(value: str) -> str:
+    """A digest's beginning; anything else whole."""
+    return f"{value[:12]}..." if len(value) == 64 else value or "not recorded"

@@ -1,0 +1,172 @@
+"""What recorded calls would have cost under another policy: derived from a cost model and recorded acceptance.
+
+Knows records, policies and predictions; decodes nothing. Recorded numbers and derived ones never stand in one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..audit.record import CallRecord, Counts
+from ..errors import PolicyError
+from ..selection.auto import Auto
+from ..selection.cost_model import CostModel
+from ..selection.evidence import Observation, observed
+from ..selection.policies import Policy, StepContext, resolve
+from ..selection.posterior import Learned
+from ..selection.pricing import Cost, Costing, Passes, Variant
+from ..selection.settings import Settings, StepKind, known_kind
+
+if TYPE_CHECKING:
+    from trimode.engine.result import Stats
+
+UNFADED: Final = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One step under one policy. Shares are 0..1; `derived`: predicted, not recorded. None where it does not apply.
+
+    `same`: calls whose tokens, decoded again, are the recorded ones.
+    """
+
+    step: str
+    kind: str
+    policy: str
+    mode: str
+    calls: int
+    passes: float
+    tokens_per_s: float | None
+    accepted: float | None
+    derived: bool
+    same: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """Why one recorded call was decoded as it was. `switches`: `mode > mode: reason`."""
+
+    number: int
+    step: str
+    kind: str
+    modes: str
+    reason: str
+    switches: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def explained(records: Iterable[CallRecord]) -> list[Explained]:
+    found = []
+    for number, record in enumerate(records, start=1):
+        pairs = zip(record.rounds, record.rounds[1:], strict=False)
+        switches = tuple(f"{a.mode} > {b.mode}: {b.switch}" for a, b in pairs if b.switch)
+        modes = dict.fromkeys(made.mode for made in record.rounds)
+        found.append(
+            Explained(
+                number=number,
+                step=record.step,
+                kind=record.kind,
+                modes=" > ".join(modes) or str(record.options.get("mode", "")),
+                reason=record.policy.reason,
+                switches=switches,
+                notes=record.notes,
+            )
+        )
+    return found
+
+
+def learned_from(records: Iterable[CallRecord]) -> Learned:
+    """Every finished call of a step kind that a policy can choose for, all of them alike."""
+    learned = Learned()
+    for record in records:
+        kind = known_kind(record.kind)
+        if kind is None or record.counts is None:
+            continue
+        seen = Observation(
+            **observed(record.rounds),
+            prompt=record.counts.prompt_tokens,
+            prefilled=record.counts.prompt_tokens - record.counts.cached_tokens,
+        )
+        learned.add(_context(record, kind), record.sampling.temperature, seen, UNFADED)
+    return learned
+
+
+def tuned(records: Sequence[CallRecord], cost: CostModel, name: str = "tuned") -> Policy:
+    """The best fixed exact table for the recorded steps. Raises PolicyError where no call can be learned from."""
+    learned = learned_from(records)
+    if not learned.calls:
+        raise PolicyError("no finished call of a known step kind in these records; record some first")
+    return Auto(cost, learned).lock(name)
+
+
+def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: CostModel) -> list[Row]:
+    """For each step as recorded: what was recorded, then what each policy is expected to do."""
+    learned = learned_from(records)
+    steps: dict[tuple[str, StepKind], list[CallRecord]] = {}
+    for record in records:
+        if (kind := known_kind(record.kind)) is not None and record.counts is not None:
+            steps.setdefault((record.step, kind), []).append(record)
+    rows: list[Row] = []
+    for (step, kind), calls in sorted(steps.items()):
+        rows.append(recorded_row(step, kind, calls))
+        rows += [_derived(step, kind, calls, policy, learned, cost) for policy in policies]
+    return rows
+
+
+def recorded_row(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
+    """What was recorded of a step, whatever policies chose its modes."""
+    counts = [call.counts for call in calls if call.counts is not None]
+    modes = dict.fromkeys(made.mode for call in calls for made in call.rounds)
+    return counted_row(step, kind, "as recorded", " ".join(modes), counts)
+
+
+def counted_row(
+    step: str, kind: str, policy: str, mode: str, counts: Sequence[Counts | Stats], same: int | None = None
+) -> Row:
+    """Of calls that were decoded, now or then."""
+    seconds = sum(each.seconds - each.prefill_seconds for each in counts)
+    drafted = sum(each.drafted for each in counts)
+    return Row(
+        step=step,
+        kind=kind,
+        policy=policy,
+        mode=mode,
+        calls=len(counts),
+        passes=sum(each.forward_passes for each in counts) / len(counts),
+        tokens_per_s=sum(each.output_tokens for each in counts) / seconds if seconds > 0 else None,
+        accepted=sum(each.accepted for each in counts) / drafted if drafted else None,
+        derived=False,
+        same=same,
+    )
+
+
+def _derived(
+    step: str, kind: StepKind, calls: Sequence[CallRecord], policy: Policy, learned: Learned, cost: CostModel
+) -> Row:
+    """The mean over the recorded calls, each with its own schema and temperature."""
+    found: list[tuple[Variant, Cost, float | None]] = []
+    for call in calls:
+        context = _context(call, kind)
+        plan = resolve(context, (policy,), [("recorded", Settings(max_tokens=call.max_tokens))])
+        variant = Variant.of(plan.mode, plan.settings)
+        load = learned.workload(context, call.sampling.temperature, call.max_tokens)
+        costing = Costing(Passes(cost, load), load)
+        found.append((variant, costing.cost(variant), costing.accepted(variant)))
+    seconds, shares = sum(each.seconds for _, each, _ in found), [share for *_, share in found if share is not None]
+    return Row(
+        step=step,
+        kind=kind,
+        policy=policy.name,
+        mode=" ".join(dict.fromkeys(str(variant) for variant, *_ in found)),
+        calls=len(found),
+        passes=sum(each.passes for _, each, _ in found) / len(found),
+        tokens_per_s=sum(each.tokens for _, each, _ in found) / seconds,
+        accepted=sum(shares) / len(shares) if shares else None,
+        derived=True,
+    )
+
+
+def _context(record: CallRecord, kind: StepKind) -> StepContext:
+    return StepContext(kind=kind, name=record.step, schema_sha256=record.schema_sha256)

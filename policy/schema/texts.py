@@ -1,0 +1,188 @@
+"""Plain texts as targets: a regular expression, a list of texts, a grammar in llguidance's Lark dialect.
+
+Knows what each of them takes and who can say so besides the grammar engine. Does not know tokens or how grammars are
+compiled. The value of a finished text is the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+from ..errors import MalformedGrammar, SchemaError, SchemaTooComplex, SchemaViolation, UnsupportedSyntax, shown
+from ..json_schema.regex_dialect import is_slow, misread
+
+_LONGEST: Final = {"regex": 10_000, "choice": 100_000, "lark": 100_000}
+
+
+@dataclass(frozen=True)
+class TextTarget(ABC):
+    """What `Regex`, `Choice` and `Lark` share. `kind` names them in records and errors."""
+
+    kind: ClassVar[str] = ""
+
+    @property
+    @abstractmethod
+    def given(self) -> Any:
+        """What the caller wrote, as JSON."""
+
+    @property
+    @abstractmethod
+    def oracle(self) -> str | None:
+        """Who checks finished text besides the grammar; None where nobody can."""
+
+    @abstractmethod
+    def fits(self, text: str, /) -> bool:
+        """The oracle's verdict."""
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The form that records hold; `schema_of` reads it back."""
+        return {f"x-{self.kind}": self.given}
+
+    @cached_property
+    def text(self) -> str:
+        return json.dumps(self.document)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
+
+    def parse(self, text: str) -> str:
+        """The text itself. Raises SchemaViolation where the oracle disagrees."""
+        if not self.fits(text):
+            raise SchemaViolation(text, f"{self.oracle} refuses it")
+        return text
+
+    def remarks(self, _: str) -> list[str]:
+        """Where only the grammar holds the text: that."""
+        return [] if self.oracle else [f"the {self.kind} was held by the grammar alone: no second reader checks it"]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, __: Any) -> Any:
+        raise SchemaError(
+            f"{cls.__name__} holds a whole output, not a field; write Field(pattern=...) or Literal there"
+        )
+
+
+@dataclass(frozen=True)
+class Regex(TextTarget):
+    """Text that a regular expression matches in full: Python's syntax, as far as grammars know it.
+
+    Not in it: look-around, back references, possessive repetition and flags other than `i` and `s`. `\\d`, `\\w` and
+    `\\s` are written in ASCII (and spaces of Unicode). Python's `re.fullmatch` checks finished text, unless the pattern
+    is one on which it could take very long.
+    """
+
+    pattern: str
+    kind: ClassVar[str] = "regex"
+
+    def __post_init__(self) -> None:
+        _check_text(self.kind, self.pattern)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                re.compile(self.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise MalformedGrammar(self.kind, str(error)) from None
+        if (reason := misread(self.pattern)) is not None:
+            raise UnsupportedSyntax(self.kind, "pattern", reason)
+
+    @property
+    def given(self) -> str:
+        return self.pattern
+
+    @property
+    def oracle(self) -> str | None:
+        return None if is_slow(self.pattern) else "Python's re.fullmatch"
+
+    def fits(self, text: str, /) -> bool:
+        return self.oracle is None or re.fullmatch(self.pattern, text) is not None
+
+
+@dataclass(frozen=True, init=False)
+class Choice(TextTarget):
+    """One of some texts, written token by token under a grammar. `Engine.choice` scores whole answers instead."""
+
+    options: tuple[str, ...]
+    kind: ClassVar[str] = "choice"
+
+    def __init__(self, options: Sequence[str]) -> None:
+        given = () if isinstance(options, str) or not isinstance(options, Sequence) else tuple(options)
+        for option in given:
+            _check_text(self.kind, option)
+        if not given or len(set(given)) < len(given):
+            hint = f"expected a list of one or more texts, each of them once, found {shown(options)}"
+            raise MalformedGrammar(self.kind, hint)
+        _check_text(self.kind, "".join(given))
+        object.__setattr__(self, "options", given)
+
+    @property
+    def given(self) -> list[str]:
+        return list(self.options)
+
+    @property
+    def oracle(self) -> str:
+        return "the list of choices"
+
+    def fits(self, text: str, /) -> bool:
+        return text in self.options
+
+
+@dataclass(frozen=True)
+class Lark(TextTarget):
+    """Text of a grammar in llguidance's dialect of Lark, whose first rule is `start`. Nobody else reads that dialect.
+
+    Not in it: rule attributes (`max_tokens=` ends the engine's ability to step back), embedded JSON Schemas, control
+    tokens and engine options.
+    """
+
+    grammar: str
+    kind: ClassVar[str] = "lark"
+
+    def __post_init__(self) -> None:
+        _check_text(self.kind, self.grammar)
+        bare = _LITERAL.sub(lambda found: " " * len(found.group()), self.grammar)
+        for what, (pattern, hint) in _NOT_HELD.items():
+            if found := pattern.search(bare):
+                line = bare.count("\n", 0, found.start()) + 1
+                raise UnsupportedSyntax(
+                    self.kind, self.grammar[slice(*found.span())].strip(), f"line {line}: {what} {hint}"
+                )
+
+    @property
+    def given(self) -> str:
+        return self.grammar
+
+    @property
+    def oracle(self) -> None:
+        return None
+
+    def fits(self, _: str, /) -> bool:
+        return True
+
+
+_LITERAL: Final = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|\#[^\n]*|/(?:\\.|[^/\\\n])+/', re.DOTALL)
+_NOT_HELD: Final = {
+    "rule attributes": (re.compile(r"\w\[[^\]\n]*\]"), "are not held: some end the ability to step back"),
+    "engine options": (re.compile(r"%llguidance\b"), "are not the grammar's to set"),
+    "embedded schemas": (re.compile(r"%json\b"), "are not checked as schemas are; pass the JSON Schema itself"),
+    "control tokens": (re.compile(r"<[^>\n]*>"), "are no text; only the chat template writes them"),
+}  # fmt: skip
+FORMS: Final[dict[str, type[TextTarget]]] = {f"x-{kind.kind}": kind for kind in (Regex, Choice, Lark)}
+"""The kinds by the key of their document."""
+
+
+def _check_text(kind: str, given: object) -> None:
+    if not isinstance(given, str):
+        raise MalformedGrammar(kind, f"expected text, found {shown(given)}")
+    if not given.isascii() and any("\ud800" <= letter <= "\udfff" for letter in given):
+        raise MalformedGrammar(kind, "it holds half a surrogate pair, which is no character")
+    if len(given) > _LONGEST[kind]:
+        raise SchemaTooComplex("", kind, f"{len(given):,} characters; at most {_LONGEST[kind]:,} are read")

@@ -1,0 +1,51 @@
+"""`policy="auto"` beside a policy file: what the file says holds, and `auto` chooses where it names no mode.
+
+Knows the two and how they act as one policy, with a name and a digest of both. Does not know sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .auto import Auto
+from .policies import DecodePlan, Layer, Policy, StepContext, resolve
+
+if TYPE_CHECKING:
+    from trimode.engine.result import DecodeResult
+
+
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """A table whose word is kept, and a policy that learns for the steps that it leaves open."""
+
+    table: Policy
+    auto: Auto
+
+    @property
+    def name(self) -> str:
+        return f"{self.auto.name} under {self.table.name}"
+
+    @property
+    def version(self) -> str:
+        return self.table.version
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(f"{self.table.sha256} {self.auto.sha256}".encode()).hexdigest()
+
+    def resolve(self, context: StepContext) -> DecodePlan:
+        return resolve(context, (self,), ())
+
+    def layers(self, context: StepContext) -> list[Layer]:
+        return self.table.layers(context)
+
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        return replace(self.auto.advise(plan), policy=self)
+
+    def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
+        self.auto.observe(plan, result)
+
+    def save(self) -> None:
+        self.auto.save()

@@ -1,0 +1,199 @@
+"""What a call may say about its decoding, and how several such words merge.
+
+Knows the knobs and their names. Does not know engines, models or where a word came from beyond its label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Final, Literal, get_args
+
+from trimode.engine.errors import RequestError
+from trimode.engine.request import (
+    SELECTIONS,
+    ArOptions,
+    DiffusionOptions,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+    Sampling,
+)
+from trimode.engine.result import Mode
+
+from ..errors import PolicyError
+
+StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
+STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
+Guarantee = Literal["grammar", "checked"]
+"""Held while tokens are chosen, or held as far as the grammar can, and the finished output checked."""
+GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+OPTIONS: Final[dict[str, type[Options]]] = {
+    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Knobs of one call; None means not said here.
+
+    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
+    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`; `selection`,
+    "vendor" or "text_first", is of `diffusion` alone, by default as the weights say. `max_thinking_tokens` asks for
+    thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full: the rest
+    is checked in the finished output, which is retried with other seeds, at most `retries` times. `deadline`, in
+    seconds, asks for the fastest mode that is allowed.
+    """
+
+    mode: str | None = None
+    block_length: int | None = None
+    threshold: float | None = None
+    selection: str | None = None
+    rows: int | None = None
+    exact: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_thinking_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+    guarantee: str | None = None
+    retries: int | None = None
+    deadline: float | None = None
+
+    def over(self, below: Settings) -> Settings:
+        """These settings, and those of `below` where these say nothing."""
+        merged = [under if said is None else said for said, under in zip(_values(self), _values(below), strict=True)]
+        return Settings(**dict(zip(NAMES, merged, strict=True)))
+
+    def said(self) -> dict[str, Any]:
+        """The settings that say something, as JSON values."""
+        values = zip(NAMES, _values(self), strict=True)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any], origin: str) -> Settings:
+        """Settings from a mapping. Unknown names and unknown modes are refused; `origin` says where they stood."""
+        unknown = sorted(set(words) - set(NAMES))
+        if unknown:
+            raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}", unknown[:1])
+        typed: dict[str, Any] = {**words}
+        if isinstance(words.get("stop"), str | Sequence):
+            typed["stop"] = _tuple(words["stop"])
+        for name, kind in _KINDS.items():
+            if typed.get(name) is not None and not isinstance(typed[name], kind):
+                raise PolicyError(f"{origin}: {name}={words[name]!r}: expected {_WORDS[kind]}", [name])
+        if not all(isinstance(stop, str) for stop in typed.get("stop") or ()):
+            raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}", ["stop"])
+        if typed.get("deadline") is not None and not typed["deadline"] > 0:
+            raise PolicyError(f"{origin}: deadline={words['deadline']!r}: expected seconds, above 0", ["deadline"])
+        settings = cls(**typed)
+        if settings.guarantee not in (None, *GUARANTEES):
+            raise PolicyError(f"{origin}: guarantee={settings.guarantee!r}: expected 'grammar' or 'checked'")
+        if settings.retries is not None and settings.retries < 0:
+            raise PolicyError(f"{origin}: retries={settings.retries}: expected a whole number from 0")
+        if settings.mode is not None:
+            known_mode(settings.mode, origin)
+        if settings.selection is not None:
+            _check_selection(settings.selection, settings.mode, origin)
+        return settings
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "temperature": int | float,
+    "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
+    "guarantee": str, "retries": int,
+    "deadline": int | float,
+}  # fmt: skip
+_WORDS: Final[dict[Any, str]] = {
+    int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
+    str: "a string",
+}  # fmt: skip
+NAMES: Final = tuple(field.name for field in fields(Settings))
+_values: Final[Callable[[Settings], tuple[Any, ...]]] = attrgetter(*NAMES)
+
+DEFAULTS: Final = Settings(
+    temperature=0.0, top_k=0, top_p=1.0, seed=0, max_tokens=256, stop=(), guarantee="grammar", retries=2
+)
+
+
+def _check_selection(selection: str, mode: str | None, origin: str) -> None:
+    """Other knobs beside a mode without them are passed over in a call; this one would change what its author reads."""
+    if selection not in SELECTIONS:
+        expected = " or ".join(map(repr, SELECTIONS))
+        raise PolicyError(f"{origin}: selection={selection!r}: expected {expected}", ["selection"])
+    if mode not in (None, "diffusion"):
+        raise PolicyError(f"{origin}: selection is no setting of mode {mode!r}; leave one of them out", ["selection"])
+
+
+def known_mode(mode: str, origin: str) -> Mode:
+    for known in MODES:
+        if mode == known:
+            return known
+    raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}", ["mode"])
+
+
+def known_kind(word: str) -> StepKind | None:
+    """The step kind of that name, if a policy can choose for one."""
+    for kind in STEP_KINDS:
+        if kind == word:
+            return kind
+    return None
+
+
+def variant(word: str, origin: str) -> Settings:
+    """`linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    mode, *numbers = word.strip().split(":")
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise PolicyError(f"{origin}: {word!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
+    named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
+    return Settings.of({"mode": mode, **named}, origin)
+
+
+def options_of(mode: Mode, settings: Settings) -> Options:
+    """The mode's own options; knobs that the mode does not have are not passed on."""
+    kind = OPTIONS[mode]
+    return kind(**{f.name: value for f in fields(kind) if (value := getattr(settings, f.name)) is not None})
+
+
+def sampling_of(settings: Settings) -> Sampling:
+    return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
+
+
+def check_entry(said: Settings, origin: str) -> None:
+    """Raises PolicyError for what no call could run: a knob out of range, or one that the entry's own mode lacks.
+
+    An entry that names diffusion has to allow it, because an entry that says nothing of `exact` is an exact one.
+    """
+    if said.mode == "diffusion" and said.exact is not False:
+        raise PolicyError(
+            f"{origin}: mode 'diffusion' is approximate, and this is an exact step; say exact = false beside it",
+            ["mode"],
+        )
+    modes: tuple[Mode, ...] = MODES if said.mode is None else (known_mode(said.mode, origin),)
+    for name in said.said():
+        having: list[Mode] = [mode for mode in modes if name in _knobs(mode)]
+        if name in _MODE_KNOBS and not having:
+            raise PolicyError(f"{origin}: {name} is no setting of mode {said.mode!r}; leave one of them out", [name])
+        alone = Settings(**{name: getattr(said, name)})
+        try:
+            sampling_of(alone)
+            for mode in having:
+                options_of(mode, alone)
+        except RequestError as error:
+            raise PolicyError(f"{origin}: {error}", [name]) from None
+
+
+def _knobs(mode: Mode) -> set[str]:
+    return {knob.name for knob in fields(OPTIONS[mode])}
+
+
+_MODE_KNOBS: Final = frozenset().union(*(_knobs(mode) for mode in MODES))
+
+
+def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,135 @@
+"""What the steps of a session may spend together: tokens, passes and seconds, counted call by call.
+
+Knows calls and the counts of finished ones. Does not know engines. A call reserves its `max_tokens` while it runs, so
+that steps running side by side cannot spend the same tokens twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from threading import Lock
+
+from trimode.engine.result import Stats
+
+from ..calls.call import Call
+from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits over all steps of a session; None is no limit.
+
+    `tokens`: of output, end tokens included. `passes`: forward passes, prefill included. `seconds`: of decoding, from
+    admission to the last token, added up over steps that run side by side.
+    """
+
+    tokens: int | None = None
+    passes: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "passes", "seconds"):
+            limit = getattr(self, name)
+            if limit is not None and (isinstance(limit, bool) or not limit > 0):
+                raise PolicyError(f"Budget({name}={limit!r}): expected a number above 0, or None for no limit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """In the units of `Budget`."""
+
+    tokens: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+
+    def plus(self, stats: Stats, *, written: bool) -> Spent:
+        """`written`: the tokens are output; those of a choice were only read."""
+        return Spent(
+            tokens=self.tokens + (stats.output_tokens if written else 0),
+            passes=self.passes + stats.prefill_passes + stats.forward_passes,
+            seconds=self.seconds + stats.seconds,
+        )
+
+
+@dataclass(slots=True)
+class Spending:
+    """One call on its way: `call` as the budget lets it run; `reserved` tokens; those `shown`; `cost`, once known."""
+
+    call: Call
+    reserved: int
+    shown: int = 0
+    cost: Spent | None = None
+
+    def count(self, stats: Stats) -> None:
+        self.cost = (self.cost or Spent()).plus(stats, written=self.call.kind != "choice")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The budget of one session and what is spent of it. Safe for threads and tasks."""
+
+    budget: Budget
+    spent: Spent = Spent()
+    _reserved: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    @contextmanager
+    def spending(self, call: Call) -> Generator[Spending]:
+        """Around one call, cut to what is left; a failed call counts its time. Raises BudgetExceeded."""
+        with self._lock:
+            now = Spending(fitted(call, self.budget, self.spent, self._reserved), 0)
+            now.reserved = _tokens(now.call) if self.budget.tokens is not None else 0
+            self._reserved += now.reserved
+        begin = time.perf_counter()
+        try:
+            yield now
+        except CheckFailed as error:
+            for attempt in error.attempts:
+                now.count(attempt.stats)
+            raise
+        except BudgetTooSmall as error:
+            if self.budget.tokens is None or now.call.plan == call.plan:  # too small without a session, too
+                raise
+            spent = self.budget.tokens - now.reserved
+            raise BudgetExceeded("tokens", spent, self.budget.tokens, call.step) from error
+        finally:
+            cost = now.cost or Spent(tokens=now.shown, seconds=time.perf_counter() - begin)
+            with self._lock:
+                self._reserved -= now.reserved
+                self.spent = Spent(
+                    tokens=self.spent.tokens + cost.tokens,
+                    passes=self.spent.passes + cost.passes,
+                    seconds=self.spent.seconds + cost.seconds,
+                )
+
+
+def fitted(call: Call, budget: Budget, spent: Spent, reserved: int = 0) -> Call:
+    """`call` cut to what the budget leaves, with a note for each cut. Raises BudgetExceeded where it cannot start."""
+    notes = list(call.notes)
+    plan, settings = call.plan, call.plan.settings
+    if budget.tokens is not None and (wanted := _tokens(call)):
+        left = budget.tokens - spent.tokens - reserved
+        if left <= (settings.max_thinking_tokens or 0):  # thinking alone would leave nothing for the answer
+            raise BudgetExceeded("tokens", spent.tokens + reserved, budget.tokens, call.step)
+        if left < wanted:
+            notes.append(f"max_tokens={wanted} cut to the {left} tokens that the session's budget leaves")
+            plan = replace(plan, settings=replace(settings, max_tokens=left))
+    if budget.passes is not None and spent.passes >= budget.passes:
+        raise BudgetExceeded("passes", spent.passes, budget.passes, call.step)
+    if budget.seconds is not None and spent.seconds >= budget.seconds:
+        raise BudgetExceeded("seconds", spent.seconds, budget.seconds, call.step)
+    return replace(
+        call,
+        plan=plan,
+        notes=tuple(notes),
+        max_passes=None if budget.passes is None else budget.passes - spent.passes,
+        max_seconds=None if budget.seconds is None else budget.seconds - spent.seconds,
+    )
+
+
+def _tokens(call: Call) -> int:
+    """What the call may write; a choice is read, not written."""
+    return 0 if call.kind == "choice" else call.plan.settings.max_tokens or 0

@@ -1,0 +1,134 @@
+"""Runs the function behind a tool call, by name or as given, in a span of its own.
+
+Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is the current one while
+the tool runs, so that what the tool calls stands below it; no generator is involved, so nothing is held across a
+`yield`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, TypeVar, cast, overload
+
+from opentelemetry import context as otel
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json, to_jsonable_python
+
+from ..audit.content import captures, clipped
+from ..audit.redaction import redacted_text
+from ..calls.scope import Scope, current_scope
+from ..errors import InvalidArguments, ToolError, UnknownTool, error_type
+from ..schema.python_types import reasons
+from ..schema.targets import ToolCall
+from ..schema.tool_shapes import Tool, is_function, names_of, runnable
+from ..telemetry import names
+from ..telemetry.spans import OwnedSpan
+
+R = TypeVar("R")
+
+
+@overload
+def execute_tool(
+    tool: Callable[..., Awaitable[R]], call: ToolCall, *, call_id: str | None = None
+) -> Coroutine[Any, Any, R]: ...
+@overload
+def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None = None) -> R: ...
+def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
+    """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
+
+    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and
+    InvalidArguments, before it is called, where the arguments do not fit; the span has that error's type. `call_id`:
+    the id that a protocol gave the call.
+    """
+    running = _Running(current_scope(), call, call_id)
+    asynchronous = inspect.iscoroutinefunction(runnable(tool))
+    return running.coroutine(tool) if asynchronous else running.function(tool)
+
+
+def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
+    """`execute_tool` of the one among `tools`, those that the step was given, that `call` names.
+
+    Raises UnknownTool, and ToolError where the tool is a description without a function.
+    """
+    known = [(name, tool) for tool in tools for name in names_of(tool)]
+    named = [tool for name, tool in known if name == call.name]
+    if not named:
+        raise UnknownTool(call.name, [name for name, _ in known])
+    if not is_function(named[0]):
+        raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
+    return execute_tool(cast(Any, named[0]), call, call_id=call_id)
+
+
+def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
+    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own.
+
+    Save for a class: what it makes is the arguments, checked.
+    """
+    tool = runnable(tool)
+
+    @wraps(tool.func if isinstance(tool, partial) else tool)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
+        return partial(tool, *args, **kwargs)
+
+    if isinstance(tool, partial):  # what it has bound already is no argument of the call
+        cast(Any, bind).__signature__ = inspect.signature(tool)
+    try:
+        if inspect.isclass(tool):
+            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))
+            return lambda: made
+        adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
+        return adapter.validate_json(to_json(call.arguments))
+    except ValidationError as error:
+        raise InvalidArguments(call.name, call.arguments, reasons(error)) from None
+
+
+class _Running:
+    """One execution, as a context manager: its span, current from the beginning to the end."""
+
+    def __init__(self, scope: Scope, call: ToolCall, call_id: str | None) -> None:
+        self.scope, self.call, self.call_id = scope, call, call_id
+        self.content = captures("span")
+        self._cuts: list[str] = []
+
+    def function(self, tool: Callable[..., Any]) -> Any:
+        with self:
+            return self._returned(_bound(tool, self.call)())
+
+    async def coroutine(self, tool: Callable[..., Awaitable[Any]]) -> Any:
+        with self:
+            return self._returned(await _bound(tool, self.call)())
+
+    def __enter__(self) -> None:
+        about = {
+            names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
+            names.GEN_AI_TOOL_NAME: self.call.name,
+            names.GEN_AI_TOOL_TYPE: "function",
+        }
+        self._span = OwnedSpan(f"{names.EXECUTE_TOOL} {self.call.name}", about, self.scope.parent())
+        self._span.put({names.GEN_AI_TOOL_CALL_ID: self.call_id, names.SESSION_ID: self.scope.session})
+        self._show(names.GEN_AI_TOOL_CALL_ARGUMENTS, self.call.arguments)
+        self._token = otel.attach(self._span.context)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        otel.detach(self._token)
+        if error is None:
+            self._span.end()
+            return
+        message = clipped(redacted_text(self.scope.redact, str(error)))[0] if self.content else None
+        self._span.end(error_type(error), message)
+
+    def _returned(self, result: R) -> R:
+        self._show(names.GEN_AI_TOOL_CALL_RESULT, result)
+        return result
+
+    def _show(self, key: str, value: Any) -> None:
+        if not self.content:
+            return
+        plain = json.dumps(to_jsonable_python(value, fallback=str), ensure_ascii=False)
+        text, cut = clipped(redacted_text(self.scope.redact, plain))
+        self._cuts += [f"{key}: {cut}"] if cut else []
+        self._span.put({key: text, names.CONTENT_CUT: tuple(self._cuts) or None})

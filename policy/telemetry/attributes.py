@@ -1,0 +1,209 @@
+"""Records as span attributes: plain functions, one a group of keys. A value of None means: leave the key out.
+
+Knows records and names. Does not know tracers or spans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import Final
+
+from opentelemetry.util.types import AttributeValue
+from pydantic import JsonValue
+
+from ..audit.content import LIMIT, clipped
+from ..audit.record import CallRecord, Counts
+from ..audit.round_record import RoundRecord
+from . import names
+from .round_table import markdown, summary, tape
+
+Attributes = dict[str, AttributeValue | None]
+_INT64: Final = 2**63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Consecutive rounds of one mode. `first`: the number of the first; `before`: the mode that it took over from.
+
+    `why`: the reason for it. A mode may take over from itself, with other options.
+    """
+
+    mode: str
+    rounds: tuple[RoundRecord, ...]
+    first: int
+    before: str | None
+    why: str
+    start_ns: int
+    end_ns: int
+    estimated: bool
+
+
+def parts_of(record: CallRecord) -> Iterator[Part]:
+    """The decoding time after prefill, shared out by forward passes: the engine's rounds carry no clock."""
+    if record.counts is None:
+        return
+    turns = accumulate(bool(made.switch) for made in record.rounds)
+    numbered = groupby(zip(turns, record.rounds, strict=True), key=lambda made: (made[0], made[1].mode))
+    runs = [(mode, tuple(made for _, made in rounds)) for (_, mode), rounds in numbered]
+    begin, end = _window(record, record.counts)
+    whole = sum(made.forward_passes for made in record.rounds) or 1
+    first, passes, before = 0, 0, None
+    for mode, rounds in runs:
+        done = passes + sum(made.forward_passes for made in rounds)
+        yield Part(
+            mode=mode,
+            rounds=rounds,
+            first=first,
+            before=before,
+            why=rounds[0].switch,
+            start_ns=begin + (end - begin) * passes // whole,
+            end_ns=begin + (end - begin) * done // whole,
+            estimated=len(runs) > 1,
+        )
+        first, passes, before = first + len(rounds), done, mode
+
+
+def _window(record: CallRecord, counts: Counts) -> tuple[int, int]:
+    begin = record.start_ns + int(counts.prefill_seconds * 1e9)
+    end = min(record.end_ns, record.start_ns + int(counts.seconds * 1e9))
+    return min(begin, end), end
+
+
+def record_attributes(record: CallRecord) -> Attributes:
+    """Of the inference span: what was asked, what came of it, and what a replay needs."""
+    return _request(record) | _outcome(record) | _provenance(record)
+
+
+def _request(record: CallRecord) -> Attributes:
+    sampling = record.sampling
+    fits = sampling.seed < _INT64
+    structured = record.kind != "choice" and (record.schema_sha256 is not None or record.kind in ("json", "tool_call"))
+    return {
+        names.GEN_AI_REQUEST_SEED: sampling.seed if fits else None,
+        names.REQUEST_SEED: None if fits else str(sampling.seed),
+        names.GEN_AI_REQUEST_TEMPERATURE: float(sampling.temperature),
+        names.GEN_AI_REQUEST_TOP_P: float(sampling.top_p),
+        names.GEN_AI_REQUEST_TOP_K: sampling.top_k or None,
+        names.GEN_AI_REQUEST_MAX_TOKENS: record.max_tokens,
+        names.GEN_AI_REQUEST_STOP_SEQUENCES: record.stop or None,
+        names.GEN_AI_OUTPUT_TYPE: "json" if structured else "text",
+    }
+
+
+def _outcome(record: CallRecord) -> Attributes:
+    counts, selection = record.counts, record.options.get("selection")
+    return {
+        names.GEN_AI_RESPONSE_ID: record.call,
+        names.GEN_AI_RESPONSE_MODEL: record.runtime.model,
+        names.GEN_AI_RESPONSE_FINISH_REASONS: (record.finish_reason,) if record.finish_reason else None,
+        names.GEN_AI_USAGE_INPUT_TOKENS: counts.prompt_tokens if counts else None,
+        names.GEN_AI_USAGE_OUTPUT_TOKENS: counts.output_tokens if counts else None,
+        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: counts.cached_tokens if counts else None,
+        names.PREFILL_PASSES: counts.prefill_passes if counts else None,
+        names.DECODE_MODES: tuple(dict.fromkeys(made.mode for made in record.rounds)) or None,
+        names.DECODE_REASON: record.policy.reason,
+        names.BLOCK_SELECTION: selection if isinstance(selection, str) else None,
+        names.SCHEMA_SHA256: record.schema_sha256,
+        names.SCHEMA_VALID: record.schema_valid,
+        names.SCHEMA_GUARANTEE: record.guarantee,
+        names.NOTES: record.notes or None,
+    }
+
+
+def _provenance(record: CallRecord) -> Attributes:
+    return {
+        names.POLICY_NAME: record.policy.name,
+        names.POLICY_VERSION: record.policy.version,
+        names.POLICY_SHA256: record.policy.sha256,
+        names.MODEL_SHA256: record.runtime.model_sha256,
+        names.TOKENIZER_SHA256: record.runtime.tokenizer_sha256,
+        names.PROMPT_SHA256: record.prompt_sha256,
+        names.OUTPUT_SHA256: record.output_sha256,
+        names.DEVICE: record.runtime.device,
+        names.DTYPE: record.runtime.dtype,
+        names.KERNELS: record.runtime.kernels,
+        names.QUANTIZE: None if record.runtime.quantize == "no" else record.runtime.quantize,
+    }
+
+
+def decode_attributes(part: Part) -> Attributes:
+    proposed, accepted = [made.drafted for made in part.rounds], [made.accepted for made in part.rounds]
+    origins, passes = (
+        "".join([made.origins for made in part.rounds]),
+        sum([made.forward_passes for made in part.rounds]),
+    )
+    tokens, drafts = len(origins), sum(proposed) > 0
+    return {
+        names.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        names.DECODE_MODE: part.mode,
+        names.OUTPUT_TOKENS: tokens,
+        names.FORWARD_PASSES: passes,
+        names.TOKENS_PER_FORWARD: tokens / passes if passes else None,
+        names.CORRECTED_TOKENS: origins.count("c") + origins.count("r"),
+        names.FORCED_TOKENS: origins.count("f") + origins.count("b"),
+        names.BUDGET_TOKENS: origins.count("b") or None,
+        names.REPAIRED_TOKENS: origins.count("r"),
+        names.DRAFT_PROPOSED_TOKENS: sum(proposed),
+        names.DRAFT_ACCEPTED_TOKENS: sum(accepted),
+        names.DRAFT_REJECTED_TOKENS: sum(proposed) - sum(accepted),
+        names.DRAFT_ACCEPTANCE_RATE: sum(accepted) / sum(proposed) if drafts else None,
+        names.DRAFT_PROPOSED: proposed if drafts else None,
+        names.DRAFT_ACCEPTED: accepted if drafts else None,
+        names.DRAFT_TAPE: tape(part.rounds) if drafts else None,
+        names.BLOCK_STEPS: [len(made.fills) for made in part.rounds if made.fills] or None,
+        names.SWITCH_FROM: part.before,
+        names.SWITCH_TO: part.mode if part.before else None,
+        names.SWITCH_REASON: part.why or None,
+        names.TIMES_ESTIMATED: part.estimated or None,
+    }
+
+
+def choice_attributes(record: CallRecord, content: bool) -> Attributes:
+    """Of a choice: how many candidates there were, and where content may be shown, what each of them scored."""
+    if record.kind != "choice":
+        return {}
+    count = record.options.get("candidates")
+    return {
+        names.CHOICE_CANDIDATES: count if isinstance(count, int) else None,
+        names.CHOICE_LOGPROBS: record.logprobs if content else None,
+    }
+
+
+def content_of(part: Part) -> Attributes:
+    """Content of the decode span, in the keys that trace viewers put on their front tab, within the size limit."""
+    lost, missing = _fitting([json.dumps(run, ensure_ascii=False) for run in _rejected(part)])
+    view, cut = clipped(markdown(part.rounds, part.first))
+    about = {"mode": part.mode, "rounds": len(part.rounds), "tape": tape(part.rounds)}
+    words = {names.OUTPUT_VALUE: cut, names.DRAFT_REJECTED: missing}
+    return {
+        names.INPUT_VALUE: summary(part.mode, part.rounds),
+        names.OUTPUT_VALUE: view,
+        names.METADATA: json.dumps(about),
+        names.DRAFT_REJECTED: f"[{', '.join(lost)}]" if lost else None,
+        names.CONTENT_CUT: tuple(f"{key}: {cut}" for key, cut in words.items() if cut) or None,
+    }
+
+
+def _rejected(part: Part) -> Iterator[list[JsonValue]]:
+    """[round, token ids, text, why, instead], one for each run of rejected drafts with the same reason."""
+    for number, made in enumerate(part.rounds, start=part.first):
+        texts = made.rejected_text or ("",) * len(made.rejected)
+        chances = made.instead or (None,) * len(made.rejected)
+        drafts = zip(made.rejected, texts, chances, strict=True)
+        for why, group in groupby(drafts, key=lambda draft: draft[0][1]):
+            run = list(group)
+            yield [number, [token for (token, _), _, _ in run], "".join(text for _, text, _ in run), why, run[0][2]]
+
+
+def _fitting(runs: list[str]) -> tuple[list[str], str]:
+    """The first of the runs that fit the size limit, and what is missing, in words."""
+    kept = sum(length <= LIMIT for length in accumulate(len(run) + 2 for run in runs))
+    return runs[:kept], "" if kept == len(runs) else f"the last {len(runs) - kept} of {len(runs)} runs of drafts"
+
+
+def message_json(role: str, text: str) -> dict[str, JsonValue]:
+    """A message in the convention's form."""
+    return {"role": role, "parts": [{"type": "text", "content": text}]}

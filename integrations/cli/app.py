@@ -305,7 +305,7 @@ def check_schemas(
 ) -> None:
     """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
     schema is refused or any grammar accepts invalid data."""
-    from trimode.policy.json_schema.admission import FORMATS
+    from trimode.policy.json_schema.normal_form import FORMATS
 
     from . import schema_check as checks
 

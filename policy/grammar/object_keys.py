@@ -1,22 +1,20 @@
 """What an unfinished JSON text has that no grammar remembers: keys of open objects, the size of an unfinished number.
 
-Knows JSON's signs, what tokens write of a key or a number, and which schemas leave either open. Does not know grammars
-or masks. A number that readers take for infinite is none that JSON can hold, and some refuse it.
-Texts are bytes as Latin-1 characters, since a token may end inside a character.
+Knows JSON's signs and what tokens write of a key or a number. Does not know grammars, masks or schemas. A number that
+readers take for infinite is none that JSON can hold, and some refuse it. Texts are bytes as Latin-1 characters, since a
+token may end inside a character.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from math import isinf
-from typing import Any, Final
-
-from ..json_schema.document import below
+from typing import Final
 
 _MARKS: Final = re.compile(r'[][{},"\\]')
 _DIGIT: Final = re.compile(r"[-0-9]")
@@ -24,8 +22,6 @@ _LARGE: Final = re.compile(r"[eE][+]?\d{3}|\d{100}")
 """Of a token: what may make a number infinite that has no exponent and at most `_LONG` signs yet."""
 _NUMERIC: Final = frozenset("+-.0123456789eE")
 _LONG: Final = 100
-_ELSEWHERE: Final = {"$ref", "enum", "const", "allOf", "anyOf", "oneOf"}
-_OBJECT: Final = {"properties", "patternProperties", "additionalProperties", "required"}
 
 
 class At(Enum):
@@ -153,45 +149,6 @@ class Quoted:
         return self._odd if keys.at is At.NAME else self._twice
 
 
-def may_repeat(document: Any) -> bool:
-    """Whether some object of the schema takes keys that it does not name, or may be anything."""
-    return _some_part(document, _open)
-
-
-def may_overflow(document: Any) -> bool:
-    """Whether some part of the schema takes numbers that are open on a side."""
-    return _some_part(document, _uncounted)
-
-
-def _some_part(document: Any, open_: Callable[[dict[str, Any]], bool]) -> bool:
-    """Whether a part of the schema is `open_`, or may be anything."""
-    stack = [document]
-    while stack:
-        part = stack.pop()
-        if part is True or (isinstance(part, dict) and (open_(part) or _any_items(part))):
-            return True
-        stack.extend(child for _, child in below(part))
-    return False
-
-
-def _any_items(part: dict[str, Any]) -> bool:
-    """Whether an array may hold items that the part does not describe."""
-    if "array" not in part.get("type", "array") or ("type" not in part and _ELSEWHERE & set(part)):
-        return False
-    return "items" not in part or (isinstance(part["items"], list) and "additionalItems" not in part)
-
-
-def _uncounted(part: dict[str, Any]) -> bool:
-    if "type" in part:
-        types = [part["type"]] if isinstance(part["type"], str) else part["type"]
-        if not {"number", "integer"} & set(types):
-            return False
-    elif _ELSEWHERE & set(part):
-        return False
-    below_, above = {"minimum", "exclusiveMinimum"} & set(part), {"maximum", "exclusiveMaximum"} & set(part)
-    return not ({"const", "enum"} & set(part) or (below_ and above))
-
-
 def _infinite(number: str) -> bool:
     """Whether what is written of a number makes it infinite however it goes on."""
     if len(number) <= 3:
@@ -201,13 +158,6 @@ def _infinite(number: str) -> bool:
         return len(written) > 3 and isinf(float(written))
     except ValueError:  # no number, which is the grammar's business
         return False
-
-
-def _open(part: dict[str, Any]) -> bool:
-    """Whether the part itself lets an object have any key; what it refers to or combines is asked on its own."""
-    if "object" not in part.get("type", "object") or (_ELSEWHERE & set(part) and not _OBJECT & set(part)):
-        return False
-    return part.get("additionalProperties") is not False or bool(part.get("patternProperties"))
 
 
 def _read(name: str) -> str:

@@ -19,7 +19,6 @@ import jsonschema.validators
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from .normal_form import NAMED
 from .regex_dialect import is_slow
 
 Json = Any
@@ -29,6 +28,10 @@ ANNOTATIONS: Final = frozenset(
 )
 ALONE: Final[Any] = Registry()
 """Where validators look other documents up: nowhere. Without it, jsonschema would fetch them from the network."""
+NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose keys are names, not keywords."""
+VALUES: Final = ("const", "enum", "default", "examples")
+"""Keywords that hold values, not schemas."""
 STRUCTURE: Final = frozenset(("$schema", "$id", "id", "$defs", "definitions"))
 """Keywords that name things and hold no value to anything."""
 
@@ -65,6 +68,16 @@ def below(schema: Json) -> Iterator[tuple[Where, Json]]:
             yield (key,), value
         elif key in _SEVERAL and isinstance(value, list):
             yield from (((key, at), child) for at, child in enumerate(value) if isinstance(child, dict | bool))
+
+
+def every_schema(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:
+    """Every schema of a document with its place."""
+    stack: list[tuple[Where, Json]] = [((), document)]
+    while stack:
+        where, schema = stack.pop()
+        if isinstance(schema, dict):
+            yield where, schema
+            stack.extend((where + step, child) for step, child in below(schema))
 
 
 def heaviest(document: Json) -> Where:

@@ -1,15 +1,25 @@
-"""Keywords whose values have the right shape at a glance, in every draft: the meta-schema need not be asked.
+"""What the meta-schemas of drafts 4 to 2020-12 take, keyword by keyword.
 
-Knows what the meta-schemas of drafts 4 to 2020-12 say of common keywords. Asking them through jsonschema takes about a
-hundred times as long. What is not plainly right is left to them: this module refuses nothing.
+Knows the shapes of common keywords that every draft takes: asking a meta-schema through jsonschema takes about a
+hundred times as long, so only what has no such shape is left to it. Does not know limits, or what a schema means.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
 from math import isfinite
 from typing import Any, Final
+
+import jsonschema
+import jsonschema.protocols
+import jsonschema.validators
+
+from ..errors import MalformedSchema
+from .document import Document, Where, below, draft_of, mapped, pointer, steps
+from .refusals import keyword_of, path_of, short
 
 Json = Any
 _TYPES: Final = frozenset(("null", "boolean", "object", "array", "string", "integer", "number"))
@@ -120,3 +130,72 @@ LEFT_TO_META_SCHEMAS: Final = frozenset(
      "contentSchema", "default", "exclusiveMinimum", "exclusiveMaximum")
 )  # fmt: skip
 """What some draft looks at, too. Of all other names none says anything: they may hold any value."""
+
+
+def check_keywords(meta: jsonschema.protocols.Validator, where: Where, schema: Json) -> None:
+    error = next(iter(meta.iter_errors(schema)), None)
+    if error is not None:
+        place = (*where, *error.absolute_path)
+        meant = [_MEANT[name] for name in _listed(error.instance) if name in _MEANT] if place[-1:] == ("type",) else []
+        hint = f"; write {meant[0]}" if meant else ""
+        raise MalformedSchema(pointer(place), keyword_of(place), path_of(place), short(error.message) + hint)
+
+
+_MEANT: Final = {
+    "dict": "'object'", "float": "'number'", "double": "'number'", "int": "'integer'", "long": "'integer'",
+    "str": "'string'", "list": "'array'", "tuple": "'array'", "set": "'array'", "bool": "'boolean'", "None": "'null'",
+    "any": "no type at all",
+}  # fmt: skip
+"""What names of types in other dialects are in JSON Schema."""
+
+
+def _listed(value: Json) -> list[str]:
+    return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+
+
+@cache
+def meta_of(kind: type[jsonschema.protocols.Validator]) -> jsonschema.protocols.Validator:
+    """The validator of a draft's meta-schema, which compares long lists in linear time."""
+    meta: Any = jsonschema.validators.validator_for(kind.META_SCHEMA, default=kind)
+    meta = jsonschema.validators.extend(meta, {"uniqueItems": _unique})  # type: ignore[no-untyped-call]
+    validator: jsonschema.protocols.Validator = meta(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER)
+    return validator
+
+
+def every_part(document: dict[str, Json]) -> Iterator[tuple[Where, Json, type[jsonschema.protocols.Validator]]]:
+    """Every schema of the document and its draft, also those that stand where only a reference finds them."""
+    whole, done = Document(document), set[int]()
+    stack: list[tuple[Where, Json, type[jsonschema.protocols.Validator]]] = [((), document, draft_of(document))]
+    while stack:
+        where, schema, kind = stack.pop()
+        if id(schema) in done or not isinstance(schema, dict):
+            continue
+        done.add(id(schema))
+        if isinstance(schema.get("$schema"), str):
+            kind = draft_of(schema)
+        yield where, schema, kind
+        stack.extend((where + step, child, kind) for step, child in below(schema))
+        with suppress(LookupError, TypeError, ValueError):
+            stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"]), kind))
+
+
+def alone(schema: dict[str, Json], old: bool) -> dict[str, Json]:
+    """A schema whose subschemas are empty: they are checked by themselves. Booleans are schemas, save in old drafts."""
+    made = mapped(schema, lambda child: child if old and isinstance(child, bool) else {})
+    for key in _NAMING & set(made):
+        if isinstance(made[key], dict):
+            made[key] = {name: child for name, child in made[key].items() if child != {}}
+    for key in _LISTING & set(made):
+        if isinstance(made[key], list) and {} in made[key]:
+            made[key] = [{}, *(child for child in made[key] if child != {})]
+    return {key: value for key, value in made.items() if key not in ("const", "default")}
+
+
+_NAMING: Final = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
+"""Keywords whose names may be any text, so that only what they hold has to be checked."""
+_LISTING: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+
+
+def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:
+    if wanted and isinstance(value, list) and len(set(map(repr, value))) < len(value):
+        yield jsonschema.ValidationError(f"{short(repr(value))} has non-unique elements")

@@ -19,8 +19,9 @@ import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import SchemaError, SchemaRefused, SchemaViolation, UnsatisfiableSchema, shown
-from ..json_schema.admission import Formats, check_document, formats_of
+from ..json_schema.admission import check_document
 from ..json_schema.common_form import CommonForm, common_form
+from ..json_schema.normal_form import Formats, formats_of
 from ..json_schema.validator import oracle_of, wrong_with
 from .envelopes import check_says_something, unwrapped
 from .python_types import reasons, typed

@@ -22,7 +22,7 @@ from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError, SchemaTooComplex, UnsupportedKeyword
 from trimode.policy.grammar import compiler as grammar
 from trimode.policy.grammar.matcher import Matcher
-from trimode.policy.json_schema.normal_form import tightened
+from trimode.policy.json_schema.tighten import tightened
 from trimode.policy.schema.targets import schema_of
 
 LENGTH = 100

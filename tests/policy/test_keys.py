@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy.calls.engine import Engine
-from trimode.policy.grammar.object_keys import Keys, Quoted, may_repeat
+from trimode.policy.grammar.object_keys import Keys, Quoted
+from trimode.policy.json_schema.open_parts import may_repeat
 from trimode.policy.schema.targets import doubled_keys, schema_of
 
 KEYS = st.text('ab"\\{}[],:ä\n', max_size=3)

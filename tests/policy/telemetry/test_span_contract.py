@@ -19,7 +19,7 @@ from trimode.policy.audit.content import SWITCH
 from trimode.policy.calls.engine import Engine
 from trimode.policy.telemetry import names
 
-GOLDEN = Path(__file__).parent / "golden" / "spans.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "spans.json"
 
 
 def weather(city: str) -> dict[str, str]:

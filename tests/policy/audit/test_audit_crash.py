@@ -56,7 +56,7 @@ def test_writers_killed_while_they_write(record: CallRecord, tmp_path: Path) -> 
     """Each of them goes on where the one before was killed; a big record makes a write last."""
     source = AuditFile(tmp_path / "source.jsonl", content=True)
     source.write(replace(record, text="x" * 15_000))
-    script = [sys.executable, str(Path(__file__).with_name("forked_writers.py")), "kill"]
+    script = [sys.executable, str(Path(__file__).parents[1] / "forked_writers.py"), "kill"]
     subprocess.run([*script, str(tmp_path), str(source.path), str(TRAILS), str(KILLS)], check=True)
     for trail in range(TRAILS):
         path = tmp_path / f"{trail}.jsonl"

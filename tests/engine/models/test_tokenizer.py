@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from trimode.engine.errors import CheckpointError, RequestError
 from trimode.engine.models.tokenizer import Tokenizer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEMPLATE = (ROOT / "scripts" / "training" / "chat_template.jinja").read_text(encoding="utf-8")
 SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<SPECIAL_100>")
 THINKING = ("<think>", "</think>")

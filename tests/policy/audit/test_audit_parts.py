@@ -138,7 +138,7 @@ def test_a_torn_line_at_the_end_of_a_full_part_stays_there(trail: Path, record: 
 def test_processes_and_threads_write_one_chain(tmp_path: Path, record: CallRecord) -> None:
     path, source = tmp_path / "audit.jsonl", AuditFile(tmp_path / "source.jsonl", content=True)
     source.write(record)
-    script = [sys.executable, str(Path(__file__).with_name("forked_writers.py")), "share"]
+    script = [sys.executable, str(Path(__file__).parents[1] / "forked_writers.py"), "share"]
     others = subprocess.Popen([*script, str(path), str(source.path), "3", "30"])
 
     def write(writer: AuditFile) -> None:

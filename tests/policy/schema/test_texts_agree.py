@@ -15,7 +15,7 @@ from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
 from trimode.policy.schema.targets import Schema, schema_of
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
 from check_texts import Check
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from . import fast, native_bf16, reference
 from .agreement import disagreement
-from .build import NativeUnavailable, cache_folder, processor
 from .layout import PAGE, Block, Choice, Draw, Layout, Picks, Rotation, Stack
-from .native import Native
+from .native import bf16 as native_bf16
+from .native.build import NativeUnavailable, cache_folder, processor
+from .native.native_ops import Native
 from .quantize import PRECISIONS, Precision, quantize
-from .reference import gumbel, linear, rms_norm, rotate, silu_mul
+from .reference import torch_fast, torch_ops
+from .reference.torch_ops import gumbel, linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
 
 __all__ = [
@@ -119,7 +120,7 @@ def kernels(
     NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
-        return reference if choice == "torch" else cast(Kernels, fast), "asked for"
+        return torch_ops if choice == "torch" else cast(Kernels, torch_fast), "asked for"
     if choice == "triton" or (choice == "auto" and device.type == "cuda"):
         return _triton(device, dtype), "asked for" if choice == "triton" else "the fastest here"
     insists = choice != "auto"
@@ -127,18 +128,18 @@ def kernels(
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
         if insists:
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
-        return reference, f"no kernels of our own for {here}"
+        return torch_ops, f"no kernels of our own for {here}"
     if quantized:
         if insists:
             raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
-        return reference, "native kernels do not take weights in eight bits"
+        return torch_ops, "native kernels do not take weights in eight bits"
     try:
         found = native_bf16.load() if choice == "native-bf16" else Native.load()
         return found, "asked for" if insists else "the fastest here"
     except NativeUnavailable as error:
         if insists:
             raise
-        return reference, f"native kernels not available: {error}"
+        return torch_ops, f"native kernels not available: {error}"
 
 
 def _triton(device: torch.device, dtype: torch.dtype) -> Kernels:
@@ -146,7 +147,7 @@ def _triton(device: torch.device, dtype: torch.dtype) -> Kernels:
     if dtype not in (torch.float32, torch.bfloat16):
         raise TritonUnavailable(f"triton kernels are for float32 and bfloat16, not for {str(dtype)[6:]}")
     try:
-        from . import triton_ops
+        from .gpu import triton_ops
     except ImportError as error:
         raise TritonUnavailable(f"triton cannot be imported: {error}") from None
     if device.type != "cuda" and not triton_ops.INTERPRETED:

@@ -31,17 +31,15 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from trimode.kernels import (
-    triton_attention,
-    triton_head,
-    triton_linear,
-    triton_lora,
-    triton_noise,
-    triton_norm,
-    triton_qkv,
-    triton_swiglu,
-    triton_verify,
-)
+from trimode.kernels.gpu import attention as triton_attention
+from trimode.kernels.gpu import head_epilogue as triton_head
+from trimode.kernels.gpu import linear as triton_linear
+from trimode.kernels.gpu import lora as triton_lora
+from trimode.kernels.gpu import noise as triton_noise
+from trimode.kernels.gpu import norm as triton_norm
+from trimode.kernels.gpu import qkv as triton_qkv
+from trimode.kernels.gpu import swiglu as triton_swiglu
+from trimode.kernels.gpu import verify as triton_verify
 from trimode.kernels.layout import PAGE, Layout, Rotation
 from trimode.kernels.quantize import Quantized
 

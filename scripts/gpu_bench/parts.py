@@ -14,7 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trimode.engine.models.config import ModelConfig
-from trimode.kernels import triton_attention, triton_head, triton_linear, triton_norm, triton_swiglu
+from trimode.kernels.gpu import attention as triton_attention
+from trimode.kernels.gpu import head_epilogue as triton_head
+from trimode.kernels.gpu import linear as triton_linear
+from trimode.kernels.gpu import norm as triton_norm
+from trimode.kernels.gpu import swiglu as triton_swiglu
 from trimode.kernels.layout import PAGE, Layout
 from trimode.kernels.quantize import PRECISIONS, Quantized, quantize
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from trimode.engine.constraint import Constraint
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import Sampling
-from trimode.kernels import reference
+from trimode.kernels.reference import torch_ops
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Naive:
         kept = ranked[: self.sampling.top_k] if self.sampling.top_k else ranked
         chance = torch.softmax(scores[kept], 0)
         nucleus = [token for at, token in enumerate(kept) if at == 0 or float(chance[:at].sum()) < self.sampling.top_p]
-        noise = reference.gumbel(self.sampling.seed, torch.tensor([position]), len(scores))[0]
+        noise = torch_ops.gumbel(self.sampling.seed, torch.tensor([position]), len(scores))[0]
         return max(nucleus, key=lambda token: float(scores[token] + noise[token]))
 
     def emit(self, tokens: Sequence[int]) -> None:

@@ -18,8 +18,8 @@ from trimode.engine.request import (
     Sampling,
 )
 from trimode.engine.result import EXACT, Stats
-from trimode.kernels import reference
-from trimode.kernels.native import Native
+from trimode.kernels.native.native_ops import Native
+from trimode.kernels.reference import torch_ops
 
 NAN = float("nan")
 REFUSED: list[tuple[Callable[..., object], dict[str, Any], str]] = [
@@ -76,10 +76,10 @@ def test_unknown_options_cannot_be_written() -> None:
         options(threshold=0.5)
 
 
-@pytest.mark.parametrize("pick", [reference.pick, Native.load().pick], ids=["torch", "native"])
+@pytest.mark.parametrize("pick", [torch_ops.pick, Native.load().pick], ids=["torch", "native"])
 def test_the_least_temperature_is_greedy_and_keeps_to_the_mask(pick: Any) -> None:
     logits = torch.tensor([[-90.0, -80.0, -70.0, -60.0]])
-    noise = reference.gumbel(1, torch.tensor([1]), 4)
+    noise = torch_ops.gumbel(1, torch.tensor([1]), 4)
     banned = torch.tensor([False, False, False, True])
     token, _ = pick(logits, banned, None, noise, 1e-20, 0, 1.0)
     assert int(token) == 2

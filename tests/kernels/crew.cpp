@@ -1,6 +1,6 @@
 // Loops of all sizes, one right behind the other: each item must be done once, and before `each` returns.
 
-#include "native_crew.h"
+#include "thread_pool.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -28,7 +28,8 @@ from trimode.engine.kv_cache.pages import PagePool
 from trimode.engine.models.config import ModelConfig, RopeConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import Sampling
-from trimode.kernels import ops, triton_ops
+from trimode.kernels import ops
+from trimode.kernels.gpu import triton_ops
 
 CONFIG = ModelConfig(
     vocab_size=512, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,

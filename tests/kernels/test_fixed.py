@@ -16,7 +16,8 @@ import torch
 from companies import disagreements
 from torch import Tensor
 
-from trimode.kernels import fixed, quantize, reference
+from trimode.kernels import quantize
+from trimode.kernels.reference import fixed_shape, torch_ops
 
 
 def shuffled(size: int, seed: int) -> Tensor:
@@ -49,7 +50,7 @@ def test_rows_agree_whatever_order_the_library_takes(
     torch.set_num_threads(threads)
     try:
         assert not torch.equal(unsteady(ones(3), ones(3).T)[:1], unsteady(ones(3)[:1], ones(3).T))
-        assert disagreements(reference, dtype) == []
+        assert disagreements(torch_ops, dtype) == []
     finally:
         torch.set_num_threads(before)
 
@@ -86,15 +87,15 @@ def test_rows_agree_on_every_path_that_libraries_have_here(setting: str) -> None
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 16, 33, 64, 384, 1000])
 def test_a_total_is_the_sum(size: int) -> None:
     x = torch.randn(3, size, generator=torch.Generator().manual_seed(size))
-    torch.testing.assert_close(fixed.total(x), x.sum(-1, keepdim=True), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fixed_shape.total(x), x.sum(-1, keepdim=True), rtol=1e-5, atol=1e-5)
 
 
 def test_exp_is_right_to_its_last_places_and_zero_where_it_would_be_subnormal() -> None:
     x = torch.linspace(-86, 88, 400_001)
     exact = torch.exp(x.double())
-    assert float(((fixed.exp(x).double() - exact).abs() / exact).max()) < 2.0**-22
+    assert float(((fixed_shape.exp(x).double() - exact).abs() / exact).max()) < 2.0**-22
     ends = torch.tensor([0.0, -86.5, -1e30, float("-inf"), 1e30, float("nan")])
-    found = fixed.exp(ends)
+    found = fixed_shape.exp(ends)
     assert found[:4].tolist() == [1.0, 0.0, 0.0, 0.0]
     assert 1e38 < float(found[4]) < float("inf")
     assert found[5].isnan()
@@ -102,19 +103,19 @@ def test_exp_is_right_to_its_last_places_and_zero_where_it_would_be_subnormal() 
 
 def test_exp_of_an_element_does_not_depend_on_how_many_there_are() -> None:
     x = torch.randn(70_001, generator=torch.Generator().manual_seed(1)) * 20
-    whole = fixed.exp(x)
+    whole = fixed_shape.exp(x)
     for count in (1, 3, 17, 65_535, 65_537):
-        assert torch.equal(fixed.exp(x[-count:]), whole[-count:])
+        assert torch.equal(fixed_shape.exp(x[-count:]), whole[-count:])
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_rows_agree_on_weights_in_eight_bits(precision: quantize.Precision) -> None:
     weight = quantize.quantize(torch.randn(130, 96, generator=torch.Generator().manual_seed(2)), precision)
     x = torch.randn(33, 96, generator=torch.Generator().manual_seed(3)).bfloat16()
-    whole = reference.linear(x, weight)
+    whole = torch_ops.linear(x, weight)
     for rows in range(1, 33):
-        assert torch.equal(reference.linear(x[:rows], weight), whole[:rows])
-        assert torch.equal(reference.linear(x[-rows:], weight), whole[-rows:])
+        assert torch.equal(torch_ops.linear(x[:rows], weight), whole[:rows])
+        assert torch.equal(torch_ops.linear(x[-rows:], weight), whole[-rows:])
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 40])
@@ -122,7 +123,7 @@ def test_rows_agree_on_weights_in_eight_bits(precision: quantize.Precision) -> N
 def test_products_in_tiles_are_the_products(rows: int, tiles: int) -> None:
     draw = torch.Generator().manual_seed(rows)
     x, weight = torch.randn(rows, 20, generator=draw), torch.randn(7, 20, generator=draw)
-    torch.testing.assert_close(fixed.product(x, weight), x @ weight.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fixed_shape.product(x, weight), x @ weight.T, rtol=1e-5, atol=1e-5)
     if rows:
         q, k = torch.randn(2, tiles, 3, rows, 8, generator=draw), torch.randn(2, 3, 3, 8, 64, generator=draw)
-        torch.testing.assert_close(fixed.paired(q, k), q @ k, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fixed_shape.paired(q, k), q @ k, rtol=1e-5, atol=1e-5)

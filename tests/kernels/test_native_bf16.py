@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trimode.kernels import native_bf16, ops
-from trimode.kernels.native_bf16 import FEATURE, NativeBf16
+from trimode.kernels import ops
+from trimode.kernels.native import bf16 as native_bf16
+from trimode.kernels.native.bf16 import FEATURE, NativeBf16
 
 CPU = torch.device("cpu")
 needs_instruction = pytest.mark.skipif(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimode.kernels import build
+from trimode.kernels.native import build
 
 PROGRAM = Path(__file__).with_name("crew.cpp")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimode.kernels.native import Native
+from trimode.kernels.native.native_ops import Native
 
 LOOPS = 200
 

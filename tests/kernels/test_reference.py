@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trimode.kernels import ops, reference
-from trimode.kernels.native import Native
+from trimode.kernels import ops
+from trimode.kernels.native.native_ops import Native
+from trimode.kernels.reference import torch_ops
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=40)
 
@@ -28,7 +29,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=[reference, Native.load()], ids=["torch", "native"], scope="module")
+@pytest.fixture(params=[torch_ops, Native.load()], ids=["torch", "native"], scope="module")
 def kernels(request: pytest.FixtureRequest) -> ops.Kernels:
     """Each implementation; the native one needs a C++ compiler here."""
     found: ops.Kernels = request.param
@@ -60,7 +61,7 @@ def test_philox_gives_the_published_vectors(
     counter: tuple[int, int, int, int], key: tuple[int, int], expected: tuple[int, ...]
 ) -> None:
     a, b, c, d = (torch.tensor([word]) for word in counter)
-    assert tuple(int(word) for word in reference.philox((a, b, c, d), key)) == expected
+    assert tuple(int(word) for word in torch_ops.philox((a, b, c, d), key)) == expected
 
 
 @given(
@@ -336,7 +337,7 @@ def test_unpack_mask_reads_bit_by_bit(words: list[int], cut: int) -> None:
     size = 32 * len(words) - cut
     bits = [bool(words[token // 32] >> (token % 32) & 1) for token in range(size)]
     rows = torch.tensor([words, [~word for word in words]], dtype=torch.int32)
-    assert reference.unpack_mask(rows, size).tolist() == [bits, [not bit for bit in bits]]
+    assert torch_ops.unpack_mask(rows, size).tolist() == [bits, [not bit for bit in bits]]
 
 
 def pack(allowed: Tensor) -> Tensor:
@@ -438,8 +439,8 @@ def test_the_fast_variant_calls_the_library_once_an_op() -> None:
     assert (found.name, found.row_tile, why) == ("torch-fast", 1, "asked for")
     x, weight = draw(1, 256), draw(700, 256, seed=1)
     torch.testing.assert_close(found.linear(x, weight), ops.linear(x, weight), rtol=1e-4, atol=1e-4)
-    assert found.pick is reference.pick  # type: ignore[attr-defined]
-    assert (found.exact, reference.exact) == (False, True)
+    assert found.pick is torch_ops.pick  # type: ignore[attr-defined]
+    assert (found.exact, torch_ops.exact) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +449,7 @@ def test_the_fast_variant_calls_the_library_once_an_op() -> None:
 )
 def test_what_native_kernels_cannot_do_is_said(device: str, dtype: torch.dtype, why: str) -> None:
     found, reason = ops.kernels(torch.device(device), dtype)
-    assert found is reference
+    assert found is torch_ops
     assert why in reason
     with pytest.raises(ops.NativeUnavailable, match=why):
         ops.kernels(torch.device(device), dtype, "native")
@@ -459,7 +460,7 @@ def test_without_a_compiler_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(Native, "load", staticmethod(Native.load.__wrapped__))
     found, reason = ops.kernels(torch.device("cpu"), torch.float32)
-    assert found is reference
+    assert found is torch_ops
     assert "no C++ compiler here" in reason
     with pytest.raises(ops.NativeUnavailable, match="g\\+\\+ or clang"):
         ops.kernels(torch.device("cpu"), torch.float32, "native")

@@ -1,4 +1,4 @@
-"""Attention in Triton against the torch reference, and each row against itself in other company, bit for bit."""
+"""Attention in Triton against the torch torch_ops, and each row against itself in other company, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trimode.kernels import reference, triton_attention
 from trimode.kernels.checks import TensorRefused
+from trimode.kernels.gpu import attention as triton_attention
 from trimode.kernels.layout import PAGE, Layout
+from trimode.kernels.reference import torch_ops
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 FEW = settings(deadline=None, derandomize=True, max_examples=5 if INTERPRETED else 60)
@@ -92,7 +93,7 @@ def test_attention_equals_the_reference(
     keys, values = pages(groups, dim, dtype, device)
     with poisoned():
         found = triton_attention.attention(x, queries, keys, values, layout)
-    expected = reference.attention(x.float(), queries, keys.float(), values.float(), replace(layout, cache={}))
+    expected = torch_ops.attention(x.float(), queries, keys.float(), values.float(), replace(layout, cache={}))
     close(found, expected.to(dtype))
     assert not found[-2:].any()
 
@@ -140,7 +141,7 @@ def test_any_row_is_the_same_alone(
     x = draw(len(layout.seen), share + 2, 4, device=device)
     keys, values = pages(1, 4, torch.float32, device)
     whole = triton_attention.attention(x, share, keys, values, layout)
-    close(whole, reference.attention(x, share, keys, values, replace(layout, cache={})))
+    close(whole, torch_ops.attention(x, share, keys, values, replace(layout, cache={})))
     rows, own = alone(layout, data.draw(st.integers(0, len(layout.seen) - 1)))
     assert torch.equal(triton_attention.attention(x[rows], share, keys, values, own), whole[rows])
 
@@ -153,7 +154,7 @@ def test_stretches_follow_the_rows_own_length(device: str, monkeypatch: pytest.M
     layout = Pass().trunk(0, 126, 5).trunk(1, 255, 3).branch(1, 258, 2).layout(tables(2, 6, device))
     x, (keys, values) = draw(10, 4, 8, device=device), pages(1, 8, torch.float32, device)
     whole = triton_attention.attention(x, 2, keys, values, layout)
-    close(whole, reference.attention(x, 2, keys, values, replace(layout, cache={})))
+    close(whole, torch_ops.attention(x, 2, keys, values, replace(layout, cache={})))
     for row in range(10):
         rows, own = alone(layout, row)
         own.tables = own.tables[:, : -(-int(layout.seen[row]) // PAGE)]
@@ -167,7 +168,7 @@ def test_a_row_may_see_more_stretches_than_fit_at_their_shortest(device: str) ->
     layout = Pass().trunk(0, 4095, 3).layout(tables(1, 65, device, 65))
     x, (keys, values) = draw(3, 3, 4, device=device), pages(1, 4, torch.float32, device, 65)
     found = triton_attention.attention(x, 1, keys, values, layout)
-    close(found, reference.attention(x, 1, keys, values, replace(layout, cache={})))
+    close(found, torch_ops.attention(x, 1, keys, values, replace(layout, cache={})))
 
 
 @on_each_device

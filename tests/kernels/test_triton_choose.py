@@ -24,10 +24,14 @@ from trimode.engine.request import (
     Sampling,
 )
 from trimode.engine.token_engine import TokenEngine
-from trimode.kernels import ops, reference, triton_choose, triton_head, triton_ops
+from trimode.kernels import ops
 from trimode.kernels.checks import TensorRefused
+from trimode.kernels.gpu import choose_tokens as triton_choose
+from trimode.kernels.gpu import head_epilogue as triton_head
+from trimode.kernels.gpu import triton_ops
+from trimode.kernels.gpu.choose_tokens import Begun
 from trimode.kernels.layout import Choice, Draw, Picks
-from trimode.kernels.triton_choose import Begun
+from trimode.kernels.reference import torch_ops
 
 TINY = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
 MODES: list[Options] = [
@@ -65,7 +69,7 @@ class Checked:
     def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Begun:
         begun = triton_ops.begin(logits, choices)
         (found,) = triton_ops.read([begun])
-        expected = reference.choose(logits.cpu(), [replace(each, banned=each.banned.cpu()) for each in choices])
+        expected = torch_ops.choose(logits.cpu(), [replace(each, banned=each.banned.cpu()) for each in choices])
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.tokens == theirs.tokens
             assert mine.confidence == pytest.approx(theirs.confidence, rel=1e-4, abs=1e-7)
@@ -145,8 +149,8 @@ def test_nothing_else_picks_and_a_cycle_waits_once(device: str, graphs: bool, mo
 
     monkeypatch.setattr(triton_choose, "read", counted)
     monkeypatch.setattr(triton_ops, "read", counted)
-    monkeypatch.setattr(reference, "pick", never)
-    monkeypatch.setattr(reference, "gumbel", never)
+    monkeypatch.setattr(torch_ops, "pick", never)
+    monkeypatch.setattr(torch_ops, "gumbel", never)
     if graphs:
         monkeypatch.setattr(triton_ops, "begin", never)
         monkeypatch.setattr(triton_choose, "begin", never)
@@ -179,7 +183,7 @@ def choices(device: str, banned: Tensor) -> list[Choice]:
     def rule(seed: int, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Draw:
         def noise(positions: Sequence[int]) -> Tensor | None:
             return (
-                reference.gumbel(seed, torch.tensor(list(positions), dtype=torch.int64), len(banned)).to(device)
+                torch_ops.gumbel(seed, torch.tensor(list(positions), dtype=torch.int64), len(banned)).to(device)
                 if temperature
                 else None
             )
@@ -199,7 +203,7 @@ def test_choices_of_several_requests_are_kept_apart(device: str) -> None:
     logits, banned = draw(6, 50, device=device) * 3, (draw(50, seed=1) > 1.5).to(device)
     asked = choices(device, banned)
     for some in (asked, asked[1:], asked[2:3], []):
-        found, expected = triton_ops.choose(logits, some), reference.choose(logits, some)
+        found, expected = triton_ops.choose(logits, some), torch_ops.choose(logits, some)
         assert [picks.tokens for picks in found] == [picks.tokens for picks in expected]
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.confidence == pytest.approx(theirs.confidence, rel=1e-4)
@@ -229,7 +233,7 @@ def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
             standing.bring(some, rows)
             standing.launch(rows)
             begun.append(standing.taken(some, rows))
-            expected.append(reference.choose(logits, some))
+            expected.append(torch_ops.choose(logits, some))
     for one, found, theirs in zip(begun, triton_ops.read(begun), expected, strict=True):
         assert one.tokens.tolist() == [token for picks in theirs for token in picks.tokens]
         for mine, other in zip(found, theirs, strict=True):

@@ -9,9 +9,13 @@ import torch
 from devices import DTYPES, ROWS, close, draw, gaps, kept, on_each_device, poisoned
 from torch import Tensor
 
-from trimode.kernels import plain, triton_linear, triton_lora, triton_norm, triton_swiglu
 from trimode.kernels.checks import TensorRefused
+from trimode.kernels.gpu import linear as triton_linear
+from trimode.kernels.gpu import lora as triton_lora
+from trimode.kernels.gpu import norm as triton_norm
+from trimode.kernels.gpu import swiglu as triton_swiglu
 from trimode.kernels.quantize import Quantized
+from trimode.kernels.reference import fused
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_precision = pytest.mark.parametrize("precision", ["whole", "int8", "fp8"])
@@ -26,9 +30,9 @@ def test_norm_equals_plain_torch(device: str, dtype: torch.dtype, rows: int, siz
     with poisoned():
         normed = triton_norm.rms_norm(gaps(x), weight, 1e-5)
         added = [triton_norm.add_rms_norm(more, gaps(onto), weight, 1e-5) for more in (x, parts)]
-    close(normed, plain.rms_norm(x, weight, 1e-5))
+    close(normed, fused.rms_norm(x, weight, 1e-5))
     for more, (total, after) in zip((x, parts), added, strict=True):
-        expected = plain.add_rms_norm(more, onto, weight, 1e-5)
+        expected = fused.add_rms_norm(more, onto, weight, 1e-5)
         assert torch.equal(total, expected[0])
         close(after, expected[1])
         assert torch.equal(after, triton_norm.rms_norm(total, weight, 1e-5))
@@ -69,7 +73,7 @@ def test_gated_equals_plain_torch(
     weight = kept(draw(2 * size, inputs, seed=1, dtype=dtype, device=device), precision)
     with poisoned():
         found = triton_swiglu.gated(gaps(x), weight)
-    close(found, plain.gated(x, weight))
+    close(found, fused.gated(x, weight))
 
 
 @on_each_device
@@ -116,7 +120,7 @@ def test_marked_rows_get_the_adapter_and_others_keep_their_bits(
         split = triton_lora.adapted_parts(x, weight, adapter, flags)
     assert torch.equal(found[~flags], bare[~flags])
     assert not torch.isclose(found[flags].float(), bare[flags].float()).all(-1).any()
-    close(found, plain.adapted_linear(x, weight, adapter, flags, onto))
+    close(found, fused.adapted_linear(x, weight, adapter, flags, onto))
     assert torch.equal(numbers, found)
     assert torch.equal(triton_linear.fold(split, dtype, onto), found)
     alone = [

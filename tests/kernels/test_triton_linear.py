@@ -7,9 +7,10 @@ import torch
 from devices import DTYPES, ROWS, close, draw, gaps, kept, on_each_device, poisoned
 from torch import Tensor
 
-from trimode.kernels import plain, triton_linear
 from trimode.kernels.checks import TensorRefused
+from trimode.kernels.gpu import linear as triton_linear
 from trimode.kernels.quantize import Quantized
+from trimode.kernels.reference import fused
 from trimode.kernels.tiles import tiles
 
 
@@ -27,8 +28,8 @@ def test_linear_equals_plain_torch(
     weight = kept(draw(outputs, inputs, seed=1, dtype=dtype, device=device), precision)
     with poisoned():
         found, added = triton_linear.linear(x, weight), triton_linear.linear(x, weight, onto)
-    close(found, plain.linear(x, weight))
-    close(added, plain.linear(x, weight, onto))
+    close(found, fused.linear(x, weight))
+    close(added, fused.linear(x, weight, onto))
 
 
 @on_each_device
@@ -72,9 +73,9 @@ def test_parts_add_up_to_the_product(device: str, dtype: torch.dtype) -> None:
         found = triton_linear.parts(x, weight)
         sums = [triton_linear.fold(found, dtype, base) for base in (None, onto)]
     assert found.shape == (3, 5, 33)
-    torch.testing.assert_close(found, plain.parts(x, weight), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found, fused.parts(x, weight), rtol=1e-4, atol=1e-3)
     for base, total in zip((None, onto), sums, strict=True):
-        assert torch.equal(total, plain.fold(found, dtype, base))
+        assert torch.equal(total, fused.fold(found, dtype, base))
         assert torch.equal(total, triton_linear.linear(x, weight, base))
 
 

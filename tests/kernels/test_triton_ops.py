@@ -22,7 +22,10 @@ from trimode.engine.kv_cache.pages import PagePool, pages_for
 from trimode.engine.models.config import ModelConfig, RopeConfig
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.token_engine import TokenEngine
-from trimode.kernels import ops, reference, triton_norm, triton_ops
+from trimode.kernels import ops
+from trimode.kernels.gpu import norm as triton_norm
+from trimode.kernels.gpu import triton_ops
+from trimode.kernels.reference import torch_ops
 
 SMALL = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
 """The interpreter takes a millisecond and more for each program of each launch."""
@@ -64,7 +67,7 @@ def triton_kernels(device: str, dtype: torch.dtype) -> ops.Kernels:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_pass_equals_plain_torch(device: str, dtype: torch.dtype) -> None:
     found = logits(triton_kernels(device, dtype), SCALED, dtype, device, None)
-    expected = logits(reference, SCALED, torch.float32, "cpu", None)
+    expected = logits(torch_ops, SCALED, torch.float32, "cpu", None)
     for mine, theirs in zip(found, expected, strict=True):
         tolerance = 1e-4 if dtype == torch.float32 else 0.05
         torch.testing.assert_close(mine.float(), theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
@@ -109,7 +112,7 @@ def test_the_door_says_what_runs(device: str) -> None:
 
 
 def test_without_a_device_to_compile_for_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimode.kernels import triton_ops
+    from trimode.kernels.gpu import triton_ops
 
     monkeypatch.setattr(triton_ops, "INTERPRETED", False)
     with pytest.raises(ops.TritonUnavailable, match="need a CUDA device, not cpu; TRITON_INTERPRET=1"):

@@ -10,8 +10,8 @@ import torch
 from devices import DTYPES, close, draw, gaps, on_each_device
 from torch import Tensor
 
-from trimode.kernels import triton_qkv
 from trimode.kernels.checks import TensorRefused
+from trimode.kernels.gpu import qkv as triton_qkv
 from trimode.kernels.layout import PAGE, Layout, Rotation
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)

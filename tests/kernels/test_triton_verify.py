@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trimode.kernels import triton_verify
 from trimode.kernels.checks import TensorRefused
-from trimode.kernels.triton_verify import Refused
+from trimode.kernels.gpu import verify as triton_verify
+from trimode.kernels.gpu.verify import Refused
 
 POISON = -777
 

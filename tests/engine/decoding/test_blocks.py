@@ -16,10 +16,10 @@ from trimode.engine.decoding.sampling import Sampler
 from trimode.engine.decoding.segment import Logits
 from trimode.engine.modes.diffusion import Block
 from trimode.engine.request import Sampling, Selection
-from trimode.kernels import reference
+from trimode.kernels.reference import torch_ops
 
 VOCAB, END = 8, 7
-SAMPLER = Sampler(Sampling(), VOCAB, torch.zeros(VOCAB, dtype=torch.bool), reference)
+SAMPLER = Sampler(Sampling(), VOCAB, torch.zeros(VOCAB, dtype=torch.bool), torch_ops)
 SURE, LIKELY, UNSURE = 9.0, 6.0, 1.0
 
 

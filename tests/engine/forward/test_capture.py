@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trimode.engine.forward.graphs import Buckets, Graphs
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
-from trimode.kernels import ops, triton_norm, triton_ops
+from trimode.kernels import ops
+from trimode.kernels.gpu import norm as triton_norm
+from trimode.kernels.gpu import triton_ops
 
 CONFIG = replace(
     small.CONFIG,

@@ -1,6 +1,6 @@
 """A draft and its verification queued behind one another: the rounds of two passes, and counts that say two.
 
-Kernels are the reference, as if its results had to be waited for; what runs on a device is the same code.
+Kernels are the torch_ops, as if its results had to be waited for; what runs on a device is the same code.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor
 from trimode.engine.forward.graphs import Buckets
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.token_engine import TokenEngine
-from trimode.kernels import ops, reference
+from trimode.kernels import ops
 from trimode.kernels.layout import Choice, Picks
+from trimode.kernels.reference import torch_ops
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Chosen:
 
 
 class Queued:
-    """The reference, with tokens that are read later. `reads`: how many passes each wait has read."""
+    """The torch_ops, with tokens that are read later. `reads`: how many passes each wait has read."""
 
     queued = True
 
@@ -37,10 +38,10 @@ class Queued:
         self.reads: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(reference, name)
+        return getattr(torch_ops, name)
 
     def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Chosen:
-        picks = reference.choose(logits, choices)
+        picks = torch_ops.choose(logits, choices)
         return Chosen(torch.tensor([token for each in picks for token in each.tokens], dtype=torch.int64), picks)
 
     def read(self, begun: Sequence[Chosen]) -> list[list[Picks]]:

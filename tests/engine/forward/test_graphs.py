@@ -30,7 +30,8 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
-from trimode.kernels import ops, triton_ops
+from trimode.kernels import ops
+from trimode.kernels.gpu import triton_ops
 
 CPU = torch.device("cpu")
 TRITON = cast(ops.Kernels, triton_ops)

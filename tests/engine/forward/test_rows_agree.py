@@ -15,15 +15,16 @@ from torch import Tensor
 from trimode.engine.errors import RequestError, RowsDisagree
 from trimode.engine.forward.runner import Runner
 from trimode.engine.token_engine import TokenEngine
-from trimode.kernels import block, fixed, ops, reference
-from trimode.kernels.native import Native
+from trimode.kernels import block, ops
+from trimode.kernels.native.native_ops import Native
+from trimode.kernels.reference import fixed_shape, torch_ops
 
 CPU = torch.device("cpu")
 
 
 def standing_in(**replaced: Any) -> Any:
     """The reference with other ops in places."""
-    made = SimpleNamespace(**{**vars(reference), **replaced})
+    made = SimpleNamespace(**{**vars(torch_ops), **replaced})
     made.forward = partial(block.forward, made)
     return made
 
@@ -41,29 +42,29 @@ def linear(count: Callable[[int], bool]) -> Callable[..., Tensor]:
     """The reference's product with other bits for some numbers of rows."""
 
     def made(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
-        return reference.linear(nudged(x, count(len(x))), weight, onto)
+        return torch_ops.linear(nudged(x, count(len(x))), weight, onto)
 
     return made
 
 
 def draft_rows(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
     """A product of the adapter, whose inner size is 2, feels the number of rows; the others do not."""
-    return reference.linear(nudged(x, 2 in weight.shape and len(x) > 4), weight, onto)
+    return torch_ops.linear(nudged(x, 2 in weight.shape and len(x) > 4), weight, onto)
 
 
 def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layout) -> Tensor:
-    mixed = reference.attention(x, queries, keys, values, layout)
+    mixed = torch_ops.attention(x, queries, keys, values, layout)
     return nudged(mixed, layout.tables.shape[0] > 1)
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layout) -> None:
-    reference.keep(nudged(x, len(x) == 3), queries, keys, values, layout)
+    torch_ops.keep(nudged(x, len(x) == 3), queries, keys, values, layout)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_kernels_that_keep_their_promise_are_found_to(dtype: torch.dtype) -> None:
-    runner = Runner(small.model(3, shared=2, rank=2).to(dtype), reference)
-    assert ops.disagreement(reference, runner.stack) is None
+    runner = Runner(small.model(3, shared=2, rank=2).to(dtype), torch_ops)
+    assert ops.disagreement(torch_ops, runner.stack) is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16, 32, 33])
@@ -84,20 +85,20 @@ def test_each_op_is_asked(replaced: dict[str, Any], words: str) -> None:
     assert words in (found(standing_in(**replaced)) or "")
 
 
-@pytest.mark.parametrize("place", [*range(1, fixed.TILE), -1])
+@pytest.mark.parametrize("place", [*range(1, fixed_shape.TILE), -1])
 def test_a_library_that_feels_the_place_of_a_row_in_its_tile_is_noticed(
     place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of one shape cannot rule this out, so it is looked for."""
-    plain = fixed.multiply
+    plain = fixed_shape.multiply
 
     def uneven(a: Tensor, b: Tensor) -> Tensor:
         made = plain(a, b)
         made[..., place, :] *= 1 + 2.0**-20
         return made
 
-    monkeypatch.setattr(fixed, "multiply", uneven)
-    assert found(reference) is not None
+    monkeypatch.setattr(fixed_shape, "multiply", uneven)
+    assert found(torch_ops) is not None
 
 
 def test_an_engine_refuses_kernels_that_disagree_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,8 @@ from trimode.engine.request import (
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
-from trimode.kernels.build import NativeUnavailable
-from trimode.kernels.native import Native
+from trimode.kernels.native.build import NativeUnavailable
+from trimode.kernels.native.native_ops import Native
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 CPU, VOCAB, MASK, LENGTH = torch.device("cpu"), 61, 7, 90

@@ -13,7 +13,7 @@ import pytest
 import trimode as tm
 from trimode.engine.errors import RequestError
 from trimode.kernels import ops
-from trimode.kernels.native_bf16 import FEATURE
+from trimode.kernels.native.bf16 import FEATURE
 from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.calibrate import path_of
 from trimode.policy.calls.engine import Engine

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import trimode as tm
 from trimode.integrations.cli.doctor import examined
-from trimode.kernels import fixed
+from trimode.kernels.reference import fixed_shape
 from trimode.policy.audit.record import Runtime
 from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.engine import Engine
@@ -33,7 +33,7 @@ def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
         made[..., 3, :] *= 1 + 2.0**-20
         return made
 
-    monkeypatch.setattr(fixed, "multiply", multiply)
+    monkeypatch.setattr(fixed_shape, "multiply", multiply)
 
 
 def written(engine: Engine, path: Path) -> Runtime:

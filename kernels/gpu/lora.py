@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import triton_linear
-from .quantize import Quantized
-from .triton_linear import Delta
+from ..quantize import Quantized
+from . import linear as triton_linear
+from .linear import Delta
 
 
 def adapted_linear(

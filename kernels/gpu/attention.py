@@ -20,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import TensorRefused, spaced, together
-from .layout import PAGE, Layout
-from .triton_numbers import jit, launch, product, rounded
+from ..checks import TensorRefused, spaced, together
+from ..layout import PAGE, Layout
+from .numerics import jit, launch, product, rounded
 
 LANES: Final = {torch.bfloat16: 64, torch.float32: 16}
 """Query heads of a tile, rows times the query heads of a key-value head: fixed, as matrix instructions follow them.

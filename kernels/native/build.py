@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 SOURCE: Final = Path(__file__).with_name("native.cpp")
-PARTS: Final = (SOURCE, *sorted(SOURCE.parent.glob("native_*.h")))
+PARTS: Final = (SOURCE, *sorted(SOURCE.parent.glob("*.h")))
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-pthread", "-shared", "-fPIC")
 
 

@@ -14,7 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from .layout import PAGE, Layout
+from ..layout import PAGE, Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import TensorRefused, spaced, together
-from .triton_numbers import jit, launch
+from ..checks import TensorRefused, spaced, together
+from .numerics import jit, launch
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,25 +15,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .block import read_out
-from .layout import Block, Choice, Layout, Picks, Rotation, Stack
-from .reference import gumbel as gumbel
-from .reference import keep as keep
-from .reference import prepare as prepare
-from .reference import prepare_adapter as prepare_adapter
-from .reference import rotate_heads as rotate_heads
-from .reference import swiglu as swiglu
-from .triton_attention import attention as attention
-from .triton_choose import Standing
-from .triton_choose import begin as begin
-from .triton_choose import choose as choose
-from .triton_choose import read as read
-from .triton_linear import fold, linear, parts
-from .triton_lora import adapted_parts
-from .triton_norm import add_rms_norm, rms_norm
-from .triton_numbers import INTERPRETED as INTERPRETED
-from .triton_qkv import place
-from .triton_swiglu import gated
+from ..block import read_out
+from ..layout import Block, Choice, Layout, Picks, Rotation, Stack
+from ..reference.torch_ops import gumbel as gumbel
+from ..reference.torch_ops import keep as keep
+from ..reference.torch_ops import prepare as prepare
+from ..reference.torch_ops import prepare_adapter as prepare_adapter
+from ..reference.torch_ops import rotate_heads as rotate_heads
+from ..reference.torch_ops import swiglu as swiglu
+from .attention import attention as attention
+from .choose_tokens import Standing
+from .choose_tokens import begin as begin
+from .choose_tokens import choose as choose
+from .choose_tokens import read as read
+from .linear import fold, linear, parts
+from .lora import adapted_parts
+from .norm import add_rms_norm, rms_norm
+from .numerics import INTERPRETED as INTERPRETED
+from .qkv import place
+from .swiglu import gated
 
 name = "triton"
 row_tile = 1

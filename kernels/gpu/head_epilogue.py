@@ -22,13 +22,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import TensorRefused, spaced, together
-from .draws import Draws as Draws
-from .draws import RunnersUp as RunnersUp
-from .draws import runners_up_in_torch as runners_up_in_torch
-from .draws import sample_in_torch as sample_in_torch
-from .triton_noise import noise_of
-from .triton_numbers import jit, launch
+from ..checks import TensorRefused, spaced, together
+from ..reference.head_epilogue import Draws as Draws
+from ..reference.head_epilogue import RunnersUp as RunnersUp
+from ..reference.head_epilogue import runners_up_in_torch as runners_up_in_torch
+from ..reference.head_epilogue import sample_in_torch as sample_in_torch
+from .noise import noise_of
+from .numerics import jit, launch
 
 TILE: Final = 4096
 """Tokens of a tile."""

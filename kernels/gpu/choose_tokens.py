@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import TensorRefused
-from .layout import Choice, Draw, Picks
-from .transfer import integers, put, sent
-from .triton_head import Draws, sample
+from ..checks import TensorRefused
+from ..layout import Choice, Draw, Picks
+from ..transfer import integers, put, sent
+from .head_epilogue import Draws, sample
 
 _ALIGNED = 4
 """Columns are as long as a multiple of it, so that each begins at a multiple of 16 bytes."""

@@ -21,10 +21,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import spaced, together
-from .quantize import Quantized
-from .tiles import Tiles, tiles
-from .triton_numbers import jit, launch, product, rounded
+from ..checks import spaced, together
+from ..quantize import Quantized
+from ..tiles import Tiles, tiles
+from .numerics import jit, launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
 """dtypes of rows."""

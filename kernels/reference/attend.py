@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .fixed import Arithmetic
+from ..layout import PAGE, Layout
+from .fixed_shape import Arithmetic
 from .grouping import groups
-from .layout import PAGE, Layout
 
 
 def attention(by: Arithmetic, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import attend, block, reference
-from .fixed import Arithmetic
-from .quantize import Quantized, dequantize
-from .reference import gumbel as gumbel
+from .. import block
+from ..quantize import Quantized, dequantize
+from . import attend, torch_ops
+from .fixed_shape import Arithmetic
+from .torch_ops import gumbel as gumbel
 
 name = "torch-fast"
 exact = False
@@ -53,4 +54,4 @@ choose = partial(block.choose, sys.modules[__name__])
 
 def __getattr__(name: str) -> Any:
     """Everything else is the reference's."""
-    return getattr(reference, name)
+    return getattr(torch_ops, name)

@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import TensorRefused, spaced, together
-from .triton_linear import ROWS, summed
-from .triton_numbers import launch, rounded
+from ..checks import TensorRefused, spaced, together
+from .linear import ROWS, summed
+from .numerics import launch, rounded
 
 LARGEST = 16384
 """Numbers of a row that a program holds in registers."""

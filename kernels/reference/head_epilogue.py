@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import reference
+from . import torch_ops
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, 
     """What `sample` leaves of runners-up, by a sort; `allowed` [R, W]."""
     left = logits.float().masked_fill(banned, float("-inf"))
     if allowed is not None:
-        left = left.masked_fill(~reference.unpack_mask(allowed, logits.shape[-1]), float("-inf"))
+        left = left.masked_fill(~torch_ops.unpack_mask(allowed, logits.shape[-1]), float("-inf"))
     values, ids = left.sort(dim=-1, descending=True, stable=True)
     values, ids = (F.pad(part[:, :k], (0, max(0, k - part.shape[1]))) for part in (values, ids))
     short = values.isneginf() | (torch.arange(k, device=values.device) >= logits.shape[-1])
@@ -59,9 +59,9 @@ def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draw
     rows = []
     for row in range(logits.shape[0]):
         temperature = float(draws.temperature[row])
-        noise = reference.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
+        noise = torch_ops.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
         rows.append(
-            reference.pick(
+            torch_ops.pick(
                 logits[row : row + 1],
                 banned,
                 _mask_of(row, allowed, draws),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import reference
-from .quantize import Quantized, dequantize
-from .tiles import tiles
+from ..quantize import Quantized, dequantize
+from ..tiles import tiles
+from . import torch_ops
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
@@ -46,11 +46,11 @@ def adapted_parts(x: Tensor, weight: Tensor | Quantized, adapter: tuple[Tensor, 
 
 
 def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
-    return reference.swiglu(_product(x, weight)).to(x.dtype)
+    return torch_ops.swiglu(_product(x, weight)).to(x.dtype)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return reference.rms_norm(x, weight, eps)
+    return torch_ops.rms_norm(x, weight, eps)
 
 
 def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Final
 from torch import Tensor
 
 from .build import NativeUnavailable, processor
-from .native import Native, Packed, library
+from .native_ops import Native, Packed, library
 
 FEATURE: Final = "avx512_bf16"
 """What /proc/cpuinfo calls the instructions."""

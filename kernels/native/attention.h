@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "native_crew.h"
-#include "native_lanes.h"
+#include "thread_pool.h"
+#include "simd.h"
 
 struct Head {  // one kv head's view of a pass
     const float *keys, *values;  // of this layer

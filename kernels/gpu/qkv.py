@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import reference
-from .checks import TensorRefused, spaced, together
-from .layout import PAGE, Layout, Rotation
-from .triton_numbers import jit, launch, rounded
+from ..checks import TensorRefused, spaced, together
+from ..layout import PAGE, Layout, Rotation
+from ..reference import torch_ops
+from .numerics import jit, launch, rounded
 
 _DTYPES: Final = (torch.float32, torch.bfloat16)
 
@@ -36,9 +36,9 @@ def place_in_torch(
     groups = keys.shape[1]
     if head_norms is not None:
         for part, norm in zip(x.split([queries, groups, groups], dim=1), head_norms, strict=False):
-            part.copy_(reference.rms_norm(part, norm, eps))
-    reference.rotate_heads(x, rotation.cos, rotation.sin, queries + groups, queries, rotation.scale)
-    reference.keep(x, queries, keys, values, layout)
+            part.copy_(torch_ops.rms_norm(part, norm, eps))
+    torch_ops.rotate_heads(x, rotation.cos, rotation.sin, queries + groups, queries, rotation.scale)
+    torch_ops.keep(x, queries, keys, values, layout)
 
 
 def place(

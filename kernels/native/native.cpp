@@ -7,11 +7,11 @@
 #include <cstdint>
 #include <cstring>
 
-#include "native_attention.h"
-#include "native_lanes.h"
-#include "native_noise.h"
-#include "native_pick.h"
-#include "native_products.h"
+#include "attention.h"
+#include "simd.h"
+#include "noise.h"
+#include "sampling.h"
+#include "products.h"
 
 extern "C" int64_t strip_width() { return BLOCK; }
 

@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import TensorRefused
-from .quantize import Quantized
-from .tiles import OUTPUTS
-from .triton_linear import planned
-from .triton_numbers import jit, launch, product, rounded
+from ..checks import TensorRefused
+from ..quantize import Quantized
+from ..tiles import OUTPUTS
+from .linear import planned
+from .numerics import jit, launch, product, rounded
 
 
 def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:

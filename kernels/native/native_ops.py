@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import block, reference
+from .. import block
+from ..layout import PAGE, Block, Choice, Layout, Picks, Rotation, Stack
+from ..reference import torch_ops
 from .build import NativeUnavailable, compiled
-from .layout import PAGE, Block, Choice, Layout, Picks, Rotation, Stack
 
 _LARGEST_HEAD: Final = 512
 
@@ -108,7 +109,7 @@ class Packed:
 
     @property
     def kind(self) -> int:
-        """As native_products.h has it."""
+        """As products.h has it."""
         return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
 
 
@@ -245,7 +246,7 @@ class Native:
     ) -> tuple[Tensor, Tensor]:
         """Filters sort, which torch does well: a call with one takes the reference."""
         if noise is not None and (top_k or top_p < 1):
-            return reference.pick(logits, banned, allowed, noise, temperature, top_k, top_p)
+            return torch_ops.pick(logits, banned, allowed, noise, temperature, top_k, top_p)
         rows, vocab = logits.shape
         logits = logits.contiguous()
         tokens, confidence = torch.empty(rows, dtype=torch.int64), torch.empty(rows)

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "native_lanes.h"
+#include "simd.h"
 
 typedef uint8_t Bytes __attribute__((vector_size(16)));
 

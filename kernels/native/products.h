@@ -12,8 +12,8 @@
 #include <immintrin.h>
 #endif
 
-#include "native_crew.h"
-#include "native_lanes.h"
+#include "thread_pool.h"
+#include "simd.h"
 
 #ifdef __AVX512F__
 constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import attend, block, fixed
-from .layout import PAGE, Layout
-from .quantize import Quantized, dequantize
+from .. import block
+from ..layout import PAGE, Layout
+from ..quantize import Quantized, dequantize
+from . import attend, fixed_shape
 
 name = "torch"
 row_tile = 1
@@ -36,7 +37,7 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
     if isinstance(weight, Quantized):
         weight = dequantize(weight, x.dtype)
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    y = F.linear(x, weight) if learns else fixed.product(x, weight)
+    y = F.linear(x, weight) if learns else fixed_shape.product(x, weight)
     return y if onto is None else onto + y
 
 
@@ -53,7 +54,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [T, E] / rms(x) * weight [E], the mean square in fp32; under autograd summed by the library."""
     wide = x.float()
     square = wide * wide
-    mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed.total(square) / x.shape[-1]
+    mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed_shape.total(square) / x.shape[-1]
     wide = wide * torch.rsqrt(mean + eps)
     return weight * wide.to(x.dtype)
 
@@ -63,7 +64,7 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     if gate.requires_grad:
         return F.silu(gate) * up
     wide = gate.float()
-    return (wide / (1 + fixed.exp(-wide))).to(gate.dtype) * up
+    return (wide / (1 + fixed_shape.exp(-wide))).to(gate.dtype) * up
 
 
 def swiglu(both: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) 
     values[pages, :, offsets] = v
 
 
-attention = partial(attend.attention, fixed.FIXED)
+attention = partial(attend.attention, fixed_shape.FIXED)
 """What each row of the pass sees, mixed; see `attend.attention`."""
 
 
@@ -132,8 +133,8 @@ def pick(
         scores = filtered(scores / temperature, top_k, top_p) + noise
     tokens = scores.argmax(-1)
     top = wide.amax(-1, keepdim=True)
-    chosen = fixed.exp(wide.gather(-1, tokens[:, None]) - top)
-    return tokens, (chosen / fixed.total(fixed.exp(wide - top)))[:, 0]
+    chosen = fixed_shape.exp(wide.gather(-1, tokens[:, None]) - top)
+    return tokens, (chosen / fixed_shape.total(fixed_shape.exp(wide - top)))[:, 0]
 
 
 def unpack_mask(mask: Tensor, size: int) -> Tensor:
@@ -148,8 +149,8 @@ def filtered(scores: Tensor, top_k: int, top_p: float) -> Tensor:
         scores = scores.masked_fill(scores < scores.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
     if top_p < 1:
         ordered, order = scores.sort(dim=-1, descending=True, stable=True)
-        weights = fixed.exp(ordered - ordered[:, :1])
-        probability = weights / fixed.total(weights)
+        weights = fixed_shape.exp(ordered - ordered[:, :1])
+        probability = weights / fixed_shape.total(weights)
         # A running sum has one order: each row's numbers, one after the other.
         beyond = probability.cumsum(-1) - probability >= top_p
         scores = scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .checks import spaced
-from .reference import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
-from .triton_numbers import launch
+from ..checks import spaced
+from ..reference.torch_ops import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
+from .numerics import launch
 
 _TILE: Final = 1024
 _SERIES: tl.constexpr = tl.constexpr(LOG_SERIES)

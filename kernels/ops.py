@@ -19,7 +19,8 @@ from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
 from .quantize import PRECISIONS, Precision, quantize
 from .reference import torch_fast, torch_ops
-from .reference.torch_ops import gumbel, linear, rms_norm, rotate, silu_mul
+from .reference.noise import gumbel
+from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
 
 __all__ = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ..errors import CheckpointError
-from .config import read_object
+from .fields import read_object
 
 MODULE: Final = "encoder.layers.{layer}.self_attn.o_proj"
 """What an adapter is attached to, as patterns see it."""

@@ -6,7 +6,6 @@ run is in families.py. Says what was expected and found where it refuses. Does n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,37 +14,14 @@ from typing import Any, Final
 from ..errors import CheckpointError, RequestError
 from ..request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
 from .families import FAMILIES, NLD, Family, architecture_of
+from .fields import number, read_object
+from .rope_config import RopeConfig, rope_config
 
-_SCALINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "default": (),
-    "yarn": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-}
-"""Rope types and the settings that each one needs."""
-_PRETRAINED: Final = "original_max_position_embeddings"
 _DIFFUSION_BLOCK: Final = 32
 """The length of a diffusion block where neither the request nor the weights bind it."""
 OWN: Final = "trimode"
 """The object of config.json that is ours alone: how these weights are best decoded, where that is not as usual."""
 _SELECTION: Final = "diffusion_selection"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeConfig:
-    """Rotary position embedding: `default`, `yarn` (arXiv 2309.00071) with any positive factor, or `llama3` (3.1)."""
-
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    attention_factor: float | None = None
-    llama_4_scaling_beta: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +100,12 @@ class ModelConfig:
         fields = _completed(_flat(fields, family, origin), family)
         _check_variant(fields, family, origin)
         config = cls(
-            **{key: _number(fields, key, origin) for key in _INTEGERS},
-            rms_norm_eps=_number(fields, "rms_norm_eps", origin, float),
-            mask_token_id=_number(fields, "mask_token_id", origin) if family.masks else None,
+            **{key: number(fields, key, origin) for key in _INTEGERS},
+            rms_norm_eps=number(fields, "rms_norm_eps", origin, float),
+            mask_token_id=number(fields, "mask_token_id", origin) if family.masks else None,
             eos_token_ids=_eos(fields, origin),
-            rope=_rope(fields, origin),
-            block_size=family.block_size if fields.get("block_size") is None else _number(fields, "block_size", origin),
+            rope=rope_config(fields, origin),
+            block_size=family.block_size if fields.get("block_size") is None else number(fields, "block_size", origin),
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             architecture=architecture,
             selection=_selection(fields, origin),
@@ -138,29 +114,10 @@ class ModelConfig:
         return config
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file at `path`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
-
-
 _INTEGERS: Final = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings",
 )  # fmt: skip
-
-
-def _number(fields: Mapping[str, Any], key: str, origin: str, kind: type[int] | type[float] = int) -> Any:
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | kind) or value < 0:
-        found = "nothing" if key not in fields else repr(value)
-        raise CheckpointError(f"{origin}: expected {key} to be a non-negative {kind.__name__}, found {found}")
-    return kind(value)
 
 
 def _check_geometry(config: ModelConfig, origin: str) -> None:
@@ -246,7 +203,7 @@ def _named_mask(directory: Path) -> int:
     added = read_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
     for token in added if isinstance(added, list) else ():
         if text is not None and isinstance(token, dict) and token.get("content") == text:
-            return int(_number(token, "id", f"{tokenizer} added_tokens {text!r}"))
+            return int(number(token, "id", f"{tokenizer} added_tokens {text!r}"))
     raise CheckpointError(
         f"{directory}: expected mask_token_id in config.json, or mask_token in tokenizer_config.json and its text in "
         f"added_tokens of tokenizer.json; found no mask_token_id, and mask_token {text!r}"
@@ -259,52 +216,3 @@ def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:
     if not ids or not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise CheckpointError(f"{origin}: expected eos_token_id to be an id or a list of ids, found {value!r}")
     return tuple(ids)
-
-
-def _rope_fields(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Rope settings as one dict.
-
-    transformers 5 writes them all into rope_parameters; before, rope_theta stood beside a rope_scaling, often null.
-    """
-    found = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
-    beside = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
-    settings = {**beside, **found} if isinstance(found, dict) else {}
-    if "rope_theta" not in settings:
-        raise CheckpointError(f"{origin}: expected rope_parameters with rope_theta inside, found {found!r}")
-    return settings
-
-
-def _rope_kind(settings: Mapping[str, Any], origin: str) -> str:
-    kind = settings.get("rope_type", settings.get("type", "default"))
-    if not isinstance(kind, str) or kind not in _SCALINGS:
-        known = ", ".join(map(repr, _SCALINGS))
-        raise CheckpointError(f"{origin}: expected rope_type to be one of {known}, found {kind!r}")
-    for key, only in (("partial_rotary_factor", 1), ("truncate", True)):
-        if settings.get(key) not in (None, only):
-            raise CheckpointError(f"{origin}: expected rope_parameters.{key} to be {only!r}, found {settings[key]!r}")
-    for key in _SCALINGS[kind]:
-        if settings.get(key) is None:
-            raise CheckpointError(f"{origin}: expected rope_parameters.{key} with rope_type {kind!r}, found nothing")
-    return kind
-
-
-def _rope(fields: Mapping[str, Any], origin: str) -> RopeConfig:
-    settings = _rope_fields(fields, origin)
-    kind = _rope_kind(settings, origin)
-    if kind != "default":  # as transformers reads it: beside the settings, inside, or the context itself
-        lengths = (fields.get(_PRETRAINED), settings.get(_PRETRAINED), fields.get("max_position_embeddings"))
-        settings[_PRETRAINED] = next((length for length in lengths if length is not None), None)
-    known: dict[str, Any] = {"theta": _number(settings, "rope_theta", origin, float), "kind": kind}
-    for key in RopeConfig.__slots__:
-        if settings.get(key) is not None:
-            known[key] = _number(settings, key, origin, int if key == _PRETRAINED else float)
-    rope = RopeConfig(**known)
-    scaled = kind != "default" or rope.llama_4_scaling_beta
-    if rope.theta <= 1 or rope.factor <= 0 or (scaled and rope.original_max_position_embeddings <= 0):
-        raise CheckpointError(
-            f"{origin}: expected rope_theta > 1, factor > 0 and, for yarn, llama3 or llama_4_scaling_beta, "
-            f"{_PRETRAINED} > 0, found {settings!r}"
-        )
-    if not 0 < rope.low_freq_factor < rope.high_freq_factor:
-        raise CheckpointError(f"{origin}: expected 0 < low_freq_factor < high_freq_factor, found {settings!r}")
-    return rope

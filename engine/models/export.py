@@ -18,7 +18,8 @@ from tokenizers import Tokenizer as RawTokenizer
 from torch import Tensor
 
 from ..errors import CheckpointError, RequestError
-from .config import OWN, ModelConfig, read_object
+from .config import OWN, ModelConfig
+from .fields import read_object
 from .weights import ADAPTER, INDEX, weight_files
 
 FORMATS: Final = ("ministral3",)

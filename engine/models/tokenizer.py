@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import CheckpointError, RequestError
-from .config import read_object
+from .fields import read_object
 
 Message = Mapping[str, Any]
 RENDERINGS = 256

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .adapter import MODULE, LayerRank, adapter_config, read_adapter_config
-from .config import ModelConfig, read_object
+from .config import ModelConfig
+from .fields import read_object
 from .model import LowRank, Transformer
 
 SINGLE: Final = "model.safetensors"

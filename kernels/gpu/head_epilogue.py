@@ -4,12 +4,6 @@ Knows logits, masks and how each row draws. `_scan` reads each tile of the vocab
 it, and its best tokens where runners-up are wanted; `_choose` and `_rank` join a row's tiles. Neither probabilities nor
 noise are ever written. Noise has the bits of `reference.gumbel` (no multiplication is fused with an addition here),
 divisions are IEEE, ties go to the lower token: without filters, tokens are exactly those of `reference.pick`.
-
-Filters need no sort. The best perturbed token is right if it is within them: fewer than top_k scores are above it, and
-less than top_p of the probability stands before it. If it is not, neither is any token behind it, and the best of those
-before it is tried: one more pass over the row's logits each time, few in all. Where both filters are on, the top_k-th
-score is found first, by bisection. Probabilities are added in another order than in `reference.filtered`, so a token at
-which their sum meets top_p to the last bits may fall on the other side of it; which side depends on its row alone.
 """
 
 from __future__ import annotations
@@ -27,6 +21,7 @@ from ..reference.head_epilogue import Draws as Draws
 from ..reference.head_epilogue import RunnersUp as RunnersUp
 from ..reference.head_epilogue import runners_up_in_torch as runners_up_in_torch
 from ..reference.head_epilogue import sample_in_torch as sample_in_torch
+from .filters import highest_of, mask_at, read_tile, within_filters
 from .noise import noise_of
 from .numerics import jit, launch
 
@@ -122,52 +117,6 @@ def _check(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws)
     together(logits, banned=banned, allowed=allowed, **columns)
 
 
-@triton.jit
-def _read(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, vocab: typing.Any,
-    tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
-) -> typing.Any:  # fmt: skip
-    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and those that are not banned either."""
-    token = tile * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None]
-    real = token < vocab
-    shown = real
-    if MASKED:
-        word = tl.load(allowed + token // 32, mask=real, other=0) | free
-        shown = real & (((word >> (token % 32)) & 1) != 0)
-    wide = tl.where(shown, tl.load(logits + token, mask=real, other=0).to(tl.float32), float("-inf"))
-    left = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
-    return token, wide, tl.where(left == 0, 0.0, left)
-
-
-@triton.jit
-def _scores(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
-    vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
-) -> typing.Any:  # fmt: skip
-    """Token numbers of a tile and their scores, above temperature 0."""
-    token, _, left = _read(logits, banned, allowed, free, vocab, tile, MASKED, TILE)
-    return token, tl.div_rn(left, temperature + tl.zeros_like(left))
-
-
-@triton.jit
-def _mask_at(
-    allowed: typing.Any, row: typing.Any, which: typing.Any, step: typing.Any, MASKED: tl.constexpr
-) -> typing.Any:
-    """Where a row's mask begins, and the bits that are set in all its words besides: all bits if it has none."""
-    at = row
-    if MASKED == 2:
-        at = tl.load(which + row).to(tl.int64)
-    free = tl.where(at < 0, -1, 0)
-    return allowed + tl.maximum(at, 0) * step, free
-
-
-@triton.jit
-def _best(score: typing.Any, token: typing.Any) -> typing.Any:
-    """The highest score, and the lowest token that has it."""
-    best = tl.max(score)
-    return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
-
-
 @jit("seeds", "positions", "temperatures", "which")
 def _scan(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, seeds: typing.Any, positions: typing.Any,
@@ -181,15 +130,15 @@ def _scan(
     """
     row, tile, tiles = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     temperature = tl.load(temperatures + row)
-    mask, free = _mask_at(allowed, row, which, allowed_row, MASKED)
-    token, wide, left = _read(logits + row * logits_row, banned, mask, free, vocab, tile, MASKED, TILE)
+    mask, free = mask_at(allowed, row, which, allowed_row, MASKED)
+    token, wide, left = read_tile(logits + row * logits_row, banned, mask, free, vocab, tile, MASKED, TILE)
     score = left
     if temperature > 0:
         score = tl.div_rn(score, temperature + tl.zeros_like(score))
     highest = tl.max(score)
     if temperature > 0:
         score += noise_of(tl.load(seeds + row), tl.load(positions + row), tile * (TILE // 4), TILE)
-    best, place = _best(score, token)
+    best, place = highest_of(score, token)
     top = tl.maximum(tl.max(wide), -1e30)
     here = found + row * 4 * tiles + tile
     tl.store(here, best)
@@ -198,7 +147,7 @@ def _scan(
     tl.store(here + 3 * tiles, tl.sum(tl.exp(wide - top)))
     tl.store(places + row * tiles + tile, place)
     for rank in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]
-        best, place = _best(left, token)
+        best, place = highest_of(left, token)
         tl.store(best_of + (row * K + rank) * tiles + tile, best)
         tl.store(best_at + (row * K + rank) * tiles + tile, place)
         left = tl.where(token == place, float("-inf"), left)
@@ -214,7 +163,7 @@ def _rank(
     left = tl.load(best_of + row * SIZE + at, mask=at < SIZE, other=float("-inf"))
     token = tl.load(best_at + row * SIZE + at, mask=at < SIZE, other=0x7FFFFFFF)
     for rank in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues]
-        best, place = _best(left, token)
+        best, place = highest_of(left, token)
         tl.store(ids + row * K + rank, tl.where(best == float("-inf"), -1, place).to(tl.int64))
         tl.store(values + row * K + rank, best)
         left = tl.where(token == place, float("-inf"), left)
@@ -232,7 +181,7 @@ def _choose(
     row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
     real, here = tile < TILES, found + row * 4 * TILES + tile
     place = tl.load(places + row * TILES + tile, mask=real, other=0x7FFFFFFF)
-    _, chosen = _best(tl.load(here, mask=real, other=float("-inf")), place)
+    _, chosen = highest_of(tl.load(here, mask=real, other=float("-inf")), place)
     chosen = tl.minimum(chosen, vocab - 1)  # of a row of NaN no token is the best; none beyond the row is read
     tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
     top = tl.max(tops)
@@ -241,78 +190,11 @@ def _choose(
     if FILTERED:
         temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
         if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
-            mask, free = _mask_at(allowed, row, which, allowed_row, MASKED)
+            mask, free = mask_at(allowed, row, which, allowed_row, MASKED)
             highest = tl.max(tl.load(here + TILES, mask=real, other=float("-inf")))
-            chosen = _within(
+            chosen = within_filters(
                 line, banned, mask, free, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
                 chosen, highest, tl.where(top_k > 0, top_k, vocab), top_p, TILES, MASKED, TILE,
             )  # fmt: skip
     tl.store(tokens + row, chosen.to(tl.int64))
     tl.store(confidence + row, tl.exp(tl.load(line + chosen).to(tl.float32) - top) / total)
-
-
-@triton.jit
-def _within(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, seed: typing.Any,
-    position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
-    top_k: typing.Any, top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
-) -> typing.Any:  # fmt: skip
-    """The best perturbed token within the filters; `chosen` is the best without them."""
-    floor = _order(tl.full([], float("-inf"), tl.float32))
-    limit = tl.full([], float("inf"), tl.float32)
-    if top_p < 1:
-        if top_k < vocab:
-            floor = _kth(logits, banned, allowed, free, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
-        total = tl.zeros([], tl.float32)
-        for tile in range(TILES):
-            _, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
-            total += tl.sum(tl.where(_order(score) >= floor, tl.exp(score - highest), 0.0))
-        limit = total * top_p
-    trying = True
-    while trying:
-        own = tl.load(logits + chosen).to(tl.float32)
-        own = tl.div_rn(tl.where(own == 0, 0.0, own), temperature)
-        above, before = tl.zeros([], tl.int32), tl.zeros([], tl.float32)
-        best, better = tl.full([], float("-inf"), tl.float32), tl.full([], 0x7FFFFFFF, tl.int32)
-        for tile in range(TILES):
-            token, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
-            ahead = (score > own) | ((score == own) & (token < chosen))
-            found: typing.Any = tl.max(ahead.to(tl.int32))
-            if found > 0:
-                above += tl.sum((score > own).to(tl.int32))
-                before += tl.sum(tl.where(ahead, tl.exp(score - highest), 0.0))
-                score += noise_of(seed, position, tile * (TILE // 4), TILE)
-                here, place = _best(tl.where(ahead, score, float("-inf")), token)
-                better = tl.where(here > best, place, better)
-                best = tl.maximum(here, best)
-        trying = ((above >= top_k) | (before >= limit)) & (better < vocab)
-        if trying:
-            chosen = better
-    return chosen
-
-
-@triton.jit
-def _order(score: typing.Any) -> typing.Any:
-    """int64 that are ordered as the scores are."""
-    bits = score.to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
-
-
-@triton.jit
-def _kth(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
-    vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,
-    TILE: tl.constexpr,
-) -> typing.Any:  # fmt: skip
-    """A number that the orders of exactly the scores at or above the top_k-th one reach."""
-    low = _order(tl.full([], float("-inf"), tl.float32))
-    high = _order(highest) + 1
-    while high - low > 1:
-        middle = (low + high) >> 1
-        count = tl.zeros([], tl.int32)
-        for tile in range(TILES):
-            _, score = _scores(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
-            count += tl.sum((_order(score) >= middle).to(tl.int32))
-        low = tl.where(count >= top_k, middle, low)
-        high = tl.where(count > top_k, high, tl.where(count == top_k, middle + 1, middle))
-    return low

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..checks import spaced
-from ..reference.torch_ops import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
+from ..reference.noise import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
 from .numerics import launch
 
 _TILE: Final = 1024

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..block import read_out
 from ..layout import Block, Choice, Layout, Picks, Rotation, Stack
-from ..reference.torch_ops import gumbel as gumbel
+from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
 from ..reference.torch_ops import prepare as prepare
 from ..reference.torch_ops import prepare_adapter as prepare_adapter

@@ -11,8 +11,9 @@ from typing import Final
 
 from torch import Tensor
 
+from .bindings import library
 from .build import NativeUnavailable, processor
-from .native_ops import Native, Packed, library
+from .native_ops import Native, Packed
 
 FEATURE: Final = "avx512_bf16"
 """What /proc/cpuinfo calls the instructions."""

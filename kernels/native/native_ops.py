@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -19,74 +19,9 @@ from torch import Tensor
 from .. import block
 from ..layout import PAGE, Block, Choice, Layout, Picks, Rotation, Stack
 from ..reference import torch_ops
-from .build import NativeUnavailable, compiled
+from .bindings import KINDS, SIGNATURES, FinalStep, Matrix, Pass, Shape, Wanted, Weights, library
 
 _LARGEST_HEAD: Final = 512
-
-
-_KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
-_SIGNATURES: Final = {
-    "strip_width": "",
-    "multiplies_bf16": "",
-    "linear": "pnpnnnpii",
-    "rms_norm": "pnnpfp",
-    "silu_mul": "pnnp",
-    "rotate": "pnnnppnnp",
-    "keep": "pnnnnnpnpp",
-    "attention": "pnnnnnnpppnpppppi",
-    "pick": "pnnppnpfpp",
-    "forward": "ppnppppnpppn",
-    "gumbel": "npnnp",
-}
-"""Arguments of native.cpp's functions: pointers, int64, float, int."""
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "rank", "page")),
-        ("eps", ctypes.c_float),
-        ("threads", ctypes.c_int),
-    ]
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("kind", ctypes.c_int64)]
-
-
-class _Weights(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("norm", "norm2", "q_norm", "k_norm")),
-        *((name, _Matrix) for name in ("qkv", "out", "gate_up", "down", "low", "high")),
-    ]
-
-
-class _Pass(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "cos", "sin", "scale", "flags", "tables", "request", "seen", "own_first", "own_count", "slot",
-            )
-        ),
-        ("tiles", ctypes.c_int64),
-    ]  # fmt: skip
-
-
-class _Final(ctypes.Structure):
-    _fields_ = [
-        ("norm", ctypes.c_void_p), ("head", _Matrix), ("vocab", ctypes.c_int64), ("reads", ctypes.c_int64),
-        ("read", ctypes.c_void_p), ("logits", ctypes.c_void_p),
-    ]  # fmt: skip
-
-
-class _Wanted(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("logits", "banned", "allowed", "noise")),
-        ("vocab", ctypes.c_int64),
-        ("temperature", ctypes.c_float),
-        ("row", ctypes.c_int64),
-        ("token", ctypes.c_int64),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +48,6 @@ class Packed:
         return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
 
 
-def library() -> ctypes.CDLL:
-    """Raises NativeUnavailable."""
-    try:
-        return ctypes.CDLL(str(compiled()))
-    except OSError as error:
-        raise NativeUnavailable(f"the compiled kernels cannot be loaded: {error}") from None
-
-
 class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
@@ -129,8 +56,8 @@ class Native:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.row_tile, self.queued, self.exact = 1, False, True
         self._library = library
-        for name, kinds in _SIGNATURES.items():
-            getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
+        for name, kinds in SIGNATURES.items():
+            getattr(library, name).argtypes = [KINDS[kind] for kind in kinds]
         library.strip_width.restype = ctypes.c_int64
         self._strip: int = library.strip_width()
 
@@ -211,16 +138,18 @@ class Native:
         """
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
-            weights = (_Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
+            weights = (Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
             first.cache["native"] = weights, _matrix(head)
         weights, matrix = first.cache["native"]
         shape, made, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
-        final = _Final(stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr())
+        final = FinalStep(
+            stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
+        )
         plain = [choice for choice in choices if _plain(choice)]
         noises = [choice.draw.noise(choice.positions) for choice in plain]
         masks = [next(iter(choice.masks), None) for choice in plain]
-        wanted = (_Wanted * len(plain))(*map(_wanted, plain, masks, noises))
+        wanted = (Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
             ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
@@ -268,14 +197,14 @@ class Native:
 
 def _prepared(
     x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
-) -> tuple[_Shape, _Pass, Tensor]:
+) -> tuple[Shape, Pass, Tensor]:
     """What all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of them."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs
-    shape = _Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, torch.get_num_threads())
+    shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, torch.get_num_threads())
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
-    made = _Pass(
+    made = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
         *(column.data_ptr() for column in (layout.tables, layout.request, layout.seen, layout.own_first)),
         layout.own_count.data_ptr(), layout.slot.data_ptr(), layout.tables.shape[1],
@@ -283,25 +212,25 @@ def _prepared(
     return shape, made, scratch
 
 
-def _pointers(weights: Block) -> _Weights:
+def _pointers(weights: Block) -> Weights:
     matrices = (weights.qkv, weights.out, weights.gate_up, weights.down, *(weights.adapter or (None, None)))
-    return _Weights(
+    return Weights(
         *(norm.data_ptr() for norm in weights.norms),
         *map(_maybe, weights.head_norms or (None, None)),
         *map(_matrix, matrices),
     )
 
 
-def _matrix(packed: Packed | None) -> _Matrix:
-    return _Matrix(None, 0) if packed is None else _Matrix(packed.data.data_ptr(), packed.kind)
+def _matrix(packed: Packed | None) -> Matrix:
+    return Matrix(None, 0) if packed is None else Matrix(packed.data.data_ptr(), packed.kind)
 
 
 def _plain(choice: Choice) -> bool:
     return len(choice.positions) == 1 and not choice.draw.filters
 
 
-def _wanted(choice: Choice, mask: Tensor | None, noise: Tensor | None) -> _Wanted:
-    return _Wanted(None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.draw.temperature, choice.row)
+def _wanted(choice: Choice, mask: Tensor | None, noise: Tensor | None) -> Wanted:
+    return Wanted(None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.draw.temperature, choice.row)
 
 
 def _maybe(x: Tensor | None) -> int | None:

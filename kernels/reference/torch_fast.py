@@ -18,7 +18,7 @@ from .. import block
 from ..quantize import Quantized, dequantize
 from . import attend, torch_ops
 from .fixed_shape import Arithmetic
-from .torch_ops import gumbel as gumbel
+from .noise import gumbel as gumbel
 
 name = "torch-fast"
 exact = False

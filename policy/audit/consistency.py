@@ -13,7 +13,8 @@ from pydantic import JsonValue
 
 from trimode.engine.result import EXACT
 
-from .record import CallRecord, Counts, sequence_digests
+from .digests import sequence_digests
+from .record import CallRecord, Counts
 from .round_record import RoundRecord
 
 

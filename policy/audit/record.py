@@ -9,18 +9,17 @@ token, and who has the prompt, model and seed needs no digest: decoding again gi
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
+from .digests import sequence_digests
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, round_record
 
 if TYPE_CHECKING:
@@ -268,16 +267,6 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
-def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
-    """sha256 of the prompt, then of everything up to the end of each part. An id is 8 bytes, signed, little-endian."""
-    state = sha256(_bytes(prompt))
-    digests = [state.hexdigest()]
-    for part in parts:
-        state.update(_bytes(part))
-        digests.append(state.hexdigest())
-    return digests
-
-
 @cache
 def _version(package: str) -> str:
     try:
@@ -289,13 +278,6 @@ def _version(package: str) -> str:
 def versions() -> dict[str, str]:
     """Of all that decoding depends on, read from package metadata, so that nothing is imported for it."""
     return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
-
-
-def _bytes(ids: Sequence[int]) -> bytes:
-    return _ONE(*ids) if len(ids) == 1 else struct.pack(f"<{len(ids)}q", *ids)
-
-
-_ONE: Final = struct.Struct("<q").pack
 
 
 def _counts(result: DecodeResult) -> Counts:

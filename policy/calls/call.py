@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
+from trimode.engine.errors import RequestError
 from trimode.engine.request import Selection
 
 from ..errors import PolicyError
@@ -96,3 +97,16 @@ def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
     if kind == "choice":
         candidates_of(call.schema)
     return call
+
+
+def choice_call(
+    options: Sequence[str],
+    prompt: str | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    tools: Sequence[Any],
+) -> Call:
+    """The call of `Engine.choice`. Raises RequestError for options that cannot be told apart."""
+    if len(set(options)) < len(options) or not options or not all(options):
+        raise RequestError(f"options={list(options)!r}: expected non-empty strings, at least one, each of them once")
+    schema = {"enum": list(options)}
+    return call_of("choice", prompt, messages=messages, tools=tools, step="choice", schema=schema)

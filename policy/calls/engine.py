@@ -6,14 +6,9 @@ stream, for threads and for tasks. Does not know how tokens are found.
 
 from __future__ import annotations
 
-import asyncio
-import platform
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
-from functools import cached_property, lru_cache
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final, Unpack
 
 import torch
@@ -21,40 +16,35 @@ import torch
 from trimode.engine.errors import RequestError
 from trimode.engine.exactness import WORDS
 from trimode.engine.forward.graphs import Progress
+from trimode.engine.hardware import device_of, hardware_of
 from trimode.engine.models.checkpoint import Checkpoint, locate
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import load_model
-from trimode.engine.request import DecodeRequest, ScoreRequest
-from trimode.engine.result import DecodeResult, ScoreResult
-from trimode.engine.scheduler import Update
-from trimode.engine.token_engine import KV_BYTES, TokenEngine, result_of
+from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
 from ..audit.record import Runtime
-from ..audit.round_record import PieceOf
 from ..grammar.compiler import GrammarCompiler
 from ..selection.auto import Auto
 from ..selection.cost_model import CostModel
 from .calibrate import calibrated, path_of
-from .call import Call, Words, call_of
-from .finish import finished
-from .recording import Recording
+from .call import Call, Words, call_of, choice_call
+from .call_runner import CallRunner, awaited
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
-from .stream import Growing, StreamEvent
+from .stream import StreamEvent
 from .translator import Translator
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Engine:
+class Engine(CallRunner):
     """One checkpoint in memory. `load` makes it. Threads and tasks may share it: their calls share its passes."""
 
     def __init__(self, tokens: TokenEngine, tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
-        self.tokens, self.tokenizer, self.checkpoint = tokens, tokenizer, checkpoint
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
-        self.translator = Translator(tokenizer, self.grammars, config)
-        self._piece: PieceOf = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
+        super().__init__(tokens, tokenizer, Translator(tokenizer, self.grammars, config))
+        self.checkpoint = checkpoint
 
     @classmethod
     def load(
@@ -86,7 +76,7 @@ class Engine:
         if dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         checkpoint = locate(source)
-        model = load_model(checkpoint.directory, _DTYPES[dtype], _device(device))
+        model = load_model(checkpoint.directory, _DTYPES[dtype], device_of(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
         tokens = TokenEngine(
             model,
@@ -157,7 +147,7 @@ class Engine:
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
-        result = self.run(self._choice_call(options, prompt, messages, tools))
+        result = self.run(choice_call(options, prompt, messages, tools))
         assert result.choice is not None
         return result.choice
 
@@ -170,7 +160,7 @@ class Engine:
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """`choice` for tasks."""
-        result = await self.arun(self._choice_call(options, prompt, messages, tools))
+        result = await self.arun(choice_call(options, prompt, messages, tools))
         assert result.choice is not None
         return result.choice
 
@@ -196,22 +186,7 @@ class Engine:
         )
         with self.recording(call) as recording:
             recording.request, recording.notes = self.translator.infill(call, suffix)
-            return self._finish(recording, self._await(self._submit(recording)))
-
-    def run(self, call: Call) -> Result:
-        """One resolved call, start to end, with its span and, in a session that keeps them, its record.
-
-        Raises CheckFailed where `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
-        """
-        with self.recording(call) as recording:
-            self._prepare(recording)
-            return self._finish(recording, self._await(self._submit(recording)))
-
-    async def arun(self, call: Call) -> Result:
-        """`run` for tasks."""
-        with self.recording(call) as recording:
-            self._prepare(recording)
-            return self._finish(recording, await asyncio.wrap_future(self._submit(recording)))
+            return self._finish(recording, awaited(self._submit(recording)))
 
     def close(self) -> None:
         """Cancels every call on its way and refuses later ones."""
@@ -231,7 +206,7 @@ class Engine:
             device=str(self.tokens.device),
             dtype=str(self.tokens.dtype).removeprefix("torch."),
             kernels=self.tokens.runner.kernels.name,
-            hardware=_hardware(self.tokens.device),
+            hardware=hardware_of(self.tokens.device),
             quantize=self.tokens.runner.quantize,
             exactness=self.tokens.exactness,
         )
@@ -246,114 +221,3 @@ class Engine:
         """The policy "auto" of this checkpoint on this machine, with what earlier processes learned."""
         modes = self.tokens.model.config.family.modes
         return Auto.kept(self.cost, modes, path_of("auto", self.runtime))
-
-    @property
-    def live(self) -> int:
-        """Calls that run or wait now."""
-        return self.tokens.scheduler.running + self.tokens.scheduler.waiting
-
-    def events(self, recording: Recording) -> Generator[StreamEvent]:
-        """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
-        updates: SimpleQueue[Update | None] = SimpleQueue()
-        with recording:
-            request = self._prepare(recording)
-            growing = Growing(self.tokenizer.decode, request.stop)
-            future = self._submit(recording, updates.put)
-            future.add_done_callback(lambda _: updates.put(None))
-            try:
-                while (update := updates.get()) is not None:
-                    for event in growing.feed(update):
-                        recording.first_chunk()
-                        yield event
-                result = self._finish(recording, result_of(future))
-            finally:
-                future.cancel()
-        yield growing.last(result)
-
-    async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
-        """`events` for tasks."""
-        updates: asyncio.Queue[Update | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def put(update: Update | None) -> None:
-            loop.call_soon_threadsafe(updates.put_nowait, update)
-
-        with recording:
-            request = self._prepare(recording)
-            growing = Growing(self.tokenizer.decode, request.stop)
-            future = self._submit(recording, put)
-            future.add_done_callback(lambda _: put(None))
-            try:
-                while (update := await updates.get()) is not None:
-                    for event in growing.feed(update):
-                        recording.first_chunk()
-                        yield event
-                result = self._finish(recording, result_of(future))
-            finally:
-                future.cancel()
-        yield growing.last(result)
-
-    def recording(self, call: Call, streamed: bool = False) -> Recording:
-        """What `events` takes: it belongs to the session in which this is called."""
-        return Recording(self._timed(call), self.runtime, self.tokenizer.decode, self._piece, streamed)
-
-    def _timed(self, call: Call) -> Call:
-        """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
-        plan = call.plan
-        if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
-            return call
-        context = replace(plan.context, others=self.live)
-        return replace(call, plan=self.auto.advise(replace(plan, context=context)))
-
-    def _choice_call(
-        self,
-        options: Sequence[str],
-        prompt: str | None,
-        messages: Sequence[Mapping[str, Any]] | None,
-        tools: Sequence[Any],
-    ) -> Call:
-        if len(set(options)) < len(options) or not options or not all(options):
-            raise RequestError(
-                f"options={list(options)!r}: expected non-empty strings, at least one, each of them once"
-            )
-        schema = {"enum": list(options)}
-        return call_of("choice", prompt, messages=messages, tools=tools, step="choice", schema=schema)
-
-    def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
-        call = recording.call
-        recording.request = self.translator.request(call)
-        recording.notes += call.notes
-        if call.schema is not None:
-            dropped = self.translator.held(call).dropped
-            recording.notes += [one.note for one in dropped]
-            recording.guarantee = "checked" if dropped else "grammar"
-        return recording.request
-
-    def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:
-        assert recording.request is not None
-        return self.tokens.submit(recording.request, watch)
-
-    def _await(self, future: Future[Any]) -> Any:
-        try:
-            return result_of(future)
-        finally:
-            future.cancel()  # where the caller was interrupted
-
-    def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
-        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _hardware(device: torch.device) -> str:
-    """What arithmetic on `device` depends on beyond the software: `x86_64 AVX512`, or the accelerator's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -23,7 +23,7 @@ from .. import cache_file as store
 from ..errors import PolicyError
 from .cost_model import CostModel
 from .evidence import Evidence
-from .exploration import GRACE, SHARE, Prices, Weighing, hopeful, loss_of, proposed, room
+from .exploration import GRACE, SHARE, Decision, Standing, Weighed, Weighing, hopeful, loss_of, proposed, room
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .posterior import DRAFTING, KEYS, Learned, levels, step_of
@@ -236,40 +236,6 @@ class Auto:
         settings = Settings(temperature=_BUCKETS[bucket])
         table = self.table(context, settings)
         return table[0][0].settings if table else None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A variant for one call, and why."""
-
-    variant: Variant
-    reason: str
-    controller: Breakeven | None
-    forecast: Forecast
-    notes: Sequence[str]
-
-
-@dataclass(slots=True)
-class Weighed:
-    """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
-
-    `least`: what trying any of these is expected to lose. `decision`: the best of it, for every call that tries none.
-    """
-
-    weighing: Weighing
-    prices: Prices
-    best: Variant
-    chances: Sequence[Variant]
-    least: float
-    decision: Decision = field(init=False)
-
-
-@dataclass(slots=True)
-class Standing:
-    """A step's weighings by what was asked, for the next `left` calls."""
-
-    left: int
-    weighed: dict[tuple[object, ...], Weighed] = field(default_factory=dict)
 
 
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from .evidence import Evidence
+from .policies import Forecast
 from .posterior import DRAFTING, HORIZON, Guess, Learned, heard_of, spread
 from .pricing import AR, Cost, Costing, Passes, Variant, Workload
-from .switching import PATIENCE, TOLERANCE
+from .switching import PATIENCE, TOLERANCE, Breakeven
 
 SHARE: Final = 0.005
 """The part of expected decoding time that exploring may cost: of all steps, and of each one."""
@@ -66,6 +67,40 @@ class Weighing:
         slow = {mode: math.exp(self.common + pace) for mode, pace in paces.items()}
         costing = Costing(self.passes, load, slow)
         return {variant: costing.cost(variant) for variant in chances}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A variant for one call, and why."""
+
+    variant: Variant
+    reason: str
+    controller: Breakeven | None
+    forecast: Forecast
+    notes: Sequence[str]
+
+
+@dataclass(slots=True)
+class Weighed:
+    """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
+
+    `least`: what trying any of these is expected to lose. `decision`: the best of it, for every call that tries none.
+    """
+
+    weighing: Weighing
+    prices: Prices
+    best: Variant
+    chances: Sequence[Variant]
+    least: float
+    decision: Decision = field(init=False)
+
+
+@dataclass(slots=True)
+class Standing:
+    """A step's weighings by what was asked, for the next `left` calls."""
+
+    left: int
+    weighed: dict[tuple[object, ...], Weighed] = field(default_factory=dict)
 
 
 def hopeful(ceiling: Prices, prices: Prices, best: Variant) -> list[Variant]:

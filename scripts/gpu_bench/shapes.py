@@ -10,8 +10,9 @@ from typing import Final
 
 import torch
 
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
+from trimode.engine.models.rope_config import RopeConfig
 
 RANK: Final = 128
 """Of the published draft adapters."""

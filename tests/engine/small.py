@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import torch
 
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
+from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.token_engine import TokenEngine
 
 VOCAB, TEXT_VOCAB, MASK, EOS = 40, 38, 5, 3

@@ -25,8 +25,9 @@ from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.graphs import Buckets, Graphs, Work
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
+from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.request import Sampling
 from trimode.kernels import ops
 from trimode.kernels.gpu import triton_ops

@@ -19,7 +19,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool, pages_for
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops

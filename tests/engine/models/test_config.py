@@ -12,7 +12,8 @@ import torch
 
 from trimode.engine.errors import CheckpointError
 from trimode.engine.models import rope
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
+from trimode.engine.models.rope_config import RopeConfig
 
 YARN = {
     "rope_type": "yarn",

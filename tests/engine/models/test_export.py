@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimode.engine.errors import CheckpointError, RequestError
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.export import export
 from trimode.engine.models.model import Transformer
+from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.models.weights import load_model, save_weights
 from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine

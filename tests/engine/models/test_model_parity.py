@@ -21,8 +21,9 @@ from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCaus
 from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.forward.batch import Batch
 from trimode.engine.kv_cache.pages import pages_for
-from trimode.engine.models.config import ModelConfig, RopeConfig
+from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
+from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.token_engine import TokenEngine
 
 LENGTH = 100

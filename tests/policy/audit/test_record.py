@@ -18,7 +18,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.content import SWITCH, captures
-from trimode.policy.audit.record import CallRecord, sequence_digests
+from trimode.policy.audit.digests import sequence_digests
+from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.round_record import token_ends
 
 Recorded = Callable[..., CallRecord]

@@ -1,0 +1,147 @@
+"""How an engine runs one resolved `Call`: for threads and for tasks, at once or piece by piece, recorded all the way.
+
+Knows calls, recordings and futures of the token engine. Does not know checkpoints, or the words of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import Any
+
+from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.scheduler import Update
+from trimode.engine.token_engine import TokenEngine, result_of
+
+from ..audit.record import Runtime
+from ..audit.round_record import PieceOf
+from ..selection.auto import Auto
+from .call import Call
+from .finish import finished
+from .recording import Recording
+from .result import Result
+from .stream import Growing, StreamEvent
+from .translator import Translator
+
+
+class CallRunner(ABC):
+    """Turns a `Call` into a `Result`, its span and its record. `Engine` adds the weights and the words of a call."""
+
+    def __init__(self, tokens: TokenEngine, tokenizer: Tokenizer, translator: Translator) -> None:
+        self.tokens, self.tokenizer, self.translator = tokens, tokenizer, translator
+        self._piece: PieceOf = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
+
+    @property
+    @abstractmethod
+    def runtime(self) -> Runtime:
+        """What decodes, with digests: part of every record."""
+
+    @property
+    @abstractmethod
+    def auto(self) -> Auto:
+        """The policy that chooses where a call has a deadline and no mode."""
+
+    def run(self, call: Call) -> Result:
+        """One resolved call, start to end, with its span and, in a session that keeps them, its record.
+
+        Raises CheckFailed where `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
+        """
+        with self.recording(call) as recording:
+            self._prepare(recording)
+            return self._finish(recording, awaited(self._submit(recording)))
+
+    async def arun(self, call: Call) -> Result:
+        """`run` for tasks."""
+        with self.recording(call) as recording:
+            self._prepare(recording)
+            return self._finish(recording, await asyncio.wrap_future(self._submit(recording)))
+
+    def events(self, recording: Recording) -> Generator[StreamEvent]:
+        """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
+        updates: SimpleQueue[Update | None] = SimpleQueue()
+        with recording:
+            request = self._prepare(recording)
+            growing = Growing(self.tokenizer.decode, request.stop)
+            future = self._submit(recording, updates.put)
+            future.add_done_callback(lambda _: updates.put(None))
+            try:
+                while (update := updates.get()) is not None:
+                    for event in growing.feed(update):
+                        recording.first_chunk()
+                        yield event
+                result = self._finish(recording, result_of(future))
+            finally:
+                future.cancel()
+        yield growing.last(result)
+
+    async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
+        """`events` for tasks."""
+        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(update: Update | None) -> None:
+            loop.call_soon_threadsafe(updates.put_nowait, update)
+
+        with recording:
+            request = self._prepare(recording)
+            growing = Growing(self.tokenizer.decode, request.stop)
+            future = self._submit(recording, put)
+            future.add_done_callback(lambda _: put(None))
+            try:
+                while (update := await updates.get()) is not None:
+                    for event in growing.feed(update):
+                        recording.first_chunk()
+                        yield event
+                result = self._finish(recording, result_of(future))
+            finally:
+                future.cancel()
+        yield growing.last(result)
+
+    def recording(self, call: Call, streamed: bool = False) -> Recording:
+        """What `events` takes: it belongs to the session in which this is called."""
+        return Recording(self._timed(call), self.runtime, self.tokenizer.decode, self._piece, streamed)
+
+    @property
+    def live(self) -> int:
+        """Calls that run or wait now."""
+        return self.tokens.scheduler.running + self.tokens.scheduler.waiting
+
+    def _timed(self, call: Call) -> Call:
+        """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
+        plan = call.plan
+        if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
+            return call
+        context = replace(plan.context, others=self.live)
+        return replace(call, plan=self.auto.advise(replace(plan, context=context)))
+
+    def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+        call = recording.call
+        recording.request = self.translator.request(call)
+        recording.notes += call.notes
+        if call.schema is not None:
+            dropped = self.translator.held(call).dropped
+            recording.notes += [one.note for one in dropped]
+            recording.guarantee = "checked" if dropped else "grammar"
+        return recording.request
+
+    def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:
+        assert recording.request is not None
+        return self.tokens.submit(recording.request, watch)
+
+    def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
+        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+
+
+def awaited(future: Future[Any]) -> Any:
+    """What the token engine found; where the caller is interrupted meanwhile, the call is cancelled."""
+    try:
+        return result_of(future)
+    finally:
+        future.cancel()

@@ -22,8 +22,8 @@ import torch
 
 from trimode.engine.errors import RequestError
 from trimode.engine.models.export import export
-from trimode.policy.calls.engine import Engine
-from trimode.policy.selection.settings import Settings
+from trimode.policy.calls import Engine
+from trimode.policy.selection import Settings
 
 from . import evaluate
 from . import roofline as floor

@@ -14,9 +14,9 @@ from typing import Literal
 from trimode.engine.errors import TrimodeError
 from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.calls.engine import Engine
-from trimode.policy.schema.targets import Target
-from trimode.policy.selection.settings import Settings, known_mode, options_of, sampling_of, variant
+from trimode.policy.calls import Engine
+from trimode.policy.schema import Target
+from trimode.policy.selection import Settings, known_mode, options_of, sampling_of, variant
 
 Group = Literal["peer", "free", "schema"]
 

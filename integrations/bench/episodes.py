@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimode.engine.errors import TrimodeError
-from trimode.policy.json_schema.serialize import canonical
+from trimode.policy.json_schema import canonical
 
 MODEL_STEPS: Final = ("plan", "tool_call", "json", "prose")
 

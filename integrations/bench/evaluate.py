@@ -16,15 +16,11 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from trimode.policy.calls.call import Call
-from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.result import Result
+from trimode.policy.calls import Call, Engine, Result
 from trimode.policy.errors import SchemaError, SchemaViolation
-from trimode.policy.grammar.compiler import ENDING_TOKENS
-from trimode.policy.schema.targets import Target, schema_of, tool_schema
-from trimode.policy.selection.auto import Auto
-from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
-from trimode.policy.selection.settings import Settings
+from trimode.policy.grammar import ENDING_TOKENS
+from trimode.policy.schema import Target, schema_of, tool_schema
+from trimode.policy.selection import Auto, DecodePlan, Settings, StepContext, resolve
 
 from .episodes import Episode, Step, read_episodes
 

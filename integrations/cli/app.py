@@ -57,8 +57,8 @@ def demo(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Plays an agent loop on recorded episodes, each step in its own mode, and verifies the audit file."""
-    from trimode.policy.audit.trail import verify
-    from trimode.policy.calls.engine import Engine
+    from trimode.policy.audit import verify
+    from trimode.policy.calls import Engine
 
     from ..tracing import setup as live
     from . import demo as player
@@ -91,7 +91,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Decodes one output and says what it cost."""
-    from trimode.policy.calls.engine import Engine
+    from trimode.policy.calls import Engine
 
     events = Engine.load(checkpoint).stream(
         prompt=None if chat else prompt,
@@ -163,7 +163,7 @@ def check_schemas(
 ) -> None:
     """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
     schema is refused or any grammar accepts invalid data."""
-    from trimode.policy.json_schema.normal_form import FORMATS
+    from trimode.policy.json_schema import FORMATS
 
     from . import schema_check as checks
 

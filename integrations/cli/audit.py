@@ -20,8 +20,8 @@ from trimode.engine.errors import TrimodeError
 from .console import AsJson, console
 
 if TYPE_CHECKING:
-    from trimode.policy.audit.record import CallRecord
-    from trimode.policy.replay.decode_again import Engines
+    from trimode.policy.audit import CallRecord
+    from trimode.policy.replay import Engines
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
 Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
@@ -30,7 +30,7 @@ Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 @app.command()
 def show(file: Trail, as_json: AsJson = False) -> None:
     """Lists the calls of an audit file, a line each."""
-    from trimode.policy.audit.trail import read_audit, records
+    from trimode.policy.audit import read_audit, records
 
     from .audit_tables import table
 
@@ -53,17 +53,18 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
-    from trimode.policy.audit import trail as audit
+    from trimode.policy.audit import Head, read_audit
+    from trimode.policy.audit import verify as problems_of
 
     from .audit_tables import problems_table
 
-    problems = audit.verify(file, None if head is None else audit.Head.parse(head))
+    problems = problems_of(file, None if head is None else Head.parse(head))
     if as_json:
         print(json.dumps([asdict(problem) for problem in problems]))
     elif problems:
         console.print(problems_table(problems))
     else:
-        console.print(f"{file}: {len(audit.read_audit(file))} calls, every one adds up", highlight=False)
+        console.print(f"{file}: {len(read_audit(file))} calls, every one adds up", highlight=False)
     if problems:
         raise typer.Exit(1)
 
@@ -71,9 +72,9 @@ def verify(
 @app.command()
 def head(file: Trail) -> None:
     """Prints where the trail stands; kept elsewhere, it lets `verify --head` find lines cut off the end."""
-    from trimode.policy.audit import trail as audit
+    from trimode.policy.audit import head as head_of
 
-    found = audit.head(file)
+    found = head_of(file)
     if found is None:
         raise TrimodeError(f"{file} holds no line yet")
     print(found)
@@ -97,9 +98,9 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Decodes calls again from what was recorded and compares ids and rounds; exit code 1 where they differ."""
-    from trimode.policy.audit.trail import read_audit, records
-    from trimode.policy.replay.decode_again import NO_CONTENT, Engines, nothing_to_replay
-    from trimode.policy.replay.decode_again import replay as replay_call
+    from trimode.policy.audit import read_audit, records
+    from trimode.policy.replay import NO_CONTENT, Engines, nothing_to_replay
+    from trimode.policy.replay import replay as replay_call
 
     from .audit_tables import replays_table
 
@@ -127,8 +128,8 @@ def replay(
 
 
 def _under(chosen: Sequence[CallRecord], policies: Sequence[Path], engines: Engines, as_json: bool) -> None:
-    from trimode.policy.replay.under_policies import replayed_under
-    from trimode.policy.selection.policies import Policy
+    from trimode.policy.replay import replayed_under
+    from trimode.policy.selection import Policy
 
     from .policy import rows_table
 
@@ -151,7 +152,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compares two files call by call, or two calls: fields, and the first round that differs; exit code 1 if any."""
-    from trimode.policy.audit.diff import diff_trails
+    from trimode.policy.audit import diff_trails
 
     from .audit_tables import diffs_table
 
@@ -171,7 +172,7 @@ def diff(
 
 def _side(word: str) -> tuple[list[CallRecord], bool]:
     """Records of FILE, or the one of FILE#CALL, and whether it is one call."""
-    from trimode.policy.audit.trail import read_audit, records
+    from trimode.policy.audit import read_audit, records
 
     name, mark, call = word.rpartition("#") if "#" in word and not Path(word).exists() else (word, "", "")
     path = Path(name)

@@ -39,7 +39,7 @@ def push(
     ] = None,
 ) -> None:
     """Sends recorded calls to a trace server; exit code 1 if lines of the file cannot be read."""
-    from trimode.policy.audit.trail import read_audit, records
+    from trimode.policy.audit import read_audit, records
 
     from ..tracing.collector import collector
     from ..tracing.push import push as send

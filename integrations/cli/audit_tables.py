@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from trimode.policy.audit.consistency import Problem
-from trimode.policy.audit.record import CallRecord
-from trimode.policy.audit.trail_files import number_of
+from trimode.policy.audit import CallRecord, Problem, number_of
 
 if TYPE_CHECKING:
-    from trimode.policy.audit.diff import CallDiff
-    from trimode.policy.replay.decode_again import Replay
+    from trimode.policy.audit import CallDiff
+    from trimode.policy.replay import Replay
 
 _START: Final = ("#", "step", "kind", "mode")
 _NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")

@@ -52,9 +52,8 @@ def evaluate(
     """Decodes every model step of recorded episodes in each mode: TPF, tokens/s, validity, exact match, agreement."""
     from rich.progress import Progress
 
-    from trimode.policy.calls.engine import Engine
-    from trimode.policy.selection.auto import Auto
-    from trimode.policy.selection.settings import Settings, known_mode
+    from trimode.policy.calls import Engine
+    from trimode.policy.selection import Auto, Settings, known_mode
 
     from ..bench import evaluate as harness
 
@@ -122,8 +121,8 @@ def bench(
     """
     from rich.progress import Progress
 
-    from trimode.policy.calls.engine import Engine
-    from trimode.policy.selection.settings import Settings
+    from trimode.policy.calls import Engine
+    from trimode.policy.selection import Settings
 
     from ..bench import benchmark as harness
     from ..bench import tables as view

@@ -16,11 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.result import Result
-from trimode.policy.schema.targets import ToolCall
-from trimode.policy.steps.decorator import Step, ask, step
-from trimode.policy.steps.sessions import Session, session
+from trimode.policy.calls import Engine, Result
+from trimode.policy.schema import ToolCall
+from trimode.policy.steps import Session, Step, ask, session, step
 
 from ..bench.episodes import Episode, Message, read_episodes
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from trimode.policy.selection.cost_model import CostModel
+    from trimode.policy.selection import CostModel
 
 PACKAGES: Final = (
     "trimode", "torch", "transformers", "tokenizers", "safetensors", "llguidance", "pydantic", "jsonschema",
@@ -50,7 +50,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
 
     from trimode.engine.errors import RowsDisagree
     from trimode.kernels.ops import cache_folder
-    from trimode.policy.calls.engine import Engine
+    from trimode.policy.calls import Engine
 
     try:
         engine = Engine.load(checkpoint, device=device, kernels=kernels)

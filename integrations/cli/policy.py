@@ -21,12 +21,10 @@ from rich.text import Text
 from . import policy_plots as plots
 
 if TYPE_CHECKING:
-    from trimode.policy.audit.record import CallRecord
-    from trimode.policy.calls.engine import Engine
-    from trimode.policy.replay.what_if import Row
-    from trimode.policy.selection.auto import Auto
-    from trimode.policy.selection.cost_model import CostModel
-    from trimode.policy.selection.policies import Policy
+    from trimode.policy.audit import CallRecord
+    from trimode.policy.calls import Engine
+    from trimode.policy.replay import Row
+    from trimode.policy.selection import Auto, CostModel, Policy
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -47,7 +45,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The cost of a pass here, and what every variant is expected to give for each step kind, as learned so far."""
-    from trimode.policy.calls.engine import Engine
+    from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)
     found = expected(engine)
@@ -71,7 +69,7 @@ def show(
 @policy_app.command()
 def explain(audit: Audit, as_json: AsJson = False) -> None:
     """Why each recorded call got its mode, and where and why the mode changed."""
-    from trimode.policy.replay.what_if import explained
+    from trimode.policy.replay import explained
 
     found = explained(_records(audit))
     if as_json:
@@ -96,7 +94,7 @@ def tune(
 
     Drawn is what was recorded: acceptance by place in the draft, tokens/s by mode, threshold against quality.
     """
-    from trimode.policy.replay.what_if import tuned
+    from trimode.policy.replay import tuned
 
     records = _records(audit)
     policy = tuned(records, _cost(records, checkpoint), name)
@@ -116,8 +114,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """What other policies would make of recorded calls. Nothing is decoded: rows of policies are derived."""
-    from trimode.policy.replay.what_if import compared
-    from trimode.policy.selection.policies import Policy
+    from trimode.policy.replay import compared
+    from trimode.policy.selection import Policy
 
     records = _records(audit)
     rows = compared(records, [Policy.from_toml(path) for path in policy], _cost(records, checkpoint))
@@ -135,7 +133,7 @@ def lock(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Spells out what a policy decides for every step kind, as a policy file to keep; or checks such a file."""
-    from trimode.policy.selection.lock_file import lock_text, moved
+    from trimode.policy.selection import lock_text, moved
 
     found = _policy(policy, checkpoint)
     if not check:
@@ -153,8 +151,7 @@ def lock(
 
 def expected(engine: Engine) -> list[dict[str, Any]]:
     """For each step kind, every exact variant: the likeliest workload of that kind, one call at a time."""
-    from trimode.policy.selection.policies import StepContext
-    from trimode.policy.selection.settings import STEP_KINDS, Settings
+    from trimode.policy.selection import STEP_KINDS, Settings, StepContext
 
     auto, rows = engine.auto, []
     for kind in STEP_KINDS:
@@ -210,7 +207,7 @@ def cost_table(cost: CostModel) -> Table:
 
 
 def _records(path: Path) -> list[CallRecord]:
-    from trimode.policy.audit.trail import read_audit, records
+    from trimode.policy.audit import read_audit, records
 
     lines = read_audit(path)
     for line in lines:
@@ -220,15 +217,15 @@ def _records(path: Path) -> list[CallRecord]:
 
 
 def _policy(word: str, checkpoint: str | None) -> Policy:
-    from trimode.policy.calls.engine import Engine
-    from trimode.policy.selection.policies import Policy
+    from trimode.policy.calls import Engine
+    from trimode.policy.selection import Policy
 
     return Engine.load(checkpoint).auto.lock("auto") if word == "auto" else Policy.from_toml(Path(word))
 
 
 def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:
     """This machine's costs; says where the records are of other weights."""
-    from trimode.policy.calls.engine import Engine
+    from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)
     if {record.runtime.model_sha256 for record in records} - {engine.runtime.model_sha256}:

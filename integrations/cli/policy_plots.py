@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from trimode.engine.errors import TrimodeError
 
 if TYPE_CHECKING:
-    from trimode.policy.audit.record import CallRecord
-    from trimode.policy.selection.cost_model import CostModel
+    from trimode.policy.audit import CallRecord
+    from trimode.policy.selection import CostModel
 
 
 def expected(path: Path, cost: CostModel, rows: Sequence[dict[str, Any]]) -> None:
@@ -44,7 +44,7 @@ def recorded(path: Path, records: Sequence[CallRecord]) -> None:
 
 
 def _acceptance(axes: Any, records: Sequence[CallRecord]) -> None:
-    from trimode.policy.audit.statistics import acceptance
+    from trimode.policy.audit import acceptance
 
     for mode, places in sorted(acceptance(records).items()):
         axes.plot(range(1, len(places) + 1), [share for _, share in places], marker="o", label=mode)
@@ -54,7 +54,7 @@ def _acceptance(axes: Any, records: Sequence[CallRecord]) -> None:
 
 
 def _speeds(axes: Any, records: Sequence[CallRecord]) -> None:
-    from trimode.policy.audit.statistics import speeds
+    from trimode.policy.audit import speeds
 
     rows = speeds(records)
     kinds = sorted({row.kind for row in rows})
@@ -70,7 +70,7 @@ def _speeds(axes: Any, records: Sequence[CallRecord]) -> None:
 
 
 def _qualities(axes: Any, records: Sequence[CallRecord]) -> None:
-    from trimode.policy.audit.statistics import qualities
+    from trimode.policy.audit import qualities
 
     rows = qualities(records)
     lines = {

@@ -22,11 +22,9 @@ from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
-from trimode.policy.grammar.compiler import Compiled, GrammarCompiler
-from trimode.policy.grammar.walker import Walker
-from trimode.policy.json_schema.normal_form import Formats
-from trimode.policy.json_schema.serialize import texts_of
-from trimode.policy.schema.targets import Target, schema_of
+from trimode.policy.grammar import Compiled, GrammarCompiler, Walker
+from trimode.policy.json_schema import Formats, texts_of
+from trimode.policy.schema import Target, schema_of
 
 Json = Any
 

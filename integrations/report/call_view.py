@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.policy.audit.record import CallRecord
-from trimode.policy.audit.round_record import RoundRecord
-from trimode.policy.telemetry.attributes import Part, parts_of
+from trimode.policy.audit import CallRecord, RoundRecord
+from trimode.policy.telemetry import Part, parts_of
 
 from .origins import Lost, Piece, pieces, plain, rejected, told
 from .plot import Plot, plots

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit import RoundRecord
 
 ORIGINS: Final = {
     "a": ("accepted", "drafted, and accepted"),

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from trimode.engine.errors import RequestError
-from trimode.policy.audit.trail import read_audit, verify
+from trimode.policy.audit import read_audit, verify
 
 from .call_view import modes
 from .origins import EMPTY, ORIGINS

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.policy.audit.round_record import RoundRecord
+from trimode.policy.audit import RoundRecord
 
 COLUMNS: Final = 120
 HEIGHT: Final = 56

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from trimode.policy.audit.consistency import Problem
-from trimode.policy.audit.content import SWITCH
-from trimode.policy.audit.record import CallRecord, Counts
-from trimode.policy.audit.trail import AuditLine
+from trimode.policy.audit import SWITCH, AuditLine, CallRecord, Counts, Problem
 
 from .call_view import CallView, call_view, many, modes, seconds
 from .origins import plain

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.util.re import parse_env_headers
 
 from trimode.engine.errors import TrimodeError
-from trimode.policy.audit.record import CallRecord
+from trimode.policy.audit import CallRecord
 
 from .collector import Collector, encoded, refused, resource
 from .resend import Resender

@@ -20,11 +20,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from trimode.policy.audit.content import captures
-from trimode.policy.audit.record import CallRecord, versions
+from trimode.policy.audit import CallRecord, captures, versions
 from trimode.policy.errors import PolicyError
-from trimode.policy.telemetry import names
-from trimode.policy.telemetry.spans import CallSpan
+from trimode.policy.telemetry import CallSpan, names
 
 _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8

@@ -15,7 +15,7 @@ from opentelemetry import trace as api
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
-from trimode.policy.audit import process_trails as everywhere
+from trimode.policy.audit import add_audit_file
 from trimode.policy.errors import PolicyError
 from trimode.policy.telemetry import names
 
@@ -59,7 +59,7 @@ def trace(to: str) -> None:
 def _open(path: str) -> None:
     if not path:
         raise PolicyError("trace(to='file:'): expected the path of the audit file behind it")
-    everywhere.add(Path(path))
+    add_audit_file(Path(path))
 
 
 def _processor(to: str) -> SpanProcessor:

@@ -15,7 +15,7 @@ _files: Final[dict[Path, AuditFile]] = {}
 _lock: Final = Lock()
 
 
-def add(path: Path) -> None:
+def add_audit_file(path: Path) -> None:
     """From now on every call of the process is recorded there too. A second time does nothing."""
     place = path.resolve()
     with _lock:
@@ -23,7 +23,7 @@ def add(path: Path) -> None:
             _files[place] = AuditFile(place)
 
 
-def files(own: AuditFile | None = None) -> tuple[AuditFile, ...]:
+def audit_files(own: AuditFile | None = None) -> tuple[AuditFile, ...]:
     """Where a call is written: the session's `own` file and those of the process, each once."""
     mine = () if own is None else (own,)
     if not _files:

@@ -3,3 +3,20 @@
 Knows the token engine and the rooms below. Does not know decorators, budgets or tools, and of a session only its
 scope. Start with `call.py`, then `engine.py`.
 """
+
+from __future__ import annotations
+
+from .call import Call
+from .choice import candidates_of, decoded
+from .engine import Engine
+from .fake_engine import FakeEngine, ScriptError, in_turn
+from .recording import Recording
+from .result import Result, ScoredChoice
+from .retries import aattempted, attempted
+from .scope import Scope, current_scope, enter, leave
+from .stream import StreamEvent
+
+__all__ = [
+    "Call", "Engine", "FakeEngine", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent",
+    "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "enter", "in_turn", "leave",
+]  # fmt: skip

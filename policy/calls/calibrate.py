@@ -32,9 +32,8 @@ from trimode.engine.token_engine import TokenEngine
 from trimode.kernels.ops import cache_folder, processor
 
 from .. import cache_file as store
-from ..audit.record import Runtime, versions
-from ..selection.cost_model import BASE_CONTEXT, CostModel, Measurement, fit
-from ..selection.pricing import ADAPTED
+from ..audit import Runtime, versions
+from ..selection import ADAPTED, BASE_CONTEXT, CostModel, Measurement, fit
 
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 LONG_ROWS: Final = (1, 16)

@@ -10,10 +10,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.request import Selection
 
 from ..errors import PolicyError
-from ..schema.targets import Schema, Target, called, held_to
-from ..schema.tool_shapes import shapes_of
-from ..selection.policies import DecodePlan, StepContext, resolve
-from ..selection.settings import NAMES, STEP_KINDS, Guarantee, Settings, StepKind
+from ..schema import Schema, Target, called, held_to, shapes_of
+from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
 
 

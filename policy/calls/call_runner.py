@@ -20,9 +20,8 @@ from trimode.engine.result import DecodeResult, ScoreResult
 from trimode.engine.scheduler import Update
 from trimode.engine.token_engine import TokenEngine, result_of
 
-from ..audit.record import Runtime
-from ..audit.round_record import PieceOf
-from ..selection.auto import Auto
+from ..audit import PieceOf, Runtime
+from ..selection import Auto
 from .call import Call
 from .finish import finished
 from .recording import Recording

@@ -13,9 +13,8 @@ from trimode.engine.request import ScoreRequest
 from trimode.engine.result import DecodeResult, Round, ScoreResult
 
 from ..errors import StepError
-from ..schema.targets import Target
-from ..schema.texts import Choice
-from ..selection.settings import Settings
+from ..schema import Choice, Target
+from ..selection import Settings
 
 
 def candidates_of(schema: Target | None) -> tuple[str, ...]:

@@ -22,10 +22,9 @@ from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import load_model
 from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
-from ..audit.record import Runtime
-from ..grammar.compiler import GrammarCompiler
-from ..selection.auto import Auto
-from ..selection.cost_model import CostModel
+from ..audit import Runtime
+from ..grammar import GrammarCompiler
+from ..selection import Auto, CostModel
 from .calibrate import calibrated, path_of
 from .call import Call, Words, call_of, choice_call
 from .call_runner import CallRunner, awaited

@@ -25,10 +25,9 @@ from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.scheduler import Update
 from trimode.engine.token_engine import TokenEngine
 
-from ..audit.record import Runtime
-from ..grammar.compiler import ENDING_TOKENS
-from ..grammar.walker import Walker
-from ..json_schema.serialize import texts_of
+from ..audit import Runtime
+from ..grammar import ENDING_TOKENS, Walker
+from ..json_schema import texts_of
 from .call import Call
 from .engine import Engine
 from .recording import Recording

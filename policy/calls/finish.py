@@ -12,7 +12,7 @@ from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
 
 from ..errors import Attempt, CheckFailed, SchemaViolation
-from ..grammar.matcher import Matcher
+from ..grammar import Matcher
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice

@@ -18,14 +18,10 @@ from trimode.engine.errors import CallCancelled
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult
 
-from ..audit.content import captures
-from ..audit.process_trails import files
-from ..audit.record import CallRecord, PolicyUsed, Runtime, record_call
-from ..audit.redaction import redacted_by
-from ..audit.round_record import PieceOf, TextOf
-from ..schema.targets import Schema
-from ..selection.settings import Guarantee
-from ..telemetry.spans import CallSpan
+from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
+from ..schema import Schema
+from ..selection import Guarantee
+from ..telemetry import CallSpan
 from .call import Call
 from .scope import Scope, current_scope
 
@@ -84,14 +80,14 @@ class Recording:
         try:
             if self.request is not None:
                 record = redacted_by(self.scope.redact, self._record(self.request, error), self.text_of)
-                for file in files(self.scope.audit):
+                for file in audit_files(self.scope.audit):
                     file.write(record)
         finally:
             self._span.end(record, error)
 
     def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
         call, plan = self.call, self.call.plan
-        keeps = captures("span") or any(file.content for file in files(self.scope.audit))
+        keeps = captures("span") or any(file.content for file in audit_files(self.scope.audit))
         return record_call(
             call=self.id,
             step=call.step,

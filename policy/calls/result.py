@@ -12,8 +12,7 @@ from typing import Any
 from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
 from ..errors import Attempt
-from ..selection.policies import DecodePlan
-from ..selection.settings import Guarantee
+from ..selection import DecodePlan, Guarantee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
-from ..audit.redaction import Redact
-from ..audit.trail import AuditFile
+from ..audit import AuditFile, Redact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

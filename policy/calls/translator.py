@@ -18,11 +18,9 @@ from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions,
 from trimode.engine.result import DecodeResult
 
 from ..errors import BudgetTooSmall, GrammarRuntimeError
-from ..grammar.compiler import ENDING_TOKENS, GrammarCompiler
-from ..grammar.relax import Relaxed, relaxed
-from ..schema.targets import Schema
-from ..selection.policies import DecodePlan
-from ..selection.settings import options_of, sampling_of
+from ..grammar import ENDING_TOKENS, GrammarCompiler, Relaxed, relaxed
+from ..schema import Schema
+from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 
 THINKING_END = "</think>"

@@ -18,16 +18,22 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from trimode.engine.models.tokenizer import Tokenizer
 
 from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from ..json_schema.document import every_schema, heaviest, pointer
-from ..json_schema.normal_form import Admitted, admitted
-from ..json_schema.open_parts import may_overflow, may_repeat
-from ..json_schema.pattern_samples import names_of, samples_of
-from ..json_schema.refusals import too_complex
-from ..json_schema.rewrite import rewritten
-from ..json_schema.shortest_text import shortest
-from ..json_schema.tighten import tightened
-from ..schema.targets import Schema, Target
-from ..schema.texts import TextTarget
+from ..json_schema import (
+    Admitted,
+    admitted,
+    every_schema,
+    heaviest,
+    may_overflow,
+    may_repeat,
+    names_of,
+    pointer,
+    rewritten,
+    samples_of,
+    shortest,
+    tightened,
+    too_complex,
+)
+from ..schema import Schema, Target, TextTarget
 from ..watchdog import Crowded, OutOfTime, clock, in_time
 from .completion import Closer, Hints
 from .matcher import Matcher

@@ -13,8 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from ..errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from ..json_schema.document import STRUCTURE, Where, below, draft_of, mapped, pointer
-from ..json_schema.references import References
+from ..json_schema import STRUCTURE, References, Where, below, draft_of, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""

@@ -12,10 +12,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import SchemaRefused, SchemaTooComplex, UnsupportedKeyword
-from ..json_schema.document import pointer
-from ..json_schema.normal_form import Formats
-from ..json_schema.references import References
-from ..schema.targets import Schema, Target
+from ..json_schema import Formats, References, pointer
+from ..schema import Schema, Target
 from .compiler import check, told
 
 Json = Any

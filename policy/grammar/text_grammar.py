@@ -7,9 +7,8 @@ import json
 from llguidance import LLMatcher, regex_to_lark
 
 from ..errors import MalformedGrammar, SchemaRefused, SchemaTooComplex, UnsupportedSyntax
-from ..json_schema.pattern_samples import samples
-from ..json_schema.regex_dialect import narrowed
-from ..schema.texts import Choice, Lark, Regex, TextTarget
+from ..json_schema import narrowed, samples
+from ..schema import Choice, Lark, Regex, TextTarget
 
 
 def grammar_text(target: TextTarget) -> str:

@@ -48,7 +48,7 @@ class CommonForm:
 _OLD_NAMES: Final = {"/prefixItems": "/items"}
 
 
-def common_form(document: Json, text: str | None = None) -> CommonForm:
+def to_common_form(document: Json, text: str | None = None) -> CommonForm:
     """`document` as a whole: in its own draft, or in 2020-12 where its parts name several."""
     text = json.dumps(document) if text is None else text
     named = text.count('"$schema": ') - ("$schema" in document)

@@ -14,7 +14,7 @@ import jsonschema.protocols
 import jsonschema.validators
 from referencing.exceptions import Unresolvable
 
-from .common_form import common_form, has_nullable
+from .common_form import has_nullable, to_common_form
 from .document import ALONE, draft_of
 
 Json = Any
@@ -24,7 +24,7 @@ def oracle_of(document: dict[str, Json]) -> jsonschema.protocols.Validator:
     """A validator of `document`, in which OpenAPI's `nullable` means what it says."""
     draft = draft_of(document)
     kind: Any = jsonschema.validators.extend(draft, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
-    meant = common_form(document).document if has_nullable(document) else document
+    meant = to_common_form(document).document if has_nullable(document) else document
     oracle: jsonschema.protocols.Validator = kind(meant, format_checker=kind.FORMAT_CHECKER, registry=ALONE)
     return oracle
 

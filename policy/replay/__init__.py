@@ -2,3 +2,14 @@
 
 Knows records and an engine. Does not know sessions or files. Start with `decode_again.py`.
 """
+
+from __future__ import annotations
+
+from .decode_again import NO_CONTENT, Engines, Replay, nothing_to_replay, replay
+from .under_policies import replayed_under
+from .what_if import Row, compared, explained, tuned
+
+__all__ = [
+    "NO_CONTENT", "Engines", "Replay", "Row", "compared", "explained", "nothing_to_replay", "replay", "replayed_under",
+    "tuned",
+]  # fmt: skip

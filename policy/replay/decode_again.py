@@ -26,14 +26,11 @@ from trimode.engine.request import (
 )
 from trimode.engine.result import DecodeResult, Round
 
-from ..audit.record import CallRecord, Runtime, versions
-from ..audit.round_record import RoundRecord
-from ..calls.choice import candidates_of, decoded
-from ..calls.engine import Engine
-from ..grammar.relax import relaxed
-from ..schema.targets import Schema, Target, schema_of
-from ..selection.settings import OPTIONS
-from ..selection.switching import Schedule
+from ..audit import CallRecord, RoundRecord, Runtime, versions
+from ..calls import Engine, candidates_of, decoded
+from ..grammar import relaxed
+from ..schema import Schema, Target, schema_of
+from ..selection import OPTIONS, Schedule
 
 Outcome = Literal["same", "path", "different", "impossible"]
 """path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""

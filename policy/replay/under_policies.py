@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 
 from trimode.engine.result import EXACT, Stats
 
-from ..audit.record import CallRecord
-from ..selection.policies import Policy, StepContext, resolve
-from ..selection.pricing import Variant
-from ..selection.settings import OPTIONS, Settings, StepKind, known_kind, options_of
+from ..audit import CallRecord
+from ..selection import OPTIONS, Policy, Settings, StepContext, StepKind, Variant, known_kind, options_of, resolve
 from .decode_again import Engines, nothing_to_replay, request_of, was_cut
 from .what_if import Row, counted_row, recorded_row
 

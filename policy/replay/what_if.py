@@ -9,15 +9,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..audit.record import CallRecord, Counts
+from ..audit import CallRecord, Counts
 from ..errors import PolicyError
-from ..selection.auto import Auto
-from ..selection.cost_model import CostModel
-from ..selection.evidence import Observation, observed
-from ..selection.policies import Policy, StepContext, resolve
-from ..selection.posterior import Learned
-from ..selection.pricing import Cost, Costing, Passes, Variant
-from ..selection.settings import Settings, StepKind, known_kind
+from ..selection import (
+    Auto,
+    Cost,
+    Costing,
+    CostModel,
+    Learned,
+    Observation,
+    Passes,
+    Policy,
+    Settings,
+    StepContext,
+    StepKind,
+    Variant,
+    known_kind,
+    observed,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from trimode.engine.result import Stats

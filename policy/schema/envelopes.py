@@ -12,7 +12,7 @@ from typing import Any, Final
 import jsonschema
 
 from ..errors import MalformedSchema, SchemaError, shown
-from ..json_schema.document import ANNOTATIONS, STRUCTURE
+from ..json_schema import ANNOTATIONS, STRUCTURE
 
 Json = Any
 _AROUND: Final = frozenset(("name", "description", "strict", "schema", "type"))

@@ -19,10 +19,7 @@ import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import SchemaError, SchemaRefused, SchemaViolation, UnsatisfiableSchema, shown
-from ..json_schema.admission import check_document
-from ..json_schema.common_form import CommonForm, common_form
-from ..json_schema.normal_form import Formats, formats_of
-from ..json_schema.validator import oracle_of, wrong_with
+from ..json_schema import CommonForm, Formats, check_document, formats_of, oracle_of, to_common_form, wrong_with
 from .envelopes import check_says_something, unwrapped
 from .python_types import reasons, typed
 from .texts import FORMS, TextTarget
@@ -69,7 +66,7 @@ class Schema:
     @cached_property
     def common(self) -> CommonForm:
         """The document as grammars are made of it."""
-        return common_form(self.document, self.text)
+        return to_common_form(self.document, self.text)
 
     def origin(self, place: str) -> tuple[str, str]:
         """The tool, if any, and the pointer into what was given, of a pointer into the common form."""

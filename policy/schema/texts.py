@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from ..errors import MalformedGrammar, SchemaError, SchemaTooComplex, SchemaViolation, UnsupportedSyntax, shown
-from ..json_schema.regex_dialect import is_slow, misread
+from ..json_schema import is_slow, misread
 
 _LONGEST: Final = {"regex": 10_000, "choice": 100_000, "lark": 100_000}
 

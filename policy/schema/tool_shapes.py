@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel, TypeAdapter
 
 from ..errors import SchemaError, shown
-from ..json_schema.document import pointer
+from ..json_schema import pointer
 from .gemini import lowered, speaks_gemini
 from .python_types import typed
 

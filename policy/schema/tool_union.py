@@ -13,10 +13,7 @@ from typing import Any
 import jsonschema.protocols
 
 from ..errors import SchemaError, SchemaRefused
-from ..json_schema.admission import check_document, check_json
-from ..json_schema.common_form import CommonForm, moved_form
-from ..json_schema.document import Where, pointer
-from ..json_schema.validator import oracle_of
+from ..json_schema import CommonForm, Where, check_document, check_json, moved_form, oracle_of, pointer
 from .tool_shapes import ToolShape
 
 Json = Any

@@ -3,3 +3,35 @@
 Knows settings, policies and numbers. Does not know schemas, records or tensors; nothing here measures or decodes (an
 engine times its own passes in `calls/calibrate.py`). Start with `policies.py`, then `auto.py`.
 """
+
+from __future__ import annotations
+
+from .auto import Auto
+from .auto_under_table import Guided
+from .cost_model import BASE_CONTEXT, CostModel, Measurement, fit
+from .evidence import Observation, observed
+from .lock_file import lock_text, moved
+from .policies import Chooser, DecodePlan, Layer, Policy, StepContext, configured, resolve
+from .posterior import Learned
+from .pricing import ADAPTED, Cost, Costing, Passes, Variant
+from .settings import (
+    NAMES,
+    OPTIONS,
+    STEP_KINDS,
+    Guarantee,
+    Settings,
+    StepKind,
+    known_kind,
+    known_mode,
+    options_of,
+    sampling_of,
+    variant,
+)
+from .switching import Schedule
+
+__all__ = [
+    "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Chooser", "Cost", "CostModel", "Costing",
+    "DecodePlan", "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy",
+    "Schedule", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit", "known_kind", "known_mode",
+    "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
+]  # fmt: skip

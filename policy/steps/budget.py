@@ -14,7 +14,7 @@ from threading import Lock
 
 from trimode.engine.result import Stats
 
-from ..calls.call import Call
+from ..calls import Call
 from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError
 
 

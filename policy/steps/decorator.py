@@ -14,17 +14,11 @@ from dataclasses import dataclass, replace
 from functools import update_wrapper
 from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, cast, get_origin, get_type_hints, overload
 
-from ..calls.call import Call
-from ..calls.choice import candidates_of
-from ..calls.result import Result
-from ..calls.stream import StreamEvent
+from ..calls import Call, Result, StreamEvent, candidates_of
 from ..errors import StepError
-from ..grammar.compiler import check
-from ..grammar.relax import relaxed
-from ..schema.targets import Target, ToolCall, described, held_to, schema_of, tool_schema
-from ..schema.texts import TextTarget
-from ..selection.policies import Layer, StepContext, resolve
-from ..selection.settings import STEP_KINDS, Settings, StepKind
+from ..grammar import check, relaxed
+from ..schema import Target, TextTarget, ToolCall, described, held_to, schema_of, tool_schema
+from ..selection import STEP_KINDS, Layer, Settings, StepContext, StepKind, resolve
 from .sessions import current_session, overrides
 
 NOTHING: Final = Settings()

@@ -16,22 +16,23 @@ from uuid import uuid4
 
 from opentelemetry.trace import get_current_span
 
-from ..audit.redaction import Redact
-from ..audit.trail import AuditFile
-from ..calls.call import Call
-from ..calls.engine import Engine
-from ..calls.recording import Recording
-from ..calls.result import Result
-from ..calls.retries import aattempted, attempted
-from ..calls.scope import Scope, current_scope, enter, leave
-from ..calls.stream import StreamEvent
+from ..audit import AuditFile, Redact
+from ..calls import (
+    Call,
+    Engine,
+    Recording,
+    Result,
+    Scope,
+    StreamEvent,
+    aattempted,
+    attempted,
+    current_scope,
+    enter,
+    leave,
+)
 from ..errors import PolicyError, StepError, error_type
-from ..selection.auto import Auto
-from ..selection.auto_under_table import Guided
-from ..selection.policies import Chooser, Layer, Policy, configured
-from ..selection.settings import Settings
-from ..telemetry import names
-from ..telemetry.spans import OwnedSpan
+from ..selection import Auto, Chooser, Guided, Layer, Policy, Settings, configured
+from ..telemetry import OwnedSpan, names
 from .budget import Budget, Ledger, Spending, Spent
 
 

@@ -18,15 +18,11 @@ from opentelemetry import context as otel
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
-from ..audit.content import captures, clipped
-from ..audit.redaction import redacted_text
-from ..calls.scope import Scope, current_scope
+from ..audit import captures, clipped, redacted_text
+from ..calls import Scope, current_scope
 from ..errors import InvalidArguments, ToolError, UnknownTool, error_type
-from ..schema.python_types import reasons
-from ..schema.targets import ToolCall
-from ..schema.tool_shapes import Tool, is_function, names_of, runnable
-from ..telemetry import names
-from ..telemetry.spans import OwnedSpan
+from ..schema import Tool, ToolCall, is_function, names_of, reasons, runnable
+from ..telemetry import OwnedSpan, names
 
 R = TypeVar("R")
 

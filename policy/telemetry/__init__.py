@@ -3,3 +3,11 @@
 Knows attribute names, the OpenTelemetry API and records. Does not know its SDK, engines or files. Start with
 `names.py`, then `spans.py`.
 """
+
+from __future__ import annotations
+
+from . import names
+from .attributes import Part, parts_of
+from .spans import CallSpan, OwnedSpan
+
+__all__ = ["CallSpan", "OwnedSpan", "Part", "names", "parts_of"]

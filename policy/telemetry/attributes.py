@@ -14,9 +14,7 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
-from ..audit.content import LIMIT, clipped
-from ..audit.record import CallRecord, Counts
-from ..audit.round_record import RoundRecord
+from ..audit import LIMIT, CallRecord, Counts, RoundRecord, clipped
 from . import names
 from .round_table import markdown, summary, tape
 

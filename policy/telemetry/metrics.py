@@ -12,7 +12,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Meter
 from opentelemetry.util.types import AttributeValue
 
-from ..audit.record import CallRecord, versions
+from ..audit import CallRecord, versions
 from . import names
 
 Labels = dict[str, AttributeValue]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..audit.round_record import RoundRecord
+from ..audit import RoundRecord
 
 _ENDS: Final = 50
 

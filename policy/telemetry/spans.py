@@ -18,9 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, Trac
 from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
-from ..audit.content import captures, clipped, newest
-from ..audit.record import CallRecord, StepKind, versions
-from ..audit.redaction import Redact, redacted_text
+from ..audit import CallRecord, Redact, StepKind, captures, clipped, newest, redacted_text, versions
 from ..errors import error_type
 from . import names
 from .attributes import (

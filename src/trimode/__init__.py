@@ -21,10 +21,8 @@ if TYPE_CHECKING:
         TrimodeError,
     )
     from trimode.integrations.tracing.setup import trace
-    from trimode.policy.audit.trail import AuditFile
-    from trimode.policy.calls.engine import Engine
-    from trimode.policy.calls.result import Result, ScoredChoice
-    from trimode.policy.calls.stream import StreamEvent
+    from trimode.policy.audit import AuditFile
+    from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
     from trimode.policy.errors import (
         BudgetExceeded,
         BudgetTooSmall,
@@ -44,13 +42,9 @@ if TYPE_CHECKING:
         UnsupportedKeyword,
         UnsupportedSyntax,
     )
-    from trimode.policy.schema.targets import ToolCall
-    from trimode.policy.schema.texts import Choice, Lark, Regex
-    from trimode.policy.selection.policies import Policy
-    from trimode.policy.steps.budget import Budget, Spent
-    from trimode.policy.steps.decorator import ask, step
-    from trimode.policy.steps.sessions import Session, session, using
-    from trimode.policy.steps.tools import execute, execute_tool
+    from trimode.policy.schema import Choice, Lark, Regex, ToolCall
+    from trimode.policy.selection import Policy
+    from trimode.policy.steps import Budget, Session, Spent, ask, execute, execute_tool, session, step, using
 
 __version__ = "0.1.0"
 
@@ -59,23 +53,19 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "TrimodeError",
     ),
-    "trimode.policy.audit.trail": ("AuditFile",),
-    "trimode.policy.steps.budget": ("Budget", "Spent"),
     "trimode.integrations.tracing.setup": ("trace",),
-    "trimode.policy.calls.engine": ("Engine",),
+    "trimode.policy.audit": ("AuditFile",),
+    "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
     "trimode.policy.errors": (
         "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
         "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError",
         "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
-    "trimode.policy.selection.policies": ("Policy",),
-    "trimode.policy.calls.result": ("Result", "ScoredChoice"),
-    "trimode.policy.schema.targets": ("ToolCall",),
-    "trimode.policy.steps.sessions": ("Session", "session", "using"),
-    "trimode.policy.steps.decorator": ("ask", "step"),
-    "trimode.policy.calls.stream": ("StreamEvent",),
-    "trimode.policy.schema.texts": ("Choice", "Lark", "Regex"),
-    "trimode.policy.steps.tools": ("execute", "execute_tool"),
+    "trimode.policy.schema": ("Choice", "Lark", "Regex", "ToolCall"),
+    "trimode.policy.selection": ("Policy",),
+    "trimode.policy.steps": (
+        "Budget", "Session", "Spent", "ask", "execute", "execute_tool", "session", "step", "using",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

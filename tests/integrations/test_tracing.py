@@ -347,5 +347,5 @@ def test_file_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OSError, match="taken"):
         trimode.trace(to=f"file:{tmp_path}/taken/audit.jsonl")
-    assert everywhere.files() == ()
-    assert everywhere.files(own := AuditFile(tmp_path / "own.jsonl")) == (own,)
+    assert everywhere.audit_files() == ()
+    assert everywhere.audit_files(own := AuditFile(tmp_path / "own.jsonl")) == (own,)

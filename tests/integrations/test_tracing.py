@@ -306,7 +306,7 @@ def test_a_provider_that_takes_no_processors_is_refused(monkeypatch: pytest.Monk
 
 def test_without_a_provider_one_is_installed_and_only_by_the_call() -> None:
     code = """
-import trimode, trimode.integrations.tracing.live
+import trimode, trimode.integrations.tracing.setup
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)

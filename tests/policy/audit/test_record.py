@@ -135,7 +135,7 @@ def test_unknown_content_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_records_and_spans_need_no_torch() -> None:
-    modules = ", ".join(f"trimode.policy.{name}" for name in ("record", "audit", "audit_view", "telemetry"))
+    modules = ", ".join(f"trimode.policy.{name}" for name in ("audit", "telemetry", "selection"))
     code = f"import json, sys, {modules}; print(json.dumps([m for m in ('torch', 'transformers') if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -371,7 +371,7 @@ def test_collections_are_no_part_of_what_work_takes(monkeypatch: pytest.MonkeyPa
 def test_a_forked_process_begins_without_threads() -> None:
     code = """
 import os
-from trimode.policy.in_time import in_time
+from trimode.policy.watchdog import in_time
 in_time(os.getpid, 1.0)
 child = os.fork()
 if not child:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PromptTooLong,
         QueueFull,
         RequestError,
+        RowsDisagree,
         TrimodeError,
     )
     from trimode.integrations.tracing.live import trace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         InvalidArguments,
         MalformedGrammar,
         MalformedSchema,
+        OutputRefused,
         PolicyError,
         SchemaError,
         SchemaRefused,
@@ -57,7 +59,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "trimode.engine.errors": (
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
-        "RequestError", "TrimodeError",
+        "RequestError", "RowsDisagree", "TrimodeError",
     ),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.budget": ("Budget", "Spent"),
@@ -65,8 +67,8 @@ _HOMES = {
     "trimode.policy.engine": ("Engine",),
     "trimode.policy.errors": (
         "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
-        "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError",
-        "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
+        "OutputRefused", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
+        "StepError", "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
     "trimode.policy.resolve": ("Policy",),
     "trimode.policy.result": ("Result", "ScoredChoice"),
@@ -82,11 +84,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
     "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
-    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
-    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent",
-    "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "UnknownTool", "UnsatisfiableSchema",
-    "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool", "session", "step", "testing",
-    "trace", "using",
+    "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
+    "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
+    "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError",
+    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool",
+    "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

@@ -71,8 +71,8 @@ def ones(rows: int) -> Tensor:
 def test_rows_agree_on_every_path_that_libraries_have_here(setting: str) -> None:
     """All three dtypes with one thread and two, in one process.
 
-    A library reads which instructions it may use when it is loaded, but the number of threads at each call; and most of
-    a process's time is the import of torch.
+    A library reads which instructions it may use when it is loaded, but the number of threads at each call; and of
+    the two seconds of a process one is the import of torch.
     """
     name, value = setting.split("=")
     here = Path(__file__).parent

@@ -29,16 +29,19 @@ Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 @app.command()
 def show(file: Trail, as_json: AsJson = False) -> None:
-    """Lists the calls of an audit file, a line each."""
+    """Lists the calls of an audit file, a line each, and what decoded them."""
     from trimode.policy.audit import read_audit, records
 
-    from .audit_tables import table
+    from .audit_tables import decoded_by, table
 
     lines = read_audit(file)
     if as_json:
         print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
     else:
-        console.print(table(records(lines)))
+        calls = records(lines)
+        console.print(table(calls))
+        for runtime in decoded_by(calls):
+            console.print(f"decoded by {runtime}", highlight=False, markup=False)
     torn = [line for line in lines if line.entry is None]
     for line in torn:
         print(f"{line.file}: line {line.number} cannot be read: {line.problem}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from trimode.policy.audit import CallRecord, Problem, number_of
+from trimode.policy.audit import CallRecord, Problem, Runtime, number_of
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallDiff
@@ -30,6 +30,11 @@ def table(records: Iterable[CallRecord]) -> Table:
         # Text, because rich would read brackets in a step's name or reason as markup.
         view.add_row(*(Text(cell) for cell in _row(number, record)))
     return view
+
+
+def decoded_by(records: Iterable[CallRecord]) -> list[str]:
+    """What decoded the calls, a line for each that differs, and whether its rows agree in any company."""
+    return list(dict.fromkeys(_runtime(record.runtime) for record in records))
 
 
 def problems_table(problems: Iterable[Problem]) -> Table:
@@ -78,6 +83,12 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     accepted = f"{counts.accepted}/{counts.drafted}" if counts.drafted else "-"
     numbers = (counts.output_tokens, counts.forward_passes, speed, accepted, counts.forced, counts.repaired)
     return (*start, *map(str, numbers), *end)
+
+
+def _runtime(run: Runtime) -> str:
+    rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
+    where = f"{run.model} ({run.model_sha256[:12]}) on {run.device}, {run.dtype}, {run.kernels}{rounded}"
+    return f"{where}; rows agree: {run.exactness}"
 
 
 def _mode(record: CallRecord) -> str:

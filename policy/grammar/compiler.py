@@ -142,7 +142,10 @@ class GrammarCompiler:
         return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
     def _of_key(self, key: _Key) -> Compiled:
-        return self.compile(key.schema)
+        made = self.compile(key.schema)
+        # Before others can see it: llguidance's matchers must not be asked by two threads at once, only copied.
+        made.start.mask()
+        return made
 
 
 class _Key:

@@ -123,6 +123,7 @@ def _provenance(record: CallRecord) -> Attributes:
         names.DEVICE: record.runtime.device,
         names.DTYPE: record.runtime.dtype,
         names.KERNELS: record.runtime.kernels,
+        names.EXACTNESS: record.runtime.exactness,
         names.QUANTIZE: None if record.runtime.quantize == "no" else record.runtime.quantize,
     }
 

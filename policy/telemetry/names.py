@@ -18,7 +18,7 @@ INVOKE_AGENT: Final = "invoke_agent"
 EXECUTE_TOOL: Final = "execute_tool"
 INFERENCES: Final = frozenset({CHAT, "text_completion", "generate_content"})
 """Operations of an inference span; where the caller's own is current, ours would count everything twice."""
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 
 ERROR_TYPE: Final = "error.type"
 
@@ -82,6 +82,8 @@ REQUEST_SEED: Final = "trimode.request.seed"
 DEVICE: Final = "trimode.device"
 DTYPE: Final = "trimode.dtype"
 KERNELS: Final = "trimode.kernels"
+EXACTNESS: Final = "trimode.exactness"
+"""checked, not promised, not checked or unknown: whether rows agree in any company, as records have it."""
 QUANTIZE: Final = "trimode.quantize"
 """int8 or fp8, with +head if the head is too; only where weights are in eight bits."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PromptTooLong,
         QueueFull,
         RequestError,
+        RowsDisagree,
         TrimodeError,
     )
     from trimode.integrations.tracing.setup import trace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         InvalidArguments,
         MalformedGrammar,
         MalformedSchema,
+        OutputRefused,
         PolicyError,
         SchemaError,
         SchemaRefused,
@@ -51,15 +53,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "trimode.engine.errors": (
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
-        "RequestError", "TrimodeError",
+        "RequestError", "RowsDisagree", "TrimodeError",
     ),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
     "trimode.policy.errors": (
         "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
-        "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "StepError",
-        "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
+        "OutputRefused", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
+        "StepError", "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
     "trimode.policy.schema": ("Choice", "Lark", "Regex", "ToolCall"),
     "trimode.policy.selection": ("Policy",),
@@ -72,11 +74,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
     "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
-    "ModeUnavailable", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
-    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent",
-    "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "UnknownTool", "UnsatisfiableSchema",
-    "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool", "session", "step", "testing",
-    "trace", "using",
+    "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
+    "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
+    "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError",
+    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool",
+    "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

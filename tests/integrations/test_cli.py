@@ -105,7 +105,9 @@ def test_audit_verify_and_show(demo: Demo) -> None:
     assert (plain.exit_code, as_json.exit_code) == (0, 0)
     assert "every one adds up" in plain.output
     assert json.loads(as_json.output) == []
-    assert run("audit", "show", demo.file).exit_code == 0
+    table = run("audit", "show", demo.file)
+    assert table.exit_code == 0
+    assert " ".join(table.output.split()).count("; rows agree: checked") == 1
     shown = json.loads(run("audit", "show", demo.file, "--json").output)
     assert [line["sequence"] for line in shown] == list(range(1, calls + 1))
 

@@ -230,6 +230,13 @@ def test_calls_of_every_outcome_have_a_row(recorded: Recorded, made: Made) -> No
     assert "cut by max_tokens" in words
 
 
+@pytest.mark.parametrize("verdict", ["checked", "not promised", "unknown"])
+def test_a_call_says_whether_rows_agree(recorded: Recorded, made: Made, verdict: str) -> None:
+    record = recorded("ar")
+    found = made(replace(record, runtime=replace(record.runtime, exactness=verdict)))
+    assert re.search(rf"rows agree\s*{verdict}", found.words)
+
+
 def test_bars_stay_on_the_timeline_and_pauses_split_it(recorded: Recorded, made: Made) -> None:
     hour = 3600 * 10**9
     call = recorded("linear_spec")

@@ -70,7 +70,11 @@ def ones(rows: int) -> Tensor:
     ],
 )
 def test_rows_agree_on_every_path_that_libraries_have_here(setting: str) -> None:
-    """Both numbers of threads in one process, all three dtypes."""
+    """All three dtypes with one thread and two, in one process.
+
+    A library reads which instructions it may use when it is loaded, but the number of threads at each call; and of
+    the two seconds of a process one is the import of torch.
+    """
     name, value = setting.split("=")
     here = Path(__file__).parent
     path = os.pathsep.join((str(here), str(here.parents[1] / "src")))

@@ -62,7 +62,7 @@ def test_callers_do_not_meet() -> None:
 
 FORKED = """
 import os, torch
-from trimode.kernels.native import Native
+from trimode.kernels.native.native_ops import Native
 torch.set_num_threads(3)
 native = Native.load()
 x, packed = torch.ones(64, 256), native.prepare(torch.ones(700, 256))

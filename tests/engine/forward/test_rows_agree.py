@@ -57,6 +57,18 @@ def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops
     return nudged(mixed, layout.tables.shape[0] > 1)
 
 
+def tables(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layout) -> Tensor:
+    """Attention that feels the most pages that any request needs."""
+    return nudged(torch_ops.attention(x, queries, keys, values, layout), layout.tables.shape[1] > 1)
+
+
+def branches(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layout) -> Tensor:
+    """Attention that feels in rows of branches which place of the pass they are at."""
+    mixed = torch_ops.attention(x, queries, keys, values, layout)
+    odd = (layout.own_count > 0) & (torch.arange(len(x)) % 2 == 1)
+    return torch.where(odd[:, None, None], nudged(mixed, True), mixed)
+
+
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layout) -> None:
     torch_ops.keep(nudged(x, len(x) == 3), queries, keys, values, layout)
 
@@ -73,11 +85,23 @@ def test_a_product_that_feels_the_number_of_rows_is_found(rows: int) -> None:
     assert found(standing_in(linear=linear(lambda count: count > rows))) or rows == 33
 
 
+@pytest.mark.parametrize("place", range(33))
+def test_a_product_that_feels_the_place_of_a_row_is_found(place: int) -> None:
+    def made(x: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
+        uneven = x.clone()
+        uneven[place : place + 1] = nudged(uneven[place : place + 1], True)
+        return torch_ops.linear(uneven, weight, onto)
+
+    assert found(standing_in(linear=made))
+
+
 @pytest.mark.parametrize(
     ("replaced", "words"),
     [
         ({"linear": draft_rows}, "draft rows"),
-        ({"attention": attention}, "33 requests with the same row"),
+        ({"attention": attention}, "alone and among 33"),
+        ({"attention": tables}, "draft rows alone and among 33"),
+        ({"attention": branches}, "alone and among 33"),
         ({"keep": keep}, "alone and among 33"),
     ],
 )
@@ -113,7 +137,7 @@ def test_an_engine_refuses_kernels_that_disagree_and_says_what_to_do(monkeypatch
         TokenEngine(small.model(3), small.text, small.TEXT_VOCAB, kv_bytes=1 << 20, kernels="torch")
     assert isinstance(caught.value, RequestError)
     assert caught.value.kernels == "torch"
-    assert "row 0 alone and among 33 have other logits" in caught.value.found
+    assert "row 13 alone and among 33 have other logits" in caught.value.found
     fast = TokenEngine(small.model(3), small.text, small.TEXT_VOCAB, kv_bytes=1 << 20, kernels="torch-fast")
     assert fast.exactness == "not promised"
     fast.close()

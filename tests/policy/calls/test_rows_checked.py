@@ -50,7 +50,7 @@ def test_an_engine_and_its_records_say_that_rows_were_checked(reference: Engine,
 
 @pytest.mark.usefixtures("uneven")
 def test_a_machine_whose_rows_disagree_loads_by_the_callers_word_alone(tmp_path: Path) -> None:
-    with pytest.raises(tm.RequestError, match="kernels='torch-fast' loads without the promise"):
+    with pytest.raises(tm.RowsDisagree, match="kernels='torch-fast' loads without the promise"):
         Engine.load(kernels="torch")
     engine = Engine.load(kernels="torch-fast")
     assert engine.kernels == "torch-fast (asked for), rows not promised to agree"

@@ -7,13 +7,15 @@ import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
-from typing import Any, Literal
+from threading import Event, Thread
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher
 from loaded import SHORT, allowed
 from pydantic import BaseModel
 
@@ -135,6 +137,62 @@ def test_matchers_of_one_schema_are_independent(reference: Engine) -> None:
     start = second.mask().clone()
     first.advance(reference.tokenizer.encode('{"low"'))
     assert torch.equal(second.mask(), start)
+
+
+class Watched:
+    """A compiled matcher of which one mask takes until `go_on`. `asked`: what else was asked of it meanwhile."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.asked = engine, list[str]()
+        self.busy, self.go_on = Event(), Event()
+
+    def __getattr__(self, name: str) -> Any:
+        if self.busy.is_set():
+            self.asked.append(name)
+            raise RuntimeError("Already mutably borrowed")  # as llguidance would
+        return getattr(self.engine, name)
+
+    def unsafe_compute_mask_ptr(self, pointer: int, size: int) -> None:
+        self.busy.set()
+        self.go_on.wait(20)
+        self.engine.unsafe_compute_mask_ptr(pointer, size)
+        self.busy.clear()
+
+
+class Slow(grammar.GrammarCompiler):
+    """The first matcher that it compiles is watched."""
+
+    first: Watched | None = None
+    compiled: Event
+
+    def compile(self, schema: Any, rewrites: bool = True) -> grammar.Compiled:
+        made = super().compile(schema, rewrites)
+        if self.first is None:
+            self.first = Watched(made.start.reader.engine)
+            made.start.reader.engine = cast(LLMatcher, self.first)
+            self.compiled.set()
+        return made
+
+
+def test_no_two_threads_ask_what_calls_of_a_schema_copy(reference: Engine) -> None:
+    """A second call once came while the first still had the first mask of a new schema worked out."""
+    config = reference.tokens.model.config
+    grammars = Slow(reference.tokenizer, config.vocab_size, config.eos_token_ids)
+    grammars.compiled, schema, found = Event(), schema_of(SHORT), list[Matcher]()
+    other = Thread(target=lambda: found.append(grammars.matcher(schema)))
+    other.start()
+    assert grammars.compiled.wait(20)
+    watched = grammars.first
+    assert watched is not None
+    try:
+        assert watched.busy.wait(20)
+        found.append(grammars.matcher(schema))
+    finally:
+        watched.go_on.set()
+        other.join()
+    found.append(grammars.matcher(schema))
+    assert watched.asked == []
+    assert [torch.equal(one.mask(), matcher_of(reference, SHORT).mask()) for one in found] == [True] * 3
 
 
 def test_advancing_past_nothing_changes_nothing(reference: Engine) -> None:

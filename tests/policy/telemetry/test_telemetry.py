@@ -38,7 +38,7 @@ CALL = {
     "trimode.policy.version", "trimode.policy.sha256", "trimode.decode.reason", "trimode.decode.modes",
     "trimode.decode.prefill_passes", "trimode.schema.sha256", "trimode.schema.valid", "trimode.notes",
     "trimode.model.sha256", "trimode.tokenizer.sha256", "trimode.prompt.sha256", "trimode.output.token_ids.sha256",
-    "trimode.device", "trimode.dtype", "trimode.kernels",
+    "trimode.device", "trimode.dtype", "trimode.kernels", "trimode.exactness",
 }  # fmt: skip
 CALL_CONTENT = {"gen_ai.input.messages", "gen_ai.output.messages"}
 DECODE = {
@@ -114,6 +114,7 @@ def test_call_span_follows_the_convention(recorded: Recorded, spans: Spans) -> N
     record = recorded("linear_spec", schema=True)
     call, (decode,) = spans.of(record)
     found, counts = attributes(call), record.counts
+    assert found["trimode.exactness"] == record.runtime.exactness
     assert counts is not None
     assert (call.name, call.kind, call.status.status_code) == ("chat tiny", SpanKind.INTERNAL, StatusCode.UNSET)
     assert found["gen_ai.provider.name"] == "trimode"

@@ -66,7 +66,7 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class ModeRun:
     """The decoding passes that one call made in one mode, prefill left out.
 
     `rows`: its own in them, summed over passes; `pass_rows` and `pass_calls`: those of whole passes, and the calls that
@@ -104,7 +104,7 @@ class Stats:
     prefill_seconds: float
     kernels: str = ""
     query_tokens: int = 0
-    stretches: tuple[Stretch, ...] = ()
+    stretches: tuple[ModeRun, ...] = ()
     graph_passes: int = 0
 
     @property

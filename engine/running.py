@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .decoding.run import Run
+from .decoding.run import DecodeState
 from .decoding.sampling import Sampler
-from .decoding.segment import Picks, Reply, Segment, reply
-from .decoding.state import Context
+from .decoding.segment import Reply, SampledTokens, Segment, reply
+from .decoding.state import CacheState
 from .request import DecodeRequest, ScoreRequest
-from .result import DecodeResult, Mode, ScoreResult, Stats, Stretch
+from .result import DecodeResult, Mode, ModeRun, ScoreResult, Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Followed:
     """What came of a pass that was queued right behind another one; its seconds are counted with that one's."""
 
     rows: Tensor
-    picks: Picks | None
+    picks: SampledTokens | None
     shared: Pass
 
 
 @dataclass(slots=True)
 class Sums:
-    """A `Stretch` on its way."""
+    """A `ModeRun` on its way."""
 
     passes: int = 0
     rows: int = 0
@@ -55,8 +55,8 @@ class Sums:
         self.pass_calls += shared.calls
         self.seconds += seconds
 
-    def of(self, mode: Mode) -> Stretch:
-        return Stretch(
+    def of(self, mode: Mode) -> ModeRun:
+        return ModeRun(
             mode=mode,
             passes=self.passes,
             rows=self.rows,
@@ -67,11 +67,11 @@ class Sums:
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class RunningRequest:
     """`pages` hold the context's keys and values; `reused`: tokens of the prompt that were found in the cache."""
 
     request: DecodeRequest | ScoreRequest
-    context: Context
+    context: CacheState
     passes: Generator[Segment, Reply, Any]
     pages: list[int]
     sampler: Sampler
@@ -95,7 +95,7 @@ class Live:
     def feed(
         self,
         rows: Tensor,
-        picks: Picks | None,
+        picks: SampledTokens | None,
         shared: Pass,
         replayed: int = 0,
         then: Followed | None = None,
@@ -106,7 +106,9 @@ class Live:
         """
         segment, begin = self.segment, self.asked
         assert segment is not None
-        mode = self.context.mode if isinstance(self.context, Run) else None  # as of this pass: it may be switched now
+        mode = (
+            self.context.mode if isinstance(self.context, DecodeState) else None
+        )  # as of this pass: it may be switched now
         answer = reply(segment, rows, picks, self.sampler)
         if then is not None and segment.then is not None:
             answer = replace(answer, then=reply(segment.then, then.rows, then.picks, self.sampler))
@@ -144,7 +146,7 @@ class Live:
         An output under a constraint goes on: half of it would be worth nothing.
         """
         request, run = self.request, self.context
-        if self.segment is None or not isinstance(run, Run) or not isinstance(request, DecodeRequest):
+        if self.segment is None or not isinstance(run, DecodeState) or not isinstance(request, DecodeRequest):
             return
         passes, now = self.prefill_passes + self.forward_passes, time.perf_counter()
         spent = request.max_passes is not None and passes >= request.max_passes
@@ -157,14 +159,14 @@ class Live:
     def known(self) -> list[int]:
         """The tokens whose keys and values the pages hold."""
         tokens = list(self.request.prompt)
-        if isinstance(self.context, Run):
+        if isinstance(self.context, DecodeState):
             tokens += self.context.output.tokens
         return tokens[: self.context.cached]
 
     def result(self) -> DecodeResult | ScoreResult:
         if isinstance(self.request, ScoreRequest):
             return ScoreResult(logprobs=self.returned, stats=self._stats())
-        assert isinstance(self.context, Run)
+        assert isinstance(self.context, DecodeState)
         output = self.context.output
         assert output.finish is not None
         return DecodeResult(
@@ -183,7 +185,7 @@ class Live:
         self.asked = time.perf_counter()
 
     def _stats(self) -> Stats:
-        output = self.context.output if isinstance(self.context, Run) else None
+        output = self.context.output if isinstance(self.context, DecodeState) else None
         rounds = output.rounds if output else []
         origins = "".join(r.origins for r in rounds)
         return Stats(

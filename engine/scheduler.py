@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 import torch
 
-from .decoding.run import Run
+from .decoding.run import DecodeState
 from .decoding.segment import Segment
 from .errors import QueueFull, RequestError
 from .forward.batch import Batch
@@ -31,7 +31,7 @@ from .forward.runner import Runner
 from .kv_cache.pages import PAGE, PagePool
 from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
-from .running import Followed, Live, Pass
+from .running import Followed, Pass, RunningRequest
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
@@ -55,7 +55,7 @@ class Job:
     request: DecodeRequest | ScoreRequest
     watch: Callable[[Update], None] | None = None
     future: Future[Any] = field(default_factory=Future)
-    live: Live | None = None
+    live: RunningRequest | None = None
 
 
 class Scheduler:
@@ -66,7 +66,7 @@ class Scheduler:
         runner: Runner,
         pool: PagePool,
         index: PrefixIndex,
-        admit: Callable[[DecodeRequest | ScoreRequest], Live | None],
+        admit: Callable[[DecodeRequest | ScoreRequest], RunningRequest | None],
         queue: int,
         graphs: Graphs | None = None,
     ) -> None:
@@ -197,7 +197,7 @@ class Scheduler:
         for job, move in zip(jobs, moves, strict=True):
             self._guarded(job, partial(move, shared))
 
-    def _ran(self, lives: Sequence[Live], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
+    def _ran(self, lives: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
         """Runs the segments, and what follows them where that needs no look at what they find; then how jobs go on."""
         tables, samplers = [live.pages for live in lives], [live.sampler for live in lives]
         if chained(self.runner, segments) and all(live.chains for live in lives):
@@ -237,7 +237,7 @@ class Scheduler:
             live.limit()
             if prefill:
                 self._share(live)
-            if job.watch is not None and isinstance(live.context, Run):
+            if job.watch is not None and isinstance(live.context, DecodeState):
                 job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))
             if live.segment is None:
                 self.index.insert(live.known, live.pages)
@@ -248,7 +248,7 @@ class Scheduler:
             self._release(job)
             _deliver(job, error=error)
 
-    def _share(self, live: Live) -> None:
+    def _share(self, live: RunningRequest) -> None:
         """A prompt's whole pages serve others as soon as they are written."""
         known = live.known
         self.index.insert(known[: len(known) // PAGE * PAGE], live.pages)

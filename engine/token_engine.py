@@ -19,9 +19,9 @@ from trimode.kernels import ops
 
 from .decoding.gate import Gate
 from .decoding.output import Decode, Output
-from .decoding.run import Run
+from .decoding.run import DecodeState
 from .decoding.sampling import Sampler
-from .decoding.state import Context
+from .decoding.state import CacheState
 from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
 from .exactness import Exactness, exactness
 from .forward.graphs import BUCKETS, Buckets, Graphs, Progress, capturing
@@ -34,7 +34,7 @@ from .models.model import Transformer
 from .modes import choice, decode
 from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
 from .result import EXACT, DecodeResult, ScoreResult
-from .running import Live
+from .running import RunningRequest
 from .scheduler import Job, Scheduler, Update
 
 KV_BYTES = 1 << 30
@@ -151,7 +151,7 @@ class TokenEngine:
         """Pages for everything that the request may commit."""
         return pages_for(len(request.prompt) + request.kept)
 
-    def _admit(self, request: DecodeRequest | ScoreRequest) -> Live | None:
+    def _admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
         """A live job with its pages, shared ones first; None while too many pages are in use."""
         match = self.index.match(request.prompt[:-1])
         fresh = self._taken(self._pages(request) - len(match.pages), match)
@@ -176,16 +176,16 @@ class TokenEngine:
         self.pool.drop(source)
         return fresh
 
-    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> Live:
+    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> RunningRequest:
         config = self.model.config
         sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
         if isinstance(request, ScoreRequest):
-            context = Context(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
+            context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
             passes = choice.score(context, request.candidates, config.eos_token_ids)
-            return Live(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
+            return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
-        run = Run(
+        run = DecodeState(
             mode=request.options.mode,
             pending=pending,
             output=Output(request.max_tokens, request.stop, ends, self.text),
@@ -194,7 +194,9 @@ class TokenEngine:
             adapter=adapter,
             cached=reused,
         )
-        return Live(request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name)
+        return RunningRequest(
+            request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
+        )
 
 
 def result_of(future: Future[Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layout import Block, Choice, Layout, Picks, Rotation, Stack
+from .layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 
 
 def forward(
@@ -25,7 +25,7 @@ def forward(
     layout: Layout,
     read: Tensor,
     choices: Sequence[Choice],
-) -> tuple[Tensor, list[Picks]]:
+) -> tuple[Tensor, list[SampledTokens]]:
     """A pass over x [T, E]: logits [len(read), V] of the rows in `read`, and the tokens of each choice.
 
     keys and values [layers, ...] are the pages of each block.
@@ -35,23 +35,25 @@ def forward(
     return read_out(ops, x, stack, read, choices)
 
 
-def read_out(ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]) -> tuple[Tensor, list[Picks]]:
+def read_out(
+    ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]
+) -> tuple[Tensor, list[SampledTokens]]:
     """What `forward` returns, of x [T, E] after all blocks."""
     logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
     return logits, ops.choose(logits, choices)
 
 
-def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
     """The tokens of each choice from logits [R, V], by `ops.pick`, which is handed the noise."""
     return [_chosen(ops, logits, choice) for choice in choices]
 
 
-def _chosen(ops: Any, logits: Tensor, choice: Choice) -> Picks:
+def _chosen(ops: Any, logits: Tensor, choice: Choice) -> SampledTokens:
     rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.draw
     allowed = stacked(choice.masks).to(rows.device) if choice.masks else None
     noise = draw.noise(choice.positions)
     tokens, confidence = ops.pick(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
-    return Picks(tokens.tolist(), confidence.tolist())
+    return SampledTokens(tokens.tolist(), confidence.tolist())
 
 
 def stacked(masks: Sequence[Tensor | None]) -> Tensor:

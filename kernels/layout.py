@@ -110,7 +110,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Picks:
+class SampledTokens:
     """A token a row, and its probability at temperature 1 among the tokens that the row allows.
 
     `confidence` is empty where tokens were chosen without working it out.

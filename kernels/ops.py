@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .agreement import disagreement
-from .layout import PAGE, Block, Choice, Draw, Layout, Picks, Rotation, Stack
+from .layout import PAGE, Block, Choice, Draw, Layout, Rotation, SampledTokens, Stack
 from .native import bf16 as native_bf16
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
@@ -24,10 +24,36 @@ from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
 from .transfer import integers, put, sent
 
 __all__ = [
-    "CHOICES", "PAGE", "PRECISIONS", "Begun", "Block", "Choice", "Draw", "Kernels", "Layout",
-    "NativeUnavailable", "Picks", "Precision", "Queued", "Rotation", "Stack", "Standing", "TritonUnavailable",
-    "cache_folder", "disagreement", "gumbel", "integers", "kernels", "linear", "processor", "put", "quantize",
-    "rms_norm", "rotate", "sent", "silu_mul",
+    "CHOICES",
+    "PAGE",
+    "PRECISIONS",
+    "Begun",
+    "Block",
+    "Choice",
+    "Draw",
+    "Kernels",
+    "Layout",
+    "NativeUnavailable",
+    "Precision",
+    "Queued",
+    "Rotation",
+    "SampledTokens",
+    "Stack",
+    "StaticSampler",
+    "TritonUnavailable",
+    "cache_folder",
+    "disagreement",
+    "gumbel",
+    "integers",
+    "kernels",
+    "linear",
+    "processor",
+    "put",
+    "quantize",
+    "rms_norm",
+    "rotate",
+    "sent",
+    "silu_mul",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
@@ -70,8 +96,8 @@ class Kernels(Protocol):
         read: Tensor,
         choices: Sequence[Choice],
         /,
-    ) -> tuple[Tensor, list[Picks]]: ...
-    def choose(self, logits: Tensor, choices: Sequence[Choice], /) -> list[Picks]: ...
+    ) -> tuple[Tensor, list[SampledTokens]]: ...
+    def choose(self, logits: Tensor, choices: Sequence[Choice], /) -> list[SampledTokens]: ...
     def gumbel(self, seed: int, positions: Tensor, vocab_size: int, /) -> Tensor: ...
 
 
@@ -82,7 +108,7 @@ class Begun(Protocol):
     def tokens(self) -> Tensor: ...
 
 
-class Standing(Protocol):
+class StaticSampler(Protocol):
     """How tokens are chosen of logits [R, V] that never move: `launch` is all of it that a graph captures.
 
     `empty`, or `bring`, comes before it: the latter copies in what `choices` want of the first rows, in order, with
@@ -102,8 +128,8 @@ class Queued(Kernels, Protocol):
     """Kernels that are `queued`: `begin` has tokens chosen and waits for nothing, `read` waits once for all of them."""
 
     def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> Begun: ...
-    def read(self, begun: Sequence[Begun], /) -> list[list[Picks]]: ...
-    def standing(self, logits: Tensor, /) -> Standing: ...
+    def read(self, begun: Sequence[Begun], /) -> list[list[SampledTokens]]: ...
+    def standing(self, logits: Tensor, /) -> StaticSampler: ...
 
 
 class TritonUnavailable(RuntimeError):

@@ -77,7 +77,7 @@ class OutOfTime(Exception):
     """The work took longer than it may; the message says so in words."""
 
 
-class Crowded(OutOfTime):
+class Overloaded(OutOfTime):
     """The work was not begun: too many of its kind that were given up still run, or no thread can be started."""
 
 
@@ -107,12 +107,12 @@ def in_time(call: Callable[[], T], seconds: float, kind: str = "compile") -> T:
     exceed that by their own number.
     """
     if (still := sum(work.kind == kind for work in left_behind())) >= LEFT_BEHIND:
-        raise Crowded(f"{still} others that took too long are still at work; try again in some seconds")
+        raise Overloaded(f"{still} others that took too long are still at work; try again in some seconds")
     work, began = Work(call, kind), time.perf_counter()
     try:
         _begin(work)
     except RuntimeError as error:  # no room for its stack, or too many threads
-        raise Crowded(f"{error}: there is no room for it on this machine now; try again in some seconds") from None
+        raise Overloaded(f"{error}: there is no room for it on this machine now; try again in some seconds") from None
     while not work.over.wait(_POLL):
         wall = time.perf_counter() - began
         if wall > BLOCKED_SECONDS or (wall > seconds and work.spent(wall) > seconds and not work.over.is_set()):

@@ -34,7 +34,7 @@ from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
 from trimode.policy.grammar.matcher import Matcher
-from trimode.policy.grammar.raw_matcher import Reader
+from trimode.policy.grammar.raw_matcher import RawMatcher
 from trimode.policy.schema.targets import Target, schema_of
 
 LIMITS = ("LexerTooComplex", "ParserTooComplex")
@@ -131,7 +131,7 @@ class Walk:
         reference.advance(self.ids)
         expected = reference.mask()
         # llguidance's own way back remembers no keys: those are of the witness.
-        rolled = Reader(self.rolled, reference.reader.vocabulary, reference.reader.keys)
+        rolled = RawMatcher(self.rolled, reference.reader.vocabulary, reference.reader.keys)
         self.counts["mismatch"] += not torch.equal(self.matcher.mask(), expected)
         self.counts["rolled mismatch"] += not torch.equal(rolled.mask(), expected)
 

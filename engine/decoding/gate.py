@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..constraint import Constraint, Thinking
 from ..token_mask import all_but, allows, lone
-from .token_budget import Closing
+from .token_budget import TokenBudget
 
 
 class Gate:
@@ -115,8 +115,8 @@ class Gate:
             self.constraint = self.closing.advance(self.constraint, tokens)
 
 
-def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> Closing | None:
+def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> TokenBudget | None:
     """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
     behind = room if thinking is None else room - thinking.budget - 1
     ending = constraint.ending(behind)
-    return None if ending is None else Closing(room, ending)
+    return None if ending is None else TokenBudget(room, ending)

@@ -13,11 +13,11 @@ from ..result import Mode
 from .gate import Gate
 from .output import Output
 from .segment import Passes
-from .state import Context
+from .state import CacheState
 
 
 @dataclass(slots=True, kw_only=True)
-class Run(Context):
+class DecodeState(CacheState):
     """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it.
 
     `leaves`: asked at the end of each round whether the mode stops here, so that another one may go on.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trimode.kernels.ops import Picks as Picks
+from trimode.kernels.ops import SampledTokens as SampledTokens
 from trimode.kernels.ops import integers, sent
 
 from .gate import Gate
@@ -79,7 +79,7 @@ class Logits:
     `picks`: what the pass has chosen of them already; without confidence where that was not asked for.
     """
 
-    def __init__(self, rows: Tensor, first: int, sampler: Sampler, picks: Picks | None = None) -> None:
+    def __init__(self, rows: Tensor, first: int, sampler: Sampler, picks: SampledTokens | None = None) -> None:
         self.rows, self.first, self.sampler, self.picks = rows, first, sampler, picks
 
     def after(self, count: int) -> Logits:
@@ -92,30 +92,30 @@ class Logits:
         some = None if self.picks is None else part_of(self.picks, 0, count)
         return Logits(self.rows[:count], self.first, self.sampler, some)
 
-    def pick(self) -> Picks:
+    def pick(self) -> SampledTokens:
         """The chosen token of each row, of all tokens."""
         if self.picks is None:
             self.picks = self._pick(self.rows, range(self.rows.shape[0]), ())
         return self.picks
 
-    def free(self, held: bool) -> Picks | None:
+    def free(self, held: bool) -> SampledTokens | None:
         """The chosen token of each row, of all tokens; None where filters have to know what a gate allows."""
         return None if held and self.sampler.filters else self.pick()
 
-    def held(self, gate: Gate, row: int = 0) -> Picks:
+    def held(self, gate: Gate, row: int = 0) -> SampledTokens:
         """The chosen token of one row under what `gate` allows, where nothing is forced: mostly no mask is needed."""
         free = self.free(gate.holds)
         if free is not None and gate.allows(free.tokens[row]):
             return part_of(free, row, row + 1)
         return self.under(gate.mask(), [row])
 
-    def under(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> Picks:
+    def under(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
         """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
         # A single one, the common case, as a view.
         some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
         return self._pick(some, rows, () if allowed is None else [allowed] * len(rows))
 
-    def _pick(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> Picks:
+    def _pick(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> SampledTokens:
         choice = self.sampler.choice(0, [self.first + row for row in rows], masks)
         return self.sampler.kernels.choose(logits, [choice])[0]
 
@@ -130,8 +130,8 @@ class Logits:
         return scores[range(len(tokens)), list(tokens)]
 
 
-def part_of(picks: Picks, start: int, stop: int | None = None) -> Picks:
-    return Picks(picks.tokens[start:stop], picks.confidence[start:stop])
+def part_of(picks: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
+    return SampledTokens(picks.tokens[start:stop], picks.confidence[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Reply:
     then: Reply | None = None
 
 
-def reply(segment: Segment, rows: Tensor, picks: Picks | None, sampler: Sampler) -> Reply:
+def reply(segment: Segment, rows: Tensor, picks: SampledTokens | None, sampler: Sampler) -> Reply:
     """Deals the read rows [R, V] of one segment out to its trunk and branches. `picks`: what the pass has chosen."""
     at, found, positions = 0, list[Logits](), segment.positions
     for read in (segment.read, *[branch.read for branch in segment.branches]):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..result import Rejected
 from .gate import Gate
 from .output import rejections
-from .run import Run
+from .run import DecodeState
 from .segment import Logits
 
 
@@ -80,7 +80,7 @@ class Verdict:
     instead: float | None = None
 
 
-def verify(run: Run, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
+def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
     """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
     found = verdict(draft, logits)
     tokens, origins, run.gate = found.tokens, found.origins, found.gate

@@ -15,7 +15,7 @@ PREFILL_CHUNK = 256
 
 
 @dataclass(slots=True, kw_only=True)
-class Context:
+class CacheState:
     """`pending`: committed tokens without cache entries yet; `cached`: entries so far; `adapter`: has the model one."""
 
     pending: list[int]

@@ -14,7 +14,7 @@ from ..constraint import Constraint
 
 
 @dataclass(slots=True)
-class Closing:
+class TokenBudget:
     """`left`: tokens that may still come; `ending`: of at most so many, or None where the constraint is sure of one."""
 
     left: int
@@ -60,6 +60,6 @@ class Closing:
         constraint.advance(tokens)
         return constraint
 
-    def fork(self) -> Closing:
+    def fork(self) -> TokenBudget:
         """A copy at the same point, with nothing settled."""
-        return Closing(self.left, self.ending)
+        return TokenBudget(self.left, self.ending)

@@ -15,7 +15,7 @@ from torch import Tensor
 from trimode.kernels.ops import Begun, Choice, Layout, Queued, integers, sent
 
 from ..decoding.sampling import Sampler
-from ..decoding.segment import Branch, Picks, Segment
+from ..decoding.segment import Branch, SampledTokens, Segment
 from ..kv_cache.pages import PAGE, PagePool, pages_for
 from .graphs import Bucket, Filled, Graphs
 from .runner import Runner
@@ -55,7 +55,7 @@ class Batch:
         pool: PagePool,
         samplers: Sequence[Sampler] | None = None,
         graphs: Graphs | None = None,
-    ) -> list[tuple[Tensor, Picks | None]]:
+    ) -> list[tuple[Tensor, SampledTokens | None]]:
         """Each segment's logits [R, V] of its read rows, and what was picked there; keys and values go to their pages.
 
         Kernels whose results have to be waited for pick all read rows, others those of segments that want nothing else;
@@ -90,14 +90,16 @@ class Batch:
             return graphs.begin(wanted)
         return cast(Queued, runner.kernels).begin(logits, wanted)
 
-    def _picks(self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None) -> list[Picks]:
+    def _picks(
+        self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None
+    ) -> list[SampledTokens]:
         if not wanted or not runner.kernels.queued:
             return runner.kernels.choose(logits, wanted)
         return cast(Queued, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
 
     def dealt(
-        self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[Picks]
-    ) -> list[tuple[Tensor, Picks | None]]:
+        self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[SampledTokens]
+    ) -> list[tuple[Tensor, SampledTokens | None]]:
         """What `forward` returns, of its logits and what was picked of them."""
         found, parts = iter(picks), torch.split(logits[: len(self.read)], self.reads)
         return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
@@ -118,7 +120,7 @@ class Batch:
 
     def _plain(
         self, runner: Runner, pool: PagePool, choices: Sequence[Choice], filled: Filled | None = None
-    ) -> tuple[Tensor, list[Picks]]:
+    ) -> tuple[Tensor, list[SampledTokens]]:
         """A pass of just these rows."""
         end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)

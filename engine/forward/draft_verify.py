@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Picks, Queued, integers, sent
+from trimode.kernels.ops import Begun, Queued, SampledTokens, integers, sent
 
 from ..decoding.sampling import Sampler
 from ..decoding.segment import Segment
@@ -20,7 +20,7 @@ from .batch import Batch
 from .graphs import Filled, Graphs
 from .runner import Runner
 
-Answer = tuple[Tensor, Picks | None]
+Answer = tuple[Tensor, SampledTokens | None]
 
 
 def chained(runner: Runner, segments: Sequence[Segment]) -> bool:

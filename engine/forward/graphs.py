@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, Standing, put
+from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, StaticSampler, put
 
 from ..errors import RequestError
 from ..kv_cache.pages import PAGE, PagePool, pages_for
@@ -148,7 +148,7 @@ class Buffers:
         self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
         self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
         queued = runner.kernels.queued
-        self.picks: Standing | None = cast(Queued, runner.kernels).standing(self.logits) if queued else None
+        self.picks: StaticSampler | None = cast(Queued, runner.kernels).standing(self.logits) if queued else None
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Block, Choice, Kernels, Layout, Picks, Precision, Rotation, Stack, quantize
+from trimode.kernels.ops import Block, Choice, Kernels, Layout, Precision, Rotation, SampledTokens, Stack, quantize
 
 from ..errors import CheckpointError
 from ..kv_cache.pages import PagePool
@@ -88,7 +88,7 @@ class Runner:
         read: Tensor,
         choices: Sequence[Choice],
         angles: rope.Angles | None = None,
-    ) -> tuple[Tensor, list[Picks]]:
+    ) -> tuple[Tensor, list[SampledTokens]]:
         """Logits [len(read), V] of the rows in `read`, and the tokens of each choice, for tokens [T] at positions [T].
 
         Positions are below `end`. Keys and values of rows with a slot are kept in `pool`. `adapted` [T] bool marks rows

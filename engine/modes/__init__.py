@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..request import (
     AdaptiveOptions,
@@ -20,7 +20,7 @@ from ..request import (
 from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
 
 
-def decode(run: Run, options: Options) -> Passes:
+def decode(run: DecodeState, options: Options) -> Passes:
     match options:
         case ArOptions():
             return ar.decode(run)

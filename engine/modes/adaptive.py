@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..request import AdaptiveOptions, ExactOptions, Switch
 
 
-def decode(run: Run, options: AdaptiveOptions, modes: Callable[[Run, ExactOptions], Passes]) -> Passes:
+def decode(run: DecodeState, options: AdaptiveOptions, modes: Callable[[DecodeState, ExactOptions], Passes]) -> Passes:
     """`modes` gives an exact mode's generator. The controller is asked between rounds only."""
     switch: Switch | None = None
     current = options.first

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 
 
-def decode(run: Run) -> Passes:
+def decode(run: DecodeState) -> Passes:
     while run.goes_on():
         yield from run.next_token()

@@ -7,13 +7,13 @@ written to the cache by one pass, as soon as the output goes on behind it; nothi
 
 from __future__ import annotations
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..request import AlignedOptions
 from .diffusion import fill
 
 
-def decode(run: Run, options: AlignedOptions) -> Passes:
+def decode(run: DecodeState, options: AlignedOptions) -> Passes:
     while run.output.finish is None:
         forced = run.force()
         if forced is None:

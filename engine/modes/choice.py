@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from ..decoding.segment import Branch, Logits, Reply, Segment
-from ..decoding.state import Context
+from ..decoding.state import CacheState
 
 ROWS = 512
 """Candidate tokens a pass."""
@@ -18,7 +18,7 @@ Ids = tuple[int, ...]
 
 
 def score(
-    context: Context, candidates: Sequence[Ids], ends: Sequence[int]
+    context: CacheState, candidates: Sequence[Ids], ends: Sequence[int]
 ) -> Generator[Segment, Reply, tuple[float, ...]]:
     """Log-probabilities, in nats, of each candidate followed by an end token."""
     yield from context.prefill()

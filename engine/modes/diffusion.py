@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 from ..decoding.gate import Gate
 from ..decoding.output import rejections
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Logits, Passes
 from ..request import AlignedOptions, DiffusionOptions, Selection
 from ..result import Reason, Rejected
 
 
-def decode(run: Run, options: DiffusionOptions) -> Passes:
+def decode(run: DecodeState, options: DiffusionOptions) -> Passes:
     assert options.block_length is not None, "the engine puts in the number"
     yield from run.next_token()
     while run.output.finish is None:
@@ -37,7 +37,9 @@ def decode(run: Run, options: DiffusionOptions) -> Passes:
             yield from run.next_token()
 
 
-def fill(run: Run, length: int, options: DiffusionOptions | AlignedOptions, forced: Sequence[int] = ()) -> Passes:
+def fill(
+    run: DecodeState, length: int, options: DiffusionOptions | AlignedOptions, forced: Sequence[int] = ()
+) -> Passes:
     """Fills `length` slots behind the pending tokens, until all are, or the output has ended or is out of budget.
 
     Commits them, behind what was `forced` in front of them, and leaves them pending.
@@ -65,7 +67,7 @@ def fill(run: Run, length: int, options: DiffusionOptions | AlignedOptions, forc
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class TentativeToken:
     """A tentative token, the pass that made it and, where it may need a repair, that pass's logits of its slot."""
 
     token: int
@@ -82,7 +84,7 @@ class Block:
     threshold: float
     selection: Selection
     tokens: list[int] = field(default_factory=list)
-    guesses: dict[int, Guess] = field(default_factory=dict)
+    guesses: dict[int, TentativeToken] = field(default_factory=dict)
     origins: str = ""
     drafted: int = 0
     rejected: list[Rejected] = field(default_factory=list)
@@ -139,7 +141,9 @@ class Block:
             least = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
         fresh = surest(masked, picks.confidence, self.threshold, least)
         for at in fresh:
-            self.guesses[at] = Guess(picks.tokens[at], len(self.fills), logits.kept(at) if self.gate.holds else None)
+            self.guesses[at] = TentativeToken(
+                picks.tokens[at], len(self.fills), logits.kept(at) if self.gate.holds else None
+            )
         self.drafted += len(fresh)
         self.fills.append(len(fresh))
 
@@ -160,7 +164,7 @@ class Block:
             else:
                 return
 
-    def _repair(self, at: int, guess: Guess | None, logits: Logits, first: bool, late: bool) -> int | None:
+    def _repair(self, at: int, guess: TentativeToken | None, logits: Logits, first: bool, late: bool) -> int | None:
         """The best allowed token of a slot that is masked, or whose guess is refused; None to leave it to a later pass.
 
         Without a refusal masks wait for their turn, so that a block that needs none is the free one.

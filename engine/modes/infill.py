@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import log
 
-from ..decoding.run import Run
-from ..decoding.segment import Branch, Logits, Passes, Picks, Reply, Segment
+from ..decoding.run import DecodeState
+from ..decoding.segment import Branch, Logits, Passes, Reply, SampledTokens, Segment
 from ..request import InfillOptions
 from ..token_mask import all_but
 from .diffusion import surest
 
 
-def decode(run: Run, options: InfillOptions) -> Passes:
+def decode(run: DecodeState, options: InfillOptions) -> Passes:
     yield from run.prefill(keep=1)
     run.prefilled = True
     slots: list[int | None] = [None] * (yield from best_length(run, options))
@@ -35,7 +35,7 @@ def decode(run: Run, options: InfillOptions) -> Passes:
     run.output.finish = "stop"
 
 
-def best_length(run: Run, options: InfillOptions) -> Generator[Segment, Reply, int]:
+def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, Reply, int]:
     """The number of tokens, up to the budget, whose slots are surest when all are masked."""
     branches = []
     for length in range(1, run.output.max_tokens + 1):
@@ -49,6 +49,6 @@ def best_length(run: Run, options: InfillOptions) -> Generator[Segment, Reply, i
     return 1 + scores.index(max(scores))
 
 
-def choose(run: Run, logits: Logits, slots: int) -> Picks:
+def choose(run: DecodeState, logits: Logits, slots: int) -> SampledTokens:
     """The best token of each slot that is no end token."""
     return logits.under(all_but(run.output.ends, run.gate.words), range(slots))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..decoding.speculation import propose, verify
 from ..request import LinearSpecOptions
 
 
-def decode(run: Run, options: LinearSpecOptions) -> Passes:
+def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:
     if not run.prefilled:
         yield from run.next_token()
     while run.goes_on():

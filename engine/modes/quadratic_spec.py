@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
 
-from ..decoding.run import Run
+from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes
 from ..decoding.speculation import Draft, propose, verify
 from ..request import QuadraticSpecOptions
 
 
-def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
+def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
     guess: Logits | None = None  # what the last pass drafted behind the token that it chose
     while run.goes_on():
         forced = run.force()
@@ -34,7 +34,7 @@ def decode(run: Run, options: QuadraticSpecOptions) -> Passes:
         guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
 
 
-def fan(run: Run, points: Sequence[int], block_length: int) -> list[Branch]:
+def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Branch]:
     """A branch of masks for each number of accepted draft tokens in `points`."""
     masks = (run.mask_id,) * block_length
     pending = len(run.pending)

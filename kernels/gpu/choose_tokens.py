@@ -1,7 +1,8 @@
 """The tokens of a pass, for all requests at once: one small copy to the device, one head epilogue, one copy back.
 
 Knows choices and rows of logits. The copy back is the only place where decoding waits for the device. `begin` takes
-logits wherever they are; `Standing` is the same over places that never move, so that a graph can hold its launches.
+logits wherever they are; `StaticSampler` does the same on buffers with fixed addresses, so that a CUDA graph can capture
+its launches.
 One variant of the epilogue serves all: which rows have masks or filters is read on the device.
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checks import TensorRefused
-from ..layout import Choice, Draw, Picks
+from ..layout import Choice, Draw, SampledTokens
 from ..transfer import integers, put, sent
 from .head_epilogue import Draws, sample
 
@@ -41,7 +42,7 @@ class Begun:
         return _parts(self.room, self.rows)[0][: sum(self.counts)]
 
 
-class Standing:
+class StaticSampler:
     """The head epilogue of up to R rows, for logits [R, V] that stay where they are.
 
     `bring` copies in what a pass wants, which is all that the host does; `launch` is what a graph can capture, for a
@@ -107,7 +108,7 @@ def begin(logits: Tensor, choices: Sequence[Choice]) -> Begun:
     return Begun(room, rows, counts)
 
 
-def read(begun: Sequence[Begun]) -> list[list[Picks]]:
+def read(begun: Sequence[Begun]) -> list[list[SampledTokens]]:
     """What each has chosen, by one copy, which waits for the device."""
     rooms = [one.room for one in begun]
     here = (rooms[0] if len(rooms) == 1 else torch.cat(rooms)).cpu()
@@ -117,15 +118,15 @@ def read(begun: Sequence[Begun]) -> list[list[Picks]]:
     ]
 
 
-def choose(logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+def choose(logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
     """The tokens of each choice, read at once."""
     return read([begin(logits, choices)])[0] if choices else []
 
 
-def _dealt(room: Tensor, rows: int, counts: Sequence[int]) -> Iterator[Picks]:
+def _dealt(room: Tensor, rows: int, counts: Sequence[int]) -> Iterator[SampledTokens]:
     tokens, confidence = (part.tolist() for part in _parts(room, rows))
     for count, end in zip(counts, accumulate(counts), strict=True):
-        yield Picks(tokens[end - count : end], confidence[end - count : end])
+        yield SampledTokens(tokens[end - count : end], confidence[end - count : end])
 
 
 def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, draws: Draws, room: Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..block import read_out
-from ..layout import Block, Choice, Layout, Picks, Rotation, Stack
+from ..layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
 from ..reference.torch_ops import prepare as prepare
@@ -24,7 +24,7 @@ from ..reference.torch_ops import prepare_adapter as prepare_adapter
 from ..reference.torch_ops import rotate_heads as rotate_heads
 from ..reference.torch_ops import swiglu as swiglu
 from .attention import attention as attention
-from .choose_tokens import Standing
+from .choose_tokens import StaticSampler
 from .choose_tokens import begin as begin
 from .choose_tokens import choose as choose
 from .choose_tokens import read as read
@@ -39,7 +39,7 @@ name = "triton"
 row_tile = 1
 queued = True
 exact = True
-standing = Standing
+standing = StaticSampler
 
 
 def forward(
@@ -52,7 +52,7 @@ def forward(
     layout: Layout,
     read: Tensor,
     choices: Sequence[Choice],
-) -> tuple[Tensor, list[Picks]]:
+) -> tuple[Tensor, list[SampledTokens]]:
     """A pass, as `block.forward` says it."""
     # Triton launches on the thread's current device, whatever device the tensors are on.
     with torch.cuda.device_of(x):

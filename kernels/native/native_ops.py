@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
-from ..layout import PAGE, Block, Choice, Layout, Picks, Rotation, Stack
+from ..layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference import torch_ops
 from .bindings import KINDS, SIGNATURES, FinalStep, Matrix, Pass, Shape, Wanted, Weights, library
 
@@ -131,7 +131,7 @@ class Native:
     def forward(
         self, x: Tensor, stack: Stack, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
         layout: Layout, read: Tensor, choices: Sequence[Choice],
-    ) -> tuple[Tensor, list[Picks]]:  # fmt: skip
+    ) -> tuple[Tensor, list[SampledTokens]]:  # fmt: skip
         """One call, so that the interpreter is given up and asked for once a pass. x is written over.
 
         Choices of one row without filters are made in it, tokens alone; the others by `choose`.
@@ -157,10 +157,11 @@ class Native:
         )  # fmt: skip
         found = iter(wanted)
         return logits, [
-            Picks([next(found).token], []) if _plain(choice) else self.choose(logits, [choice])[0] for choice in choices
+            SampledTokens([next(found).token], []) if _plain(choice) else self.choose(logits, [choice])[0]
+            for choice in choices
         ]
 
-    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
         return block.choose(self, logits, choices)
 
     def pick(

@@ -15,7 +15,7 @@ from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Settings, Step
 from .choice import candidates_of
 
 
-class Words(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
     `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`),
@@ -70,9 +70,9 @@ class Call:
         return candidates_of(self.schema)
 
 
-def call_of(name: str, prompt: str | None, **words: Unpack[Words]) -> Call:
+def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call:
     """The call that plain arguments ask for; `name` is the function that took them."""
-    known = {*Words.__annotations__}
+    known = {*CallOptions.__annotations__}
     if unknown := sorted(set(words) - known):
         raise PolicyError(f"{name}(): unknown argument {unknown[0]!r}; known: prompt, {', '.join(sorted(known))}")
     said = Settings.of({key: word for key, word in words.items() if key in NAMES and word is not None}, f"{name}()")

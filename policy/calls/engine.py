@@ -26,7 +26,7 @@ from ..audit import Runtime
 from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel
 from .calibrate import calibrated, path_of
-from .call import Call, Words, call_of, choice_call
+from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import CallRunner, awaited
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
@@ -117,23 +117,23 @@ class Engine(CallRunner):
         """Tokens that prompt and output may have together."""
         return self.tokens.model.config.max_position_embeddings
 
-    def generate(self, prompt: str | None = None, **words: Unpack[Words]) -> Result:
-        """Decodes one output for a raw `prompt` (no template), or for `messages=` and whatever else `Words` names.
+    def generate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
+        """Decodes one output for a raw `prompt` (no template) or for `messages=`; `CallOptions` names what else may be given.
 
         Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
         QueueFull under overload; CallCancelled where the engine is closed meanwhile.
         """
         return attempted(call_of("generate", prompt, **words), self.run)
 
-    async def agenerate(self, prompt: str | None = None, **words: Unpack[Words]) -> Result:
+    async def agenerate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
         """`generate` for tasks. Cancelling the task frees what the call holds within one pass."""
         return await aattempted(call_of("agenerate", prompt, **words), self.arun)
 
-    def stream(self, prompt: str | None = None, **words: Unpack[Words]) -> Generator[StreamEvent]:
+    def stream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Generator[StreamEvent]:
         """`generate`, piece by piece. Leaving the loop early cancels the call. What was shown is not tried again."""
         return self.events(self.recording(call_of("stream", prompt, **words), streamed=True))
 
-    def astream(self, prompt: str | None = None, **words: Unpack[Words]) -> AsyncGenerator[StreamEvent]:
+    def astream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> AsyncGenerator[StreamEvent]:
         """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
         return self.aevents(self.recording(call_of("astream", prompt, **words), streamed=True))
 

@@ -34,11 +34,11 @@ from ..json_schema import (
     too_complex,
 )
 from ..schema import Schema, Target, TextTarget
-from ..watchdog import Crowded, OutOfTime, clock, in_time
-from .completion import Closer, Hints
+from ..watchdog import OutOfTime, Overloaded, clock, in_time
+from .completion import CompletionSearch, Hints
 from .matcher import Matcher
-from .object_keys import Keys
-from .recompile import Source, Supply
+from .object_keys import ObjectKeys
+from .recompile import CallGrammar, CompiledGrammar
 from .refusal import Refuses, placed
 from .text_grammar import grammar_text, refused, wholes_of
 from .vocabulary import Vocabulary
@@ -115,9 +115,13 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any, until: float) -> Matcher:
         """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
-        source = Source(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
-        closer = Closer(self._vocabulary, lambda: Hints(_written(samples_of(document)), _written(names_of(document))))
-        start = Matcher(Supply(source), closer, Keys() if may_repeat(document) or may_overflow(document) else None)
+        source = CompiledGrammar(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
+        closer = CompletionSearch(
+            self._vocabulary, lambda: Hints(_written(samples_of(document)), _written(names_of(document)))
+        )
+        start = Matcher(
+            CallGrammar(source), closer, ObjectKeys() if may_repeat(document) or may_overflow(document) else None
+        )
         guess = shortest(document, self._vocabulary.filler)
         known = guess is not None and start.learn(guess.encode())
         # A text takes at most a token for each byte.
@@ -130,8 +134,8 @@ class GrammarCompiler:
         until, made = clock() + ENDING_SECONDS, self._made(grammar_text(target))
         if made.is_error():
             raise refused(target, made.get_error())
-        source = Source(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
-        start = Matcher(Supply(source), Closer(self._vocabulary, wholes=wholes_of(target)))
+        source = CompiledGrammar(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
+        start = Matcher(CallGrammar(source), CompletionSearch(self._vocabulary, wholes=wholes_of(target)))
         try:
             start.mask()
         except GrammarRuntimeError as error:
@@ -188,7 +192,7 @@ def _in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
     known: list[SchemaRefused] = []
     try:
         return in_time(lambda: work(known), seconds_of(schema))
-    except Crowded as error:
+    except Overloaded as error:
         raise SchemaTooComplex("", "", str(error)) from None
     except SchemaRefused as error:
         raise schema.refused(error) from None
@@ -214,7 +218,7 @@ def _ended(start: Matcher, keyword: str, until: float) -> Matcher:
 def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
     try:
         return in_time(work, COMPILE_SECONDS)
-    except Crowded as error:
+    except Overloaded as error:
         raise SchemaTooComplex("", target.kind, str(error)) from None
     except OutOfTime as error:
         raise SchemaTooComplex("", target.kind, f"compiling: {error}; make it smaller") from None

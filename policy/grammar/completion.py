@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 
 from ..watchdog import check
-from .raw_matcher import Reader
-from .vocabulary import WORN, Ids, Order, Place, Vocabulary
+from .raw_matcher import RawMatcher
+from .vocabulary import WORN, Ids, Order, StringState, Vocabulary
 
 _NEAR: Final = 512
 """How many tokens of an order are looked at in a mask before all are."""
@@ -38,7 +38,7 @@ class Hints:
 
 
 @dataclass(frozen=True)
-class Closer:
+class CompletionSearch:
     """Completes the texts of one grammar.
 
     `hints`: asked for when a search first needs them; `wholes`: what may be all that is left of a text that is not
@@ -49,7 +49,7 @@ class Closer:
     hints: Callable[[], Hints] = Hints
     wholes: tuple[str, ...] = ()
 
-    def ending(self, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
+    def ending(self, start: RawMatcher, place: StringState, limit: int, until: float = inf) -> list[int] | None:
         """Tokens that complete the text from `start`, an end token last; None where more than `limit` were needed.
 
         Raises OutOfTime where this thread's CPU clock comes to `until`.
@@ -68,13 +68,13 @@ class Closer:
                 return best
         return None
 
-    def _whole(self, start: Reader, text: str) -> list[int] | None:
+    def _whole(self, start: RawMatcher, text: str) -> list[int] | None:
         """`text` and the end behind it."""
         at, path = self._along(start, text)
         end = None if at is None else self._end(at, at.only())
         return None if end is None else [*path, end]
 
-    def _walk(self, at: Reader, place: Place, limit: int, choose: Choose, until: float) -> list[int] | None:
+    def _walk(self, at: RawMatcher, place: StringState, limit: int, choose: Choose, until: float) -> list[int] | None:
         found, taken = list[int](), np.zeros(len(self.vocabulary.texts), dtype=np.intp)
         while len(found) < limit:
             check(until)
@@ -93,23 +93,23 @@ class Closer:
                     return None
         return None
 
-    def _end(self, at: Reader, forced: int | None) -> int | None:
+    def _end(self, at: RawMatcher, forced: int | None) -> int | None:
         if forced is not None:
             return forced if forced in self.vocabulary.ends else None
         return next((token for token in self.vocabulary.ends if at.allows(token)), None)
 
-    def _next(self, at: Reader, place: Place, taken: Ids, choose: Choose, until: float) -> list[int]:
+    def _next(self, at: RawMatcher, place: StringState, taken: Ids, choose: Choose, until: float) -> list[int]:
         closing = self._closing(at, place)
         if closing is not None:
             return [closing]
-        if place is Place.OUTSIDE:
+        if place is StringState.OUTSIDE:
             return self._preferred(at, self.vocabulary.outside, taken)
         return choose(at, taken, until)
 
-    def _by_words(self, at: Reader, taken: Ids, _: float) -> list[int]:
+    def _by_words(self, at: RawMatcher, taken: Ids, _: float) -> list[int]:
         return self._preferred(at, self.vocabulary.words, taken)
 
-    def _by_hint(self, at: Reader, taken: Ids, until: float) -> list[int]:
+    def _by_hint(self, at: RawMatcher, taken: Ids, until: float) -> list[int]:
         for text in () if self._may_close(at) else self._tries:
             check(until)
             if path := self._path(at, text):
@@ -122,12 +122,12 @@ class Closer:
         ends = {hint[at:] for hint in hints.ends for at in range(len(hint))}
         return [*hints.names, *sorted(ends, key=lambda end: (len(end), end))]
 
-    def _path(self, start: Reader, text: str) -> list[int]:
+    def _path(self, start: RawMatcher, text: str) -> list[int]:
         """The tokens of `text`; empty where it is refused or the string may not end then."""
         at, path = self._along(start, text)
         return path if at is not None and path and self._ended(at, path[-1]) else []
 
-    def _along(self, start: Reader, text: str) -> tuple[Reader | None, list[int]]:
+    def _along(self, start: RawMatcher, text: str) -> tuple[RawMatcher | None, list[int]]:
         """Where `text` leads, by characters or as it is forced, and its tokens; None where it is refused."""
         path, at = list[int](), start
         while text and (token := self._letter(at, text)) is not None:
@@ -137,7 +137,7 @@ class Closer:
             text = text[len(self.vocabulary.texts[token]) :]
         return None if text else at, path
 
-    def _letter(self, at: Reader, text: str) -> int | None:
+    def _letter(self, at: RawMatcher, text: str) -> int | None:
         """The first token of `text`; a forced one may go on behind it."""
         forced = at.only()
         if forced is not None:
@@ -146,13 +146,13 @@ class Closer:
         letter = self.vocabulary.letters.get(text[0])
         return letter if letter is not None and at.allows(letter) else None
 
-    def _ended(self, at: Reader, last: int) -> bool:
+    def _ended(self, at: RawMatcher, last: int) -> bool:
         return '"' in self.vocabulary.texts[last] or self._may_close(at)
 
-    def _closing(self, at: Reader, place: Place) -> int | None:
+    def _closing(self, at: RawMatcher, place: StringState) -> int | None:
         """The allowed token that closes most and does nothing else."""
         best, refused = None, list[str]()
-        for token in self.vocabulary.closers[place is not Place.OUTSIDE]:
+        for token in self.vocabulary.closers[place is not StringState.OUTSIDE]:
             text = self.vocabulary.texts[token]
             if text.startswith(tuple(refused)) or (best is not None and len(text) == len(self.vocabulary.texts[best])):
                 continue
@@ -162,7 +162,7 @@ class Closer:
                 refused.append(text)
         return best
 
-    def _may_close(self, at: Reader) -> bool:
+    def _may_close(self, at: RawMatcher) -> bool:
         """Whether a string may end here."""
         forced = at.only()
         return (
@@ -171,7 +171,7 @@ class Closer:
             else at.allows(self.vocabulary.letters['"'])
         )
 
-    def _preferred(self, at: Reader, order: Order, taken: Ids) -> list[int]:
+    def _preferred(self, at: RawMatcher, order: Order, taken: Ids) -> list[int]:
         """Of the allowed tokens, those taken least, the first in `order`, most often at the front; empty: none is."""
         front = next((token for token in order.front if taken[token] < WORN and at.allows(token)), None)
         if front is not None:
@@ -184,18 +184,18 @@ class Closer:
         return [int(ids[(order.places[ids] + taken[ids] // WORN * len(taken)).argmin()])] if ids.size else []
 
 
-Choose = Callable[[Reader, Ids, float], list[int]]
+Choose = Callable[[RawMatcher, Ids, float], list[int]]
 """Tokens to take next inside a string that may not end yet, given how often each was taken, and until when."""
 
 
-def _among(at: Reader, ids: Ids) -> Ids:
+def _among(at: RawMatcher, ids: Ids) -> Ids:
     """Those of `ids` that may come next."""
     mask = at.mask().numpy()
     found: Ids = ids[(mask[ids // 32] >> ids % 32 & 1).astype(bool)]
     return found
 
 
-def _all_of(at: Reader) -> Ids:
+def _all_of(at: RawMatcher) -> Ids:
     """The ids that may come next."""
     mask = at.mask().numpy()
     words = np.flatnonzero(mask)

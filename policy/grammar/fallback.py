@@ -18,7 +18,7 @@ from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Epilogue:
+class KnownCompletion:
     """`left`: the text that completes the output; None behind tokens that are not of it.
 
     `why`: what the grammar engine said.
@@ -37,7 +37,7 @@ class Epilogue:
     def allows(self, token: int) -> bool:
         return self.left is not None and allows(self.mask(), token)
 
-    def behind(self, tokens: Sequence[int]) -> Epilogue:
+    def behind(self, tokens: Sequence[int]) -> KnownCompletion:
         text = self.vocabulary.text_of(tokens)
         goes_on = self.left is not None and self.left.startswith(text)
         return replace(self, left=self.left[len(text) :] if self.left is not None and goes_on else None)

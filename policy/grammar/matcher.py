@@ -17,12 +17,12 @@ from typing import Final, TypeVar
 from torch import Tensor
 
 from ..errors import GrammarRuntimeError
-from .completion import Closer
-from .fallback import Epilogue
-from .object_keys import Keys
-from .raw_matcher import Reader
-from .recompile import Supply, stopped
-from .vocabulary import Place
+from .completion import CompletionSearch
+from .fallback import KnownCompletion
+from .object_keys import ObjectKeys
+from .raw_matcher import RawMatcher
+from .recompile import CallGrammar, stopped
+from .vocabulary import StringState
 
 T = TypeVar("T")
 _SKIPPED: Final = 64
@@ -42,27 +42,27 @@ class Matcher:
     `keys`: those that open objects have, None where the grammar sees to it that they differ.
     """
 
-    def __init__(self, supply: Supply, closer: Closer, keys: Keys | None = None) -> None:
+    def __init__(self, supply: CallGrammar, closer: CompletionSearch, keys: ObjectKeys | None = None) -> None:
         self._supply, self._closer, self._vocabulary = supply, closer, closer.vocabulary
-        self._at, self._made = Reader(supply.first(), closer.vocabulary, keys), supply.made
+        self._at, self._made = RawMatcher(supply.first(), closer.vocabulary, keys), supply.made
         self._past: Past = None
-        self._place = Place.OUTSIDE
+        self._place = StringState.OUTSIDE
         self._known: bytes | None = None
         self._looked: tuple[tuple[int, ...], bytes | None] = (), None
-        self._over: Epilogue | None = None
+        self._over: KnownCompletion | None = None
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> RawMatcher:
         """The grammar at this point, bare; for measurements."""
         return self._at
 
     @property
-    def supply(self) -> Supply:
+    def supply(self) -> CallGrammar:
         """What became of the grammar in this call."""
         return self._supply
 
     def mask(self) -> Tensor:
-        return self._or_over(self._masked, Epilogue.mask)
+        return self._or_over(self._masked, KnownCompletion.mask)
 
     def forced(self) -> Sequence[int]:
         """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues.
@@ -71,7 +71,7 @@ class Matcher:
         """
         if self._over is None and self._made == self._supply.made and self._at.queue:
             return self._at.queue
-        return self._or_over(lambda: self._asked(Reader.forced, doubt=bool), lambda _: ())
+        return self._or_over(lambda: self._asked(RawMatcher.forced, doubt=bool), lambda _: ())
 
     def allows(self, token: int) -> bool:
         return self._or_over(
@@ -128,17 +128,17 @@ class Matcher:
         known = self._or_over(lambda: self._behind((token,)), lambda over: over.behind([token]).left)
         return known is not None and len(known) < limit
 
-    def _or_over(self, ask: Callable[[], T], instead: Callable[[Epilogue], T]) -> T:
+    def _or_over(self, ask: Callable[[], T], instead: Callable[[KnownCompletion], T]) -> T:
         """What the grammar answers; from where it can say no more, what follows from the completion alone."""
         if self._over is None:
             try:
                 return ask()
             except GrammarRuntimeError as error:
-                self._over = Epilogue(self._vocabulary, self._known, str(error))
+                self._over = KnownCompletion(self._vocabulary, self._known, str(error))
                 self._supply.ended[tuple(self._tokens())] = str(error)
         return instead(self._over)
 
-    def _asked(self, ask: Callable[[Reader], T], doubt: Callable[[T], bool] | None = None) -> T:
+    def _asked(self, ask: Callable[[RawMatcher], T], doubt: Callable[[T], bool] | None = None) -> T:
         """What llguidance answers, of a grammar compiled anew if need be; `doubt`: of answers that may be wrong."""
         for _ in range(_TRIES):
             if self._made == self._supply.made:
@@ -147,7 +147,7 @@ class Matcher:
                     return answer
                 self._supply.renew()
             keys, self._made = self._at.keys, self._supply.made
-            self._at = Reader(self._supply.first(), self._vocabulary, None)
+            self._at = RawMatcher(self._supply.first(), self._vocabulary, None)
             self._at.advance(self._tokens())
             self._at.keys = keys
         raise stopped(self._at.engine)
@@ -161,7 +161,7 @@ class Matcher:
 
     def _masked(self) -> Tensor:
         row = self._at.row if self._made == self._supply.made else None
-        return self._asked(Reader.mask) if row is None else row
+        return self._asked(RawMatcher.mask) if row is None else row
 
     def _consumed(self, tokens: Sequence[int]) -> int:
         return self._asked(lambda at: at.advance(tokens), doubt=lambda taken: taken < len(tokens))

@@ -34,7 +34,7 @@ class At(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class ObjectKeys:
     """`open`: the keys of each open object from the outermost inwards, None for an array; `name`: a key's beginning;
     `number`: that of a number."""
 
@@ -44,11 +44,11 @@ class Keys:
     escaped: bool = False
     number: str = ""
 
-    def behind(self, text: str) -> Keys | None:
+    def behind(self, text: str) -> ObjectKeys | None:
         """The state after `text`; None where it gives an object a key that it has, or a number no reader can hold."""
         counts = self.at is At.VALUE and (self.number != "" or _DIGIT.search(text) is not None)
         if not self.escaped and not counts and _MARKS.search(text) is None:
-            return Keys(self.open, self.at, self.name + text) if self.at is At.NAME else self
+            return ObjectKeys(self.open, self.at, self.name + text) if self.at is At.NAME else self
         return _behind(self, text)
 
     def refuses(self, text: str) -> bool:
@@ -63,46 +63,46 @@ class Keys:
         written = map(_written, self.open[-1] or ())
         return [key[len(self.name) :] for key in written if key.startswith(self.name)]
 
-    def step(self, letter: str) -> Keys | None:
+    def step(self, letter: str) -> ObjectKeys | None:
         """`behind` of one character."""
         if self.at in (At.NAME, At.STRING):
             return self._inside(letter)
         match letter:
             case '"':
-                return Keys(self.open, At.NAME if self.at is At.NAME_NEXT else At.STRING)
+                return ObjectKeys(self.open, At.NAME if self.at is At.NAME_NEXT else At.STRING)
             case "{":
-                return Keys((*self.open, frozenset()), At.NAME_NEXT)
+                return ObjectKeys((*self.open, frozenset()), At.NAME_NEXT)
             case "[":
-                return Keys((*self.open, None))
+                return ObjectKeys((*self.open, None))
             case "}" | "]":
-                return Keys(self.open[:-1])
+                return ObjectKeys(self.open[:-1])
             case ",":
                 in_object = bool(self.open) and self.open[-1] is not None
-                return Keys(self.open, At.NAME_NEXT if in_object else At.VALUE)
+                return ObjectKeys(self.open, At.NAME_NEXT if in_object else At.VALUE)
             case _:
                 return self._counted(letter) if self.at is At.VALUE else self
 
-    def _counted(self, letter: str) -> Keys | None:
+    def _counted(self, letter: str) -> ObjectKeys | None:
         """Within a number, or a word."""
         goes_on = letter in _NUMERIC if self.number else letter in "-0123456789"
         number = self.number + letter if goes_on else ""
-        return None if _infinite(number) else Keys(self.open, number=number)
+        return None if _infinite(number) else ObjectKeys(self.open, number=number)
 
-    def _inside(self, letter: str) -> Keys | None:
+    def _inside(self, letter: str) -> ObjectKeys | None:
         if not self.escaped and letter == '"':
-            return Keys(self.open) if self.at is At.STRING else self._named()
+            return ObjectKeys(self.open) if self.at is At.STRING else self._named()
         name = self.name + letter if self.at is At.NAME else ""
-        return Keys(self.open, self.at, name, not self.escaped and letter == "\\")
+        return ObjectKeys(self.open, self.at, name, not self.escaped and letter == "\\")
 
-    def _named(self) -> Keys | None:
+    def _named(self) -> ObjectKeys | None:
         key, keys = _read(self.name), self.open[-1] or frozenset()
-        return None if key in keys else Keys((*self.open[:-1], keys | {key}))
+        return None if key in keys else ObjectKeys((*self.open[:-1], keys | {key}))
 
 
 @lru_cache(maxsize=4096)
-def _behind(keys: Keys, text: str) -> Keys | None:
+def _behind(keys: ObjectKeys, text: str) -> ObjectKeys | None:
     """Kept, because masks ask for the same tokens behind the same text again and again."""
-    state: Keys | None = keys
+    state: ObjectKeys | None = keys
     for letter in text:
         state = None if state is None else state.step(letter)
     return state
@@ -127,7 +127,7 @@ class Quoted:
         self._often = [token for token, text in self.texts.items() if text.count('"') > 2]
         self._twice = [token for token, text in self.texts.items() if text.count('"') > 1]
 
-    def infinite(self, keys: Keys) -> list[int]:
+    def infinite(self, keys: ObjectKeys) -> list[int]:
         """The tokens that would make a number infinite."""
         if keys.at is not At.VALUE:
             return []
@@ -135,12 +135,12 @@ class Quoted:
         tokens = self._digits | self._large if near else self._large
         return [token for token, text in tokens.items() if keys.behind(text) is None]
 
-    def _doubling(self, keys: Keys) -> list[int]:
+    def _doubling(self, keys: ObjectKeys) -> list[int]:
         """`doubling`: the tokens that would give an object a key that it has."""
         plain = (token for rest in keys.known() for token in self._plain.get(rest, ()))
         return [*plain, *(token for token in self._suspects(keys) if keys.behind(self.texts[token]) is None)]
 
-    def _suspects(self, keys: Keys) -> Iterable[int]:
+    def _suspects(self, keys: ObjectKeys) -> Iterable[int]:
         """Those that might, and are no plain end of a known key: where none is being written, one takes two quotes."""
         if keys.escaped or "\\" in keys.name:
             return self.texts

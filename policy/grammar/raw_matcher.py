@@ -20,7 +20,7 @@ from trimode.engine.token_mask import allows
 
 from ..errors import GrammarRuntimeError
 from ..watchdog import check
-from .object_keys import Keys
+from .object_keys import ObjectKeys
 from .vocabulary import Run, Vocabulary
 
 _WINDOW: Final = 256
@@ -29,7 +29,7 @@ _RUN: Final = 64
 """Forced tokens that are looked at together; there may be more behind them."""
 
 
-class Reader:
+class RawMatcher:
     """`engine`: llguidance's matcher; end tokens are never fed to it, since it miscounts them.
 
     `keys`: those that open objects have, None where the grammar sees to it that they differ. `row`: the mask,
@@ -38,13 +38,13 @@ class Reader:
 
     __slots__ = ("_forced", "engine", "keys", "row", "vocabulary")
 
-    def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: Keys | None) -> None:
+    def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: ObjectKeys | None) -> None:
         self.engine, self.vocabulary, self.keys = engine, vocabulary, keys
         self.row: Tensor | None = None
         self._forced: Run | None = None
 
-    def fork(self) -> Reader:
-        twin = Reader(self.engine.deep_copy(), self.vocabulary, self.keys)
+    def fork(self) -> RawMatcher:
+        twin = RawMatcher(self.engine.deep_copy(), self.vocabulary, self.keys)
         twin.row, twin._forced = self.row, self._forced
         return twin
 
@@ -126,7 +126,7 @@ class Reader:
             self._without(row, self.keys)
         return row
 
-    def _named(self, keys: Keys, token: int) -> Keys:
+    def _named(self, keys: ObjectKeys, token: int) -> ObjectKeys:
         """`keys` behind an allowed token."""
         behind = keys.behind(self.vocabulary.latin[token])
         if behind is None:
@@ -135,7 +135,7 @@ class Reader:
             )
         return behind
 
-    def _without(self, row: Tensor, keys: Keys) -> None:
+    def _without(self, row: Tensor, keys: ObjectKeys) -> None:
         """Clears the bits of tokens that would give an object a key that it has, or make a number infinite."""
         bits, quoted = row.numpy().view(np.uint32), self.vocabulary.quoted
         known = replace(keys, number="") if keys.number else keys

@@ -35,7 +35,7 @@ _LETTERS: Final = '{["-0tfn'
 """With which most JSON texts begin."""
 
 
-class Source:
+class CompiledGrammar:
     """A compiled grammar. Threads may share it.
 
     `made`: how often it was compiled anew; `opening`: a token with which texts begin, none where only the
@@ -80,22 +80,22 @@ class Source:
             self.opening = _opening(found, self._vocabulary) if self.opening is None else self.opening
 
 
-class Supply:
+class CallGrammar:
     """One call's way to a grammar. Every matcher of the call shares it; no two threads use it at a time.
 
     `made`: which compilation of the grammar the call uses; `renewed`: how often it took another one; `ended`: tokens
     behind which even that could say no more, and what it said.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CompiledGrammar) -> None:
         self.source = source
         self._canary, self.made = source.start()
         self.renewed = 0
         self.ended = dict[tuple[int, ...], str]()
 
-    def again(self) -> Supply:
+    def again(self) -> CallGrammar:
         """The same grammar, for another call."""
-        return Supply(self.source)
+        return CallGrammar(self.source)
 
     def first(self) -> LLMatcher:
         """A copy of the present compilation at the start of the text."""

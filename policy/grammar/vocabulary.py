@@ -40,7 +40,7 @@ class Order:
         return [int(token) for token in self.ids[:_FRONT]]
 
 
-class Place(IntEnum):
+class StringState(IntEnum):
     """Where in JSON text the next character stands."""
 
     OUTSIDE = 0
@@ -87,14 +87,14 @@ class Vocabulary:
         odd = (at for at, text in enumerate(texts, start=1) if self._tokens_of(text) != run[at:])
         return run[: next(odd, len(run))]
 
-    def _behind(self, place: Place, token: int) -> Place:
+    def _behind(self, place: StringState, token: int) -> StringState:
         for letter in self.texts[token]:
-            if place is Place.ESCAPED:
-                place = Place.INSIDE
+            if place is StringState.ESCAPED:
+                place = StringState.INSIDE
             elif letter == '"':
-                place = Place.INSIDE if place is Place.OUTSIDE else Place.OUTSIDE
-            elif letter == "\\" and place is Place.INSIDE:
-                place = Place.ESCAPED
+                place = StringState.INSIDE if place is StringState.OUTSIDE else StringState.OUTSIDE
+            elif letter == "\\" and place is StringState.INSIDE:
+                place = StringState.ESCAPED
         return place
 
 

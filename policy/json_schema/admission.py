@@ -14,7 +14,7 @@ import jsonschema.protocols
 import jsonschema.validators
 
 from ..errors import MalformedSchema, UnsupportedKeyword, shown
-from ..watchdog import Crowded, OutOfTime, in_time
+from ..watchdog import OutOfTime, Overloaded, in_time
 from .document import Where, heaviest
 from .meta_schema import alone, check_keywords, every_part, fits_every_draft, meta_of
 from .refusals import not_json, short, too_complex
@@ -42,7 +42,7 @@ def check_document(document: dict[str, Json]) -> None:
     _check_draft(document)
     try:
         in_time(lambda: _check_against_meta_schema(document), CHECK_SECONDS, kind="check")
-    except Crowded as error:
+    except Overloaded as error:
         raise too_complex((), str(error)) from None
     except OutOfTime as error:
         where, hint = heaviest(document), f"checking: {error}; leave out what is not needed"

@@ -11,7 +11,7 @@ from .auto_under_table import Guided
 from .cost_model import BASE_CONTEXT, CostModel, Measurement, fit
 from .evidence import Observation, observed
 from .lock_file import lock_text, moved
-from .policies import Chooser, DecodePlan, Layer, Policy, StepContext, configured, resolve
+from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, configured, resolve
 from .posterior import Learned
 from .pricing import ADAPTED, Cost, Costing, Passes, Variant
 from .settings import (
@@ -30,8 +30,8 @@ from .settings import (
 from .switching import Schedule
 
 __all__ = [
-    "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Chooser", "Cost", "CostModel", "Costing",
-    "DecodePlan", "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy",
+    "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Cost", "CostModel", "Costing", "DecodePlan",
+    "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy", "PolicyProtocol",
     "Schedule", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit", "known_kind", "known_mode",
     "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
 ]  # fmt: skip

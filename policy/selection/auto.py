@@ -23,7 +23,18 @@ from .. import cache_file as store
 from ..errors import PolicyError
 from .cost_model import CostModel
 from .evidence import Evidence
-from .exploration import GRACE, SHARE, Decision, Standing, Weighed, Weighing, hopeful, loss_of, proposed, room
+from .exploration import (
+    GRACE,
+    SHARE,
+    CachedComparison,
+    Candidates,
+    Comparison,
+    Decision,
+    hopeful,
+    loss_of,
+    proposed,
+    room,
+)
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .posterior import DRAFTING, KEYS, Learned, levels, step_of
@@ -57,7 +68,7 @@ class Auto:
     version: str = "2"
     sha256: str = field(init=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
-    _standing: dict[str, Standing] = field(default_factory=dict, repr=False)
+    _standing: dict[str, CachedComparison] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """The digest is that of the rules; what was learned by then is in each plan's reason."""
@@ -145,7 +156,7 @@ class Auto:
         chosen = proposed(weighed.weighing, weighed.prices, weighed.chances, left, dice)
         return weighed.decision if chosen == weighed.best else self._decision(context, settings, weighed, chosen)
 
-    def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Weighed:
+    def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Comparison:
         """What was weighed by the evidence of `key` stands for a quarter of the calls in it, or until there is news of
         a mode. Steps that nobody has seen share what was weighed for their kind."""
         standing = self._standing.get(key)
@@ -153,7 +164,7 @@ class Auto:
             found = self.learned.evidence.get(key)
             if len(self._standing) >= KEYS:
                 self._standing.clear()
-            standing = self._standing[key] = Standing(1 if found is None else max(int(found.calls / 4), 1))
+            standing = self._standing[key] = CachedComparison(1 if found is None else max(int(found.calls / 4), 1))
         knobs = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
         asked = (context.name, context.others, *knobs, exact)
         weighed = standing.weighed.get(asked)
@@ -169,7 +180,7 @@ class Auto:
                 if news or standing.left <= 0:
                     del self._standing[key]
 
-    def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Weighed:
+    def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Comparison:
         offered = self._offered(settings, exact)
         if not offered:
             allowed = "an exact mode" if exact else "any mode"
@@ -179,7 +190,7 @@ class Auto:
         best = min(offered, key=lambda variant: prices[variant].seconds if late else prices[variant].price)
         chances = offered if late else hopeful(weighing.at_best(), prices, best)
         losses = (loss_of(other, prices, best) for other in chances if other != best)
-        weighed = Weighed(weighing, prices, best, chances, min(losses, default=math.inf))
+        weighed = Comparison(weighing, prices, best, chances, min(losses, default=math.inf))
         weighed.decision = self._decision(context, settings, weighed, best)
         return weighed
 
@@ -190,7 +201,7 @@ class Auto:
             return allowed
         return list(dict.fromkeys(_turned(variant, settings) for variant in allowed))
 
-    def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Weighing:
+    def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
         modes: set[str] = {variant.mode for variant in offered}
@@ -198,9 +209,9 @@ class Auto:
         paces = {mode: self.learned.of_mode(mode).over(drafts if mode in DRAFTING else 0.0) for mode in modes}
         load = self.learned.workload(context, temperature, settings.max_tokens or 256)
         common = self.learned.pace + self.learned.of_step(keys).mean
-        return Weighing(load, Passes(self.cost, load), offered, common, paces)
+        return Candidates(load, Passes(self.cost, load), offered, common, paces)
 
-    def _decision(self, context: StepContext, settings: Settings, weighed: Weighed, variant: Variant) -> Decision:
+    def _decision(self, context: StepContext, settings: Settings, weighed: Comparison, variant: Variant) -> Decision:
         prices, best = weighed.prices, weighed.best
         temperature = settings.temperature or 0.0
         mine = self.learned.evidence.get(levels(context, temperature)[-1])
@@ -251,7 +262,7 @@ def _turned(variant: Variant, settings: Settings) -> Variant:
     return replace(variant, block_length=length)
 
 
-def _reason(variant: Variant, weighed: Weighed, forecast: Forecast, context: StepContext) -> str:
+def _reason(variant: Variant, weighed: Comparison, forecast: Forecast, context: StepContext) -> str:
     """`linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
     best, speeds = weighed.best, dict[str, float]()
     for each, cost in weighed.prices.items():

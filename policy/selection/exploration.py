@@ -19,7 +19,7 @@ from typing import Final
 
 from .evidence import Evidence
 from .policies import Forecast
-from .posterior import DRAFTING, HORIZON, Guess, Learned, heard_of, spread
+from .posterior import DRAFTING, HORIZON, Estimate, Learned, heard_of, spread
 from .pricing import AR, Cost, Costing, Passes, Variant, Workload
 from .switching import PATIENCE, TOLERANCE, Breakeven
 
@@ -32,7 +32,7 @@ Prices = Mapping[Variant, Cost]
 
 
 @dataclass(frozen=True, slots=True)
-class Weighing:
+class Candidates:
     """The ways of decoding that one call is offered.
 
     `common`: log of how much slower than the model all passes run of late; `paces`: of what each mode adds to that.
@@ -42,7 +42,7 @@ class Weighing:
     passes: Passes
     offered: Sequence[Variant]
     common: float
-    paces: Mapping[str, Guess]
+    paces: Mapping[str, Estimate]
 
     def expected(self) -> dict[Variant, Cost]:
         return self._prices(self.load, {mode: pace.mean for mode, pace in self.paces.items()}, self.offered)
@@ -81,13 +81,13 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Weighed:
+class Comparison:
     """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
 
     `least`: what trying any of these is expected to lose. `decision`: the best of it, for every call that tries none.
     """
 
-    weighing: Weighing
+    weighing: Candidates
     prices: Prices
     best: Variant
     chances: Sequence[Variant]
@@ -96,11 +96,11 @@ class Weighed:
 
 
 @dataclass(slots=True)
-class Standing:
+class CachedComparison:
     """A step's weighings by what was asked, for the next `left` calls."""
 
     left: int
-    weighed: dict[tuple[object, ...], Weighed] = field(default_factory=dict)
+    weighed: dict[tuple[object, ...], Comparison] = field(default_factory=dict)
 
 
 def hopeful(ceiling: Prices, prices: Prices, best: Variant) -> list[Variant]:
@@ -124,7 +124,7 @@ def loss_of(proposed: Variant, prices: Prices, best: Variant) -> float:
     return min(loss, max(TOLERANCE * a_decision, PATIENCE * a_round) + a_round + ar.price - prices[best].price)
 
 
-def proposed(weighing: Weighing, prices: Prices, chances: Sequence[Variant], left: float, dice: Random) -> Variant:
+def proposed(weighing: Candidates, prices: Prices, chances: Sequence[Variant], left: float, dice: Random) -> Variant:
     """What one call is decoded in: `chances[0]`, which is thought best, or a try within what is `left`.
 
     The first try is that of `ar`, if nobody ran it: what every other mode gains is measured against it.

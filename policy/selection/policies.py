@@ -204,7 +204,7 @@ class DecodePlan:
     mode: Mode
     settings: Settings
     reason: str
-    policy: Chooser
+    policy: PolicyProtocol
     context: StepContext
     exact: bool
     named: bool = True
@@ -217,7 +217,7 @@ class DecodePlan:
             raise PolicyError("an exact plan cannot decode in diffusion, which is approximate; allow exact=False")
 
 
-class Chooser(Protocol):
+class PolicyProtocol(Protocol):
     """A policy: by name, version and digest in every record."""
 
     @property
@@ -240,7 +240,7 @@ class Chooser(Protocol):
         ...
 
 
-def resolve(context: StepContext, policies: Sequence[Chooser], said: Sequence[Layer]) -> DecodePlan:
+def resolve(context: StepContext, policies: Sequence[PolicyProtocol], said: Sequence[Layer]) -> DecodePlan:
     """Merges the package's table, `policies` and `said` layers, each stronger than the ones before it.
 
     Where nobody names a mode, the policies are asked for a better one than the package's.

@@ -53,15 +53,15 @@ ANY, DRAFTS = "any", "drafts"
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class Estimate:
     """A mean, and how many trials stand behind it."""
 
     mean: float
     trials: float
 
-    def over(self, more: float) -> Guess:
+    def over(self, more: float) -> Estimate:
         """The same with `more` on top."""
-        return Guess(self.mean + more, self.trials)
+        return Estimate(self.mean + more, self.trials)
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Learned:
             decisions = (one.decisions + decisions) / weight
             prompt = (one.prompt + prompt) / weight
             forced = (one.forced + forced) / (one.decisions + 1)
-        fill = Guess(1.5, 2.0)
+        fill = Estimate(1.5, 2.0)
         for one in found:
             if one.denoises:
                 fill = _pooled(fill, one.fills, one.denoises)
@@ -138,11 +138,11 @@ class Learned:
             theirs=(everyone.rows + PRIOR_ROWS) / (everyone.passes + 1),
         )
 
-    def of_mode(self, mode: str) -> Guess:
+    def of_mode(self, mode: str) -> Estimate:
         """Log of how much slower than the common pace a mode runs, in whatever step."""
         return self._paced(["all"], mode)
 
-    def of_step(self, keys: Sequence[str]) -> Guess:
+    def of_step(self, keys: Sequence[str]) -> Estimate:
         """Log of how much slower than the common pace a step runs, in whatever mode: a schema costs each token some."""
         return self._paced(keys[1:], ANY)
 
@@ -151,8 +151,8 @@ class Learned:
         thought, or more rows."""
         return self._paced(keys[1:], DRAFTS).mean
 
-    def _paced(self, keys: Iterable[str], name: str) -> Guess:
-        guess = Guess(0.0, PRIOR_PACES)
+    def _paced(self, keys: Iterable[str], name: str) -> Estimate:
+        guess = Estimate(0.0, PRIOR_PACES)
         for key in keys:
             if one := self.evidence.get(key):
                 weight, total = one.pace.get(name, (0.0, 0.0))
@@ -237,17 +237,17 @@ def _within(value: float, center: float, width: float) -> float:
     return min(max(value, center - width), center + width)
 
 
-def spread(pace: Guess) -> float:
+def spread(pace: Estimate) -> float:
     """Standard error of a pace."""
     return SPREAD * math.sqrt(PRIOR_PACES / pace.trials)
 
 
-def heard_of(pace: Guess) -> bool:
+def heard_of(pace: Estimate) -> bool:
     """Whether somebody ran so, about."""
     return pace.trials >= PRIOR_PACES + HEARD
 
 
-def _pooled(above: Guess, total: float, trials: float) -> Guess:
+def _pooled(above: Estimate, total: float, trials: float) -> Estimate:
     """A level's own trials over what is believed above it, which counts as at most STRENGTH trials."""
     weight = min(above.trials, STRENGTH)
-    return Guess((total + weight * above.mean) / (trials + weight), trials + weight)
+    return Estimate((total + weight * above.mean) / (trials + weight), trials + weight)

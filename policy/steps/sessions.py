@@ -31,7 +31,7 @@ from ..calls import (
     leave,
 )
 from ..errors import PolicyError, StepError, error_type
-from ..selection import Auto, Chooser, Guided, Layer, Policy, Settings, configured
+from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
 from ..telemetry import OwnedSpan, names
 from .budget import Budget, Ledger, Spending, Spent
 
@@ -41,7 +41,7 @@ class Session:
     """One agent run. `results` holds every step's result, in order of completion."""
 
     engine: Engine
-    policies: tuple[Chooser, ...] = ()
+    policies: tuple[PolicyProtocol, ...] = ()
     scope: Scope = field(default_factory=Scope)
     results: list[tuple[str, Result]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=lambda: Ledger(Budget()))
@@ -117,7 +117,7 @@ _using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())
 @contextmanager
 def session(
     engine: Engine,
-    policy: Chooser | str | Path = "default",
+    policy: PolicyProtocol | str | Path = "default",
     trace: str | AuditFile | None = None,
     *,
     agent: str | None = None,
@@ -207,7 +207,7 @@ def overrides() -> tuple[Layer, ...]:
     return _using.get()
 
 
-def _policies(policy: Chooser | str | Path, engine: Engine) -> tuple[Chooser, ...]:
+def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[PolicyProtocol, ...]:
     if not isinstance(policy, str | Path):
         return (policy,)
     if policy in ("auto", "default"):

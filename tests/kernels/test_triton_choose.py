@@ -30,7 +30,7 @@ from trimode.kernels.gpu import choose_tokens as triton_choose
 from trimode.kernels.gpu import head_epilogue as triton_head
 from trimode.kernels.gpu import triton_ops
 from trimode.kernels.gpu.choose_tokens import Begun
-from trimode.kernels.layout import Choice, Draw, Picks
+from trimode.kernels.layout import Choice, Draw, SampledTokens
 from trimode.kernels.reference import torch_ops
 
 TINY = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
@@ -58,11 +58,11 @@ class Checked:
     def __getattr__(self, name: str) -> Any:
         return getattr(triton_ops, name)
 
-    def forward(self, *arguments: Any) -> tuple[Tensor, list[Picks]]:
+    def forward(self, *arguments: Any) -> tuple[Tensor, list[SampledTokens]]:
         logits, _ = cast(Any, triton_ops.forward)(*arguments[:-1], [])
         return logits, self.choose(logits, arguments[-1])
 
-    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[Picks]:
+    def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
         (found,) = triton_ops.read([self.begin(logits, choices)])
         return found
 
@@ -138,7 +138,7 @@ def test_nothing_else_picks_and_a_cycle_waits_once(device: str, graphs: bool, mo
     made, waits = engine(device, graphs=graphs, buckets=BUCKETS), list[int]()
     read = triton_choose.read
 
-    def counted(begun: Sequence[Begun]) -> list[list[Picks]]:
+    def counted(begun: Sequence[Begun]) -> list[list[SampledTokens]]:
         rooms = [one for one in begun if len(one.room)]
         if rooms:
             waits.append(len(rooms))
@@ -220,7 +220,7 @@ def test_choices_share_what_is_banned() -> None:
 def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
     """Pass after pass over the same places: the last one's masks, rules and banned tokens are gone, its tokens not."""
     logits = draw(6, 50, device=device) * 3
-    standing, begun, expected = triton_ops.standing(logits), list[Begun](), list[list[Picks]]()
+    standing, begun, expected = triton_ops.standing(logits), list[Begun](), list[list[SampledTokens]]()
     for seed in range(4):
         banned = (draw(50, seed=seed // 2) > 1.5).to(device)
         in_order = sorted(choices(device, banned), key=lambda choice: (choice.row, len(choice.positions)))

@@ -19,14 +19,14 @@ from trimode.engine.forward.graphs import Buckets
 from trimode.engine.request import DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
-from trimode.kernels.layout import Choice, Picks
+from trimode.kernels.layout import Choice, SampledTokens
 from trimode.kernels.reference import torch_ops
 
 
 @dataclass
 class Chosen:
     tokens: Tensor
-    picks: list[Picks]
+    picks: list[SampledTokens]
 
 
 class Queued:
@@ -44,7 +44,7 @@ class Queued:
         picks = torch_ops.choose(logits, choices)
         return Chosen(torch.tensor([token for each in picks for token in each.tokens], dtype=torch.int64), picks)
 
-    def read(self, begun: Sequence[Chosen]) -> list[list[Picks]]:
+    def read(self, begun: Sequence[Chosen]) -> list[list[SampledTokens]]:
         self.reads.append(len(begun))
         return [one.picks for one in begun]
 

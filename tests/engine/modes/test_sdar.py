@@ -27,7 +27,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.decoding.segment import Branch, Segment
-from trimode.engine.decoding.state import PREFILL_CHUNK, Context
+from trimode.engine.decoding.state import PREFILL_CHUNK, CacheState
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
@@ -407,7 +407,7 @@ def test_long_prompts_are_written_in_whole_blocks(temperature: float, size: int)
 
 @pytest.mark.parametrize("block", [1, 3, 4, 96, 300])
 def test_chunks_of_a_prompt_begin_and_end_on_borders(block: int) -> None:
-    context = Context(pending=list(range(1000)), mask_id=MASK, adapter=False)
+    context = CacheState(pending=list(range(1000)), mask_id=MASK, adapter=False)
     chunks = list(context.write(block))
     assert all(chunk.start % block == len(chunk.trunk) % block == 0 for chunk in chunks)
     assert all(0 < len(chunk.trunk) <= max(block, PREFILL_CHUNK) and chunk.prefill for chunk in chunks)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy.calls.engine import Engine
-from trimode.policy.grammar.object_keys import Keys, Quoted
+from trimode.policy.grammar.object_keys import ObjectKeys, Quoted
 from trimode.policy.json_schema.open_parts import may_repeat
 from trimode.policy.schema.targets import doubled_keys, schema_of
 
@@ -42,7 +42,7 @@ def pairs(text: str, dice: random.Random) -> str:
 def test_texts_without_doubled_keys_pass_however_they_are_cut(
     value: Any, ascii_only: bool, dice: random.Random
 ) -> None:
-    keys: Keys | None = Keys()
+    keys: ObjectKeys | None = ObjectKeys()
     text = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode().decode("latin-1")
     for piece in pairs(text, dice).split("\0"):
         assert keys is not None
@@ -67,7 +67,7 @@ def test_a_key_that_comes_again_is_found_however_it_is_spelled(
     value = json.dumps(inner, separators=(",", ":"))
     text = "[{" + ",".join(f"{one}:{value}" for one in written) + "}]"
     assert doubled_keys(text)
-    keys: Keys | None = Keys()
+    keys: ObjectKeys | None = ObjectKeys()
     for piece in pairs(text.encode().decode("latin-1"), dice).split("\0"):
         keys = None if keys is None else keys.behind(piece)
     assert keys is None
@@ -87,7 +87,7 @@ def test_the_tokens_that_would_double_a_key(text: str, more: str, half: bool) ->
         '","',
         *(one.encode().decode("latin-1") for one in ('a"', '"', 'b":', 'b":{"', '":1,"a":', 'n"', "ab", 'ä"', "\\n")),
     ]
-    keys = Keys().behind((text + more).encode().decode("latin-1")[: -1 if half else None])
+    keys = ObjectKeys().behind((text + more).encode().decode("latin-1")[: -1 if half else None])
     if keys is not None:
         expected = {token for token, one in enumerate(texts) if keys.behind(one) is None}
         assert set(Quoted(texts).doubling(keys)) == expected

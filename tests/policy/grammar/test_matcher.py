@@ -16,10 +16,10 @@ from schemas_at_random import SCHEMAS
 
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused
-from trimode.policy.grammar.completion import Closer
+from trimode.policy.grammar.completion import CompletionSearch
 from trimode.policy.grammar.matcher import Matcher
-from trimode.policy.grammar.raw_matcher import Reader
-from trimode.policy.grammar.vocabulary import Place
+from trimode.policy.grammar.raw_matcher import RawMatcher
+from trimode.policy.grammar.vocabulary import StringState
 from trimode.policy.schema.targets import schema_of
 from trimode.policy.schema.texts import Regex
 
@@ -152,13 +152,15 @@ def test_questions_leave_no_trace(reference: Engine) -> None:
 
 def test_a_search_serves_later_calls_that_wrote_the_same(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With as much room left: what is found must not depend on what other calls had asked."""
-    asked, search = list[int](), Closer.ending
+    asked, search = list[int](), CompletionSearch.ending
 
-    def counted(self: Closer, start: Reader, place: Place, limit: int, until: float = inf) -> list[int] | None:
+    def counted(
+        self: CompletionSearch, start: RawMatcher, place: StringState, limit: int, until: float = inf
+    ) -> list[int] | None:
         asked.append(limit)
         return search(self, start, place, limit, until)
 
-    monkeypatch.setattr(Closer, "ending", counted)
+    monkeypatch.setattr(CompletionSearch, "ending", counted)
     kinds = {"a": {"type": "integer"}, "b": {"type": "string", "pattern": "^x+y$"}}
     tools = [{"type": "object", "properties": {name: kind}, "required": [name]} for name, kind in kinds.items()]
     found = list[Any]()

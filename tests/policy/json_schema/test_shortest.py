@@ -12,7 +12,7 @@ from schemas_at_random import SCHEMAS
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaTooComplex
 from trimode.policy.grammar import compiler as grammar
-from trimode.policy.grammar.completion import Closer
+from trimode.policy.grammar.completion import CompletionSearch
 from trimode.policy.json_schema.pattern_samples import samples
 from trimode.policy.json_schema.shortest_text import shortest
 from trimode.policy.schema.targets import schema_of
@@ -117,7 +117,7 @@ def test_half_a_surrogate_pair_is_no_sample() -> None:
 def test_long_texts_are_known_without_a_search(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, schema: Json
 ) -> None:
-    monkeypatch.setattr(Closer, "ending", None)
+    monkeypatch.setattr(CompletionSearch, "ending", None)
     assert ended(reference, schema) is not None
 
 
@@ -139,13 +139,13 @@ def test_whatever_is_known_first_fits(reference: Engine, schema: Json) -> None:
 
 
 def test_a_text_that_was_read_off_needs_no_search(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, search = list[Any](), Closer.ending
+    asked, search = list[Any](), CompletionSearch.ending
 
-    def noted(self: Closer, *args: Any) -> list[int] | None:
+    def noted(self: CompletionSearch, *args: Any) -> list[int] | None:
         asked.append(args)
         return search(self, *args)
 
-    monkeypatch.setattr(Closer, "ending", noted)
+    monkeypatch.setattr(CompletionSearch, "ending", noted)
     reference.grammars.compile(schema_of(TREE))
     assert not asked
     monkeypatch.setattr(grammar, "shortest", lambda *_: "[]")

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
-from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
+from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy import cache_file as store
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.auto import VARIANTS, Auto
@@ -75,7 +75,7 @@ class World:
     def play(self, options: ExactOptions, controller: Breakeven | None, others: int) -> DecodeResult:
         rounds, seconds, rows = [Round(mode=options.mode, tokens=(1,), origins="c")], 0.0, 0
         left, ready, switch = self.decisions - 1, False, ""
-        stretches: dict[Mode, Stretch] = {}
+        stretches: dict[Mode, ModeRun] = {}
         while left > 0:
             before = options
             if controller is not None and (found := controller(rounds, options)) is not None:
@@ -124,10 +124,10 @@ class World:
         return 1, [1 + limit + len(points) * length], took in points
 
 
-def _extend(stretches: dict[Mode, Stretch], mode: Mode, width: list[int], others: int, seconds: float) -> None:
+def _extend(stretches: dict[Mode, ModeRun], mode: Mode, width: list[int], others: int, seconds: float) -> None:
     """The others do as this call does."""
-    before = stretches.get(mode) or Stretch(mode=mode, passes=0, rows=0, pass_rows=0, pass_calls=0, seconds=0.0)
-    stretches[mode] = Stretch(
+    before = stretches.get(mode) or ModeRun(mode=mode, passes=0, rows=0, pass_rows=0, pass_calls=0, seconds=0.0)
+    stretches[mode] = ModeRun(
         mode=mode,
         passes=before.passes + len(width),
         rows=before.rows + sum(width),
@@ -137,7 +137,7 @@ def _extend(stretches: dict[Mode, Stretch], mode: Mode, width: list[int], others
     )
 
 
-def _stats(rounds: list[Round], seconds: float, rows: int, stretches: tuple[Stretch, ...]) -> Stats:
+def _stats(rounds: list[Round], seconds: float, rows: int, stretches: tuple[ModeRun, ...]) -> Stats:
     origins = "".join(made.origins for made in rounds)
     return Stats(
         prompt_tokens=50,

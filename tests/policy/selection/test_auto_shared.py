@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
-from trimode.engine.result import DecodeResult, Mode, Rejected, Round, Stats, Stretch
+from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
@@ -89,7 +89,7 @@ class Sharing:
     def result(self) -> DecodeResult:
         origins = "".join(made.origins for made in self.rounds)
         stretches = tuple(
-            Stretch(mode=mode, passes=int(n), rows=int(own), pass_rows=int(all_), pass_calls=int(calls), seconds=took)
+            ModeRun(mode=mode, passes=int(n), rows=int(own), pass_rows=int(all_), pass_calls=int(calls), seconds=took)
             for mode, (n, own, all_, calls, took) in self.stretches.items()
         )
         stats = Stats(

@@ -31,10 +31,9 @@ def part(heading: str, level: str) -> str:
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_every_file_is_named_in_its_room(path: Path) -> None:
-    room, level = (str(path.parent), "###") if len(path.parts) > 2 else (path.parts[0], "##")
-    text = part(room, level)
-    if level == "##":
-        text = text.split("\n### ")[0]
+    inside = path.parent.parent != Path()
+    text = part(str(path.parent), "###" if inside else "##")
+    text = text if inside else text.split("\n### ")[0]
     assert f"`{path.name}`" in text
 
 

@@ -1,8 +1,8 @@
 """The tokens of a pass, for all requests at once: one small copy to the device, one head epilogue, one copy back.
 
 Knows choices and rows of logits. The copy back is the only place where decoding waits for the device. `begin` takes
-logits wherever they are; `StaticSampler` does the same on buffers with fixed addresses, so that a CUDA graph can capture
-its launches.
+logits wherever they are; `StaticSampler` does the same on buffers with fixed addresses, so that a CUDA graph can
+capture its launches.
 One variant of the epilogue serves all: which rows have masks or filters is read on the device.
 """
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -37,12 +37,12 @@ class CallRunner(ABC):
         self.tokens, self.tokenizer, self.translator = tokens, tokenizer, translator
         self._piece: PieceOf = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))
 
-    @property
+    @cached_property
     @abstractmethod
     def runtime(self) -> Runtime:
         """What decodes, with digests: part of every record."""
 
-    @property
+    @cached_property
     @abstractmethod
     def auto(self) -> Auto:
         """The policy that chooses where a call has a deadline and no mode."""

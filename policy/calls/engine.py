@@ -118,7 +118,7 @@ class Engine(CallRunner):
         return self.tokens.model.config.max_position_embeddings
 
     def generate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
-        """Decodes one output for a raw `prompt` (no template) or for `messages=`; `CallOptions` names what else may be given.
+        """Decodes one output for a raw `prompt` (no template) or `messages=`; `CallOptions` has all arguments.
 
         Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
         QueueFull under overload; CallCancelled where the engine is closed meanwhile.

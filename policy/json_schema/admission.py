@@ -10,7 +10,6 @@ import math
 from typing import Any, Final
 
 import jsonschema
-import jsonschema.protocols
 import jsonschema.validators
 
 from ..errors import MalformedSchema, UnsupportedKeyword, shown

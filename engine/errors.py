@@ -3,6 +3,8 @@
     TrimodeError
     ├── CheckpointError      a model directory that cannot be loaded: what was expected, what was found
     ├── CallCancelled        a call that somebody cancelled, or whose engine was closed
+    ├── EngineStopped        something that should never be raised was, in the thread that serves all calls
+    ├── NonFiniteLogits      a pass whose logits are NaN or infinite: which one, and where that began
     ├── WeightsReleased      whole matrices that an engine let go when it rounded them
     └── RequestError         a call that cannot be served as asked: what was given, what is allowed
         ├── ModeUnavailable  a mode that the model's weights were not trained for
@@ -126,3 +128,30 @@ class WeightsReleased(TrimodeError):
 
 class CallCancelled(TrimodeError):
     """The call was cancelled, or its engine was closed, before there was a result."""
+
+
+class EngineStopped(TrimodeError):
+    """The thread that serves all calls met an error that it does not know. Calls on their way and later ones get this.
+
+    `cause`: what it was, in words; it is also the error's `__cause__`.
+    """
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = f"{type(cause).__name__}: {cause}"
+        super().__init__(
+            f"the engine stopped: {self.cause}. This is a bug of trimode: please report it with the traceback; load "
+            "the engine again to go on"
+        )
+
+
+class NonFiniteLogits(TrimodeError):
+    """A pass gave NaN or infinite logits. `number`: the pass since the engine was loaded; `where`: the part of the
+    model where its numbers first stopped to be finite."""
+
+    def __init__(self, number: int, where: str, dtype: str) -> None:
+        super().__init__(
+            f"pass {number} gave logits that are NaN or infinite, first in {where}: the weights are damaged, or their "
+            f"numbers overflow {dtype.removeprefix('torch.')}; compare the checkpoint's files with their source, or "
+            "load with another dtype"
+        )
+        self.number, self.where = number, where

@@ -8,58 +8,37 @@ alike come together, the first computes their common pages and the others wait f
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Thread, current_thread
-from typing import Any
-from weakref import WeakSet
 
-import torch
+from trimode.kernels.ops import begin_in_child
 
 from .decoding.run import DecodeState
 from .decoding.segment import Segment
-from .errors import QueueFull, RequestError
+from .errors import EngineStopped, NonFiniteLogits, QueueFull, RequestError, TrimodeError
 from .forward.batch import Batch
 from .forward.draft_verify import chained, cycle
+from .forward.finite import finite, first_bad_part
 from .forward.graphs import Graphs
 from .forward.runner import Runner
+from .jobs import Job, Update, deliver
 from .kv_cache.pages import PAGE, PagePool
 from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
 from .running import Followed, Pass, RunningRequest
+from .serving_thread import ServingThread
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
 
-IDLE_SECONDS = 5.0
-"""How long the thread waits for work before it ends; the next request starts another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What is committed so far, and the slots of the block on its way (None: masked)."""
-
-    tokens: tuple[int, ...]
-    tentative: tuple[int | None, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A submitted request. `future` may be cancelled at any time; `watch` is called from the scheduler's thread."""
-
-    request: DecodeRequest | ScoreRequest
-    watch: Callable[[Update], None] | None = None
-    future: Future[Any] = field(default_factory=Future)
-    live: RunningRequest | None = None
-
 
 class Scheduler:
-    """`admit` makes a job's Live, or None while its pages are in use; `waiting` jobs are at most `queue`."""
+    """`admit` makes a job's RunningRequest, or None while its pages are in use; `waiting` jobs are at most `queue`.
+
+    A forked process begins without jobs, pages in use and stored prefixes.
+    """
 
     def __init__(
         self,
@@ -75,37 +54,43 @@ class Scheduler:
         self.passes = 0
         self._waiting: deque[Job] = deque()
         self._live: list[Job] = []
-        self._changed = Condition()
-        self._thread: Thread | None = None
-        self._closed = False
+        self._thread = ServingThread(self)
+        self._closed: TrimodeError | None = None
         self._full = False  # the oldest waiting job found too few pages, and none have come back since
-        _OPEN.add(self)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queues all jobs or none. Raises QueueFull, and RequestError after `close`."""
-        with self._changed:
-            if self._closed:
-                raise RequestError("the engine is closed; load it again to go on")
+        """Queues all jobs or none. Raises QueueFull; RequestError after `close`, EngineStopped after a failure."""
+        begin_in_child()
+        with self._thread.changed:
+            if self._closed is not None:
+                raise self._closed
             waiting = sum(not job.future.cancelled() for job in self._waiting)
             if waiting + len(jobs) > self.queue:
                 raise QueueFull(waiting, len(jobs), self.queue)
             self._waiting += jobs
-            if self._thread is None:
-                self._thread = Thread(target=self._serve, name="trimode-scheduler", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._thread.work_came()
 
     def close(self) -> None:
         """Cancels what waits and runs, and ends the thread."""
-        with self._changed:
-            self._closed = True
+        with self._thread.changed:
+            self._closed = self._closed or RequestError("the engine is closed; load it again to go on")
             jobs = [*self._waiting, *self._live]
-            thread = self._thread
-            self._changed.notify()
+            self._thread.changed.notify()
         for job in jobs:
             job.future.cancel()
-        if thread is not None and thread is not current_thread():
-            thread.join()
+        self._thread.join()
+
+    def begin_anew(self) -> None:
+        """In a forked process: the thread and the threads that wait for its jobs are not there, nor who holds locks."""
+        self._thread.forget()
+        self._thread, self._full = ServingThread(self), False
+        self._waiting, self._live = deque(), []
+        self.pool.clear()
+        self.index.forget()
+        if self.pool.keys.device.type == "cuda":
+            self._closed = RequestError(
+                "a forked process cannot use the CUDA device of its parent; start processes by spawn or forkserver"
+            )
 
     @property
     def waiting(self) -> int:
@@ -115,28 +100,37 @@ class Scheduler:
     def running(self) -> int:
         return len(self._live)
 
-    @torch.inference_mode()
-    def _serve(self) -> None:
-        while self._has_work():
+    def serve(self) -> None:
+        """Passes until nothing waits or runs."""
+        while self.busy:
             self._leave()
             self._join()
             self._pass()
 
-    def _has_work(self) -> bool:
-        """Waits for work; False ends the thread."""
-        with self._changed:
-            if not self._waiting and not self._live and not self._closed:
-                self._changed.wait(IDLE_SECONDS)
-            if self._waiting or self._live:
-                return True
-            self._thread = None
-            return False
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._live)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    def fail(self, error: BaseException) -> None:
+        """What should never be raised ends the engine: every job gets it as EngineStopped, and so do later ones."""
+        with self._thread.changed:
+            self._closed = EngineStopped(error)
+            jobs = [*self._waiting, *self._live]
+            self._waiting, self._live = deque(), []
+        for job in jobs:
+            own = EngineStopped(error)
+            own.__cause__ = error
+            deliver(job, error=own)
 
     def _leave(self) -> None:
         """Lets go of cancelled jobs."""
         for job in [job for job in self._live if job.future.cancelled()]:
             self._release(job)
-        with self._changed:
+        with self._thread.changed:
             kept = deque(job for job in self._waiting if not job.future.cancelled())
             self._full = self._full and len(kept) == len(self._waiting)  # the next in line may need less
             self._waiting = kept
@@ -154,12 +148,12 @@ class Scheduler:
                 job.live = self.admit(job.request)
             except Exception as error:  # whatever a constraint raises belongs to its job alone
                 del self._waiting[at]
-                _deliver(job, error=error)
+                deliver(job, error=error)
                 continue
             if job.live is None:
                 self._full = True
                 return
-            with self._changed:
+            with self._thread.changed:
                 del self._waiting[at]
                 self._live.append(job)
             self._guarded(job, job.live.start)
@@ -190,7 +184,7 @@ class Scheduler:
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)
-                _deliver(job, error=error)
+                deliver(job, error=error)
             return
         rows = sum([segment.rows for segment in segments])
         shared = Pass(seconds=time.perf_counter() - begin, rows=rows, calls=len(segments))
@@ -212,9 +206,15 @@ class Scheduler:
         batch = Batch(segments, tables)
         answers = batch.forward(self.runner, self.pool, samplers, self.graphs)
         self.passes += 1
-        return [
+        moves = [
             partial(live.feed, *answer, replayed=batch.replayed) for live, answer in zip(lives, answers, strict=True)
         ]
+        bad = [at for at, answer in enumerate(answers) if not finite(*answer)]
+        if bad:
+            where = first_bad_part(batch, self.runner, self.pool)
+            error = NonFiniteLogits(self.passes, where, str(self.pool.keys.dtype))
+            return [partial(_refuse, error) if at in bad else move for at, move in enumerate(moves)]
+        return list(moves)
 
     def _chosen(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
@@ -243,10 +243,10 @@ class Scheduler:
                 self.index.insert(live.known, live.pages)
                 result = live.result()
                 self._release(job)
-                _deliver(job, result=result)
+                deliver(job, result=result)
         except Exception as error:
             self._release(job)
-            _deliver(job, error=error)
+            deliver(job, error=error)
 
     def _share(self, live: RunningRequest) -> None:
         """A prompt's whole pages serve others as soon as they are written."""
@@ -255,7 +255,7 @@ class Scheduler:
 
     def _release(self, job: Job) -> None:
         """Closes the mode and gives its pages back."""
-        with self._changed:
+        with self._thread.changed:
             if job in self._live:
                 self._live.remove(job)
         if job.live is not None:
@@ -268,21 +268,5 @@ def _prefills(jobs: Sequence[Job]) -> bool:
     return any(job.live is not None and job.live.segment is not None and job.live.segment.prefill for job in jobs)
 
 
-def _deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:
-    """Settles the future, unless it was cancelled meanwhile."""
-    if not job.future.set_running_or_notify_cancel():
-        return
-    if error is not None:
-        job.future.set_exception(error)
-    else:
-        job.future.set_result(result)
-
-
-_OPEN: WeakSet[Scheduler] = WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Before the interpreter ends: a thread that it stops inside a tensor function takes the process down with it."""
-    for scheduler in list(_OPEN):
-        scheduler.close()
+def _refuse(error: Exception, _: Pass) -> None:
+    raise error

@@ -10,35 +10,28 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Self, cast, overload
 
 import torch
 
 from trimode.kernels import ops
 
-from .decoding.gate import Gate
-from .decoding.output import Decode, Output
-from .decoding.run import DecodeState
-from .decoding.sampling import Sampler
-from .decoding.state import CacheState
-from .errors import CallCancelled, KvMemoryExceeded, PromptTooLong, RequestError
+from .admission import Admission, Request
+from .decoding.output import Decode
+from .errors import CallCancelled, RequestError
 from .exactness import Exactness, exactness
 from .forward.graphs import BUCKETS, Buckets, Graphs, Progress, capturing
 from .forward.memory import planned
 from .forward.runner import Runner
-from .kv_cache.pages import PagePool, page_bytes, pages_for
-from .kv_cache.prefix import Match, PrefixIndex
-from .models.families import check_infill, check_mode, check_scoring
+from .jobs import Job, Update
+from .kv_cache.pages import PagePool
+from .kv_cache.prefix import PrefixIndex
 from .models.model import Transformer
-from .modes import choice, decode
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
-from .result import EXACT, DecodeResult, ScoreResult
-from .running import RunningRequest
-from .scheduler import Job, Scheduler, Update
+from .request import DecodeRequest, ScoreRequest
+from .result import DecodeResult, ScoreResult
+from .scheduler import Scheduler
 
 KV_BYTES = 1 << 30
-Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
 
 
 class TokenEngine:
@@ -90,7 +83,8 @@ class TokenEngine:
         self.graphs = None if capture is None else Graphs(self.runner, self.pool, buckets, capture)
         if self.graphs is not None:
             self.graphs.warm(progress)
-        self.scheduler = Scheduler(self.runner, self.pool, self.index, self._admit, queue, self.graphs)
+        self.admission = Admission(model.config, self.runner, self.pool, self.index, self.banned, text)
+        self.scheduler = Scheduler(self.runner, self.pool, self.index, self.admission.admit, queue, self.graphs)
 
     @overload
     def decode(self, request: DecodeRequest) -> DecodeResult: ...
@@ -125,78 +119,15 @@ class TokenEngine:
         """Cancels what waits and runs, and refuses what comes later."""
         self.scheduler.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def check(self, request: Request) -> Request:
         """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
-        config = self.model.config
-        if isinstance(request, DecodeRequest):
-            adaptive = isinstance(request.options, AdaptiveOptions)
-            for mode in sorted(EXACT) if adaptive else (request.options.mode,):
-                check_mode(config.architecture, mode)
-            if isinstance(request.options, InfillOptions):
-                check_infill(config.architecture)
-            request = replace(request, options=config.fitted(request.options))
-        else:
-            check_scoring(config.architecture)
-        if request.room > config.max_position_embeddings - len(request.prompt):
-            raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
-        if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
-            raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
-        need = self._pages(request)
-        if need > self.pool.pages:
-            size = page_bytes(config, self.dtype)
-            raise KvMemoryExceeded(need * size, self.pool.pages * size)
-        return request
-
-    def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
-        """Pages for everything that the request may commit."""
-        return pages_for(len(request.prompt) + request.kept)
-
-    def _admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
-        """A live job with its pages, shared ones first; None while too many pages are in use."""
-        match = self.index.match(request.prompt[:-1])
-        fresh = self._taken(self._pages(request) - len(match.pages), match)
-        if fresh is None and match.partial is not None:
-            match = match.whole  # the page to copy from may be the one that is missing
-            fresh = self._taken(self._pages(request) - len(match.pages), match)
-        if fresh is None:
-            return None
-        return self._open(request, match.pages + fresh, match.length)
-
-    def _taken(self, count: int, match: Match) -> list[int] | None:
-        """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
-        source = [] if match.partial is None else [match.partial]
-        self.pool.hold(match.pages + source)  # so that eviction spares them
-        self.index.evict(count - self.pool.free)
-        if count > self.pool.free:
-            self.pool.drop(match.pages + source)
-            return None
-        fresh = self.pool.take(count)
-        for page in source:
-            self.pool.copy(page, fresh[0])
-        self.pool.drop(source)
-        return fresh
-
-    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> RunningRequest:
-        config = self.model.config
-        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
-        pending, adapter = list(request.prompt[reused:]), self.model.adapter is not None
-        if isinstance(request, ScoreRequest):
-            context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
-            passes = choice.score(context, request.candidates, config.eos_token_ids)
-            return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
-        ends = config.eos_token_ids
-        run = DecodeState(
-            mode=request.options.mode,
-            pending=pending,
-            output=Output(request.max_tokens, request.stop, ends, self.text),
-            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
-            mask_id=config.mask_id,
-            adapter=adapter,
-            cached=reused,
-        )
-        return RunningRequest(
-            request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
-        )
+        return self.admission.check(request)
 
 
 def result_of(future: Future[Any]) -> Any:

@@ -21,6 +21,7 @@ from .quantize import PRECISIONS, Precision, quantize
 from .reference import torch_fast, torch_ops
 from .reference.noise import gumbel
 from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
+from .threads import begin_in_child
 from .transfer import integers, put, sent
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Stack",
     "StaticSampler",
     "TritonUnavailable",
+    "begin_in_child",
     "cache_folder",
     "disagreement",
     "gumbel",

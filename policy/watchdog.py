@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from trimode.engine.locks import ForkSafeLock
+
 T = TypeVar("T")
 STACK: Final = 256 << 20
 """Bytes of address space; memory is taken as it is used. 30,000 required keys need less than half."""
@@ -29,10 +31,9 @@ _KEPT: Final = 2
 """Threads that wait for work."""
 _QUICK: Final = 0.05
 """CPU seconds; a thread that took more may have used much of its stack, and is let go."""
-_starting: Final = threading.Lock()
+_starting: Final = ForkSafeLock()
 _idle: Final = list[SimpleQueue["Work"]]()
 _left: Final = list["Work"]()
-os.register_at_fork(after_in_child=_idle.clear)
 _collected: Final = dict[int, float]()
 """CPU seconds that a thread spent in whole collections, whose time is that of everything in memory."""
 _collecting: Final = dict[int, float]()
@@ -172,4 +173,11 @@ def _watch_collection(phase: str, info: dict[str, int]) -> None:
         del _collecting[thread]
 
 
+def _begin_anew() -> None:
+    """In a forked process none of the threads is there: neither those that wait nor those that were given up."""
+    _idle.clear()
+    _left.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 gc.callbacks.append(_watch_collection)

@@ -37,6 +37,10 @@ class PagePool:
         # Not zeroed here: untouched memory costs nothing, and `take` zeroes what it hands out.
         self.keys = torch.empty(*outer, config.head_dim, PAGE, dtype=dtype, device=device)
         self.values = torch.empty(*outer, PAGE, config.head_dim, dtype=dtype, device=device)
+        self.clear()
+
+    def clear(self) -> None:
+        """Every page is free, whoever held it."""
         self.references = [0] * self.pages
         self._free = list(range(self.pages - 1, -1, -1))
 

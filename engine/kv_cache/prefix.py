@@ -95,8 +95,13 @@ class PrefixIndex:
         return sum(1 for _ in self.nodes())
 
     def clear(self) -> None:
+        """Gives all pages back."""
         for node in list(self.nodes()):
             self.pool.drop([node.page])
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins empty, of a pool whose pages were all freed."""
         self._root.children.clear()
 
     def _child(self, node: Node, part: Tokens, page: int) -> Node:

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trimode.kernels.ops import begin_in_child
+
 from ..errors import CheckpointError
 from .adapter import MODULE, LayerRank, adapter_config, read_adapter_config
 from .config import ModelConfig
@@ -39,11 +41,14 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
     """The model of `directory` with its draft adapter, if it has one, in evaluation mode."""
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory at {directory}")
+    begin_in_child()
     config = ModelConfig.load(directory)
     files = weight_files(directory)
     with torch.device("meta"):
         model = Transformer(config)
-    _assign(model, dict(_tensors(files, dtype, device, config.family.others)), directory)
+    found = dict(_tensors(files, dtype, device, config.family.others))
+    _check_finite(found, directory)
+    _assign(model, found, directory)
     _load_adapter(model, directory / ADAPTER, dtype, device)
     model.frequencies = model.frequencies.to(device)
     return model.eval().requires_grad_(False)
@@ -83,6 +88,20 @@ def _tensors(
                         yield name, file.get_tensor(name).to(dtype)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _check_finite(found: Mapping[str, Tensor], origin: Path) -> None:
+    """Raises CheckpointError for tensors that hold NaN or infinity. One more read of what was just read."""
+    bad = [name for name, tensor in found.items() if tensor.numel() and not _finite(tensor)]
+    if bad:
+        raise CheckpointError(
+            f"{origin}: expected finite weights, found NaN or infinity in {_some(bad)}: the file is damaged, or its "
+            "numbers overflow the dtype asked for; compare the files with their source, or load with dtype='float32'"
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def _assign(model: Transformer, found: dict[str, Tensor], origin: Path) -> None:
@@ -130,6 +149,7 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
         raise CheckpointError(f"expected {_ADAPTER_WEIGHTS} in {directory}, found none")
     adapter = model.add_adapters(ranks)
     found = dict(_tensors([directory / _ADAPTER_WEIGHTS], dtype, device))
+    _check_finite(found, directory)
     named = {_adapter_key(name): tensor for name, tensor in adapter.state_dict().items()}
     _compare(
         {name: tuple(tensor.shape) for name, tensor in named.items()},

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from threading import Lock
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -15,6 +14,7 @@ from opentelemetry import trace as api
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
+from trimode.engine.locks import ForkSafeLock
 from trimode.policy.audit import add_audit_file
 from trimode.policy.errors import PolicyError
 from trimode.policy.telemetry import names
@@ -22,7 +22,7 @@ from trimode.policy.telemetry import names
 from .collector import NAMED, PLACES, collector, exporter, resource
 
 _added: Final[WeakKeyDictionary[TracerProvider, set[str]]] = WeakKeyDictionary()
-_lock: Final = Lock()
+_lock: Final = ForkSafeLock()
 
 
 def trace(to: str) -> None:

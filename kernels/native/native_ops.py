@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import block
+from .. import block, threads
 from ..layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference import torch_ops
 from .bindings import KINDS, SIGNATURES, FinalStep, Matrix, Pass, Shape, Wanted, Weights, library
@@ -87,7 +87,7 @@ class Native:
         assert x.shape[1] == weight.inputs
         self._library.linear(
             x.data_ptr(), x.shape[0], weight.data.data_ptr(), weight.kind, weight.inputs, weight.outputs, y.data_ptr(),
-            onto is not None, torch.get_num_threads(),
+            onto is not None, threads.count(),
         )  # fmt: skip
         return y
 
@@ -124,7 +124,7 @@ class Native:
         self._library.attention(
             x.data_ptr(), rows, count, queries, keys.shape[1], dim, PAGE, keys.data_ptr(), values.data_ptr(),
             layout.tables.data_ptr(), layout.tables.shape[1], layout.request.data_ptr(), layout.seen.data_ptr(),
-            layout.own_first.data_ptr(), layout.own_count.data_ptr(), out.data_ptr(), torch.get_num_threads(),
+            layout.own_first.data_ptr(), layout.own_count.data_ptr(), out.data_ptr(), threads.count(),
         )  # fmt: skip
         return out
 
@@ -203,7 +203,7 @@ def _prepared(
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs
-    shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, torch.get_num_threads())
+    shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, threads.count())
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
     made = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),

@@ -114,14 +114,16 @@ class Crew {
     }
 };
 
-// The calling thread's. Behind a fork it is left as it is: to end it would be to wait for threads that are not there.
+// The calling thread's. After a fork it gets a new one; the old one is left as it is, because to end it would be to wait
+// for threads that are not in this process.
 static Crew &crew() {
     struct Owner {
-        Crew *const own = new Crew;
+        Crew *own = new Crew;
         ~Owner() {
             if (own->here()) delete own;
         }
     };
     static thread_local Owner owner;
+    if (!owner.own->here()) owner.own = new Crew;
     return *owner.own;
 }

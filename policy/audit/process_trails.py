@@ -6,13 +6,14 @@ Knows files by their place. Does not know calls or sessions; empty unless somebo
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Lock
 from typing import Final
+
+from trimode.engine.locks import ForkSafeLock
 
 from .trail import AuditFile
 
 _files: Final[dict[Path, AuditFile]] = {}
-_lock: Final = Lock()
+_lock: Final = ForkSafeLock()
 
 
 def add_audit_file(path: Path) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 from typing import IO, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from trimode.engine.locks import ForkSafeLock
 
 from ..errors import PolicyError
 from .consistency import Problem, check_record
@@ -90,7 +91,7 @@ class AuditFile:
             raise PolicyError(f"{self.path}: this is the name of a later part; pass {self.path.with_suffix('')}")
         self.content, self.fsync, self.rotate = captures("file", content), fsync, rotate
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self._part, self._end, self._sequence, self._previous = 1, 0, 0, ""
         self._forget()
 

@@ -14,10 +14,10 @@ from functools import cached_property, lru_cache
 from queue import SimpleQueue
 from typing import Any
 
+from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult
-from trimode.engine.scheduler import Update
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Unpack
+from typing import Any, Final, Self, Unpack
 
 import torch
 
@@ -188,8 +188,14 @@ class Engine(CallRunner):
             return self._finish(recording, awaited(self._submit(recording)))
 
     def close(self) -> None:
-        """Cancels every call on its way and refuses later ones."""
+        """Cancels every call on its way and refuses later ones. Leaving `with Engine.load() as engine:` does it too."""
         self.tokens.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def encode(self, call: Call) -> list[int]:
         """Prompt ids of a call."""

@@ -17,12 +17,12 @@ from pydantic_core import to_jsonable_python
 
 from trimode.engine.decoding.output import Output
 from trimode.engine.errors import TrimodeError
+from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult, Stats
-from trimode.engine.scheduler import Update
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from trimode.engine.scheduler import Update
+from trimode.engine.jobs import Update
 
 from .result import Result
 

@@ -8,11 +8,12 @@ says why; so each call keeps a copy at the start of the text, which takes the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from threading import Lock
 from typing import Final
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
+
+from trimode.engine.locks import ForkSafeLock
 
 from ..errors import GrammarRuntimeError
 from ..watchdog import OutOfTime, in_time
@@ -44,7 +45,7 @@ class CompiledGrammar:
 
     def __init__(self, first: LLMatcher, make: Make, vocabulary: Vocabulary) -> None:
         self._start, self._make, self.made = first, make, 0
-        self._lock, self._endings = Lock(), dict[tuple[Run, int], list[int] | None]()
+        self._lock, self._endings = ForkSafeLock(), dict[tuple[Run, int], list[int] | None]()
         self._vocabulary, self.opening = vocabulary, _opening(first, vocabulary)
 
     def start(self) -> tuple[LLMatcher, int]:

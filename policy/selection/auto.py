@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from trimode.engine.locks import ForkSafeLock
 from trimode.engine.result import EXACT, Mode
 
 from .. import cache_file as store
@@ -67,7 +67,7 @@ class Auto:
     name: str = "auto"
     version: str = "2"
     sha256: str = field(init=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock, repr=False)
     _standing: dict[str, CachedComparison] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -21,9 +21,9 @@ from mixed import mixed_requests
 
 from trimode.engine.decoding.state import PREFILL_CHUNK
 from trimode.engine.errors import CallCancelled, KvMemoryExceeded, QueueFull, RequestError
+from trimode.engine.jobs import Update
 from trimode.engine.kv_cache.pages import page_bytes
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, QuadraticSpecOptions
-from trimode.engine.scheduler import Update
 from trimode.engine.token_engine import TokenEngine
 
 ENDLESS = small.with_ends(small.MASK)

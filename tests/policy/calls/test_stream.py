@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
+from trimode.engine.jobs import Update
 from trimode.engine.result import DecodeResult
-from trimode.engine.scheduler import Update
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.stream import MASKED, Growing, StreamEvent
 

@@ -1,0 +1,125 @@
+"""Whether a request can be served, and its start: checked against weights and memory, then opened on pages of its own.
+
+Knows one model's config, its pages and the prefix index. Does not know threads, queues or who waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import index
+from typing import TypeVar
+
+from torch import Tensor
+
+from .decoding.gate import Gate
+from .decoding.output import Decode, Output
+from .decoding.run import DecodeState
+from .decoding.sampling import Sampler
+from .decoding.state import CacheState
+from .errors import KvMemoryExceeded, PromptTooLong, RequestError
+from .forward.runner import Runner
+from .kv_cache.pages import PagePool, page_bytes, pages_for
+from .kv_cache.prefix import Match, PrefixIndex
+from .models.config import ModelConfig
+from .models.families import check_infill, check_mode, check_scoring
+from .modes import choice, decode
+from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
+from .result import EXACT
+from .running import RunningRequest
+
+Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
+
+
+class Admission:
+    """`banned` [V] bool: ids that are never chosen. `text` decodes output ids for stop strings."""
+
+    def __init__(
+        self, config: ModelConfig, runner: Runner, pool: PagePool, index: PrefixIndex, banned: Tensor, text: Decode
+    ) -> None:
+        self.config, self.runner, self.pool, self.index = config, runner, pool, index
+        self.banned, self.text = banned, text
+
+    def check(self, request: Request) -> Request:
+        """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
+        request = replace(request, prompt=_ids(request.prompt))
+        config = self.config
+        if isinstance(request, DecodeRequest):
+            adaptive = isinstance(request.options, AdaptiveOptions)
+            for mode in sorted(EXACT) if adaptive else (request.options.mode,):
+                check_mode(config.architecture, mode)
+            if isinstance(request.options, InfillOptions):
+                check_infill(config.architecture)
+            request = replace(request, options=config.fitted(request.options))
+        else:
+            check_scoring(config.architecture)
+        if request.room > config.max_position_embeddings - len(request.prompt):
+            raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
+        if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
+            raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
+        need = self._pages(request)
+        if need > self.pool.pages:
+            size = page_bytes(config, self.pool.keys.dtype)
+            raise KvMemoryExceeded(need * size, self.pool.pages * size)
+        return request
+
+    def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
+        """Pages for everything that the request may commit."""
+        return pages_for(len(request.prompt) + request.kept)
+
+    def admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
+        """A live job with its pages, shared ones first; None while too many pages are in use."""
+        match = self.index.match(request.prompt[:-1])
+        fresh = self._taken(self._pages(request) - len(match.pages), match)
+        if fresh is None and match.partial is not None:
+            match = match.whole  # the page to copy from may be the one that is missing
+            fresh = self._taken(self._pages(request) - len(match.pages), match)
+        if fresh is None:
+            return None
+        return self._open(request, match.pages + fresh, match.length)
+
+    def _taken(self, count: int, match: Match) -> list[int] | None:
+        """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
+        source = [] if match.partial is None else [match.partial]
+        self.pool.hold(match.pages + source)  # so that eviction spares them
+        self.index.evict(count - self.pool.free)
+        if count > self.pool.free:
+            self.pool.drop(match.pages + source)
+            return None
+        fresh = self.pool.take(count)
+        for page in source:
+            self.pool.copy(page, fresh[0])
+        self.pool.drop(source)
+        return fresh
+
+    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> RunningRequest:
+        config = self.config
+        sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
+        pending, adapter = list(request.prompt[reused:]), self.runner.has_adapter
+        if isinstance(request, ScoreRequest):
+            context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
+            passes = choice.score(context, request.candidates, config.eos_token_ids)
+            return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
+        ends = config.eos_token_ids
+        run = DecodeState(
+            mode=request.options.mode,
+            pending=pending,
+            output=Output(request.max_tokens, request.stop, ends, self.text),
+            gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
+            mask_id=config.mask_id,
+            adapter=adapter,
+            cached=reused,
+        )
+        return RunningRequest(
+            request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
+        )
+
+
+def _ids(prompt: Sequence[int]) -> tuple[int, ...]:
+    """The prompt as a tuple of Python integers, which numpy's may become. Raises RequestError for anything else."""
+    if isinstance(prompt, tuple) and set(map(type, prompt)) == {int}:
+        return prompt
+    try:
+        return tuple(map(index, prompt))
+    except TypeError:
+        raise RequestError(f"prompt={str(prompt)[:80]!r}: expected token ids, a sequence of integers") from None

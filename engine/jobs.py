@@ -1,0 +1,42 @@
+"""Requests as the scheduler keeps them: with the future that waits for the result, and whoever watches the output grow.
+
+Knows requests and futures. Does not know threads, passes or modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from .request import DecodeRequest, ScoreRequest
+from .running import RunningRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is committed so far, and the slots of the block on its way (None: masked)."""
+
+    tokens: tuple[int, ...]
+    tentative: tuple[int | None, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A submitted request. `future` may be cancelled at any time; `watch` is called from the scheduler's thread."""
+
+    request: DecodeRequest | ScoreRequest
+    watch: Callable[[Update], None] | None = None
+    future: Future[Any] = field(default_factory=Future)
+    live: RunningRequest | None = None
+
+
+def deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:
+    """Settles the future, unless it was cancelled meanwhile."""
+    if not job.future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        job.future.set_exception(error)
+    else:
+        job.future.set_result(result)

@@ -252,6 +252,42 @@ def test_what_only_pydantic_knows_is_tried_again(target: Any, bad: Any, good: An
     assert made == [attempt.audit_id for attempt in failed.value.attempts]
 
 
+TRIES: list[tuple[list[Any], str]] = [
+    ([{"number": 2}], "grammar"), ([{"number": 1}, {"number": 2}], "checked"), ([[0, 1]], "checked"),
+    ([[0, 0], [0, 1]], "checked"),
+]  # fmt: skip
+"""Answers, the last of which fits, and how that one was held: `Even` by its grammar, until its own code refused one."""
+PAIR = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+
+
+@pytest.mark.parametrize("way", ["generate", "agenerate", "stream", "astream"])
+@pytest.mark.parametrize(("answers", "guarantee"), TRIES, ids=range(len(TRIES)))
+def test_record_and_result_agree_about_what_held_an_attempt(
+    way: str, answers: list[Any], guarantee: str, tmp_path: Path
+) -> None:
+    if "stream" in way:  # is never tried again
+        answers = answers[-1:]
+        guarantee = "grammar" if isinstance(answers[-1], dict) else "checked"
+    engine = FakeEngine({way: in_turn(*answers)})
+    target: Any = Even if isinstance(answers[-1], dict) else PAIR
+    words: dict[str, Any] = {"schema": target, "guarantee": "checked", "retries": 2, "max_tokens": 64}
+
+    async def streamed() -> Any:
+        return [event async for event in engine.astream("x", **words)][-1].result
+
+    ways: dict[str, Any] = {
+        "generate": lambda: engine.generate("x", **words),
+        "agenerate": lambda: asyncio.run(engine.agenerate("x", **words)),
+        "stream": lambda: list(engine.stream("x", **words))[-1].result,
+        "astream": lambda: asyncio.run(streamed()),
+    }
+    with tm.session(engine, policy=tm.Policy(), trace=f"file:{tmp_path / 'a'}"):
+        result = ways[way]()
+    *failed, last = records(read_audit(tmp_path / "a"))
+    assert (last.guarantee, last.call, result.guarantee) == (guarantee, result.audit_id, guarantee)
+    assert [record.guarantee for record in failed] == ["checked"] * (len(answers) - 1)
+
+
 def _outcomes(engine: FakeEngine) -> list[Any]:
     words: dict[str, Any] = {"schema": Even, "max_tokens": 32}
 

@@ -347,7 +347,7 @@ def _check_dialect(schemas: Schemas) -> None:
         held = schema.get("patternProperties")
         names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
-            if isinstance(pattern, str) and (reason := misread(pattern)) is not None:
+            if isinstance(pattern, str) and (reason := misread(pattern, quoted=True)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
 
 

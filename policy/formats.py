@@ -39,7 +39,7 @@ def tightened(schema: Any) -> Any:
         return schema
     made = bounded({key: _below(key, value) for key, value in schema.items()})
     if isinstance(made.get("pattern"), str):
-        made["pattern"] = narrowed(made["pattern"])
+        made["pattern"] = narrowed(made["pattern"], quoted=True)
     if isinstance(made.get("patternProperties"), dict):
         made["patternProperties"] = _renamed(made["patternProperties"])
     format = schema.get("format")

@@ -47,6 +47,8 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     ({"const": 2**62}, [str(2**62)], [str(2**62 + 1)]),
     ({"const": [1.2345678901234568e18]}, ["[1234567890123456768]"], ["[1234567890123456800]"]),
     ({"const": "a\0b"}, ['"a\\u0000b"'], ['"ab"']),
+    ({"const": "a\x7fb"}, ['"a\\u007fb"'], ['"ab"']),
+    ({"type": "string", "pattern": r"^[\x01\x7fab]c$"}, ['"ac"'], ['"a"', '"c"', '"\\u0001c"', '"\x7fc"']),
     ({"type": "number"}, ["1e30", "-1.5E-7", "0"], ["1e999", "1e400", "9" * 400, "123e307"]),
     ({"type": "integer"}, [str(2**64)], ["9" * 400, "9" * 5000]),
     ({}, ["1e30", "[1e300]"], ["1e999", "[1e999]", '{"a":1e999}', "-1e309"]),
@@ -64,6 +66,12 @@ REFUSED: Final[list[tuple[Any, str]]] = [
     (Literal[1234567890123456789], "/const"),
     ({"type": "integer", "minimum": 1e30}, "/minimum"),
     ({"type": "object", "properties": {"a": {"const": "\1"}}}, "/properties/a/const"),
+    ({"type": "string", "pattern": r"^a\v$"}, "/pattern"),
+    ({"type": "string", "pattern": "^a\x7f$"}, "/pattern"),
+    ({"type": "string", "pattern": r"^[\v]a$"}, "/pattern"),
+    ({"type": "string", "pattern": r"^(?:b|\u001fa)$"}, "/pattern"),
+    ({"type": "object", "patternProperties": {r"^\x01a$": {"type": "null"}}}, "/patternProperties"),
+    ({"type": "object", "propertyNames": {"pattern": r"^a\x0b$"}}, "/propertyNames/pattern"),
     ({"type": "integer", "allOf": [{"multipleOf": 65536}, {"multipleOf": 65537}]}, "/allOf/0/multipleOf"),
 ]
 

@@ -165,8 +165,8 @@ def _class(inside: str, without: str) -> str:
 def _may_hold_controls(letters: list[str]) -> bool:
     """Whether a class may hold U+0000 or another control character that no text in JSON is written with.
 
-    With U+0000, the grammar engine (llguidance 1.9.1) takes a class of all control characters and adds the quote and the
-    backslash to it, wherever it is in JSON; a class of one of the others it leaves out of what it writes.
+    With U+0000, the grammar engine (llguidance 1.9.1) takes a class of all control characters and adds the quote and
+    the backslash to it, wherever it is in JSON; a class of one of the others it leaves out of what it writes.
     """
     return any(
         letter <= " " or letter >= "\x7f" or (letter[0] == "\\" and letter[1:].lower() not in _PLAIN)
@@ -182,4 +182,4 @@ _HEX: Final = "(?:0[0-7bBe-fE-F]|1[0-9a-fA-F]|7[fF])"
 _UNWRITTEN: Final = re.compile(rf"[{_CONTROLS}]|\\(?:[va{_CONTROLS}]|x{_HEX}|u00{_HEX}|U000000{_HEX})")
 """One of them as a letter of a pattern, in all spellings that readers share."""
 _NEVER: Final = r"(?:[^\s\S])"
-"""What takes no letter, in place of one of them, which the grammar engine (llguidance 1.9.1) takes for no letter at all."""
+"""What takes no letter, in place of one of them: the grammar engine (llguidance 1.9.1) would write none there."""

@@ -27,7 +27,7 @@ from .schema import ToolCall
 from .scope import Scope, current_scope
 from .telemetry import OwnedSpan
 from .tool_shapes import Tool, is_function, names_of, runnable
-from .typed import reasons
+from .typed import function_of, reasons
 
 R = TypeVar("R")
 
@@ -71,12 +71,10 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
     """
     tool = runnable(tool)
 
-    @wraps(tool.func if isinstance(tool, partial) else tool)
+    @wraps(function_of(tool))
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 
-    if isinstance(tool, partial):  # what it has bound already is no argument of the call
-        cast(Any, bind).__signature__ = inspect.signature(tool)
     try:
         if inspect.isclass(tool):
             made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))

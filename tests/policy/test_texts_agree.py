@@ -38,6 +38,8 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     ({"type": "number", "multipleOf": 3}, ["9"], ["9007199254740993.0"]),
     ({"enum": [0.5, 0.3], "multipleOf": 0.25}, ["0.5"], ["0.3"]),
     (Annotated[float, Field(gt=0, le=0.5)], ["0.5"], ["0", "0.0"]),
+    (dict[Annotated[str, Field(pattern="^[a-z]{1,2}$")], int], ['{"ab":1}'],
+     ['{"A":1}', '{"abc":1}', '{"a\\n":1}']),
     ({"type": "string", "pattern": '^[^"]*$'}, ['"a"', '"\\\\"'], ['"\\""', '"a\\"b"', '"\\u0022"']),
     ({"type": "string", "pattern": FILE_NAME}, ['"a.txt"'], ['"\\""', '"\\\\"', '"a\\\\b"']),
     ({"type": "string", "pattern": r"^[\x00-\x21]$"}, ['"!"', '"\\n"'], ['"\\""', '"\\\\"']),

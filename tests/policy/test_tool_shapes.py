@@ -7,15 +7,16 @@ import json
 import pickle
 import random
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack, cast
 
 import jsonschema
 import pytest
 from loaded import allowed
 from pydantic import BaseModel, Field, HttpUrl, field_validator
+from typing_extensions import TypedDict
 
 import trimode as tm
 from trimode.policy.audit import read_audit, records
@@ -51,6 +52,40 @@ class Desk:
         return f"called {city}"
 
 
+Short = Annotated[str, Field(max_length=4)]
+"""A name that only this module knows: annotations are texts here."""
+
+
+class Words(TypedDict):
+    city: Short
+
+
+class Hall:
+    """A hall."""
+
+    def book(self, city: Short, nights: int = 1) -> str:
+        """Books."""
+        return f"hall {city} {nights}"
+
+    @classmethod
+    def find(cls, city: Short) -> str:
+        return f"found {city}"
+
+    @lru_cache  # noqa: B019
+    def kept(self, city: Short) -> str:
+        return f"kept {city}"
+
+    __call__ = book
+
+
+def loose(**words: Unpack[Words]) -> str:
+    return str(words)
+
+
+def odd(city: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore
+    """Its type is nowhere."""
+
+
 def book(city: str, nights: int = 1) -> str:
     """Books."""
     return f"{city} {nights}"
@@ -78,6 +113,8 @@ SHAPES: list[Any] = [
     {"toolSpec": {"name": "t", "inputSchema": {"json": CITY}}},
     {"name": "t", "parameters": Room},
     book, Desk().book, Desk(), partial(book, nights=2), Room,
+    Hall().book, Hall(), Hall.find, Hall().kept, partial(Hall().book, nights=2), partial(Hall()), loose,
+    {"name": "t", "parameters": {**CITY, "nullable": True}},
 ]  # fmt: skip
 
 
@@ -87,8 +124,10 @@ def test_every_shape_has_its_parameters(tool: Any) -> None:
     schema = tool_schema([tool])
     check(schema)
     assert schema.parse(json.dumps({"name": shape.name, "arguments": {"city": "Bern"}})).arguments == {"city": "Bern"}
-    with pytest.raises(tm.SchemaViolation):
-        schema.parse(json.dumps({"name": shape.name, "arguments": {}}))
+    wrong: list[Any] = [{}, None]
+    for arguments in wrong:
+        with pytest.raises(tm.SchemaViolation):
+            schema.parse(json.dumps({"name": shape.name, "arguments": arguments}))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +149,10 @@ def test_tools_that_say_that_they_take_nothing(tool: Any) -> None:
         ({"type": "web_search"}, "needs a name"),
         (5, "needs a name"),
         (SimpleNamespace(name="t"), "needs a name"),
+        (odd, "Nowhere"),
+        (partial(odd), "Nowhere"),
+        (partial(cast(Any, book), 1, 2, 3), "cannot tell what"),
+        (partial(cast(Any, book), floor=1), "cannot tell what"),
     ],
 )
 def test_shapes_that_nobody_knows(tool: Any, said: str) -> None:
@@ -127,6 +170,11 @@ def test_functions_of_all_shapes_are_run() -> None:
     assert run("book", partial(book, nights=2), city="X") == "X 2"
     assert run("book", partial(book, "Y"), nights=3) == "Y 3"
     assert run("Room", Room, city="X") == Room(city="X")
+    assert run("book", Hall().book, city="X") == "hall X 1"
+    assert run("book", partial(Hall().book, nights=2), city="X") == "hall X 2"
+    assert run("Hall", partial(Hall(), nights=3), city="X") == "hall X 3"
+    assert run("find", Hall.find, city="X") == "found X"
+    assert run("loose", loose, city="X") == "{'city': 'X'}"
     with pytest.raises(tm.ToolError, match="without a function"):
         run("t", McpTool(name="t", inputSchema=CITY))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import random
 from decimal import Decimal
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Annotated, Any, Unpack, cast
 
 import jsonschema
 import pytest
-from loaded import allowed
 from pydantic import BaseModel, Field, HttpUrl, field_validator
 from typing_extensions import TypedDict
 
@@ -367,47 +365,6 @@ def test_a_violation_keeps_the_text_and_the_record(way: int, tmp_path: Path) -> 
     assert error.audit_id == error.result.audit_id == record.call
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.text, copy.audit_id) == (type(error), str(error), error.text, error.audit_id)
-
-
-def server(count: int = 117) -> list[dict[str, Any]]:
-    """Tools as a large MCP server lists them, every schema naming draft-07."""
-    kinds: list[dict[str, Any]] = [
-        {"type": "string", "description": "An owner."}, {"type": "string", "enum": ["open", "closed", "all"]},
-        {"type": "integer", "minimum": 1, "maximum": 100},
-        {"type": "array", "items": {"type": "string"}, "maxItems": 9},
-        {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}, {"type": "boolean", "default": False},
-        {"type": "object", "properties": {"path": {"type": "string", "minLength": 1}}, "required": ["path"],
-         "additionalProperties": False},
-        {"type": "string", "format": "url"}, {"type": "number", "exclusiveMinimum": 0},
-        {"type": "array", "items": [{"type": "integer"}, {"type": "integer"}], "minItems": 2, "maxItems": 2},
-    ]  # fmt: skip
-    made = list[dict[str, Any]]()
-    for at in range(count):
-        draw = random.Random(at)
-        named = {f"{word}_{at % 7}": draw.choice(kinds) for word in ("owner", "state", "page", "filter", "body")}
-        schema = {"$schema": D7, "type": "object", "properties": named, "additionalProperties": False,
-                  "required": draw.sample(list(named), 2)}  # fmt: skip
-        made.append({"name": f"tool_{at}", "description": f"Does {at}.", "inputSchema": schema})
-    return made
-
-
-def test_a_large_server_is_taken_and_calls_fit_each_tools_own_schema(reference: Engine) -> None:
-    tools = server()
-    own = {tool["name"]: jsonschema.Draft7Validator(tool["inputSchema"]) for tool in tools}
-    schema, draw = schema_of(tools), random.Random(0)
-    start, end, done = reference.grammars.matcher(schema), reference.tokens.model.config.eos_token_ids[0], 0
-    for _ in range(12):
-        matcher, ids = start.fork(), list[int]()
-        while len(ids) < 60 and (not ids or ids[-1] != end):
-            ids.append(draw.choice(allowed(matcher)))
-            if ids[-1] != end:
-                matcher.advance(ids[-1:])
-        if ids[-1] != end:
-            ids += matcher.ending(4000) or ()
-        call = json.loads(reference.tokenizer.decode([one for one in ids if one != end]))
-        assert own[call["name"]].is_valid(call["arguments"]), call
-        done += 1
-    assert done == 12
 
 
 DECODED: list[Any] = [

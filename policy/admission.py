@@ -23,7 +23,7 @@ from .errors import MalformedSchema, SchemaError, SchemaRefused, SchemaTooComple
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
 from .keys import may_repeat
-from .numeric import too_many_steps, unreachable, unwritable
+from .numeric import BOUNDS, too_many_steps, unreachable, unwritable
 from .satisfiable import check_recursion
 from .shapes import fits_every_draft
 from .walk import ANNOTATIONS, Document, Where, below, draft_of, heaviest, mapped, pointer, steps
@@ -322,7 +322,7 @@ def _unheld(key: str, value: Json, some_open: bool) -> str | None:
         if some_open and (text := _control(value)) is not None:
             hint = "which cannot be written where objects are open; add additionalProperties: false"
             return f"{_short(ascii(text))} holds a control character without a short escape, {hint}"
-    elif unreachable(key, value) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+    elif unreachable(key, value) or (key not in BOUNDS and isinstance(value, int) and not -(2**63) <= value < 2**63):
         return f"{_short(str(value))} is beyond 64 bits; use a smaller number"
     return None
 
@@ -343,12 +343,22 @@ _UNWRITABLE: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 
 
 def _check_dialect(schemas: Schemas) -> None:
+    odd = next((name for _, schema in schemas for name in _names_in(schema) if _UNWRITABLE.search(name)), None)
     for where, schema in schemas:
+        if odd is not None and "patternProperties" in schema:
+            hint = f"beside the name {_short(ascii(odd))} with its control character, which patterns here leave out"
+            raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
         held = schema.get("patternProperties")
         names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
             if isinstance(pattern, str) and (reason := misread(pattern, quoted=True)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+
+
+def _names_in(schema: dict[str, Json]) -> Iterator[str]:
+    for key in ("properties", "required"):
+        if isinstance(named := schema.get(key), dict | list):
+            yield from named
 
 
 def every_schema(document: Json) -> Iterator[tuple[Where, dict[str, Json]]]:

@@ -68,9 +68,10 @@ class _Writable(GenerateJsonSchema):
 
     def arguments_schema(self, schema: core_schema.ArgumentsSchema) -> dict[str, Json]:
         made = super().arguments_schema(schema)
-        if schema.get("var_kwargs_mode") != "unpacked-typed-dict":
+        unpacked = schema.get("var_kwargs_schema")
+        if unpacked is None or schema.get("var_kwargs_mode") != "unpacked-typed-dict":
             return made
-        words = self.resolve_ref_schema(self.generate_inner(schema["var_kwargs_schema"]))
+        words = self.resolve_ref_schema(self.generate_inner(unpacked))
         required = [*made.get("required", ()), *words.get("required", ())]
         properties = {**made.get("properties", {}), **words.get("properties", {})}
         return {**made, "properties": properties, "required": required, "additionalProperties": False}

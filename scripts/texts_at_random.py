@@ -19,7 +19,10 @@ BOUNDS: Final = (
     0, 1, -1, 2, 3, 9, 10, 99, 100, 0.0, -0.0, 0.5, 1.0, 1.5, -2.5, 0.1, 0.07, 9.99, 1e-7, -1e-7, 1e-10, 123.456, 1e3,
     1e15, 1e17, 0.30000000000000004, 100.46, 5e-324, 2**53, 2**53 - 1, -(2**53), 2**60, 10**18, -(10**18),
 )  # fmt: skip
-EDGES: Final = (2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63), 1234567890123456789, 1e23, 9.3e18, 1e300)
+EDGES: Final = (
+    2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63), 1234567890123456789, 1e23, 9.3e18, 1e300, 2**64 - 1,
+    -(2**70),
+)  # fmt: skip
 """Numbers that are refused in constants, or read inwards in bounds."""
 NAMES: Final = ("a", "b", "id", 'q"', "s\\", "n\n", "ä", "😀", "a/b", "c\u0001")
 WORDS: Final = (
@@ -173,6 +176,11 @@ class Made:
         return made
 
     def _both(self, depth: int) -> Json:
+        if self.dice.random() < 0.2:
+            return {
+                **self._number(depth),
+                "not": {key: held for key, held in self._number(depth).items() if key != "type"},
+            }
         if self.dice.random() < 0.5:
             return {"allOf": [self._number(depth), self._number(depth)]}
         return {"allOf": [self._string(depth), self._string(depth)]} if self.dice.random() < 0.7 else {

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 import jsonschema
 import pytest
+from jsonschema.validators import validator_for
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
 import trimode as tm
@@ -50,7 +51,7 @@ def read(text: str) -> Json:
 
 def fits(schema: Json, value: Json) -> None:
     """By jsonschema, in the draft that the schema names."""
-    kind: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    kind: Any = validator_for(schema, default=jsonschema.Draft202012Validator)
     kind(schema, format_checker=kind.FORMAT_CHECKER).validate(value)
 
 

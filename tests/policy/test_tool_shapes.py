@@ -226,9 +226,16 @@ def test_each_tool_is_read_under_its_own_draft_and_base(
             schema.parse(text)
 
 
-@pytest.mark.parametrize("reference_", ["https://example.com/x.json", "#/properties/name", "#nowhere", "other.json#/a"])
+@pytest.mark.parametrize(
+    "reference_",
+    ["https://example.com/x.json", "#/properties/name", "#nowhere", "other.json#/a", "#twice", "https://twice/"],
+)
 def test_references_that_lead_nowhere_are_refused_in_the_tool(reference_: str) -> None:
-    tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": {"properties": {"x": {"$ref": reference_}}}}]
+    """Nor to a name that two schemas have, of which readers choose one or the other."""
+    names = {"$anchor": "twice"}, {"$id": "https://twice/"}
+    twice = {f"{at}{key}": {key: held} for one in names for key, held in one.items() for at in "ab"}
+    schema = {"properties": {"x": {"$ref": reference_}}, DEFS: twice}
+    tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": schema}]
     for words in ({}, {"guarantee": "checked"}):
         with pytest.raises(tm.UnsupportedKeyword) as caught:
             tm.step("tool_call", tools=tools, **words)(lambda: "x")

@@ -18,7 +18,7 @@ import jsonschema
 import jsonschema.protocols
 import jsonschema.validators
 
-from .dialect import misread
+from .dialect import is_read_alike, misread
 from .errors import MalformedSchema, SchemaError, SchemaRefused, SchemaTooComplex, UnsupportedKeyword, shown
 from .formats import NAMED, VALUES
 from .in_time import Crowded, OutOfTime, in_time
@@ -349,10 +349,18 @@ def _check_dialect(schemas: Schemas) -> None:
             hint = f"beside the name {_short(ascii(odd))} with its control character, which patterns here leave out"
             raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
         held = schema.get("patternProperties")
+        others = schema.get("additionalProperties", True)
+        if isinstance(held, dict) and others not in (True, False, {}) and not all(map(_is_read_alike, held)):
+            hint = "beside a schema for other names, \\w, \\d and \\s are other letters elsewhere; write [0-9A-Za-z_]"
+            raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
         names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
             if isinstance(pattern, str) and (reason := misread(pattern, quoted=True)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+
+
+def _is_read_alike(pattern: str) -> bool:
+    return misread(pattern, quoted=True) is not None or is_read_alike(pattern)
 
 
 def _names_in(schema: dict[str, Json]) -> Iterator[str]:

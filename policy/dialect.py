@@ -91,12 +91,20 @@ def narrowed(pattern: str, quoted: bool = False) -> str:
     return "".join(_pieces(pattern, quoted))
 
 
-def of_names(pattern: str) -> str:
-    """`narrowed` for names, where those that do not match are free: Python's `$` also stands before a last newline."""
-    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern, quoted=True))
+def of_names(pattern: str, wide: bool = False) -> str:
+    """`narrowed` for names that others may stand beside: Python's `$` also stands before a last newline.
+
+    `wide`: those that do not match are free, so it takes all that any reader takes.
+    """
+    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern, quoted=True, wide=wide))
 
 
-def _pieces(pattern: str, quoted: bool) -> Iterator[str]:
+def is_read_alike(pattern: str) -> bool:
+    """Whether all readers count the same letters in its classes."""
+    return of_names(pattern) == of_names(pattern, wide=True)
+
+
+def _pieces(pattern: str, quoted: bool, wide: bool = False) -> Iterator[str]:
     at = 0
     while at < len(pattern):
         letter = pattern[at]
@@ -104,11 +112,11 @@ def _pieces(pattern: str, quoted: bool) -> Iterator[str]:
             yield _NEVER
             at = found.end()
         elif letter == "\\":
-            yield _escape(pattern[at + 1 : at + 2])
+            yield _escape(pattern[at + 1 : at + 2], wide)
             at += 2
         elif letter == "[":
             end = _class_end(pattern, at)
-            yield _class(pattern[at + 1 : end - 1], _CONTROLS if quoted else r"\x00")
+            yield _class(pattern[at + 1 : end - 1], _CONTROLS if quoted else r"\x00", wide)
             at = end
         elif letter == "(" and pattern[at + 1 : at + 2] == "?":
             flags = _FLAGS.match(pattern, at)
@@ -126,10 +134,11 @@ def _pieces(pattern: str, quoted: bool) -> Iterator[str]:
             at += 1
 
 
-def _escape(letter: str) -> str:
-    if letter in _NARROW:
-        return f"[{_NARROW[letter]}]"
-    return f"[^{_WIDE[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
+def _escape(letter: str, wide: bool) -> str:
+    plain, other = (_WIDE, _NARROW) if wide else (_NARROW, _WIDE)
+    if letter in plain:
+        return f"[{plain[letter]}]"
+    return f"[^{other[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
 
 
 def _class_end(pattern: str, at: int) -> int:
@@ -141,14 +150,17 @@ def _class_end(pattern: str, at: int) -> int:
     return end + 1
 
 
-def _class(inside: str, without: str) -> str:
-    """A class whose members are narrow, or wide where it is negated. `without`: what none of its letters may be."""
+def _class(inside: str, without: str, wide: bool) -> str:
+    """A class whose members are narrow, or wide where it is negated; the other way round in a `wide` pattern.
+
+    `without`: what none of its letters may be.
+    """
     negated = inside.startswith("^")
     made, letters = ["[^" if negated else "["], re.findall(r"\\.|.", inside[negated:], re.DOTALL)
     named = {letter[1] for letter in letters if letter[0] == "\\" and letter[1:].lower() in _WIDE}
     if any(letter.swapcase() in named for letter in named):
         return r"[^\s\S]" if negated else rf"[^{without}]"
-    plain, other = (_WIDE, _NARROW) if negated else (_NARROW, _WIDE)
+    plain, other = (_WIDE, _NARROW) if negated != wide else (_NARROW, _WIDE)
     for letter, following in zip(letters, [*letters[1:], ""], strict=False):
         if letter == "[":
             raise Misread(f"a bracket inside of [{inside}] opens a class of its own elsewhere; write \\[")

@@ -53,8 +53,9 @@ def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     patterned = schema["patternProperties"]
     alone = len(patterned) == 1 and schema.get("additionalProperties") is False and not schema.get("properties")
+    free = schema.get("additionalProperties", True) in (True, {})
     for pattern, child in patterned.items():
-        name = narrowed(pattern, quoted=True) if alone else of_names(pattern)
+        name = narrowed(pattern, quoted=True) if alone else of_names(pattern, wide=free)
         while name in made:  # another spelling of the same pattern
             name = f"(?:{name})"
         made[name] = child

@@ -59,6 +59,8 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     ({}, ["1e30", "[1e300]"], ["1e999", "[1e999]", '{"a":1e999}', "-1e309"]),
     ({"type": "array"}, ["[1e300]", '[{"a":1}]'], ["[1e999]", '[{"a":1,"a":2}]', '[{"a":1,"\\u0061":2}]']),
     ({"patternProperties": {"^[a]$": {"type": "null"}}, "type": "object"}, ['{"a\\n":null}'], ['{"a\\n":1}']),
+    ({"patternProperties": {r"^\w$": {"type": "null"}}, "type": "object"}, ['{"a":null}', '{"-":1}'],
+     ['{"a":1}', '{"\u06f3":1}', '{"é":1}']),
     (ID, ['{"id":1}', '{"id":1,"x":2}'], ['{"\\u0069d":"x"}', '{"id":1,"\\u0069d":2}', '{"i\\u0064":"x"}']),
     ({**ID, "not": {"required": ["b"]}}, ['{"id":1}'], ['{"b":1}', '{"\\u0062":1}']),
 ]  # fmt: skip
@@ -82,6 +84,10 @@ REFUSED: Final[list[tuple[Any, str]]] = [
     (
         {"allOf": [{"patternProperties": {"^[^a]*$": {"type": "null"}}}, {"required": ["c\1"]}]},
         "/allOf/0/patternProperties",
+    ),
+    (
+        {"patternProperties": {r"^\w$": {"type": "null"}}, "additionalProperties": {"type": "integer"}},
+        "/patternProperties",
     ),
     ({"type": "object", "propertyNames": {"pattern": r"^a\x0b$"}}, "/propertyNames/pattern"),
     ({"type": "integer", "allOf": [{"multipleOf": 65536}, {"multipleOf": 65537}]}, "/allOf/0/multipleOf"),

@@ -19,17 +19,22 @@ BOUNDS: Final = (
     0, 1, -1, 2, 3, 9, 10, 99, 100, 0.0, -0.0, 0.5, 1.0, 1.5, -2.5, 0.1, 0.07, 9.99, 1e-7, -1e-7, 1e-10, 123.456, 1e3,
     1e15, 1e17, 0.30000000000000004, 100.46, 5e-324, 2**53, 2**53 - 1, -(2**53), 2**60, 10**18, -(10**18),
 )  # fmt: skip
-EDGES: Final = (2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63), 1234567890123456789, 1e23, 9.3e18, 1e300)
+EDGES: Final = (
+    2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63), 1234567890123456789, 1e23, 9.3e18, 1e300, 2**64 - 1,
+    -(2**70),
+)  # fmt: skip
 """Numbers that are refused in constants, or read inwards in bounds."""
 NAMES: Final = ("a", "b", "id", 'q"', "s\\", "n\n", "ä", "😀", "a/b", "c\u0001")
 WORDS: Final = (
     "", "a", "ab", "id", '"', "\\", 'a"b', "a\\b", "\n", "\t", "/", "é", "😀", "\u2028", "0", "-", "2024-02-29",
-    "a@b.c", "x y", "\\u0041", "\\n", "a/b", 'q"', "s\\", "12:00:00Z", "::1", "a:b",
+    "a@b.c", "x y", "a\x7fb", "\\u0041", "\\n", "a/b", 'q"', "s\\", "12:00:00Z", "::1", "a:b",
 )  # fmt: skip
 ITEMS: Final = ('"', "\\\\", "/", ":", "a-z", "0-9", "A-Z", " ", r"\n", r"\t", r"\s", r"\w", r"\d", "é", "😀", ",", "{",
-                "-", r"\x00-\x1f", r"\x20-\x7e", "!-#", r"\x00", r"\u0022", r"\]", "*?<>|")  # fmt: skip
+                "-", r"\x00-\x1f", r"\x20-\x7e", "!-#", r"\x00", r"\u0022", r"\]", "*?<>|",
+                "\x7f", r"\v", r"\x01")  # fmt: skip
 PIECES: Final = (
     ".", "a", "b", r"\d", r"\w", r"\s", r"\S", r"\W", r"\D", '"', r"\\", r"\.", "/", "é", r"\n", "[a-c]", '(?:a|")',
+    r"\v", r"\x7f", "\x01", r"[\x1f]",
 )  # fmt: skip
 FORMATS: Final = ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid")
 FRAGMENTS: Final = (
@@ -171,6 +176,11 @@ class Made:
         return made
 
     def _both(self, depth: int) -> Json:
+        if self.dice.random() < 0.2:
+            return {
+                **self._number(depth),
+                "not": {key: held for key, held in self._number(depth).items() if key != "type"},
+            }
         if self.dice.random() < 0.5:
             return {"allOf": [self._number(depth), self._number(depth)]}
         return {"allOf": [self._string(depth), self._string(depth)]} if self.dice.random() < 0.7 else {

@@ -50,7 +50,8 @@ class CallOptions(TypedDict, total=False):
 class Call:
     """What to write (`prompt`, raw, or `messages` for the chat template), under which plan, held to what.
 
-    `notes`: what was changed before the engine saw it. `max_passes`, `max_seconds`: where a session's budget ends.
+    `notes`: what was changed before the engine saw it. `retried`: an attempt before broke what no grammar holds, so
+    this one is held by a check, whatever its grammar holds. `max_passes`, `max_seconds`: where a session's budget ends.
     """
 
     step: str
@@ -61,6 +62,7 @@ class Call:
     tools: tuple[dict[str, Any], ...] = ()
     schema: Target | None = None
     notes: tuple[str, ...] = ()
+    retried: bool = False
     max_passes: int | None = None
     max_seconds: float | None = None
 

@@ -127,7 +127,7 @@ class CallRunner(ABC):
         if call.schema is not None:
             dropped = self.translator.held(call).dropped
             recording.notes += [one.note for one in dropped]
-            recording.guarantee = "checked" if dropped else "grammar"
+            recording.guarantee = "checked" if dropped or call.retried else "grammar"
         return recording.request
 
     def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:

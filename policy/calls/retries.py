@@ -41,10 +41,10 @@ class Tries:
         if not settings.temperature:
             note += f" and temperature={temperature}, because greedy decoding repeats itself"
         plan = replace(self.call.plan, settings=replace(settings, seed=seed, temperature=temperature))
-        self.call = replace(self.call, plan=plan, notes=(*self.call.notes, note))
+        self.call = replace(self.call, plan=plan, notes=(*self.call.notes, note), retried=True)
 
     def success(self, result: Result) -> Result:
-        return replace(result, failed=tuple(self.failed), guarantee="checked") if self.failed else result
+        return replace(result, failed=tuple(self.failed)) if self.failed else result
 
 
 def attempted(call: Call, once: Callable[[Call], Result]) -> Result:

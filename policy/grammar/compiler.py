@@ -268,7 +268,7 @@ def _grammar(document: Any) -> str:
     try:
         made = tightened(document)
         grammar = LLMatcher.grammar_from_json_schema(made, overrides=_OPTIONS)
-        if "\\u00" not in grammar or may_repeat(document):
+        if not ("\\u00" in grammar or "\x7f" in grammar) or may_repeat(document):
             return grammar
         return LLMatcher.grammar_from_json_schema(made, overrides=_WITH_CONTROLS)
     except ValueError as error:  # numbers beyond 64 bits inside values

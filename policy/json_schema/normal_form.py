@@ -7,16 +7,16 @@ JSON pointer, a keyword and a hint.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from ..errors import SchemaError, UnsupportedKeyword, shown
 from .document import ANNOTATIONS, NAMED, VALUES, Where, draft_of, every_schema, pointer
-from .number_ranges import too_many_steps, unreachable, unwritable
+from .number_ranges import BOUNDS, too_many_steps, unreachable, unwritable
 from .open_parts import may_repeat
 from .refusals import short
-from .regex_dialect import misread
+from .regex_dialect import is_read_alike, misread
 from .satisfiable import check_recursion
 
 Json = Any
@@ -129,7 +129,7 @@ def _unheld(key: str, value: Json, some_open: bool) -> str | None:
         if some_open and (text := _control(value)) is not None:
             hint = "which cannot be written where objects are open; add additionalProperties: false"
             return f"{short(ascii(text))} holds a control character without a short escape, {hint}"
-    elif unreachable(key, value) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+    elif unreachable(key, value) or (key not in BOUNDS and isinstance(value, int) and not -(2**63) <= value < 2**63):
         return f"{short(str(value))} is beyond 64 bits; use a smaller number"
     return None
 
@@ -150,9 +150,27 @@ _UNWRITABLE: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 
 
 def _check_dialect(schemas: Schemas) -> None:
+    odd = next((name for _, schema in schemas for name in _names_in(schema) if _UNWRITABLE.search(name)), None)
     for where, schema in schemas:
+        if odd is not None and "patternProperties" in schema:
+            hint = f"beside the name {short(ascii(odd))} with its control character, which patterns here leave out"
+            raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
         held = schema.get("patternProperties")
+        others = schema.get("additionalProperties", True)
+        if isinstance(held, dict) and others not in (True, False, {}) and not all(map(_is_read_alike, held)):
+            hint = "beside a schema for other names, \\w, \\d and \\s are other letters elsewhere; write [0-9A-Za-z_]"
+            raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
         names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
-            if isinstance(pattern, str) and (reason := misread(pattern)) is not None:
+            if isinstance(pattern, str) and (reason := misread(pattern, quoted=True)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
+
+
+def _is_read_alike(pattern: str) -> bool:
+    return misread(pattern, quoted=True) is not None or is_read_alike(pattern)
+
+
+def _names_in(schema: dict[str, Json]) -> Iterator[str]:
+    for key in ("properties", "required"):
+        if isinstance(named := schema.get(key), dict | list):
+            yield from named

@@ -65,6 +65,8 @@ def bounded(schema: dict[str, Json]) -> dict[str, Json]:
     if not _KEYWORDS & set(schema):
         return schema
     low, high = _bound(schema, "minimum", max), _bound(schema, "maximum", min)
+    if (low is not None and low[0] > MOST) or (high is not None and high[0] < -MOST):
+        return {**_unbounded(schema), "minimum": 1, "maximum": 0}  # a rewrite's: what is given so is refused before
     if schema.get("type") == "integer":
         least = None if low is None else _whole(low, up=True)
         most = None if high is None else _whole(high, up=False)
@@ -80,9 +82,13 @@ def bounded(schema: dict[str, Json]) -> dict[str, Json]:
         most = MOST
     if most is not None and least is None and most < -_LONG:
         least = -MOST
-    made = {key: value for key, value in schema.items() if key not in _BOUNDS}
+    made = _unbounded(schema)
     made |= {} if least is None else {"minimum": least}
     return made | ({} if most is None else {"maximum": most})
+
+
+def _unbounded(schema: dict[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in schema.items() if key not in BOUNDS}
 
 
 def _listed(schema: dict[str, Json]) -> dict[str, Json]:
@@ -109,8 +115,8 @@ def too_many_steps(steps: list[Json]) -> bool:
     return len(whole) > 1 and math.lcm(*whole) * max(whole) >= 2**32
 
 
-_BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
-_KEYWORDS: Final = _BOUNDS | {"multipleOf"}
+BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+_KEYWORDS: Final = BOUNDS | {"multipleOf"}
 
 
 def _bound(schema: dict[str, Json], keyword: str, tighter: Any) -> tuple[Fraction, bool] | None:

@@ -40,8 +40,9 @@ class References:
 
     document: Json
     scopes: dict[Where, Scope] = field(default_factory=dict)
-    _resources: dict[str, Where] = field(default_factory=dict)
-    _anchors: dict[tuple[str, str], Where] = field(default_factory=dict)
+    _resources: dict[str, Where | None] = field(default_factory=dict)
+    _anchors: dict[tuple[str, str], Where | None] = field(default_factory=dict)
+    """Names by what they stand for; None where that is not certain: readers differ about a name that stands twice."""
     _dynamic: Counter[str] = field(default_factory=Counter[str])
     """Names of dynamic anchors; "" stands for `$recursiveAnchor`."""
 
@@ -101,9 +102,13 @@ class References:
         else:
             address, fragment = urldefrag(urljoin(base, reference))
         fragment = unquote(fragment)
-        if fragment and not fragment.startswith("/"):
-            return self._anchors[address, fragment]
-        where, part = self._resources[address], self.part(self._resources[address])
+        is_anchor = fragment and not fragment.startswith("/")
+        where = self._anchors[address, fragment] if is_anchor else self._resources[address]
+        if where is None:
+            raise LookupError(reference)
+        if is_anchor:
+            return where
+        part = self.part(where)
         for step in fragment.split("/")[1:]:
             name: Any = step.replace("~1", "/").replace("~0", "~")
             name = int(name) if isinstance(part, list) and name.isdecimal() else name
@@ -137,16 +142,20 @@ class References:
         if not inside.reference_rules_alone:
             for keyword in ("$anchor", "$dynamicAnchor"):
                 if isinstance(name := schema.get(keyword), str):
-                    self._anchors.setdefault((inside.base, name), where)
+                    self._anchor(inside.base, name, where)
             if isinstance(name := schema.get("$dynamicAnchor"), str):
                 self._dynamic[name] += 1
             self._dynamic[""] += schema.get("$recursiveAnchor") is True
         return inside
 
+    def _anchor(self, base: str, name: str, where: Where) -> None:
+        self._anchors[base, name] = where if self._anchors.get((base, name), where) == where else None
+
     def _named(self, where: Where, named: str, scope: Scope) -> Scope:
         if named.startswith("#") and scope.reference_rules_alone:  # how old drafts write an anchor
-            self._anchors.setdefault((scope.base, named[1:]), where)
+            self._anchor(scope.base, named[1:], where)
             return scope
         base = urljoin(scope.base, named).rstrip("#")
-        self._resources.setdefault(base, where)
+        known = self._resources.get(base, where)
+        self._resources[base] = known if known in ((), where) else None
         return Scope(base, scope.draft)

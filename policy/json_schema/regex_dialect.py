@@ -29,13 +29,16 @@ class Misread(ValueError):
     """A pattern that two readers take for two things; the message says which part and what to write."""
 
 
-def misread(pattern: str) -> str | None:
-    """What of a pattern readers take for different things, and what to write; None where there is nothing."""
+def misread(pattern: str, quoted: bool = False) -> str | None:
+    """What of a pattern readers take for different things, and what to write; None where there is nothing.
+
+    `quoted`: of texts in JSON, where some control characters cannot be written.
+    """
     try:
-        narrowed(pattern)
+        never = _NEVER in _pieces(pattern, quoted)
     except Misread as error:
         return str(error)
-    return None
+    return "a control character that JSON has no short escape for cannot be written; leave it out" if never else None
 
 
 def is_slow(pattern: str) -> bool:
@@ -80,26 +83,40 @@ def _ways_of(kind: str, what: Any) -> float:
 _LETTERS: Final = ("LITERAL", "NOT_LITERAL", "ANY", "IN", "CATEGORY")
 
 
-def narrowed(pattern: str) -> str:
-    """`pattern` for the grammar engine: it takes nothing that another reader refuses. Raises Misread."""
-    return "".join(_pieces(pattern))
+def narrowed(pattern: str, quoted: bool = False) -> str:
+    """`pattern` for the grammar engine: it takes nothing that another reader refuses. `quoted`: of texts in JSON.
+
+    Raises Misread.
+    """
+    return "".join(_pieces(pattern, quoted))
 
 
-def of_names(pattern: str) -> str:
-    """`narrowed` for names, where those that do not match are free: Python's `$` also stands before a last newline."""
-    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern))
+def of_names(pattern: str, wide: bool = False) -> str:
+    """`narrowed` for names that others may stand beside: Python's `$` also stands before a last newline.
+
+    `wide`: those that do not match are free, so it takes all that any reader takes.
+    """
+    return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern, quoted=True, wide=wide))
 
 
-def _pieces(pattern: str) -> Iterator[str]:
+def is_read_alike(pattern: str) -> bool:
+    """Whether all readers count the same letters in its classes."""
+    return of_names(pattern) == of_names(pattern, wide=True)
+
+
+def _pieces(pattern: str, quoted: bool, wide: bool = False) -> Iterator[str]:
     at = 0
     while at < len(pattern):
         letter = pattern[at]
-        if letter == "\\":
-            yield _escape(pattern[at + 1 : at + 2])
+        if quoted and (found := _UNWRITTEN.match(pattern, at)):
+            yield _NEVER
+            at = found.end()
+        elif letter == "\\":
+            yield _escape(pattern[at + 1 : at + 2], wide)
             at += 2
         elif letter == "[":
             end = _class_end(pattern, at)
-            yield _class(pattern[at + 1 : end - 1])
+            yield _class(pattern[at + 1 : end - 1], _CONTROLS if quoted else r"\x00", wide)
             at = end
         elif letter == "(" and pattern[at + 1 : at + 2] == "?":
             flags = _FLAGS.match(pattern, at)
@@ -117,10 +134,11 @@ def _pieces(pattern: str) -> Iterator[str]:
             at += 1
 
 
-def _escape(letter: str) -> str:
-    if letter in _NARROW:
-        return f"[{_NARROW[letter]}]"
-    return f"[^{_WIDE[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
+def _escape(letter: str, wide: bool) -> str:
+    plain, other = (_WIDE, _NARROW) if wide else (_NARROW, _WIDE)
+    if letter in plain:
+        return f"[{plain[letter]}]"
+    return f"[^{other[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
 
 
 def _class_end(pattern: str, at: int) -> int:
@@ -132,14 +150,17 @@ def _class_end(pattern: str, at: int) -> int:
     return end + 1
 
 
-def _class(inside: str) -> str:
-    """A class whose members are narrow, or wide where it is negated."""
+def _class(inside: str, without: str, wide: bool) -> str:
+    """A class whose members are narrow, or wide where it is negated; the other way round in a `wide` pattern.
+
+    `without`: what none of its letters may be.
+    """
     negated = inside.startswith("^")
     made, letters = ["[^" if negated else "["], re.findall(r"\\.|.", inside[negated:], re.DOTALL)
     named = {letter[1] for letter in letters if letter[0] == "\\" and letter[1:].lower() in _WIDE}
     if any(letter.swapcase() in named for letter in named):
-        return r"[^\s\S]" if negated else r"[\s\S]"
-    plain, other = (_WIDE, _NARROW) if negated else (_NARROW, _WIDE)
+        return r"[^\s\S]" if negated else rf"[^{without}]"
+    plain, other = (_WIDE, _NARROW) if negated != wide else (_NARROW, _WIDE)
     for letter, following in zip(letters, [*letters[1:], ""], strict=False):
         if letter == "[":
             raise Misread(f"a bracket inside of [{inside}] opens a class of its own elsewhere; write \\[")
@@ -149,15 +170,28 @@ def _class(inside: str) -> str:
         made.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else letter)
     held = "".join(made)
     if negated:
-        return rf"{held}\x00]"
-    return rf"[{held}]&&[^\x00]]" if _may_hold_nul(letters) else f"{held}]"
+        return rf"{held}{without}]"
+    return rf"[{held}]&&[^{without}]]" if _may_hold_controls(letters) else f"{held}]"
 
 
-def _may_hold_nul(letters: list[str]) -> bool:
-    """Whether a class may hold U+0000, which no text that we write has: with it, the grammar engine (llguidance 1.9.1)
-    takes a class of all control characters and adds the quote and the backslash to it, wherever it is in JSON."""
-    return any(letter <= " " or (letter[0] == "\\" and letter[1:].lower() not in _PLAIN) for letter in letters)
+def _may_hold_controls(letters: list[str]) -> bool:
+    """Whether a class may hold U+0000 or another control character that no text in JSON is written with.
+
+    With U+0000, the grammar engine (llguidance 1.9.1) takes a class of all control characters and adds the quote and
+    the backslash to it, wherever it is in JSON; a class of one of the others it leaves out of what it writes.
+    """
+    return any(
+        letter <= " " or letter >= "\x7f" or (letter[0] == "\\" and letter[1:].lower() not in _PLAIN)
+        for letter in letters
+    )
 
 
-_PLAIN: Final = frozenset((*"dwsnrtfv", *"-]^[.$*+?(){}|/\\&~#,:;='\"<>!@%_ "))
-"""What may stand behind a backslash in a class without the class holding U+0000."""
+_PLAIN: Final = frozenset((*"dwsnrtf", *"-]^[.$*+?(){}|/\\&~#,:;='\"<>!@%_ "))
+"""What may stand behind a backslash in a class without the class holding such a character."""
+_CONTROLS: Final = r"\x00-\x07\x0b\x0e-\x1f\x7f"
+"""Those without a short escape in JSON, which only constants are written with."""
+_HEX: Final = "(?:0[0-7bBe-fE-F]|1[0-9a-fA-F]|7[fF])"
+_UNWRITTEN: Final = re.compile(rf"[{_CONTROLS}]|\\(?:[va{_CONTROLS}]|x{_HEX}|u00{_HEX}|U000000{_HEX})")
+"""One of them as a letter of a pattern, in all spellings that readers share."""
+_NEVER: Final = r"(?:[^\s\S])"
+"""What takes no letter, in place of one of them: the grammar engine (llguidance 1.9.1) would write none there."""

@@ -35,19 +35,23 @@ def tightened(schema: Any) -> Any:
         return schema
     made = bounded({key: _below(key, value) for key, value in schema.items()})
     if isinstance(made.get("pattern"), str):
-        made["pattern"] = narrowed(made["pattern"])
+        made["pattern"] = narrowed(made["pattern"], quoted=True)
     if isinstance(made.get("patternProperties"), dict):
-        made["patternProperties"] = _renamed(made["patternProperties"])
+        made["patternProperties"] = _renamed(made)
     format = schema.get("format")
     if isinstance(format, str) and format in PATTERNS and isinstance(made.get("allOf", []), list):
         made["allOf"] = [*made.get("allOf", ()), {"pattern": PATTERNS[format]}]
     return made
 
 
-def _renamed(patterned: dict[str, Any]) -> dict[str, Any]:
+def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The patterns of keys. One that all keys fit need not take what only some readers say that it matches."""
     made: dict[str, Any] = {}
+    patterned = schema["patternProperties"]
+    alone = len(patterned) == 1 and schema.get("additionalProperties") is False and not schema.get("properties")
+    free = schema.get("additionalProperties", True) in (True, {})
     for pattern, child in patterned.items():
-        name = of_names(pattern)
+        name = narrowed(pattern, quoted=True) if alone else of_names(pattern, wide=free)
         while name in made:  # another spelling of the same pattern
             name = f"(?:{name})"
         made[name] = child

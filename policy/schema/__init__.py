@@ -6,12 +6,12 @@ what JSON Schema means is `json_schema`'s. Start with `targets.py`.
 
 from __future__ import annotations
 
-from .python_types import reasons
+from .python_types import function_of, reasons
 from .targets import Schema, Target, ToolCall, called, described, held_to, schema_of, tool_schema
 from .texts import Choice, Lark, Regex, TextTarget
 from .tool_shapes import Tool, is_function, names_of, runnable, shapes_of
 
 __all__ = [
-    "Choice", "Lark", "Regex", "Schema", "Target", "TextTarget", "Tool", "ToolCall", "called", "described", "held_to",
-    "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of", "tool_schema",
+    "Choice", "Lark", "Regex", "Schema", "Target", "TextTarget", "Tool", "ToolCall", "called", "described",
+    "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of", "tool_schema",
 ]  # fmt: skip

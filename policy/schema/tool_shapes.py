@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from ..errors import SchemaError, shown
 from ..json_schema import pointer
 from .gemini import lowered, speaks_gemini
-from .python_types import typed
+from .python_types import function_of, typed
 
 Json = Any
 Tool = Mapping[str, Json] | Callable[..., Any] | object
@@ -145,6 +145,8 @@ def _parameters(name: str, given: Any) -> tuple[dict[str, Json], TypeAdapter[Any
     kind = given.get("type", "object") if isinstance(given, Mapping) else None
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}")
+    # Arguments are an object, whatever else the schema would take.
+    given = {key: value for key, value in given.items() if key != "nullable"}
     return {**given, "type": "object"} if "type" in given else {"type": "object", **given}, adapter
 
 
@@ -154,7 +156,7 @@ def _of_callable(tool: Any) -> ToolShape:
             f"a tool needs a name, a description and parameters, found {shown(tool)}; pass a function, class or dict"
         )
     name = _callable_name(tool)
-    document, adapter = typed(runnable(tool))
+    document, adapter = typed(function_of(runnable(tool)))
     if document.get("type") != "object" and "$ref" not in document:
         raise SchemaError(f"tool {name!r}: its arguments must have names, found {shown(document)}")
     return ToolShape(name, _doc(tool), document, adapter=adapter if inspect.isclass(tool) else None)

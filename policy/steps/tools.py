@@ -21,7 +21,7 @@ from pydantic_core import to_json, to_jsonable_python
 from ..audit import captures, clipped, redacted_text
 from ..calls import Scope, current_scope
 from ..errors import InvalidArguments, ToolError, UnknownTool, error_type
-from ..schema import Tool, ToolCall, is_function, names_of, reasons, runnable
+from ..schema import Tool, ToolCall, function_of, is_function, names_of, reasons, runnable
 from ..telemetry import OwnedSpan, names
 
 R = TypeVar("R")
@@ -66,12 +66,10 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
     """
     tool = runnable(tool)
 
-    @wraps(tool.func if isinstance(tool, partial) else tool)
+    @wraps(function_of(tool))
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
         return partial(tool, *args, **kwargs)
 
-    if isinstance(tool, partial):  # what it has bound already is no argument of the call
-        cast(Any, bind).__signature__ = inspect.signature(tool)
     try:
         if inspect.isclass(tool):
             made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))

@@ -158,10 +158,18 @@ def test_logits_that_are_not_finite_name_the_pass_and_the_part(kernels: str, opt
 
 def test_a_lock_is_open_again_after_renewal() -> None:
     lock, taken = ForkSafeLock(), threading.Event()
-    other = threading.Thread(target=lambda: (lock.__enter__(), taken.set()))
-    other.start()
+
+    def enter() -> None:
+        lock.__enter__()
+        taken.set()
+
+    def pass_through() -> None:
+        with lock:
+            pass
+
+    threading.Thread(target=enter).start()
     assert taken.wait(10)
     lock.renew()
-    entered = threading.Thread(target=lambda: (lock.__enter__(), lock.__exit__(None, None, None)), daemon=True)
-    entered.start()
-    assert gone([entered])
+    other = threading.Thread(target=pass_through, daemon=True)
+    other.start()
+    assert gone([other])

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from trimode.engine.constraint import Constraint
 from trimode.policy.audit.content import SWITCH
 from trimode.policy.calls.engine import Engine
+from trimode.policy.grammar.raw_matcher import RawMatcher
 
 SHORT: dict[str, Any] = {
     "type": "object",
@@ -57,7 +58,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
-def allowed(matcher: Constraint) -> list[int]:
+def allowed(matcher: Constraint | RawMatcher) -> list[int]:
     """Ids that may come next."""
     bits = np.unpackbits(matcher.mask().numpy().view(np.uint8), bitorder="little")
     return [int(token) for token in np.flatnonzero(bits)]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import random
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack, cast
 
 import jsonschema
 import pytest
-from loaded import allowed
 from pydantic import BaseModel, Field, HttpUrl, field_validator
+from typing_extensions import TypedDict
 
 import trimode as tm
 from trimode.policy.audit.trail import read_audit, records
@@ -51,6 +50,40 @@ class Desk:
         return f"called {city}"
 
 
+Short = Annotated[str, Field(max_length=4)]
+"""A name that only this module knows: annotations are texts here."""
+
+
+class Words(TypedDict):
+    city: Short
+
+
+class Hall:
+    """A hall."""
+
+    def book(self, city: Short, nights: int = 1) -> str:
+        """Books."""
+        return f"hall {city} {nights}"
+
+    @classmethod
+    def find(cls, city: Short) -> str:
+        return f"found {city}"
+
+    @lru_cache  # noqa: B019
+    def kept(self, city: Short) -> str:
+        return f"kept {city}"
+
+    __call__ = book
+
+
+def loose(**words: Unpack[Words]) -> str:
+    return str(words)
+
+
+def odd(city: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore
+    """Its type is nowhere."""
+
+
 def book(city: str, nights: int = 1) -> str:
     """Books."""
     return f"{city} {nights}"
@@ -78,6 +111,8 @@ SHAPES: list[Any] = [
     {"toolSpec": {"name": "t", "inputSchema": {"json": CITY}}},
     {"name": "t", "parameters": Room},
     book, Desk().book, Desk(), partial(book, nights=2), Room,
+    Hall().book, Hall(), Hall.find, Hall().kept, partial(Hall().book, nights=2), partial(Hall()), loose,
+    {"name": "t", "parameters": {**CITY, "nullable": True}},
 ]  # fmt: skip
 
 
@@ -87,8 +122,10 @@ def test_every_shape_has_its_parameters(tool: Any) -> None:
     schema = tool_schema([tool])
     check(schema)
     assert schema.parse(json.dumps({"name": shape.name, "arguments": {"city": "Bern"}})).arguments == {"city": "Bern"}
-    with pytest.raises(tm.SchemaViolation):
-        schema.parse(json.dumps({"name": shape.name, "arguments": {}}))
+    wrong: list[Any] = [{}, None]
+    for arguments in wrong:
+        with pytest.raises(tm.SchemaViolation):
+            schema.parse(json.dumps({"name": shape.name, "arguments": arguments}))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +147,10 @@ def test_tools_that_say_that_they_take_nothing(tool: Any) -> None:
         ({"type": "web_search"}, "needs a name"),
         (5, "needs a name"),
         (SimpleNamespace(name="t"), "needs a name"),
+        (odd, "Nowhere"),
+        (partial(odd), "Nowhere"),
+        (partial(cast(Any, book), 1, 2, 3), "cannot tell what"),
+        (partial(cast(Any, book), floor=1), "cannot tell what"),
     ],
 )
 def test_shapes_that_nobody_knows(tool: Any, said: str) -> None:
@@ -127,6 +168,11 @@ def test_functions_of_all_shapes_are_run() -> None:
     assert run("book", partial(book, nights=2), city="X") == "X 2"
     assert run("book", partial(book, "Y"), nights=3) == "Y 3"
     assert run("Room", Room, city="X") == Room(city="X")
+    assert run("book", Hall().book, city="X") == "hall X 1"
+    assert run("book", partial(Hall().book, nights=2), city="X") == "hall X 2"
+    assert run("Hall", partial(Hall(), nights=3), city="X") == "hall X 3"
+    assert run("find", Hall.find, city="X") == "found X"
+    assert run("loose", loose, city="X") == "{'city': 'X'}"
     with pytest.raises(tm.ToolError, match="without a function"):
         run("t", McpTool(name="t", inputSchema=CITY))
 
@@ -180,9 +226,16 @@ def test_each_tool_is_read_under_its_own_draft_and_base(
             schema.parse(text)
 
 
-@pytest.mark.parametrize("reference_", ["https://example.com/x.json", "#/properties/name", "#nowhere", "other.json#/a"])
+@pytest.mark.parametrize(
+    "reference_",
+    ["https://example.com/x.json", "#/properties/name", "#nowhere", "other.json#/a", "#twice", "https://twice/"],
+)
 def test_references_that_lead_nowhere_are_refused_in_the_tool(reference_: str) -> None:
-    tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": {"properties": {"x": {"$ref": reference_}}}}]
+    """Nor to a name that two schemas have, of which readers choose one or the other."""
+    names = {"$anchor": "twice"}, {"$id": "https://twice/"}
+    twice = {f"{at}{key}": {key: held} for one in names for key, held in one.items() for at in "ab"}
+    schema = {"properties": {"x": {"$ref": reference_}}, DEFS: twice}
+    tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": schema}]
     for words in ({}, {"guarantee": "checked"}):
         with pytest.raises(tm.UnsupportedKeyword) as caught:
             tm.step("tool_call", tools=tools, **words)(lambda: "x")
@@ -252,6 +305,42 @@ def test_what_only_pydantic_knows_is_tried_again(target: Any, bad: Any, good: An
     assert made == [attempt.audit_id for attempt in failed.value.attempts]
 
 
+TRIES: list[tuple[list[Any], str]] = [
+    ([{"number": 2}], "grammar"), ([{"number": 1}, {"number": 2}], "checked"), ([[0, 1]], "checked"),
+    ([[0, 0], [0, 1]], "checked"),
+]  # fmt: skip
+"""Answers, the last of which fits, and how that one was held: `Even` by its grammar, until its own code refused one."""
+PAIR = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+
+
+@pytest.mark.parametrize("way", ["generate", "agenerate", "stream", "astream"])
+@pytest.mark.parametrize(("answers", "guarantee"), TRIES, ids=range(len(TRIES)))
+def test_record_and_result_agree_about_what_held_an_attempt(
+    way: str, answers: list[Any], guarantee: str, tmp_path: Path
+) -> None:
+    if "stream" in way:  # is never tried again
+        answers = answers[-1:]
+        guarantee = "grammar" if isinstance(answers[-1], dict) else "checked"
+    engine = FakeEngine({way: in_turn(*answers)})
+    target: Any = Even if isinstance(answers[-1], dict) else PAIR
+    words: dict[str, Any] = {"schema": target, "guarantee": "checked", "retries": 2, "max_tokens": 64}
+
+    async def streamed() -> Any:
+        return [event async for event in engine.astream("x", **words)][-1].result
+
+    ways: dict[str, Any] = {
+        "generate": lambda: engine.generate("x", **words),
+        "agenerate": lambda: asyncio.run(engine.agenerate("x", **words)),
+        "stream": lambda: list(engine.stream("x", **words))[-1].result,
+        "astream": lambda: asyncio.run(streamed()),
+    }
+    with tm.session(engine, policy=tm.Policy(), trace=f"file:{tmp_path / 'a'}"):
+        result = ways[way]()
+    *failed, last = records(read_audit(tmp_path / "a"))
+    assert (last.guarantee, last.call, result.guarantee) == (guarantee, result.audit_id, guarantee)
+    assert [record.guarantee for record in failed] == ["checked"] * (len(answers) - 1)
+
+
 def _outcomes(engine: FakeEngine) -> list[Any]:
     words: dict[str, Any] = {"schema": Even, "max_tokens": 32}
 
@@ -283,47 +372,6 @@ def test_a_violation_keeps_the_text_and_the_record(way: int, tmp_path: Path) -> 
     assert error.audit_id == error.result.audit_id == record.call
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.text, copy.audit_id) == (type(error), str(error), error.text, error.audit_id)
-
-
-def server(count: int = 117) -> list[dict[str, Any]]:
-    """Tools as a large MCP server lists them, every schema naming draft-07."""
-    kinds: list[dict[str, Any]] = [
-        {"type": "string", "description": "An owner."}, {"type": "string", "enum": ["open", "closed", "all"]},
-        {"type": "integer", "minimum": 1, "maximum": 100},
-        {"type": "array", "items": {"type": "string"}, "maxItems": 9},
-        {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}, {"type": "boolean", "default": False},
-        {"type": "object", "properties": {"path": {"type": "string", "minLength": 1}}, "required": ["path"],
-         "additionalProperties": False},
-        {"type": "string", "format": "url"}, {"type": "number", "exclusiveMinimum": 0},
-        {"type": "array", "items": [{"type": "integer"}, {"type": "integer"}], "minItems": 2, "maxItems": 2},
-    ]  # fmt: skip
-    made = list[dict[str, Any]]()
-    for at in range(count):
-        draw = random.Random(at)
-        named = {f"{word}_{at % 7}": draw.choice(kinds) for word in ("owner", "state", "page", "filter", "body")}
-        schema = {"$schema": D7, "type": "object", "properties": named, "additionalProperties": False,
-                  "required": draw.sample(list(named), 2)}  # fmt: skip
-        made.append({"name": f"tool_{at}", "description": f"Does {at}.", "inputSchema": schema})
-    return made
-
-
-def test_a_large_server_is_taken_and_calls_fit_each_tools_own_schema(reference: Engine) -> None:
-    tools = server()
-    own = {tool["name"]: jsonschema.Draft7Validator(tool["inputSchema"]) for tool in tools}
-    schema, draw = schema_of(tools), random.Random(0)
-    start, end, done = reference.grammars.matcher(schema), reference.tokens.model.config.eos_token_ids[0], 0
-    for _ in range(12):
-        matcher, ids = start.fork(), list[int]()
-        while len(ids) < 60 and (not ids or ids[-1] != end):
-            ids.append(draw.choice(allowed(matcher)))
-            if ids[-1] != end:
-                matcher.advance(ids[-1:])
-        if ids[-1] != end:
-            ids += matcher.ending(4000) or ()
-        call = json.loads(reference.tokenizer.decode([one for one in ids if one != end]))
-        assert own[call["name"]].is_valid(call["arguments"]), call
-        done += 1
-    assert done == 12
 
 
 DECODED: list[Any] = [

@@ -57,14 +57,17 @@ class ModeUnavailable(RequestError):
 
 
 class PromptTooLong(RequestError):
-    """Prompt, budget and context length do not fit together."""
+    """Prompt, budget and context length do not fit together.
 
-    def __init__(self, prompt: int, budget: int, context: int) -> None:
+    `at_least`: the prompt was not encoded, because its characters alone cannot be fewer than `prompt` tokens.
+    """
+
+    def __init__(self, prompt: int, budget: int, context: int, *, at_least: bool = False) -> None:
         super().__init__(
-            f"prompt of {prompt} tokens + max_tokens={budget} exceeds the context of {context} tokens; "
-            f"shorten the prompt or ask for at most {max(context - prompt, 0)} tokens"
+            f"prompt of {'at least ' if at_least else ''}{prompt} tokens + max_tokens={budget} exceeds the context of "
+            f"{context} tokens; shorten the prompt or ask for at most {max(context - prompt, 0)} tokens"
         )
-        self.prompt, self.budget, self.context = prompt, budget, context
+        self.prompt, self.budget, self.context, self.at_least = prompt, budget, context, at_least
 
 
 class KvMemoryExceeded(RequestError):

@@ -14,7 +14,7 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise RequestError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
 

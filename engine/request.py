@@ -27,12 +27,21 @@ def _check(ok: bool, name: str, given: object, allowed: str) -> None:
         raise RequestError(f"{name}={given!r}: expected {allowed}")
 
 
+def _whole(given: object) -> bool:
+    """Whether it is a whole number; true and false are none."""
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
+def _number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
+
+
 def _check_block_length(given: int) -> None:
-    _check(isinstance(given, int) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
+    _check(_whole(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
 
 
 def _check_threshold(given: float) -> None:
-    _check(0 < given <= 1, "threshold", given, "a number above 0, at most 1")
+    _check(_number(given) and 0 < given <= 1, "threshold", given, "a number above 0, at most 1")
 
 
 def _check_selection(given: str | None) -> None:
@@ -53,12 +62,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
-        fits = self.temperature == 0 or 1e-20 <= self.temperature < 100
+        fits = _number(self.temperature) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
         _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
-        _check(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
-        _check(0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
+        _check(_whole(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
+        _check(_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
         _check(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**64,
+            _whole(self.seed) and 0 <= self.seed < 2**64,
             "seed",
             self.seed,
             "a whole number from 0 to 2**64 - 1",
@@ -105,7 +114,7 @@ class AlignedOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.block_length, int) and self.block_length >= 1
+        fits = _whole(self.block_length) and self.block_length >= 1
         _check(fits, "block_length", self.block_length, "a whole number from 1")
         _check_threshold(self.threshold)
         _check_selection(self.selection)
@@ -135,7 +144,7 @@ class QuadraticSpecOptions:
 
     def __post_init__(self) -> None:
         _check_block_length(self.block_length)
-        fits = self.rows is None or (isinstance(self.rows, int) and self.rows >= 1)
+        fits = self.rows is None or (_whole(self.rows) and self.rows >= 1)
         _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
 
 
@@ -227,13 +236,13 @@ class DecodeRequest:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        _check(isinstance(self.max_tokens, int) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _check(_whole(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(all(self.stop), "stop", self.stop, "non-empty strings")
+        _check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
         _check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
         _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
         budget = None if self.thinking is None else self.thinking.budget
-        fits = budget is None or (isinstance(budget, int) and 0 <= budget < self.max_tokens)
+        fits = budget is None or (_whole(budget) and 0 <= budget < self.max_tokens)
         _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
         if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
             raise RequestError("infill takes no schema, thinking budget or stop strings")

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Self, cast, overload
 
 import torch
@@ -65,6 +66,9 @@ class TokenEngine:
         progress: Progress | None = None,
     ) -> None:
         precision = _precision(quantize, quantize_head)
+        kv_bytes, queue = _size("kv_bytes", kv_bytes, 1), _size("queue", queue, 0)
+        if not isinstance(graphs, bool | None):
+            raise RequestError(f"graphs={graphs!r}: expected true, false or None")
         self.model, self.text = model, text
         self.device = model.encoder.norm.weight.device
         self.dtype = model.encoder.norm.weight.dtype
@@ -147,6 +151,13 @@ def _settled(futures: list[Future[Any]]) -> list[Any]:
             future.cancel()
 
 
+def _size(name: str, given: object, least: int) -> int:
+    """A whole number, also one of numpy's; true and false are none."""
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
+        raise RequestError(f"{name}={given!r}: expected a whole number from {least}")
+    return int(given)
+
+
 def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
     if quantize is None and head:
         raise RequestError("quantize_head=True: the head is rounded as the other weights are; say quantize= too")
@@ -161,7 +172,7 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
 @contextmanager
 def _asked(choice: str) -> Generator[None]:
     """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
-    if choice not in ops.CHOICES:
+    if not isinstance(choice, str) or choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:
         yield

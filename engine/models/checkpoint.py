@@ -48,6 +48,8 @@ def locate(source: str | Path | None) -> Checkpoint:
     """None: the bundled reference checkpoint. An existing path: that directory. `owner/name`: the hub, cache first."""
     if source is None:
         return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
+    if not isinstance(source, str | Path):
+        raise CheckpointError(f"source={source!r}: expected a directory, a repository's name, or None")
     path = Path(source).expanduser()
     if path.exists():
         return Checkpoint(path, path.name)

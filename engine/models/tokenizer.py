@@ -14,19 +14,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import CheckpointError, RequestError
 from .fields import read_object
+from .template import ChatTemplate, Message
 
-Message = Mapping[str, Any]
 RENDERINGS = 256
 """Renderings of the template that are kept: an agent's calls come in few shapes of conversation, tools and schema."""
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _HOLE = re.compile("\ue000([0-9]+)\ue001")
+_LONG = 1 << 14
+"""Characters from which on a text is encoded without holding up the other threads of the process."""
+_NORMALIZED = 4
+"""How many times shorter NFC may make a text: a letter and three marks become one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,11 @@ class Tokenizer:
         self.markup = RawTokenizer.from_str(json.dumps(fields))
         self.markers = tuple(token["content"] for token in fields.get("added_tokens") or [])
         self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
-        self._chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
         self.special = dict(special or {})
+        chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
+        self.template = ChatTemplate(chat, template, self.special)
+        self._said = _marker_pattern(fields.get("added_tokens") or [])
+        self._longest = _bytes_of_longest(fields)
         self.has_template = template is not None
         self.json = tokenizer_json
         timed = "strftime_now" in (template or "")  # what such a template renders does not stay true
@@ -79,11 +85,24 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of caller text; markers in it stay text."""
-        return self.plain.encode(text, add_special_tokens=False).ids
+        return _ids(self.plain, text, False)
+
+    def encode_markup(self, text: str) -> list[int]:
+        """Ids of a text that is trusted: control markers in it become control tokens."""
+        return _ids(self.markup, text, False)
+
+    def fewest(self, text: str) -> int:
+        """A number of tokens that `text` certainly has, without encoding it; 0 where the tokenizer tells nothing."""
+        return 0 if self._longest is None else -(-len(_utf8(text)) // self._longest)
+
+    def marker_in(self, text: str) -> str | None:
+        """The first control marker that stands in `text`."""
+        found = None if self._said is None else self._said.search(text)
+        return None if found is None else found.group()
 
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a raw prompt: caller text with what the tokenizer itself puts around a text (Llama: a leading BOS)."""
-        return self.plain.encode(text, add_special_tokens=True).ids
+        return _ids(self.plain, text, True)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
         """Ids of the rendered conversation. `variables` go to the template (tools, kind, schema, ...)."""
@@ -128,21 +147,55 @@ class Tokenizer:
                 f"tools, schema or a message's role contain the control marker {found!r}; "
                 "remove it from names and descriptions"
             )
-        words: dict[str, Any] = {**self.special, **json.loads(skeleton)}
+        words: dict[str, Any] = json.loads(skeleton)
         # An empty content stays empty: templates leave out a block that has none.
         holes = [
             {**message, "content": f"\ue000{index}\ue001" if message["content"] else ""}
             for index, message in enumerate(words.pop("messages"))
         ]
-        try:
-            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **words))
-        except TemplateError as error:
-            raise RequestError(f"the chat template refuses these messages: {error}") from None
+        rendered = self.template.render(holes, **words)
         texts = _HOLE.split(rendered)
         return tuple(int(text) if at % 2 else self._template_text(text) for at, text in enumerate(texts))
 
     def _template_text(self, text: str) -> Piece:
-        return Piece(tuple(self.markup.encode(text, add_special_tokens=False).ids), None)
+        return Piece(tuple(self.encode_markup(text)), None)
+
+
+def _ids(raw: RawTokenizer, text: str, special: bool) -> list[int]:
+    """Raises RequestError for a text that is no Unicode."""
+    _utf8(text)
+    if len(text) < _LONG:
+        return raw.encode(text, add_special_tokens=special).ids
+    return raw.encode_batch([text], add_special_tokens=special)[0].ids  # `encode` would keep Python's lock
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"a text holds half a surrogate pair, {text[error.start]!a} at character {error.start}, which is no "
+            "character; decode it from its bytes again, or replace it"
+        ) from None
+
+
+def _marker_pattern(added: Sequence[Mapping[str, Any]]) -> re.Pattern[str] | None:
+    """Finds markers; added tokens that are plain words or white space are no markers."""
+    found = [token["content"] for token in added if token["content"].strip()]
+    marks = [text for text in found if text[0] in "<[" and text[-1] in ">]" and len(text) > 2]
+    longest_first = sorted(marks, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if marks else None
+
+
+def _bytes_of_longest(fields: Mapping[str, Any]) -> int | None:
+    """Bytes of a text that one token stands for at most; None where that has no end, as with unknown words."""
+    model, normalizer = fields.get("model") or {}, fields.get("normalizer")
+    byte_level = '"ByteLevel"' in json.dumps(fields.get("pre_tokenizer"))
+    if model.get("type") != "BPE" or not byte_level or not model.get("vocab"):
+        return None
+    if normalizer is not None and normalizer.get("type") != "NFC":
+        return None
+    return max(map(len, model["vocab"])) * (1 if normalizer is None else _NORMALIZED)
 
 
 def _template(directory: Path) -> str | None:

@@ -6,17 +6,20 @@ scope. Start with `call.py`, then `engine.py`.
 
 from __future__ import annotations
 
-from .call import Call
+from .call import Call, check_tool_call, tools_of
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
+from .messages import checked_messages, checked_text
 from .recording import Recording
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
 from .scope import Scope, current_scope, enter, leave
 from .stream import StreamEvent
+from .trim import TRIMS, Trim
 
 __all__ = [
-    "Call", "Engine", "FakeEngine", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent",
-    "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "enter", "in_turn", "leave",
+    "TRIMS", "Call", "Engine", "FakeEngine", "Recording", "Result", "Scope", "ScoredChoice",
+    "ScriptError", "StreamEvent", "Trim", "aattempted", "attempted", "candidates_of", "check_tool_call",
+    "checked_messages", "checked_text", "current_scope", "decoded", "enter", "in_turn", "leave", "tools_of",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
@@ -28,6 +28,9 @@ from .recording import Recording
 from .result import Result
 from .stream import Growing, StreamEvent
 from .translator import Translator
+
+LONG_PROMPT: Final = 1 << 14
+"""Characters; fewer take less time to encode than a pass does."""
 
 
 class CallRunner(ABC):
@@ -59,7 +62,7 @@ class CallRunner(ABC):
     async def arun(self, call: Call) -> Result:
         """`run` for tasks."""
         with self.recording(call) as recording:
-            self._prepare(recording)
+            await self._aprepare(recording)
             return self._finish(recording, await asyncio.wrap_future(self._submit(recording)))
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
@@ -89,7 +92,7 @@ class CallRunner(ABC):
             loop.call_soon_threadsafe(updates.put_nowait, update)
 
         with recording:
-            request = self._prepare(recording)
+            request = await self._aprepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self._submit(recording, put)
             future.add_done_callback(lambda _: put(None))
@@ -122,13 +125,19 @@ class CallRunner(ABC):
 
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         call = recording.call
-        recording.request = self.translator.request(call)
-        recording.notes += call.notes
+        recording.request, notes = self.translator.asked(call, recording.scope.trim)
+        recording.notes += [*call.notes, *notes]
         if call.schema is not None:
             dropped = self.translator.held(call).dropped
             recording.notes += [one.note for one in dropped]
             recording.guarantee = "checked" if dropped or call.retried else "grammar"
         return recording.request
+
+    async def _aprepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+        """`_prepare`; a long prompt is encoded in a thread, so that it holds up no other task."""
+        if recording.call.characters < LONG_PROMPT:
+            return self._prepare(recording)
+        return await asyncio.to_thread(self._prepare, recording)
 
     def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:
         assert recording.request is not None

@@ -59,6 +59,7 @@ def unused(settings: Settings) -> list[str]:
         "top_p": None if settings.top_p == 1 else settings.top_p,
         "stop": settings.stop or None,
         "max_thinking_tokens": settings.max_thinking_tokens,
+        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "deadline")},
     }
     return [
         f"{name}={said!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, NoReturn, Self, Unpack
 
 import torch
 
@@ -28,6 +28,7 @@ from ..selection import Auto, CostModel
 from .calibrate import calibrated, path_of
 from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import CallRunner, awaited
+from .messages import checked_text
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
 from .stream import StreamEvent
@@ -72,8 +73,10 @@ class Engine(CallRunner):
         RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how much) and
         RowsDisagree (kernels that cannot keep the exact promise on this machine; "torch-fast" does not give it).
         """
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
+        if progress is not None and not callable(progress):
+            raise RequestError(f"progress={progress!r}: expected a function of two numbers")
         checkpoint = locate(source)
         model = load_model(checkpoint.directory, _DTYPES[dtype], device_of(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
@@ -143,10 +146,11 @@ class Engine(CallRunner):
         prompt: str | None = None,
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt_ids: Sequence[int] | None = None,
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
-        result = self.run(choice_call(options, prompt, messages, tools))
+        result = self.run(choice_call(options, prompt, messages, tools, prompt_ids))
         assert result.choice is not None
         return result.choice
 
@@ -156,10 +160,11 @@ class Engine(CallRunner):
         prompt: str | None = None,
         *,
         messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt_ids: Sequence[int] | None = None,
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """`choice` for tasks."""
-        result = await self.arun(choice_call(options, prompt, messages, tools))
+        result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids))
         assert result.choice is not None
         return result.choice
 
@@ -184,8 +189,22 @@ class Engine(CallRunner):
             seed=seed,
         )
         with self.recording(call) as recording:
-            recording.request, recording.notes = self.translator.infill(call, suffix)
+            recording.request, recording.notes = self.translator.infill(call, checked_text(suffix, "suffix"))
             return self._finish(recording, awaited(self._submit(recording)))
+
+    def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
+        """Token ids of `text`, for `prompt_ids=`. With `markup`, control markers in it are read as control tokens.
+
+        That is what a rendered chat needs. Texts of strangers should not be among it: a marker that they typed would
+        end a message.
+        """
+        text = checked_text(text, "text")
+        return self.tokenizer.encode_markup(text) if markup else self.tokenizer.encode(text)
+
+    def __reduce__(self) -> NoReturn:
+        raise RequestError(
+            "an engine holds memory and a thread, and cannot be pickled or copied; load it in each process, or fork"
+        )
 
     def close(self) -> None:
         """Cancels every call on its way and refuses later ones. Leaving `with Engine.load() as engine:` does it too."""

@@ -13,6 +13,7 @@ from trimode.engine.result import DecodeResult, ScoreResult
 
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
+from ..selection import without_part
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
@@ -125,6 +126,8 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
         notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
     if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
+    if call.plan.controller is None and call.plan.forecast is None:  # whose modes and knobs are their own
+        notes += without_part(call.plan.settings, call.plan.mode)
     notes += _grammar_notes(request, found)
     if call.schema is not None:
         notes += _overrun(recording, found)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 from uuid import uuid4
 
 from opentelemetry.context import Context
@@ -23,6 +24,7 @@ from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
+from .messages import plain_text
 from .scope import Scope, current_scope
 
 
@@ -60,7 +62,7 @@ class Recording:
             model=self.runtime.model,
             step=call.step,
             kind=call.kind,
-            messages=call.messages or ({"role": "user", "content": call.prompt},),
+            messages=self._asked(),
             agent=self.scope.agent,
             session=self.scope.session,
             streamed=self.streamed,
@@ -69,6 +71,15 @@ class Recording:
         )
         self._start = time.time_ns()
         return self
+
+    def _asked(self) -> list[Mapping[str, Any]]:
+        """What the model reads, as messages of plain text."""
+        call = self.call
+        if call.prompt_ids is not None:
+            return [{"role": "user", "content": self.text_of(call.prompt_ids) if captures("span") else ""}]
+        if call.prompt is not None:
+            return [{"role": "user", "content": call.prompt}]
+        return [{"role": message["role"], "content": plain_text(message)} for message in call.messages]
 
     def first_chunk(self) -> None:
         self._span.first_chunk()

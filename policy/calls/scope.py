@@ -15,16 +15,19 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from ..audit import AuditFile, Redact
+from .trim import Trim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """`span`: the agent's span, never made current. `outside`: the span that was current when the session opened."""
+    """`trim`: what is left out of a conversation that does not fit. `span`: the agent's span, never made current.
+    `outside`: the span that was current when the session opened."""
 
     session: str | None = None
     agent: str | None = None
     audit: AuditFile | None = None
     redact: Redact | None = None
+    trim: Trim | None = None
     span: Context | None = None
     outside: SpanContext | None = None
 

@@ -19,9 +19,11 @@ from trimode.engine.result import DecodeResult
 
 from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import ENDING_TOKENS, GrammarCompiler, Relaxed, relaxed
-from ..schema import Schema
 from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
+from .conversation import marker_note
+from .prompts import PromptWriter
+from .trim import Trim
 
 THINKING_END = "</think>"
 
@@ -36,18 +38,24 @@ class Translator:
 
     def request(self, call: Call) -> DecodeRequest | ScoreRequest:
         """Raises RequestError for what cannot be asked together."""
+        return self.asked(call)[0]
+
+    def asked(self, call: Call, trim: Trim | None = None) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
+        """The request, and notes on what the model sees otherwise than it was given."""
         if call.kind == "choice":
-            return self._scoring(call)
+            return self._scoring(call, trim)
         settings = call.plan.settings
         if call.schema is not None and settings.stop:
             raise RequestError(
                 "stop strings cannot be combined with a schema: they could cut the text before it is valid"
             )
+        room = 0 if settings.max_tokens is None else settings.max_tokens
+        prompt = self.prompts.prompt(call, room, trim)
         request = DecodeRequest(
-            prompt=tuple(self.encode(call)),
+            prompt=tuple(prompt.ids),
             options=self._options(call.plan),
             sampling=sampling_of(settings),
-            max_tokens=0 if settings.max_tokens is None else settings.max_tokens,
+            max_tokens=room,
             stop=settings.stop or (),
             constraint=None if call.schema is None else self.grammars.matcher(self.held(call).schema),
             thinking=self._thinking(settings.max_thinking_tokens),
@@ -55,16 +63,17 @@ class Translator:
             max_seconds=call.max_seconds,
         )
         check_budget(request)
-        return request
+        return request, prompt.notes
 
     def held(self, call: Call) -> Relaxed:
         """What the grammar holds of the call's schema: all of it, save under "checked" where it cannot."""
         assert call.schema is not None
         return relaxed(call.schema) if call.plan.settings.guarantee == "checked" else Relaxed(call.schema)
 
-    def _scoring(self, call: Call) -> ScoreRequest:
+    def _scoring(self, call: Call, trim: Trim | None) -> tuple[ScoreRequest, tuple[str, ...]]:
         candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
-        return ScoreRequest(prompt=tuple(self.encode(call)), candidates=candidates)
+        prompt = self.prompts.prompt(call, max(map(len, candidates)), trim)
+        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
 
     def _options(self, plan: DecodePlan) -> Options:
         options = options_of(plan.mode, plan.settings)
@@ -72,26 +81,21 @@ class Translator:
             return AdaptiveOptions(first=options, controller=plan.controller)
         return self.config.fitted(options)
 
+    @property
+    def prompts(self) -> PromptWriter:
+        return PromptWriter(self.tokenizer, self.config)
+
     def encode(self, call: Call) -> list[int]:
         """Prompt ids of a call."""
-        if (call.prompt is None) == (not call.messages):
-            raise RequestError("pass either prompt= or messages=, not both and not neither")
-        if call.prompt is not None:
-            return self.tokenizer.encode_prompt(call.prompt)
-        kind = "prose" if call.kind == "choice" else call.kind  # an answer in plain text, which models were trained on
-        variables: dict[str, Any] = {"add_generation_prompt": True, "kind": kind}
-        if call.tools:
-            variables["tools"] = [{"type": "function", "function": tool} for tool in call.tools]
-        if isinstance(call.schema, Schema) and call.kind == "json":
-            variables["schema"] = call.schema.document
-        if call.plan.settings.max_thinking_tokens is not None and call.kind != "choice":
-            variables["enable_thinking"] = True
-        return self.tokenizer.encode_chat(call.messages, **variables)
+        return self.prompts.prompt(call).ids
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
         """The request for tokens between a call's prompt and `suffix`, and a note where the block holds less of it."""
         check_infill(self.config.architecture)
         settings = call.plan.settings
+        prompt = self.prompts.prompt(call, settings.max_tokens or 0)
+        if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # before it is encoded
+            raise RequestError(f"infill with a suffix of {len(suffix)} characters: at most some of one block is seen")
         space = self.config.block_size - 1 - (settings.max_tokens or 0)
         ids = self.tokenizer.encode(suffix)
         if space < 1 or not ids:
@@ -99,12 +103,16 @@ class Translator:
                 f"infill with max_tokens={settings.max_tokens} and a suffix of {len(ids)} tokens: expected at most "
                 f"{self.config.block_size - 2} tokens, so that some of a non-empty suffix fits the block"
             )
-        notes = [f"the model saw the first {space} of the suffix's {len(ids)} tokens"] if len(ids) > space else []
+        notes = list(prompt.notes)
+        if len(ids) > space:
+            notes.append(f"the model saw the first {space} of the suffix's {len(ids)} tokens")
+        if (marker := self.tokenizer.marker_in(suffix)) is not None:
+            notes.append(marker_note("suffix", marker))
         options = InfillOptions(suffix=tuple(ids[:space]))
         if settings.threshold is not None:
             options = replace(options, threshold=settings.threshold)
         return DecodeRequest(
-            prompt=tuple(self.encode(call)),
+            prompt=tuple(prompt.ids),
             options=options,
             sampling=sampling_of(settings),
             max_tokens=settings.max_tokens or 0,

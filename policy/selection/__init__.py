@@ -26,6 +26,7 @@ from .settings import (
     options_of,
     sampling_of,
     variant,
+    without_part,
 )
 from .switching import Schedule
 
@@ -33,5 +34,5 @@ __all__ = [
     "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Cost", "CostModel", "Costing", "DecodePlan",
     "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy", "PolicyProtocol",
     "Schedule", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit", "known_kind", "known_mode",
-    "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
+    "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant", "without_part",
 ]  # fmt: skip

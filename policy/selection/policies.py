@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from trimode.engine.request import Controller
 from trimode.engine.result import DecodeResult, Mode
 
-from ..errors import PolicyError
+from ..errors import PolicyError, shown
 from .settings import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode
 from .toml_text import as_toml, line_of
 
@@ -51,7 +51,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         for key, table in (("kinds", self.kinds), ("steps", self.steps)):
+            if not isinstance(table, Mapping):
+                raise PolicyError(f"{key}={shown(table)}: expected settings by name", (key,))
             for name, said in table.items():
+                if not isinstance(said, Settings):
+                    raise PolicyError(
+                        f"{key}[{name!r}]={shown(said)}: expected Settings; Policy.from_table reads plain tables",
+                        (key,),
+                    )
                 try:
                     check_entry(said, f"[{key}.{name}]")
                 except PolicyError as error:

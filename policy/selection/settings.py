@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from operator import attrgetter
 from typing import Any, Final, Literal, get_args
 
@@ -22,7 +23,7 @@ from trimode.engine.request import (
 )
 from trimode.engine.result import Mode
 
-from ..errors import PolicyError
+from ..errors import PolicyError, shown
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
@@ -84,8 +85,10 @@ class Settings:
         if isinstance(words.get("stop"), str | Sequence):
             typed["stop"] = _tuple(words["stop"])
         for name, kind in _KINDS.items():
-            if typed.get(name) is not None and not isinstance(typed[name], kind):
-                raise PolicyError(f"{origin}: {name}={words[name]!r}: expected {_WORDS[kind]}", [name])
+            if typed.get(name) is not None:
+                typed[name] = _number(typed[name], kind) if kind in _NUMBERS else typed[name]
+                if not isinstance(typed[name], kind):
+                    raise PolicyError(f"{origin}: {name}={shown(words[name])}: expected {_WORDS[kind]}", [name])
         if not all(isinstance(stop, str) for stop in typed.get("stop") or ()):
             raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}", ["stop"])
         if typed.get("deadline") is not None and not typed["deadline"] > 0:
@@ -113,6 +116,7 @@ _WORDS: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
     str: "a string",
 }  # fmt: skip
+_NUMBERS: Final = (int, int | float)
 NAMES: Final = tuple(field.name for field in fields(Settings))
 _values: Final[Callable[[Settings], tuple[Any, ...]]] = attrgetter(*NAMES)
 
@@ -164,6 +168,12 @@ def sampling_of(settings: Settings) -> Sampling:
     return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
 
 
+def without_part(settings: Settings, mode: Mode) -> list[str]:
+    """Notes on knobs of other modes than the one that decodes."""
+    idle = [name for name in NAMES if name in _MODE_KNOBS - _knobs(mode) and getattr(settings, name) is not None]
+    return [f"{name}={getattr(settings, name)!r} has no part in mode {mode!r}" for name in idle]
+
+
 def check_entry(said: Settings, origin: str) -> None:
     """Raises PolicyError for what no call could run: a knob out of range, or one that the entry's own mode lacks.
 
@@ -193,6 +203,15 @@ def _knobs(mode: Mode) -> set[str]:
 
 
 _MODE_KNOBS: Final = frozenset().union(*(_knobs(mode) for mode in MODES))
+
+
+def _number(value: Any, kind: Any) -> Any:
+    """A number of numpy's or another library as Python's own; None for what is none, such as true and false."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if kind is not int and isinstance(value, Real) else None
 
 
 def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:

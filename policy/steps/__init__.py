@@ -8,6 +8,18 @@ from __future__ import annotations
 from .budget import Budget, Spent
 from .decorator import Step, ask, step
 from .sessions import Session, session, using
-from .tools import execute, execute_tool
+from .tools import aexecute, execute, execute_tool
 
-__all__ = ["Budget", "Session", "Spent", "Step", "ask", "execute", "execute_tool", "session", "step", "using"]
+__all__ = [
+    "Budget",
+    "Session",
+    "Spent",
+    "Step",
+    "aexecute",
+    "ask",
+    "execute",
+    "execute_tool",
+    "session",
+    "step",
+    "using",
+]

@@ -10,12 +10,14 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from threading import Lock
+from typing import Any, Final
 
 from trimode.engine.result import Stats
 
 from ..calls import Call
-from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError
+from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,15 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("tokens", "passes", "seconds"):
             limit = getattr(self, name)
-            if limit is not None and (isinstance(limit, bool) or not limit > 0):
-                raise PolicyError(f"Budget({name}={limit!r}): expected a number above 0, or None for no limit")
+            if limit is None:
+                continue
+            kind = "number" if name == "seconds" else "whole number"
+            if isinstance(limit, bool) or not isinstance(limit, _KINDS[kind]) or not limit > 0:
+                raise PolicyError(f"Budget({name}={shown(limit)}): expected a {kind} above 0, or None for no limit")
+            object.__setattr__(self, name, float(limit) if name == "seconds" else int(limit))
+
+
+_KINDS: Final[dict[str, Any]] = {"number": Real, "whole number": Integral}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

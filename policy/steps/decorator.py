@@ -7,42 +7,24 @@ the return annotation the type of the output. Does not know modes: it collects w
 from __future__ import annotations
 
 import inspect
-import string
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import update_wrapper
-from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, cast, get_origin, get_type_hints, overload
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from ..calls import Call, Result, StreamEvent, candidates_of
-from ..errors import StepError
-from ..grammar import check, relaxed
-from ..schema import Target, TextTarget, ToolCall, described, held_to, schema_of, tool_schema
-from ..selection import STEP_KINDS, Layer, Settings, StepContext, StepKind, resolve
-from .sessions import current_session, overrides
+from ..calls import Call, Result, StreamEvent, tools_of
+from ..errors import StepError, shown
+from ..json_schema import Formats
+from ..selection import STEP_KINDS, Settings, StepContext, StepKind, resolve
+from .definition import StepSpec, define, listed
+from .prompt_text import messages_of
+from .sessions import current_session
 
-NOTHING: Final = Settings()
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSpec:
-    """What is known of a step when it is defined."""
-
-    name: str
-    kind: StepKind
-    tools: tuple[dict[str, Any], ...]
-    schema: Target | None
-    decorated: Settings
-    called: Settings = NOTHING
-
-    def layers(self) -> list[Layer]:
-        return [
-            (f"decorator of step {self.name!r}", self.decorated),
-            *overrides(),
-            ("call argument", self.called),
-        ]
 
 
 class Step(Generic[P, R]):
@@ -63,6 +45,14 @@ class Step(Generic[P, R]):
         """The output as it grows; the last event holds the `Result`. Leaving the loop early cancels the call."""
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
         return current_session().stream(call)
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Step[P, R]: ...
+    @overload
+    def __get__(self: Step[Concatenate[Any, Q], R], owner: object, kind: type | None = None) -> Step[Q, R]: ...
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        """As a method: the step of that object, which is no part of the prompt."""
+        return self if owner is None else Step(_bound(self.function, owner), self.spec)
 
     def options(self, **settings: Any) -> Step[P, R]:
         """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
@@ -90,6 +80,16 @@ class AsyncStep(Generic[P, R]):
             async for event in events:
                 yield event
 
+    @overload
+    def __get__(self, owner: None, kind: type) -> AsyncStep[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncStep[Concatenate[Any, Q], R], owner: object, kind: type | None = None
+    ) -> AsyncStep[Q, R]: ...
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        """As a method: the step of that object, which is no part of the prompt."""
+        return self if owner is None else AsyncStep(_bound(self.function, owner), self.spec)
+
     def options(self, **settings: Any) -> AsyncStep[P, R]:
         """The same step with call-level settings, the strongest word."""
         return AsyncStep(self.function, _called(self.spec, settings))
@@ -103,14 +103,24 @@ def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # type: ignore[type-va
     return cast(R, prompt)
 
 
+def _bound(function: Callable[..., Any], owner: object) -> Any:
+    return MethodType(function, owner)
+
+
 class StepDecorator:
     """What `step(kind, ...)` returns: typed for sync and async functions alike."""
 
     def __init__(
-        self, kind: StepKind | None, name: str | None, tools: Sequence[Any], schema: Any, settings: Settings
+        self,
+        kind: StepKind | None,
+        name: str | None,
+        tools: Sequence[Any],
+        schema: Any,
+        settings: Settings,
+        formats: Formats | None = None,
     ) -> None:
         self.kind: StepKind | None = kind
-        self.name, self.tools, self.schema, self.settings = name, tools, schema, settings
+        self.name, self.tools, self.schema, self.settings, self.formats = name, tools, schema, settings, formats
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -119,7 +129,7 @@ class StepDecorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> Step[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
-        spec = define(function, self.kind, self.name, self.tools, self.schema, self.settings)
+        spec = define(function, self.kind, self.name, self.tools, self.schema, self.settings, self.formats)
         return (AsyncStep if inspect.iscoroutinefunction(function) else Step)(function, spec)
 
 
@@ -136,6 +146,7 @@ def step(
     tools: Sequence[Any] = (),
     schema: Any = None,
     choices: Sequence[str] = (),
+    formats: Formats | None = None,
     **settings: Any,
 ) -> StepDecorator: ...
 def step(
@@ -146,6 +157,7 @@ def step(
     tools: Sequence[Any] = (),
     schema: Any = None,
     choices: Sequence[str] = (),
+    formats: Formats | None = None,
     **settings: Any,
 ) -> Any:
     """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
@@ -153,36 +165,18 @@ def step(
     Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, else `json`. `schema` (a type or a
     JSON Schema) holds the output where the annotation says too little. It is compiled here, so that an
     UnsupportedKeyword shows where the step is defined. A `choice` scores the strings of its annotation (a Literal or an
-    Enum), or with `-> str` those of `choices`, in one pass. Settings are those of `trimode.using`.
+    Enum), or with `-> str` those of `choices`, in one pass. `formats="assert"` refuses formats that nobody here can
+    check (without it they are left out, with a note). Settings are those of `trimode.using`.
     """
     if callable(kind):
         return StepDecorator(None, None, (), None, Settings())(kind)
     if kind is not None and kind not in STEP_KINDS:
-        raise StepError(f"unknown step kind {kind!r}; known: {', '.join(STEP_KINDS)}")
+        raise StepError(f"unknown step kind {shown(kind)}; known: {', '.join(STEP_KINDS)}")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise StepError(f"step(name={shown(name)}): expected a name")
     if choices:
-        schema = _listed(kind, schema, choices)
-    return StepDecorator(kind, name, tools, schema, Settings.of(settings, "step()"))
-
-
-def define(
-    function: Callable[..., Any],
-    kind: StepKind | None,
-    name: str | None,
-    tools: Sequence[Any],
-    target: Any,
-    settings: Settings,
-) -> StepSpec:
-    """What the decorator knows: kind, schema (compiled once to see that it can be held) and settings."""
-    returns = _return_type(function)
-    text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))
-    chosen: StepKind = kind or ("prose" if text else "tool_call" if returns is ToolCall else "json")
-    schema = _schema(chosen, returns, tools) if target is None else held_to(target)
-    if chosen == "choice":
-        candidates_of(schema)
-    elif schema is not None:
-        (relaxed if settings.guarantee == "checked" else check)(schema)
-    shown = described(tools)
-    return StepSpec(name=name or function.__name__, kind=chosen, tools=shown, schema=schema, decorated=settings)
+        schema = listed(kind, schema, choices)
+    return StepDecorator(kind, name, tools_of(tools, "step()"), schema, Settings.of(settings, "step()"), formats)
 
 
 def resolved(
@@ -192,7 +186,7 @@ def resolved(
     session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
     context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
     plan = resolve(context, session.policies, spec.layers())
-    messages = _messages(spec, function, returned, args, kwargs)
+    messages = messages_of(spec.name, function, returned, args, kwargs)
     return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
 
 
@@ -202,56 +196,3 @@ def value_of(result: Result, spec: StepSpec) -> Any:
 
 def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:
     return replace(spec, called=Settings.of(settings, "options()").over(spec.called))
-
-
-def _listed(kind: StepKind | None, schema: Any, choices: Sequence[str]) -> dict[str, Any]:
-    if kind != "choice" or schema is not None:
-        raise StepError('choices belong to @step("choice", choices=[...]), without a schema beside them')
-    return {"enum": list(choices)}
-
-
-def _return_type(function: Callable[..., Any]) -> Any:
-    try:
-        return get_type_hints(function, include_extras=True).get("return", str)
-    except NameError as error:
-        raise StepError(
-            f"step {function.__name__!r}: {error}; annotations must be resolvable where the function is defined, "
-            "so put the types that it names at module level"
-        ) from None
-
-
-def _schema(kind: StepKind, returns: Any, tools: Sequence[Any]) -> Target | None:
-    if kind == "tool_call":
-        if not tools:
-            raise StepError('a tool_call step needs tools: @step("tool_call", tools=[...])')
-        return tool_schema(tools)
-    return None if returns is str and kind != "json" else schema_of(returns)
-
-
-def _messages(
-    spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], ...]:
-    """The conversation: what the function returned (text or messages), else its docstring with arguments filled in."""
-    if isinstance(returned, str):
-        return ({"role": "user", "content": returned},)
-    if isinstance(returned, Sequence):
-        return tuple(cast(Sequence[Mapping[str, Any]], returned))
-    if returned is not None and returned is not ...:
-        raise StepError(f"step {spec.name!r} returned {type(returned).__name__}; return text, messages or nothing")
-    return ({"role": "user", "content": _filled(spec, function, args, kwargs)},)
-
-
-def _filled(spec: StepSpec, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    template = inspect.getdoc(function)
-    if not template:
-        raise StepError(f"step {spec.name!r} has neither a docstring nor a returned prompt")
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    try:
-        named = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-    except ValueError as error:
-        raise StepError(f"step {spec.name!r}: the docstring is no template: {error}; write {{{{ for a brace") from None
-    if unknown := sorted(named - set(bound.arguments)):
-        raise StepError(f"step {spec.name!r}: the docstring names {{{unknown[0]}}}, which is no argument")
-    rest = [f"{name}: {value}" for name, value in bound.arguments.items() if name not in named]
-    return "\n".join([template.format(**bound.arguments), *rest])

@@ -18,19 +18,21 @@ from opentelemetry.trace import get_current_span
 
 from ..audit import AuditFile, Redact
 from ..calls import (
+    TRIMS,
     Call,
     Engine,
     Recording,
     Result,
     Scope,
     StreamEvent,
+    Trim,
     aattempted,
     attempted,
     current_scope,
     enter,
     leave,
 )
-from ..errors import PolicyError, StepError, error_type
+from ..errors import PolicyError, StepError, error_type, shown
 from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
 from ..telemetry import OwnedSpan, names
 from .budget import Budget, Ledger, Spending, Spent
@@ -124,6 +126,7 @@ def session(
     content: bool | None = None,
     redact: Redact | None = None,
     budget: Budget | None = None,
+    trim: Trim | None = None,
 ) -> Generator[Session]:
     """Steps called inside decode on `engine`; every call made inside, by whatever name, is recorded.
 
@@ -135,8 +138,10 @@ def session(
     `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
     where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
     `budget` limits what all steps spend together: a step that cannot start raises BudgetExceeded, one that can is cut
-    to what is left.
+    to what is left. `trim="oldest"` leaves out the oldest turns of a conversation that does not fit the context, with a
+    note; a tool's answer goes with its call. Raises PolicyError for arguments that are none of these.
     """
+    _check(engine=engine, trace=trace, agent=agent, content=content, redact=redact, budget=budget, trim=trim)
     if isinstance(trace, AuditFile) and content is not None:
         raise PolicyError(f"content={content} and an AuditFile, which has its own: pass content to the AuditFile")
     audit = trace if isinstance(trace, AuditFile) else _audit(trace, content)
@@ -149,6 +154,7 @@ def session(
         agent=around.agent if agent is None else agent,
         audit=audit,
         redact=redact,
+        trim=trim,
         span=inherited if span is None else span.context,
         outside=get_current_span().get_span_context(),
     )
@@ -170,6 +176,21 @@ def session(
         for chooser in current.policies:
             if isinstance(chooser, Auto | Guided):
                 chooser.save()
+
+
+def _check(**given: Any) -> None:
+    fits = {
+        "engine": (isinstance(given["engine"], Engine), "an Engine, as Engine.load() makes it"),
+        "trace": (isinstance(given["trace"], str | AuditFile | None), "'file:PATH' or an AuditFile"),
+        "agent": (isinstance(given["agent"], str | None), "the agent's name"),
+        "content": (isinstance(given["content"], bool | None), "true or false"),
+        "redact": (given["redact"] is None or callable(given["redact"]), "a function of a text"),
+        "budget": (isinstance(given["budget"], Budget | None), "a Budget"),
+        "trim": (given["trim"] in (None, *TRIMS), " or ".join(map(repr, TRIMS))),
+    }
+    for name, (ok, expected) in fits.items():
+        if not ok:
+            raise PolicyError(f"session({name}={shown(given[name])}): expected {expected}")
 
 
 def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
@@ -209,6 +230,10 @@ def overrides() -> tuple[Layer, ...]:
 
 def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[PolicyProtocol, ...]:
     if not isinstance(policy, str | Path):
+        if not all(callable(getattr(policy, name, None)) for name in ("resolve", "layers", "advise", "observe")):
+            raise PolicyError(
+                f"policy={shown(policy)}: expected 'default', 'auto', a Policy, or the path of a .toml file"
+            )
         return (policy,)
     if policy in ("auto", "default"):
         found = configured(Path.cwd())

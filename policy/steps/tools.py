@@ -7,6 +7,7 @@ the tool runs, so that what the tool calls stands below it; no generator is invo
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -15,12 +16,12 @@ from types import TracebackType
 from typing import Any, TypeVar, cast, overload
 
 from opentelemetry import context as otel
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json, to_jsonable_python
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from ..audit import captures, clipped, redacted_text
-from ..calls import Scope, current_scope
-from ..errors import InvalidArguments, ToolError, UnknownTool, error_type
+from ..calls import Scope, current_scope, tools_of
+from ..errors import InvalidArguments, ToolError, UnknownTool, error_type, shown
 from ..schema import Tool, ToolCall, function_of, is_function, names_of, reasons, runnable
 from ..telemetry import OwnedSpan, names
 
@@ -40,6 +41,10 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
     InvalidArguments, before it is called, where the arguments do not fit; the span has that error's type. `call_id`:
     the id that a protocol gave the call.
     """
+    if not isinstance(call, ToolCall):
+        raise ToolError(f"{shown(call)} is no ToolCall; make one: tm.ToolCall(name=..., arguments={{...}})")
+    if not is_function(tool):
+        raise ToolError(f"tool={shown(tool)}: expected a function, a method or a class")
     running = _Running(current_scope(), call, call_id)
     asynchronous = inspect.iscoroutinefunction(runnable(tool))
     return running.coroutine(tool) if asynchronous else running.function(tool)
@@ -48,15 +53,40 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
 def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
     """`execute_tool` of the one among `tools`, those that the step was given, that `call` names.
 
-    Raises UnknownTool, and ToolError where the tool is a description without a function.
+    Raises UnknownTool, and ToolError where the tool is a description without a function. For an async tool: a coroutine
+    to await; outside of an event loop, where nobody could, a ToolError. `aexecute` takes tools of both kinds.
     """
-    known = [(name, tool) for tool in tools for name in names_of(tool)]
+    tool = _named(call, tools)
+    if inspect.iscoroutinefunction(runnable(tool)) and not _in_event_loop():
+        raise ToolError(f"tool {call.name!r} is async and was not called: await tm.aexecute(call, tools)")
+    return execute_tool(tool, call, call_id=call_id)
+
+
+async def aexecute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
+    """`execute` for tasks: awaits a tool that is async, and runs another at once, in the event loop's thread."""
+    tool = _named(call, tools)
+    running = _Running(current_scope(), call, call_id)
+    return await running.coroutine(tool)
+
+
+def _named(call: ToolCall, tools: Sequence[Tool]) -> Callable[..., Any]:
+    if not isinstance(call, ToolCall):
+        raise ToolError(f"{shown(call)} is no ToolCall; make one: tm.ToolCall(name=..., arguments={{...}})")
+    known = [(name, tool) for tool in tools_of(tools, "execute()") for name in names_of(tool)]
     named = [tool for name, tool in known if name == call.name]
     if not named:
         raise UnknownTool(call.name, [name for name, _ in known])
     if not is_function(named[0]):
         raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
-    return execute_tool(cast(Any, named[0]), call, call_id=call_id)
+    return cast(Callable[..., Any], named[0])
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
@@ -65,6 +95,10 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
     Save for a class: what it makes is the arguments, checked.
     """
     tool = runnable(tool)
+    try:
+        arguments = to_json(call.arguments)
+    except PydanticSerializationError as error:
+        raise InvalidArguments(call.name, call.arguments, f"they are no JSON: {error}") from None
 
     @wraps(function_of(tool))
     def bind(*args: Any, **kwargs: Any) -> Callable[[], R]:
@@ -72,12 +106,14 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
 
     try:
         if inspect.isclass(tool):
-            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(to_json(call.arguments))
+            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(arguments)
             return lambda: made
         adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
-        return adapter.validate_json(to_json(call.arguments))
+        return adapter.validate_json(arguments)
     except ValidationError as error:
         raise InvalidArguments(call.name, call.arguments, reasons(error)) from None
+    except (PydanticUserError, NameError) as error:
+        raise ToolError(f"tool {call.name!r} was not called: its annotations cannot be used: {error}") from None
 
 
 class _Running:
@@ -92,9 +128,12 @@ class _Running:
         with self:
             return self._returned(_bound(tool, self.call)())
 
-    async def coroutine(self, tool: Callable[..., Awaitable[Any]]) -> Any:
+    async def coroutine(self, tool: Callable[..., Any]) -> Any:
         with self:
-            return self._returned(await _bound(tool, self.call)())
+            made = _bound(tool, self.call)()
+            # What a class makes is the result, whatever it can do.
+            waits = inspect.isawaitable(made) and not inspect.isclass(runnable(tool))
+            return self._returned(await made if waits else made)
 
     def __enter__(self) -> None:
         about = {

@@ -1,0 +1,165 @@
+"""Checked messages as one checkpoint's chat template can show them: calls, answers and tools in a place of their own.
+
+Knows what the template has a place for, and the form in which the rest is written instead; nothing is left out without
+an error or a note. Does not know the shapes in which people have messages, or how many tokens fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trimode.engine.errors import RequestError
+from trimode.engine.models.template import ChatTemplate
+from trimode.engine.models.tokenizer import Tokenizer
+
+from ..json_schema import canonical
+from .messages import OWN, call_text
+
+TOOLS_HEAD: Final = (
+    'You can call tools. To call one, answer with {"name": ..., "arguments": {...}} and nothing else. The tools, one a '
+    "line, with the JSON Schema of their arguments:"
+)
+"""Opens the default block of tools, for templates without a place for them."""
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the template is given. `notes`: what was written in another place or form than the messages had it."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+def conversation_of(
+    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+) -> Conversation:
+    """Raises RequestError, by name, for what the template shows nothing of."""
+    if not tokenizer.has_template:
+        raise RequestError("this checkpoint has no chat template; pass prompt= or prompt_ids= instead of messages=")
+    template, notes = tokenizer.template, list[str]()
+    _check_keys(template, messages)
+    shown = _with_instructions(template, messages, notes)
+    shown = _in_order_of_calls(shown, notes)
+    shown = [one for message in shown for one in _with_calls(template, message, notes)]
+    if tools and not template.shows_tools:
+        shown, tools = _with_tools(template, shown, tools, notes), ()
+    notes += _markers(tokenizer, messages)
+    return Conversation(tuple(shown), tuple(tools), tuple(dict.fromkeys(notes)))
+
+
+def check_shown(messages: Sequence[Message], places: set[int | None]) -> None:
+    """`places`: of the messages whose content the template wrote. Raises RequestError where one is missing."""
+    for index, message in enumerate(messages):
+        if message["content"] and index not in places:
+            raise RequestError(
+                f"the chat template writes nothing of messages[{index}] (role {message['role']!r}), so the model would "
+                "not see it; give it another role, or leave it out"
+            )
+
+
+def tools_block(tools: Sequence[Mapping[str, Any]]) -> str:
+    """The default block: a line of instructions, then a line a tool."""
+    return "\n".join([TOOLS_HEAD, *map(canonical, tools)])
+
+
+def marker_note(what: str, marker: str) -> str:
+    return f"{what} holds the control marker {marker!r}, which was read as text"
+
+
+def _check_keys(template: ChatTemplate, messages: Sequence[Message]) -> None:
+    for index, message in enumerate(messages):
+        extra = [key for key in message if key not in OWN]
+        if message["role"] != "tool" and "name" in message:
+            extra.append("name")
+        for key in extra:
+            if not (template.names(key) and template.shows_key(message["role"], key)):
+                raise RequestError(
+                    f"messages[{index}]: the chat template has no place for {key!r}, so the model would not see it; "
+                    "leave it out, or write it into the content"
+                )
+
+
+def _with_instructions(template: ChatTemplate, messages: Sequence[Message], notes: list[str]) -> list[Message]:
+    """Developers' messages as the system's, where the template knows no developers."""
+    if template.names("developer") or all(message["role"] != "developer" for message in messages):
+        return list(messages)
+    notes.append("messages of role 'developer' were shown as the system's: the chat template has no such role")
+    shown: list[Message] = []
+    for message in messages:
+        if message["role"] != "developer":
+            shown.append(message)
+        elif shown and all(one["role"] == "system" for one in shown):  # templates take one, at the beginning
+            shown[-1] = {**shown[-1], "content": f"{shown[-1]['content']}\n\n{message['content']}"}
+        else:
+            shown.append({**message, "role": "system"})
+    return shown
+
+
+def _in_order_of_calls(messages: Sequence[Message], notes: list[str]) -> list[Message]:
+    """Answers in the order of their calls, because most templates do not write the ids that would tell."""
+    shown: list[Message] = []
+    places: dict[str, int] = {}
+    for message in messages:
+        shown.append(message)
+        for place, call in enumerate(message.get("tool_calls") or ()):
+            places[call.get("id", "")] = place
+        at = len(shown) - 1
+        while at and (mine := places.get(message.get("tool_call_id", ""))) is not None:
+            before = places.get(shown[at - 1].get("tool_call_id", ""))
+            if before is None or before <= mine:
+                break
+            shown[at - 1], shown[at] = shown[at], shown[at - 1]
+            notes.append("answers of tools were put in the order of their calls")
+            at -= 1
+    return shown
+
+
+def _with_calls(template: ChatTemplate, message: Message, notes: list[str]) -> list[Message]:
+    """Calls in the place that the template has for them, else as the texts that models write them as."""
+    calls = message.get("tool_calls") or ()
+    if not calls:
+        return [message]
+    plain = {key: value for key, value in message.items() if key not in ("tool_calls", "kind")}
+    said = [{**plain, **({"kind": message["kind"]} if "kind" in message else {})}] if message["content"] else []
+    if template.shows_calls:
+        if said and not template.shows_calls_beside_text:
+            notes.append(
+                "a text and the calls beside it were shown as two messages: the chat template drops one of two"
+            )
+            return [*said, {**message, "content": ""}]
+        return [message]
+    texts = [call_text(call) for call in calls]
+    if template.names("kind"):  # of which a call is one: a message of its own
+        opening = [{"kind": "plan", **one} for one in said]
+        return [*opening, *({**plain, "kind": "tool_call", "content": text} for text in texts)]
+    notes.append("calls of tools were written as text: the chat template has no place for them")
+    return [{**plain, "content": "\n".join([*([message["content"]] if said else []), *texts])}]
+
+
+def _with_tools(
+    template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], notes: list[str]
+) -> list[Message]:
+    """The default block in the system's message, or before the first message where the template takes no system's."""
+    block, first, rest = tools_block(tools), messages[0], list(messages[1:])
+    if first["role"] == "system":
+        where, shown = "behind the system's message", [{**first, "content": _joined(first["content"], block)}, *rest]
+    elif template.shows_system:
+        where, shown = "as the system's message", [{"role": "system", "content": block}, first, *rest]
+    else:
+        where, shown = "before the first message", [{**first, "content": _joined(block, first["content"])}, *rest]
+    notes.append(f"tools were shown in a default block {where}: the chat template has no place for them")
+    return shown
+
+
+def _joined(first: str, second: str) -> str:
+    return "\n\n".join(text for text in (first, second) if text)
+
+
+def _markers(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[str]:
+    found = [(index, tokenizer.marker_in(message["content"])) for index, message in enumerate(messages)]
+    return [marker_note(f"messages[{index}]", marker) for index, marker in found if marker is not None]

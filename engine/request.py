@@ -28,8 +28,7 @@ def _check(ok: bool, name: str, given: object, allowed: str) -> None:
 
 
 def _whole(given: object) -> bool:
-    """Whether it is a whole number; true and false are none."""
-    return isinstance(given, int) and not isinstance(given, bool)
+    return isinstance(given, int) and not isinstance(given, bool)  # true and false are no numbers
 
 
 def _number(given: object) -> bool:
@@ -66,12 +65,7 @@ class Sampling:
         _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
         _check(_whole(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
         _check(_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(
-            _whole(self.seed) and 0 <= self.seed < 2**64,
-            "seed",
-            self.seed,
-            "a whole number from 0 to 2**64 - 1",
-        )
+        _check(_whole(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

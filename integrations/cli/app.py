@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,9 @@ from . import audit, audit_out, bench_commands
 from .console import AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .policy import policy_app
+
+if TYPE_CHECKING:
+    from trimode.policy.calls import Result, StreamEvent
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
@@ -83,6 +87,13 @@ def generate(
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
     mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema to hold the output to.")] = None,
+    formats: Annotated[
+        str | None, typer.Option(help="Formats that nobody here can check: annotate notes them, assert refuses.")
+    ] = None,
+    guarantee: Annotated[
+        str | None, typer.Option(help="grammar, or checked: what no grammar holds is checked in the finished output.")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(help="Attempts after the first, under --guarantee checked.")] = None,
     temperature: float = 0.0,
     seed: int = 0,
     max_tokens: int = 128,
@@ -93,21 +104,13 @@ def generate(
     """Decodes one output and says what it cost."""
     from trimode.policy.calls import Engine
 
-    events = Engine.load(checkpoint).stream(
-        prompt=None if chat else prompt,
-        messages=[{"role": "user", "content": prompt}] if chat else None,
-        schema=_json_file(schema) if schema else None,
-        mode=mode,
-        temperature=temperature,
-        seed=seed,
-        max_tokens=max_tokens,
-    )
-    result = None
-    for event in events:
-        if stream and not as_json and not event.provisional:
-            print(event.text, end="", flush=True)
-        result = event.result
-    assert result is not None
+    words: dict[str, Any] = {
+        "prompt": None if chat else prompt, "messages": [{"role": "user", "content": prompt}] if chat else None,
+        "schema": _json_file(schema) if schema else None, "formats": formats, "guarantee": guarantee,
+        "retries": retries, "mode": mode, "temperature": temperature, "seed": seed, "max_tokens": max_tokens,
+    }  # fmt: skip
+    engine = Engine.load(checkpoint)
+    result = _streamed(engine.stream(**words)) if stream and not as_json else engine.generate(**words)
     stats = result.stats
     counts = {
         "mode": result.plan.mode, "reason": result.plan.reason, "finish_reason": result.finish_reason,
@@ -115,10 +118,24 @@ def generate(
         "corrected": stats.corrected, "forced": stats.forced, "rejected": stats.rejected, "valid": result.valid,
     }  # fmt: skip
     if as_json:
-        print(json.dumps({"text": result.text, "token_ids": result.token_ids, **counts}, ensure_ascii=False))
+        said = {"text": result.text, "token_ids": result.token_ids, **counts, "notes": result.notes}
+        print(json.dumps(said, ensure_ascii=False))
         return
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     print() if stream else console.print(result.text, markup=False, highlight=False)
     console.print("  ".join(f"{name} {value}" for name, value in counts.items()), style="dim", highlight=False)
+
+
+def _streamed(events: Iterable[StreamEvent]) -> Result:
+    """Prints text as it becomes final."""
+    result = None
+    for event in events:
+        if not event.provisional:
+            print(event.text, end="", flush=True)
+        result = event.result
+    assert result is not None
+    return result
 
 
 @app.command()

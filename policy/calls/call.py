@@ -22,11 +22,11 @@ class CallOptions(TypedDict, total=False):
 
     `messages`, in OpenAI's form, go through the checkpoint's chat template; with `continue_final_message` the output
     goes on with the last of them, an assistant's. `prompt_ids`: a prompt in token ids, control tokens included.
-    `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that the output is held
-    to; `formats`: "assert" refuses formats in it that nobody here can check, which "annotate" leaves out with a note.
-    `tools`, in any shape that people have them in, are shown to the model; with step="tool_call" and no schema they are
-    also the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`; None
-    leaves one unsaid.
+    `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that the output is
+    held to; `formats`: "assert" refuses formats that nobody here can check, which "annotate" leaves out with a note.
+    `tools`, in any shape that people have them in, are shown to the model; with step="tool_call" and no schema they
+    are also the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`;
+    None leaves one unsaid.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -59,7 +59,8 @@ class Call:
     """What to write (`prompt`, raw, `prompt_ids`, or `messages` for the chat template), under which plan, held to what.
 
     `continued`: the last message, an assistant's, goes on. `notes`: what was changed before the engine saw it.
-    `retried`: an attempt before broke what no grammar holds, so this one is held by a check, whatever its grammar holds.
+    `retried`: an attempt before broke what no grammar holds, so this one is held by a check, whatever its grammar
+    holds.
     `max_passes`, `max_seconds`: where a session's budget ends.
     """
 
@@ -104,7 +105,10 @@ def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call
         held = schema_of(schema, formats=formats)
     kind: StepKind = step or _kind(held, bool(tools))
     check_tool_call(kind, held, bool(tools), f"{name}()")
-    notes = (TOOLS_BESIDE_SCHEMA,) if tools and held is not None and step is None and kind != "tool_call" else ()
+    notes = [TOOLS_BESIDE_SCHEMA] if tools and held is not None and step is None and kind != "tool_call" else []
+    if said.retries is not None and (said.guarantee != "checked" or name in ("stream", "astream")):
+        why = "guarantee='checked' alone tries again" if said.guarantee != "checked" else "a stream is one attempt"
+        notes.append(f"retries={said.retries} has no part in this call: {why}")
     if held is None and kind == "tool_call":
         held = called(shapes)
     call = Call(
@@ -113,7 +117,7 @@ def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call
         plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
         tools=tuple(shape.described for shape in shapes),
         schema=held,
-        notes=notes,
+        notes=tuple(notes),
         **_asked(name, prompt, words),
     )
     if kind == "choice":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 import torch
 
@@ -201,7 +201,7 @@ class Engine(CallRunner):
         text = checked_text(text, "text")
         return self.tokenizer.encode_markup(text) if markup else self.tokenizer.encode(text)
 
-    def __reduce__(self) -> NoReturn:
+    def __reduce__(self) -> tuple[Any, ...]:
         raise RequestError(
             "an engine holds memory and a thread, and cannot be pickled or copied; load it in each process, or fork"
         )

@@ -60,7 +60,7 @@ class PromptWriter:
 
     def _check_length(self, texts: Sequence[str], room: int) -> None:
         least, context = sum(map(self.tokenizer.fewest, texts)), self.config.max_position_embeddings
-        if least + room > context:
+        if least > context:  # where it could fit, the tokens are counted
             raise PromptTooLong(least, room, context, at_least=True)
 
     def _chat(self, call: Call, room: int, trim: Trim | None) -> Prompt:

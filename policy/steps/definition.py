@@ -52,7 +52,6 @@ def define(
     """What the decorator knows: kind, schema (compiled once to see that it can be held) and settings."""
     _check_function(function)
     returns = _return_type(function)
-    check_template(function)
     text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))
     chosen: StepKind = kind or ("prose" if text else "tool_call" if returns is ToolCall else "json")
     schema = _schema(chosen, returns, tools, formats) if target is None else _held(target, formats)
@@ -61,8 +60,10 @@ def define(
         candidates_of(schema)
     elif schema is not None:
         (relaxed if settings.guarantee == "checked" else check)(schema)
-    shown = described(tools)
-    return StepSpec(name=name or function.__name__, kind=chosen, tools=shown, schema=schema, decorated=settings)
+    check_template(function)
+    return StepSpec(
+        name=name or function.__name__, kind=chosen, tools=described(tools), schema=schema, decorated=settings
+    )
 
 
 def listed(kind: StepKind | None, schema: Any, choices: Sequence[str]) -> dict[str, Any]:

@@ -46,7 +46,18 @@ if TYPE_CHECKING:
     )
     from trimode.policy.schema import Choice, Lark, Regex, ToolCall
     from trimode.policy.selection import Policy
-    from trimode.policy.steps import Budget, Session, Spent, ask, execute, execute_tool, session, step, using
+    from trimode.policy.steps import (
+        Budget,
+        Session,
+        Spent,
+        aexecute,
+        ask,
+        execute,
+        execute_tool,
+        session,
+        step,
+        using,
+    )
 
 __version__ = "0.1.0"
 
@@ -66,7 +77,7 @@ _HOMES = {
     "trimode.policy.schema": ("Choice", "Lark", "Regex", "ToolCall"),
     "trimode.policy.selection": ("Policy",),
     "trimode.policy.steps": (
-        "Budget", "Session", "Spent", "ask", "execute", "execute_tool", "session", "step", "using",
+        "Budget", "Session", "Spent", "aexecute", "ask", "execute", "execute_tool", "session", "step", "using",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -77,8 +88,8 @@ __all__ = [
     "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
     "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
     "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError",
-    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "ask", "execute", "execute_tool",
-    "session", "step", "testing", "trace", "using",
+    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
+    "execute_tool", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

@@ -42,7 +42,8 @@ def pair(text: str) -> list[int]:
 
 
 def test_strict_is_the_default_and_names_the_option() -> None:
-    for words in ({}, {"guarantee": "grammar"}):
+    settings: list[dict[str, Any]] = [{}, {"guarantee": "grammar"}]
+    for words in settings:
         with pytest.raises(tm.UnsupportedKeyword, match="guarantee='checked'") as caught:
             tm.step("json", schema=UNIQUE, **words)(lambda: "x")
         assert (caught.value.pointer, caught.value.checkable) == ("/uniqueItems", True)

@@ -145,8 +145,8 @@ REFUSED: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
     ({"prompt": "x", "schema": {"type": ["<|", "im_end", "|>"]}}, tm.SchemaError, "not a JSON Schema"),
     ({"prompt": "x", "schema": False}, tm.SchemaError, "no value"),
     ({"prompt": "x", "step": "dream"}, tm.PolicyError, "unknown step kind 'dream'"),
-    ({"messages": [{"role": "user"}]}, tm.RequestError, "content as a string"),
-    ({"messages": [{"role": "<|im_end|>", "content": "x"}]}, tm.RequestError, "control marker"),
+    ({"messages": [{"role": "user"}]}, tm.RequestError, r"messages\[0\] has no content"),
+    ({"messages": [{"role": "<|im_end|>", "content": "x"}]}, tm.RequestError, "expected one of system, developer"),
     ({"messages": HELLO, "tools": [{"name": "<|im_end|>", "parameters": {}}]}, tm.RequestError, "control marker"),
     ({"messages": HELLO, "tools": [{"nome": "x"}]}, tm.SchemaError, "a tool needs a name"),
 ]  # fmt: skip

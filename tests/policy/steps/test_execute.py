@@ -69,7 +69,7 @@ def test_arguments_arrive_as_the_functions_types() -> None:
     said = tm.execute(call("weather", place={"city": "Rome"}, day="2030-01-02", unit="fahrenheit"), TOOLS)
     assert said == "Rome 2030-01-02 F"
     assert tm.execute(call("add", number=2), TOOLS) == COUNTER.total == 2
-    assert asyncio.run(tm.execute(call("wait", seconds=0), TOOLS)) == 0
+    assert asyncio.run(tm.aexecute(call("wait", seconds=0), TOOLS)) == 0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_wrong_arguments_are_told_and_nothing_runs(given: dict[str, Any], place:
         tm.execute(call("weather", **given), TOOLS)
     assert (caught.value.name, caught.value.arguments) == ("weather", given)
     with pytest.raises(tm.InvalidArguments):
-        asyncio.run(tm.execute(call("wait", seconds="soon"), TOOLS))
+        asyncio.run(tm.aexecute(call("wait", seconds="soon"), TOOLS))
 
 
 def test_tools_that_cannot_be_run() -> None:
@@ -137,6 +137,5 @@ def test_from_step_to_value(reference: Engine, fake: bool) -> None:
     with tm.session(scripted if fake else reference, policy=tm.Policy()):
         chosen = act.result("The weather in Rome?")
     if chosen.valid:
-        value = tm.execute(chosen.value, [weather, wait])
-        assert (asyncio.run(value) if asyncio.iscoroutine(value) else value) is not None
+        assert asyncio.run(tm.aexecute(chosen.value, [weather, wait])) is not None
     assert chosen.valid or not fake

@@ -26,6 +26,7 @@ HELPERS = (
     "engine/mixed.py",
     "policy/recorded_calls.py",
     "policy/loaded.py",
+    "policy/calls/bad_inputs.py",
     "policy/schemas_at_random.py",
 )
 

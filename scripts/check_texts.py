@@ -2,8 +2,8 @@
 
     python scripts/check_texts.py --texts 300000 --json OUT
 
-Schemas of mixed keywords are made up at random (`texts_at_random.py`). For each, texts are: random walks through the
-grammar's masks with the grammar's own ending, canonical texts of random values, and mutants of both, with numbers at
+Schemas of mixed keywords are made up at random (`samples/texts_at_random.py`). For each, texts are: random walks through
+the grammar's masks with the grammar's own ending, canonical texts of random values, and mutants of both, with numbers at
 and beside the schema's bounds, characters spelled as escapes and pieces put in. `wrong`: taken, though Python's json
 cannot read the text, a key stands twice in it, or jsonschema refuses it. `narrow`: valid and not taken, by reason.
 """
@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from texts_at_random import Made, numbers_in
+from samples.texts_at_random import Made, numbers_in
 
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.config import ModelConfig

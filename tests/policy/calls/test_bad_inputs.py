@@ -1,4 +1,4 @@
-"""Whatever people pass by mistake ends within seconds, in an error of ours or in a note; nothing is dropped silently."""
+"""What people pass by mistake ends within seconds, in an error of ours or in a note; nothing is dropped silently."""
 
 from __future__ import annotations
 

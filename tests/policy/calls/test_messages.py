@@ -13,6 +13,7 @@ from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.conversation import conversation_of, tools_block
 from trimode.policy.calls.messages import checked_messages
+from trimode.policy.calls.prompts import PromptWriter
 from trimode.testing import FakeEngine
 
 CALLS = (
@@ -128,7 +129,7 @@ def test_parts_and_developers(engine: FakeEngine) -> None:
     )
     assert text == "[system]S\n\nD[user]one\ntwo"
     assert len(notes) == 1
-    assert written(engine, PLAIN + "{# developer #}", {"role": "developer", "content": "D"}) == ("[developer]D", [])
+    assert written(engine, PLAIN + "{# developer #}", told) == ("[developer]D", [])
     assert (
         written(engine, PLAIN, user(), {"role": "assistant", "content": None, "refusal": "No."})[0]
         == "[user]Hi[assistant]No."
@@ -174,10 +175,10 @@ def test_what_no_template_shows_is_refused_by_name(engine: FakeEngine) -> None:
         written(engine, PLAIN, user(), {**user(), "name": "Ann"})
     with pytest.raises(tm.RequestError, match="no place for 'reasoning_content'"):
         written(engine, CALLS, user(), {"role": "assistant", "content": "x", "reasoning_content": "y"})
-    fake = FakeEngine()
-    fake.translator.tokenizer.__init__(fake.tokenizer.json, TALKERS)  # type: ignore[misc]
+    engine.generate(messages=[{"role": "system", "content": "S"}, user()])
+    writer = PromptWriter(Tokenizer(engine.tokenizer.json, TALKERS), engine.translator.config)
     with pytest.raises(tm.RequestError, match=r"nothing of messages\[0\] \(role 'system'\)"):
-        fake.generate(messages=[{"role": "system", "content": "S"}, user()])
+        writer.prompt(engine.calls[-1])
 
 
 def test_spans_and_records_have_the_calls(engine: FakeEngine) -> None:

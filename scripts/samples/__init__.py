@@ -1,0 +1,1 @@
+"""What the checks decode and read: types, and texts at random."""

@@ -2,10 +2,10 @@
 
     python scripts/check_schemas.py SCHEMAS.jsonl.gz --budgets 0 8 64 --json OUT
 
-Each schema that compiles (a line of the file has it under `schema`), and each type in
-samples/pydantic_types.py, is decoded by the reference checkpoint and by a model of random weights, at temperature 1.5, in every mode, with the least budget that
-is admitted and with more. An output counts as valid when `json`, `jsonschema` with formats, pydantic for its types, and
-the engine's own check take it, and no object has a key twice.
+Each schema that compiles (a line of the file has it under `schema`), and each type in samples/pydantic_types.py, is
+decoded by the reference checkpoint and by a model of random weights, at temperature 1.5, in every mode, with the least
+budget that is admitted and with more. An output counts as valid when `json`, `jsonschema` with formats, pydantic for
+its types, and the engine's own check take it, and no object has a key twice.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python scripts/check_texts.py --texts 300000 --json OUT
 
-Schemas of mixed keywords are made up at random (`samples/texts_at_random.py`). For each, texts are: random walks through
-the grammar's masks with the grammar's own ending, canonical texts of random values, and mutants of both, with numbers at
-and beside the schema's bounds, characters spelled as escapes and pieces put in. `wrong`: taken, though Python's json
-cannot read the text, a key stands twice in it, or jsonschema refuses it. `narrow`: valid and not taken, by reason.
+Schemas of mixed keywords are made up at random (`samples/texts_at_random.py`). For each, texts are: random walks
+through the grammar's masks with the grammar's own ending, canonical texts of random values, and mutants of both, with
+numbers at and beside the schema's bounds, characters spelled as escapes and pieces put in. `wrong`: taken, though
+Python's json cannot read the text, a key stands twice in it, or jsonschema refuses it. `narrow`: valid and not taken,
+by reason.
 """
 
 from __future__ import annotations

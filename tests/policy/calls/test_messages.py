@@ -120,13 +120,8 @@ def test_answers_stand_in_the_order_of_their_calls(engine: FakeEngine) -> None:
 
 def test_parts_and_developers(engine: FakeEngine) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "input_text", "text": "two"}]
-    text, notes = written(
-        engine,
-        PLAIN,
-        {"role": "system", "content": "S"},
-        {"role": "developer", "content": "D"},
-        {"role": "user", "content": parts},
-    )
+    told, asked = {"role": "developer", "content": "D"}, {"role": "user", "content": parts}
+    text, notes = written(engine, PLAIN, {"role": "system", "content": "S"}, told, asked)
     assert text == "[system]S\n\nD[user]one\ntwo"
     assert len(notes) == 1
     assert written(engine, PLAIN + "{# developer #}", told) == ("[developer]D", [])

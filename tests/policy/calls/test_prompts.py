@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as RawTokenizer
+from tokenizers import models
 
 import trimode as tm
 from trimode.engine.models.tokenizer import Tokenizer
@@ -91,10 +94,24 @@ def test_the_bound_is_never_above_the_count(text: str) -> None:
 _ENGINE = FakeEngine()
 
 
-def test_a_tokenizer_of_unknown_words_has_no_bound(engine: FakeEngine) -> None:
-    text = engine.tokenizer.json.replace('"ByteLevel"', '"Whitespace"')
-    assert Tokenizer(engine.tokenizer.json, None).fewest("x" * 50) > 0
-    assert text != engine.tokenizer.json
+@pytest.mark.parametrize(
+    ("change", "least"), [({}, 3), ({"normalizer": {"type": "NFC"}}, 1), ({"normalizer": {"type": "NFKC"}}, 0)]
+)
+def test_a_normalizer_that_shortens_texts_lowers_the_bound(engine: FakeEngine, change: Any, least: int) -> None:
+    tokenizer = Tokenizer(json.dumps({**json.loads(engine.tokenizer.json), **change}), None)
+    assert tokenizer.fewest("x" * 50) == least
+    assert tokenizer.fewest("\u1100\u1161\u11a8" * 50) <= len(tokenizer.encode("\u1100\u1161\u11a8" * 50))
+
+
+def test_a_tokenizer_of_words_has_no_bound() -> None:
+    raw = RawTokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    tokenizer = Tokenizer(raw.to_str(), None)
+    assert (tokenizer.fewest("x" * 10_000), len(tokenizer.encode("x" * 10_000))) == (0, 1)
+
+
+def test_long_texts_are_encoded_as_short_ones_are(engine: FakeEngine) -> None:
+    text = "Many words, 12 of them. " * 1_000
+    assert engine.tokenizer.encode(text) == engine.tokenizer.plain.encode(text, add_special_tokens=False).ids
 
 
 def test_long_prompts_of_tasks_leave_the_event_loop_alone(engine: FakeEngine) -> None:
@@ -113,7 +130,7 @@ def test_long_prompts_of_tasks_leave_the_event_loop_alone(engine: FakeEngine) ->
 
     encode = slow.encode
     try:
-        slow.encode = lambda text: (time.sleep(0.3), encode(text))[1]  # type: ignore[method-assign]
+        slow.encode = lambda text: (time.sleep(0.3 * (text == long)), encode(text))[1]  # type: ignore[method-assign]
         count, longest = asyncio.run(ticks())
     finally:
         del slow.encode  # type: ignore[method-assign]

@@ -120,7 +120,8 @@ class StepDecorator:
         formats: Formats | None = None,
     ) -> None:
         self.kind: StepKind | None = kind
-        self.name, self.tools, self.schema, self.settings, self.formats = name, tools, schema, settings, formats
+        self.formats: Formats | None = formats
+        self.name, self.tools, self.schema, self.settings = name, tools, schema, settings
 
     @overload
     def __call__(  # type: ignore[overload-overlap]

@@ -61,6 +61,28 @@ async def colour(of: str) -> str:
     ...
 
 
+class Agent:
+    @tm.step("json")
+    def order(self, what: str) -> Order:
+        """{what}"""
+        ...
+
+    @tm.step
+    async def say(self, what: str) -> str:
+        """{what}"""
+        ...
+
+
+async def methods(agent: Agent, call: tm.ToolCall) -> None:
+    assert_type(agent.order("x"), Order)
+    assert_type(agent.order.result("x"), tm.Result)
+    assert_type(agent.order.options(seed=1)("x"), Order)
+    assert_type(Agent.order(agent, "x"), Order)
+    assert_type(await agent.say("x"), str)
+    agent.order(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await tm.aexecute(call, [bare, act])
+
+
 def sync_steps() -> None:
     text: Step[[str], str] = bare
     assert_type(text("x"), str)

@@ -62,5 +62,5 @@ def test_numbers_of_numpy_are_numbers() -> None:
     settings = engine.generate("x", **words).plan.settings  # type: ignore[arg-type]
     assert (settings.max_tokens, settings.seed, settings.temperature, settings.top_k) == (9, 3, 0.5, 2)
     assert {type(value) for value in settings.said().values()} <= {int, float, str, list}
-    assert engine.generate(prompt_ids=np.array([5, 6])).stats.prompt_tokens == 2
+    assert engine.generate(prompt_ids=list(np.array([5, 6]))).stats.prompt_tokens == 2
     assert tm.Budget(tokens=np.int32(7), seconds=np.float32(2)).tokens == 7  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import trimode as tm
 from trimode.engine.models.tokenizer import Tokenizer
@@ -134,7 +135,13 @@ def test_parts_and_developers(engine: FakeEngine) -> None:
 def test_objects_of_a_client(engine: FakeEngine) -> None:
     class Message:
         def model_dump(self) -> dict[str, Any]:
-            nothing = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
+            nothing: dict[str, Any] = {
+                "refusal": None,
+                "annotations": [],
+                "audio": None,
+                "function_call": None,
+                "tool_calls": None,
+            }
             return {"role": "assistant", "content": "Hello", **nothing}
 
     assert written(engine, PLAIN, user(), Message()) == ("[user]Hi[assistant]Hello", [])  # type: ignore[arg-type]
@@ -176,7 +183,9 @@ def test_what_no_template_shows_is_refused_by_name(engine: FakeEngine) -> None:
         writer.prompt(engine.calls[-1])
 
 
-def test_spans_and_records_have_the_calls(engine: FakeEngine) -> None:
+def test_spans_have_the_calls(engine: FakeEngine, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
     engine.generate(messages=[user(), spoken(None, call("weather", city="Rome"))])
-    recording = engine.recording(engine.calls[-1])
-    assert recording._asked()[1] == {"role": "assistant", "content": '{"name":"weather","arguments":{"city":"Rome"}}'}
+    (span,) = spans.get_finished_spans()
+    said = json.loads(str(dict(span.attributes or {})["gen_ai.input.messages"]))
+    assert said[1]["parts"][0]["content"] == '{"name":"weather","arguments":{"city":"Rome"}}'

@@ -74,13 +74,13 @@ def test_what_goes_on_has_the_kind_of_the_call_unless_it_says_another(engine: Fa
 @pytest.mark.parametrize("chat", [True, False])
 def test_ten_megabytes_are_refused_at_once(engine: FakeEngine, text: str, chat: bool) -> None:
     words: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
-    took = []
+    took: list[float] = []
     for _ in range(3):
         begin = time.perf_counter()
         with pytest.raises(tm.PromptTooLong, match="prompt of at least") as caught:
             engine.generate(**words)
         took.append(time.perf_counter() - begin)
-    assert caught.value.at_least
+        assert caught.value.at_least
     assert min(took) < 0.1
 
 
@@ -94,10 +94,9 @@ def test_the_bound_is_never_above_the_count(text: str) -> None:
 _ENGINE = FakeEngine()
 
 
-@pytest.mark.parametrize(
-    ("change", "least"), [({}, 3), ({"normalizer": {"type": "NFC"}}, 1), ({"normalizer": {"type": "NFKC"}}, 0)]
-)
-def test_a_normalizer_that_shortens_texts_lowers_the_bound(engine: FakeEngine, change: Any, least: int) -> None:
+@pytest.mark.parametrize(("normalizer", "least"), [(None, 3), ("NFC", 1), ("NFKC", 0)])
+def test_a_normalizer_that_shortens_texts_lowers_the_bound(engine: FakeEngine, normalizer: Any, least: int) -> None:
+    change = {"normalizer": normalizer and {"type": normalizer}}
     tokenizer = Tokenizer(json.dumps({**json.loads(engine.tokenizer.json), **change}), None)
     assert tokenizer.fewest("x" * 50) == least
     assert tokenizer.fewest("\u1100\u1161\u11a8" * 50) <= len(tokenizer.encode("\u1100\u1161\u11a8" * 50))
@@ -129,11 +128,16 @@ def test_long_prompts_of_tasks_leave_the_event_loop_alone(engine: FakeEngine) ->
         return count, longest
 
     encode = slow.encode
+
+    def slowly(text: str) -> list[int]:
+        time.sleep(0.3 if text == long else 0)
+        return encode(text)
+
     try:
-        slow.encode = lambda text: (time.sleep(0.3 * (text == long)), encode(text))[1]  # type: ignore[method-assign]
+        slow.encode = slowly  # type: ignore[method-assign]
         count, longest = asyncio.run(ticks())
     finally:
-        del slow.encode  # type: ignore[method-assign]
+        del slow.encode
     assert count > 20
     assert longest < 0.25
 

@@ -144,8 +144,8 @@ class Tokenizer:
         found = next((marker for marker in (*self.markers, "\ue000", "\ue001") if marker in skeleton), None)
         if found is not None:
             raise RequestError(
-                f"tools, schema or a message's role contain the control marker {found!r}; "
-                "remove it from names and descriptions"
+                f"tools, schema or what stands beside a message's content contain the control marker {found!r}; "
+                "remove it from names, descriptions and arguments"
             )
         words: dict[str, Any] = json.loads(skeleton)
         # An empty content stays empty: templates leave out a block that has none.

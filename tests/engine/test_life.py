@@ -45,7 +45,7 @@ def test_an_engine_that_nobody_refers_to_is_freed_with_its_thread_and_pages() ->
         engine = small.engine(small.model(1))
         engine.decode(request())
         mine = [thread for thread in serving() if thread not in before]
-        kept = [
+        kept: list[weakref.ref[Any]] = [
             weakref.ref(engine),
             weakref.ref(engine.scheduler),
             weakref.ref(engine.pool),

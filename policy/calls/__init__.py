@@ -10,13 +10,14 @@ from .call import Call
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
+from .in_force import InForce
 from .recording import Recording
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
-from .scope import Scope, current_scope, enter, leave
+from .scope import SCOPE, Scope, current_scope
 from .stream import StreamEvent
 
 __all__ = [
-    "Call", "Engine", "FakeEngine", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent",
-    "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "enter", "in_turn", "leave",
+    "SCOPE", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError",
+    "StreamEvent", "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "in_turn",
 ]  # fmt: skip

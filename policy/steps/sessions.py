@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from opentelemetry.trace import get_current_span
 
 from ..audit import AuditFile, Redact
 from ..calls import (
+    SCOPE,
     Call,
     Engine,
+    InForce,
     Recording,
     Result,
     Scope,
@@ -27,8 +28,6 @@ from ..calls import (
     aattempted,
     attempted,
     current_scope,
-    enter,
-    leave,
 )
 from ..errors import PolicyError, StepError, error_type
 from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
@@ -110,8 +109,8 @@ class Session:
         return result
 
 
-_session: ContextVar[Session | None] = ContextVar("trimode_session", default=None)
-_using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())
+_SESSION: Final = InForce[Session | None]("trimode_session", None)
+_USING: Final = InForce[tuple[Layer, ...]]("trimode_using", ())
 
 
 @contextmanager
@@ -153,8 +152,7 @@ def session(
         outside=get_current_span().get_span_context(),
     )
     current = Session(engine, policies, scope, ledger=Ledger(budget or Budget()))
-    before, outer = _session.get(), enter(scope)
-    _session.set(current)
+    inside, entered = SCOPE.enter(scope), _SESSION.enter(current)
     failed = None
     try:
         yield current
@@ -164,9 +162,8 @@ def session(
     finally:
         if span is not None:
             span.end(failed)
-        leave(scope, outer)
-        if _session.get() is current:
-            _session.set(before)
+        _SESSION.leave(entered)
+        SCOPE.leave(inside)
         for chooser in current.policies:
             if isinstance(chooser, Auto | Guided):
                 chooser.save()
@@ -187,24 +184,22 @@ def using(**settings: Any) -> Generator[None]:
     """Overrides every step's settings inside: `with trimode.using(mode="ar"): ...`. An inner one is stronger."""
     words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     layer = (f"using({words})", Settings.of(settings, "using()"))
-    before, inside = _using.get(), (*_using.get(), layer)
-    _using.set(inside)
+    entered = _USING.enter((*_USING.get(), layer))
     try:
         yield
     finally:
-        if _using.get() is inside:
-            _using.set(before)
+        _USING.leave(entered)
 
 
 def current_session() -> Session:
-    found = _session.get()
+    found = _SESSION.get()
     if found is None:
         raise StepError("a step was called outside a session; call it inside `with trimode.session(engine):`")
     return found
 
 
 def overrides() -> tuple[Layer, ...]:
-    return _using.get()
+    return _USING.get()
 
 
 def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[PolicyProtocol, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -233,3 +234,28 @@ def test_error_in_decoding_is_in_the_audit(reference: Engine, tmp_path: Path, mo
         ("trimode.engine.errors.PromptTooLong", None),
         ("MemoryError", None),
     ]
+
+
+def test_a_session_in_an_async_generator_is_not_the_callers(reference: Engine) -> None:
+    @tm.step
+    async def said() -> str:
+        """Say something."""
+        ...
+
+    async def agent() -> AsyncGenerator[str]:
+        with tm.session(reference), tm.using(max_tokens=2):
+            for _ in range(3):
+                yield await said()
+
+    async def run() -> None:
+        async for _ in agent():
+            with pytest.raises(tm.StepError, match="outside a session"):
+                await said()
+            break
+        with pytest.raises(tm.StepError, match="outside a session"):
+            await said()
+        with tm.session(reference) as mine, tm.using(max_tokens=3):
+            await said()
+        assert [result.plan.settings.max_tokens for _, result in mine.results] == [3]
+
+    asyncio.run(run())

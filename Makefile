@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types clean
+.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -65,3 +65,8 @@ types: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV)
+
+# dist/: sdist, and the wheel built from it. What an earlier build listed is forgotten first: setuptools would add it.
+package: $(VENV)/.installed
+	rm -rf dist src/trimode.egg-info
+	$(BIN)/python -m build --no-isolation

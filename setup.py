@@ -16,7 +16,7 @@ from setuptools import setup
 ROOT = Path(__file__).resolve().parent
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>(?!https?://|#)[^)\s]+)\)")
-_NOWHERE = "\n\nFiles that are named here are in the source archive of this version (`pip download --no-binary trimode trimode`).\n"
+_NOWHERE = "\n\nFiles named here are in the source archive: `pip download --no-deps --no-binary trimode trimode`.\n"
 
 
 def page(readme: str, repository: str | None, version: str) -> str:
@@ -32,7 +32,8 @@ def _led(link: re.Match[str], repository: str | None, version: str) -> str:
         return f"{picture}[{text}]({repository.rstrip('/')}/{'raw' if picture else 'blob'}/v{version}/{target})"
     if picture:
         return ""
-    return f"`{target}`" if text.strip("`") == target else f"{text} (`{target}`)"
+    file = target.partition("#")[0]
+    return f"`{file}`" if text.strip("`") == file else f"{text} (`{file}`)"
 
 
 def _version() -> str:

@@ -2,7 +2,7 @@
 
 Everything else of the package's metadata is in pyproject.toml. Where `[project.urls]` names a `Repository` (whose pages
 have GitHub's addresses), relative links become absolute ones to the tag of this version. Where it names none, there is
-nothing to link to: a link becomes its text and the file's name, and pictures are left out.
+nothing to link to: a link becomes its text and the file's name, and a paragraph that begins with a picture is left out.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from setuptools import setup
 ROOT = Path(__file__).resolve().parent
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>(?!https?://|#)[^)\s]+)\)")
+_PICTURED = re.compile(r"^!\[(?:.+\n)+\n?", re.MULTILINE)
 _NOWHERE = "\n\nFiles named here are in the source archive: `pip download --no-deps --no-binary trimode trimode`.\n"
 
 
 def page(readme: str, repository: str | None, version: str) -> str:
     """The README as PyPI shows it; code blocks stay as they are."""
-    parts = _FENCE.split(readme)
+    parts = _FENCE.split(readme if repository else _PICTURED.sub("", readme))
     parts[::2] = [_LINK.sub(lambda link: _led(link, repository, version), part) for part in parts[::2]]
     return "".join(parts) if repository else "".join(parts).rstrip() + _NOWHERE
 
@@ -30,8 +31,6 @@ def _led(link: re.Match[str], repository: str | None, version: str) -> str:
     picture, text, target = link["picture"], link["text"], link["target"]
     if repository:
         return f"{picture}[{text}]({repository.rstrip('/')}/{'raw' if picture else 'blob'}/v{version}/{target})"
-    if picture:
-        return ""
     file = target.partition("#")[0]
     return f"`{file}`" if text.strip("`") == file else f"{text} (`{file}`)"
 

@@ -102,22 +102,24 @@ def test_metadata_says_what_it_is(dist: Path) -> None:
     classifiers = metadata.get_all("Classifier", [])
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
     assert metadata["Description-Content-Type"] == "text/markdown"
-    page = str(metadata.get_payload(decode=True), "utf-8")
+    body = metadata.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    page = body.decode()
     assert page.startswith("# trimode\n")
     assert not RELATIVE.search(re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL))
 
 
 def test_links_of_the_page_lead_to_the_tag_of_the_version_or_nowhere() -> None:
     page = runpy.run_path(str(ROOT / "setup.py"))["page"]
-    text = "![a](docs/a.png) [b](docs/b.md#c), [`d.md`](d.md) [e](https://e.org)\n```\n[f](f)\n```\n"
+    text = "![a](docs/a.png)\nIts caption.\n\n[b](docs/b.md#c), [`d.md`](d.md) [e](https://e.org)\n```\n[f](f)\n```\n"
     linked = page(text, "https://example.org/us/trimode/", "1.2")
     base = "https://example.org/us/trimode"
     assert linked == (
-        f"![a]({base}/raw/v1.2/docs/a.png) [b]({base}/blob/v1.2/docs/b.md#c), [`d.md`]({base}/blob/v1.2/d.md)"
-        " [e](https://e.org)\n```\n[f](f)\n```\n"
+        f"![a]({base}/raw/v1.2/docs/a.png)\nIts caption.\n\n[b]({base}/blob/v1.2/docs/b.md#c), "
+        f"[`d.md`]({base}/blob/v1.2/d.md) [e](https://e.org)\n```\n[f](f)\n```\n"
     )
     plain = page(text, None, "1.2")
-    assert plain.startswith(" b (`docs/b.md`), `d.md` [e](https://e.org)\n```\n[f](f)\n```\n\nFiles named here")
+    assert plain.startswith("b (`docs/b.md`), `d.md` [e](https://e.org)\n```\n[f](f)\n```\n\nFiles named here")
     assert "example.org" not in plain
 
 

@@ -48,7 +48,7 @@ class Constraint(Protocol):
         """An independent matcher at the same point."""
         ...
 
-    def ending(self, limit: int, /) -> list[int] | None:
+    def completion(self, limit: int, /) -> list[int] | None:
         """Tokens that complete the text from here, an end token last; None where none of at most `limit` is known."""
         ...
 

@@ -29,9 +29,9 @@ class TrimodeError(Exception):
         return _restored, (type(self), self.args, self.__dict__)
 
 
-def _restored(kind: type[TrimodeError], args: tuple[Any, ...], said: dict[str, Any]) -> TrimodeError:
+def _restored(kind: type[TrimodeError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TrimodeError:
     error = kind.__new__(kind, *args)
-    error.__dict__.update(said)
+    error.__dict__.update(attributes)
     return error
 
 

@@ -13,7 +13,7 @@ from .errors import RowsDisagree
 from .forward.runner import Runner
 
 Exactness = Literal["checked", "not promised", "not checked"]
-WORDS: Final[dict[Exactness, str]] = {
+DESCRIPTIONS: Final[dict[Exactness, str]] = {
     "checked": "rows checked to agree",
     "not promised": "rows not promised to agree",
     "not checked": "rows not checked: interpreted",

@@ -239,17 +239,17 @@ class DecodeRequest:
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
-    def begins(self) -> Options:
+    def first_options(self) -> Options:
         """The options of the mode that begins."""
         return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
 
     @property
-    def room(self) -> int:
+    def output_positions(self) -> int:
         """Positions behind the prompt that are used."""
         return self.max_tokens + (len(self.options.suffix) if isinstance(self.options, InfillOptions) else 0)
 
     @property
-    def kept(self) -> int:
+    def cached_positions(self) -> int:
         """Tokens behind the prompt whose keys and values are kept."""
         return self.max_tokens
 
@@ -274,7 +274,7 @@ class ScoreRequest:
         return ChoiceOptions(candidates=self.candidates)
 
     @property
-    def begins(self) -> ChoiceOptions:
+    def first_options(self) -> ChoiceOptions:
         return self.options
 
     @property
@@ -284,14 +284,14 @@ class ScoreRequest:
     @property
     def max_tokens(self) -> int:
         """Of the longest candidate, with its end token."""
-        return self.room + 1
+        return self.output_positions + 1
 
     @property
-    def room(self) -> int:
+    def output_positions(self) -> int:
         """Positions behind the prompt that are used."""
         return max(map(len, self.candidates))
 
     @property
-    def kept(self) -> int:
+    def cached_positions(self) -> int:
         """Tokens behind the prompt whose keys and values are kept."""
         return 0

@@ -60,7 +60,7 @@ class Round:
         return self.origins.count("a")
 
     @property
-    def decisions(self) -> int:
+    def unforced_tokens(self) -> int:
         """Tokens about which grammar and budget left a choice."""
         return len(self.origins) - self.origins.count("f") - self.origins.count("b")
 
@@ -104,7 +104,7 @@ class Stats:
     prefill_seconds: float
     kernels: str = ""
     query_tokens: int = 0
-    stretches: tuple[ModeRun, ...] = ()
+    mode_runs: tuple[ModeRun, ...] = ()
     graph_passes: int = 0
 
     @property

@@ -30,16 +30,16 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class ChainedPass:
     """What came of a pass that was queued right behind another one; its seconds are counted with that one's."""
 
     rows: Tensor
-    picks: SampledTokens | None
+    sampled: SampledTokens | None
     shared: Pass
 
 
 @dataclass(slots=True)
-class Sums:
+class ModeRunTotals:
     """A `ModeRun` on its way."""
 
     passes: int = 0
@@ -85,8 +85,8 @@ class RunningRequest:
     prefill_passes: int = 0
     forward_passes: int = 0
     query_tokens: int = 0
-    stretches: dict[Mode, Sums] = field(default_factory=dict)
-    asked: float = 0.0
+    mode_runs: dict[Mode, ModeRunTotals] = field(default_factory=dict)
+    resumed: float = 0.0
     graph_passes: int = 0
 
     def start(self) -> None:
@@ -95,23 +95,23 @@ class RunningRequest:
     def feed(
         self,
         rows: Tensor,
-        picks: SampledTokens | None,
+        sampled: SampledTokens | None,
         shared: Pass,
         replayed: int = 0,
-        then: Followed | None = None,
+        then: ChainedPass | None = None,
     ) -> None:
         """Hands the mode the waiting segment's read rows and the tokens chosen of them, and takes its next segment.
 
         `replayed`: how many of its passes were graphs. `then`: what came of the pass behind it.
         """
-        segment, begin = self.segment, self.asked
+        segment, begin = self.segment, self.resumed
         assert segment is not None
         mode = (
             self.context.mode if isinstance(self.context, DecodeState) else None
         )  # as of this pass: it may be switched now
-        answer = reply(segment, rows, picks, self.sampler)
+        answer = reply(segment, rows, sampled, self.sampler)
         if then is not None and segment.then is not None:
-            answer = replace(answer, then=reply(segment.then, then.rows, then.picks, self.sampler))
+            answer = replace(answer, then=reply(segment.then, then.rows, then.sampled, self.sampler))
         self._resume(answer)
         self.graph_passes += replayed
         if segment.prefill:
@@ -121,15 +121,15 @@ class RunningRequest:
         self.forward_passes += 1
         self.query_tokens += segment.rows
         if mode is not None:
-            self.stretches.setdefault(mode, Sums()).add(segment.rows, shared, self.asked - begin)
+            self.mode_runs.setdefault(mode, ModeRunTotals()).add(segment.rows, shared, self.resumed - begin)
         if then is not None and segment.then is not None:
             self.forward_passes += 1
             self.query_tokens += segment.then.rows
             if mode is not None:
-                self.stretches[mode].add(segment.then.rows, then.shared, 0.0)
+                self.mode_runs[mode].add(segment.then.rows, then.shared, 0.0)
 
     @property
-    def chains(self) -> bool:
+    def can_chain(self) -> bool:
         """Whether the waiting segment's `then` may run unasked: passes are counted where they are limited."""
         request = self.request
         limited = isinstance(request, DecodeRequest) and (
@@ -156,7 +156,7 @@ class RunningRequest:
             self.segment, self.end = None, now
 
     @property
-    def known(self) -> list[int]:
+    def cached_tokens(self) -> list[int]:
         """The tokens whose keys and values the pages hold."""
         tokens = list(self.request.prompt)
         if isinstance(self.context, DecodeState):
@@ -182,7 +182,7 @@ class RunningRequest:
             self.segment = next(self.passes) if answer is None else self.passes.send(answer)
         except StopIteration as stop:
             self.segment, self.returned, self.end = None, stop.value, time.perf_counter()
-        self.asked = time.perf_counter()
+        self.resumed = time.perf_counter()
 
     def _stats(self) -> Stats:
         output = self.context.output if isinstance(self.context, DecodeState) else None
@@ -203,6 +203,6 @@ class RunningRequest:
             prefill_seconds=self.prefill_seconds,
             kernels=self.kernels,
             query_tokens=self.query_tokens,
-            stretches=tuple(sums.of(mode) for mode, sums in self.stretches.items()),
+            mode_runs=tuple(sums.of(mode) for mode, sums in self.mode_runs.items()),
             graph_passes=self.graph_passes,
         )

@@ -31,7 +31,7 @@ from .forward.runner import Runner
 from .kv_cache.pages import PAGE, PagePool
 from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
-from .running import Followed, Pass, RunningRequest
+from .running import ChainedPass, Pass, RunningRequest
 
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
@@ -55,7 +55,7 @@ class Job:
     request: DecodeRequest | ScoreRequest
     watch: Callable[[Update], None] | None = None
     future: Future[Any] = field(default_factory=Future)
-    live: RunningRequest | None = None
+    running: RunningRequest | None = None
 
 
 class Scheduler:
@@ -74,7 +74,7 @@ class Scheduler:
         self.runner, self.pool, self.index, self.admit, self.queue = runner, pool, index, admit, queue
         self.passes = 0
         self._waiting: deque[Job] = deque()
-        self._live: list[Job] = []
+        self._running: list[Job] = []
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
@@ -99,7 +99,7 @@ class Scheduler:
         """Cancels what waits and runs, and ends the thread."""
         with self._changed:
             self._closed = True
-            jobs = [*self._waiting, *self._live]
+            jobs = [*self._waiting, *self._running]
             thread = self._thread
             self._changed.notify()
         for job in jobs:
@@ -113,65 +113,69 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        return len(self._live)
+        return len(self._running)
 
     @torch.inference_mode()
     def _serve(self) -> None:
         while self._has_work():
-            self._leave()
-            self._join()
+            self._drop_cancelled()
+            self._admit_waiting()
             self._pass()
 
     def _has_work(self) -> bool:
         """Waits for work; False ends the thread."""
         with self._changed:
-            if not self._waiting and not self._live and not self._closed:
+            if not self._waiting and not self._running and not self._closed:
                 self._changed.wait(IDLE_SECONDS)
-            if self._waiting or self._live:
+            if self._waiting or self._running:
                 return True
             self._thread = None
             return False
 
-    def _leave(self) -> None:
+    def _drop_cancelled(self) -> None:
         """Lets go of cancelled jobs."""
-        for job in [job for job in self._live if job.future.cancelled()]:
+        for job in [job for job in self._running if job.future.cancelled()]:
             self._release(job)
         with self._changed:
             kept = deque(job for job in self._waiting if not job.future.cancelled())
             self._full = self._full and len(kept) == len(self._waiting)  # the next in line may need less
             self._waiting = kept
 
-    def _join(self) -> None:
+    def _admit_waiting(self) -> None:
         """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
-        coming = {prefix for job in self._live for prefix in self._coming(job)} if self._waiting else set[Tokens]()
+        coming = (
+            {prefix for job in self._running for prefix in self._pending_prefixes(job)}
+            if self._waiting
+            else set[Tokens]()
+        )
         at = 0
         while at < len(self._waiting) and not self._full:
             job = self._waiting[at]
-            if self._comes(job.request.prompt, coming):
+            if self._is_pending(job.request.prompt, coming):
                 at += 1
                 continue
             try:
-                job.live = self.admit(job.request)
+                job.running = self.admit(job.request)
             except Exception as error:  # whatever a constraint raises belongs to its job alone
                 del self._waiting[at]
                 _deliver(job, error=error)
                 continue
-            if job.live is None:
+            if job.running is None:
                 self._full = True
                 return
             with self._changed:
                 del self._waiting[at]
-                self._live.append(job)
-            self._guarded(job, job.live.start)
-            coming.update(self._coming(job))
+                self._running.append(job)
+            self._step(job, job.running.start)
+            coming.update(self._pending_prefixes(job))
 
-    def _coming(self, job: Job) -> Iterator[Tokens]:
+    def _pending_prefixes(self, job: Job) -> Iterator[Tokens]:
         """The prefixes, to whole pages, that will be stored when the job's prompt is read."""
-        live = job.live
-        reads = self.index.enabled and live is not None and live.segment is not None and live.segment.prefill
+        running = job.running
+        reads = self.index.enabled and running is not None and running.segment is not None and running.segment.prefill
         return page_prefixes(job.request.prompt) if reads else iter(())
 
-    def _comes(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
+    def _is_pending(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
         """Whether the first page that `prompt` would have to compute is among those that are on their way."""
         if not coming or len(prompt) <= PAGE:
             return False
@@ -179,14 +183,14 @@ class Scheduler:
         return end < len(prompt) and prompt[:end] in coming
 
     def _pass(self) -> None:
-        jobs = self._chosen()
+        jobs = self._next_jobs()
         if not jobs:
             return
         begin = time.perf_counter()
-        lives = [live for job in jobs if (live := job.live) is not None]
-        segments = [segment for live in lives if (segment := live.segment) is not None]
+        requests = [running for job in jobs if (running := job.running) is not None]
+        segments = [segment for running in requests if (segment := running.segment) is not None]
         try:
-            moves = self._ran(lives, segments)
+            steps = self._run(requests, segments)
         except Exception as error:  # out of memory, say: no job of this pass can go on
             for job in jobs:
                 self._release(job)
@@ -194,31 +198,32 @@ class Scheduler:
             return
         rows = sum([segment.rows for segment in segments])
         shared = Pass(seconds=time.perf_counter() - begin, rows=rows, calls=len(segments))
-        for job, move in zip(jobs, moves, strict=True):
-            self._guarded(job, partial(move, shared))
+        for job, step in zip(jobs, steps, strict=True):
+            self._step(job, partial(step, shared))
 
-    def _ran(self, lives: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
+    def _run(self, requests: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
         """Runs the segments, and what follows them where that needs no look at what they find; then how jobs go on."""
-        tables, samplers = [live.pages for live in lives], [live.sampler for live in lives]
-        if chained(self.runner, segments) and all(live.chains for live in lives):
+        tables, samplers = [running.pages for running in requests], [running.sampler for running in requests]
+        if chained(self.runner, segments) and all(running.can_chain for running in requests):
             pairs, graphs = cycle(segments, tables, self.runner, self.pool, samplers, self.graphs)
             self.passes += 2
             rows = sum([segment.then.rows for segment in segments if segment.then is not None])
             second = Pass(seconds=0.0, rows=rows, calls=len(segments))
             return [
-                partial(live.feed, *first, replayed=graphs, then=Followed(*then, second))
-                for live, (first, then) in zip(lives, pairs, strict=True)
+                partial(running.feed, *first, replayed=graphs, then=ChainedPass(*then, second))
+                for running, (first, then) in zip(requests, pairs, strict=True)
             ]
         batch = Batch(segments, tables)
         answers = batch.forward(self.runner, self.pool, samplers, self.graphs)
         self.passes += 1
         return [
-            partial(live.feed, *answer, replayed=batch.replayed) for live, answer in zip(lives, answers, strict=True)
+            partial(running.feed, *answer, replayed=batch.replayed)
+            for running, answer in zip(requests, answers, strict=True)
         ]
 
-    def _chosen(self) -> list[Job]:
+    def _next_jobs(self) -> list[Job]:
         """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
-        waiting = [(job, segment) for job in self._live if job.live and (segment := job.live.segment)]
+        waiting = [(job, segment) for job in self._running if job.running and (segment := job.running.segment)]
         chosen = [job for job, segment in waiting if not segment.prefill]
         rows = sum(segment.rows for _, segment in waiting if not segment.prefill)
         for job, segment in waiting:
@@ -227,45 +232,47 @@ class Scheduler:
                 rows += segment.rows
         return chosen
 
-    def _guarded(self, job: Job, move: Callable[[], None]) -> None:
-        """One move of a job; what it raises ends that job alone."""
-        live = job.live
-        assert live is not None
-        prefill = live.segment is not None and live.segment.prefill
+    def _step(self, job: Job, step: Callable[[], None]) -> None:
+        """One step of a job; what it raises ends that job alone."""
+        running = job.running
+        assert running is not None
+        prefill = running.segment is not None and running.segment.prefill
         try:
-            move()
-            live.limit()
+            step()
+            running.limit()
             if prefill:
-                self._share(live)
-            if job.watch is not None and isinstance(live.context, DecodeState):
-                job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))
-            if live.segment is None:
-                self.index.insert(live.known, live.pages)
-                result = live.result()
+                self._share_prompt(running)
+            if job.watch is not None and isinstance(running.context, DecodeState):
+                job.watch(Update(tuple(running.context.output.tokens), running.context.tentative))
+            if running.segment is None:
+                self.index.insert(running.cached_tokens, running.pages)
+                result = running.result()
                 self._release(job)
                 _deliver(job, result=result)
         except Exception as error:
             self._release(job)
             _deliver(job, error=error)
 
-    def _share(self, live: RunningRequest) -> None:
+    def _share_prompt(self, running: RunningRequest) -> None:
         """A prompt's whole pages serve others as soon as they are written."""
-        known = live.known
-        self.index.insert(known[: len(known) // PAGE * PAGE], live.pages)
+        known = running.cached_tokens
+        self.index.insert(known[: len(known) // PAGE * PAGE], running.pages)
 
     def _release(self, job: Job) -> None:
         """Closes the mode and gives its pages back."""
         with self._changed:
-            if job in self._live:
-                self._live.remove(job)
-        if job.live is not None:
-            job.live.close()
-            self.pool.drop(job.live.pages)
-            job.live, self._full = None, False
+            if job in self._running:
+                self._running.remove(job)
+        if job.running is not None:
+            job.running.close()
+            self.pool.drop(job.running.pages)
+            job.running, self._full = None, False
 
 
 def _prefills(jobs: Sequence[Job]) -> bool:
-    return any(job.live is not None and job.live.segment is not None and job.live.segment.prefill for job in jobs)
+    return any(
+        job.running is not None and job.running.segment is not None and job.running.segment.prefill for job in jobs
+    )
 
 
 def _deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:

@@ -78,7 +78,7 @@ class TokenEngine:
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
-        with _asked(kernels):
+        with _kernel_errors(kernels):
             ours, why = ops.kernels(self.device, self.dtype, kernels, precision is not None)
             capture = capturing(ours, self.device, graphs)
             self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
@@ -97,13 +97,13 @@ class TokenEngine:
     @overload
     def decode(self, request: ScoreRequest) -> ScoreResult: ...
     def decode(self, request: DecodeRequest | ScoreRequest) -> DecodeResult | ScoreResult:
-        return cast(DecodeResult | ScoreResult, _settled([self.submit(request)])[0])
+        return cast(DecodeResult | ScoreResult, _all_results([self.submit(request)])[0])
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decodes all requests together; each gets the tokens that it would get alone."""
         jobs = [Job(self.check(request)) for request in requests]
         self.scheduler.submit(jobs)
-        return _settled([job.future for job in jobs])
+        return _all_results([job.future for job in jobs])
 
     async def adecode(self, request: DecodeRequest | ScoreRequest) -> Any:
         """`decode` for tasks; cancelling the task frees the request's pages within one pass."""
@@ -137,8 +137,8 @@ class TokenEngine:
             request = replace(request, options=config.fitted(request.options))
         else:
             check_scoring(config.architecture)
-        if request.room > config.max_position_embeddings - len(request.prompt):
-            raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
+        if request.output_positions > config.max_position_embeddings - len(request.prompt):
+            raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
         if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
             raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
         need = self._pages(request)
@@ -149,20 +149,20 @@ class TokenEngine:
 
     def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
         """Pages for everything that the request may commit."""
-        return pages_for(len(request.prompt) + request.kept)
+        return pages_for(len(request.prompt) + request.cached_positions)
 
     def _admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
         """A live job with its pages, shared ones first; None while too many pages are in use."""
         match = self.index.match(request.prompt[:-1])
-        fresh = self._taken(self._pages(request) - len(match.pages), match)
+        fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None and match.partial is not None:
             match = match.whole  # the page to copy from may be the one that is missing
-            fresh = self._taken(self._pages(request) - len(match.pages), match)
+            fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None:
             return None
         return self._open(request, match.pages + fresh, match.length)
 
-    def _taken(self, count: int, match: Match) -> list[int] | None:
+    def _take_pages(self, count: int, match: Match) -> list[int] | None:
         """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
         source = [] if match.partial is None else [match.partial]
         self.pool.hold(match.pages + source)  # so that eviction spares them
@@ -207,7 +207,7 @@ def result_of(future: Future[Any]) -> Any:
         raise CallCancelled("the call was cancelled before it was done") from None
 
 
-def _settled(futures: list[Future[Any]]) -> list[Any]:
+def _all_results(futures: list[Future[Any]]) -> list[Any]:
     """All results; if one fails or the caller is interrupted, the others are cancelled."""
     try:
         return [result_of(future) for future in futures]
@@ -228,7 +228,7 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
 
 
 @contextmanager
-def _asked(choice: str) -> Generator[None]:
+def _kernel_errors(choice: str) -> Generator[None]:
     """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
     if choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")

@@ -181,25 +181,25 @@ class _Probe:
         return self._run(made)
 
     def _run(self, made: _Pass) -> Tensor:
-        def integers(numbers: Sequence[int]) -> Tensor:
+        def int64_tensor(numbers: Sequence[int]) -> Tensor:
             return torch.tensor(list(numbers), dtype=torch.int64, device=self.x.device)
 
-        rows = integers(made.rows)
+        rows = int64_tensor(made.rows)
         layout = Layout(
             # No more pages than the pass needs: a row must not feel that others need more.
-            tables=integers(range(-(-max(made.seen) // PAGE))).repeat(made.request[-1] + 1, 1),
-            request=integers(made.request),
-            seen=integers(made.seen),
-            own_first=integers(made.own_first),
-            own_count=integers(made.own_count),
-            slot=integers(made.slot),
+            tables=int64_tensor(range(-(-max(made.seen) // PAGE))).repeat(made.request[-1] + 1, 1),
+            request=int64_tensor(made.request),
+            seen=int64_tensor(made.seen),
+            own_first=int64_tensor(made.own_first),
+            own_count=int64_tensor(made.own_count),
+            slot=int64_tensor(made.slot),
         )
         adapts = any(made.drafts) and self.stack.blocks[0].adapter is not None
         flags = self.x.new_tensor(made.drafts)[:, None] if adapts else None
         # Rows by their numbers are a copy, because an implementation may write over them.
         logits, _ = self.ops.forward(
             self.x[rows], self.stack, Rotation(self.cos[rows], self.sin[rows], None), flags, self.keys, self.values,
-            layout, integers(range(len(made.rows))), (),
+            layout, int64_tensor(range(len(made.rows))), (),
         )  # fmt: skip
         return logits.clone()  # type: ignore[no-any-return]
 

@@ -31,11 +31,11 @@ def forward(
     keys and values [layers, ...] are the pages of each block.
     """
     for block, k, v in zip(stack.blocks, keys, values, strict=True):
-        x = composed(ops, x, block, rotation, flags, k, v, layout)
-    return read_out(ops, x, stack, read, choices)
+        x = run_block(ops, x, block, rotation, flags, k, v, layout)
+    return logits_and_tokens(ops, x, stack, read, choices)
 
 
-def read_out(
+def logits_and_tokens(
     ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]
 ) -> tuple[Tensor, list[SampledTokens]]:
     """What `forward` returns, of x [T, E] after all blocks."""
@@ -44,15 +44,15 @@ def read_out(
 
 
 def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
-    """The tokens of each choice from logits [R, V], by `ops.pick`, which is handed the noise."""
+    """The tokens of each choice from logits [R, V], by `ops.sample_rows`, which is handed the noise."""
     return [_chosen(ops, logits, choice) for choice in choices]
 
 
 def _chosen(ops: Any, logits: Tensor, choice: Choice) -> SampledTokens:
-    rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.draw
+    rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.sampling
     allowed = stacked(choice.masks).to(rows.device) if choice.masks else None
     noise = draw.noise(choice.positions)
-    tokens, confidence = ops.pick(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
+    tokens, confidence = ops.sample_rows(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
     return SampledTokens(tokens.tolist(), confidence.tolist())
 
 
@@ -62,7 +62,7 @@ def stacked(masks: Sequence[Tensor | None]) -> Tensor:
     return torch.stack([free if mask is None else mask for mask in masks])
 
 
-def composed(
+def run_block(
     ops: Any,
     x: Tensor,
     weights: Block,

@@ -15,7 +15,7 @@ class TensorRefused(ValueError):
     """A tensor that the op cannot take; the message says what it can take."""
 
 
-def spaced(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Sequence[torch.dtype]) -> None:
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Sequence[torch.dtype]) -> None:
     """`tensor` has `shape` (None: any size), one of `dtypes`, and no gaps in its last dimension; rows may lie apart.
 
     Raises TensorRefused.
@@ -33,7 +33,7 @@ def spaced(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Seque
         )
 
 
-def together(first: Tensor, **others: Tensor | None) -> None:
+def check_same_device(first: Tensor, **others: Tensor | None) -> None:
     """All on the device of `first`. Raises TensorRefused."""
     for name, tensor in others.items():
         if tensor is not None and tensor.device != first.device:

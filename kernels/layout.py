@@ -76,7 +76,7 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SamplingParams:
     """How one request draws: argmax of its logits (/ temperature, filtered, + noise keyed by seed and position).
 
     temperature 0: the best token, without noise and filters. top_k 0 and top_p 1 for off. `noise`: for
@@ -106,7 +106,7 @@ class Choice:
     positions: Sequence[int]
     banned: Tensor
     masks: Sequence[Tensor | None]
-    draw: Draw
+    sampling: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .agreement import disagreement
-from .layout import PAGE, Block, Choice, Draw, Layout, Rotation, SampledTokens, Stack
+from .layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, SamplingParams, Stack
 from .native import bf16 as native_bf16
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
@@ -21,39 +21,39 @@ from .quantize import PRECISIONS, Precision, quantize
 from .reference import torch_fast, torch_ops
 from .reference.noise import gumbel
 from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
-from .transfer import integers, put, sent
+from .transfer import copy_into, int64_tensor, to_device
 
 __all__ = [
     "CHOICES",
     "PAGE",
     "PRECISIONS",
-    "Begun",
     "Block",
     "Choice",
-    "Draw",
     "Kernels",
     "Layout",
     "NativeUnavailable",
+    "PendingTokens",
     "Precision",
-    "Queued",
+    "QueuedKernels",
     "Rotation",
     "SampledTokens",
+    "SamplingParams",
     "Stack",
     "StaticSampler",
     "TritonUnavailable",
     "cache_folder",
+    "copy_into",
     "disagreement",
     "gumbel",
-    "integers",
+    "int64_tensor",
     "kernels",
     "linear",
     "processor",
-    "put",
     "quantize",
     "rms_norm",
     "rotate",
-    "sent",
     "silu_mul",
+    "to_device",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
@@ -101,7 +101,7 @@ class Kernels(Protocol):
     def gumbel(self, seed: int, positions: Tensor, vocab_size: int, /) -> Tensor: ...
 
 
-class Begun(Protocol):
+class PendingTokens(Protocol):
     """Tokens that a device is about to choose: [R] int64, there."""
 
     @property
@@ -119,17 +119,17 @@ class StaticSampler(Protocol):
     @property
     def nbytes(self) -> int: ...
     def empty(self, rows: int, /) -> None: ...
-    def bring(self, choices: Sequence[Choice], rows: int, /) -> None: ...
+    def load(self, choices: Sequence[Choice], rows: int, /) -> None: ...
     def launch(self, rows: int, /) -> None: ...
-    def taken(self, choices: Sequence[Choice], rows: int, /) -> Begun: ...
+    def result(self, choices: Sequence[Choice], rows: int, /) -> PendingTokens: ...
 
 
-class Queued(Kernels, Protocol):
+class QueuedKernels(Kernels, Protocol):
     """Kernels that are `queued`: `begin` has tokens chosen and waits for nothing, `read` waits once for all of them."""
 
-    def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> Begun: ...
-    def read(self, begun: Sequence[Begun], /) -> list[list[SampledTokens]]: ...
-    def standing(self, logits: Tensor, /) -> StaticSampler: ...
+    def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> PendingTokens: ...
+    def read(self, begun: Sequence[PendingTokens], /) -> list[list[SampledTokens]]: ...
+    def static_sampler(self, logits: Tensor, /) -> StaticSampler: ...
 
 
 class TritonUnavailable(RuntimeError):

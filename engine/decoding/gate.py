@@ -27,26 +27,26 @@ class Gate:
         constraint: Constraint | None,
         ends: Sequence[int],
         thinking: Thinking | None = None,
-        words: int = 0,
-        room: int = 0,
+        mask_words: int = 0,
+        max_tokens: int = 0,
     ) -> None:
         self.constraint = constraint
         self.ends = frozenset(ends)
-        self.thinking, self.words = thinking, words
-        self.thought = 0
-        self.closing = None if constraint is None else closing_of(constraint, room, thinking)
+        self.thinking, self.mask_words = thinking, mask_words
+        self.thinking_tokens = 0
+        self.token_budget = None if constraint is None else token_budget_of(constraint, max_tokens, thinking)
 
     @property
-    def holds(self) -> bool:
+    def constrains(self) -> bool:
         """Whether some token may be refused, here or later."""
         return self.constraint is not None or self.thinking is not None
 
     def mask(self) -> Tensor | None:
         """What may come next; None where everything may."""
         if self.thinking is not None:
-            if self.thought == self.thinking.budget:
-                return lone(self.thinking.end, self.words)
-            return None if self.constraint is None else all_but(self.ends, self.words)
+            if self.thinking_tokens == self.thinking.budget:
+                return lone(self.thinking.end, self.mask_words)
+            return None if self.constraint is None else all_but(self.ends, self.mask_words)
         return None if self.constraint is None else self.constraint.mask()
 
     def forced(self) -> int | None:
@@ -57,17 +57,21 @@ class Gate:
     def allows(self, token: int) -> bool:
         """Whether `token` may come next, where nothing is forced."""
         if self.thinking is None and self.constraint is not None:
-            sure = token not in self.ends and self.closing is not None and self.closing.sure(self.constraint, token)
+            sure = (
+                token not in self.ends
+                and self.token_budget is not None
+                and self.token_budget.surely_fits(self.constraint, token)
+            )
             return sure or self.constraint.allows(token)
         mask = self.mask()
         return mask is None or allows(mask, token)
 
-    def settled(self, token: int) -> int:
+    def resolve(self, token: int) -> int:
         """`token`, chosen from the mask, or another where `token` would leave no room to end; the one to take next."""
-        if self.closing is None or self.thinking is not None or token in self.ends:
+        if self.token_budget is None or self.thinking is not None or token in self.ends:
             return token
         assert self.constraint is not None
-        return self.closing.settled(self.constraint, token)
+        return self.token_budget.resolve(self.constraint, token)
 
     def advance(self, tokens: Sequence[int]) -> None:
         """Moves past `tokens`: the only ones allowed, or a single one that was settled."""
@@ -75,20 +79,20 @@ class Gate:
             if self.thinking is None:
                 self._constrain([token for token in tokens[at:] if token not in self.ends])
                 return
-            self.thought += 1
-            if self.closing is not None:
-                self.closing.left -= 1
+            self.thinking_tokens += 1
+            if self.token_budget is not None:
+                self.token_budget.remaining -= 1
             if token == self.thinking.end:
                 self.thinking = None
 
     def fork(self) -> Gate:
         """An independent gate at the same point; where nothing is held, there is nothing to copy."""
-        if not self.holds:
+        if not self.constrains:
             return self
-        other = Gate(None, (), self.thinking, self.words)
+        other = Gate(None, (), self.thinking, self.mask_words)
         other.constraint = None if self.constraint is None else self.constraint.fork()
-        other.closing = None if self.closing is None else self.closing.fork()
-        other.ends, other.thought = self.ends, self.thought
+        other.token_budget = None if self.token_budget is None else self.token_budget.fork()
+        other.ends, other.thinking_tokens = self.ends, self.thinking_tokens
         return other
 
     def take_forced(self, limit: int) -> list[int]:
@@ -103,20 +107,20 @@ class Gate:
 
     def _forced_run(self) -> Sequence[int]:
         if self.thinking is not None:
-            return (self.thinking.end,) if self.thought == self.thinking.budget else ()
+            return (self.thinking.end,) if self.thinking_tokens == self.thinking.budget else ()
         return () if self.constraint is None else self.constraint.forced()
 
     def _constrain(self, tokens: Sequence[int]) -> None:
         if self.constraint is None:
             return
-        if self.closing is None:
+        if self.token_budget is None:
             self.constraint.advance(tokens)
         elif tokens:
-            self.constraint = self.closing.advance(self.constraint, tokens)
+            self.constraint = self.token_budget.advance(self.constraint, tokens)
 
 
-def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> TokenBudget | None:
+def token_budget_of(constraint: Constraint, max_tokens: int, thinking: Thinking | None) -> TokenBudget | None:
     """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
-    behind = room if thinking is None else room - thinking.budget - 1
-    ending = constraint.ending(behind)
-    return None if ending is None else TokenBudget(room, ending)
+    behind = max_tokens if thinking is None else max_tokens - thinking.budget - 1
+    ending = constraint.completion(behind)
+    return None if ending is None else TokenBudget(max_tokens, ending)

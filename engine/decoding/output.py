@@ -30,7 +30,7 @@ class Output:
         self._cut: int | None = None
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """Tokens that may still come."""
         return self.max_tokens - len(self.tokens)
 
@@ -86,7 +86,7 @@ class Output:
             self.tokens.append(token)
             if token in self.ends or self._stopped():
                 self.finish = "stop"
-            elif not self.room:
+            elif not self.remaining:
                 self.finish = "length"
             if self.finish is not None:
                 return count

@@ -27,17 +27,17 @@ class DecodeState(CacheState):
     output: Output
     gate: Gate
     tentative: tuple[int | None, ...] = ()
-    leaves: Callable[[], bool] | None = None
+    should_switch: Callable[[], bool] | None = None
 
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Whether the mode begins another round."""
-        return self.output.finish is None and not (self.leaves is not None and self.leaves())
+        return self.output.finish is None and not (self.should_switch is not None and self.should_switch())
 
     def force(self) -> list[int] | None:
         """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
-        forced = self.gate.take_forced(self.output.room)
+        forced = self.gate.take_forced(self.output.remaining)
         self.pending += forced
-        if forced and (forced[-1] in self.output.ends or len(forced) == self.output.room):
+        if forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining):
             self.output.commit(self.mode, forced, "f" * len(forced))
             return None
         return forced
@@ -51,9 +51,9 @@ class DecodeState(CacheState):
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        best = (yield self.step(self.gate.holds)).trunk.held(self.gate).tokens[0]
-        token = self.gate.settled(best)
+        best = (yield self.step(self.gate.constrains)).trunk.sample_gated(self.gate).tokens[0]
+        token = self.gate.resolve(best)
         self.gate.advance([token])
-        self.settle(len(self.pending), [token])
+        self.mark_cached(len(self.pending), [token])
         origin = "c" if token == best else "b"
         self.output.commit(self.mode, [*forced, token], "f" * len(forced) + origin, forward_passes=passes)

@@ -29,7 +29,7 @@ class Sampler:
         self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
-        self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
+        self._draw = ops.SamplingParams(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
 
     @property
     def filters(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trimode.kernels.ops import SampledTokens as SampledTokens
-from trimode.kernels.ops import integers, sent
+from trimode.kernels.ops import int64_tensor, to_device
 
 from .gate import Gate
 from .sampling import Sampler
@@ -55,7 +55,7 @@ class Segment:
     prefill: bool = False
     block: int = 1
     choose: bool = False
-    held: bool = False
+    constrained: bool = False
     then: Segment | None = None
 
     @property
@@ -76,50 +76,52 @@ class Segment:
 class Logits:
     """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here.
 
-    `picks`: what the pass has chosen of them already; without confidence where that was not asked for.
+    `sampled`: what the pass has chosen of them already; without confidence where that was not asked for.
     """
 
-    def __init__(self, rows: Tensor, first: int, sampler: Sampler, picks: SampledTokens | None = None) -> None:
-        self.rows, self.first, self.sampler, self.picks = rows, first, sampler, picks
+    def __init__(self, rows: Tensor, first: int, sampler: Sampler, sampled: SampledTokens | None = None) -> None:
+        self.rows, self.first, self.sampler, self.sampled = rows, first, sampler, sampled
 
     def after(self, count: int) -> Logits:
         """The same without the first `count` rows."""
-        left = None if self.picks is None else part_of(self.picks, count)
+        left = None if self.sampled is None else part_of(self.sampled, count)
         return Logits(self.rows[count:], self.first + count, self.sampler, left)
 
     def upto(self, count: int) -> Logits:
         """The first `count` rows alone."""
-        some = None if self.picks is None else part_of(self.picks, 0, count)
+        some = None if self.sampled is None else part_of(self.sampled, 0, count)
         return Logits(self.rows[:count], self.first, self.sampler, some)
 
-    def pick(self) -> SampledTokens:
+    def sample(self) -> SampledTokens:
         """The chosen token of each row, of all tokens."""
-        if self.picks is None:
-            self.picks = self._pick(self.rows, range(self.rows.shape[0]), ())
-        return self.picks
+        if self.sampled is None:
+            self.sampled = self._sample(self.rows, range(self.rows.shape[0]), ())
+        return self.sampled
 
-    def free(self, held: bool) -> SampledTokens | None:
+    def sample_unmasked(self, constrained: bool) -> SampledTokens | None:
         """The chosen token of each row, of all tokens; None where filters have to know what a gate allows."""
-        return None if held and self.sampler.filters else self.pick()
+        return None if constrained and self.sampler.filters else self.sample()
 
-    def held(self, gate: Gate, row: int = 0) -> SampledTokens:
+    def sample_gated(self, gate: Gate, row: int = 0) -> SampledTokens:
         """The chosen token of one row under what `gate` allows, where nothing is forced: mostly no mask is needed."""
-        free = self.free(gate.holds)
+        free = self.sample_unmasked(gate.constrains)
         if free is not None and gate.allows(free.tokens[row]):
             return part_of(free, row, row + 1)
-        return self.under(gate.mask(), [row])
+        return self.sample_masked(gate.mask(), [row])
 
-    def under(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
+    def sample_masked(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
         """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
         # A single one, the common case, as a view.
-        some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
-        return self._pick(some, rows, () if allowed is None else [allowed] * len(rows))
+        some = (
+            self.rows[rows[0]][None] if len(rows) == 1 else self.rows[to_device(int64_tensor(rows), self.rows.device)]
+        )
+        return self._sample(some, rows, () if allowed is None else [allowed] * len(rows))
 
-    def _pick(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> SampledTokens:
+    def _sample(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> SampledTokens:
         choice = self.sampler.choice(0, [self.first + row for row in rows], masks)
         return self.sampler.kernels.choose(logits, [choice])[0]
 
-    def kept(self, row: int) -> Logits:
+    def row_copy(self, row: int) -> Logits:
         """One row, copied, so that it outlives the pass."""
         return Logits(self.rows[row : row + 1].clone(), self.first + row, self.sampler)
 
@@ -130,8 +132,8 @@ class Logits:
         return scores[range(len(tokens)), list(tokens)]
 
 
-def part_of(picks: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
-    return SampledTokens(picks.tokens[start:stop], picks.confidence[start:stop])
+def part_of(sampled: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
+    return SampledTokens(sampled.tokens[start:stop], sampled.confidence[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +149,11 @@ class Reply:
     then: Reply | None = None
 
 
-def reply(segment: Segment, rows: Tensor, picks: SampledTokens | None, sampler: Sampler) -> Reply:
-    """Deals the read rows [R, V] of one segment out to its trunk and branches. `picks`: what the pass has chosen."""
+def reply(segment: Segment, rows: Tensor, sampled: SampledTokens | None, sampler: Sampler) -> Reply:
+    """Deals the read rows [R, V] of one segment out to its trunk and branches. `sampled`: what the pass has chosen."""
     at, found, positions = 0, list[Logits](), segment.positions
     for read in (segment.read, *[branch.read for branch in segment.branches]):
-        part = None if picks is None else part_of(picks, at, at + read)
+        part = None if sampled is None else part_of(sampled, at, at + read)
         # A trunk that stands alone keeps its rows as they are.
         some = rows[at : at + read] if segment.branches else rows
         found.append(Logits(some, positions[at] if read else -1, sampler, part))

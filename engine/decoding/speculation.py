@@ -31,7 +31,7 @@ class Draft:
     ended: bool = False
 
     @property
-    def checked(self) -> list[int]:
+    def to_verify(self) -> list[int]:
         """The tokens that a verification pass reads: a drafted end token is predicted by the row before it."""
         return self.tokens[: len(self.tokens) - self.ended]
 
@@ -47,8 +47,8 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
     `gate` stays where it is.
     """
     draft = Draft([gate])
-    picks = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
-    for row, (token, confidence) in enumerate(picks):
+    sampled = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
+    for row, (token, confidence) in enumerate(sampled):
         gate = draft.gates[-1].fork()
         if (forced := gate.forced()) is not None:
             draft.add(forced, "f", 1.0)
@@ -58,7 +58,7 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
                 refused = token
                 token, confidence = _steered(logits, gate, row)
                 draft.refused.append(Rejected(token=refused, reason="schema", instead=confidence))
-            draft.add(gate.settled(token), "a", confidence)
+            draft.add(gate.resolve(token), "a", confidence)
         if draft.tokens[-1] in gate.ends:
             draft.ended = True
             break
@@ -86,8 +86,8 @@ def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int]
     tokens, origins, run.gate = found.tokens, found.origins, found.gate
     accepted = agreement(draft.tokens, tokens)
     lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
-    cached = min(accepted, len(draft.checked))
-    run.settle(len(run.pending) + cached, tokens[cached:])
+    cached = min(accepted, len(draft.to_verify))
+    run.mark_cached(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
         run.mode,
         [*forced, *tokens],
@@ -101,7 +101,7 @@ def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int]
 
 def verdict(draft: Draft, logits: Logits) -> Verdict:
     """The draft's own gates judge, and what was settled there is settled: only a choice that differs is looked at."""
-    tokens, origins, free = list[int](), "", logits.free(draft.gates[0].holds)
+    tokens, origins, free = list[int](), "", logits.sample_unmasked(draft.gates[0].constrains)
     for at in range(logits.rows.shape[0]):
         drafted = draft.tokens[at] if at < len(draft.tokens) else None
         agreed = free is not None and free.tokens[at] == drafted
@@ -122,10 +122,10 @@ def _taken(gate: Gate, logits: Logits, row: int) -> tuple[int, str, float | None
     if (forced := gate.forced()) is not None:
         gate.advance([forced])
         return forced, "f", None
-    picks = logits.held(gate, row)
-    token = gate.settled(picks.tokens[0])
+    sampled = logits.sample_gated(gate, row)
+    token = gate.resolve(sampled.tokens[0])
     gate.advance([token])
-    return (token, "c", picks.confidence[0]) if token == picks.tokens[0] else (token, "b", None)
+    return (token, "c", sampled.confidence[0]) if token == sampled.tokens[0] else (token, "b", None)
 
 
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
@@ -135,10 +135,10 @@ def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
 
 
 def _steered(logits: Logits, gate: Gate, row: int) -> tuple[int, float]:
-    picks = logits.under(gate.mask(), [row])
-    return picks.tokens[0], picks.confidence[0]
+    sampled = logits.sample_masked(gate.mask(), [row])
+    return sampled.tokens[0], sampled.confidence[0]
 
 
 def _pairs(logits: Logits) -> list[tuple[int, float]]:
-    picks = logits.pick()
-    return list(zip(picks.tokens, picks.confidence, strict=True))
+    sampled = logits.sample()
+    return list(zip(sampled.tokens, sampled.confidence, strict=True))

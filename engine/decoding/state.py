@@ -24,12 +24,14 @@ class CacheState:
     cached: int = 0
     prefilled: bool = False
 
-    def step(self, held: bool) -> Segment:
+    def step(self, constrained: bool) -> Segment:
         """The pending tokens, of which the last chooses the next token; `held`: a gate judges it."""
         prefill, self.prefilled = not self.prefilled, True
-        return Segment(start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=True, held=held)
+        return Segment(
+            start=self.cached, trunk=tuple(self.pending), read=1, prefill=prefill, choose=True, constrained=constrained
+        )
 
-    def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = (), held: bool = False) -> Segment:
+    def causal(self, draft: Sequence[int] = (), branches: Sequence[Branch] = (), constrained: bool = False) -> Segment:
         """The pending tokens and a draft after them; read are the last pending row and all rows of the draft."""
         prefill, self.prefilled = not self.prefilled, True
         return Segment(
@@ -38,7 +40,7 @@ class CacheState:
             branches=tuple(branches),
             read=len(draft) + 1,
             prefill=prefill,
-            held=held,
+            constrained=constrained,
         )
 
     def block(
@@ -54,7 +56,7 @@ class CacheState:
         then = self.causal([self.mask_id] * check) if check else None
         return Segment(start=self.cached, branches=(branch,), then=then)
 
-    def settle(self, cached: int, pending: Sequence[int]) -> None:
+    def mark_cached(self, cached: int, pending: Sequence[int]) -> None:
         """`cached` more tokens have entries now, and `pending` wait for theirs."""
         self.cached += cached
         self.pending = list(pending)
@@ -66,7 +68,7 @@ class CacheState:
             size = min(PREFILL_CHUNK, len(self.pending) - keep)
             yield Segment(start=self.cached, trunk=tuple(self.pending[:size]), prefill=not self.prefilled)
             passes += self.prefilled
-            self.settle(size, self.pending[size:])
+            self.mark_cached(size, self.pending[size:])
         return passes
 
     def write(self, length: int) -> Generator[Segment, Reply, int]:
@@ -78,6 +80,6 @@ class CacheState:
         while size := min(chunk, len(self.pending) // length * length):
             yield Segment(start=self.cached, trunk=tuple(self.pending[:size]), prefill=not self.prefilled, block=length)
             passes += self.prefilled
-            self.settle(size, self.pending[size:])
+            self.mark_cached(size, self.pending[size:])
         self.prefilled = True
         return passes

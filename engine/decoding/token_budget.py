@@ -17,49 +17,49 @@ from ..constraint import Constraint
 class TokenBudget:
     """`left`: tokens that may still come; `ending`: of at most so many, or None where the constraint is sure of one."""
 
-    left: int
-    ending: list[int] | None
-    _settled: tuple[Constraint | None, list[int] | None] | None = None
+    remaining: int
+    completion: list[int] | None
+    _resolved: tuple[Constraint | None, list[int] | None] | None = None
     """Behind the token just settled: the constraint, if it is there already, and `ending`. None: `ending` goes on."""
 
-    def sure(self, constraint: Constraint, token: int) -> bool:
+    def surely_fits(self, constraint: Constraint, token: int) -> bool:
         """Whether it is known at once that `token`, no end, is allowed where nothing is forced, and leaves room."""
-        return constraint.leads(token, self.left - 1)
+        return constraint.leads(token, self.remaining - 1)
 
-    def settled(self, constraint: Constraint, token: int) -> int:
+    def resolve(self, constraint: Constraint, token: int) -> int:
         """`token`, or the next one of an ending where nothing that fits is known behind `token`.
 
         The token returned is the one to advance by next.
         """
-        self._settled = None
-        if self.ending and token == self.ending[0]:
+        self._resolved = None
+        if self.completion and token == self.completion[0]:
             return token
-        if self.sure(constraint, token):
-            self._settled = None, None
+        if self.surely_fits(constraint, token):
+            self._resolved = None, None
             return token
         ahead = constraint.fork()
         ahead.advance([token])
-        behind = ahead.ending(self.left - 1)
+        behind = ahead.completion(self.remaining - 1)
         if behind:
-            self._settled = ahead, behind
+            self._resolved = ahead, behind
             return token
-        self.ending = self.ending or constraint.ending(self.left)
-        assert self.ending, "an ending that fits is certain at all times"
-        return self.ending[0]
+        self.completion = self.completion or constraint.completion(self.remaining)
+        assert self.completion, "an ending that fits is certain at all times"
+        return self.completion[0]
 
     def advance(self, constraint: Constraint, tokens: Sequence[int]) -> Constraint:
         """`constraint` past the token that `settled` returned, or past those that were the only ones allowed."""
-        self.left -= len(tokens)
-        if self._settled is not None:
-            (ahead, self.ending), self._settled = self._settled, None
+        self.remaining -= len(tokens)
+        if self._resolved is not None:
+            (ahead, self.completion), self._resolved = self._resolved, None
             if ahead is not None:
                 return ahead
-        elif self.ending is not None:
-            assert self.ending[: len(tokens)] == list(tokens), "every ending begins with what is forced"
-            self.ending = self.ending[len(tokens) :]
+        elif self.completion is not None:
+            assert self.completion[: len(tokens)] == list(tokens), "every ending begins with what is forced"
+            self.completion = self.completion[len(tokens) :]
         constraint.advance(tokens)
         return constraint
 
     def fork(self) -> TokenBudget:
         """A copy at the same point, with nothing settled."""
-        return TokenBudget(self.left, self.ending)
+        return TokenBudget(self.remaining, self.completion)

@@ -12,12 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Choice, Layout, Queued, integers, sent
+from trimode.kernels.ops import Choice, Layout, PendingTokens, QueuedKernels, int64_tensor, to_device
 
 from ..decoding.sampling import Sampler
 from ..decoding.segment import Branch, SampledTokens, Segment
 from ..kv_cache.pages import PAGE, PagePool, pages_for
-from .graphs import Bucket, Filled, Graphs
+from .graphs import Bucket, DeviceTokens, Graphs
 from .runner import Runner
 
 
@@ -64,14 +64,14 @@ class Batch:
         choices = self.choices(samplers, runner.kernels.queued)
         wanted = [choice for choice in choices if choice]
         if graphs is None and not runner.kernels.queued:
-            logits, picks = self._plain(runner, pool, wanted)
+            logits, sampled = self._plain(runner, pool, wanted)
         else:
             logits = self.logits(runner, pool, graphs)
-            picks = self._picks(runner, logits, wanted, graphs)
-        return self.dealt(logits, choices, picks)
+            sampled = self._sampled(runner, logits, wanted, graphs)
+        return self.split_by_segment(logits, choices, sampled)
 
     def logits(
-        self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, filled: Filled | None = None
+        self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, device_tokens: DeviceTokens | None = None
     ) -> Tensor:
         """Logits [R, V] of all read rows, by a graph where one fits; then its next pass overwrites them.
 
@@ -80,28 +80,30 @@ class Batch:
         bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:
             self.replayed = True
-            return graphs.forward(bucket, self.packed(bucket), len(self.read), filled)
-        return self._plain(runner, pool, (), filled)[0]
+            return graphs.forward(bucket, self.packed(bucket), len(self.read), device_tokens)
+        return self._plain(runner, pool, (), device_tokens)[0]
 
-    def begin(self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None) -> Begun:
+    def begin(
+        self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None
+    ) -> PendingTokens:
         """Queues the tokens wanted of what `logits` has just returned: of all rows behind a graph, by another one."""
         whole = sum([len(choice.positions) for choice in wanted]) == len(self.read)
         if self.replayed and graphs is not None and graphs.counts and whole:
             return graphs.begin(wanted)
-        return cast(Queued, runner.kernels).begin(logits, wanted)
+        return cast(QueuedKernels, runner.kernels).begin(logits, wanted)
 
-    def _picks(
+    def _sampled(
         self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None
     ) -> list[SampledTokens]:
         if not wanted or not runner.kernels.queued:
             return runner.kernels.choose(logits, wanted)
-        return cast(Queued, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
+        return cast(QueuedKernels, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
 
-    def dealt(
-        self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[SampledTokens]
+    def split_by_segment(
+        self, logits: Tensor, choices: Sequence[Choice | None], sampled: Sequence[SampledTokens]
     ) -> list[tuple[Tensor, SampledTokens | None]]:
         """What `forward` returns, of its logits and what was picked of them."""
-        found, parts = iter(picks), torch.split(logits[: len(self.read)], self.reads)
+        found, parts = iter(sampled), torch.split(logits[: len(self.read)], self.reads)
         return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
 
     @property
@@ -116,23 +118,23 @@ class Batch:
         read = self.read + [0] * (bucket.rows - len(self.read))
         tables = (self._padded(table, bucket.tiles) for table in self.tables)
         missing = [0] * (bucket.tiles * (bucket.batch - len(self.tables)))
-        return integers(chain(*self._columns, self.adapted, read, *tables, missing))
+        return int64_tensor(chain(*self._columns, self.adapted, read, *tables, missing))
 
     def _plain(
-        self, runner: Runner, pool: PagePool, choices: Sequence[Choice], filled: Filled | None = None
+        self, runner: Runner, pool: PagePool, choices: Sequence[Choice], device_tokens: DeviceTokens | None = None
     ) -> tuple[Tensor, list[SampledTokens]]:
         """A pass of just these rows."""
         end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
         device, columns = pool.keys.device, self._columns
-        rows = sent(integers(chain(*columns)), device).view(len(columns), -1)
+        rows = to_device(int64_tensor(chain(*columns)), device).view(len(columns), -1)
         tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
-        if filled is not None:
-            filled.into(tokens)
+        if device_tokens is not None:
+            device_tokens.write_to(tokens)
         layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
-        adapted = sent(torch.tensor(self.adapted), device) if any(self.adapted) else None
+        adapted = to_device(torch.tensor(self.adapted), device) if any(self.adapted) else None
         wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
-        read = sent(integers(wanted), device)
+        read = to_device(int64_tensor(wanted), device)
         return runner.forward(tokens, positions, end, layout, adapted, pool, read, choices)
 
     @property
@@ -148,7 +150,7 @@ class Batch:
             return [None] * len(self.segments)
         found, row = list[Choice | None](), 0
         for segment, reads, sampler in zip(self.segments, self.reads, samplers, strict=True):
-            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.held and sampler.filters)
+            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.constrained and sampler.filters)
             found.append(sampler.choice(row, segment.positions) if wanted else None)
             row += reads
         return found
@@ -192,7 +194,7 @@ class Batch:
         """[N, tiles], padded with page 0, which nobody looks at there."""
         tiles = max(map(len, self.tables))
         padded = (self._padded(table, tiles) for table in self.tables)
-        return sent(integers(chain.from_iterable(padded)), device).view(-1, tiles)
+        return to_device(int64_tensor(chain.from_iterable(padded)), device).view(-1, tiles)
 
     @staticmethod
     def _padded(table: list[int], tiles: int) -> list[int]:

@@ -11,13 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Queued, SampledTokens, integers, sent
+from trimode.kernels.ops import PendingTokens, QueuedKernels, SampledTokens, int64_tensor, to_device
 
 from ..decoding.sampling import Sampler
 from ..decoding.segment import Segment
 from ..kv_cache.pages import PagePool
 from .batch import Batch
-from .graphs import Filled, Graphs
+from .graphs import DeviceTokens, Graphs
 from .runner import Runner
 
 Answer = tuple[Tensor, SampledTokens | None]
@@ -40,7 +40,7 @@ def cycle(
     graphs: Graphs | None,
 ) -> tuple[list[tuple[Answer, Answer]], int]:
     """What each segment and its `then` find, as `Batch.forward` says it; and how many of the two passes were graphs."""
-    kernels = cast(Queued, runner.kernels)
+    kernels = cast(QueuedKernels, runner.kernels)
     first = Batch(segments, tables)
     second = Batch([segment.then for segment in segments if segment.then is not None], tables)
     choices = [batch.choices(samplers, True) for batch in (first, second)]
@@ -50,19 +50,22 @@ def cycle(
         drafts = drafts.clone()  # the second pass may be a graph over the same buffers
     checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
     checked = second.begin(runner, checks, [one for one in choices[1] if one], graphs)
-    picks = kernels.read([drafted, checked])
-    mine, following = first.dealt(drafts, choices[0], picks[0]), second.dealt(checks, choices[1], picks[1])
+    sampled = kernels.read([drafted, checked])
+    mine, following = (
+        first.split_by_segment(drafts, choices[0], sampled[0]),
+        second.split_by_segment(checks, choices[1], sampled[1]),
+    )
     return list(zip(mine, following, strict=True)), first.replayed + second.replayed
 
 
-def _filled(first: Batch, second: Batch, begun: Begun) -> Filled:
-    """The second pass's open tokens: the last of each trunk, from the first picks of each draft."""
-    rows, picks = list[int](), list[int]()
+def _filled(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
+    """The second pass's open tokens: the last of each trunk, from the first sampled of each draft."""
+    rows, sampled = list[int](), list[int]()
     end = at = 0
     for segment, reads in zip(second.segments, first.reads, strict=True):
         end += len(segment.trunk)
         rows += range(end - segment.read + 1, end)
-        picks += range(at, at + segment.read - 1)
+        sampled += range(at, at + segment.read - 1)
         at += reads
-    where = sent(torch.stack((integers(rows), integers(picks))), begun.tokens.device)
-    return Filled(where[0], begun.tokens[where[1]])
+    where = to_device(torch.stack((int64_tensor(rows), int64_tensor(sampled))), begun.tokens.device)
+    return DeviceTokens(where[0], begun.tokens[where[1]])

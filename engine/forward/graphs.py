@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, StaticSampler, put
+from trimode.kernels.ops import Choice, Kernels, Layout, PendingTokens, QueuedKernels, StaticSampler, copy_into
 
 from ..errors import RequestError
 from ..kv_cache.pages import PAGE, PagePool, pages_for
@@ -112,13 +112,13 @@ class CudaGraphs:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class DeviceTokens:
     """Tokens on the device that the host has not seen: `tokens` [n] for the rows `rows` [n] of a pass."""
 
     rows: Tensor
     tokens: Tensor
 
-    def into(self, column: Tensor) -> None:
+    def write_to(self, column: Tensor) -> None:
         """Puts them into a pass's column of tokens."""
         column.index_copy_(0, self.rows, self.tokens)
 
@@ -140,7 +140,7 @@ def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Ca
 class Buffers:
     """The numbers of a pass in one piece, so that one copy brings them, and its logits [rows, V]; for all buckets.
 
-    `picks`: where tokens are chosen of the logits, for kernels that can do so in a graph.
+    `sampled`: where tokens are chosen of the logits, for kernels that can do so in a graph.
     """
 
     def __init__(self, runner: Runner, buckets: list[Bucket], device: torch.device) -> None:
@@ -148,11 +148,13 @@ class Buffers:
         self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
         self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
         queued = runner.kernels.queued
-        self.picks: StaticSampler | None = cast(Queued, runner.kernels).standing(self.logits) if queued else None
+        self.sampler: StaticSampler | None = (
+            cast(QueuedKernels, runner.kernels).static_sampler(self.logits) if queued else None
+        )
 
     @property
     def nbytes(self) -> int:
-        return self.numbers.nbytes + self.logits.nbytes + (self.picks.nbytes if self.picks else 0)
+        return self.numbers.nbytes + self.logits.nbytes + (self.sampler.nbytes if self.sampler else 0)
 
     def columns(self, bucket: Bucket) -> tuple[Tensor, ...]:
         """Views of a bucket's columns [rows], then of its page tables [batch, tiles]."""
@@ -203,8 +205,8 @@ class Graphs:
         for one in works:
             if isinstance(one, Bucket):
                 self.buffers.empty(one)
-            elif self.buffers.picks is not None:
-                self.buffers.picks.empty(one)
+            elif self.buffers.sampler is not None:
+                self.buffers.sampler.empty(one)
             self._replay(one)
             if progress is not None:
                 progress(self.captured, len(works))
@@ -222,27 +224,27 @@ class Graphs:
         return None
 
     @torch.inference_mode()
-    def forward(self, bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
+    def forward(self, bucket: Bucket, numbers: Tensor, reads: int, device_tokens: DeviceTokens | None = None) -> Tensor:
         """Logits [reads, V] of the rows to read, for the `numbers` of a pass; keys and values go to their pages.
 
         They stand in the buffers, where the next pass overwrites them.
         """
-        put(numbers, self.buffers.numbers[: bucket.numbers])
-        if filled is not None:
-            filled.into(self.buffers.columns(bucket)[0])
+        copy_into(numbers, self.buffers.numbers[: bucket.numbers])
+        if device_tokens is not None:
+            device_tokens.write_to(self.buffers.columns(bucket)[0])
         self._replay(bucket)()
         self.replayed += 1
         return self.buffers.logits[:reads]
 
     @torch.inference_mode()
-    def begin(self, choices: Sequence[Choice]) -> Begun:
+    def begin(self, choices: Sequence[Choice]) -> PendingTokens:
         """Queues the tokens of `choices`, which are those of all read rows of the last pass, in order."""
-        picks, wanted = self.buffers.picks, sum(len(choice.positions) for choice in choices)
-        assert picks is not None, "kernels that wait for their results choose tokens themselves"
+        sampler, wanted = self.buffers.sampler, sum(len(choice.positions) for choice in choices)
+        assert sampler is not None, "kernels that wait for their results choose tokens themselves"
         rows = next(count for count in self.counts if count >= wanted)
-        picks.bring(choices, rows)
+        sampler.load(choices, rows)
         self._replay(rows)()
-        return picks.taken(choices, rows)
+        return sampler.result(choices, rows)
 
     def _replay(self, one: Bucket | int) -> Work:
         """The captured pass of a bucket, or choice of tokens of so many rows."""
@@ -252,12 +254,12 @@ class Graphs:
         return self._replays[one]
 
     def _choosing(self, rows: int) -> Work:
-        picks = self.buffers.picks
+        sampler = self.buffers.sampler
 
         @torch.inference_mode()
         def work() -> None:
-            assert picks is not None
-            picks.launch(rows)
+            assert sampler is not None
+            sampler.launch(rows)
 
         return work
 

@@ -87,10 +87,10 @@ class ModelConfig:
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
         family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
-        beside = {} if family.self_contained else _generation_ends(directory)
+        extra = {} if family.self_contained else _generation_ends(directory)
         if family.masks and not family.self_contained and fields.get("mask_token_id") is None:
-            beside["mask_token_id"] = _named_mask(directory)
-        return cls.from_dict({**_flat(fields, family, str(path)), **beside}, str(path))
+            extra["mask_token_id"] = _named_mask(directory)
+        return cls.from_dict({**_flat(fields, family, str(path)), **extra}, str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
@@ -176,12 +176,12 @@ def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
     own = fields.get(OWN, {})
     if not isinstance(own, dict) or own.keys() - {_SELECTION}:
         raise CheckpointError(f"{origin}: expected {OWN} to be an object with {_SELECTION} alone, found {own!r}")
-    said = own.get(_SELECTION, "vendor")
+    given = own.get(_SELECTION, "vendor")
     for known in SELECTIONS:
-        if said == known:
+        if given == known:
             return known
     expected = " or ".join(map(repr, SELECTIONS))
-    raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {said!r}")
+    raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {given!r}")
 
 
 def _generation_ends(directory: Path) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def _rope_fields(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
     transformers 5 writes them all into rope_parameters; before, rope_theta stood beside a rope_scaling, often null.
     """
     found = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
-    beside = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
-    settings = {**beside, **found} if isinstance(found, dict) else {}
+    outer = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
+    settings = {**outer, **found} if isinstance(found, dict) else {}
     if "rope_theta" not in settings:
         raise CheckpointError(f"{origin}: expected rope_parameters with rope_theta inside, found {found!r}")
     return settings

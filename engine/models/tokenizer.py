@@ -26,7 +26,7 @@ RENDERINGS = 256
 """Renderings of the template that are kept: an agent's calls come in few shapes of conversation, tools and schema."""
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
-_HOLE = re.compile("\ue000([0-9]+)\ue001")
+_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +128,17 @@ class Tokenizer:
                 f"tools, schema or a message's role contain the control marker {found!r}; "
                 "remove it from names and descriptions"
             )
-        words: dict[str, Any] = {**self.special, **json.loads(skeleton)}
+        variables: dict[str, Any] = {**self.special, **json.loads(skeleton)}
         # An empty content stays empty: templates leave out a block that has none.
-        holes = [
+        placeholders = [
             {**message, "content": f"\ue000{index}\ue001" if message["content"] else ""}
-            for index, message in enumerate(words.pop("messages"))
+            for index, message in enumerate(variables.pop("messages"))
         ]
         try:
-            rendered = str(self._chat.apply_chat_template(holes, tokenize=False, **words))
+            rendered = str(self._chat.apply_chat_template(placeholders, tokenize=False, **variables))
         except TemplateError as error:
             raise RequestError(f"the chat template refuses these messages: {error}") from None
-        texts = _HOLE.split(rendered)
+        texts = _PLACEHOLDER.split(rendered)
         return tuple(int(text) if at % 2 else self._template_text(text) for at, text in enumerate(texts))
 
     def _template_text(self, text: str) -> Piece:

@@ -17,13 +17,13 @@ def decode(run: DecodeState, options: AdaptiveOptions, modes: Callable[[DecodeSt
     switch: Switch | None = None
     current = options.first
 
-    def leaves() -> bool:
+    def should_switch() -> bool:
         nonlocal switch
         rounds = run.output.rounds
         switch = options.controller(rounds, current) if rounds and run.output.switch is None else None
         return switch is not None
 
-    run.leaves = leaves
+    run.should_switch = should_switch
     while run.output.finish is None:
         yield from modes(run, current)
         if switch is not None:

@@ -7,5 +7,5 @@ from ..decoding.segment import Passes
 
 
 def decode(run: DecodeState) -> Passes:
-    while run.goes_on():
+    while run.continues():
         yield from run.next_token()

@@ -26,7 +26,7 @@ def score(
     for pack in packs(candidates):
         branches = [Branch(tokens=ids, read=len(ids), after=len(context.pending), causal=True) for ids in pack]
         reply = yield context.causal(branches=branches)
-        context.settle(len(context.pending) - 1, context.pending[-1:])
+        context.mark_cached(len(context.pending) - 1, context.pending[-1:])
         pairs = zip(pack, reply.branches, strict=True)
         found += [_likelihood(reply.trunk, behind, ids, ends) for ids, behind in pairs]
     return tuple(found)

@@ -45,10 +45,10 @@ def fill(
     Commits them, behind what was `forced` in front of them, and leaves them pending.
     """
     assert options.selection is not None, "the engine puts in what the weights say"
-    room = run.output.room - len(forced)
+    remaining = run.output.remaining - len(forced)
     block = Block(run.gate, length, options.threshold, options.selection)
     slots = block.slots
-    while not block.done and len(block.tokens) < room:
+    while not block.done and len(block.tokens) < remaining:
         block.denoise((yield run.block(slots)).branches[0])
         slots = block.slots
         run.tentative = tuple(slots)
@@ -71,7 +71,7 @@ class TentativeToken:
     """A tentative token, the pass that made it and, where it may need a repair, that pass's logits of its slot."""
 
     token: int
-    made: int
+    pass_index: int
     logits: Logits | None
 
 
@@ -107,7 +107,7 @@ class Block:
         """
         if self.gate.thinking is None or self.selection != "vendor":
             return None
-        at = len(self.tokens) + self.gate.thinking.budget - self.gate.thought
+        at = len(self.tokens) + self.gate.thinking.budget - self.gate.thinking_tokens
         return at if at < self.length else None
 
     @property
@@ -121,11 +121,11 @@ class Block:
         # Only refused guesses can leave more masks than passes to come; from then on the gate moves every pass.
         late = len(masked) > self.length - len(self.fills)
         self._fill(logits, masked)
-        self._settle(logits, late)
+        self._advance_gate(logits, late)
 
     def close(self) -> None:
         """Gives up what was guessed after the end of the output."""
-        self._give_up(self.guesses, "stop")
+        self._discard(self.guesses, "stop")
 
     def _stop(self) -> int:
         """The slot from which nothing is guessed: short of a refusal, nothing behind a guessed end becomes output."""
@@ -134,20 +134,20 @@ class Block:
         return min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
 
     def _fill(self, logits: Logits, masked: Sequence[int]) -> None:
-        picks = logits.pick()
+        sampled = logits.sample()
         least = masked
         if self.selection == "text_first":
             # An end is sure far behind a short text, but there it says nothing of where the text ends.
-            least = [at for at in masked if picks.tokens[at] not in self.gate.ends] or masked[:1]
-        fresh = surest(masked, picks.confidence, self.threshold, least)
+            least = [at for at in masked if sampled.tokens[at] not in self.gate.ends] or masked[:1]
+        fresh = most_confident(masked, sampled.confidence, self.threshold, least)
         for at in fresh:
             self.guesses[at] = TentativeToken(
-                picks.tokens[at], len(self.fills), logits.kept(at) if self.gate.holds else None
+                sampled.tokens[at], len(self.fills), logits.row_copy(at) if self.gate.constrains else None
             )
         self.drafted += len(fresh)
         self.fills.append(len(fresh))
 
-    def _settle(self, logits: Logits, late: bool) -> None:
+    def _advance_gate(self, logits: Logits, late: bool) -> None:
         """Moves the gate over what is filled at its front, and on where grammar and logits leave no doubt."""
         first = len(self.tokens)
         while not self.done:
@@ -155,7 +155,7 @@ class Block:
             guess = self.guesses.get(at)
             if forced is not None:
                 accepted = guess is not None and guess.token == forced
-                self._refuse(at) if guess is not None and not accepted else None
+                self._reject(at) if guess is not None and not accepted else None
                 self._place(forced, "a" if accepted else "f")
             elif guess is not None and self.gate.allows(guess.token):
                 self._place(guess.token, "a")
@@ -169,38 +169,42 @@ class Block:
 
         Without a refusal masks wait for their turn, so that a block that needs none is the free one.
         """
-        fresh = guess is not None and guess.made == len(self.fills) - 1
+        fresh = guess is not None and guess.pass_index == len(self.fills) - 1
         must = first and (late if guess is None else fresh)
         if guess is None and not must and not self.rejected:
             return None
         # A slot that this pass saw filled has no prediction in it, but one in the pass that filled it.
-        own = logits.kept(at) if guess is None else guess.logits
+        own = logits.row_copy(at) if guess is None else guess.logits
         assert own is not None, "where a guess can be refused its logits are kept"
-        picks = own.under(self.gate.mask())
+        sampled = own.sample_masked(self.gate.mask())
         if guess is not None:
-            self._refuse(at)
-        return picks.tokens[0] if must or picks.confidence[0] >= self.threshold else None
+            self._reject(at)
+        return sampled.tokens[0] if must or sampled.confidence[0] >= self.threshold else None
 
     def _place(self, token: int, origin: str) -> None:
         """Takes `token` as the next of the output, or another where it would leave no room to end."""
-        kept = token if origin == "f" else self.gate.settled(token)
+        kept = token if origin == "f" else self.gate.resolve(token)
         if kept != token:
-            self._give_up(self.guesses, "budget")
+            self._discard(self.guesses, "budget")
         self.guesses.pop(len(self.tokens), None)
         self.tokens.append(kept)
         self.origins += origin if kept == token else "b"
         self.gate.advance([kept])
 
-    def _refuse(self, at: int) -> None:
+    def _reject(self, at: int) -> None:
         """Masks a slot again, and those that were filled when its guess was in sight."""
-        made = self.guesses[at].made
-        self._give_up([other for other, guess in self.guesses.items() if other == at or guess.made > made], "schema")
+        pass_index = self.guesses[at].pass_index
+        self._discard(
+            [other for other, guess in self.guesses.items() if other == at or guess.pass_index > pass_index], "schema"
+        )
 
-    def _give_up(self, slots: Iterable[int], reason: Reason) -> None:
+    def _discard(self, slots: Iterable[int], reason: Reason) -> None:
         self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
 
 
-def surest(masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int]) -> set[int]:
+def most_confident(
+    masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int]
+) -> set[int]:
     """The slots of `masked` at the threshold, and the most confident one of those in `least`."""
     best = max(least, key=lambda at: confidence[at])
     return {at for at in masked if at == best or confidence[at] >= threshold}

@@ -13,7 +13,7 @@ from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes, Reply, SampledTokens, Segment
 from ..request import InfillOptions
 from ..token_mask import all_but
-from .diffusion import surest
+from .diffusion import most_confident
 
 
 def decode(run: DecodeState, options: InfillOptions) -> Passes:
@@ -23,10 +23,10 @@ def decode(run: DecodeState, options: InfillOptions) -> Passes:
     fills = [0]  # the pass that measured the lengths
     while None in slots:
         reply = yield run.block(slots, options.suffix)
-        picks = choose(run, reply.branches[0], len(slots))
+        sampled = choose(run, reply.branches[0], len(slots))
         masked = [at for at, slot in enumerate(slots) if slot is None]
-        fresh = surest(masked, picks.confidence, options.threshold, masked)
-        slots = [picks.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
+        fresh = most_confident(masked, sampled.confidence, options.threshold, masked)
+        slots = [sampled.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
         fills.append(len(fresh))
         run.tentative = tuple(slots)
     run.tentative = ()
@@ -51,4 +51,4 @@ def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, 
 
 def choose(run: DecodeState, logits: Logits, slots: int) -> SampledTokens:
     """The best token of each slot that is no end token."""
-    return logits.under(all_but(run.output.ends, run.gate.words), range(slots))
+    return logits.sample_masked(all_but(run.output.ends, run.gate.mask_words), range(slots))

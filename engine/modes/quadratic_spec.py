@@ -19,17 +19,19 @@ from ..request import QuadraticSpecOptions
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
     guess: Logits | None = None  # what the last pass drafted behind the token that it chose
-    while run.goes_on():
+    while run.continues():
         forced = run.force()
         if forced is None:
             return
         between = yield from run.prefill()
         guess = None if between else guess  # its logits stood until that pass
         passes = between + run.prefilled
-        room = run.output.room - len(forced)
-        draft = propose(run.gate, guess and guess.after(len(forced)), limit=room - 1)
-        points = acceptance_points(draft, options.rows, room)
-        reply = yield run.causal(draft.checked, fan(run, points, options.block_length), held=run.gate.holds)
+        remaining = run.output.remaining - len(forced)
+        draft = propose(run.gate, guess and guess.after(len(forced)), limit=remaining - 1)
+        points = acceptance_points(draft, options.rows, remaining)
+        reply = yield run.causal(
+            draft.to_verify, fan(run, points, options.block_length), constrained=run.gate.constrains
+        )
         accepted = verify(run, draft, reply.trunk, forced, passes)
         guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
 
@@ -44,14 +46,14 @@ def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Bran
     ]
 
 
-def acceptance_points(draft: Draft, rows: int | None, room: int) -> list[int]:
+def acceptance_points(draft: Draft, rows: int | None, remaining: int) -> list[int]:
     """Numbers of accepted draft tokens to prepare for: the `rows` likeliest, the whole draft always among them.
 
     Left out are points that cannot come (a forced token is never refused) and those with no room for a draft behind.
     """
-    whole = len(draft.checked)
+    whole = len(draft.to_verify)
     possible = [at for at in range(whole) if draft.origins[at] != "f"]
     reached = [1.0, *accumulate(draft.confidence, mul)]
     likely = sorted(possible, key=lambda at: reached[at] * (1 - draft.confidence[at]), reverse=True)
     kept = likely if rows is None else likely[: rows - 1]
-    return sorted(at for at in [*kept, whole] if at <= room - 3)
+    return sorted(at for at in [*kept, whole] if at <= remaining - 3)

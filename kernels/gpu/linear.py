@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import spaced, together
+from ..checks import check_same_device, check_tensor
 from ..quantize import Quantized
 from ..tiles import Tiles, tiles
 from .numerics import jit, launch, product, rounded
@@ -69,7 +69,7 @@ def parts(x: Tensor, weight: Tensor | Quantized, flags: Tensor | None = None, de
 
 def fold(parts: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
     """Parts [split, T, out] fp32 added in order, then to `onto` [T, out] if given -> [T, out]. Raises TensorRefused."""
-    spaced("parts", parts, (None, None, None), (torch.float32,))
+    check_tensor("parts", parts, (None, None, None), (torch.float32,))
     split, rows, outputs = parts.shape
     y = torch.empty(rows, outputs, dtype=dtype, device=parts.device)
     _check_onto(onto, y)
@@ -84,21 +84,21 @@ def fold(parts: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tenso
 def planned(x: Tensor, weight: Tensor | Quantized, single: bool = False) -> Tiles:
     """The tiles of a product, after its operands are checked. Raises TensorRefused."""
     values = weight.values if isinstance(weight, Quantized) else weight
-    spaced("x", x, (None, None), ROWS)
+    check_tensor("x", x, (None, None), ROWS)
     if isinstance(weight, Quantized):
-        spaced("weight", values, (None, x.shape[1]), (torch.int8, torch.float8_e4m3fn))
-        spaced("scales", weight.scales, (values.shape[0],), (torch.float32,))
-        together(x, scales=weight.scales)
+        check_tensor("weight", values, (None, x.shape[1]), (torch.int8, torch.float8_e4m3fn))
+        check_tensor("scales", weight.scales, (values.shape[0],), (torch.float32,))
+        check_same_device(x, scales=weight.scales)
     else:
-        spaced("weight", values, (None, x.shape[1]), (x.dtype,))
-    together(x, weight=values)
+        check_tensor("weight", values, (None, x.shape[1]), (x.dtype,))
+    check_same_device(x, weight=values)
     return tiles(max(1, x.shape[0]), values.shape[0], values.shape[1], values.dtype, single)
 
 
 def _check_onto(onto: Tensor | None, y: Tensor) -> None:
     if onto is not None:
-        spaced("onto", onto, tuple(y.shape), (y.dtype,))
-        together(y, onto=onto)
+        check_tensor("onto", onto, tuple(y.shape), (y.dtype,))
+        check_same_device(y, onto=onto)
 
 
 def _launch(
@@ -110,11 +110,11 @@ def _launch(
     values, scales = (weight.values, weight.scales) if isinstance(weight, Quantized) else (weight, None)
     if delta is not None:
         flags = delta.flags
-        spaced("low", delta.low, (None, rows, None), (torch.float32,))
-        spaced("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
+        check_tensor("low", delta.low, (None, rows, None), (torch.float32,))
+        check_tensor("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
     if flags is not None:
-        spaced("flags", flags, (rows,), (torch.bool, *ROWS))
-        together(x, flags=flags)
+        check_tensor("flags", flags, (rows,), (torch.bool, *ROWS))
+        check_same_device(x, flags=flags)
     if rows and outputs:
         _products[(triton.cdiv(rows, plan.rows), triton.cdiv(outputs, plan.outputs), plan.split)](
             x, values, scales, onto, flags, y, rows, outputs, inputs, plan.chunk, x.stride(0), values.stride(0),

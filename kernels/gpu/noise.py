@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import spaced
+from ..checks import check_tensor
 from ..reference.noise import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
 from .numerics import launch
 
@@ -26,7 +26,7 @@ _SQRT_HALF: tl.constexpr = tl.constexpr(SQRT_HALF_BITS)
 
 def gumbel(seed: int, positions: Tensor, vocab_size: int) -> Tensor:
     """`reference.gumbel` on the device of positions [P] int64, which must have no gaps: raises TensorRefused."""
-    spaced("positions", positions, (None,), (torch.int64,))
+    check_tensor("positions", positions, (None,), (torch.int64,))
     out = torch.empty(positions.shape[0], vocab_size, dtype=torch.float32, device=positions.device)
     if out.numel():
         seeds = torch.full((1,), seed - (seed >> 63 << 64), dtype=torch.int64, device=positions.device)

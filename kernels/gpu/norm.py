@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from .linear import ROWS, summed
 from .numerics import launch, rounded
 
@@ -23,7 +23,7 @@ LARGEST = 16384
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`reference.rms_norm`: x [T, E] / rms(x) * weight [E]. Rows may lie apart in memory. Raises TensorRefused."""
-    spaced("x", x, (None, None), ROWS)
+    check_tensor("x", x, (None, None), ROWS)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _launch(x[None], None, weight, y, None, eps)
     return y
@@ -34,11 +34,11 @@ def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[T
 
     The sum is rounded to onto's dtype before the norm reads it, as if it had been stored. Raises TensorRefused.
     """
-    spaced("onto", onto, (None, None), ROWS)
+    check_tensor("onto", onto, (None, None), ROWS)
     if x.ndim == 3:
-        spaced("x", x, (None, *onto.shape), (torch.float32,))
+        check_tensor("x", x, (None, *onto.shape), (torch.float32,))
     else:
-        spaced("x", x, tuple(onto.shape), (onto.dtype,))
+        check_tensor("x", x, tuple(onto.shape), (onto.dtype,))
     total, y = (torch.empty(onto.shape, dtype=onto.dtype, device=onto.device) for _ in range(2))
     _launch(x if x.ndim == 3 else x[None], onto, weight, y, total, eps)
     return total, y
@@ -46,8 +46,8 @@ def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[T
 
 def _launch(parts: Tensor, onto: Tensor | None, weight: Tensor, y: Tensor, total: Tensor | None, eps: float) -> None:
     split, rows, size = parts.shape
-    spaced("weight", weight, (size,), (y.dtype,))
-    together(y, x=parts, onto=onto, weight=weight)
+    check_tensor("weight", weight, (size,), (y.dtype,))
+    check_same_device(y, x=parts, onto=onto, weight=weight)
     if size > LARGEST:
         raise TensorRefused(f"rows of {size} numbers are too long for one program; at most {LARGEST}")
     if rows:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from ..layout import PAGE, Layout, Rotation
 from ..reference import torch_ops
 from .numerics import jit, launch, rounded
@@ -84,22 +84,24 @@ def _check(
     layout: Layout,
 ) -> None:
     groups, dim = keys.shape[1], x.shape[-1]
-    spaced("x", x, (None, queries + 2 * groups, None), _DTYPES)
-    spaced("keys", keys, (None, groups, dim, PAGE), (x.dtype,))
-    spaced("values", values, (keys.shape[0], groups, PAGE, dim), (x.dtype,))
+    check_tensor("x", x, (None, queries + 2 * groups, None), _DTYPES)
+    check_tensor("keys", keys, (None, groups, dim, PAGE), (x.dtype,))
+    check_tensor("values", values, (keys.shape[0], groups, PAGE, dim), (x.dtype,))
     if dim % 2:
         raise TensorRefused(f"heads have {dim} dimensions; a rotation takes an even number")
     cos, sin, scale, slot = rotation.cos, rotation.sin, rotation.scale, layout.slot
     for name, turn in (("cos", cos), ("sin", sin)):
-        spaced(name, turn, (x.shape[0], dim), _DTYPES)
+        check_tensor(name, turn, (x.shape[0], dim), _DTYPES)
     if scale is not None:
-        spaced("scale", scale, (x.shape[0],), (torch.float32,))
-    spaced("slot", slot, (x.shape[0],), (torch.int64,))
+        check_tensor("scale", scale, (x.shape[0],), (torch.float32,))
+    check_tensor("slot", slot, (x.shape[0],), (torch.int64,))
     q_norm, k_norm = head_norms or (None, None)
     for name, norm in (("query norm", q_norm), ("key norm", k_norm)):
         if norm is not None:
-            spaced(name, norm, (dim,), _DTYPES)
-    together(x, keys=keys, values=values, cos=cos, sin=sin, scale=scale, slot=slot, q_norm=q_norm, k_norm=k_norm)
+            check_tensor(name, norm, (dim,), _DTYPES)
+    check_same_device(
+        x, keys=keys, values=values, cos=cos, sin=sin, scale=scale, slot=slot, q_norm=q_norm, k_norm=k_norm
+    )
 
 
 @jit("scales", "slots")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..block import read_out
+from ..block import logits_and_tokens
 from ..layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
@@ -39,7 +39,7 @@ name = "triton"
 row_tile = 1
 queued = True
 exact = True
-standing = StaticSampler
+static_sampler = StaticSampler
 
 
 def forward(
@@ -57,7 +57,7 @@ def forward(
     # Triton launches on the thread's current device, whatever device the tensors are on.
     with torch.cuda.device_of(x):
         x = _through(x, stack.blocks, rotation, flags, keys, values, layout)
-        return read_out(sys.modules[__name__], x, stack, read, choices)
+        return logits_and_tokens(sys.modules[__name__], x, stack, read, choices)
 
 
 def _through(

@@ -14,12 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from .numerics import jit, launch
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedDrafts:
     """The last drafts of N requests: tokens [N, size, k] int64, of which lost[n, i] int64 from `start` on were refused.
 
     `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i lies at i % size.
@@ -31,11 +31,11 @@ class Refused:
     turn: Tensor
 
     @staticmethod
-    def empty(requests: int, size: int, longest: int, device: torch.device) -> Refused:
+    def empty(requests: int, size: int, longest: int, device: torch.device) -> RejectedDrafts:
         """Room for `size` drafts of at most `longest` tokens a request."""
         numbers = torch.zeros(requests, size, dtype=torch.int64, device=device)
         tokens = torch.zeros(requests, size, longest, dtype=torch.int64, device=device)
-        return Refused(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
+        return RejectedDrafts(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
 
     def read(self, request: int, since: int) -> list[list[int]]:
         """The refused tokens of a request's verifications from number `since` on; waits for the device.
@@ -54,7 +54,7 @@ class Refused:
 
 
 def verify_in_torch(
-    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused
+    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: RejectedDrafts
 ) -> tuple[Tensor, Tensor]:
     """`verify`, request by request."""
     accepted, following = torch.zeros_like(drafted), torch.full_like(drafted, -1)
@@ -73,7 +73,9 @@ def verify_in_torch(
     return accepted, following
 
 
-def verify(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> tuple[Tensor, Tensor]:
+def verify(
+    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: RejectedDrafts
+) -> tuple[Tensor, Tensor]:
     """(accepted [N], following [N]): how many leading draft tokens were chosen too, and the token chosen after them.
 
     drafts [N, k], of which the first drafted[n] count; chosen [N, c], of which the first picked[n] do: the tokens that
@@ -93,7 +95,7 @@ def verify(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refu
     return accepted, following
 
 
-def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> None:
+def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: RejectedDrafts) -> None:
     requests, (_, size, longest) = drafts.shape[0], refused.tokens.shape
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...]]] = {
         "drafts": (drafts, (None, None)),
@@ -106,10 +108,10 @@ def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refu
         "refused.turn": (refused.turn, (requests,)),
     }
     for name, (tensor, shape) in shapes.items():
-        spaced(name, tensor, shape, (torch.int64,))
-    together(drafts, **{name: tensor for name, (tensor, _) in shapes.items()})
+        check_tensor(name, tensor, shape, (torch.int64,))
+    check_same_device(drafts, **{name: tensor for name, (tensor, _) in shapes.items()})
     if not (refused.tokens.is_contiguous() and refused.start.is_contiguous() and refused.lost.is_contiguous()):
-        raise TensorRefused("the ring has gaps; make it with Refused.empty")
+        raise TensorRefused("the ring has gaps; make it with RejectedDrafts.empty")
     if drafts.shape[1] > longest:
         raise TensorRefused(f"drafts have up to {drafts.shape[1]} tokens; the ring has room for {longest}")
 

@@ -25,7 +25,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
         V sum[G][WIDE] = {};
         for (int64_t d = 0; d < D; d++) {
             V key[WIDE];
-            for (int i = 0; i < WIDE; i++) key[i] = held(keys + d * stride + j + i * LANES);
+            for (int i = 0; i < WIDE; i++) key[i] = load_once(keys + d * stride + j + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < WIDE; i++) sum[g][i] += all(q[g * D + d]) * key[i];
         }
@@ -35,7 +35,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
     for (; j < count; j += LANES) {
         V sum[G] = {};
         for (int64_t d = 0; d < D; d++) {
-            V key = held(keys + d * stride + j);
+            V key = load_once(keys + d * stride + j);
             for (int g = 0; g < G; g++) sum[g] += all(q[g * D + d]) * key;
         }
         for (int g = 0; g < G; g++) store(out + g * width + j, sum[g]);
@@ -53,7 +53,7 @@ template <int DV, int G> static inline void mix(const float *p, int64_t width, c
         int64_t j = 0;
         auto add = [&](int64_t key, int c) {
             V value[DV];
-            for (int i = 0; i < DV; i++) value[i] = held(values + key * D + i * LANES);
+            for (int i = 0; i < DV; i++) value[i] = load_once(values + key * D + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < DV; i++) sum[c][g][i] += all(p[g * width + key]) * value[i];
         };
@@ -73,7 +73,7 @@ template <int DV, int G> static inline void mix(const float *p, int64_t width, c
 }
 
 // p [width] of scores becomes exp(p - max); returns their sum.
-static inline float weigh(float *p, int64_t width) {
+static inline float exponentiate(float *p, int64_t width) {
     V top = all(-INFINITY);
     for (int64_t j = 0; j < width; j += LANES) { V s = load(p + j); top = s > top ? s : top; }
     float most = top[0];
@@ -100,7 +100,7 @@ struct Own {  // a branch's keys [D][padded], turned like a page's, and values [
     int64_t first = -1, padded = 0;
 };
 
-static void turn(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows) {
+static void transpose_own(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows) {
     const int64_t D = head.D, first = rows.own_first[t];
     int64_t most = 0;
     for (int64_t r = t; r < T && rows.own_first[r] == first; r++) most = std::max(most, rows.own_count[r]);
@@ -120,21 +120,21 @@ constexpr int LARGEST = 512;   // of D
 
 // G queries [G][D] of row t over its pages and its own branch -> out [G][D].
 template <int DV, int G> static void attend(const float *queries, int64_t t, const Head &head, const Rows &rows, const Own &own, std::vector<float> &p, float *out) {
-    const int64_t D = head.D, page = head.page, seen = rows.seen[t], beside = rows.own_count[t];
+    const int64_t D = head.D, page = head.page, seen = rows.seen[t], own_count = rows.own_count[t];
     const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
-    const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (beside + LANES - 1) / LANES * LANES;
+    const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (own_count + LANES - 1) / LANES * LANES;
     float q[G * LARGEST], acc[G * LARGEST];
     const float scale = 1.0f / std::sqrt((float)D);
     for (int64_t i = 0; i < G * D; i++) q[i] = queries[i] * scale, acc[i] = 0.0f;
     p.resize(G * width);
     for (int64_t at = 0; at < seen; at += page)
         score<G>(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at], width);
-    if (beside) score<G>(q, own.keys.data(), own.padded, beside, D, &p[cached], width);
+    if (own_count) score<G>(q, own.keys.data(), own.padded, own_count, D, &p[cached], width);
     float total[G];
-    for (int g = 0; g < G; g++) total[g] = weigh(&p[g * width], width);
+    for (int g = 0; g < G; g++) total[g] = exponentiate(&p[g * width], width);
     for (int64_t at = 0; at < seen; at += page)
         mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
-    if (beside) mix<DV, G>(&p[cached], width, own.values.data(), beside, D, acc);
+    if (own_count) mix<DV, G>(&p[cached], width, own.values.data(), own_count, D, acc);
     for (int g = 0; g < G; g++)
         for (int64_t d = 0; d < D; d++) out[g * D + d] = acc[g * D + d] / total[g];
 }
@@ -144,7 +144,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
     std::vector<float> p;
     Own own;
     for (int64_t t = from; t < to; t++) {
-        if (rows.own_count[t] && own.first != rows.own_first[t]) turn(own, x, t, to, N, H, head, rows);
+        if (rows.own_count[t] && own.first != rows.own_first[t]) transpose_own(own, x, t, to, N, H, head, rows);
         for (int64_t g = 0; g < share; g += QUERIES) {
             const int64_t h = head.head * share + g;
             const float *q = x + (t * N + h) * D;
@@ -163,7 +163,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-    crew().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
+    thread_pool().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
         switch (D % LANES ? 0 : D / LANES) {

@@ -20,7 +20,7 @@ SIGNATURES: Final = {
     "rotate": "pnnnppnnp",
     "keep": "pnnnnnpnpp",
     "attention": "pnnnnnnpppnpppppi",
-    "pick": "pnnppnpfpp",
+    "sample_rows": "pnnppnpfpp",
     "forward": "ppnppppnpppn",
     "gumbel": "npnnp",
 }

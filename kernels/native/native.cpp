@@ -139,7 +139,7 @@ extern "C" void forward(const Shape *s, const Weights *w, int64_t layers, const 
     for (int64_t l = 0; l < layers; l++) block(s, w + l, p, x, keys + l * stride, values + l * stride, scratch);
     for (int64_t r = 0; r < f->reads; r++) rms_norm(x + f->read[r] * s->E, 1, s->E, f->norm, s->eps, scratch + r * s->E);
     multiply(scratch, f->reads, f->head, s->E, f->vocab, f->logits, false, s->threads);
-    crew().each(count, count * f->vocab > WORTH ? s->threads : 1, [&](int64_t i) {
+    thread_pool().each(count, count * f->vocab > WORTH ? s->threads : 1, [&](int64_t i) {
         wanted[i].choice.logits = f->logits + wanted[i].row * f->vocab;
         wanted[i].choice.vocab = f->vocab;
         wanted[i].token = chosen(wanted[i].choice);

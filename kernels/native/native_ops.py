@@ -147,7 +147,7 @@ class Native:
             stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
         )
         plain = [choice for choice in choices if _plain(choice)]
-        noises = [choice.draw.noise(choice.positions) for choice in plain]
+        noises = [choice.sampling.noise(choice.positions) for choice in plain]
         masks = [next(iter(choice.masks), None) for choice in plain]
         wanted = (Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
@@ -164,7 +164,7 @@ class Native:
     def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
         return block.choose(self, logits, choices)
 
-    def pick(
+    def sample_rows(
         self,
         logits: Tensor,
         banned: Tensor,
@@ -176,11 +176,11 @@ class Native:
     ) -> tuple[Tensor, Tensor]:
         """Filters sort, which torch does well: a call with one takes the reference."""
         if noise is not None and (top_k or top_p < 1):
-            return torch_ops.pick(logits, banned, allowed, noise, temperature, top_k, top_p)
+            return torch_ops.sample_rows(logits, banned, allowed, noise, temperature, top_k, top_p)
         rows, vocab = logits.shape
         logits = logits.contiguous()
         tokens, confidence = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
-        self._library.pick(
+        self._library.sample_rows(
             logits.data_ptr(), rows, vocab, banned.data_ptr(), _maybe(allowed),
             0 if allowed is None else allowed.shape[1], _maybe(noise),
             temperature, tokens.data_ptr(), confidence.data_ptr(),
@@ -227,11 +227,13 @@ def _matrix(packed: Packed | None) -> Matrix:
 
 
 def _plain(choice: Choice) -> bool:
-    return len(choice.positions) == 1 and not choice.draw.filters
+    return len(choice.positions) == 1 and not choice.sampling.filters
 
 
 def _wanted(choice: Choice, mask: Tensor | None, noise: Tensor | None) -> Wanted:
-    return Wanted(None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.draw.temperature, choice.row)
+    return Wanted(
+        None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.sampling.temperature, choice.row
+    )
 
 
 def _maybe(x: Tensor | None) -> int | None:

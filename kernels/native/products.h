@@ -42,7 +42,7 @@ template <int R> static inline void add(V (&sum)[R][VECTORS], const float *x, in
 template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float *x, int64_t in, const float *w) {
     for (int64_t k = 0; k < in; k++, w += BLOCK) {
         V weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
+        for (int j = 0; j < VECTORS; j++) weight[j] = load_once(w + j * LANES);
         add(sum, x, in, k, weight);
     }
 }
@@ -51,7 +51,7 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
     for (int64_t k = 0; k < in; k += 2, w += BLOCK) {
         VU both[VECTORS];
         V weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) both[j] = held(w + j * LANES), weight[j] = expanded(both[j] << 16);
+        for (int j = 0; j < VECTORS; j++) both[j] = load_once(w + j * LANES), weight[j] = expanded(both[j] << 16);
         add(sum, x, in, k, weight);
         if (k + 1 == in) break;
         for (int j = 0; j < VECTORS; j++) weight[j] = expanded(both[j] & 0xFFFF0000);
@@ -65,7 +65,7 @@ template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float
 template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const Pair *x, int64_t pairs, const Pair *w) {
     for (int64_t k = 0; k < pairs; k++, w += BLOCK) {
         VU weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) weight[j] = held(w + j * LANES);
+        for (int j = 0; j < VECTORS; j++) weight[j] = load_once(w + j * LANES);
         for (int r = 0; r < R; r++) {
             const __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[r * pairs + k]);
             for (int j = 0; j < VECTORS; j++) sum[r][j] = (V)_mm512_dpbf16_ps((__m512)sum[r][j], input, (__m512bh)weight[j]);
@@ -93,11 +93,11 @@ template <int R, class X, class W> static void tile(const X *x, int64_t in, cons
     V sum[R][VECTORS] = {};
     accumulate<R>(sum, x, in, w);
     for (int r = 0; r < R; r++) {
-        float made[BLOCK];
-        for (int j = 0; j < VECTORS; j++) store(made + j * LANES, sum[r][j]);
+        float sums[BLOCK];
+        for (int j = 0; j < VECTORS; j++) store(sums + j * LANES, sum[r][j]);
         float *to = y + r * out;
-        if (onto) for (int i = 0; i < width; i++) to[i] += made[i];
-        else std::memcpy(to, made, width * sizeof(float));
+        if (onto) for (int i = 0; i < width; i++) to[i] += sums[i];
+        else std::memcpy(to, sums, width * sizeof(float));
     }
 }
 
@@ -105,7 +105,7 @@ template <int R, class X, class W> static void tile(const X *x, int64_t in, cons
 // quicker than six and three, which are too few sums to keep the processor busy.
 template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, bool onto, bool shared, int threads) {
     const int64_t strips = (out + BLOCK - 1) / BLOCK, groups = (T + ROWS - 1) / ROWS;
-    crew().each(strips, shared ? threads : 1, [&](int64_t s) {
+    thread_pool().each(strips, shared ? threads : 1, [&](int64_t s) {
         const W *from = w + s * words * BLOCK;
         const int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
         for (int64_t g = 0; g < groups; g++) {
@@ -135,7 +135,7 @@ static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t ou
     static thread_local std::vector<Pair> kept;
     kept.resize(T * pairs);
     Pair *rows = kept.data();
-    crew().each(T, shared ? threads : 1, [&](int64_t t) { round_row(x + t * in, in, rows + t * pairs); });
+    thread_pool().each(T, shared ? threads : 1, [&](int64_t t) { round_row(x + t * in, in, rows + t * pairs); });
     product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
 #endif
 }

@@ -75,7 +75,7 @@ static float confidence_of(const Choice &c, int64_t token) {
 }
 
 // Of R rows of logits: the tokens, and how sure of each. `words` of `allowed` are a row's.
-extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
+extern "C" void sample_rows(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
     for (int64_t r = 0; r < R; r++) {
         Choice c = {logits + r * vocab, banned, allowed ? allowed + r * words : nullptr, noise ? noise + r * vocab : nullptr, vocab, temperature};
         tokens[r] = chosen(c);

@@ -15,7 +15,7 @@ static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return
 static inline VU load(const uint32_t *p) { VU v; std::memcpy(&v, p, sizeof v); return v; }
 // The same, in a register that several sums use. Left alone, the compiler reads memory anew for each of them, and a
 // processor that multiplies once a cycle reads no more often than that.
-template <class T> static inline auto held(const T *p) {
+template <class T> static inline auto load_once(const T *p) {
     auto v = load(p);
 #ifdef __AVX512F__
     asm("" : "+v"(v));

@@ -18,7 +18,7 @@
 
 constexpr std::chrono::microseconds AWAKE(100);
 
-static inline void breathe() {
+static inline void cpu_relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -26,16 +26,16 @@ static inline void breathe() {
 #endif
 }
 
-class Crew {
+class ThreadPool {
   public:
     // item(i) for i below `count`, by up to `threads` threads, this one among them.
     template <class F> void each(int64_t count, int threads, const F &item) {
         const int others = (int)std::min<int64_t>(threads, count) - 1;
-        if (others < 1 || !here()) {
+        if (others < 1 || !in_owner_process()) {
             for (int64_t i = 0; i < count; i++) item(i);
             return;
         }
-        hire(others);
+        start(others);
         // A thread may still stand behind the last item of the loop before, about to compare its place with the size: the
         // size changes now, so that place must not be there to take.
         const uint64_t loop = (next.fetch_or(NONE) >> 32) + 1;
@@ -43,23 +43,23 @@ class Crew {
         what_of = &item, size = count, helpers = others, done = 0;
         next.store(loop << 32);
         if (asleep.load()) {
-            { std::lock_guard<std::mutex> held(lock); }
-            called.notify_all();
+            { std::lock_guard<std::mutex> guard(lock); }
+            wakeup.notify_all();
         }
         work(loop);
-        while (done.load(std::memory_order_acquire) < count) breathe();
+        while (done.load(std::memory_order_acquire) < count) cpu_relax();
     }
 
     // Whether this is the process that the threads are in: one that forks takes along the object, not them.
-    bool here() const { return born == getpid(); }
+    bool in_owner_process() const { return owner_pid == getpid(); }
 
-    ~Crew() {
+    ~ThreadPool() {
         {
-            std::lock_guard<std::mutex> held(lock);
-            over = true;
+            std::lock_guard<std::mutex> guard(lock);
+            stopping = true;
         }
-        called.notify_all();
-        for (auto &one : hired) one.join();
+        wakeup.notify_all();
+        for (auto &one : workers) one.join();
     }
 
   private:
@@ -67,16 +67,16 @@ class Crew {
     std::atomic<uint64_t> next{NONE};  // the number of the loop, above, and its next item
     std::atomic<int64_t> size{0}, done{0};
     std::atomic<int> helpers{0}, asleep{0};
-    std::atomic<bool> over{false};
+    std::atomic<bool> stopping{false};
     std::atomic<void (*)(const void *, int64_t)> run{nullptr};
     std::atomic<const void *> what_of{nullptr};
     std::mutex lock;
-    std::condition_variable called;
-    std::vector<std::thread> hired;
-    const pid_t born = getpid();
+    std::condition_variable wakeup;
+    std::vector<std::thread> workers;
+    const pid_t owner_pid = getpid();
 
-    void hire(int others) {
-        for (int id = (int)hired.size(); id < others; id++) hired.emplace_back([this, id] { serve(id); });
+    void start(int others) {
+        for (int id = (int)workers.size(); id < others; id++) workers.emplace_back([this, id] { serve(id); });
     }
 
     // Items of a loop until none is left. Whoever has taken one keeps `each`, and so the loop, from ending; what is read
@@ -94,32 +94,32 @@ class Crew {
     void serve(int id) {
         for (uint64_t seen = 0;;) {
             wait(seen);
-            if (over) return;
+            if (stopping) return;
             seen = next.load() >> 32;
             if (id < helpers.load()) work(seen);
         }
     }
 
     void wait(uint64_t seen) {
-        auto idle = [&] { return next.load() >> 32 == seen && !over; };
+        auto idle = [&] { return next.load() >> 32 == seen && !stopping; };
         const auto until = std::chrono::steady_clock::now() + AWAKE;
         while (idle()) {
-            for (int i = 0; i < 16 && idle(); i++) breathe();
+            for (int i = 0; i < 16 && idle(); i++) cpu_relax();
             if (std::chrono::steady_clock::now() < until) continue;
-            std::unique_lock<std::mutex> held(lock);
+            std::unique_lock<std::mutex> guard(lock);
             asleep++;
-            called.wait(held, [&] { return !idle(); });
+            wakeup.wait(guard, [&] { return !idle(); });
             asleep--;
         }
     }
 };
 
 // The calling thread's. Behind a fork it is left as it is: to end it would be to wait for threads that are not there.
-static Crew &crew() {
+static ThreadPool &thread_pool() {
     struct Owner {
-        Crew *const own = new Crew;
+        ThreadPool *const own = new ThreadPool;
         ~Owner() {
-            if (own->here()) delete own;
+            if (own->in_owner_process()) delete own;
         }
     };
     static thread_local Owner owner;

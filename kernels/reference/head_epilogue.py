@@ -15,8 +15,8 @@ from . import torch_ops
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
-    """How each of R rows draws: all [R], on the logits' device.
+class RowSampling:
+    """How each of R rows params: all [R], on the logits' device.
 
     seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
     filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters. mask int32:
@@ -54,27 +54,29 @@ def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, 
     return RunnersUp(ids.masked_fill(short, -1), values.masked_fill(short, float("-inf")))
 
 
-def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
-    """`sample`, row by row by `reference.pick`."""
+def sample_in_torch(
+    logits: Tensor, banned: Tensor, allowed: Tensor | None, params: RowSampling
+) -> tuple[Tensor, Tensor]:
+    """`sample`, row by row by `reference.sample_rows`."""
     rows = []
     for row in range(logits.shape[0]):
-        temperature = float(draws.temperature[row])
-        noise = torch_ops.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
+        temperature = float(params.temperature[row])
+        noise = torch_ops.gumbel(int(params.seed[row]) % 2**64, params.position[row : row + 1], banned.shape[0])
         rows.append(
-            torch_ops.pick(
+            torch_ops.sample_rows(
                 logits[row : row + 1],
                 banned,
-                _mask_of(row, allowed, draws),
+                _mask_of(row, allowed, params),
                 noise if temperature else None,
                 temperature,
-                0 if draws.top_k is None else int(draws.top_k[row]),
-                1.0 if draws.top_p is None else float(draws.top_p[row]),
+                0 if params.top_k is None else int(params.top_k[row]),
+                1.0 if params.top_p is None else float(params.top_p[row]),
             )
         )
     tokens, confidence = zip(*rows, strict=True)
     return torch.cat(tokens), torch.cat(confidence)
 
 
-def _mask_of(row: int, allowed: Tensor | None, draws: Draws) -> Tensor | None:
-    at = row if draws.mask is None else int(draws.mask[row])
+def _mask_of(row: int, allowed: Tensor | None, params: RowSampling) -> Tensor | None:
+    at = row if params.mask is None else int(params.mask[row])
     return None if allowed is None or at < 0 else allowed[at : at + 1]

@@ -49,7 +49,7 @@ attention = partial(attend.attention, LIBRARY)
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
 choose = partial(block.choose, sys.modules[__name__])
-"""Tokens by `pick` of this module; see `block.choose`."""
+"""Tokens by `sample_rows` of this module; see `block.choose`."""
 
 
 def __getattr__(name: str) -> Any:

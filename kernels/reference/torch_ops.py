@@ -90,7 +90,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
 choose = partial(block.choose, sys.modules[__name__])
-"""Tokens by `pick` of this module; see `block.choose`."""
+"""Tokens by `sample_rows` of this module; see `block.choose`."""
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:
@@ -111,7 +111,7 @@ attention = partial(attend.attention, fixed_shape.FIXED)
 """What each row of the pass sees, mixed; see `attend.attention`."""
 
 
-def pick(
+def sample_rows(
     logits: Tensor,
     banned: Tensor,
     allowed: Tensor | None,

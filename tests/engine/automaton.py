@@ -55,7 +55,7 @@ class Automaton:
     def fork(self) -> Automaton:
         return Automaton(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
 
-    def ending(self, limit: int) -> list[int] | None:
+    def completion(self, limit: int) -> list[int] | None:
         """The shortest one, the lowest tokens first; breadth first."""
         queue, met = deque([(self.state, list[int]())]), {self.state}
         while queue:
@@ -70,14 +70,14 @@ class Automaton:
 
     def leads(self, token: int, limit: int, /) -> bool:
         """Looks no further than two tokens, so that the longer endings are worked out."""
-        return self.ending_behind(token, min(limit, 2)) is not None
+        return self.completion_after(token, min(limit, 2)) is not None
 
-    def ending_behind(self, token: int, limit: int) -> list[int] | None:
+    def completion_after(self, token: int, limit: int) -> list[int] | None:
         if token not in self.moves[self.state]:
             return None
         ahead = self.fork()
         ahead.advance([token])
-        return ahead.ending(limit)
+        return ahead.completion(limit)
 
 
 def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:

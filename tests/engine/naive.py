@@ -94,8 +94,8 @@ class Naive:
         if closable is not None and token not in self.ends:
             ahead = closable.fork()
             ahead.advance([token])
-            if ahead.ending(self.room - 1) is None:
-                ending = closable.ending(self.room)
+            if ahead.completion(self.room - 1) is None:
+                ending = closable.completion(self.room)
                 assert ending is not None, "an ending that fits is known at all times"
                 self.forced += token != ending[0]
                 token = ending[0]
@@ -104,7 +104,7 @@ class Naive:
 
     def ar(self, constraint: Constraint | None = None) -> None:
         prefill = True
-        closable = constraint if constraint is not None and constraint.ending(self.max_tokens) is not None else None
+        closable = constraint if constraint is not None and constraint.completion(self.max_tokens) is not None else None
         while not self.finished:
             allowed = None if constraint is None else bits(constraint.mask())
             if allowed is not None and len(allowed) == 1:

@@ -78,16 +78,16 @@ def test_threads_get_what_each_request_gets_alone() -> None:
 def test_stretches_say_whose_rows_shared_the_passes() -> None:
     engine = endless()
     alone = engine.decode(long(20)).stats
-    (one,) = alone.stretches
+    (one,) = alone.mode_runs
     assert (one.mode, one.passes, one.rows) == ("ar", alone.forward_passes, alone.query_tokens)
     assert (one.pass_rows, one.pass_calls) == (one.rows, one.passes)
     assert 0 < one.seconds <= alone.seconds
     drafts = LinearSpecOptions(block_length=4)
     pair = [long(200), replace(long(200, prompt=(3, 4)), options=drafts)]
     found = [future.result().stats for future in [engine.submit(request) for request in pair]]
-    assert [[one.mode for one in stats.stretches] for stats in found] == [["ar"], ["linear_spec"]]
+    assert [[one.mode for one in stats.mode_runs] for stats in found] == [["ar"], ["linear_spec"]]
     for stats in found:
-        (one,) = stats.stretches
+        (one,) = stats.mode_runs
         assert (one.passes, one.rows) == (stats.forward_passes, stats.query_tokens)
         assert one.passes < one.pass_calls <= 2 * one.passes
         assert one.pass_rows > one.rows
@@ -259,7 +259,7 @@ class Broken:
     def fork(self) -> Broken:
         return Broken(self.left)
 
-    def ending(self, _: int) -> list[int] | None:
+    def completion(self, _: int) -> list[int] | None:
         return None
 
     def leads(self, _: int, limit: int) -> bool:

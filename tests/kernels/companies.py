@@ -42,7 +42,7 @@ def _all(kernels: Any, dtype: torch.dtype) -> Iterator[str]:
             yield f"linear {inputs}x{outputs}: places of the same row"
     logits = drawn(MOST, 4099, seed=4)
     for top_p in (1.0, 0.9):
-        yield from _differ(f"pick {top_p}", logits, partial(_pick, kernels, top_p))
+        yield from _differ(f"sample_rows {top_p}", logits, partial(_pick, kernels, top_p))
     for heads, groups, dim in ((6, 2, 16), (4, 1, 7)):
         yield from _attention(kernels, dtype, heads, groups, dim)
 
@@ -58,7 +58,7 @@ def _rms_norm(kernels: Any, scale: Tensor, rows: Tensor) -> Tensor:
 def _pick(kernels: Any, top_p: float, logits: Tensor) -> Tensor:
     """[R, 2]: tokens, and how sure they are."""
     banned, noise = torch.zeros(logits.shape[1], dtype=torch.bool), torch.zeros(1, logits.shape[1])
-    return torch.stack(kernels.pick(logits, banned, None, noise, 1.0, 0, top_p), dim=1)
+    return torch.stack(kernels.sample_rows(logits, banned, None, noise, 1.0, 0, top_p), dim=1)
 
 
 def _differ(name: str, x: Tensor, op: Callable[[Tensor], Tensor]) -> Iterator[str]:

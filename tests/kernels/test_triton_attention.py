@@ -149,8 +149,8 @@ def test_any_row_is_the_same_alone(
 @on_each_device
 def test_stretches_follow_the_rows_own_length(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With short stretches: rows on both sides of where they double, in one pass and alone, in tables of any width."""
-    monkeypatch.setattr(triton_attention, "STRETCH", PAGE)
-    monkeypatch.setattr(triton_attention, "STRETCHES", 2)
+    monkeypatch.setattr(triton_attention, "SPLIT", PAGE)
+    monkeypatch.setattr(triton_attention, "MAX_SPLITS", 2)
     layout = Pass().trunk(0, 126, 5).trunk(1, 255, 3).branch(1, 258, 2).layout(tables(2, 6, device))
     x, (keys, values) = draw(10, 4, 8, device=device), pages(1, 8, torch.float32, device)
     whole = triton_attention.attention(x, 2, keys, values, layout)

@@ -1,4 +1,4 @@
-"""Tokens of whole decodes on Triton kernels: chosen by the head epilogue alone, and those of the reference's pick."""
+"""Tokens of whole decodes on Triton kernels: chosen by the head epilogue alone, and those of the reference's sample_rows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from trimode.kernels.checks import TensorRefused
 from trimode.kernels.gpu import choose_tokens as triton_choose
 from trimode.kernels.gpu import head_epilogue as triton_head
 from trimode.kernels.gpu import triton_ops
-from trimode.kernels.gpu.choose_tokens import Begun
-from trimode.kernels.layout import Choice, Draw, SampledTokens
+from trimode.kernels.gpu.choose_tokens import PendingTokens
+from trimode.kernels.layout import Choice, SampledTokens, SamplingParams
 from trimode.kernels.reference import torch_ops
 
 TINY = replace(small.CONFIG, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
@@ -50,7 +50,7 @@ def short_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Checked:
-    """Triton kernels whose every choice is also made by `reference.pick`, on the same logits."""
+    """Triton kernels whose every choice is also made by `reference.sample_rows`, on the same logits."""
 
     def __init__(self) -> None:
         self.calls = self.rows = self.masked = 0
@@ -66,7 +66,7 @@ class Checked:
         (found,) = triton_ops.read([self.begin(logits, choices)])
         return found
 
-    def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Begun:
+    def begin(self, logits: Tensor, choices: Sequence[Choice]) -> PendingTokens:
         begun = triton_ops.begin(logits, choices)
         (found,) = triton_ops.read([begun])
         expected = torch_ops.choose(logits.cpu(), [replace(each, banned=each.banned.cpu()) for each in choices])
@@ -138,8 +138,8 @@ def test_nothing_else_picks_and_a_cycle_waits_once(device: str, graphs: bool, mo
     made, waits = engine(device, graphs=graphs, buckets=BUCKETS), list[int]()
     read = triton_choose.read
 
-    def counted(begun: Sequence[Begun]) -> list[list[SampledTokens]]:
-        rooms = [one for one in begun if len(one.room)]
+    def counted(begun: Sequence[PendingTokens]) -> list[list[SampledTokens]]:
+        rooms = [one for one in begun if len(one.result_buffer)]
         if rooms:
             waits.append(len(rooms))
         return read(begun)
@@ -149,7 +149,7 @@ def test_nothing_else_picks_and_a_cycle_waits_once(device: str, graphs: bool, mo
 
     monkeypatch.setattr(triton_choose, "read", counted)
     monkeypatch.setattr(triton_ops, "read", counted)
-    monkeypatch.setattr(torch_ops, "pick", never)
+    monkeypatch.setattr(torch_ops, "sample_rows", never)
     monkeypatch.setattr(torch_ops, "gumbel", never)
     if graphs:
         monkeypatch.setattr(triton_ops, "begin", never)
@@ -180,7 +180,7 @@ def choices(device: str, banned: Tensor) -> list[Choice]:
     """Of several requests: rows in no order, some with a mask, one that wants none."""
     mask = (draw(2, seed=4) * 2**31).clamp(-(2**31), 2**31 - 1).to(torch.int32)
 
-    def rule(seed: int, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Draw:
+    def rule(seed: int, temperature: float, top_k: int = 0, top_p: float = 1.0) -> SamplingParams:
         def noise(positions: Sequence[int]) -> Tensor | None:
             return (
                 torch_ops.gumbel(seed, torch.tensor(list(positions), dtype=torch.int64), len(banned)).to(device)
@@ -188,7 +188,7 @@ def choices(device: str, banned: Tensor) -> list[Choice]:
                 else None
             )
 
-        return Draw(seed, temperature, top_k, top_p, noise)
+        return SamplingParams(seed, temperature, top_k, top_p, noise)
 
     return [
         Choice(4, [9, 10], banned, [None, mask], rule(3, 1.0)),
@@ -217,10 +217,10 @@ def test_choices_share_what_is_banned() -> None:
 
 
 @on_each_device
-def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
+def test_fixed_buffers_give_what_is_chosen_anywhere(device: str) -> None:
     """Pass after pass over the same places: the last one's masks, rules and banned tokens are gone, its tokens not."""
     logits = draw(6, 50, device=device) * 3
-    standing, begun, expected = triton_ops.standing(logits), list[Begun](), list[list[SampledTokens]]()
+    sampler, begun, expected = triton_ops.static_sampler(logits), list[PendingTokens](), list[list[SampledTokens]]()
     for seed in range(4):
         banned = (draw(50, seed=seed // 2) > 1.5).to(device)
         in_order = sorted(choices(device, banned), key=lambda choice: (choice.row, len(choice.positions)))
@@ -230,9 +230,9 @@ def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
             first += len(choice.positions)
         for some, rows in ((in_order, 6), (in_order[:1], 4), (in_order[:1], 1)):
             logits.copy_(draw(6, 50, seed=seed + rows, device=device) * 3)
-            standing.bring(some, rows)
-            standing.launch(rows)
-            begun.append(standing.taken(some, rows))
+            sampler.load(some, rows)
+            sampler.launch(rows)
+            begun.append(sampler.result(some, rows))
             expected.append(torch_ops.choose(logits, some))
     for one, found, theirs in zip(begun, triton_ops.read(begun), expected, strict=True):
         assert one.tokens.tolist() == [token for picks in theirs for token in picks.tokens]
@@ -241,7 +241,7 @@ def test_standing_places_give_what_is_chosen_anywhere(device: str) -> None:
             assert mine.confidence == pytest.approx(other.confidence, rel=1e-4)
 
 
-def test_standing_places_refuse_rows_out_of_order() -> None:
-    standing = triton_ops.standing(draw(6, 50))
+def test_fixed_buffers_refuse_rows_out_of_order() -> None:
+    sampler = triton_ops.static_sampler(draw(6, 50))
     with pytest.raises(TensorRefused, match="leave rows out, or have another order than these; ask `begin`"):
-        standing.bring(choices("cpu", torch.zeros(50, dtype=torch.bool)), 6)
+        sampler.load(choices("cpu", torch.zeros(50, dtype=torch.bool)), 6)

@@ -38,8 +38,10 @@ def line(*allowed: set[int]) -> Automaton:
     return Automaton({**moves, len(allowed): {}}, frozenset({len(allowed)}), (END,), VOCAB)
 
 
-def block(constraint: Constraint | None, length: int, room: int = 20, selection: Selection = "text_first") -> Block:
-    return Block(Gate(constraint, [END], words=1, room=room), length, 0.9, selection)
+def block(
+    constraint: Constraint | None, length: int, max_tokens: int = 20, selection: Selection = "text_first"
+) -> Block:
+    return Block(Gate(constraint, [END], mask_words=1, max_tokens=max_tokens), length, 0.9, selection)
 
 
 ANY = set(range(VOCAB - 1))
@@ -85,7 +87,7 @@ def test_a_slot_in_doubt_waits_for_the_next_pass() -> None:
 def test_a_block_that_was_valid_anyway_is_the_free_one(seeds: list[int], length: int) -> None:
     """Bit for bit, whatever the passes say, under a grammar that takes everything."""
     everything = Automaton({0: dict.fromkeys(range(VOCAB - 1), 0)}, frozenset({0}), (END,), VOCAB)
-    held, free = block(everything, length, room=100), block(None, length)
+    held, free = block(everything, length, max_tokens=100), block(None, length)
     for seed in seeds:
         if free.done:
             break

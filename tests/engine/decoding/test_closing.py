@@ -40,7 +40,7 @@ def automaton(seed: int) -> Automaton:
 
 def least(rule: Automaton) -> int:
     """The least budget in which `rule` can end."""
-    ending = rule.ending(1000)
+    ending = rule.completion(1000)
     assume(ending is not None)
     assert ending is not None
     return len(ending)
@@ -115,7 +115,7 @@ class Sure(Automaton):
     """Knows of each ending at once that it is there."""
 
     def leads(self, token: int, limit: int, /) -> bool:
-        return self.ending_behind(token, limit) is not None
+        return self.completion_after(token, limit) is not None
 
     def fork(self) -> Sure:
         return Sure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
@@ -135,7 +135,7 @@ class Unsure(Automaton):
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_certain_without_a_search_is_only_a_matter_of_work(seed: int, kind: type[Automaton]) -> None:
     rule = automaton(seed)
-    shortest = rule.ending(1000) or []
+    shortest = rule.completion(1000) or []
     other = kind(rule.moves, rule.accepting, rule.ends, rule.vocab)
     engine = small.engine(small.model(seed))
     request = DecodeRequest(
@@ -150,7 +150,7 @@ def test_what_is_certain_without_a_search_is_only_a_matter_of_work(seed: int, ki
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
     rule = automaton(seed)
-    gate = Gate(rule, (small.EOS,), words=-(-small.VOCAB // 32), room=least(rule) + more)
+    gate = Gate(rule, (small.EOS,), mask_words=-(-small.VOCAB // 32), max_tokens=least(rule) + more)
     for step in range(least(rule) + more):
         mask = gate.mask()
         assert mask is not None
@@ -158,8 +158,8 @@ def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
         choice = allowed[(seed + step) % len(allowed)] if allowed else small.EOS
         twin = gate.fork()
         if len(allowed) > 1:
-            assert twin.settled(choice) == gate.settled(choice)
-            choice = gate.settled(choice)
+            assert twin.resolve(choice) == gate.resolve(choice)
+            choice = gate.resolve(choice)
         if choice == small.EOS or not allowed:
             return
         gate.advance([choice])

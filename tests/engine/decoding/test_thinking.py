@@ -84,7 +84,7 @@ def test_a_spent_budget_forces_the_marker_without_a_vote() -> None:
 
 
 def test_a_fork_thinks_for_itself() -> None:
-    gate = Gate(None, (small.EOS,), Thinking(END, 3), words=2)
+    gate = Gate(None, (small.EOS,), Thinking(END, 3), mask_words=2)
     gate.advance([1, 2])
     twin = gate.fork()
     twin.advance([4])

@@ -26,10 +26,10 @@ from trimode.kernels.reference import torch_ops
 @dataclass
 class Chosen:
     tokens: Tensor
-    picks: list[SampledTokens]
+    sampled: list[SampledTokens]
 
 
-class Queued:
+class QueuedKernels:
     """The torch_ops, with tokens that are read later. `reads`: how many passes each wait has read."""
 
     queued = True
@@ -41,18 +41,18 @@ class Queued:
         return getattr(torch_ops, name)
 
     def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Chosen:
-        picks = torch_ops.choose(logits, choices)
-        return Chosen(torch.tensor([token for each in picks for token in each.tokens], dtype=torch.int64), picks)
+        sampled = torch_ops.choose(logits, choices)
+        return Chosen(torch.tensor([token for each in sampled for token in each.tokens], dtype=torch.int64), sampled)
 
     def read(self, begun: Sequence[Chosen]) -> list[list[SampledTokens]]:
         self.reads.append(len(begun))
-        return [one.picks for one in begun]
+        return [one.sampled for one in begun]
 
 
-def engine(queued: bool, **words: Any) -> tuple[TokenEngine, Queued]:
+def engine(queued: bool, **words: Any) -> tuple[TokenEngine, QueuedKernels]:
     made = small.model(3, shared=2, rank=2)
     found = TokenEngine(made, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, kernels="torch", **words)
-    kernels = Queued()
+    kernels = QueuedKernels()
     if queued:
         found.runner.kernels = cast(ops.Kernels, kernels)
     return found, kernels

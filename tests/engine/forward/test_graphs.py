@@ -22,7 +22,7 @@ from torch import Tensor
 from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.errors import DeviceMemoryExceeded, RequestError
 from trimode.engine.forward.batch import Batch
-from trimode.engine.forward.graphs import Bucket, Buckets, Eager, Filled, Graphs, capturing, smallest
+from trimode.engine.forward.graphs import Bucket, Buckets, DeviceTokens, Eager, Graphs, capturing, smallest
 from trimode.engine.forward.memory import planned
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
@@ -45,10 +45,10 @@ def poisoned(graphs: Graphs | None) -> Graphs:
     assert graphs is not None
     forward = graphs.forward
 
-    def poisoning(bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
+    def poisoning(bucket: Bucket, numbers: Tensor, reads: int, device_tokens: DeviceTokens | None = None) -> Tensor:
         graphs.buffers.numbers.fill_(2**40 + 7)
         graphs.buffers.logits.fill_(float("nan"))
-        return forward(bucket, numbers, reads, filled)
+        return forward(bucket, numbers, reads, device_tokens)
 
     graphs.forward = poisoning  # type: ignore[method-assign]
     return graphs
@@ -64,7 +64,7 @@ def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any
 
 def counts(result: DecodeResult) -> tuple[Any, ...]:
     """All that a result says but its times and what ran its passes."""
-    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, stretches=())
+    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, mode_runs=())
     return result.token_ids, result.text, result.finish_reason, result.rounds, stats
 
 

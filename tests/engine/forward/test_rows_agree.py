@@ -154,8 +154,8 @@ def test_native_kernels_are_checked_too_and_no_others_taken_instead(monkeypatch:
     forward = Native.forward
 
     def uneven(self: Native, x: Tensor, *rest: Any) -> Any:
-        logits, picks = forward(self, x, *rest)
-        return nudged(logits, len(x) > 8), picks
+        logits, sampled = forward(self, x, *rest)
+        return nudged(logits, len(x) > 8), sampled
 
     monkeypatch.setattr(Native, "forward", uneven)
     with pytest.raises(RowsDisagree, match=r"native kernels give a row other bits.*kernels='torch' calls no kernels"):

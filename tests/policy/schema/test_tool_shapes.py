@@ -319,7 +319,7 @@ def test_a_large_server_is_taken_and_calls_fit_each_tools_own_schema(reference: 
             if ids[-1] != end:
                 matcher.advance(ids[-1:])
         if ids[-1] != end:
-            ids += matcher.ending(4000) or ()
+            ids += matcher.completion(4000) or ()
         call = json.loads(reference.tokenizer.decode([one for one in ids if one != end]))
         assert own[call["name"]].is_valid(call["arguments"]), call
         done += 1

@@ -1,6 +1,6 @@
-"""One job on its way through the scheduler: its generator, the segment that waits for a pass, its pages and counts.
+"""One request in the scheduler: its generator, the segment that waits for a pass, its pages and counts.
 
-Knows requests and results. Does not know threads, other jobs or the model.
+Knows requests and results. Does not know threads, other requests or the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .result import DecodeResult, Mode, ModeRun, ScoreResult, Stats
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass as its jobs see it: seconds of its arithmetic, rows and calls in it."""
+    """A pass as its requests see it: seconds of its arithmetic, rows and calls in it."""
 
     seconds: float
     rows: int
@@ -31,7 +31,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class ChainedPass:
-    """What came of a pass that was queued right behind another one; its seconds are counted with that one's."""
+    """The result of a pass that was queued right after another one, whose seconds include this one's."""
 
     rows: Tensor
     sampled: SampledTokens | None
@@ -40,7 +40,7 @@ class ChainedPass:
 
 @dataclass(slots=True)
 class ModeRunTotals:
-    """A `ModeRun` on its way."""
+    """A `ModeRun` under construction."""
 
     passes: int = 0
     rows: int = 0
@@ -68,7 +68,10 @@ class ModeRunTotals:
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:
-    """`pages` hold the context's keys and values; `reused`: tokens of the prompt that were found in the cache."""
+    """A request with its state.
+
+    `pages` have the context's keys and values; `reused`: prompt tokens found in the cache.
+    """
 
     request: DecodeRequest | ScoreRequest
     context: CacheState
@@ -100,15 +103,14 @@ class RunningRequest:
         replayed: int = 0,
         then: ChainedPass | None = None,
     ) -> None:
-        """Hands the mode the waiting segment's read rows and the tokens chosen of them, and takes its next segment.
+        """Hands the mode the waiting segment's read rows and the tokens sampled from them, and takes its next segment.
 
-        `replayed`: how many of its passes were graphs. `then`: what came of the pass behind it.
+        `replayed`: how many of its passes were graphs. `then`: the result of the chained pass.
         """
         segment, begin = self.segment, self.resumed
         assert segment is not None
-        mode = (
-            self.context.mode if isinstance(self.context, DecodeState) else None
-        )  # as of this pass: it may be switched now
+        # Read before the mode resumes, which may switch it.
+        mode = self.context.mode if isinstance(self.context, DecodeState) else None
         answer = reply(segment, rows, sampled, self.sampler)
         if then is not None and segment.then is not None:
             answer = replace(answer, then=reply(segment.then, then.rows, then.sampled, self.sampler))
@@ -130,7 +132,10 @@ class RunningRequest:
 
     @property
     def can_chain(self) -> bool:
-        """Whether the waiting segment's `then` may run unasked: passes are counted where they are limited."""
+        """Whether the waiting segment's `then` may run with it: not if passes or seconds are limited.
+
+        A limit counts single passes.
+        """
         request = self.request
         limited = isinstance(request, DecodeRequest) and (
             request.max_passes is not None or request.max_seconds is not None
@@ -141,9 +146,9 @@ class RunningRequest:
         self.passes.close()
 
     def limit(self) -> None:
-        """Ends the output with what is committed, where the request's limit of passes or seconds is reached.
+        """Ends the output with what is committed, if the request's limit of passes or seconds is reached.
 
-        An output under a constraint goes on: half of it would be worth nothing.
+        A constrained output continues, because half of it would be invalid.
         """
         request, run = self.request, self.context
         if self.segment is None or not isinstance(run, DecodeState) or not isinstance(request, DecodeRequest):
@@ -157,7 +162,7 @@ class RunningRequest:
 
     @property
     def cached_tokens(self) -> list[int]:
-        """The tokens whose keys and values the pages hold."""
+        """Tokens whose keys and values are in the pages."""
         tokens = list(self.request.prompt)
         if isinstance(self.context, DecodeState):
             tokens += self.context.output.tokens

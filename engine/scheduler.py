@@ -1,9 +1,9 @@
-"""The scheduler: one background thread that serves every live request with one ragged pass after another.
+"""The scheduler: one background thread that serves all running requests with one ragged pass after another.
 
-Knows jobs, admission by pages, the order of a pass and who watches. Does not know modes: a job is a generator to it.
-Requests join and leave between passes. Whoever came first is admitted first; decoding rows go into every pass, prompts
-share what room is left in it, oldest first, so that none starves and none stalls the others. Where prompts that begin
-alike come together, the first computes their common pages and the others wait for them.
+Knows jobs, admission by pages, the order of a pass and observers. Does not know modes: a job is a generator to it.
+Requests join and leave between passes. The first to arrive is admitted first; decoding rows are in every pass, prompts
+share the remaining rows, oldest first, so that none starves and none delays the others. If prompts with a common prefix
+arrive together, the first computes their common pages and the others wait for them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
 
 IDLE_SECONDS = 5.0
-"""How long the thread waits for work before it ends; the next request starts another."""
+"""Seconds that the thread waits for work before it ends; the next request starts another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is committed so far, and the slots of the block on its way (None: masked)."""
+    """The tokens committed so far, and the slots of the block in progress (None: masked)."""
 
     tokens: tuple[int, ...]
     tentative: tuple[int | None, ...]
@@ -59,7 +59,10 @@ class Job:
 
 
 class Scheduler:
-    """`admit` makes a job's Live, or None while its pages are in use; `waiting` jobs are at most `queue`."""
+    """Runs jobs.
+
+    `admit` returns a job's RunningRequest, or None while its pages are in use; at most `queue` jobs wait.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
-        self._full = False  # the oldest waiting job found too few pages, and none have come back since
+        self._full = False  # the oldest waiting job found too few free pages, and none have been freed since
         _OPEN.add(self)
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -96,7 +99,7 @@ class Scheduler:
             self._changed.notify()
 
     def close(self) -> None:
-        """Cancels what waits and runs, and ends the thread."""
+        """Cancels waiting and running jobs, and ends the thread."""
         with self._changed:
             self._closed = True
             jobs = [*self._waiting, *self._running]
@@ -123,7 +126,7 @@ class Scheduler:
             self._pass()
 
     def _has_work(self) -> bool:
-        """Waits for work; False ends the thread."""
+        """Waits for work; returns False if the thread is to end."""
         with self._changed:
             if not self._waiting and not self._running and not self._closed:
                 self._changed.wait(IDLE_SECONDS)
@@ -133,16 +136,16 @@ class Scheduler:
             return False
 
     def _drop_cancelled(self) -> None:
-        """Lets go of cancelled jobs."""
+        """Releases cancelled jobs."""
         for job in [job for job in self._running if job.future.cancelled()]:
             self._release(job)
         with self._changed:
             kept = deque(job for job in self._waiting if not job.future.cancelled())
-            self._full = self._full and len(kept) == len(self._waiting)  # the next in line may need less
+            self._full = self._full and len(kept) == len(self._waiting)  # the next job may need fewer pages
             self._waiting = kept
 
     def _admit_waiting(self) -> None:
-        """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
+        """Admits waiting jobs, oldest first, while their pages are free; skips jobs whose prefix is being computed."""
         coming = (
             {prefix for job in self._running for prefix in self._pending_prefixes(job)}
             if self._waiting
@@ -156,7 +159,7 @@ class Scheduler:
                 continue
             try:
                 job.running = self.admit(job.request)
-            except Exception as error:  # whatever a constraint raises belongs to its job alone
+            except Exception as error:  # an error of a constraint ends its own job only
                 del self._waiting[at]
                 _deliver(job, error=error)
                 continue
@@ -170,13 +173,13 @@ class Scheduler:
             coming.update(self._pending_prefixes(job))
 
     def _pending_prefixes(self, job: Job) -> Iterator[Tokens]:
-        """The prefixes, to whole pages, that will be stored when the job's prompt is read."""
+        """Yields the prefixes, to whole pages, that will be stored when the job's prompt is read."""
         running = job.running
         reads = self.index.enabled and running is not None and running.segment is not None and running.segment.prefill
         return page_prefixes(job.request.prompt) if reads else iter(())
 
     def _is_pending(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
-        """Whether the first page that `prompt` would have to compute is among those that are on their way."""
+        """Returns whether the first page that `prompt` would have to compute is being computed by another job."""
         if not coming or len(prompt) <= PAGE:
             return False
         end = (len(self.index.match(prompt[:-1]).pages) + 1) * PAGE
@@ -191,7 +194,7 @@ class Scheduler:
         segments = [segment for running in requests if (segment := running.segment) is not None]
         try:
             steps = self._run(requests, segments)
-        except Exception as error:  # out of memory, say: no job of this pass can go on
+        except Exception as error:  # for example out of memory: no job of this pass can continue
             for job in jobs:
                 self._release(job)
                 _deliver(job, error=error)
@@ -202,7 +205,7 @@ class Scheduler:
             self._step(job, partial(step, shared))
 
     def _run(self, requests: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
-        """Runs the segments, and what follows them where that needs no look at what they find; then how jobs go on."""
+        """Runs the segments, and their `then` if that needs no look at the result; returns each job's next step."""
         tables, samplers = [running.pages for running in requests], [running.sampler for running in requests]
         if chained(self.runner, segments) and all(running.can_chain for running in requests):
             pairs, graphs = cycle(segments, tables, self.runner, self.pool, samplers, self.graphs)
@@ -222,7 +225,7 @@ class Scheduler:
         ]
 
     def _next_jobs(self) -> list[Job]:
-        """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
+        """Returns the jobs of the next pass: all that decode, and prompts up to PASS_ROWS, but at least one."""
         waiting = [(job, segment) for job in self._running if job.running and (segment := job.running.segment)]
         chosen = [job for job, segment in waiting if not segment.prefill]
         rows = sum(segment.rows for _, segment in waiting if not segment.prefill)
@@ -233,7 +236,7 @@ class Scheduler:
         return chosen
 
     def _step(self, job: Job, step: Callable[[], None]) -> None:
-        """One step of a job; what it raises ends that job alone."""
+        """Runs one step of a job; an exception ends that job alone."""
         running = job.running
         assert running is not None
         prefill = running.segment is not None and running.segment.prefill
@@ -254,12 +257,12 @@ class Scheduler:
             _deliver(job, error=error)
 
     def _share_prompt(self, running: RunningRequest) -> None:
-        """A prompt's whole pages serve others as soon as they are written."""
+        """Stores a prompt's whole pages in the prefix index as soon as they are written."""
         known = running.cached_tokens
         self.index.insert(known[: len(known) // PAGE * PAGE], running.pages)
 
     def _release(self, job: Job) -> None:
-        """Closes the mode and gives its pages back."""
+        """Closes the mode and frees its pages."""
         with self._changed:
             if job in self._running:
                 self._running.remove(job)
@@ -276,7 +279,7 @@ def _prefills(jobs: Sequence[Job]) -> bool:
 
 
 def _deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:
-    """Settles the future, unless it was cancelled meanwhile."""
+    """Sets the future's result or error, unless it was cancelled meanwhile."""
     if not job.future.set_running_or_notify_cancel():
         return
     if error is not None:
@@ -290,6 +293,6 @@ _OPEN: WeakSet[Scheduler] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Before the interpreter ends: a thread that it stops inside a tensor function takes the process down with it."""
+    """Closes all schedulers at exit, because the interpreter crashes if it stops a thread inside a tensor function."""
     for scheduler in list(_OPEN):
         scheduler.close()

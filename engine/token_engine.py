@@ -1,7 +1,7 @@
 """The token engine: requests in token ids in, results in token ids out.
 
-Knows one model, its pages, the prefix index and the scheduler, and opens a live job for each request. Does not know
-text (beyond the `decode` it is given for stop strings), schemas or spans.
+Knows one model, its pages, the prefix index and the scheduler; creates a running request for each job. Does not know
+text (except the `decode` function for stop strings), schemas or spans.
 """
 
 from __future__ import annotations
@@ -46,13 +46,12 @@ class TokenEngine:
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
     `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
-    `runner.kernels.name` says what runs.
-    `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
-    `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
-    and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA
-    devices); on other devices over the same static buffers without a graph. `progress` hears of each one captured.
-    `exactness`: whether rows were found to agree in any company, which is asked here.
-    Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
+    `runner.kernels.name` is the one that runs. `kv_bytes`: memory for keys and values of running requests and stored
+    prefixes. `queue`: requests that may wait. `quantize`: "int8" or "fp8" quantises the blocks' matrices, with
+    `quantize_head` the LM head's too; modes still agree, and the model's own matrices are released. `graphs`: passes
+    that fit one of `buckets` run as captured graphs (None: on CUDA devices); on other devices over the same static
+    buffers without a graph. `progress` is called after each capture. `exactness`: whether rows were found to be
+    invariant, which is checked here. Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class TokenEngine:
         return _all_results([job.future for job in jobs])
 
     async def adecode(self, request: DecodeRequest | ScoreRequest) -> Any:
-        """`decode` for tasks; cancelling the task frees the request's pages within one pass."""
+        """Runs `decode` for tasks; cancelling the task frees the request's pages within one pass."""
         return await asyncio.wrap_future(self.submit(request))
 
     def submit(
@@ -114,7 +113,7 @@ class TokenEngine:
     ) -> Future[Any]:
         """Queues a request. Cancelling the future, at any time, frees its pages within one pass.
 
-        `watch` is called after each of its passes, from the scheduler's thread; it must not wait for anything.
+        `watch` is called after each of its passes, from the scheduler's thread; it must not block.
         Raises PromptTooLong, KvMemoryExceeded, QueueFull or RequestError at once.
         """
         job = Job(self.check(request), watch)
@@ -122,11 +121,14 @@ class TokenEngine:
         return job.future
 
     def close(self) -> None:
-        """Cancels what waits and runs, and refuses what comes later."""
+        """Cancels waiting and running requests, and refuses later ones."""
         self.scheduler.close()
 
     def check(self, request: Request) -> Request:
-        """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
+        """Returns the request with its options resolved for the weights.
+
+        Raises what `submit` raises, except QueueFull.
+        """
         config = self.model.config
         if isinstance(request, DecodeRequest):
             adaptive = isinstance(request.options, AdaptiveOptions)
@@ -148,11 +150,11 @@ class TokenEngine:
         return request
 
     def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
-        """Pages for everything that the request may commit."""
+        """Returns the number of pages for everything that the request may commit."""
         return pages_for(len(request.prompt) + request.cached_positions)
 
     def _admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
-        """A live job with its pages, shared ones first; None while too many pages are in use."""
+        """Returns a running request with its pages, shared ones first; None while too many pages are in use."""
         match = self.index.match(request.prompt[:-1])
         fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None and match.partial is not None:
@@ -163,7 +165,10 @@ class TokenEngine:
         return self._open(request, match.pages + fresh, match.length)
 
     def _take_pages(self, count: int, match: Match) -> list[int] | None:
-        """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
+        """Returns fresh pages after the matched ones, which gain a reference; None if too few are free.
+
+        No reference is added in that case.
+        """
         source = [] if match.partial is None else [match.partial]
         self.pool.hold(match.pages + source)  # so that eviction spares them
         self.index.evict(count - self.pool.free)
@@ -200,7 +205,7 @@ class TokenEngine:
 
 
 def result_of(future: Future[Any]) -> Any:
-    """Waits for what `submit` returned. Raises CallCancelled where it was cancelled."""
+    """Waits for a future of `submit`. Raises CallCancelled if it was cancelled."""
     try:
         return future.result()
     except CancelledError:
@@ -208,7 +213,7 @@ def result_of(future: Future[Any]) -> Any:
 
 
 def _all_results(futures: list[Future[Any]]) -> list[Any]:
-    """All results; if one fails or the caller is interrupted, the others are cancelled."""
+    """Returns all results; if one fails or the caller is interrupted, the others are cancelled."""
     try:
         return [result_of(future) for future in futures]
     finally:
@@ -229,7 +234,7 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
 
 @contextmanager
 def _kernel_errors(choice: str) -> Generator[None]:
-    """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
+    """Raises RequestError if the kernels asked for cannot run here, or not on these weights."""
     if choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:

@@ -1,4 +1,4 @@
-"""The gate between a mode and what restricts its output: a thinking budget, a token budget, a constraint.
+"""The gate between a mode and what restricts its output: a thinking budget, then a token budget, then a constraint.
 
 Knows token ids and bit masks. Does not know grammars, schemas or text, nor which mode asks.
 """
@@ -15,11 +15,12 @@ from .token_budget import TokenBudget
 
 
 class Gate:
-    """What may come next, as the modes use it: a thinking budget first, if there is one, then a constraint, or none.
+    """What may come next, as modes ask it: a thinking budget first, if there is one, then a constraint, or none.
 
-    While thinking is open everything passes, except that the end marker is forced when the budget is spent, and that
-    a constrained output may not end before its constrained part has begun. `words`: length of a mask row. `room`:
-    tokens that the output may have; where the constraint knows an ending that fits, the output ends within them.
+    While thinking is open every token is allowed, except that the end marker is forced when the budget is spent, and
+    that a constrained output may not end before its constrained part has begun. `mask_words`: words of a mask row.
+    `max_tokens`: tokens that the output may have; if the constraint knows a completion that fits, the output ends
+    within them.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Gate:
         return self.constraint is not None or self.thinking is not None
 
     def mask(self) -> Tensor | None:
-        """What may come next; None where everything may."""
+        """Returns the mask of what may come next; None if every token may."""
         if self.thinking is not None:
             if self.thinking_tokens == self.thinking.budget:
                 return lone(self.thinking.end, self.mask_words)
@@ -50,12 +51,12 @@ class Gate:
         return None if self.constraint is None else self.constraint.mask()
 
     def forced(self) -> int | None:
-        """The one token that may come next, where there is no choice."""
+        """Returns the only token that may come next; None if there is a choice."""
         run = self._forced_run()
         return run[0] if run else None
 
     def allows(self, token: int) -> bool:
-        """Whether `token` may come next, where nothing is forced."""
+        """Returns whether `token` may come next; asked where nothing is forced."""
         if self.thinking is None and self.constraint is not None:
             sure = (
                 token not in self.ends
@@ -67,14 +68,14 @@ class Gate:
         return mask is None or allows(mask, token)
 
     def resolve(self, token: int) -> int:
-        """`token`, chosen from the mask, or another where `token` would leave no room to end; the one to take next."""
+        """Returns the token to take next: `token`, chosen from the mask, or a completion's if none fits after it."""
         if self.token_budget is None or self.thinking is not None or token in self.ends:
             return token
         assert self.constraint is not None
         return self.token_budget.resolve(self.constraint, token)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Moves past `tokens`: the only ones allowed, or a single one that was settled."""
+        """Moves past `tokens`: forced ones, or a single one that `resolve` returned."""
         for at, token in enumerate(tokens):
             if self.thinking is None:
                 self._constrain([token for token in tokens[at:] if token not in self.ends])
@@ -86,7 +87,7 @@ class Gate:
                 self.thinking = None
 
     def fork(self) -> Gate:
-        """An independent gate at the same point; where nothing is held, there is nothing to copy."""
+        """Returns an independent gate at the same point; the gate itself if it constrains nothing."""
         if not self.constrains:
             return self
         other = Gate(None, (), self.thinking, self.mask_words)
@@ -96,7 +97,7 @@ class Gate:
         return other
 
     def take_forced(self, limit: int) -> list[int]:
-        """Moves past the tokens about which there is no choice, up to an end token or `limit`, and returns them."""
+        """Moves past the forced tokens, up to an end token or `limit`, and returns them."""
         run: list[int] = []
         while len(run) < limit and (tokens := self._forced_run()[: limit - len(run)]):
             run += tokens
@@ -120,7 +121,10 @@ class Gate:
 
 
 def token_budget_of(constraint: Constraint, max_tokens: int, thinking: Thinking | None) -> TokenBudget | None:
-    """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
-    behind = max_tokens if thinking is None else max_tokens - thinking.budget - 1
-    ending = constraint.completion(behind)
-    return None if ending is None else TokenBudget(max_tokens, ending)
+    """Returns a budget if a completion that fits after the longest thinking is known; None if none is known.
+
+    Without a budget it is not promised that the output ends within `max_tokens`.
+    """
+    limit = max_tokens if thinking is None else max_tokens - thinking.budget - 1
+    completion = constraint.completion(limit)
+    return None if completion is None else TokenBudget(max_tokens, completion)

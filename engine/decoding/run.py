@@ -1,4 +1,4 @@
-"""The state of one decoding request, as its mode sees it: its context, its output and what may come next.
+"""The state of one decoding request, as its mode sees it: cached context, output and gate.
 
 Knows the request's output and its gate, and the step that every mode shares: one causal pass, one token. Does not know
 the model or other requests.
@@ -18,9 +18,9 @@ from .state import CacheState
 
 @dataclass(slots=True, kw_only=True)
 class DecodeState(CacheState):
-    """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it.
+    """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `leaves`: asked at the end of each round whether the mode stops here, so that another one may go on.
+    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
     """
 
     mode: Mode
@@ -30,11 +30,14 @@ class DecodeState(CacheState):
     should_switch: Callable[[], bool] | None = None
 
     def continues(self) -> bool:
-        """Whether the mode begins another round."""
+        """Returns whether the mode begins another round."""
         return self.output.finish is None and not (self.should_switch is not None and self.should_switch())
 
     def force(self) -> list[int] | None:
-        """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
+        """Takes the tokens that the gate forces here and returns them.
+
+        None: they ended the output and are committed.
+        """
         forced = self.gate.take_forced(self.output.remaining)
         self.pending += forced
         if forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining):
@@ -43,9 +46,9 @@ class DecodeState(CacheState):
         return forced
 
     def next_token(self, forced: Sequence[int] | None = None) -> Passes:
-        """One causal pass, one committed token: a round of `ar`, and the seed of every other mode.
+        """Runs one causal pass and commits one token: a round of `ar`, and the first token of a block in other modes.
 
-        `forced`: what `force` has already taken at this point; by default it is asked here.
+        `forced`: what `force` has already taken at this point; by default `force` is called here.
         """
         forced = self.force() if forced is None else forced
         if forced is None:

@@ -1,7 +1,7 @@
-"""What a mode asks of the model and what it gets: `Segment` out, `Reply` back.
+"""The interface between a mode and the model: `Segment` out, `Reply` back.
 
-Knows token ids, positions, rows of logits and the gate that judges what is chosen of them. Does not know the model, the
-cache or the other requests of the pass.
+Knows token ids, positions, rows of logits and the gate that restricts what is chosen from them. Does not know the
+model, the cache or the other requests of the pass.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from .sampling import Sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Rows beside the trunk, at the positions after its first `after` tokens; they are read once and never cached.
+    """Rows next to the trunk, at the positions after its first `after` tokens; they are read once and never cached.
 
     Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
-    `read`: trailing rows whose logits are wanted; each predicts its own position, or with `causal` the next one.
+    `read`: trailing rows whose logits are needed; each predicts its own position, or with `causal` the next one.
+    `adapter`: the rows take the draft adapter.
     """
 
     tokens: tuple[int, ...]
@@ -37,15 +38,15 @@ class Branch:
 class Segment:
     """One request's part of a pass, over its first `start` cache entries; entries after those are dropped.
 
-    `trunk` tokens stand at positions start, start + 1, ...; they run with base weights, and their keys and values stay
-    in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
-    never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
-    each predicts the next position. `choose`: one row is read, and the mode wants its token and nothing else. `held`: a
-    gate judges what is chosen. The pass chooses without it, because the best of all tokens, where it is allowed, is the
-    best of those that are; top-k and top-p count only what is allowed, so with them the choice waits for the gate.
-    `then`: the pass that verifies what this one drafts, its last `then.read` - 1 trunk tokens left open for the first
-    tokens picked in the branch. It may come with this pass, before anybody has seen the draft; where it does not, the
-    mode asks for it.
+    `trunk` tokens are at positions start, start + 1, ...; they run with base weights, and their keys and values stay in
+    the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
+    never past the trunk's end; with `block` 1 it sees up to itself, which is causal. `read`: trailing trunk rows whose
+    logits are needed; each predicts the next position. `choose`: one row is read, and the mode needs only its token.
+    `constrained`: a gate restricts what is chosen. The pass samples over the whole vocabulary, without the mask: if
+    that token is allowed, it is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
+    sampling waits until the mask is known. `then`: the pass that verifies what this one drafts; its last `then.read` -
+    1 trunk tokens are placeholders for the first tokens sampled in the branch. It may run with this pass, before the
+    host has seen the draft; if it does not, the mode asks for it.
     """
 
     start: int
@@ -64,7 +65,7 @@ class Segment:
 
     @property
     def positions(self) -> list[int]:
-        """Where the tokens stand that the read rows predict: the trunk's, then each branch's."""
+        """Positions of the tokens that the read rows predict: the trunk's, then each branch's."""
         after = self.start + len(self.trunk) + 1
         found = list(range(after - self.read, after))
         for branch in self.branches:
@@ -74,44 +75,44 @@ class Segment:
 
 
 class Logits:
-    """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here.
+    """Some rows of logits, [R, V], of positions first, first + 1, ..., and the one rule that chooses tokens from them.
 
-    `sampled`: what the pass has chosen of them already; without confidence where that was not asked for.
+    `sampled`: what the pass has chosen already; without confidence if that was not asked for.
     """
 
     def __init__(self, rows: Tensor, first: int, sampler: Sampler, sampled: SampledTokens | None = None) -> None:
         self.rows, self.first, self.sampler, self.sampled = rows, first, sampler, sampled
 
     def after(self, count: int) -> Logits:
-        """The same without the first `count` rows."""
+        """Returns the rows after the first `count`."""
         left = None if self.sampled is None else part_of(self.sampled, count)
         return Logits(self.rows[count:], self.first + count, self.sampler, left)
 
     def upto(self, count: int) -> Logits:
-        """The first `count` rows alone."""
+        """Returns the first `count` rows."""
         some = None if self.sampled is None else part_of(self.sampled, 0, count)
         return Logits(self.rows[:count], self.first, self.sampler, some)
 
     def sample(self) -> SampledTokens:
-        """The chosen token of each row, of all tokens."""
+        """Returns the chosen token of each row, over the whole vocabulary."""
         if self.sampled is None:
             self.sampled = self._sample(self.rows, range(self.rows.shape[0]), ())
         return self.sampled
 
     def sample_unmasked(self, constrained: bool) -> SampledTokens | None:
-        """The chosen token of each row, of all tokens; None where filters have to know what a gate allows."""
+        """Returns the chosen token of each row, over the whole vocabulary; None if filters need the mask first."""
         return None if constrained and self.sampler.filters else self.sample()
 
     def sample_gated(self, gate: Gate, row: int = 0) -> SampledTokens:
-        """The chosen token of one row under what `gate` allows, where nothing is forced: mostly no mask is needed."""
-        free = self.sample_unmasked(gate.constrains)
-        if free is not None and gate.allows(free.tokens[row]):
-            return part_of(free, row, row + 1)
+        """Returns the chosen token of one row under `gate`, where nothing is forced; most often no mask is needed."""
+        unmasked = self.sample_unmasked(gate.constrains)
+        if unmasked is not None and gate.allows(unmasked.tokens[row]):
+            return part_of(unmasked, row, row + 1)
         return self.sample_masked(gate.mask(), [row])
 
     def sample_masked(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
-        """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
-        # A single one, the common case, as a view.
+        """Returns the chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
+        # A single row, the common case, is a view.
         some = (
             self.rows[rows[0]][None] if len(rows) == 1 else self.rows[to_device(int64_tensor(rows), self.rows.device)]
         )
@@ -122,17 +123,18 @@ class Logits:
         return self.sampler.kernels.choose(logits, [choice])[0]
 
     def row_copy(self, row: int) -> Logits:
-        """One row, copied, so that it outlives the pass."""
+        """Returns a copy of one row, which stays valid after the next pass."""
         return Logits(self.rows[row : row + 1].clone(), self.first + row, self.sampler)
 
     def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
-        """Natural log-probability [len(tokens)], fp64, of a token in each row (all, or `rows`), at temperature 1."""
+        """Returns the log-probability [len(tokens)], in nats, fp64, of a token per row (all or `rows`) at temperature 1."""
         chosen = self.rows if rows is None else self.rows[list(rows)]
         scores = chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
         return scores[range(len(tokens)), list(tokens)]
 
 
 def part_of(sampled: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
+    """Returns the sampled tokens of rows `start` to `stop`."""
     return SampledTokens(sampled.tokens[start:stop], sampled.confidence[start:stop])
 
 
@@ -140,8 +142,8 @@ def part_of(sampled: SampledTokens, start: int, stop: int | None = None) -> Samp
 class Reply:
     """Logits of the trunk's read rows, and of each branch's.
 
-    Logits stand until the next pass, which may overwrite them: `Logits.kept` copies one row for later.
-    `then`: what the pass of the segment's `then` gave; None where it has not come with this one.
+    Logits are valid until the next pass, which may overwrite them: `Logits.row_copy` copies one row for later.
+    `then`: the reply of the segment's `then`; None if it has not run with this pass.
     """
 
     trunk: Logits
@@ -150,11 +152,14 @@ class Reply:
 
 
 def reply(segment: Segment, rows: Tensor, sampled: SampledTokens | None, sampler: Sampler) -> Reply:
-    """Deals the read rows [R, V] of one segment out to its trunk and branches. `sampled`: what the pass has chosen."""
+    """Splits the read rows [R, V] of one segment into its trunk and branches.
+
+    `sampled`: the tokens that the pass has chosen.
+    """
     at, found, positions = 0, list[Logits](), segment.positions
     for read in (segment.read, *[branch.read for branch in segment.branches]):
         part = None if sampled is None else part_of(sampled, at, at + read)
-        # A trunk that stands alone keeps its rows as they are.
+        # Without branches all rows are the trunk's.
         some = rows[at : at + read] if segment.branches else rows
         found.append(Logits(some, positions[at] if read else -1, sampler, part))
         at += read
@@ -163,4 +168,4 @@ def reply(segment: Segment, rows: Tensor, sampled: SampledTokens | None, sampler
 
 
 Passes = Generator[Segment, Reply, None]
-"""A mode: it yields the passes it needs and receives their logits."""
+"""Type of a mode: a generator that yields the passes it needs and receives their logits."""

@@ -1,4 +1,4 @@
-"""One ragged pass: the segments of all requests as one row of tokens, each row with what it sees and where it is kept.
+"""One ragged pass: the segments of all requests as one row of tokens, each with what it sees and where it is cached.
 
 Knows segments and page tables. Does not know modes, requests or weights.
 """
@@ -24,8 +24,8 @@ from .runner import Runner
 class Batch:
     """Segments with their page tables, laid out for one forward pass.
 
-    `read`: pass rows whose logits are wanted; `reads`: how many of them are each segment's. `replayed`: whether a graph
-    has run it.
+    `read`: pass rows whose logits are needed; `reads`: how many of them belong to each segment. `replayed`: whether a
+    graph ran the pass.
     """
 
     replayed = False
@@ -56,10 +56,11 @@ class Batch:
         samplers: Sequence[Sampler] | None = None,
         graphs: Graphs | None = None,
     ) -> list[tuple[Tensor, SampledTokens | None]]:
-        """Each segment's logits [R, V] of its read rows, and what was picked there; keys and values go to their pages.
+        """Runs the pass.
 
-        Kernels whose results have to be waited for pick all read rows, others those of segments that want nothing else;
-        None where it is left to whoever reads the logits, as it is without samplers.
+        Returns each segment's logits [R, V] of its read rows and its sampled tokens; writes the cache. With `queued`
+        kernels tokens are sampled for all read rows, with others for segments that need nothing else. Sampled tokens
+        are None if the reader of the logits has to sample, as it does without samplers.
         """
         choices = self.choices(samplers, runner.kernels.queued)
         wanted = [choice for choice in choices if choice]
@@ -73,9 +74,9 @@ class Batch:
     def logits(
         self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, device_tokens: DeviceTokens | None = None
     ) -> Tensor:
-        """Logits [R, V] of all read rows, by a graph where one fits; then its next pass overwrites them.
+        """Returns logits [R, V] of all read rows; of a graph if one fits, whose next pass overwrites them.
 
-        `filled`: tokens that the host does not know.
+        `filled`: tokens that are known on the device only.
         """
         bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:
@@ -86,7 +87,7 @@ class Batch:
     def begin(
         self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None
     ) -> PendingTokens:
-        """Queues the tokens wanted of what `logits` has just returned: of all rows behind a graph, by another one."""
+        """Queues `wanted` tokens of the latest `logits`; by a graph if one ran the pass and these are all rows."""
         whole = sum([len(choice.positions) for choice in wanted]) == len(self.read)
         if self.replayed and graphs is not None and graphs.counts and whole:
             return graphs.begin(wanted)
@@ -102,18 +103,18 @@ class Batch:
     def split_by_segment(
         self, logits: Tensor, choices: Sequence[Choice | None], sampled: Sequence[SampledTokens]
     ) -> list[tuple[Tensor, SampledTokens | None]]:
-        """What `forward` returns, of its logits and what was picked of them."""
+        """Returns what `forward` returns, from all logits and all sampled tokens."""
         found, parts = iter(sampled), torch.split(logits[: len(self.read)], self.reads)
         return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
 
     @property
     def size(self) -> Bucket:
-        """What a graph has to have room for."""
+        """The bucket size that the pass needs."""
         tiles = pages_for(max(self._positions, default=0) + 1)
         return Bucket(rows=len(self.tokens), tiles=tiles, batch=len(self.tables), adapted=any(self.adapted))
 
     def packed(self, bucket: Bucket) -> Tensor:
-        """The pass as `graphs.Buffers` lays it out, in the CPU's memory; it is filled up to `bucket`."""
+        """Returns the pass in the layout of `graphs.Buffers`, in CPU memory, padded to `bucket`."""
         self._fill(bucket.rows - len(self.tokens))
         read = self.read + [0] * (bucket.rows - len(self.read))
         tables = (self._padded(table, bucket.tiles) for table in self.tables)
@@ -123,7 +124,7 @@ class Batch:
     def _plain(
         self, runner: Runner, pool: PagePool, choices: Sequence[Choice], device_tokens: DeviceTokens | None = None
     ) -> tuple[Tensor, list[SampledTokens]]:
-        """A pass of just these rows."""
+        """Runs a pass of just these rows, without a graph."""
         end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
         device, columns = pool.keys.device, self._columns
@@ -139,13 +140,13 @@ class Batch:
 
     @property
     def _columns(self) -> tuple[list[int], ...]:
-        """Of each row: its token, its position, and a layout's columns in order."""
+        """Columns of all rows: token, position, then a layout's columns in order."""
         return (
             self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
         )  # fmt: skip
 
     def choices(self, samplers: Sequence[Sampler] | None, all_of_them: bool) -> list[Choice | None]:
-        """What of each segment the pass is to pick."""
+        """Returns for each segment the tokens that the pass is to sample, or None."""
         if samplers is None:
             return [None] * len(self.segments)
         found, row = list[Choice | None](), 0
@@ -184,14 +185,14 @@ class Batch:
         self.read += range(end - read, end)
 
     def _fill(self, count: int) -> None:
-        """Rows that see nothing and are kept nowhere, for kernels that want whole row tiles."""
+        """Adds padding rows, which see nothing and are cached nowhere."""
         for column in (self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count):
             column += [0] * count
         self._slot += [-1] * count
         self.adapted += [False] * count
 
     def _tables(self, device: torch.device) -> Tensor:
-        """[N, tiles], padded with page 0, which nobody looks at there."""
+        """Returns [N, tiles], padded with page 0, which no row reads there."""
         tiles = max(map(len, self.tables))
         padded = (self._padded(table, tiles) for table in self.tables)
         return to_device(int64_tensor(chain.from_iterable(padded)), device).view(-1, tiles)

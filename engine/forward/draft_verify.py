@@ -1,6 +1,7 @@
 """A draft and its verification as two passes with one wait: the second takes its tokens from the first on the device.
 
-Knows batches and what their segments say comes next. For requests whose draft nobody has to see before it is verified.
+Knows batches and the `then` of their segments. Does not know modes. For requests whose draft the host need not see
+before it is verified.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Answer = tuple[Tensor, SampledTokens | None]
 
 
 def chained(runner: Runner, segments: Sequence[Segment]) -> bool:
-    """Whether the pass that follows can be queued behind this one: all segments have one, and kernels wait for nothing.
+    """Returns whether the verification can be queued after this pass: every segment has one, and kernels are `queued`.
 
-    Where one has none, the others wait for it as they do anyway, and all go on in one pass.
+    If one segment has none, all requests wait for this pass and continue together in the next one.
     """
     return runner.kernels.queued and all(segment.then is not None for segment in segments)
 
@@ -39,7 +40,7 @@ def cycle(
     samplers: Sequence[Sampler],
     graphs: Graphs | None,
 ) -> tuple[list[tuple[Answer, Answer]], int]:
-    """What each segment and its `then` find, as `Batch.forward` says it; and how many of the two passes were graphs."""
+    """Runs each segment and its `then`; returns both as `Batch.forward` does, and how many passes were graphs."""
     kernels = cast(QueuedKernels, runner.kernels)
     first = Batch(segments, tables)
     second = Batch([segment.then for segment in segments if segment.then is not None], tables)
@@ -47,7 +48,7 @@ def cycle(
     drafts = first.logits(runner, pool, graphs)
     drafted = first.begin(runner, drafts, [one for one in choices[0] if one], graphs)
     if first.replayed:
-        drafts = drafts.clone()  # the second pass may be a graph over the same buffers
+        drafts = drafts.clone()  # the second pass may overwrite the same buffers
     checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
     checked = second.begin(runner, checks, [one for one in choices[1] if one], graphs)
     sampled = kernels.read([drafted, checked])
@@ -59,7 +60,7 @@ def cycle(
 
 
 def _filled(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
-    """The second pass's open tokens: the last of each trunk, from the first sampled of each draft."""
+    """Returns the second pass's open tokens: the last ones of each trunk, from the first sampled of each draft."""
     rows, sampled = list[int](), list[int]()
     end = at = 0
     for segment, reads in zip(second.segments, first.reads, strict=True):

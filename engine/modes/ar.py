@@ -1,4 +1,4 @@
-"""Autoregressive decoding (nld.md §4a): one causal pass a token. The reference that every exact mode must equal."""
+"""Autoregressive decoding (nld.md §4a): one causal pass per token. The reference that every exact mode must equal."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Block diffusion (nld.md §4b) behind a left-to-right gate (constrained.md §4.3).
+"""Block diffusion (nld.md §4b) with a left-to-right gate (constrained.md §4.3).
 
-A block starts with the seed that the causal pass chose and is filled out of order: each pass fills the most confident
-masked slot and every other one at the threshold. Selection "vendor" is that rule to the letter; "text_first" leaves
-ends and what is behind them to later passes. A filled slot stays tentative until the gate reaches it from the left:
-a token that the grammar refuses is repaired with the best allowed one, and what was guessed in sight of it is masked
-again. From then on the gate also goes on over masked slots, as long as the best allowed token reaches the threshold. A
-finished block is read once more causally, which writes the cache and gives the next seed. Not exact, never invalid.
+Knows one request, its gate and its logits. Does not know the model. A block starts with the seed, the token that the
+causal pass chose, and is filled out of order: each pass fills the most confident masked slot and every other one at the
+threshold. Selection "vendor" is exactly that rule; "text_first" leaves end tokens and what follows them to later
+passes. A filled slot is tentative until the gate reaches it from the left: a token that the grammar refuses is repaired
+with the best allowed one, and slots that were filled while it was visible are masked again. After a refusal the gate
+also continues over masked slots, as long as the best allowed token reaches the threshold. A finished block is read once
+more causally, which writes the cache and gives the next seed. Not exact, but always valid.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..result import Reason, Rejected
 
 
 def decode(run: DecodeState, options: DiffusionOptions) -> Passes:
-    assert options.block_length is not None, "the engine puts in the number"
+    assert options.block_length is not None, "the engine sets the length"
     yield from run.next_token()
     while run.output.finish is None:
         forced = run.force()
@@ -40,11 +41,11 @@ def decode(run: DecodeState, options: DiffusionOptions) -> Passes:
 def fill(
     run: DecodeState, length: int, options: DiffusionOptions | AlignedOptions, forced: Sequence[int] = ()
 ) -> Passes:
-    """Fills `length` slots behind the pending tokens, until all are, or the output has ended or is out of budget.
+    """Fills `length` slots after the pending tokens, until all are filled, the output ends or the budget is spent.
 
-    Commits them, behind what was `forced` in front of them, and leaves them pending.
+    Commits them after the `forced` tokens before them, and leaves them pending.
     """
-    assert options.selection is not None, "the engine puts in what the weights say"
+    assert options.selection is not None, "the engine sets the weights' selection"
     remaining = run.output.remaining - len(forced)
     block = Block(run.gate, length, options.threshold, options.selection)
     slots = block.slots
@@ -68,7 +69,10 @@ def fill(
 
 @dataclass(frozen=True, slots=True)
 class TentativeToken:
-    """A tentative token, the pass that made it and, where it may need a repair, that pass's logits of its slot."""
+    """A tentative token, the index of the pass that filled it, and that pass's logits of the slot.
+
+    `logits` is None if no repair can be needed.
+    """
 
     token: int
     pass_index: int
@@ -77,7 +81,7 @@ class TentativeToken:
 
 @dataclass(slots=True)
 class Block:
-    """`length` slots: the gated `tokens` at their start, guesses by slot behind them, and masks in all others."""
+    """`length` slots: the gated `tokens` at their start, tentative tokens after them (`guesses`), masks elsewhere."""
 
     gate: Gate
     length: int
@@ -101,9 +105,9 @@ class Block:
 
     @property
     def marker(self) -> int | None:
-        """Where the thinking's budget will force its end, if it does so in this block; seen by passes from the start.
+        """Slot in which the thinking budget will force its end, if in this block; passes see it from the start.
 
-        Open again once the thinking has ended before. The vendor's loop alone has it.
+        It is masked again if the thinking ends earlier. Selection "vendor" only.
         """
         if self.gate.thinking is None or self.selection != "vendor":
             return None
@@ -115,20 +119,24 @@ class Block:
         return len(self.tokens) == self.length or (bool(self.tokens) and self.tokens[-1] in self.gate.ends)
 
     def denoise(self, logits: Logits) -> None:
-        """Reads one pass: fills slots, then gates from the left."""
+        """Applies one pass: fills slots, then moves the gate from the left."""
         filled = {*self.guesses, self.marker}
         masked = [at for at in range(len(self.tokens), self._stop()) if at not in filled]
-        # Only refused guesses can leave more masks than passes to come; from then on the gate moves every pass.
+        # Only refused tokens can leave more masks than passes to come; then the gate moves in every pass.
         late = len(masked) > self.length - len(self.fills)
         self._fill(logits, masked)
         self._advance_gate(logits, late)
 
     def close(self) -> None:
-        """Gives up what was guessed after the end of the output."""
+        """Rejects the tentative tokens after the end of the output."""
         self._discard(self.guesses, "stop")
 
     def _stop(self) -> int:
-        """The slot from which nothing is guessed: short of a refusal, nothing behind a guessed end becomes output."""
+        """Returns the slot from which on none is filled.
+
+        Selection "text_first" stops at a tentative end token, because tokens after it become output only if it is
+        refused.
+        """
         if self.selection == "vendor":
             return self.length
         return min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
@@ -137,7 +145,7 @@ class Block:
         sampled = logits.sample()
         least = masked
         if self.selection == "text_first":
-            # An end is sure far behind a short text, but there it says nothing of where the text ends.
+            # Far after a short text an end token has high confidence, which says nothing about where the text ends.
             least = [at for at in masked if sampled.tokens[at] not in self.gate.ends] or masked[:1]
         fresh = most_confident(masked, sampled.confidence, self.threshold, least)
         for at in fresh:
@@ -148,7 +156,7 @@ class Block:
         self.fills.append(len(fresh))
 
     def _advance_gate(self, logits: Logits, late: bool) -> None:
-        """Moves the gate over what is filled at its front, and on where grammar and logits leave no doubt."""
+        """Moves the gate over filled slots from the left, and on while grammar and logits decide the next token."""
         first = len(self.tokens)
         while not self.done:
             at, forced = len(self.tokens), self.gate.forced()
@@ -165,24 +173,24 @@ class Block:
                 return
 
     def _repair(self, at: int, guess: TentativeToken | None, logits: Logits, first: bool, late: bool) -> int | None:
-        """The best allowed token of a slot that is masked, or whose guess is refused; None to leave it to a later pass.
+        """Returns the best allowed token of a masked slot, or of one whose token is refused; None to leave it masked.
 
-        Without a refusal masks wait for their turn, so that a block that needs none is the free one.
+        Without a refusal masked slots wait, so that a block that needs no repair equals the unconstrained one.
         """
         fresh = guess is not None and guess.pass_index == len(self.fills) - 1
         must = first and (late if guess is None else fresh)
         if guess is None and not must and not self.rejected:
             return None
-        # A slot that this pass saw filled has no prediction in it, but one in the pass that filled it.
+        # This pass saw the slot filled and did not predict it; the pass that filled it did.
         own = logits.row_copy(at) if guess is None else guess.logits
-        assert own is not None, "where a guess can be refused its logits are kept"
+        assert own is not None, "logits are kept for every token that can be refused"
         sampled = own.sample_masked(self.gate.mask())
         if guess is not None:
             self._reject(at)
         return sampled.tokens[0] if must or sampled.confidence[0] >= self.threshold else None
 
     def _place(self, token: int, origin: str) -> None:
-        """Takes `token` as the next of the output, or another where it would leave no room to end."""
+        """Takes `token` as the next of the output, or a completion's token if no completion fits after it."""
         kept = token if origin == "f" else self.gate.resolve(token)
         if kept != token:
             self._discard(self.guesses, "budget")
@@ -192,7 +200,7 @@ class Block:
         self.gate.advance([kept])
 
     def _reject(self, at: int) -> None:
-        """Masks a slot again, and those that were filled when its guess was in sight."""
+        """Masks a slot again, and the slots that were filled by later passes, which saw its token."""
         pass_index = self.guesses[at].pass_index
         self._discard(
             [other for other, guess in self.guesses.items() if other == at or guess.pass_index > pass_index], "schema"
@@ -205,6 +213,6 @@ class Block:
 def most_confident(
     masked: Sequence[int], confidence: Sequence[float], threshold: float, least: Sequence[int]
 ) -> set[int]:
-    """The slots of `masked` at the threshold, and the most confident one of those in `least`."""
+    """Returns the slots of `masked` at the threshold, and the most confident slot of `least`."""
     best = max(least, key=lambda at: confidence[at])
     return {at for at in masked if at == best or confidence[at] >= threshold}

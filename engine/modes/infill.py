@@ -1,7 +1,8 @@
-"""Infilling: tokens between a prompt and a suffix, by block diffusion with the right-hand side fixed (nld.md §4b).
+"""Infilling: tokens between a prompt and a suffix, by block diffusion with a fixed right-hand side (nld.md §4b).
 
-The last prompt token, masks and the suffix make one block. How many tokens fit best is asked first: one pass holds a
-branch for each length and takes the one whose masked slots are surest on average. Not exact.
+Knows one request. Does not know the model. The last prompt token, masks and the suffix form one block. The number of
+tokens is chosen first: one pass has a branch for each length, and the length whose masked slots are most confident on
+average is taken. Not exact.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def decode(run: DecodeState, options: InfillOptions) -> Passes:
 
 
 def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, Reply, int]:
-    """The number of tokens, up to the budget, whose slots are surest when all are masked."""
+    """Returns the number of tokens, up to the budget, whose slots are most confident when all are masked."""
     branches = []
     for length in range(1, run.output.max_tokens + 1):
         tokens = (*run.pending, *(run.mask_id,) * length, *options.suffix)
@@ -45,10 +46,10 @@ def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, 
     scores = []
     for length, logits in enumerate(reply.branches, start=1):
         confidence = choose(run, logits, length).confidence
-        scores.append(sum(log(max(sure, 1e-30)) for sure in confidence) / length)
+        scores.append(sum(log(max(value, 1e-30)) for value in confidence) / length)
     return 1 + scores.index(max(scores))
 
 
 def choose(run: DecodeState, logits: Logits, slots: int) -> SampledTokens:
-    """The best token of each slot that is no end token."""
+    """Returns the best token of each slot that is not an end token."""
     return logits.sample_masked(all_but(run.output.ends, run.gate.mask_words), range(slots))

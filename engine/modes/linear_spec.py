@@ -1,4 +1,4 @@
-"""Linear self-speculation (nld.md §4c): draft a block in one bidirectional pass, verify it in one causal pass."""
+"""Linear self-speculation (nld.md §4c): drafts a block in one bidirectional pass, verifies it in one causal pass."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:
         if remaining == 1 or slots < 1:
             yield from run.next_token(forced)
             continue
-        # Where nothing holds the output, verification needs no look at the draft, and may follow it at once.
-        check = 0 if run.gate.constrains else min(slots, remaining - 1)
-        guess = yield run.block([None] * slots, adapter=run.adapter, check=check)
+        # An unconstrained draft is verified as it is, so its verification may be queued before the host has seen it.
+        verifiable = 0 if run.gate.constrains else min(slots, remaining - 1)
+        guess = yield run.block([None] * slots, adapter=run.adapter, verify=verifiable)
         draft = propose(run.gate, guess.branches[0], limit=remaining - 1)
         if guess.then is not None:
             logits = guess.then.trunk.upto(len(draft.to_verify) + 1)

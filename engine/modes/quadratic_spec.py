@@ -1,8 +1,9 @@
-"""Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next for every way it may end.
+"""Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next one for every outcome.
 
-The trunk is the draft behind the pending tokens. At each acceptance point, the place of the first refused token, a
-branch of masks stands beside it, seeing the trunk up to there; after verification the branch of the true point is the
-next draft. Its first slot is the token that the causal row has just decided, so it is not read.
+Knows one request. Does not know the model. The trunk is the draft after the pending tokens. At each acceptance point,
+the place of the first rejected token, there is a branch of masks that sees the trunk up to there; after verification
+the branch of the actual point is the next draft. Its first slot is not read, because the causal row has just decided
+that token.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from ..request import QuadraticSpecOptions
 
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
-    guess: Logits | None = None  # what the last pass drafted behind the token that it chose
+    guess: Logits | None = None  # what the last pass drafted after the token that it chose
     while run.continues():
         forced = run.force()
         if forced is None:
             return
         between = yield from run.prefill()
-        guess = None if between else guess  # its logits stood until that pass
+        guess = None if between else guess  # a pass in between overwrote its logits
         passes = between + run.prefilled
         remaining = run.output.remaining - len(forced)
         draft = propose(run.gate, guess and guess.after(len(forced)), limit=remaining - 1)
@@ -37,7 +38,7 @@ def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
 
 
 def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Branch]:
-    """A branch of masks for each number of accepted draft tokens in `points`."""
+    """Returns a branch of masks for each number of accepted draft tokens in `points`."""
     masks = (run.mask_id,) * block_length
     pending = len(run.pending)
     return [
@@ -47,9 +48,9 @@ def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Bran
 
 
 def acceptance_points(draft: Draft, rows: int | None, remaining: int) -> list[int]:
-    """Numbers of accepted draft tokens to prepare for: the `rows` likeliest, the whole draft always among them.
+    """Returns numbers of accepted draft tokens to prepare for: the `rows` likeliest, always including the whole draft.
 
-    Left out are points that cannot come (a forced token is never refused) and those with no room for a draft behind.
+    Impossible points are left out (a forced token is never rejected), and those after which no draft fits.
     """
     whole = len(draft.to_verify)
     possible = [at for at in range(whole) if draft.origins[at] != "f"]

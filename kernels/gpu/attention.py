@@ -1,12 +1,12 @@
 """Attention of a ragged pass over paged keys and values and over the pass's own rows, in Triton.
 
-Knows layouts. The same op as `reference.attention`, in two kernels: `_partials` mixes one stretch of keys for one tile
-of rows, `_merge` adds a row's stretches up. A tile holds the rows of one trunk or branch with all query heads
-that share a key-value head, so keys and values are loaded once for them.
+Knows layouts. The same op as `reference.attention`, as split-KV attention in two kernels: `_partials` attends from one
+tile of rows to one split of the keys, `_merge` combines the splits of a row. A tile holds rows of one trunk or branch
+with all query heads that share a key-value head, so that keys and values are loaded once for them.
 
-Row-invariant by construction: tiles have one shape, keys are walked in steps of `PAGE` from position 0 or from the
-branch's first row, and the stretches of a row follow from `seen` of that row alone. What other rows of a tile see
-beyond that adds exact zeros. Nothing waits for the device, so a pass can be captured in a CUDA graph.
+Row-invariant by construction: tiles have one shape, keys are read in steps of `PAGE` from position 0 or from the
+branch's first row, and the splits of a row follow from its own `seen` alone. Keys that other rows of a tile see and
+this row does not add exact zeros. Nothing waits for the device, so a CUDA graph can capture the pass.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ..layout import PAGE, Layout
 from .numerics import jit, launch, product, rounded
 
 TILE_HEADS: Final = {torch.bfloat16: 64, torch.float32: 16}
-"""Query heads of a tile, rows times the query heads of a key-value head: fixed, as matrix instructions follow them.
+"""Query heads of a tile (rows times query heads per key-value head), by dtype; fixed, because it fixes the instruction.
 
-fp32 is multiplied in fp32, without tensor cores, and a larger tile does not fit the registers.
+fp32 is multiplied without tensor cores; a larger tile does not fit the registers.
 """
 SPLIT: Final = 256
-"""Keys of a split, doubled until no row has more than `MAX_SPLITS`."""
+"""Keys of a split; doubled until no row has more than `MAX_SPLITS` splits."""
 MAX_SPLITS: Final = 16
 _LARGEST_HEAD: Final = 256
 _LOG2E: Final = 1.4426950408889634
@@ -38,23 +38,23 @@ _LOG2E: Final = 1.4426950408889634
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The rows first[i] .. first[i] + count[i] - 1 form tile i; both [tiles] int64, count 0 where no tile is left."""
+    """Tile i is the rows first[i] .. first[i] + count[i] - 1; both [tiles] int64, count 0 for unused entries."""
 
     first: Tensor
     count: Tensor
 
 
 def tiles(layout: Layout, share: int, dtype: torch.dtype, most: int | None = None) -> Tiles:
-    """Cuts a pass into tiles of adjacent rows of one trunk or branch whose stretches are equally long.
+    """Cuts a pass into tiles of adjacent rows of one trunk or branch whose splits have the same length.
 
-    `share`: query heads of a key-value head. `most`: how many tiles the caller knows to suffice (a trunk or branch of
-    n rows takes ceil(n / (TILE_HEADS[dtype] // share)), and its rows have two lengths of stretches at most); one a row if
-    None. Fewer than needed is an assertion on the device.
+    `share`: query heads per key-value head. `most`: a number of tiles that the caller knows to suffice; None: one per
+    row. A trunk or branch of n rows takes ceil(n / (TILE_HEADS[dtype] // share)) tiles, and its rows have at most two
+    split lengths. Too small a number fails an assertion on the device.
     """
     rows, device = layout.seen.shape[0], layout.seen.device
     most = rows if most is None else most
     own = layout.own_count > 0
-    edges = SPLIT * MAX_SPLITS << torch.arange(16, device=device)  # made there: nothing is copied to the device
+    edges = SPLIT * MAX_SPLITS << torch.arange(16, device=device)  # computed on the device: no copy
     kinds = torch.stack((layout.request, own, layout.own_first.where(own, -1), torch.bucketize(layout.seen, edges)))
     at = torch.arange(rows, device=device)
     changed = torch.ones(rows, dtype=torch.bool, device=device)
@@ -68,10 +68,10 @@ def tiles(layout: Layout, share: int, dtype: torch.dtype, most: int | None = Non
 
 
 def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
-    """What each row of the pass sees, mixed; see `reference.attention`. x [T, queries + 2 K, D] -> [T, queries, D].
+    """Attends from each row to what it sees, as `reference.attention`: x [T, queries + 2 K, D] -> [T, queries, D].
 
-    x, keys and values are fp32 or bf16, alike, with a last dimension without gaps; sums are fp32. Tiles are taken from
-    `layout.cache["tiles"]`, or made. Raises TensorRefused.
+    x, keys and values are all fp32 or all bf16, with stride 1 in the last dimension; sums are fp32. Tiles are read from
+    `layout.cache["tiles"]`, or computed and stored there. Raises TensorRefused.
     """
     (rows, _, dim), groups = x.shape, keys.shape[1]
     _check(x, queries, keys, values, layout)
@@ -118,7 +118,8 @@ def _check(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout
     check_same_device(x, keys=keys, values=values, tables=layout.tables, **columns)
     if queries % groups or not 0 < queries // groups <= TILE_HEADS[x.dtype]:
         raise TensorRefused(
-            f"{queries} query heads over {groups} key-value heads; their ratio is to be whole, at most {TILE_HEADS[x.dtype]}"
+            f"{queries} query heads over {groups} key-value heads; their ratio is to be whole, at most "
+            f"{TILE_HEADS[x.dtype]}"
         )
     if dim > _LARGEST_HEAD:
         raise TensorRefused(f"heads have {dim} dimensions; this op takes at most {_LARGEST_HEAD}")
@@ -126,7 +127,7 @@ def _check(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout
 
 @triton.jit
 def _split_length(seen: typing.Any, SPLIT: tl.constexpr, MAX_SPLITS: tl.constexpr) -> typing.Any:
-    """Keys of a stretch of a row that sees `seen` of its pages."""
+    """Returns the keys per split of a row that sees `seen` positions of its pages."""
     length = SPLIT
     while length * MAX_SPLITS < seen:
         length *= 2
@@ -138,7 +139,7 @@ def _fold(
     q: typing.Any, k: typing.Any, v: typing.Any, shown: typing.Any, scale: typing.Any, top: typing.Any,
     total: typing.Any, mixed: typing.Any,
 ) -> typing.Any:  # fmt: skip
-    """One tile of keys k [D, PAGE] and values v [PAGE, D] added to the running softmax of q [TILE_HEADS, D]."""
+    """Adds one tile of keys k [D, PAGE] and values v [PAGE, D] to the online softmax of q [TILE_HEADS, D]."""
     scores = product(q, k, tl.zeros([q.shape[0], k.shape[1]], tl.float32))
     scores = tl.where(shown, scores * scale, float("-inf"))
     higher = tl.maximum(top, tl.max(scores, 1))
@@ -158,7 +159,7 @@ def _partials(
     scale: typing.Any, QUERIES: tl.constexpr, SHARE: tl.constexpr, GROUPS: tl.constexpr, DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, TILE_HEADS: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr, MAX_SPLITS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (tile, key-value head, stretch); the last stretch is the rows of the pass itself."""
+    """Program (tile, key-value head, split); the last split is the pass's own rows."""
     first, count = tl.load(tile_first + tl.program_id(0)), tl.load(tile_count + tl.program_id(0))
     if count == 0:
         return
@@ -209,7 +210,7 @@ def _merge(
     QUERIES: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr, SPLIT: tl.constexpr,
     MAX_SPLITS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row, query head): its stretches and its own rows, or zero for a row that sees nothing."""
+    """Program (row, query head): combines its splits and its own rows; zero for a row that sees nothing."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     part, dims = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_D)
     limit = tl.load(seen + row)

@@ -1,9 +1,8 @@
-"""The tokens of a pass, for all requests at once: one small copy to the device, one head epilogue, one copy back.
+"""Token choice for all requests of a pass at once: one small copy to the device, one head epilogue, one copy back.
 
 Knows choices and rows of logits. The copy back is the only place where decoding waits for the device. `begin` takes
-logits wherever they are; `StaticSampler` does the same on buffers with fixed addresses, so that a CUDA graph can
-capture its launches.
-One variant of the epilogue serves all: which rows have masks or filters is read on the device.
+logits at any address; `StaticSampler` works on buffers with fixed addresses, so that a CUDA graph can capture its
+launches. One variant of the epilogue serves all rows, because it reads on the device which rows have masks or filters.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from ..transfer import copy_into, int64_tensor, to_device
 from .head_epilogue import RowSampling, sample
 
 _ALIGNED = 4
-"""Columns are as long as a multiple of it, so that each begins at a multiple of 16 bytes."""
+"""Rows to whose multiple columns are padded, so that each column begins at a multiple of 16 bytes."""
 _COLUMNS = (torch.int64, torch.int64, torch.float32, torch.int32, torch.int32, torch.float32)
-"""How rows draw, packed column by column: seed, position, temperature, number of the mask, top_k, top_p."""
+"""dtypes of the packed sampling parameters: seed, position, temperature, index of the mask, top_k, top_p."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingTokens:
-    """Tokens that the device is about to choose: `counts` of them a choice, in a result_buffer for `rows`."""
+    """Tokens queued on the device: `counts` of them for each choice, in a result buffer for `rows` rows."""
 
     result_buffer: Tensor
     rows: int
@@ -43,10 +42,10 @@ class PendingTokens:
 
 
 class StaticSampler:
-    """The head epilogue of up to R rows, for logits [R, V] that stay where they are.
+    """The head epilogue of up to R rows, for logits [R, V] at a fixed address.
 
-    `bring` copies in what a pass wants, which is all that the host does; `launch` is what a graph can capture, for a
-    number of rows; `taken` copies out what it has chosen, because the next launch overwrites it.
+    `load` copies in what a pass asks for, which is all that the host does; `launch` is the part that a graph captures,
+    for a given number of rows; `result` copies the tokens out, because the next launch overwrites them.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -63,13 +62,13 @@ class StaticSampler:
         return sum(part.nbytes for part in (self._params, self._masks, self._banned, self._result))
 
     def empty(self, rows: int) -> None:
-        """Rows that take their best token under no mask."""
+        """Resets the sampling parameters: every row takes its best token, without a mask."""
         mask = _row_sampling(self._params.zero_(), rows).mask
         assert mask is not None
         mask.fill_(-1)
 
     def load(self, choices: Sequence[Choice], rows: int) -> None:
-        """What `choices` want of the first rows, in order, filled up to `rows`.
+        """Copies in what `choices` ask of the first rows, in order, padded to `rows`.
 
         Raises TensorRefused.
         """
@@ -85,11 +84,11 @@ class StaticSampler:
             copy_into(torch.stack(masks), self._masks[: len(masks)])
 
     def launch(self, rows: int) -> None:
-        """Chooses the tokens of the first `rows` rows. Waits for nothing."""
+        """Queues the choice of the first `rows` rows' tokens without waiting."""
         _sampled(self._logits[:rows], self._banned, self._masks, _row_sampling(self._params, rows), self._result)
 
     def result(self, choices: Sequence[Choice], rows: int) -> PendingTokens:
-        """What the last `launch` of `rows` rows has chosen for `choices`."""
+        """Returns a copy of the tokens that the last `launch` of `rows` rows chose for `choices`."""
         return PendingTokens(self._result[: _bytes(rows)].clone(), rows, _counts(choices))
 
 
@@ -100,7 +99,7 @@ def begin(logits: Tensor, choices: Sequence[Choice]) -> PendingTokens:
     result_buffer = torch.empty(_bytes(rows), dtype=torch.uint8, device=device)
     if rows:
         packed, masks = _packed(choices, rows)
-        # Where no row names a mask, there still is one, which nobody reads.
+        # The kernel takes a mask tensor in any case; without masks it is never read.
         words = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
         allowed = to_device(torch.stack(masks), device) if masks else words
         params = _row_sampling(to_device(packed, device), rows)
@@ -109,7 +108,7 @@ def begin(logits: Tensor, choices: Sequence[Choice]) -> PendingTokens:
 
 
 def read(pending: Sequence[PendingTokens]) -> list[list[SampledTokens]]:
-    """What each has chosen, by one copy, which waits for the device."""
+    """Returns the tokens of each entry by one copy from the device, which is waited for."""
     buffers = [one.result_buffer for one in pending]
     here = (buffers[0] if len(buffers) == 1 else torch.cat(buffers)).cpu()
     return [
@@ -119,7 +118,7 @@ def read(pending: Sequence[PendingTokens]) -> list[list[SampledTokens]]:
 
 
 def choose(logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
-    """The tokens of each choice, read at once."""
+    """Queues the tokens of each choice and reads them at once."""
     return read([begin(logits, choices)])[0] if choices else []
 
 
@@ -130,18 +129,21 @@ def _split(result_buffer: Tensor, rows: int, counts: Sequence[int]) -> Iterator[
 
 
 def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, params: RowSampling, result_buffer: Tensor) -> None:
-    """Tokens and confidence of all rows of `logits`, to `room`."""
-    with torch.cuda.device_of(logits):  # where Triton launches, which looks at no tensor for it
+    """Writes tokens and confidence of all rows of `logits` to `result_buffer`."""
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, whatever device its tensors are on
         sample(logits, banned, allowed, params, _parts(result_buffer, logits.shape[0]))
 
 
 def _bytes(rows: int) -> int:
-    """Tokens in eight bytes, confidence in four; whole tokens, so that a second result_buffer begins where one may."""
+    """Returns the bytes of a result buffer: eight for a token, four for a confidence, padded to a multiple of eight.
+
+    The padding lets the int64 tokens of a buffer follow those of another one in a concatenation.
+    """
     return 8 * rows + 8 * (-(-rows // 2))
 
 
 def _parts(result_buffer: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Tokens [R] int64 and confidence [R] fp32 of a result_buffer."""
+    """Returns the tokens [R] int64 and the confidence [R] fp32 of a result buffer, as views."""
     if not rows:
         return torch.empty(0, dtype=torch.int64, device=result_buffer.device), torch.empty(
             0, device=result_buffer.device
@@ -150,7 +152,7 @@ def _parts(result_buffer: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def _wanted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
-    """The logits' rows in the order of choices; a view where they lie so."""
+    """Returns the logits' rows in the order of choices; a view where they are contiguous."""
     rows = [choice.row + at for choice in choices for at in range(len(choice.positions))]
     first = rows[0]
     if rows == list(range(first, first + len(rows))):
@@ -159,9 +161,9 @@ def _wanted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
 
 
 def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]:
-    """How `rows` rows draw, as bytes in the CPU's memory, and the grammar masks [W] that they name.
+    """Packs the sampling parameters of `rows` rows in CPU memory; returns the bytes and the masks [W] that they index.
 
-    Rows that no choice wants take their best token.
+    Rows that no choice covers take their best token.
     """
     rules = list(chain.from_iterable(repeat(choice.sampling, len(choice.positions)) for choice in choices))
     named = [choice.masks or [None] * len(choice.positions) for choice in choices]
@@ -180,7 +182,7 @@ def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]
 
 
 def _row_sampling(packed: Tensor, rows: int) -> RowSampling:
-    """RowSampling of `rows` rows, as views of what `_packed` has packed."""
+    """Returns the sampling parameters of `rows` rows as views of what `_packed` has packed."""
     size = _aligned(rows)
     pieces = packed[: _packed_bytes(rows)].split([size * dtype.itemsize for dtype in _COLUMNS])
     views = (piece.view(dtype)[:rows] for piece, dtype in zip(pieces, _COLUMNS, strict=True))
@@ -207,12 +209,12 @@ def _banned(choices: Sequence[Choice]) -> Tensor:
 
 
 def _top_p(rule: SamplingParams) -> float:
-    """As fp32 can say it; what is below 1 stays below 1, because 1 is off."""
+    """Returns top_p as fp32; a value below 1 stays below 1, because 1 switches the filter off."""
     return min(rule.top_p, 1 - 2.0**-24) if rule.top_p < 1 else 1.0
 
 
 def _places(named: Sequence[Sequence[Tensor | None]]) -> list[int]:
-    """Of each row: which mask it has, -1 for none."""
+    """Returns for each row the index of its mask, -1 for none."""
     places, known = list[int](), 0
     for mask in chain.from_iterable(named):
         places.append(-1 if mask is None else known)

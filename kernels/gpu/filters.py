@@ -1,12 +1,13 @@
-"""Top-k and top-p in Triton, without a sort, and how a tile of a row's scores is read.
+"""Top-k and top-p in Triton without a sort, and the loading of one tile of a row's scores.
 
-Knows one row's logits, mask and temperature. Does not know tiles' results or where tokens go.
+Knows one row's logits, mask and temperature. Does not know the results of tiles, or where tokens are written.
 
-Filters need no sort. The best perturbed token is right if it is within them: fewer than top_k scores are above it, and
-less than top_p of the probability stands before it. If it is not, neither is any token behind it, and the best of those
-before it is tried: one more pass over the row's logits each time, few in all. Where both filters are on, the top_k-th
-score is found first, by bisection. Probabilities are added in another order than in `reference.filtered`, so a token at
-which their sum meets top_p to the last bits may fall on the other side of it; which side depends on its row alone.
+The best perturbed token (score + noise) is the answer if it is within the filters: fewer than top_k scores are above
+it, and the probability of the tokens before it is less than top_p. Otherwise neither it nor any token after it is, and
+the best perturbed token among those before it is tried. Each try reads the row's logits once more; few are needed. With
+both filters, the top_k-th score is found first, by bisection. Probabilities are added in another order than in
+`reference.filtered`, so a token at which their sum equals top_p up to the last bits may be decided the other way; the
+decision depends on its row alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def read_tile(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, vocab: typing.Any,
     tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and those that are not banned either."""
+    """Loads one tile [TILE / 4, 4] of a row: token ids, allowed logits, and allowed logits without banned tokens."""
     token = tile * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None]
     real = token < vocab
     shown = real
@@ -41,7 +42,7 @@ def scores_of(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
     vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """Token numbers of a tile and their scores, above temperature 0."""
+    """Returns the token ids of a tile and their scores (logits / temperature), for a temperature above 0."""
     token, _, left = read_tile(logits, banned, allowed, free, vocab, tile, MASKED, TILE)
     return token, tl.div_rn(left, temperature + tl.zeros_like(left))
 
@@ -50,7 +51,7 @@ def scores_of(
 def mask_at(
     allowed: typing.Any, row: typing.Any, which: typing.Any, step: typing.Any, MASKED: tl.constexpr
 ) -> typing.Any:
-    """Where a row's mask begins, and the bits that are set in all its words besides: all bits if it has none."""
+    """Returns the address of a row's mask, and bits to set in all its words: all of them if the row has no mask."""
     at = row
     if MASKED == 2:
         at = tl.load(which + row).to(tl.int64)
@@ -60,7 +61,7 @@ def mask_at(
 
 @triton.jit
 def highest_of(score: typing.Any, token: typing.Any) -> typing.Any:
-    """The highest score, and the lowest token that has it."""
+    """Returns the highest score and the lowest token id that has it."""
     best = tl.max(score)
     return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
 
@@ -71,7 +72,7 @@ def within_filters(
     position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
     top_k: typing.Any, top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """The best perturbed token within the filters; `chosen` is the best without them."""
+    """Returns the best perturbed token within the filters; `chosen` is the best one without them."""
     floor = order_of(tl.full([], float("-inf"), tl.float32))
     limit = tl.full([], float("inf"), tl.float32)
     if top_p < 1:
@@ -107,7 +108,7 @@ def within_filters(
 
 @triton.jit
 def order_of(score: typing.Any) -> typing.Any:
-    """int64 that are ordered as the scores are."""
+    """Maps scores to int64 numbers in the same order."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
 
@@ -118,7 +119,7 @@ def kth_order(
     vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,
     TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """A number that the orders of exactly the scores at or above the top_k-th one reach."""
+    """Returns a threshold: `order_of` reaches it for exactly the scores at or above the top_k-th one."""
     low = order_of(tl.full([], float("-inf"), tl.float32))
     high = order_of(highest) + 1
     while high - low > 1:

@@ -1,9 +1,10 @@
 """The head epilogue in Triton: grammar mask, temperature, keyed noise, argmax, confidence and filters, from raw logits.
 
-Knows logits, masks and how each row params. `_scan` reads each tile of the vocabulary once and leaves five numbers of
-it, and its best tokens where runners-up are wanted; `_choose` and `_rank` join a row's tiles. Neither probabilities nor
-noise are ever written. Noise has the bits of `reference.gumbel` (no multiplication is fused with an addition here),
-divisions are IEEE, ties go to the lower token: without filters, tokens are exactly those of `reference.sample_rows`.
+Knows logits, masks and the sampling parameters of rows. `_scan` reads each tile of the vocabulary once and writes five
+numbers for it, and its best tokens if runners-up are asked for; `_choose` and `_rank` combine the tiles of a row.
+Neither probabilities nor noise are written to memory. Noise has the bits of `reference.gumbel` (no multiplication is
+fused with an addition here), divisions are IEEE, ties go to the lower token id: without filters, tokens are exactly
+those of `reference.sample_rows`.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def sample(
     out: tuple[Tensor, Tensor] | None = None,
     runners_up: RunnersUp | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The head epilogue of rows of any requests: (tokens [R] int64, confidence [R] fp32) of logits [R, V].
+    """Runs the head epilogue on rows of any requests: logits [R, V] -> (tokens [R] int64, confidence [R] fp32).
 
-    logits fp32 or bf16, whose rows may lie apart; columns beyond V are never read. `banned`, `allowed`, confidence:
-    as in `reference.sample_rows`; a row's mask must allow a token that is not banned. `out`: where tokens and confidence go.
-    `runners_up`: where a row's best tokens go besides, from the same read of its logits; best for k up to 16 or so,
-    which is a constant of the kernel. Raises TensorRefused.
+    logits fp32 or bf16, with any distance between rows; columns beyond V are never read. `banned`, `allowed`,
+    confidence: as in `reference.sample_rows`; a row's mask must allow a token that is not banned. `out`: buffers for
+    both results. `runners_up`: buffers for each row's k best tokens, from the same read of its logits; meant for k up
+    to about 16, which is a constant of the kernel. Raises TensorRefused.
     """
     rows, vocab = logits.shape
     _check(logits, banned, allowed, params)
@@ -60,7 +61,7 @@ def sample(
     k = 0 if runners_up is None else runners_up.ids.shape[1]
     best = torch.empty(rows, k, count, dtype=torch.float32, device=logits.device)
     best_at = torch.empty(rows, k, count, dtype=torch.int32, device=logits.device)
-    # A tensor that is not there is stood in for by one that is; the kernel is told not to read it.
+    # A missing tensor is replaced by another one, and a constant tells the kernel not to read it.
     common = (
         logits, banned, logits if allowed is None else allowed, params.seed, params.position, params.temperature,
         params.seed if params.mask is None else params.mask, found, places, vocab, logits.stride(0),
@@ -81,7 +82,7 @@ def sample(
 
 
 def _masked(allowed: Tensor | None, params: RowSampling) -> int:
-    """0: no masks; 1: each row has its own; 2: each names it."""
+    """Returns the kernel's mask mode: 0 without masks, 1 if row i has mask i, 2 if each row has an index."""
     return 0 if allowed is None else 1 if params.mask is None else 2
 
 
@@ -158,7 +159,7 @@ def _rank(
     best_of: typing.Any, best_at: typing.Any, ids: typing.Any, values: typing.Any, K: tl.constexpr,
     SIZE: tl.constexpr, WIDE: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row,): the K best of its tiles' best."""
+    """Program (row,): the K best of all its tiles' K best."""
     row, at = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
     left = tl.load(best_of + row * SIZE + at, mask=at < SIZE, other=float("-inf"))
     token = tl.load(best_at + row * SIZE + at, mask=at < SIZE, other=0x7FFFFFFF)
@@ -177,12 +178,12 @@ def _choose(
     confidence: typing.Any, FILTERED: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row,): its tiles joined, and its filters."""
+    """Program (row,): combines its tiles, then applies its filters."""
     row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, WIDE)
     real, here = tile < TILES, found + row * 4 * TILES + tile
     place = tl.load(places + row * TILES + tile, mask=real, other=0x7FFFFFFF)
     _, chosen = highest_of(tl.load(here, mask=real, other=float("-inf")), place)
-    chosen = tl.minimum(chosen, vocab - 1)  # of a row of NaN no token is the best; none beyond the row is read
+    chosen = tl.minimum(chosen, vocab - 1)  # a row of NaN has no best token; this keeps the read within the row
     tops = tl.load(here + 2 * TILES, mask=real, other=-1e30)
     top = tl.max(tops)
     total = tl.sum(tl.load(here + 3 * TILES, mask=real, other=0) * tl.exp(tops - top))

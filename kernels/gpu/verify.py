@@ -1,7 +1,7 @@
-"""Verification in Triton, without waiting for the device: drafts against the tokens that the target chose.
+"""Verification in Triton, without waiting for the device: compares drafts with the tokens that the target sampled.
 
-Knows token ids only. What was refused goes to a ring on the device, which is read when someone asks: after some passes,
-or never. Decoding does not use it while each cycle is read before the next is queued (docs/gpu.md says why).
+Knows token ids only. Rejected tokens go to a ring buffer on the device, which can be read after any number of passes.
+Decoding does not use this kernel as long as each cycle is read before the next is queued (docs/gpu.md says why).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .numerics import jit, launch
 
 @dataclass(frozen=True, slots=True)
 class RejectedDrafts:
-    """The last drafts of N requests: tokens [N, size, k] int64, of which lost[n, i] int64 from `start` on were refused.
+    """The last drafts of N requests: tokens [N, size, k] int64; lost[n, i] int64 of them, from `start`, were rejected.
 
-    `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i lies at i % size.
+    `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i is at i % size.
     """
 
     tokens: Tensor
@@ -32,13 +32,13 @@ class RejectedDrafts:
 
     @staticmethod
     def empty(requests: int, size: int, longest: int, device: torch.device) -> RejectedDrafts:
-        """Room for `size` drafts of at most `longest` tokens a request."""
+        """Allocates the ring: `size` drafts of at most `longest` tokens for each request."""
         numbers = torch.zeros(requests, size, dtype=torch.int64, device=device)
         tokens = torch.zeros(requests, size, longest, dtype=torch.int64, device=device)
         return RejectedDrafts(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
 
     def read(self, request: int, since: int) -> list[list[int]]:
-        """The refused tokens of a request's verifications from number `since` on; waits for the device.
+        """Returns the rejected tokens of a request's verifications from number `since` on; waits for the device.
 
         Raises IndexError if later ones have overwritten them.
         """
@@ -56,7 +56,7 @@ class RejectedDrafts:
 def verify_in_torch(
     drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: RejectedDrafts
 ) -> tuple[Tensor, Tensor]:
-    """`verify`, request by request."""
+    """Does what `verify` does, request by request."""
     accepted, following = torch.zeros_like(drafted), torch.full_like(drafted, -1)
     for n in range(drafts.shape[0]):
         draft, choice = drafts[n, : drafted[n]].tolist(), chosen[n, : picked[n]].tolist()
@@ -76,12 +76,12 @@ def verify_in_torch(
 def verify(
     drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: RejectedDrafts
 ) -> tuple[Tensor, Tensor]:
-    """(accepted [N], following [N]): how many leading draft tokens were chosen too, and the token chosen after them.
+    """Returns accepted [N], how many leading draft tokens were sampled too, and following [N], the token sampled next.
 
     drafts [N, k], of which the first drafted[n] count; chosen [N, c], of which the first picked[n] do: the tokens that
-    the target picks at the draft's positions and, as a rule, one more. `following` is -1 where the draft is accepted
-    and no row is left, as after an end token. All int64, matrices with rows that may lie apart. The draft goes to
-    `refused`. Raises TensorRefused.
+    the target samples at the draft's positions and, as a rule, one more. `following` is -1 where the whole draft is
+    accepted and no row is left, as after an end token. All int64; rows of matrices may have gaps between them. The
+    drafts are written to `refused`. Raises TensorRefused.
     """
     _check(drafts, drafted, chosen, picked, refused)
     accepted, following = torch.empty_like(drafted), torch.empty_like(drafted)

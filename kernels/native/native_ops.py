@@ -1,7 +1,7 @@
-"""The ops of `reference.py` in C++, for fp32 on CPU, called through a plain C interface.
+"""The ops of `kernels/reference` in C++, for fp32 on CPU, called through a plain C interface.
 
-Knows tensor addresses. Where the library cannot be had, `Native.load` says so and the caller decides. Results are
-row-invariant without padding; docs/benchmarks.md has what that is worth.
+Knows tensor addresses. Does not know what follows where the library cannot be loaded: `Native.load` raises, and the
+caller decides. Results are row-invariant without padding; docs/benchmarks.md has measurements.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LARGEST_HEAD: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix [out, in] in strips of `block` outputs, zero behind the last one: data [ceil(out / block), in, block].
+    """A matrix [out, in] in strips of `block` outputs, zero-padded: data [ceil(out / block), in, block].
 
-    Where every weight is a bf16 number anyway, as in a checkpoint that is stored so: data [ceil(out / block),
-    ceil(in / 2), block, 2] bf16, zero behind the last input too. Half the bytes to read for products of the same bits,
-    because expanding is exact. `rounded`: such a matrix, for rows that are rounded to bf16, too.
+    If every weight is a bf16 number, as in a checkpoint stored in bf16: data [ceil(out / block), ceil(in / 2), block,
+    2] bf16, zero-padded in the inputs too. It halves the bytes to read and keeps the bits of the products, because
+    expanding is exact. `rounded`: such a matrix, whose rows are rounded to bf16 as well.
     """
 
     data: Tensor
@@ -44,7 +44,7 @@ class Packed:
 
     @property
     def kind(self) -> int:
-        """As products.h has it."""
+        """The `Kind` of products.h."""
         return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
 
 
@@ -64,7 +64,7 @@ class Native:
     @staticmethod
     @cache
     def load() -> Native:
-        """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
+        """Loads the library, compiling it unless an earlier process did. Raises NativeUnavailable."""
         return Native(library())
 
     def prepare(self, weight: Tensor) -> Packed:
@@ -132,9 +132,9 @@ class Native:
         self, x: Tensor, stack: Stack, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
         layout: Layout, read: Tensor, choices: Sequence[Choice],
     ) -> tuple[Tensor, list[SampledTokens]]:  # fmt: skip
-        """One call, so that the interpreter is given up and asked for once a pass. x is written over.
+        """Runs a pass in one call, so that the interpreter lock is released and taken once. Overwrites x.
 
-        Choices of one row without filters are made in it, tokens alone; the others by `choose`.
+        Choices of one row without filters are made in the same call, tokens without confidence; the others by `choose`.
         """
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
@@ -174,7 +174,7 @@ class Native:
         top_k: int,
         top_p: float,
     ) -> tuple[Tensor, Tensor]:
-        """Filters sort, which torch does well: a call with one takes the reference."""
+        """Runs the head epilogue; with filters it calls the reference, because they sort, which torch does well."""
         if noise is not None and (top_k or top_p < 1):
             return torch_ops.sample_rows(logits, banned, allowed, noise, temperature, top_k, top_p)
         rows, vocab = logits.shape
@@ -188,7 +188,7 @@ class Native:
         return tokens, confidence
 
     def gumbel(self, seed: int, positions: Tensor, vocab_size: int) -> Tensor:
-        """The bits of `reference.gumbel`."""
+        """Returns the bits of `reference.gumbel`."""
         noise = torch.empty(positions.shape[0], vocab_size)
         at = positions.contiguous()
         signed = (seed + 2**63) % 2**64 - 2**63
@@ -199,7 +199,7 @@ class Native:
 def _prepared(
     x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
 ) -> tuple[Shape, Pass, Tensor]:
-    """What all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of them."""
+    """Returns what all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of the blocks."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs

@@ -1,7 +1,7 @@
-// Loops over items that do not depend on each other, on a few threads that belong to the thread that calls. Who is free
-// takes the next item, so that a thread whose core is busy elsewhere holds up nobody. Without work a thread stays awake
-// for a moment, because the next loop of a pass comes at once, and then sleeps: one that keeps watching, as OpenMP's do,
-// takes from the Python between two passes more than it gives to them.
+// A thread pool per calling thread, for loops over independent items. Whichever thread is free takes the next item, so
+// that a thread whose core is busy elsewhere delays no other. An idle thread spins for a moment, because the next loop of
+// a pass follows at once, and then sleeps: threads that spin for longer, as OpenMP's do, slow the Python code between two
+// passes by more than they gain.
 
 #pragma once
 
@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-constexpr std::chrono::microseconds AWAKE(100);
+constexpr std::chrono::microseconds AWAKE(100);  // time that an idle thread spins
 
 static inline void cpu_relax() {
 #if defined(__x86_64__)
@@ -28,7 +28,7 @@ static inline void cpu_relax() {
 
 class ThreadPool {
   public:
-    // item(i) for i below `count`, by up to `threads` threads, this one among them.
+    // Calls item(i) for i below `count` on up to `threads` threads, the calling one included.
     template <class F> void each(int64_t count, int threads, const F &item) {
         const int others = (int)std::min<int64_t>(threads, count) - 1;
         if (others < 1 || !in_owner_process()) {
@@ -36,8 +36,8 @@ class ThreadPool {
             return;
         }
         start(others);
-        // A thread may still stand behind the last item of the loop before, about to compare its place with the size: the
-        // size changes now, so that place must not be there to take.
+        // A thread may still be after the last item of the previous loop, about to compare its index with `size`. `size`
+        // changes now, so `next` is invalidated first: otherwise that thread could take an item of this loop by mistake.
         const uint64_t loop = (next.fetch_or(NONE) >> 32) + 1;
         run = [](const void *what, int64_t i) { (*(const F *)what)(i); };
         what_of = &item, size = count, helpers = others, done = 0;
@@ -50,7 +50,7 @@ class ThreadPool {
         while (done.load(std::memory_order_acquire) < count) cpu_relax();
     }
 
-    // Whether this is the process that the threads are in: one that forks takes along the object, not them.
+    // Whether this process has the threads: a fork copies the object, but not its threads.
     bool in_owner_process() const { return owner_pid == getpid(); }
 
     ~ThreadPool() {
@@ -64,7 +64,7 @@ class ThreadPool {
 
   private:
     static constexpr uint64_t NONE = 0xFFFFFFFF;  // no item of any loop
-    std::atomic<uint64_t> next{NONE};  // the number of the loop, above, and its next item
+    std::atomic<uint64_t> next{NONE};  // high half: number of the loop; low half: its next item
     std::atomic<int64_t> size{0}, done{0};
     std::atomic<int> helpers{0}, asleep{0};
     std::atomic<bool> stopping{false};
@@ -79,8 +79,8 @@ class ThreadPool {
         for (int id = (int)workers.size(); id < others; id++) workers.emplace_back([this, id] { serve(id); });
     }
 
-    // Items of a loop until none is left. Whoever has taken one keeps `each`, and so the loop, from ending; what is read
-    // of a loop before an item of it is taken may be of the next one already, and then none is.
+    // Runs items of a loop until none is left. A thread that has taken an item keeps `each`, and so the loop, from ending.
+    // State read before an item is taken may belong to the next loop already; then the compare-exchange takes no item.
     void work(uint64_t loop) {
         uint64_t at = next.load();
         while (at >> 32 == loop && (int64_t)(uint32_t)at < size.load()) {
@@ -114,7 +114,8 @@ class ThreadPool {
     }
 };
 
-// The calling thread's. Behind a fork it is left as it is: to end it would be to wait for threads that are not there.
+// Returns the calling thread's pool. After a fork the pool is not destroyed, because that would wait for threads that the
+// new process does not have.
 static ThreadPool &thread_pool() {
     struct Owner {
         ThreadPool *const own = new ThreadPool;

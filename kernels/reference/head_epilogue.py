@@ -1,4 +1,4 @@
-"""How rows draw their tokens and what comes of it, as tensors; the head epilogue in plain torch, row by row.
+"""Sampling parameters and results as tensors, and the head epilogue in plain torch, row by row.
 
 Knows tensors only.
 """
@@ -16,11 +16,11 @@ from . import torch_ops
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
-    """How each of R rows params: all [R], on the logits' device.
+    """Sampling parameters of R rows: all [R], on the logits' device.
 
     seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
-    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters. mask int32:
-    which row of `allowed` is a row's grammar mask, -1 for none; None where each has the one of its own number.
+    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None if no row filters. mask int32: the
+    row of `allowed` that is this row's grammar mask, -1 for none; None if row i has mask i.
     """
 
     seed: Tensor
@@ -35,8 +35,8 @@ class RowSampling:
 class RunnersUp:
     """The k best tokens of each row: ids [R, k] int64 and their logits [R, k] fp32, the best first.
 
-    As a row's mask and `banned` leave them, before temperature, filters and noise; ties go to the lower id. Where fewer
-    are left, id -1 with logit -inf.
+    They are ranked after a row's mask and `banned`, before temperature, filters and noise; ties go to the lower id. If
+    fewer tokens are left: id -1 with logit -inf.
     """
 
     ids: Tensor
@@ -44,7 +44,7 @@ class RunnersUp:
 
 
 def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, k: int) -> RunnersUp:
-    """What `sample` leaves of runners-up, by a sort; `allowed` [R, W]."""
+    """Returns the runners-up of `sample`, by a sort; `allowed` [R, W]."""
     left = logits.float().masked_fill(banned, float("-inf"))
     if allowed is not None:
         left = left.masked_fill(~torch_ops.unpack_mask(allowed, logits.shape[-1]), float("-inf"))
@@ -57,7 +57,7 @@ def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, 
 def sample_in_torch(
     logits: Tensor, banned: Tensor, allowed: Tensor | None, params: RowSampling
 ) -> tuple[Tensor, Tensor]:
-    """`sample`, row by row by `reference.sample_rows`."""
+    """Does what `sample` does, row by row, by `reference.sample_rows`."""
     rows = []
     for row in range(logits.shape[0]):
         temperature = float(params.temperature[row])

@@ -1,4 +1,4 @@
-"""Tokens of whole decodes on Triton kernels: chosen by the head epilogue alone, and those of the reference's sample_rows."""
+"""Tokens of whole decodes on Triton kernels, from the head epilogue alone: those of the reference's `sample_rows`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request refuses at construction, and the words it refuses with: what was given and what is allowed."""
+"""What a request refuses at construction, and the messages: what was given and what is allowed."""
 
 from __future__ import annotations
 

@@ -391,7 +391,7 @@ def naive_pick(
     constrained=st.booleans(),
 )
 @settings(QUICK, max_examples=150)
-def test_pick_equals_a_plain_loop(
+def test_sample_rows_equals_a_plain_loop(
     kernels: Any, seed: int, vocab: int, temperature: float, top_k: int, top_p: float, constrained: bool
 ) -> None:
     logits = draw(4, vocab, seed=seed) * 3
@@ -416,7 +416,7 @@ def test_pick_equals_a_plain_loop(
         assert float(confidence[row]) == pytest.approx(probability, rel=1e-4)
 
 
-def test_pick_rows_do_not_depend_on_their_number(kernels: Any) -> None:
+def test_sample_rows_rows_do_not_depend_on_their_number(kernels: Any) -> None:
     logits, noise = draw(33, 1000) * 4, ops.gumbel(3, torch.arange(33), 1000)
     banned = torch.zeros(1000, dtype=torch.bool)
     tokens, confidence = kernels.sample_rows(logits, banned, None, noise, 0.8, 50, 0.9)

@@ -1,4 +1,4 @@
-"""Whole passes through the Triton kernels: against plain torch, a request in other company, and mode by mode."""
+"""Whole passes through the Triton kernels: against plain torch, a request in other batches, and mode by mode."""
 
 from __future__ import annotations
 

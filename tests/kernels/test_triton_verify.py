@@ -1,4 +1,4 @@
-"""Verification in Triton against plain Python, and the ring of refused drafts."""
+"""Verification in Triton against plain Python, and the ring of rejected drafts."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_verify_equals_its_reference(device: str, rounds: list[list[tuple[list[i
         assert torch.equal(found[1], expected[1])
     since = max(0, len(rounds) - 2)
     for request in range(2):
-        lost = mine.read(request, since)
-        assert lost == plain.read(request, since)
-        assert lost == [pairs[request][0][agreed(*pairs[request]) :] for pairs in rounds[since:]]
+        rejected = mine.read(request, since)
+        assert rejected == plain.read(request, since)
+        assert rejected == [pairs[request][0][agreed(*pairs[request]) :] for pairs in rounds[since:]]
 
 
 def agreed(draft: list[int], chosen: list[int]) -> int:

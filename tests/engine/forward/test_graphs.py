@@ -54,12 +54,12 @@ def poisoned(graphs: Graphs | None) -> Graphs:
     return graphs
 
 
-def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any) -> TokenEngine:
+def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **options: Any) -> TokenEngine:
     made = small.model(3, config, shared=2, rank=2)
-    if device == "cuda" or words.get("kernels") == "triton":
+    if device == "cuda" or options.get("kernels") == "triton":
         made = made.to(device, torch.bfloat16)
-    words.setdefault("kv_bytes", 1 << 24)
-    return TokenEngine(made, small.text, small.TEXT_VOCAB, **words)
+    options.setdefault("kv_bytes", 1 << 24)
+    return TokenEngine(made, small.text, small.TEXT_VOCAB, **options)
 
 
 def counts(result: DecodeResult) -> tuple[Any, ...]:
@@ -203,12 +203,12 @@ def test_drafts_follow_the_adapter_as_it_changes(device: str) -> None:
 
 
 def test_all_buckets_are_captured_before_the_first_call() -> None:
-    heard: list[tuple[int, int]] = []
-    made = engine(graphs=True, buckets=ODD, progress=lambda done, all_: heard.append((done, all_)))
+    observed: list[tuple[int, int]] = []
+    made = engine(graphs=True, buckets=ODD, progress=lambda done, all_: observed.append((done, all_)))
     assert made.graphs is not None
     assert made.graphs.captured == len(made.graphs.buckets)
-    assert heard == [(at + 1, len(made.graphs.buckets)) for at in range(len(heard))]
-    assert len(heard) == len(made.graphs.buckets)
+    assert observed == [(at + 1, len(made.graphs.buckets)) for at in range(len(observed))]
+    assert len(observed) == len(made.graphs.buckets)
     made.decode(DecodeRequest(prompt=(1, 2), max_tokens=5))
     assert made.graphs.captured == len(made.graphs.buckets)
     made.close()

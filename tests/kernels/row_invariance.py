@@ -1,6 +1,6 @@
-"""Every op on rows alone, few and many, first and last, at odd addresses: whose bits differ with the company?
+"""Row invariance of every op: rows alone, few and many, first and last, at odd addresses.
 
-As a program it asks this of the torch path with one thread and two, in all dtypes, and imports torch and kernels alone.
+As a program it checks the torch path with one thread and two, in all dtypes, and imports torch and kernels only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PARTS = [(0, 1), (5, 6), (7, 8), (66, 67), (0, 2), (3, 6), (0, 4), (2, 7), (0, 7
 
 
 def disagreements(kernels: Any, dtype: torch.dtype) -> list[str]:
-    """The op and rows of every difference; empty where all rows agree."""
+    """Returns the op and rows of every difference; empty if all rows agree."""
     return list(_all(kernels, dtype))
 
 

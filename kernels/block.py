@@ -49,17 +49,19 @@ def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[SampledT
 
 
 def _chosen(ops: Any, logits: Tensor, choice: Choice) -> SampledTokens:
-    rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.sampling
+    rows, params = logits[choice.row : choice.row + len(choice.positions)], choice.sampling
     allowed = stacked(choice.masks).to(rows.device) if choice.masks else None
-    noise = draw.noise(choice.positions)
-    tokens, confidence = ops.sample_rows(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
+    noise = params.noise(choice.positions)
+    tokens, confidence = ops.sample_rows(
+        rows, choice.banned, allowed, noise, params.temperature, params.top_k, params.top_p
+    )
     return SampledTokens(tokens.tolist(), confidence.tolist())
 
 
 def stacked(masks: Sequence[Tensor | None]) -> Tensor:
     """Stacks mask rows to [R, W]; None rows allow everything. At least one row must be a mask."""
-    free = torch.full_like(next(mask for mask in masks if mask is not None), -1)
-    return torch.stack([free if mask is None else mask for mask in masks])
+    allow_all = torch.full_like(next(mask for mask in masks if mask is not None), -1)
+    return torch.stack([allow_all if mask is None else mask for mask in masks])
 
 
 def run_block(

@@ -58,12 +58,12 @@ class Gate:
     def allows(self, token: int) -> bool:
         """Returns whether `token` may come next; asked where nothing is forced."""
         if self.thinking is None and self.constraint is not None:
-            sure = (
+            certain = (
                 token not in self.ends
                 and self.token_budget is not None
                 and self.token_budget.surely_fits(self.constraint, token)
             )
-            return sure or self.constraint.allows(token)
+            return certain or self.constraint.allows(token)
         mask = self.mask()
         return mask is None or allows(mask, token)
 

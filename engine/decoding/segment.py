@@ -127,7 +127,7 @@ class Logits:
         return Logits(self.rows[row : row + 1].clone(), self.first + row, self.sampler)
 
     def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
-        """Returns log-probabilities [len(tokens)], in nats, fp64, of one token per row (all or `rows`), temperature 1."""
+        """Returns log-probabilities [len(tokens)], in nats, fp64: one token per row (all or `rows`), temperature 1."""
         chosen = self.rows if rows is None else self.rows[list(rows)]
         scores = chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
         return scores[range(len(tokens)), list(tokens)]

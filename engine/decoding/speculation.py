@@ -1,6 +1,6 @@
 """What both self-speculative modes share: a draft restricted by the grammar, and its verification by causal logits.
 
-Knows gates and logits. Does not know how a draft is made. Exact: each verified position takes the token that `ar` would
+Knows gates and logits. Does not know drafters. Exact: each verified position takes the token that `ar` would
 take there, because both read the same causal logits, the same gate and the same noise. The draft decides only how many
 of them one pass yields.
 """

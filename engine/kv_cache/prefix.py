@@ -110,8 +110,8 @@ class PrefixIndex:
         for child in [c for c in node.children.values() if part[: len(c.tokens)] == c.tokens]:
             self._remove(child)
         self.pool.hold([page])
-        made = node.children[part] = Node(part, page, node)
-        return made
+        added = node.children[part] = Node(part, page, node)
+        return added
 
     def _remove(self, node: Node) -> None:
         assert node.parent is not None

@@ -81,14 +81,14 @@ class TentativeToken:
 
 @dataclass(slots=True)
 class Block:
-    """`length` slots: the gated `tokens` at their start, tentative tokens after them (`guesses`), masks elsewhere."""
+    """`length` slots: the gated `tokens` at their start, tentative tokens after them (`tentative`), masks elsewhere."""
 
     gate: Gate
     length: int
     threshold: float
     selection: Selection
     tokens: list[int] = field(default_factory=list)
-    guesses: dict[int, TentativeToken] = field(default_factory=dict)
+    tentative: dict[int, TentativeToken] = field(default_factory=dict)
     origins: str = ""
     drafted: int = 0
     rejected: list[Rejected] = field(default_factory=list)
@@ -97,8 +97,8 @@ class Block:
     @property
     def slots(self) -> list[int | None]:
         found: list[int | None] = [*self.tokens, *[None] * (self.length - len(self.tokens))]
-        for at, guess in self.guesses.items():
-            found[at] = guess.token
+        for at, entry in self.tentative.items():
+            found[at] = entry.token
         if self.gate.thinking is not None and self.marker is not None:
             found[self.marker] = self.gate.thinking.end
         return found
@@ -120,7 +120,7 @@ class Block:
 
     def denoise(self, logits: Logits) -> None:
         """Applies one pass: fills slots, then moves the gate from the left."""
-        filled = {*self.guesses, self.marker}
+        filled = {*self.tentative, self.marker}
         masked = [at for at in range(len(self.tokens), self._stop()) if at not in filled]
         # Only refused tokens can leave more masks than passes to come; then the gate moves in every pass.
         late = len(masked) > self.length - len(self.fills)
@@ -129,7 +129,7 @@ class Block:
 
     def close(self) -> None:
         """Rejects the tentative tokens after the end of the output."""
-        self._discard(self.guesses, "stop")
+        self._discard(self.tentative, "stop")
 
     def _stop(self) -> int:
         """Returns the slot from which on none is filled.
@@ -139,7 +139,7 @@ class Block:
         """
         if self.selection == "vendor":
             return self.length
-        return min((at for at, guess in self.guesses.items() if guess.token in self.gate.ends), default=self.length)
+        return min((at for at, entry in self.tentative.items() if entry.token in self.gate.ends), default=self.length)
 
     def _fill(self, logits: Logits, masked: Sequence[int]) -> None:
         sampled = logits.sample()
@@ -149,7 +149,7 @@ class Block:
             least = [at for at in masked if sampled.tokens[at] not in self.gate.ends] or masked[:1]
         fresh = most_confident(masked, sampled.confidence, self.threshold, least)
         for at in fresh:
-            self.guesses[at] = TentativeToken(
+            self.tentative[at] = TentativeToken(
                 sampled.tokens[at], len(self.fills), logits.row_copy(at) if self.gate.constrains else None
             )
         self.drafted += len(fresh)
@@ -160,32 +160,32 @@ class Block:
         first = len(self.tokens)
         while not self.done:
             at, forced = len(self.tokens), self.gate.forced()
-            guess = self.guesses.get(at)
+            entry = self.tentative.get(at)
             if forced is not None:
-                accepted = guess is not None and guess.token == forced
-                self._reject(at) if guess is not None and not accepted else None
+                accepted = entry is not None and entry.token == forced
+                self._reject(at) if entry is not None and not accepted else None
                 self._place(forced, "a" if accepted else "f")
-            elif guess is not None and self.gate.allows(guess.token):
-                self._place(guess.token, "a")
-            elif (token := self._repair(at, guess, logits, at == first, late)) is not None:
+            elif entry is not None and self.gate.allows(entry.token):
+                self._place(entry.token, "a")
+            elif (token := self._repair(at, entry, logits, at == first, late)) is not None:
                 self._place(token, "r")
             else:
                 return
 
-    def _repair(self, at: int, guess: TentativeToken | None, logits: Logits, first: bool, late: bool) -> int | None:
+    def _repair(self, at: int, entry: TentativeToken | None, logits: Logits, first: bool, late: bool) -> int | None:
         """Returns the best allowed token of a masked slot, or of one whose token is refused; None to leave it masked.
 
         Without a refusal masked slots wait, so that a block that needs no repair equals the unconstrained one.
         """
-        fresh = guess is not None and guess.pass_index == len(self.fills) - 1
-        must = first and (late if guess is None else fresh)
-        if guess is None and not must and not self.rejected:
+        fresh = entry is not None and entry.pass_index == len(self.fills) - 1
+        must = first and (late if entry is None else fresh)
+        if entry is None and not must and not self.rejected:
             return None
         # This pass saw the slot filled and did not predict it; the pass that filled it did.
-        own = logits.row_copy(at) if guess is None else guess.logits
+        own = logits.row_copy(at) if entry is None else entry.logits
         assert own is not None, "logits are kept for every token that can be refused"
         sampled = own.sample_masked(self.gate.mask())
-        if guess is not None:
+        if entry is not None:
             self._reject(at)
         return sampled.tokens[0] if must or sampled.confidence[0] >= self.threshold else None
 
@@ -193,21 +193,21 @@ class Block:
         """Takes `token` as the next of the output, or a completion's token if no completion fits after it."""
         kept = token if origin == "f" else self.gate.resolve(token)
         if kept != token:
-            self._discard(self.guesses, "budget")
-        self.guesses.pop(len(self.tokens), None)
+            self._discard(self.tentative, "budget")
+        self.tentative.pop(len(self.tokens), None)
         self.tokens.append(kept)
         self.origins += origin if kept == token else "b"
         self.gate.advance([kept])
 
     def _reject(self, at: int) -> None:
         """Masks a slot again, and the slots that were filled by later passes, which saw its token."""
-        pass_index = self.guesses[at].pass_index
+        pass_index = self.tentative[at].pass_index
         self._discard(
-            [other for other, guess in self.guesses.items() if other == at or guess.pass_index > pass_index], "schema"
+            [other for other, entry in self.tentative.items() if other == at or entry.pass_index > pass_index], "schema"
         )
 
     def _discard(self, slots: Iterable[int], reason: Reason) -> None:
-        self.rejected += rejections([self.guesses.pop(at).token for at in sorted(slots)], reason)
+        self.rejected += rejections([self.tentative.pop(at).token for at in sorted(slots)], reason)
 
 
 def most_confident(

@@ -21,10 +21,10 @@ def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:
             continue
         # An unconstrained draft is verified as it is, so its verification may be queued before the host has seen it.
         verifiable = 0 if run.gate.constrains else min(slots, remaining - 1)
-        guess = yield run.block([None] * slots, adapter=run.adapter, verify=verifiable)
-        draft = propose(run.gate, guess.branches[0], limit=remaining - 1)
-        if guess.then is not None:
-            logits = guess.then.trunk.upto(len(draft.to_verify) + 1)
+        reply = yield run.block([None] * slots, adapter=run.adapter, verify=verifiable)
+        draft = propose(run.gate, reply.branches[0], limit=remaining - 1)
+        if reply.then is not None:
+            logits = reply.then.trunk.upto(len(draft.to_verify) + 1)
         else:
             logits = (yield run.causal(draft.to_verify, constrained=run.gate.constrains)).trunk
         verify(run, draft, logits, forced, passes=2)

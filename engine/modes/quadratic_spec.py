@@ -19,22 +19,22 @@ from ..request import QuadraticSpecOptions
 
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
-    guess: Logits | None = None  # what the last pass drafted after the token that it chose
+    next_draft: Logits | None = None  # what the last pass drafted after the token that it chose
     while run.continues():
         forced = run.force()
         if forced is None:
             return
         between = yield from run.prefill()
-        guess = None if between else guess  # a pass in between overwrote its logits
+        next_draft = None if between else next_draft  # a pass in between overwrote its logits
         passes = between + run.prefilled
         remaining = run.output.remaining - len(forced)
-        draft = propose(run.gate, guess and guess.after(len(forced)), limit=remaining - 1)
+        draft = propose(run.gate, next_draft and next_draft.after(len(forced)), limit=remaining - 1)
         points = acceptance_points(draft, options.rows, remaining)
         reply = yield run.causal(
             draft.to_verify, fan(run, points, options.block_length), constrained=run.gate.constrains
         )
         accepted = verify(run, draft, reply.trunk, forced, passes)
-        guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
+        next_draft = dict(zip(points, reply.branches, strict=True)).get(accepted)
 
 
 def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Branch]:

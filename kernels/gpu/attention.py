@@ -77,7 +77,7 @@ def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Lay
     _check(x, queries, keys, values, layout)
     if "tiles" not in layout.cache:
         layout.cache["tiles"] = tiles(layout, queries // groups, x.dtype)
-    made: Tiles = layout.cache["tiles"]
+    cut: Tiles = layout.cache["tiles"]
     out = torch.empty(rows, queries, dim, dtype=x.dtype, device=x.device)
     if not rows:
         return out
@@ -90,8 +90,8 @@ def attention(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Lay
         "SPLIT": SPLIT, "MAX_SPLITS": MAX_SPLITS,
     }  # fmt: skip
     half = x.dtype == torch.bfloat16
-    _partials[(made.first.shape[0], groups, width)](
-        x, keys, values, made.first, made.count, layout.tables, layout.request, *sees, mixed, sums,
+    _partials[(cut.first.shape[0], groups, width)](
+        x, keys, values, cut.first, cut.count, layout.tables, layout.request, *sees, mixed, sums,
         x.stride(0), x.stride(1), keys.stride(0), keys.stride(1), keys.stride(2), values.stride(0), values.stride(1),
         values.stride(2), layout.tables.stride(0), dim**-0.5 * _LOG2E,
         **launch(

@@ -100,8 +100,8 @@ def begin(logits: Tensor, choices: Sequence[Choice]) -> PendingTokens:
     if rows:
         packed, masks = _packed(choices, rows)
         # The kernel takes a mask tensor in any case; without masks it is never read.
-        words = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
-        allowed = to_device(torch.stack(masks), device) if masks else words
+        unused = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
+        allowed = to_device(torch.stack(masks), device) if masks else unused
         params = _row_sampling(to_device(packed, device), rows)
         _sampled(_wanted(logits, choices), _banned(choices), allowed, params, result_buffer)
     return PendingTokens(result_buffer, rows, counts)

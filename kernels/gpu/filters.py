@@ -22,7 +22,7 @@ from .noise import noise_of
 
 @triton.jit
 def read_tile(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, vocab: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, vocab: typing.Any,
     tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
     """Loads one tile [TILE / 4, 4] of a row: token ids, allowed logits, and allowed logits without banned tokens."""
@@ -30,7 +30,7 @@ def read_tile(
     real = token < vocab
     shown = real
     if MASKED:
-        word = tl.load(allowed + token // 32, mask=real, other=0) | free
+        word = tl.load(allowed + token // 32, mask=real, other=0) | allow_bits
         shown = real & (((word >> (token % 32)) & 1) != 0)
     wide = tl.where(shown, tl.load(logits + token, mask=real, other=0).to(tl.float32), float("-inf"))
     left = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
@@ -39,11 +39,11 @@ def read_tile(
 
 @triton.jit
 def scores_of(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
     """Returns the token ids of a tile and their scores (logits / temperature), for a temperature above 0."""
-    token, _, left = read_tile(logits, banned, allowed, free, vocab, tile, MASKED, TILE)
+    token, _, left = read_tile(logits, banned, allowed, allow_bits, vocab, tile, MASKED, TILE)
     return token, tl.div_rn(left, temperature + tl.zeros_like(left))
 
 
@@ -55,8 +55,8 @@ def mask_at(
     at = row
     if MASKED == 2:
         at = tl.load(which + row).to(tl.int64)
-    free = tl.where(at < 0, -1, 0)
-    return allowed + tl.maximum(at, 0) * step, free
+    allow_bits = tl.where(at < 0, -1, 0)
+    return allowed + tl.maximum(at, 0) * step, allow_bits
 
 
 @triton.jit
@@ -68,7 +68,7 @@ def highest_of(score: typing.Any, token: typing.Any) -> typing.Any:
 
 @triton.jit
 def within_filters(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, seed: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, seed: typing.Any,
     position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
     top_k: typing.Any, top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
@@ -77,10 +77,12 @@ def within_filters(
     limit = tl.full([], float("inf"), tl.float32)
     if top_p < 1:
         if top_k < vocab:
-            floor = kth_order(logits, banned, allowed, free, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
+            floor = kth_order(
+                logits, banned, allowed, allow_bits, temperature, vocab, highest, top_k, TILES, MASKED, TILE
+            )
         total = tl.zeros([], tl.float32)
         for tile in range(TILES):
-            _, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            _, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             total += tl.sum(tl.where(order_of(score) >= floor, tl.exp(score - highest), 0.0))
         limit = total * top_p
     trying = True
@@ -90,7 +92,7 @@ def within_filters(
         above, before = tl.zeros([], tl.int32), tl.zeros([], tl.float32)
         best, better = tl.full([], float("-inf"), tl.float32), tl.full([], 0x7FFFFFFF, tl.int32)
         for tile in range(TILES):
-            token, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            token, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             ahead = (score > own) | ((score == own) & (token < chosen))
             found: typing.Any = tl.max(ahead.to(tl.int32))
             if found > 0:
@@ -115,7 +117,7 @@ def order_of(score: typing.Any) -> typing.Any:
 
 @triton.jit
 def kth_order(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,
     TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
@@ -126,7 +128,7 @@ def kth_order(
         middle = (low + high) >> 1
         count = tl.zeros([], tl.int32)
         for tile in range(TILES):
-            _, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            _, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             count += tl.sum((order_of(score) >= middle).to(tl.int32))
         low = tl.where(count >= top_k, middle, low)
         high = tl.where(count > top_k, high, tl.where(count == top_k, middle + 1, middle))

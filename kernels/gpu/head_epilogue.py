@@ -131,8 +131,8 @@ def _scan(
     """
     row, tile, tiles = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     temperature = tl.load(temperatures + row)
-    mask, free = mask_at(allowed, row, which, allowed_row, MASKED)
-    token, wide, left = read_tile(logits + row * logits_row, banned, mask, free, vocab, tile, MASKED, TILE)
+    mask, allow_bits = mask_at(allowed, row, which, allowed_row, MASKED)
+    token, wide, left = read_tile(logits + row * logits_row, banned, mask, allow_bits, vocab, tile, MASKED, TILE)
     score = left
     if temperature > 0:
         score = tl.div_rn(score, temperature + tl.zeros_like(score))
@@ -191,10 +191,10 @@ def _choose(
     if FILTERED:
         temperature, top_k, top_p = tl.load(temperatures + row), tl.load(top_ks + row), tl.load(top_ps + row)
         if (temperature > 0) & ((top_k > 0) | (top_p < 1)):
-            mask, free = mask_at(allowed, row, which, allowed_row, MASKED)
+            mask, allow_bits = mask_at(allowed, row, which, allowed_row, MASKED)
             highest = tl.max(tl.load(here + TILES, mask=real, other=float("-inf")))
             chosen = within_filters(
-                line, banned, mask, free, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
+                line, banned, mask, allow_bits, tl.load(seeds + row), tl.load(positions + row), temperature, vocab,
                 chosen, highest, tl.where(top_k > 0, top_k, vocab), top_p, TILES, MASKED, TILE,
             )  # fmt: skip
     tl.store(tokens + row, chosen.to(tl.int64))

@@ -141,7 +141,7 @@ class Native:
             weights = (Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
             first.cache["native"] = weights, _matrix(head)
         weights, matrix = first.cache["native"]
-        shape, made, scratch = _prepared(x, first, rotation, flags, layout)
+        shape, batch, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
         final = FinalStep(
             stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
@@ -151,7 +151,7 @@ class Native:
         masks = [next(iter(choice.masks), None) for choice in plain]
         wanted = (Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
-            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
+            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(batch),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
             ctypes.addressof(final), ctypes.addressof(wanted), len(plain),
         )  # fmt: skip
@@ -205,12 +205,12 @@ def _prepared(
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs
     shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, torch.get_num_threads())
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
-    made = Pass(
+    batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
         *(column.data_ptr() for column in (layout.tables, layout.request, layout.seen, layout.own_first)),
         layout.own_count.data_ptr(), layout.slot.data_ptr(), layout.tables.shape[1],
     )  # fmt: skip
-    return shape, made, scratch
+    return shape, batch, scratch
 
 
 def _pointers(weights: Block) -> Weights:

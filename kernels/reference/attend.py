@@ -57,8 +57,8 @@ def attend(
     else:
         packed = packed.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1)
         rows = own[2].flatten(0, 1).repeat_interleave(share, dim=1)
-        beside = _partial(by, packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
-        out = part.per_branch(branches).joined(beside, by)
+        own_part = _partial(by, packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
+        out = part.per_branch(branches).joined(own_part, by)
         out = out.unflatten(0, (n, branches)).transpose(1, 2)
     out = out.reshape(n, kv, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
     return out.reshape(n, branches, length, heads, dim).to(q.dtype)

@@ -46,19 +46,19 @@ def groups(layout: Layout) -> list[Group]:
     fields = zip(*(column.tolist() for column in columns), strict=True)
     rows = [Row(at, *numbers) for at, numbers in enumerate(fields)]
     shapes: dict[tuple[bool, int, int], list[list[list[Row]]]] = defaultdict(list)
-    for beside, branches in _items([row for row in rows if row.seen or row.own_count]):
+    for own, branches in _items([row for row in rows if row.seen or row.own_count]):
         length = _power(max(len(branch) for branch in branches))
-        shapes[beside, len(branches), length].append(branches)
-    return [_group(layout, beside, length, items) for (beside, _, length), items in shapes.items()]
+        shapes[own, len(branches), length].append(branches)
+    return [_group(layout, own, length, items) for (own, _, length), items in shapes.items()]
 
 
 def _items(rows: list[Row]) -> Iterator[tuple[bool, list[list[Row]]]]:
     """Yields each request's trunk, as one branch, and its branches."""
-    for (_, beside), mine in groupby(rows, key=lambda row: (row.request, row.own_count > 0)):
-        yield beside, [list(branch) for _, branch in groupby(mine, key=lambda row: beside and row.own_first)]
+    for (_, own), mine in groupby(rows, key=lambda row: (row.request, row.own_count > 0)):
+        yield own, [list(branch) for _, branch in groupby(mine, key=lambda row: own and row.own_first)]
 
 
-def _group(layout: Layout, beside: bool, length: int, items: list[list[list[Row]]]) -> Group:
+def _group(layout: Layout, own: bool, length: int, items: list[list[list[Row]]]) -> Group:
     def table(name: str) -> Tensor:
         """Returns one field as [N, B, L]; padding repeats the branch's first row."""
         return torch.tensor(
@@ -75,7 +75,7 @@ def _group(layout: Layout, beside: bool, length: int, items: list[list[list[Row]
         torch.tensor(real, device=index.device),
         layout.tables[requests, :tiles],
         table("seen"),
-        table("own_count") if beside else None,
+        table("own_count") if own else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Prints, as JSON, how many binaries of each kernel an engine's warm-up needs, and which ones its passes need in addition.
+"""Prints, as JSON, how many binaries of each kernel an engine's warm-up needs, and which more its passes need.
 
 It runs as a process of its own, because Triton decides between interpreting and compiling when it is imported. Nothing
 is compiled or run: launches are intercepted, and what Triton would compile for them is recorded.

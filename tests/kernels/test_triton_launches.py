@@ -21,7 +21,7 @@ def launched() -> dict[str, Any]:
 
 
 def test_nothing_is_compiled_amid_serving(launched: dict[str, Any]) -> None:
-    """Runs passes of 1 to 512 rows without a graph, with and without adapter and filters, after buckets are captured."""
+    """Runs passes of 1 to 512 rows without a graph, with and without adapter and filters, after the capture."""
     assert launched["more"].keys() == launched["warm"].keys()
     assert not any(launched["more"].values())
 

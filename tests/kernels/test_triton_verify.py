@@ -99,5 +99,5 @@ def test_what_does_not_fit_is_refused() -> None:
     refused(r"drafted has shape \[2\]; this op takes \[1\]", counts=torch.ones(2, dtype=torch.int64))
     refused("room for 3", draft=torch.zeros(1, 4, dtype=torch.int64))
     refused("call contiguous", draft=torch.zeros(1, 6, dtype=torch.int64)[:, ::2])
-    refused(r"refused.turn has shape \[4\]", ring=replace(ring, turn=torch.zeros(4, dtype=torch.int64)))
+    refused(r"ring.turn has shape \[4\]", ring=replace(ring, turn=torch.zeros(4, dtype=torch.int64)))
     refused("the ring has gaps", ring=replace(ring, tokens=torch.zeros(1, 2, 5, dtype=torch.int64)[..., :3]))

@@ -42,11 +42,13 @@ class Segment:
     the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
     never past the trunk's end; with `block` 1 it sees up to itself, which is causal. `read`: trailing trunk rows whose
     logits are needed; each predicts the next position. `choose`: one row is read, and the mode needs only its token.
-    `constrained`: a gate restricts what is chosen. The pass samples over the whole vocabulary, without the mask: if
-    that token is allowed, it is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
-    sampling waits until the mask is known. `then`: the pass that verifies what this one drafts; its last `then.read` -
-    1 trunk tokens are placeholders for the first tokens sampled in the branch. It may run with this pass, before the
-    host has seen the draft; if it does not, the mode asks for it.
+
+    `constrained`: a gate restricts what is chosen. The pass samples over the whole vocabulary, without the mask,
+    because that token, if allowed, is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
+    sampling waits until the mask is known.
+
+    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.read` - 1 placeholders for the first
+    tokens sampled in the branch. It may run with this pass, before the host has seen the draft; if not, the mode asks.
     """
 
     start: int

@@ -76,7 +76,7 @@ class Batch:
     ) -> Tensor:
         """Returns logits [R, V] of all read rows; of a graph if one fits, whose next pass overwrites them.
 
-        `filled`: tokens that are known on the device only.
+        `device_tokens`: tokens that only the device knows.
         """
         bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:

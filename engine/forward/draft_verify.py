@@ -49,7 +49,7 @@ def cycle(
     drafted = first.begin(runner, drafts, [one for one in choices[0] if one], graphs)
     if first.replayed:
         drafts = drafts.clone()  # the second pass may overwrite the same buffers
-    checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
+    checks = second.logits(runner, pool, graphs, _device_tokens(first, second, drafted))
     checked = second.begin(runner, checks, [one for one in choices[1] if one], graphs)
     sampled = kernels.read([drafted, checked])
     mine, following = (
@@ -59,7 +59,7 @@ def cycle(
     return list(zip(mine, following, strict=True)), first.replayed + second.replayed
 
 
-def _filled(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
+def _device_tokens(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
     """Returns the second pass's open tokens: the last ones of each trunk, from the first sampled of each draft."""
     rows, sampled = list[int](), list[int]()
     end = at = 0

@@ -124,10 +124,7 @@ class DeviceTokens:
 
 
 def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Capture | None:
-    """Returns how passes are captured, or None if they are not: by default on CUDA devices only.
-
-    Raises RequestError.
-    """
+    """Returns how passes are captured, None if they are not: by default on CUDA devices. Raises RequestError."""
     if device.type != "cuda":
         return Eager() if graphs else None
     if graphs is False or (graphs is None and not kernels.queued):
@@ -150,10 +147,8 @@ class Buffers:
         rows = max(bucket.rows for bucket in buckets)
         self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
         self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
-        queued = runner.kernels.queued
-        self.sampler: StaticSampler | None = (
-            cast(QueuedKernels, runner.kernels).static_sampler(self.logits) if queued else None
-        )
+        kernels = cast(QueuedKernels, runner.kernels)
+        self.sampler: StaticSampler | None = kernels.static_sampler(self.logits) if kernels.queued else None
 
     @property
     def nbytes(self) -> int:

@@ -26,7 +26,7 @@ def exactness(runner: Runner) -> Exactness:
     kernels = runner.kernels
     if not kernels.exact:
         return "not promised"
-    # Triton's interpreter takes seconds per pass, and tests cover it; it says nothing about a device's arithmetic.
+    # Triton's interpreter takes seconds per pass; what it shows of a device's arithmetic is covered by tests instead.
     if kernels.queued and runner.embedding.device.type != "cuda":
         return "not checked"
     found = disagreement(kernels, runner.stack)

@@ -83,7 +83,7 @@ class PrefixIndex:
     def evict(self, count: int) -> int:
         """Frees up to `count` pages without other references, and returns how many it freed."""
         freed = 0
-        # One sweep over all nodes frees all leaves needed, because a full pool evicts all the time.
+        # One sweep over all nodes per generation of leaves, not per page, because a full pool evicts all the time.
         while freed < count and (leaves := nsmallest(count - freed, self._idle(), key=lambda node: node.used)):
             for leaf in leaves:
                 self._remove(leaf)

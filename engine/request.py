@@ -1,6 +1,7 @@
-"""What a call asks for: frozen hand-offs from the policy layer to the engine; `result.py` has what comes back.
+"""What a call asks for: frozen values from the policy layer to the engine; `result.py` has what comes back.
 
-Knows token ids and modes. One options class a mode, so that an impossible combination cannot be written down.
+Knows token ids and modes. Does not know the model. Each mode has its own options class, so that an impossible
+combination cannot be expressed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from .errors import RequestError
 from .result import Mode, Round
 
 Selection = Literal["vendor", "text_first"]
-"""Which slot of a diffusion block is filled where none reaches the threshold, and what is filled behind a guessed end.
+"""How a diffusion block selects slots if none reaches the threshold, and after a tentative end token.
 
-vendor: the surest slot, whatever its token, and slots behind an end like all others, as the weights' own loop has it;
-text_first: the surest slot that is no end, and nothing behind a guessed end.
+vendor: the most confident slot, whatever its token, and slots after an end like all others, as in the weights' own
+loop; text_first: the most confident slot without an end token, and no slot after a tentative end.
 """
 SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
 
@@ -41,9 +42,10 @@ def _check_selection(given: str | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """temperature 0 is greedy. The token at position p depends on (seed, p) and the logits alone, in every mode.
+    """Sampling settings; temperature 0 is greedy.
 
-    Filters act after the schema mask and the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
+    The token at position p depends on (seed, p) and the logits, in every mode. Filters act after the schema mask and
+    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
     """
 
     temperature: float = 0.0
@@ -67,17 +69,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArOptions:
-    """One token a pass."""
+    """One token per pass."""
 
     mode: ClassVar[Mode] = "ar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionOptions:
-    """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best.
+    """Blocks of `block_length` tokens; a pass fills the best slot and every slot whose confidence reaches `threshold`.
 
-    A `block_length` of None: 32, or what the weights were trained for where they take no other. A `selection` of None:
-    what config.json says, else "vendor". The engine puts in both.
+    A `block_length` of None: 32, or the length that the weights were trained for, if they take no other. A `selection`
+    of None: that of config.json, else "vendor". The engine sets both.
     """
 
     mode: ClassVar[Mode] = "diffusion"
@@ -94,7 +96,7 @@ class DiffusionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignedOptions:
-    """`DiffusionOptions` for weights whose blocks are counted from position 0; the engine makes them, from the weights.
+    """`DiffusionOptions` for weights with blocks counted from position 0; the engine derives them from the weights.
 
     `block_length`: the weights' own; at 1 the attention is causal.
     """
@@ -126,7 +128,7 @@ class LinearSpecOptions:
 class QuadraticSpecOptions:
     """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
 
-    `rows`: acceptance points that a pass prepares for (None: each); where another comes, one pass goes without a draft.
+    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft.
     """
 
     mode: ClassVar[Mode] = "quadratic_spec"
@@ -143,7 +145,7 @@ class QuadraticSpecOptions:
 class InfillOptions:
     """Block diffusion between the prompt and the `suffix`, in one block; a pass fills as in `DiffusionOptions`.
 
-    There is no `selection`: the number of tokens is settled first, and none of them may be an end.
+    There is no `selection`: the number of tokens is chosen first, and none of them may be an end token.
     """
 
     mode: ClassVar[Mode] = "diffusion"
@@ -156,7 +158,7 @@ class InfillOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceOptions:
-    """Whole answers, in token ids, read side by side; the likeliest one is the output."""
+    """Whole answers, in token ids, scored in parallel; the likeliest one is the output."""
 
     mode: ClassVar[Literal["choice"]] = "choice"
     candidates: tuple[tuple[int, ...], ...]
@@ -167,7 +169,7 @@ ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """Another exact mode takes over, for a reason in words."""
+    """Another exact mode takes over; `reason` is a sentence for people."""
 
     options: ExactOptions
     reason: str
@@ -177,9 +179,9 @@ class Switch:
 
 
 class Controller(Protocol):
-    """Decides at the end of each round whether another exact mode goes on; it cannot change a token.
+    """Decides at the end of each round whether another exact mode takes over; it cannot change a token.
 
-    One may serve many calls: what it knows of a call are the call's `rounds`, all of them, and the `options` that run.
+    One controller may serve many calls: of a call it knows all `rounds` so far and the current `options`.
     """
 
     def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None: ...
@@ -187,7 +189,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveOptions:
-    """Exact modes that hand over to each other in mid-call, because they agree on every token: `first` begins."""
+    """Exact modes that may switch in mid-call, because they agree on every token; `first` begins."""
 
     first: ExactOptions
     controller: Controller
@@ -212,8 +214,9 @@ Options = (
 class DecodeRequest:
     """One decoding job in token ids. `max_tokens` counts every output token, thinking and the end token included.
 
-    `constraint` holds what follows the thinking, if there is any. `max_passes` (prefill included) and `max_seconds`
-    (from admission) end an output without a constraint between two passes; what a constraint holds is never cut there.
+    `constraint` applies to what follows the thinking, if there is any. `max_passes` (prefill included) and
+    `max_seconds` (from admission) end an unconstrained output between two passes; a constrained output is never cut
+    there.
     """
 
     prompt: tuple[int, ...]
@@ -239,18 +242,18 @@ class DecodeRequest:
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
-    def begins(self) -> Options:
-        """The options of the mode that begins."""
+    def first_options(self) -> Options:
+        """Options of the mode that begins."""
         return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
 
     @property
-    def room(self) -> int:
-        """Positions behind the prompt that are used."""
+    def output_positions(self) -> int:
+        """Positions used after the prompt."""
         return self.max_tokens + (len(self.options.suffix) if isinstance(self.options, InfillOptions) else 0)
 
     @property
-    def kept(self) -> int:
-        """Tokens behind the prompt whose keys and values are kept."""
+    def cached_positions(self) -> int:
+        """Tokens after the prompt whose keys and values are cached."""
         return self.max_tokens
 
 
@@ -274,7 +277,7 @@ class ScoreRequest:
         return ChoiceOptions(candidates=self.candidates)
 
     @property
-    def begins(self) -> ChoiceOptions:
+    def first_options(self) -> ChoiceOptions:
         return self.options
 
     @property
@@ -283,15 +286,15 @@ class ScoreRequest:
 
     @property
     def max_tokens(self) -> int:
-        """Of the longest candidate, with its end token."""
-        return self.room + 1
+        """Tokens of the longest candidate, with its end token."""
+        return self.output_positions + 1
 
     @property
-    def room(self) -> int:
-        """Positions behind the prompt that are used."""
+    def output_positions(self) -> int:
+        """Positions used after the prompt."""
         return max(map(len, self.candidates))
 
     @property
-    def kept(self) -> int:
-        """Tokens behind the prompt whose keys and values are kept."""
+    def cached_positions(self) -> int:
+        """Tokens after the prompt whose keys and values are cached."""
         return 0

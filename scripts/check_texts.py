@@ -125,7 +125,7 @@ class Check:
                     break
                 matcher.advance([token])
                 ids.append(token)
-            ending = matcher.ending(200)
+            ending = matcher.completion(200)
         except GrammarRuntimeError:
             return []
         text = vocabulary.text_of([*ids, *(ending or ())[:-1]])

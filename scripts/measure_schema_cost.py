@@ -91,7 +91,7 @@ class Readings:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    for name in ("mask", "forced", "allows", "settled", "advance", "fork", "take_forced"):
+    for name in ("mask", "forced", "allows", "resolve", "advance", "fork", "take_forced"):
         setattr(Gate, name, GATES.times(getattr(Gate, name)))
     engine = Engine.load(kernels=args.kernels)
     if args.shape != BUNDLED:

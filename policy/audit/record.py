@@ -218,7 +218,7 @@ def record_call(
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
-        options={"mode": request.begins.mode, **_options(request)},
+        options={"mode": request.first_options.mode, **_options(request)},
         sampling=SamplingUsed(**_fields(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
@@ -254,7 +254,7 @@ def record_call(
 
 def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
     """The mode's options; of token ids among them, which are content, the number."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.begins).items()}
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.first_options).items()}
 
 
 def _fields(flat: Any) -> dict[str, Any]:

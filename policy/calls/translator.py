@@ -145,6 +145,6 @@ def check_budget(request: DecodeRequest) -> None:
     if request.constraint is None:
         return
     got = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
-    shortest = request.constraint.ending(ENDING_TOKENS)
+    shortest = request.constraint.completion(ENDING_TOKENS)
     if shortest is not None and len(shortest) > got:
         raise BudgetTooSmall(len(shortest), got)

@@ -206,7 +206,7 @@ def _in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
 def _ended(start: Matcher, keyword: str, until: float) -> Matcher:
     """`start`, which knows a complete text from here on. Raises SchemaTooComplex where none is found."""
     try:
-        found = start.ending(ENDING_TOKENS, until)
+        found = start.completion(ENDING_TOKENS, until)
     except OutOfTime as error:
         raise SchemaTooComplex("", keyword, f"{error} in {ENDING_SECONDS} s; ask for less") from None
     if found is None:

@@ -42,6 +42,6 @@ class KnownCompletion:
         goes_on = self.left is not None and self.left.startswith(text)
         return replace(self, left=self.left[len(text) :] if self.left is not None and goes_on else None)
 
-    def ending(self, limit: int) -> list[int] | None:
+    def completion(self, limit: int) -> list[int] | None:
         found = None if self.left is None else [*self.vocabulary.tokens_of(self.left), *self.vocabulary.ends]
         return None if found is None or len(found) > limit else found

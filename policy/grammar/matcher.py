@@ -109,13 +109,13 @@ class Matcher:
         twin._supply = self._supply.again()
         return twin
 
-    def ending(self, limit: int, until: float = inf) -> Ending:
+    def completion(self, limit: int, until: float = inf) -> Ending:
         """The known completion as masks want it spelled; where there is none or it is longer, what a search finds.
 
         Raises OutOfTime where the search takes this thread's CPU clock beyond `until`. In a call there must be no such
         limit: what comes next may depend on the tokens alone.
         """
-        return self._or_over(lambda: self._ending(limit, until), lambda over: over.ending(limit))
+        return self._or_over(lambda: self._ending(limit, until), lambda over: over.completion(limit))
 
     def learn(self, text: bytes) -> bool:
         """Whether `text` completes this one; if so, it is known from here on."""

@@ -49,7 +49,7 @@ def _paces(cost: CostModel, stats: Stats) -> Iterator[Reading]:
     """Of each mode that ran, against the model's word on its passes as they were: with the rows of all in them, so that
     nobody's drafts are blamed on another's mode, and in calls that were switched too."""
     context = stats.prompt_tokens + stats.output_tokens / 2
-    for one in stats.stretches:
+    for one in stats.mode_runs:
         rows, calls = one.pass_rows / one.passes, one.pass_calls / one.passes
         a_pass = cost.seconds(rows, context, ADAPTED.get(one.mode, 0), calls)
         if one.seconds > 0:
@@ -60,11 +60,11 @@ def _missed(cost: CostModel, learned: Learned, plan: DecodePlan, result: DecodeR
     """Log of a call's work in drafting, up to its end or to where it was given up, against what was expected of so many
     decisions, both as if no others had been live. Counts by its part of the call: a call that was given up did badly up
     to there by selection, and would say too much; left out, it would leave a selection of those that did well."""
-    variant, stretches = Variant.of(plan.mode, plan.settings), result.stats.stretches
+    variant, stretches = Variant.of(plan.mode, plan.settings), result.stats.mode_runs
     if variant.mode not in DRAFTING or not stretches or stretches[0].mode != variant.mode or not stretches[0].passes:
         return None
     drafted = stretches[0]
-    decisions = sum(made.decisions for made in result.rounds if made.mode == variant.mode)
+    decisions = sum(made.unforced_tokens for made in result.rounds if made.mode == variant.mode)
     if decisions < 2:
         return None
     load = learned.workload(plan.context, plan.settings.temperature or 0.0, plan.settings.max_tokens or 256)

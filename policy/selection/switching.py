@@ -34,7 +34,7 @@ class Breakeven:
         for one in rounds[1:]:  # the first is the prompt's
             if not one.drafted and options.mode == "linear_spec":
                 continue
-            lost, made, count = lost + self.needed - one.decisions, made + one.decisions, count + 1
+            lost, made, count = lost + self.needed - one.unforced_tokens, made + one.unforced_tokens, count + 1
             if lost <= 0:
                 lost, made, count = 0.0, 0, 0
         if lost <= max(TOLERANCE, PATIENCE * self.needed):

@@ -105,7 +105,7 @@ def test_an_error_of_the_thread_reaches_every_caller_and_later_ones(monkeypatch:
     def broken() -> None:
         raise ZeroDivisionError("never")
 
-    monkeypatch.setattr(engine.scheduler, "_leave", broken)
+    monkeypatch.setattr(engine.scheduler, "_drop_cancelled", broken)
     for future in futures:
         error = future.exception(30)
         assert isinstance(error, EngineStopped)

@@ -107,10 +107,10 @@ def test_masks_never_double_a_key(reference: Engine, document: Any, seed: int) -
         token = dice.choice(short or choices)
         ahead = matcher.fork()
         ahead.advance([token])
-        if ahead.ending(300) is None:
+        if ahead.completion(300) is None:
             continue
         matcher, text = ahead, text + reference.tokenizer.token(token)
-    ending = matcher.ending(300)
+    ending = matcher.completion(300)
     assert ending is not None
     assert doubled_keys(text + "".join(reference.tokenizer.token(one) for one in ending[:-1])) == []
 

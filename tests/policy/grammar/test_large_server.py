@@ -80,7 +80,7 @@ def called(engine: Engine, start: Matcher, opening: str, wants: Callable[[str], 
     worth = np.array([float(wants(text)) for text in texts])
     ends, ids, written = set(engine.tokens.model.config.eos_token_ids), list[int](), ""
     at: Constraint = start.fork()
-    closing = TokenBudget(BUDGET, start.ending(BUDGET))
+    budget = TokenBudget(BUDGET, start.completion(BUDGET))
     while not ids or ids[-1] not in ends:
         choices = np.array(allowed(at))
         if len(written) < len(opening):
@@ -90,9 +90,9 @@ def called(engine: Engine, start: Matcher, opening: str, wants: Callable[[str], 
         else:
             choice = int(choices[worth[choices].argmax()])
         worth[choice] -= 0.7
-        ids.append(choice if choice in ends else closing.settled(at, choice))
+        ids.append(choice if choice in ends else budget.resolve(at, choice))
         if ids[-1] not in ends:
-            at = closing.advance(at, ids[-1:])
+            at = budget.advance(at, ids[-1:])
             written = engine.tokenizer.decode(ids)
     assert len(ids) <= BUDGET
     return engine.tokenizer.decode(ids[:-1])

@@ -70,14 +70,14 @@ def test_endings_are_what_masks_allow(reference: Engine, target: Any, seed: int)
         if dice.random() < 0.6:
             continue
         limit = dice.choice([3, 9, 20, 60, 4000])
-        ending = matcher.ending(limit)
+        ending = matcher.completion(limit)
         if ending is not None:
             assert len(ending) <= limit
             assert completes(matcher, ending)
         for token in dice.sample(some := [token for token in allowed(matcher) if token not in ends], min(3, len(some))):
             sure, ahead = matcher.leads(token, limit), matcher.fork()
             ahead.advance([token])
-            assert ahead.ending(limit) is not None or not sure
+            assert ahead.completion(limit) is not None or not sure
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -89,12 +89,12 @@ def test_an_ending_goes_on_behind_each_of_its_tokens(reference: Engine, document
         assume(False)
         return
     *_, matcher = walk(reference, schema_of(document), random.Random(seed), steps=seed % 12 + 1)
-    ending = matcher.ending(4000)
+    ending = matcher.completion(4000)
     assert ending is not None
     for at, token in enumerate(ending[:-1], start=1):
         assert matcher.leads(token, 10**6)
         matcher.advance([token])
-        rest = matcher.ending(len(ending) - at)
+        rest = matcher.completion(len(ending) - at)
         assert rest is not None
         assert completes(matcher, rest)
 
@@ -173,6 +173,6 @@ def test_a_search_serves_later_calls_that_wrote_the_same(reference: Engine, monk
         matcher = reference.grammars.matcher(schema_of({"anyOf": tools}))
         for token in reference.tokenizer.encode('{"b'):
             matcher.advance([token])
-        found.append(matcher.ending(limit))
+        found.append(matcher.completion(limit))
     assert asked == [100, 90]
     assert found[0] == found[1] == found[2] == found[3]

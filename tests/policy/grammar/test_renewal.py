@@ -96,7 +96,7 @@ def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -
         lambda matcher: [token for token in range(60, 400) if matcher.allows(token)],
         lambda matcher: matcher.forced(),
         lambda matcher: [matcher.leads(token, limit) for token in range(300, 320) for limit in (40, 8)],
-        lambda matcher: matcher.ending(40),
+        lambda matcher: matcher.completion(40),
     ]
     for ask in asks:
         reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
@@ -150,7 +150,7 @@ def test_what_no_compilation_carries_is_ended_by_force(
 @pytest.mark.parametrize("mode", MODES)
 def test_the_least_budget_holds_where_the_grammar_stops(reference: Engine, limit: Limit, mode: str) -> None:
     limit(first=8_000, later=8_000)
-    shortest = reference.grammars.matcher(schema_of(SCHEMA)).ending(100)
+    shortest = reference.grammars.matcher(schema_of(SCHEMA)).completion(100)
     assert shortest is not None
     for seed in range(3):
         result = decoded(reference, mode, seed, len(shortest))
@@ -163,7 +163,7 @@ def test_where_no_ending_is_known_the_error_says_why(reference: Engine, limit: L
     matcher = reference.grammars.matcher(schema_of(SCHEMA))
     with pytest.raises(GrammarRuntimeError, match="stopped"):
         asked_all_along(matcher, tokens(reference))
-    assert matcher.ending(4000) is None
+    assert matcher.completion(4000) is None
     assert not matcher.leads(300, 4000)
     assert not matcher.allows(300)
 

@@ -129,7 +129,7 @@ def test_whatever_is_known_first_fits(reference: Engine, schema: Json) -> None:
         start = reference.grammars.compile(target).start
     except SchemaRefused:
         return
-    spelled = start.ending(4000)
+    spelled = start.completion(4000)
     assert spelled is not None
     target.parse(reference.tokenizer.decode(spelled[:-1]))
     for token in spelled[:-1]:
@@ -166,5 +166,5 @@ def test_compiling_and_an_ending_share_their_time(
 
 def ended(engine: Engine, schema: Json) -> str | None:
     """The text of the ending that a call would start with."""
-    found = engine.grammars.compile(schema_of(schema)).start.ending(4000)
+    found = engine.grammars.compile(schema_of(schema)).start.completion(4000)
     return None if found is None else engine.tokenizer.decode(found[:-1])

@@ -74,7 +74,7 @@ def test_any_schedule_replays_from_its_record_by_the_same_path(
     record = RECORD.validate_json(RECORD.dump_json(written))
     assert record == written
     assert list(check_record(record, 1)) == list(check_record(record.redacted(), 1)) == []
-    assert switches_of(record) == fickle.made
+    assert switches_of(record) == fickle.switches
     again = request(AdaptiveOptions(first=first, controller=Schedule(switches=switches_of(record))))
     found = compare(record, engine.decode(again), ())
     assert (found.outcome, found.message) == ("same", f"{len(record.token_ids or ())} tokens, bit for bit")

@@ -187,7 +187,7 @@ def test_any_text_is_read_or_misread(text: str) -> None:
 )
 def test_the_shortest_text_of_a_target_is_known_at_once(reference: Engine, target: Target) -> None:
     """A search letter by letter walks such loops for half a second."""
-    ending = reference.grammars.matcher(target).ending(20)
+    ending = reference.grammars.matcher(target).completion(20)
     assert ending
     text = reference.tokenizer.decode(ending[:-1])
     assert target.parse(text) == text

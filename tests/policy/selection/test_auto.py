@@ -153,7 +153,7 @@ def _stats(rounds: list[Round], seconds: float, rows: int, stretches: tuple[Mode
         seconds=seconds + 0.01,
         prefill_seconds=0.01,
         query_tokens=rows,
-        stretches=stretches,
+        mode_runs=stretches,
     )
 
 
@@ -479,7 +479,7 @@ def test_drafts_that_are_given_up_count(chance: float) -> None:
     given_up = 0
     for _ in range(60):
         result = world.decode(plan)
-        given_up += len(result.stats.stretches) > 1
+        given_up += len(result.stats.mode_runs) > 1
         auto.observe(plan, result)
     assert (given_up > 30) == (chance < 0.9)
     assert abs(auto.learned.of_drafts(levels(ACT, 0.0))) < 0.15

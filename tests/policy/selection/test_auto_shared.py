@@ -106,7 +106,7 @@ class Sharing:
             seconds=self.seconds + 0.01,
             prefill_seconds=0.01,
             query_tokens=sum(one.rows for one in stretches),
-            stretches=stretches,
+            mode_runs=stretches,
         )
         ids = (1,) * len(origins)
         return DecodeResult(token_ids=ids, text="", finish_reason="stop", rounds=tuple(self.rounds), stats=stats)

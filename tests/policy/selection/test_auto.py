@@ -25,7 +25,7 @@ from trimode.policy.errors import PolicyError
 from trimode.policy.selection.auto import VARIANTS, Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.evidence import Observation, observed
-from trimode.policy.selection.exploration import GRACE, SHARE, loss_of, tried
+from trimode.policy.selection.exploration import GRACE, SHARE, explored, loss_of
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
 from trimode.policy.selection.pricing import Cost, Variant
@@ -278,9 +278,11 @@ def test_a_try_has_to_be_worth_what_it_may_lose() -> None:
     prices = {ar: good, other: poor}
     hope = {ar: good, other: good._replace(price=0.9)}
     faint = {ar: good, other: good._replace(price=1 - 0.4 / HORIZON)}
-    assert tried(hope, prices, ar, left=0.6) == other
-    assert tried(hope, prices, ar, left=0.4) == ar, "the loss of 0.5 is not within what is left"
-    assert tried(faint, prices, ar, left=0.6) == ar, "what it would save before it is forgotten is less than it loses"
+    assert explored(hope, prices, ar, remaining=0.6) == other
+    assert explored(hope, prices, ar, remaining=0.4) == ar, "the loss of 0.5 is not within what is left"
+    assert explored(faint, prices, ar, remaining=0.6) == ar, (
+        "what it would save before it is forgotten is less than it loses"
+    )
 
 
 def test_a_try_loses_no_more_than_switching_allows() -> None:
@@ -448,7 +450,7 @@ def test_whatever_was_seen_chances_are_chances(calls: list[tuple[str, float, Obs
         learned.add(replace(ACT, name=name), temperature, seen)
     assert Learned.of(json.loads(json.dumps(learned.as_dict()))) == learned
     sure = learned.workload(ACT, 0.0, 64)
-    for load in (sure, sure.drawn({"linear_spec": 3.0, "quadratic_spec": -3.0}), sure.at_best()):
+    for load in (sure, sure.sampled({"linear_spec": 3.0, "quadratic_spec": -3.0}), sure.at_best()):
         assert 0 < load.decisions <= 64
         assert load.forced >= 0
         assert load.fill > 0

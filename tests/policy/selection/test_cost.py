@@ -209,4 +209,4 @@ def test_words_of_a_variant() -> None:
     assert str(Variant("ar")) == "ar"
     assert str(Variant("quadratic_spec", 8, 2)) == "quadratic_spec:8:2"
     assert str(Variant("diffusion", 16, threshold=0.9)) == "diffusion:16@0.9"
-    assert Variant("linear_spec", 8).settings.said() == {"mode": "linear_spec", "block_length": 8}
+    assert Variant("linear_spec", 8).settings.given() == {"mode": "linear_spec", "block_length": 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from trimode.engine.errors import RequestError
 from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
 from trimode.policy.errors import PolicyError
-from trimode.policy.selection.policies import PACKAGE_POLICY, Policy, StepContext, configured, resolve
+from trimode.policy.selection.policies import PACKAGE_POLICY, DecodePlan, Policy, StepContext, configured, resolve
 from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
 
 PLAN: Final = StepContext(kind="plan", name="think")
@@ -33,15 +34,31 @@ some_settings = st.builds(
 
 
 @given(some_settings, some_settings, some_settings)
-def test_over_is_associative_with_silence_as_identity(a: Settings, b: Settings, c: Settings) -> None:
+def test_over_is_associative_with_empty_settings_as_identity(a: Settings, b: Settings, c: Settings) -> None:
     assert a.over(b).over(c) == a.over(b.over(c))
     assert a.over(Settings()) == Settings().over(a) == a
     assert a.over(a) == a
 
 
 @given(some_settings, some_settings)
-def test_over_takes_what_is_said_and_keeps_the_rest(above: Settings, below: Settings) -> None:
-    assert above.over(below).said() == below.said() | above.said()
+def test_over_takes_what_is_given_and_keeps_the_rest(above: Settings, below: Settings) -> None:
+    assert above.over(below).given() == below.given() | above.given()
+
+
+def test_former_names_work_for_one_release() -> None:
+    class Own(Policy):
+        """A user's policy that chooses by the former name of `choose_mode`."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "choose_mode":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+        def advise(self, plan: DecodePlan) -> DecodePlan:
+            return replace(plan, mode="linear_spec")
+
+    assert resolve(StepContext(kind="prose", name="p"), (Own(),), ()).mode == "linear_spec"
+    assert Settings(rows=2).said() == {"rows": 2}
 
 
 LAYERS: Final = [("decorator", "ar"), ("using(inner)", "linear_spec"), ("call argument", "diffusion")]

@@ -113,17 +113,17 @@ def test_an_error_message_is_redacted(reference: Engine, spans: InMemorySpanExpo
 
 
 @given(st.text(max_size=40), st.integers(0, 30))
-def test_clipped_text_says_how_much_is_missing(text: str, room: int) -> None:
-    kept, missing = clipped(text, room)
+def test_clipped_text_says_how_much_is_missing(text: str, limit: int) -> None:
+    kept, missing = clipped(text, limit)
     assert text.startswith(kept)
-    assert len(kept) == min(len(text), room)
-    assert missing == ("" if kept == text else f"the last {len(text) - room} of {len(text)} characters")
+    assert len(kept) == min(len(text), limit)
+    assert missing == ("" if kept == text else f"the last {len(text) - limit} of {len(text)} characters")
 
 
 @given(st.lists(st.text(max_size=8), max_size=6), st.integers(1, 30))
-def test_the_newest_messages_are_kept(texts: list[str], room: int) -> None:
-    kept, missing = newest(texts, room)
-    assert sum(map(len, kept)) <= room
+def test_the_newest_messages_are_kept(texts: list[str], limit: int) -> None:
+    kept, missing = newest(texts, limit)
+    assert sum(map(len, kept)) <= limit
     assert bool(missing) == (kept != texts)
     if missing and "of the last message" not in missing:
         assert kept == texts[len(texts) - len(kept) :]

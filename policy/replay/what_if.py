@@ -1,6 +1,7 @@
 """What recorded calls would have cost under another policy, derived from a cost model and recorded acceptance.
 
-Knows records, policies and predictions. Does not decode. A row is either recorded or derived, never both, and says which.
+Knows records, policies and predictions. Does not decode. A row is either recorded or derived, never both, and says
+which.
 """
 
 from __future__ import annotations

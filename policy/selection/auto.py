@@ -276,18 +276,18 @@ def _reason(variant: Variant, comparison: Comparison, forecast: Forecast, contex
         if each.mode != variant.mode:
             speeds[each.mode] = max(cost.tokens / cost.price, speeds.get(each.mode, 0.0))
     rivals = ", ".join(f"{mode} {speeds[mode]:.0f}" for mode in sorted(speeds))
-    words = f"{variant}: policy 'auto' expects {forecast.tokens / forecast.price:.0f} tokens/s"
-    words += f" ({rivals})" if rivals else ""
-    words += f", by {forecast.observed:.0f} recent calls of step {context.name!r}"
+    reason = f"{variant}: policy 'auto' expects {forecast.tokens / forecast.price:.0f} tokens/s"
+    reason += f" ({rivals})" if rivals else ""
+    reason += f", by {forecast.observed:.0f} recent calls of step {context.name!r}"
     if context.others:
-        words += f", {context.others} other calls live, all of them together"
+        reason += f", {context.others} other calls live, all of them together"
     if variant != best:
         loss = forecast.regret / forecast.price
-        words += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
+        reason += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
     hopeless = sorted(set(speeds) - {each.mode for each in comparison.chances})
     if hopeless:
-        words += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
-    return words
+        reason += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
+    return reason
 
 
 def _late(deadline: float | None, forecast: Forecast) -> Sequence[str]:

@@ -129,7 +129,7 @@ class Learned:
             if one.denoises:
                 fill = _pooled(fill, one.fills, one.denoises)
         decisions = min(decisions, max_tokens)
-        everyone = self.evidence.get(keys[0]) or Evidence()
+        all_steps = self.evidence.get(keys[0]) or Evidence()
         curves = {mode: _curve(found, mode) for mode in DRAFTING}
         return Workload(
             decisions=decisions,
@@ -139,7 +139,7 @@ class Learned:
             fill=fill.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
-            theirs=(everyone.rows + PRIOR_ROWS) / (everyone.passes + 1),
+            rows_of_others=(all_steps.rows + PRIOR_ROWS) / (all_steps.passes + 1),
         )
 
     def of_mode(self, mode: str) -> Estimate:

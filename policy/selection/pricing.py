@@ -73,7 +73,7 @@ class Workload:
     decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
     probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
     of each of these probabilities; fill: slots that one denoise pass fills; context: tokens that a row attends to;
-    calls: running calls in the batch, this one included; theirs: rows that each of the others brings to a pass.
+    calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
     """
 
     decisions: float
@@ -83,7 +83,7 @@ class Workload:
     fill: float = 1.5
     context: float = BASE_CONTEXT
     calls: int = 1
-    theirs: float = 1.0
+    rows_of_others: float = 1.0
 
     def sampled(self, z_scores: Mapping[str, float]) -> Workload:
         """Returns a workload with `z_scores[mode]` standard errors added to each acceptance of the mode."""
@@ -134,9 +134,9 @@ class Passes:
         self._curves = model.plain, model.adapted
         self._a_row = model.per_row_token * max(load.context - BASE_CONTEXT, 0)
         self._calls = model.per_call * (load.calls - 1) + model.per_pass
-        self._rest = (load.calls - 1) * load.theirs
+        self._rest = (load.calls - 1) * load.rows_of_others
         self._found: dict[tuple[float, bool], Pair] = {}
-        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.theirs)
+        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.rows_of_others)
         self._equal = max(typical / load.calls - (typical - self._without), 0.0)
 
     def __call__(self, rows: float, adapter: bool = False) -> Pair:

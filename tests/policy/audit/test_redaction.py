@@ -57,8 +57,8 @@ def test_a_secret_in_the_prompt_reaches_neither_file_nor_spans(
     assert nothing_to_replay(hidden) == NO_CONTENT
     assert (kept.has_content, kept.notes) == (True, ())
     first = next(span for span in spans.get_finished_spans() if span.name.startswith("chat"))
-    (said,) = json.loads(str((first.attributes or {})["gen_ai.input.messages"]))
-    assert said["parts"][0]["content"] == "Feed the [animal]"
+    (shown,) = json.loads(str((first.attributes or {})["gen_ai.input.messages"]))
+    assert shown["parts"][0]["content"] == "Feed the [animal]"
 
 
 def test_a_secret_that_only_a_rejected_draft_spells_is_found(recorded: Recorded) -> None:
@@ -153,8 +153,8 @@ def test_a_long_conversation_is_cut_on_its_span(
     reference: Engine, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content.newest, "__defaults__", (20,))
-    said: list[dict[str, Any]] = [{"role": "user", "content": word * 9} for word in ("a", "b", "c")]
-    reference.generate(messages=said, max_tokens=1)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": word * 9} for word in ("a", "b", "c")]
+    reference.generate(messages=messages, max_tokens=1)
     found = dict(spans.get_finished_spans()[-1].attributes or {})
     texts = [message["parts"][0]["content"] for message in json.loads(str(found["gen_ai.input.messages"]))]
     assert texts == ["b" * 9, "c" * 9]

@@ -66,8 +66,8 @@ LAYERS: Final = [("decorator", "ar"), ("using(inner)", "linear_spec"), ("call ar
 
 @pytest.mark.parametrize("count", range(len(LAYERS) + 1))
 def test_the_last_layer_that_says_a_mode_chooses_it(count: int) -> None:
-    said = [(label, Settings(mode=mode)) for label, mode in LAYERS[:count]]
-    plan = resolve(PLAN, [BY_KIND], said)
+    layers = [(label, Settings(mode=mode)) for label, mode in LAYERS[:count]]
+    plan = resolve(PLAN, [BY_KIND], layers)
     label, mode = LAYERS[count - 1] if count else ("policy 'file' for plan steps", "linear_spec")
     assert plan.mode == plan.settings.mode == mode
     assert plan.reason == f"{mode}: {label}"
@@ -75,8 +75,8 @@ def test_the_last_layer_that_says_a_mode_chooses_it(count: int) -> None:
 
 def test_every_knob_has_its_own_author() -> None:
     policy = Policy(kinds={"plan": Settings(threshold=0.5, block_length=8, temperature=0.3)})
-    said = [("decorator", Settings(block_length=16, seed=3)), ("call argument", Settings(seed=4))]
-    settings = resolve(PLAN, [policy], said).settings
+    layers = [("decorator", Settings(block_length=16, seed=3)), ("call argument", Settings(seed=4))]
+    settings = resolve(PLAN, [policy], layers).settings
     assert (settings.threshold, settings.block_length, settings.temperature, settings.seed) == (0.5, 16, 0.3, 4)
     assert settings.top_p == DEFAULTS.top_p
 
@@ -107,12 +107,12 @@ def test_later_policies_are_stronger() -> None:
 
 
 def test_exact_refuses_diffusion_and_says_who_asked() -> None:
-    for said in (
+    for layers in (
         [("decorator of step 'think'", Settings(exact=True)), ("call argument", DIFFUSION)],
         [("call argument", DIFFUSION), ("using()", Settings(exact=True))],
     ):
         with pytest.raises(PolicyError, match=r"exact=True, but call argument asks for diffusion"):
-            resolve(PLAN, (), said)
+            resolve(PLAN, (), layers)
     assert resolve(PLAN, (), [("a", Settings(exact=True)), ("b", Settings(mode="diffusion", exact=False))])
 
 
@@ -178,7 +178,7 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('colour = "red"', "unknown key 'colour'"),
         ("[kinds.plan]\nspeed = 3", r"\[kinds.plan\]: unknown setting 'speed'"),
@@ -199,10 +199,10 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
         ('[kinds.plan]\nexact = "yes"', "exact='yes': expected true or false"),
     ],
 )
-def test_policy_file_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_policy_file_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "trimode.toml"
     path.write_text(text)
-    with pytest.raises(PolicyError, match=said) as caught:
+    with pytest.raises(PolicyError, match=message) as caught:
         Policy.from_toml(path)
     assert str(path) in str(caught.value)
 

@@ -107,6 +107,10 @@ class Auto:
             notes=(*plan.notes, *found.notes),
         )
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
+
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Learns from a call that ran under `plan`, no matter who chose its mode."""
         keys = levels(plan.context, plan.settings.temperature or 0.0)
@@ -178,8 +182,7 @@ class Auto:
         return comparison
 
     def _count_call(self, keys: Iterable[str], outdated: bool) -> None:
-        """Counts one call against the cached comparisons of `keys`, and drops those that are `outdated` or used often
-        enough."""
+        """Counts one call against the cached comparisons of `keys`; drops them if `outdated` or used up to their limit."""
         for key in keys:
             if (cached := self._cache.get(key)) is not None:
                 cached.remaining -= 1
@@ -269,8 +272,7 @@ def _with_given(variant: Variant, settings: Settings) -> Variant:
 
 
 def _reason(variant: Variant, comparison: Comparison, forecast: Forecast, context: StepContext) -> str:
-    """Returns `linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`, as a plan's
-    reason has it."""
+    """Returns a reason: `linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
     best, speeds = comparison.best, dict[str, float]()
     for each, cost in comparison.prices.items():
         if each.mode != variant.mode:

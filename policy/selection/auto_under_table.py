@@ -44,6 +44,10 @@ class Guided:
     def choose_mode(self, plan: DecodePlan) -> DecodePlan:
         return replace(self.auto.choose_mode(plan), policy=self)
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
+
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         self.auto.observe(plan, result)
 

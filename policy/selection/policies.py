@@ -84,6 +84,10 @@ class Policy:
         """Returns `plan`, because a table's whole content is in its layers."""
         return plan
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
+
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         """Does nothing, because a table does not learn."""
 
@@ -237,7 +241,7 @@ class PolicyProtocol(Protocol):
     def choose_mode(self, plan: DecodePlan) -> DecodePlan:
         """Returns the plan of a step for which no layer gives a mode: `plan`, which has the package's mode, or another.
 
-        The former name of this method, `advise`, is called for one release on policies that have no `choose_mode`.
+        For one release, `advise`, the former name of this method, is called on policies that have it.
         """
         ...
 
@@ -276,8 +280,9 @@ def resolve(context: StepContext, policies: Sequence[PolicyProtocol], given: Seq
 
 
 def _chosen(policy: Any, plan: DecodePlan) -> DecodePlan:
-    """Asks `policy` for the mode, by the method's former name where a user's policy has that one only."""
-    choose = policy.choose_mode if hasattr(policy, "choose_mode") else policy.advise
+    """Asks `policy` for the mode. The method's former name comes first, because a user's policy may have only that one,
+    or override it; ours calls `choose_mode`."""
+    choose = getattr(policy, "advise", None) or policy.choose_mode
     chosen: DecodePlan = choose(plan)
     return chosen
 

@@ -46,18 +46,17 @@ def test_over_takes_what_is_given_and_keeps_the_rest(above: Settings, below: Set
 
 
 def test_former_names_work_for_one_release() -> None:
-    class Own(Policy):
-        """A user's policy that chooses by the former name of `choose_mode`."""
-
-        def __getattribute__(self, name: str) -> Any:
-            if name == "choose_mode":
-                raise AttributeError(name)
-            return super().__getattribute__(name)
-
+    class Former(Policy):
         def advise(self, plan: DecodePlan) -> DecodePlan:
             return replace(plan, mode="linear_spec")
 
-    assert resolve(StepContext(kind="prose", name="p"), (Own(),), ()).mode == "linear_spec"
+    class Present(Policy):
+        def choose_mode(self, plan: DecodePlan) -> DecodePlan:
+            return replace(plan, mode="linear_spec")
+
+    for policy in (Former(), Present()):
+        assert resolve(StepContext(kind="prose", name="p"), (policy,), ()).mode == "linear_spec"
+    assert Present().advise(resolve(PLAN, (), ())).mode == "linear_spec"
     assert Settings(rows=2).said() == {"rows": 2}
 
 

@@ -182,7 +182,7 @@ class Auto:
         return comparison
 
     def _count_call(self, keys: Iterable[str], outdated: bool) -> None:
-        """Counts one call against the cached comparisons of `keys`; drops them if `outdated` or used up to their limit."""
+        """Counts one call against the cached comparisons of `keys`; drops them if `outdated` or exhausted."""
         for key in keys:
             if (cached := self._cache.get(key)) is not None:
                 cached.remaining -= 1

@@ -1,7 +1,7 @@
-"""What is in force around a call: the session (engine, policies, its scope) and the `using` overrides.
+"""The context of a call: the session (engine, policies, scope) and the `using` overrides.
 
-Knows one context variable of each; both follow threads started by asyncio and never leak into others. Does not know
-how a step is built or decoded.
+Knows one context variable for each; both are inherited by threads that asyncio starts, and by no others. Does not know
+how a step is defined or decoded.
 """
 
 from __future__ import annotations
@@ -55,19 +55,20 @@ class Session:
         return self.ledger.spent
 
     def run(self, call: Call) -> Result:
-        """One step's call, within the session's budget. Raises BudgetExceeded before an attempt that cannot start."""
+        """Runs one step's call within the session's budget. Raises BudgetExceeded before an attempt that cannot
+        start."""
         return self._keep(call, attempted(call, self._once))
 
     async def arun(self, call: Call) -> Result:
-        """`run` for tasks."""
+        """Runs a call as `run` does, for tasks."""
         return self._keep(call, await aattempted(call, self._aonce))
 
     def stream(self, call: Call) -> Generator[StreamEvent]:
-        """`run`, piece by piece and in one attempt. A stream left early counts its time and what it has shown."""
+        """Streams a call, in one attempt. A stream left early counts its time and the tokens shown so far."""
         return self._stream(self.engine.recording(call, streamed=True))
 
     def astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
-        """`stream` for tasks."""
+        """Streams a call as `stream` does, for tasks."""
         return self._astream(self.engine.recording(call, streamed=True))
 
     def _stream(self, recording: Recording) -> Generator[StreamEvent]:
@@ -124,17 +125,16 @@ def session(
     redact: Redact | None = None,
     budget: Budget | None = None,
 ) -> Generator[Session]:
-    """Steps called inside decode on `engine`; every call made inside, by whatever name, is recorded.
+    """Opens a session: steps called inside decode on `engine`, and every call made inside is recorded.
 
-    `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
-    that file; a Policy is itself; "auto" is `engine.auto`, which learns the fastest mode of each step and keeps what it
-    learned when the session ends; what `trimode.toml` says holds there too, and `auto` chooses where it names no mode.
-    `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
-    text and token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
-    `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
-    where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
-    `budget` limits what all steps spend together: a step that cannot start raises BudgetExceeded, one that can is cut
-    to what is left.
+    `policy`: "default" reads `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
+    that file; a Policy is used as it is; "auto" is `engine.auto`, which learns the fastest mode of each step and saves
+    what it learned when the session ends. With "auto", `trimode.toml` applies too, and `auto` chooses where that file
+    gives no mode. `trace="file:PATH"`, or an AuditFile, appends an audit record for each call; `content` keeps text and
+    token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT allows it). `agent`: the
+    name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text: where it
+    changes anything in a call, file and spans keep the changed text, without ids and drafts. `budget` limits what all
+    steps spend together: a step that cannot start raises BudgetExceeded, and others are cut to the remaining budget.
     """
     if isinstance(trace, AuditFile) and content is not None:
         raise PolicyError(f"content={content} and an AuditFile, which has its own: pass content to the AuditFile")
@@ -164,9 +164,9 @@ def session(
             span.end(failed)
         _SESSION.leave(entered)
         SCOPE.leave(inside)
-        for chooser in current.policies:
-            if isinstance(chooser, Auto | Guided):
-                chooser.save()
+        for learning in current.policies:
+            if isinstance(learning, Auto | Guided):
+                learning.save()
 
 
 def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
@@ -181,9 +181,10 @@ def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
 
 @contextmanager
 def using(**settings: Any) -> Generator[None]:
-    """Overrides every step's settings inside: `with trimode.using(mode="ar"): ...`. An inner one is stronger."""
-    words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    layer = (f"using({words})", Settings.of(settings, "using()"))
+    """Overrides the settings of every step inside: `with trimode.using(mode="ar"): ...`. An inner override is
+    stronger."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    layer = (f"using({arguments})", Settings.of(settings, "using()"))
     entered = _USING.enter((*_USING.get(), layer))
     try:
         yield
@@ -192,6 +193,7 @@ def using(**settings: Any) -> Generator[None]:
 
 
 def current_session() -> Session:
+    """Returns the current session. Raises StepError outside of one."""
     found = _SESSION.get()
     if found is None:
         raise StepError("a step was called outside a session; call it inside `with trimode.session(engine):`")
@@ -199,6 +201,7 @@ def current_session() -> Session:
 
 
 def overrides() -> tuple[Layer, ...]:
+    """Returns the settings of the current `using` blocks, the innermost last."""
     return _USING.get()
 
 

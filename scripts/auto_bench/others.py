@@ -132,7 +132,7 @@ def loops(engine: Engine, args: Namespace) -> dict[str, Any]:
 
 
 def _loop(engine: Engine, word: str, auto: Auto, path: Path) -> int:
-    said = {} if word == "auto" else {k: v for k, v in variant(word, word).said().items() if v is not None}
+    said = {} if word == "auto" else {k: v for k, v in variant(word, word).given().items() if v is not None}
     policy = auto if word == "auto" else Policy()
     with session(engine, policy=policy, trace=f"file:{path}", content=True) as current, using(**said):
         for episode in demo.episodes(4):

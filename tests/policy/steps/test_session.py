@@ -90,8 +90,8 @@ def test_policy_of_a_file_of_the_folder_or_by_hand(
     for policy in ("default", tmp_path / "trimode.toml", "trimode.toml"):
         with tm.session(reference, policy=policy):
             assert unit.result("the table").plan.reason == "ar: policy 'mine' for json steps"
-    for wrong, said in (("fast", "unknown policy 'fast'"), ("none.toml", "cannot read policy")):
-        with pytest.raises(tm.PolicyError, match=said), tm.session(reference, policy=wrong):
+    for wrong, message in (("fast", "unknown policy 'fast'"), ("none.toml", "cannot read policy")):
+        with pytest.raises(tm.PolicyError, match=message), tm.session(reference, policy=wrong):
             pass
 
 

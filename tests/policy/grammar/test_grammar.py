@@ -168,8 +168,8 @@ class Slow(grammar.GrammarCompiler):
     def compile(self, schema: Any, rewrites: bool = True) -> grammar.Compiled:
         made = super().compile(schema, rewrites)
         if self.first is None:
-            self.first = Watched(made.start.reader.engine)
-            made.start.reader.engine = cast(LLMatcher, self.first)
+            self.first = Watched(made.start.raw.engine)
+            made.start.raw.engine = cast(LLMatcher, self.first)
             self.compiled.set()
         return made
 
@@ -262,6 +262,6 @@ def test_the_search_for_a_complete_text_is_given_up_in_time(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     """Whatever it does then: most steps are quick, those that try all ends of a long sample are not."""
-    monkeypatch.setattr(grammar, "ENDING_SECONDS", 0.02)
+    monkeypatch.setattr(grammar, "COMPLETION_SECONDS", 0.02)
     with pytest.raises(SchemaTooComplex, match=r"no complete text was found in 0.02 s"):
         reference.grammars.compile(schema_of({"type": "array", "items": {"pattern": pattern}, "minItems": 4000}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy.calls.engine import Engine
-from trimode.policy.grammar.object_keys import ObjectKeys, Quoted
+from trimode.policy.grammar.object_keys import KeyTokens, ObjectKeys
 from trimode.policy.json_schema.open_parts import may_repeat
 from trimode.policy.schema.targets import doubled_keys, schema_of
 
@@ -46,7 +46,7 @@ def test_texts_without_doubled_keys_pass_however_they_are_cut(
     text = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode().decode("latin-1")
     for piece in pairs(text, dice).split("\0"):
         assert keys is not None
-        keys = keys.behind(piece)
+        keys = keys.after(piece)
     assert keys is not None
     assert keys.open == ()
 
@@ -69,7 +69,7 @@ def test_a_key_that_comes_again_is_found_however_it_is_spelled(
     assert doubled_keys(text)
     keys: ObjectKeys | None = ObjectKeys()
     for piece in pairs(text.encode().decode("latin-1"), dice).split("\0"):
-        keys = None if keys is None else keys.behind(piece)
+        keys = None if keys is None else keys.after(piece)
     assert keys is None
 
 
@@ -87,10 +87,10 @@ def test_the_tokens_that_would_double_a_key(text: str, more: str, half: bool) ->
         '","',
         *(one.encode().decode("latin-1") for one in ('a"', '"', 'b":', 'b":{"', '":1,"a":', 'n"', "ab", 'ä"', "\\n")),
     ]
-    keys = ObjectKeys().behind((text + more).encode().decode("latin-1")[: -1 if half else None])
+    keys = ObjectKeys().after((text + more).encode().decode("latin-1")[: -1 if half else None])
     if keys is not None:
-        expected = {token for token, one in enumerate(texts) if keys.behind(one) is None}
-        assert set(Quoted(texts).doubling(keys)) == expected
+        expected = {token for token, one in enumerate(texts) if keys.after(one) is None}
+        assert set(KeyTokens(texts).duplicating(keys)) == expected
 
 
 @pytest.mark.parametrize("document", LOOSE)

@@ -76,7 +76,7 @@ def called(engine: Engine, start: Matcher, opening: str, wants: Callable[[str], 
 
     What was taken before is wanted less, and the budget's own rule closes what is open, as it does in a decode.
     """
-    texts = start.reader.vocabulary.texts
+    texts = start.raw.vocabulary.texts
     worth = np.array([float(wants(text)) for text in texts])
     ends, ids, written = set(engine.tokens.model.config.eos_token_ids), list[int](), ""
     at: Constraint = start.fork()

@@ -107,14 +107,14 @@ def test_what_is_known_without_a_mask_is_what_the_mask_says(reference: Engine, t
         forced, mask = matcher.forced(), set(allowed(matcher))
         # What is forced is known of the grammar alone. Keys that an object has, and numbers that would be infinite, are
         # left out of masks afterwards: then a single token may be left where the grammar itself has several.
-        bare = matcher.reader.fork()
+        bare = matcher.raw.fork()
         bare.keys, bare.row = None, None
         assert bool(forced) == (len(allowed(bare)) == 1)
         assert mask == set(forced[:1]) if forced else mask <= set(allowed(bare))
-        assert mask == set(allowed(bare)) or matcher.reader.keys is not None
+        assert mask == set(allowed(bare)) or matcher.raw.keys is not None
         every = range(reference.tokenizer.vocab_size)
         blank = matcher.fork()
-        blank._at.row = None  # pyright: ignore[reportPrivateUsage]
+        blank._raw.row = None  # pyright: ignore[reportPrivateUsage]
         assert {token for token in every if blank.allows(token)} == mask
 
 
@@ -127,7 +127,7 @@ def test_a_forced_run_is_what_masks_allow_token_by_token(reference: Engine, targ
         run, at = matcher.forced(), matcher.fork()
         for token in run:
             fresh = at.fork()
-            fresh._at._forced = None  # pyright: ignore[reportPrivateUsage]
+            fresh._raw._forced = None  # pyright: ignore[reportPrivateUsage]
             assert at.forced()[0] == fresh.forced()[0] == token
             assert allowed(fresh) == [token]
             if token not in ends:
@@ -150,22 +150,22 @@ def test_questions_leave_no_trace(reference: Engine) -> None:
         for matcher in (asked, quiet):
             matcher.advance([known[piece] for piece in text.split("|")])
         ahead = [known[piece] for piece in draft.split("|") if piece]
-        assert not asked.reader.completes(ahead)
+        assert not asked.raw.completes(ahead)
         assert all(asked.allows(token) for token in ahead[:1])
-    assert torch.equal(asked.anew().mask(), quiet.anew().mask())
+    assert torch.equal(asked.for_call().mask(), quiet.for_call().mask())
 
 
 def test_a_search_serves_later_calls_that_wrote_the_same(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With as much room left: what is found must not depend on what other calls had asked."""
-    asked, search = list[int](), CompletionSearch.ending
+    asked, search = list[int](), CompletionSearch.find
 
     def counted(
-        self: CompletionSearch, start: RawMatcher, place: StringState, limit: int, until: float = inf
+        self: CompletionSearch, start: RawMatcher, state: StringState, limit: int, until: float = inf
     ) -> list[int] | None:
         asked.append(limit)
-        return search(self, start, place, limit, until)
+        return search(self, start, state, limit, until)
 
-    monkeypatch.setattr(CompletionSearch, "ending", counted)
+    monkeypatch.setattr(CompletionSearch, "find", counted)
     kinds = {"a": {"type": "integer"}, "b": {"type": "string", "pattern": "^x+y$"}}
     tools = [{"type": "object", "properties": {name: kind}, "required": [name]} for name, kind in kinds.items()]
     found = list[Any]()

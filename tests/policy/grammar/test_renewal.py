@@ -15,7 +15,7 @@ import trimode as tm
 from trimode.policy.audit.trail import verify
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError
-from trimode.policy.grammar import recompile as renewal
+from trimode.policy.grammar import recompile
 from trimode.policy.grammar.compiler import GrammarCompiler
 from trimode.policy.grammar.matcher import Matcher
 from trimode.policy.schema.targets import schema_of
@@ -38,18 +38,18 @@ Limit = Callable[..., None]
 @pytest.fixture
 def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
     """Sets limits of first compilations (`first`) and of later ones (`later`), in fuel for a mask and what follows."""
-    made = GrammarCompiler._made  # pyright: ignore[reportPrivateUsage]
+    made = GrammarCompiler._llmatcher  # pyright: ignore[reportPrivateUsage]
 
     def set_fuel(first: int | None = None, later: int | None = None) -> None:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
         def narrow(self: GrammarCompiler, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
             return made(self, grammar, limits or LLParserLimits(step_lexer_fuel=first))
 
         if first is not None:
-            monkeypatch.setattr(GrammarCompiler, "_made", narrow)
+            monkeypatch.setattr(GrammarCompiler, "_llmatcher", narrow)
         if later is not None:
-            monkeypatch.setattr(renewal, "_WIDE", LLParserLimits(initial_lexer_fuel=100_000, step_lexer_fuel=later))
+            monkeypatch.setattr(recompile, "_WIDE", LLParserLimits(initial_lexer_fuel=100_000, step_lexer_fuel=later))
 
     return set_fuel
 
@@ -76,7 +76,7 @@ def test_a_call_goes_on_with_the_same_tokens(reference: Engine, limit: Limit, fu
     assert not any(ANEW in note for result in whole.values() for note in result.notes)
     limit(first=fuel)
     for mode in MODES:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
         again = decoded(reference, mode, seed)
         assert again.valid
         assert any(note.startswith(ANEW) for note in again.notes) or fuel > 400
@@ -99,12 +99,12 @@ def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -
         lambda matcher: matcher.ending(40),
     ]
     for ask in asks:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
         used = reference.grammars.matcher(schema_of(SCHEMA))
         used.advance(text[:6])
         for token in text[6:]:
             used.advance([token])
-        assert used.supply.renewed == 1
+        assert used.grammar.recompilations == 1
         assert ask(used) == ask(sound.fork())
         assert torch.equal(used.mask(), sound.mask())
 
@@ -117,10 +117,10 @@ def test_later_calls_find_the_new_compilation(reference: Engine, limit: Limit) -
     later = reference.grammars.matcher(schema)
     later.advance(text)
     early.advance(text)
-    assert first.supply.source is later.supply.source
-    made = first.supply.source.made
-    assert (later.supply.renewed, later.supply.made) == (0, made)
-    assert (early.supply.renewed, early.supply.made) == (1, made), "a call that began before takes it, too"
+    assert first.grammar.compiled is later.grammar.compiled
+    made = first.grammar.compiled.version
+    assert (later.grammar.recompilations, later.grammar.version) == (0, made)
+    assert (early.grammar.recompilations, early.grammar.version) == (1, made), "a call that began before takes it, too"
     assert allowed(early) == allowed(later) == allowed(first)
 
 
@@ -174,4 +174,4 @@ def test_plain_texts_are_renewed_too(reference: Engine, limit: Limit) -> None:
     for token in [token for letter in "ab cd efg h i jk" * 6 for token in reference.tokenizer.encode(letter)]:
         assert token in allowed(matcher)
         matcher.advance([token])
-    assert matcher.supply.renewed == 1
+    assert matcher.grammar.recompilations == 1

@@ -117,7 +117,7 @@ def test_half_a_surrogate_pair_is_no_sample() -> None:
 def test_long_texts_are_known_without_a_search(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, schema: Json
 ) -> None:
-    monkeypatch.setattr(CompletionSearch, "ending", None)
+    monkeypatch.setattr(CompletionSearch, "find", None)
     assert ended(reference, schema) is not None
 
 
@@ -139,13 +139,13 @@ def test_whatever_is_known_first_fits(reference: Engine, schema: Json) -> None:
 
 
 def test_a_text_that_was_read_off_needs_no_search(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, search = list[Any](), CompletionSearch.ending
+    asked, search = list[Any](), CompletionSearch.find
 
     def noted(self: CompletionSearch, *args: Any) -> list[int] | None:
         asked.append(args)
         return search(self, *args)
 
-    monkeypatch.setattr(CompletionSearch, "ending", noted)
+    monkeypatch.setattr(CompletionSearch, "find", noted)
     reference.grammars.compile(schema_of(TREE))
     assert not asked
     monkeypatch.setattr(grammar, "shortest", lambda *_: "[]")
@@ -158,8 +158,8 @@ def test_compiling_and_an_ending_share_their_time(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, guess: str | None
 ) -> None:
     monkeypatch.setattr(grammar, "shortest", lambda *_: guess)
-    monkeypatch.setattr(grammar, "ENDING_TOKENS", 7)
-    monkeypatch.setattr(grammar, "ENDING_SECONDS", -1.0)
+    monkeypatch.setattr(grammar, "COMPLETION_TOKENS", 7)
+    monkeypatch.setattr(grammar, "COMPLETION_SECONDS", -1.0)
     with pytest.raises(SchemaTooComplex, match=r"no complete text was found in -1\.0 s"):
         reference.grammars.compile(schema_of(TREE))
 

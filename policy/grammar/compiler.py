@@ -19,13 +19,13 @@ from trimode.engine.models.tokenizer import Tokenizer
 
 from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
 from ..json_schema import (
-    Admitted,
-    admitted,
+    NormalForm,
     every_schema,
     heaviest,
     may_overflow,
     may_repeat,
     names_of,
+    normalized,
     pointer,
     rewritten,
     samples_of,
@@ -241,12 +241,12 @@ def _text_in_time(target: TextTarget, work: Callable[[], T]) -> T:
 
 def _accepted_form(
     schema: Schema, refuses: Refuses, change: Change, certain: list[SchemaRefused]
-) -> tuple[Admitted, bool]:
+) -> tuple[NormalForm, bool]:
     """The form of `schema` that llguidance accepts, and whether it was rewritten. Raises SchemaRefused.
 
     `certain` gets a refusal as soon as it is certain; the refusal raised is located more exactly.
     """
-    form = admitted(schema.common.document, schema.formats, lambda place: place_in_tool(*schema.origin(place)))
+    form = normalized(schema.common.document, schema.formats, lambda place: place_in_tool(*schema.origin(place)))
     reason, overlap = refuses(form.document), _overlapping(form.document)
     if reason is None and overlap is None:
         return form, False
@@ -256,7 +256,7 @@ def _accepted_form(
         certain.clear()
         again, overlap = refuses(other), _overlapping(other) and overlap
         if again is None and overlap is None:
-            return Admitted(other, form.notes), True
+            return NormalForm(other, form.notes), True
         reason = again if again is not None and again.startswith("Unsatisfiable") else reason
         certain.append(overlap or located(form.document, refuses, reason or "", seconds=0.0))
     if overlap is not None:
@@ -308,7 +308,5 @@ def _overlapping(document: Any) -> SchemaRefused | None:
     if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
         return None
     where = next((where for where, schema in schemas if "oneOf" in schema), None)
-    hint = (
-        "beside patterns of keys its alternatives may hold at the same time; write anyOf, or tell them apart by a const"
-    )
+    hint = "next to patterns of keys several of its alternatives may hold; write anyOf, or tell them apart by a const"
     return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

@@ -77,7 +77,7 @@ class CompiledGrammar:
             try:
                 found = in_time(lambda: self._make(_WIDE), SECONDS, kind="renew")
             except OutOfTime as error:
-                raise GrammarRuntimeError(f"the grammar engine stopped, and compiling anew failed: {error}") from None
+                raise GrammarRuntimeError(f"the grammar engine stopped, and recompiling failed: {error}") from None
             if found.is_error():
                 raise engine_stopped(found)
             self._start, self.version = found, self.version + 1
@@ -131,7 +131,7 @@ class CallGrammar:
 def engine_stopped(matcher: LLMatcher) -> GrammarRuntimeError:
     """The error for a matcher that stopped: llguidance's message, where it has one."""
     lines = matcher.get_error().splitlines()
-    return GrammarRuntimeError(f"the grammar engine stopped: {lines[0] if lines else 'its lexer is used up'}")
+    return GrammarRuntimeError(f"the grammar engine stopped: {lines[0] if lines else 'its lexer is exhausted'}")
 
 
 def _probe(start: LLMatcher, vocabulary: Vocabulary) -> list[int] | None:

@@ -79,7 +79,9 @@ def _relaxed(text: str, formats: Formats) -> tuple[str, tuple[Dropped, ...]]:
                 raise
             if len(state.dropped) == KEYWORDS:
                 raise SchemaTooComplex(
-                    error.pointer, error.keyword, f"more than {KEYWORDS} keywords cannot be held; write them otherwise"
+                    error.pointer,
+                    error.keyword,
+                    f"more than {KEYWORDS} keywords cannot be enforced; write others",
                 ) from None
             try:
                 state.drop(error.pointer)

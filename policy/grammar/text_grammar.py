@@ -47,7 +47,7 @@ def refused(target: TextTarget, message: str) -> SchemaRefused:
     reason = reason.removeprefix("error: ")[:200]
     for phrase, construct in _UNSUPPORTED.items():
         if phrase in message:
-            return UnsupportedSyntax(target.kind, construct, f"{reason}; say it another way")
+            return UnsupportedSyntax(target.kind, construct, f"{reason}; write it another way")
     if any(phrase in message for phrase in ("too large", "too complex", "too many", "too big", "limit", "fuel")):
         return SchemaTooComplex("", target.kind, reason)
     return MalformedGrammar(target.kind, reason)

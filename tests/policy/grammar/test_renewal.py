@@ -1,4 +1,4 @@
-"""Grammars that are used up in the middle of a text: compiled anew, or ended by the known text where that fails too."""
+"""Grammars whose lexer is exhausted in the middle of a text: recompiled, or completed by the known text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trimode.policy.schema.targets import schema_of
 from trimode.policy.schema.texts import Regex
 
 WORDS: Final = {"type": "string", "pattern": r"^(?:\S+\s+){0,49}\S+$", "minLength": 1, "maxLength": 500}
-"""One text of this pattern takes some 20 times the work that llguidance's own limits allow between two masks."""
+"""A pattern that takes some 20 times the work that llguidance's limits allow between two masks."""
 SCHEMA: Final[Any] = {
     "type": "object",
     "properties": {"a": WORDS, "b": WORDS},
@@ -37,7 +37,7 @@ Limit = Callable[..., None]
 
 @pytest.fixture
 def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
-    """Sets limits of first compilations (`first`) and of later ones (`later`), in fuel for a mask and what follows."""
+    """Sets the fuel for a mask in first compilations (`first`) and in later ones (`later`)."""
     made = GrammarCompiler._llmatcher  # pyright: ignore[reportPrivateUsage]
 
     def set_fuel(first: int | None = None, later: int | None = None) -> None:
@@ -56,7 +56,7 @@ def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
 
 def tokens(engine: Engine) -> list[int]:
     """TEXT by characters, so that no token is longer than what the grammar forces."""
-    return [token for letter in TEXT for token in engine.tokenizer.encode(letter)]
+    return [token for character in TEXT for token in engine.tokenizer.encode(character)]
 
 
 def asked_all_along(matcher: Matcher, text: list[int]) -> None:
@@ -86,7 +86,7 @@ def test_a_call_goes_on_with_the_same_tokens(reference: Engine, limit: Limit, fu
 
 
 def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -> None:
-    """With llguidance's own limits, between two masks that are far apart; whatever is asked first behind that."""
+    """With llguidance's own limits, after many tokens without a mask, whatever is asked first."""
     limit(first=10**8)
     sound, text = reference.grammars.matcher(schema_of(SCHEMA)), tokens(reference)
     sound.advance(text)
@@ -128,7 +128,7 @@ def test_later_calls_find_the_new_compilation(reference: Engine, limit: Limit) -
 def test_what_no_compilation_carries_is_ended_by_force(
     reference: Engine, limit: Limit, tmp_path: Path, seed: int
 ) -> None:
-    """Modes may differ here: what they ask before the grammar stops differs. Each result says what became of it."""
+    """Modes may differ, because they ask differently before the grammar stops; each result has a note."""
     limit(first=8_000, later=8_000)
     path, written, forced = tmp_path / "audit.jsonl", list[bool](), list[bool]()
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}"):
@@ -171,7 +171,7 @@ def test_where_no_ending_is_known_the_error_says_why(reference: Engine, limit: L
 def test_plain_texts_are_renewed_too(reference: Engine, limit: Limit) -> None:
     limit(first=400)
     matcher = reference.grammars.matcher(Regex(r"[a-z]+( \S+){0,49}"))
-    for token in [token for letter in "ab cd efg h i jk" * 6 for token in reference.tokenizer.encode(letter)]:
+    for token in [token for character in "ab cd efg h i jk" * 6 for token in reference.tokenizer.encode(character)]:
         assert token in allowed(matcher)
         matcher.advance([token])
     assert matcher.grammar.recompilations == 1

@@ -1,4 +1,4 @@
-"""Texts that are read off a schema: short, canonical, and right wherever the grammar takes them."""
+"""Texts derived from a schema's keywords: short, canonical, and valid where the grammar accepts them."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ def test_whatever_is_known_first_fits(reference: Engine, schema: Json) -> None:
         start = reference.grammars.compile(target).start
     except SchemaRefused:
         return
-    spelled = start.ending(4000)
-    assert spelled is not None
-    target.parse(reference.tokenizer.decode(spelled[:-1]))
-    for token in spelled[:-1]:
+    completion = start.ending(4000)
+    assert completion is not None
+    target.parse(reference.tokenizer.decode(completion[:-1]))
+    for token in completion[:-1]:
         assert token in allowed(start)
         start.advance([token])
-    assert spelled[-1] in allowed(start)
+    assert completion[-1] in allowed(start)
 
 
 def test_a_text_that_was_read_off_needs_no_search(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +165,6 @@ def test_compiling_and_an_ending_share_their_time(
 
 
 def ended(engine: Engine, schema: Json) -> str | None:
-    """The text of the ending that a call would start with."""
+    """The text of the completion that a call would start with."""
     found = engine.grammars.compile(schema_of(schema)).start.ending(4000)
     return None if found is None else engine.tokenizer.decode(found[:-1])

@@ -1,4 +1,4 @@
-"""What a grammar takes against what readers take, on texts: bounds, constants, quotes, escapes and large numbers."""
+"""Texts that a grammar accepts against validators: bounds, constants, quotes, escapes and large numbers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     (ID, ['{"id":1}', '{"id":1,"x":2}'], ['{"\\u0069d":"x"}', '{"id":1,"\\u0069d":2}', '{"i\\u0064":"x"}']),
     ({**ID, "not": {"required": ["b"]}}, ['{"id":1}'], ['{"b":1}', '{"\\u0062":1}']),
 ]  # fmt: skip
-"""A schema, texts that its grammar takes, texts that it does not."""
+"""A schema, texts that its grammar accepts, texts that it refuses."""
 REFUSED: Final[list[tuple[Any, str]]] = [
     ({"const": 1234567890123456789}, "/const"),
     ({"enum": ["a", 1e23]}, "/enum"),

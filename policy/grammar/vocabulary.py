@@ -28,6 +28,7 @@ allows most of a large vocabulary."""
 
 Ids = npt.NDArray[np.intp]
 Run = tuple[int, ...]
+"""Consecutive token ids."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Vocabulary:
     bytes replaced. `outside`, `short`, `long`: the order outside strings, and the two inside strings that prefer single
     characters and long tokens. `closers`: the ids that only close something, inside strings (True) and outside.
     `key_tokens`: the tokens that may end an object's key. `characters`: the id of each single character.
-    `filler`: the longest token of lower-case letters. `only_end`, `all_but_ends`: masks of `mask_words` int32 words.
+    `weights`: how much of REPEATS one use of an id takes up. `filler`: the longest token of lower-case letters.
+    `only_end`, `all_but_ends`: masks of `mask_words` int32 words.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:

@@ -69,9 +69,9 @@ class TextTarget(ABC):
 
     def remarks(self, _: str) -> list[str]:
         """A note where only the grammar enforces the target."""
-        return (
-            [] if self.validator else [f"the {self.kind} was enforced by the grammar alone: nothing else validates it"]
-        )
+        if self.validator:
+            return []
+        return [f"the {self.kind} was enforced by the grammar alone: nothing else validates it"]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: Any) -> Any:

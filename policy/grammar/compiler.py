@@ -70,10 +70,7 @@ COMPLETION_SECONDS: Final = 0.09
 
 @dataclass(frozen=True)
 class Compiled:
-    """A matcher at the start of the text, the document as compiled, and notes on what the grammar does not enforce.
-
-    `rewritten`: whether the document is one in plainer keywords.
-    """
+    """A matcher at the start of the text, the document as compiled, and notes on what the grammar does not enforce."""
 
     start: Matcher
     document: Any
@@ -112,23 +109,20 @@ class GrammarCompiler:
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
-            found[:] = [self._llmatcher(_grammar(document))]
+            found[:] = [self._parse(_grammar(document))]
             return found[0].get_error() if found[0].is_error() else None
 
-        form, changed = _accepted_form(schema, refuses, change, certain)
+        form, changed = _accept(schema, refuses, change, certain)
         return Compiled(self._start(found[0], form.document, until), form.document, form.notes, changed)
 
     def _start(self, matcher: LLMatcher, document: Any, until: float) -> Matcher:
         """A matcher that knows a complete text. Raises SchemaTooComplex where none is found."""
-        compiled = CompiledGrammar(
-            matcher, lambda limits: self._llmatcher(_grammar(document), limits), self._vocabulary
-        )
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(_grammar(document), limits), self._vocabulary)
         search = CompletionSearch(
             self._vocabulary, lambda: Hints(_json_escaped(samples_of(document)), _json_escaped(names_of(document)))
         )
-        start = Matcher(
-            CallGrammar(compiled), search, ObjectKeys() if may_repeat(document) or may_overflow(document) else None
-        )
+        keys = ObjectKeys() if may_repeat(document) or may_overflow(document) else None
+        start = Matcher(CallGrammar(shared), search, keys)
         guess = shortest(document, self._vocabulary.filler)
         known = guess is not None and start.learn(guess.encode())
         # A text takes at most one token a byte.
@@ -139,21 +133,19 @@ class GrammarCompiler:
         return _text_in_time(target, lambda: self._compiled_text(target))
 
     def _compiled_text(self, target: TextTarget) -> Compiled:
-        until, matcher = clock() + COMPLETION_SECONDS, self._llmatcher(grammar_text(target))
+        until, matcher = clock() + COMPLETION_SECONDS, self._parse(grammar_text(target))
         if matcher.is_error():
             raise refused(target, matcher.get_error())
-        compiled = CompiledGrammar(
-            matcher, lambda limits: self._llmatcher(grammar_text(target), limits), self._vocabulary
-        )
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(grammar_text(target), limits), self._vocabulary)
         search = CompletionSearch(self._vocabulary, complete_texts=complete_texts_of(target))
-        start = Matcher(CallGrammar(compiled), search)
+        start = Matcher(CallGrammar(shared), search)
         try:
             start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
         return Compiled(_with_completion(start, target.kind, until), target.document, (), False)
 
-    def _llmatcher(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
+    def _parse(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
         return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
     def _compile_cached(self, key: _Key) -> Compiled:
@@ -195,14 +187,11 @@ def check(schema: Target) -> None:
         if failed:
             raise refused(schema, messages[0])
         return
-    _schema_in_time(schema, lambda certain: _accepted_form(schema, _refusal, rewritten, certain))
+    _schema_in_time(schema, lambda certain: _accept(schema, _refusal, rewritten, certain))
 
 
 def _schema_in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
-    """The result of `work` within the schema's CPU time. Raises SchemaRefused.
-
-    `work` gets a list for refusals that are certain, one of which is raised where time runs out.
-    """
+    """The result of `work` within its CPU time; it gets a list for refusals that are certain. Raises SchemaRefused."""
     certain: list[SchemaRefused] = []
     try:
         return in_time(lambda: work(certain), seconds_of(schema))
@@ -239,10 +228,8 @@ def _text_in_time(target: TextTarget, work: Callable[[], T]) -> T:
         raise SchemaTooComplex("", target.kind, f"compiling: {error}; make it smaller") from None
 
 
-def _accepted_form(
-    schema: Schema, refuses: Refuses, change: Change, certain: list[SchemaRefused]
-) -> tuple[NormalForm, bool]:
-    """The form of `schema` that llguidance accepts, and whether it was rewritten. Raises SchemaRefused.
+def _accept(schema: Schema, refuses: Refuses, change: Change, certain: list[SchemaRefused]) -> tuple[NormalForm, bool]:
+    """The form of `schema` that llguidance accepts, and whether it was rewritten; else raises SchemaRefused.
 
     `certain` gets a refusal as soon as it is certain; the refusal raised is located more exactly.
     """

@@ -47,7 +47,7 @@ class CommonForm:
 
 
 _OLD_NAMES: Final = {"/prefixItems": "/items"}
-"""Keywords that were renamed without a schema of their own, which `origins` would list."""
+"""Old names of renamed keywords that hold a list of schemas and so are not in `origins` themselves."""
 
 
 def to_common_form(document: Json, text: str | None = None) -> CommonForm:
@@ -206,7 +206,7 @@ def _bound(key: str, value: Json, other: Json) -> dict[str, Json]:
 
 
 def _with_null(schema: dict[str, Json]) -> dict[str, Json]:
-    """`schema` with null added to `type` and `enum`."""
+    """`schema`, in which no other keyword can refuse null, with null added to `type` and `enum`."""
     result = dict(schema)
     if "type" in result:
         types = result["type"] if isinstance(result["type"], list) else [result["type"]]

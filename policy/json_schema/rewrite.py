@@ -154,11 +154,7 @@ def property_counts(schema: dict[str, Json], _: Document, __: Parts) -> Json | N
     optional = [name for name in names if name not in required]
     if least is not None and least <= len(required):
         result = _without(result, "minProperties")
-    elif (
-        least is not None
-        and closed
-        and comb(len(optional), min(missing := int(least) - len(required), len(optional))) <= _CASES
-    ):
+    elif least is not None and closed and _combinations(optional, missing := int(least) - len(required)) <= _CASES:
         cases: list[Json] = [{"required": list(chosen)} for chosen in combinations(optional, missing)]
         result = _with(_without(result, "minProperties"), any_of(cases or [_NO_OBJECT]))
     if most is not None and closed and most >= len(names):
@@ -167,7 +163,7 @@ def property_counts(schema: dict[str, Json], _: Document, __: Parts) -> Json | N
         most is not None
         and closed
         and set(required) <= set(names)
-        and comb(len(optional), surplus := _surplus(names, most)) <= _CASES
+        and comb(len(optional), surplus := len(names) - int(most)) <= _CASES
     ):
         cases = [{"properties": dict.fromkeys(absent, False)} for absent in combinations(optional, surplus)]
         result = _with(_without(result, "maxProperties"), any_of(cases or [_NO_OBJECT]))
@@ -178,9 +174,8 @@ _NO_OBJECT: Final = {"type": ["null", "boolean", "array", "string", "number"]}
 """A schema for every value but objects."""
 
 
-def _surplus(names: list[str], most: float) -> int:
-    """The number of names beyond `most`."""
-    return len(names) - int(most)
+def _combinations(names: list[str], count: int) -> int:
+    return comb(len(names), min(count, len(names)))
 
 
 def unique_trivially(schema: dict[str, Json], _: Document, __: Parts) -> Json | None:

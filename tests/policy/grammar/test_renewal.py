@@ -38,7 +38,7 @@ Limit = Callable[..., None]
 @pytest.fixture
 def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
     """Sets the fuel for a mask in first compilations (`first`) and in later ones (`later`)."""
-    made = GrammarCompiler._llmatcher  # pyright: ignore[reportPrivateUsage]
+    made = GrammarCompiler._parse  # pyright: ignore[reportPrivateUsage]
 
     def set_fuel(first: int | None = None, later: int | None = None) -> None:
         reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
@@ -47,7 +47,7 @@ def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
             return made(self, grammar, limits or LLParserLimits(step_lexer_fuel=first))
 
         if first is not None:
-            monkeypatch.setattr(GrammarCompiler, "_llmatcher", narrow)
+            monkeypatch.setattr(GrammarCompiler, "_parse", narrow)
         if later is not None:
             monkeypatch.setattr(recompile, "_WIDE", LLParserLimits(initial_lexer_fuel=100_000, step_lexer_fuel=later))
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from trimode.policy.calls import Call, Engine, Result
 from trimode.policy.errors import SchemaError, SchemaViolation
-from trimode.policy.grammar import ENDING_TOKENS
+from trimode.policy.grammar import COMPLETION_TOKENS
 from trimode.policy.schema import Target, schema_of, tool_schema
 from trimode.policy.selection import Auto, DecodePlan, Settings, StepContext, resolve
 
@@ -173,7 +173,7 @@ def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call |
     """Returns the call for `step` in the first mode of `plan`, or the reason why it is skipped."""
     try:
         call = call_of(engine, episode, step, plan)
-        ending = engine.grammars.matcher(call.schema).completion(ENDING_TOKENS) if call.schema else None
+        ending = engine.grammars.matcher(call.schema).completion(COMPLETION_TOKENS) if call.schema else None
     except SchemaError as error:
         return type(error).__name__
     if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:

@@ -30,6 +30,7 @@ from ..json_schema import (
     rewritten,
     samples_of,
     shortest,
+    step_of,
     tightened,
     too_complex,
 )
@@ -119,7 +120,8 @@ class GrammarCompiler:
         """A matcher that knows a complete text. Raises SchemaTooComplex where none is found."""
         shared = CompiledGrammar(matcher, lambda limits: self._parse(_grammar(document), limits), self._vocabulary)
         search = CompletionSearch(
-            self._vocabulary, lambda: Hints(_json_escaped(samples_of(document)), _json_escaped(names_of(document)))
+            self._vocabulary,
+            lambda: Hints(_json_escaped(samples_of(document)), _json_escaped(names_of(document)), step_of(document)),
         )
         keys = ObjectKeys() if may_repeat(document) or may_overflow(document) else None
         start = Matcher(CallGrammar(shared), search, keys)

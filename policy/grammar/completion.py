@@ -24,16 +24,22 @@ _NEAR: Final = 512
 """Number of preferred tokens that are looked up in a mask before all of them are."""
 _SHORT: Final = 40
 """Length in tokens of a completion below which no shorter one is searched."""
+_DIGITS: Final = 4
+"""Digits that a search adds to a number at most so that a divisor divides it."""
 _LONG: Final = 400
 """Length in tokens at which the first attempt is given up for another preference."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """`ends`: texts that some strings of a grammar may end with; `names`: keys that some objects must have."""
+    """`ends`: texts that some strings of a grammar may end with; `names`: keys that some objects must have.
+
+    `step`: what divides all numbers with a divisor (`multipleOf`), in units of their last digit; 0 for none.
+    """
 
     ends: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,38 @@ class CompletionSearch:
         if closer is not None:
             return [closer]
         if state is StringState.OUTSIDE:
-            return self._preferred(at, self.vocabulary.outside, taken)
+            return self._number_end(at, until) or self._preferred(at, self.vocabulary.outside, taken)
         return choose(at, taken, until)
+
+    def _number_end(self, at: RawMatcher, until: float) -> list[int]:
+        """The fewest digits after which a number may end, where its schema has a divisor; empty where none are found.
+
+        Taking digits in turn does not find them: 1 followed by 0, 1, 2, ... is never divisible by 3.
+        """
+        if not self._hints.step or not any(map(at.allows, self._digits)):
+            return []
+        for count in range(1, min(len(str(self._hints.step)), _DIGITS) + 1):
+            for number in range(min(10**count, max(self._hints.step, 10))):
+                check(until)
+                digits = [self._digits[int(digit)] for digit in f"{number:0{count}d}"]
+                if any(at.engine.validate_tokens([*digits, after]) > count for after in self._after_numbers):
+                    return digits
+        return []
+
+    @cached_property
+    def _hints(self) -> Hints:
+        return self.hints()
+
+    @cached_property
+    def _digits(self) -> list[int]:
+        """The tokens of single digits; empty where the vocabulary lacks one, which then no search tries."""
+        found = [self.vocabulary.characters.get(digit) for digit in "0123456789"]
+        return [token for token in found if token is not None] if None not in found else []
+
+    @cached_property
+    def _after_numbers(self) -> list[int]:
+        found = [self.vocabulary.characters.get(character) for character in ",}]"]
+        return [*(token for token in found if token is not None), *self.vocabulary.ends]
 
     def _by_long_tokens(self, at: RawMatcher, taken: Ids, _: float) -> list[int]:
         return self._preferred(at, self.vocabulary.long, taken)
@@ -117,7 +153,7 @@ class CompletionSearch:
 
     @cached_property
     def _hint_texts(self) -> list[str]:
-        hints = self.hints()
+        hints = self._hints
         ends = {hint[at:] for hint in hints.ends for at in range(len(hint))}
         return [*hints.names, *sorted(ends, key=lambda end: (len(end), end))]
 

@@ -10,6 +10,7 @@ from .admission import check_document, check_json
 from .common_form import CommonForm, moved_form, to_common_form
 from .document import ANNOTATIONS, STRUCTURE, Where, below, draft_of, every_schema, heaviest, mapped, pointer
 from .normal_form import FORMATS, Formats, NormalForm, formats_of, normalized
+from .number_ranges import step_of
 from .open_parts import may_overflow, may_repeat
 from .pattern_samples import names_of, samples, samples_of
 from .references import References
@@ -25,6 +26,7 @@ __all__ = [
     "ANNOTATIONS", "FORMATS", "STRUCTURE", "CommonForm", "Formats", "NormalForm", "References", "Where", "below",
     "canonical", "check_document", "check_json", "draft_of", "every_schema", "formats_of", "heaviest", "is_slow",
     "mapped", "may_overflow", "may_repeat", "misread", "moved_form", "names_of", "narrowed", "normalized",
-    "pointer", "rewritten", "samples", "samples_of", "shortest", "texts_of", "tightened", "to_common_form",
+    "pointer", "rewritten", "samples", "samples_of", "shortest", "step_of",
+    "texts_of", "tightened", "to_common_form",
     "too_complex", "validator_of", "violation",
 ]  # fmt: skip

@@ -13,6 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
+from .document import every_schema
+
 Json = Any
 MOST: Final = 2**63 - 1024
 """The largest double within 64 bits. Beyond it, and at -2**63, llguidance fails or ends the process."""
@@ -108,11 +110,22 @@ def _is_number(value: Json) -> bool:
 
 def too_many_steps(steps: list[Json]) -> bool:
     """Whether several `multipleOf` for one number exceed the 32 bits in which llguidance combines them."""
+    whole = _whole_steps(steps)
+    return len(whole) > 1 and math.lcm(*whole) * max(whole) >= 2**32
+
+
+def step_of(document: Json) -> int:
+    """What all divisors (`multipleOf`) of a schema divide, in units of their last digit; 0 where there are none."""
+    steps = [schema["multipleOf"] for _, schema in every_schema(document) if _is_number(schema.get("multipleOf"))]
+    return math.lcm(*_whole_steps(steps)) if steps else 0
+
+
+def _whole_steps(steps: list[Json]) -> list[int]:
+    """Divisors as whole numbers of one decimal unit."""
     exact = [abs(Fraction(repr(step))) for step in steps]
     scale = math.lcm(*(one.denominator for one in exact))
     places = next(n for n in range(400) if 10**n % scale == 0)
-    whole = [int(one * 10**places) for one in exact]
-    return len(whole) > 1 and math.lcm(*whole) * max(whole) >= 2**32
+    return [int(one * 10**places) for one in exact]
 
 
 BOUNDS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))

@@ -176,3 +176,16 @@ def test_a_search_serves_later_calls_that_wrote_the_same(reference: Engine, monk
         found.append(matcher.completion(limit))
     assert asked == [100, 90]
     assert found[0] == found[1] == found[2] == found[3]
+
+
+@pytest.mark.parametrize("step", [3, 7, 9, 60, 997, 3600, 0.25, 0.15])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_number_with_a_divisor_can_end_soon_after_any_digits(reference: Engine, step: float, seed: int) -> None:
+    """Digits taken in turn never get from 1 to a multiple of 3, so each digit but a multiple's own would be refused."""
+    target = {"type": "object", "properties": {"n": {"type": "number", "multipleOf": step}}, "required": ["n"],
+              "additionalProperties": False}  # fmt: skip
+    *_, matcher = walk(reference, schema_of(target), random.Random(seed), steps=6)
+    completion = matcher.completion(4000)
+    assert completion is not None
+    assert len(completion) <= 12
+    assert completes(matcher, completion)

@@ -34,6 +34,12 @@ NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "depe
 """Keywords whose members are names with schemas."""
 VALUES: Final = ("const", "enum", "default", "examples")
 """Keywords whose values are JSON values, not schemas."""
+_DRAFTS: Final = (
+    jsonschema.Draft4Validator, jsonschema.Draft6Validator, jsonschema.Draft7Validator,
+    jsonschema.Draft201909Validator, jsonschema.Draft202012Validator,
+)  # fmt: skip
+VALIDATED: Final = frozenset(key for draft in _DRAFTS for key in draft.VALIDATORS) | {"nullable", "then", "else"}
+"""Keywords that some draft validates."""
 STRUCTURE: Final = frozenset(("$schema", "$id", "id", "$defs", "definitions"))
 """Keywords that name a draft, an address or definitions and restrict nothing."""
 

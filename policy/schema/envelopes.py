@@ -9,20 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import jsonschema
-
 from ..errors import MalformedSchema, SchemaError, shown
-from ..json_schema import ANNOTATIONS, STRUCTURE
+from ..json_schema import ANNOTATIONS, STRUCTURE, VALIDATED
 
 Json = Any
 _ENVELOPE: Final = frozenset(("name", "description", "strict", "schema", "type"))
 """Keys of an envelope around a schema."""
-_DRAFTS: Final = (
-    jsonschema.Draft4Validator, jsonschema.Draft6Validator, jsonschema.Draft7Validator,
-    jsonschema.Draft201909Validator, jsonschema.Draft202012Validator,
-)  # fmt: skip
-_VALIDATED: Final = frozenset(key for draft in _DRAFTS for key in draft.VALIDATORS) | {"nullable", "then", "else"}
-"""Keywords that some draft validates."""
 _DESCRIPTIVE: Final = ANNOTATIONS | (STRUCTURE - {"$defs", "definitions"})
 """Keywords that restrict nothing: a dict with these alone means any JSON, as {} does."""
 
@@ -52,7 +44,7 @@ def unwrapped(target: Any) -> Any:
 
 def check_has_keywords(document: Mapping[str, Json]) -> None:
     """Raises MalformedSchema for a dict that is not empty and has no keyword of any draft."""
-    if not document or not _VALIDATED.isdisjoint(document) or _DESCRIPTIVE.issuperset(document):
+    if not document or not VALIDATED.isdisjoint(document) or _DESCRIPTIVE.issuperset(document):
         return
     names = [key for key in document if isinstance(key, str)]
     if not _DESCRIPTIVE.union(("$defs", "definitions")).isdisjoint(names):

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isinf
-from typing import Annotated, Any, Final, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_origin
 
-import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import SchemaError, SchemaRefused, SchemaViolation, UnsatisfiableSchema, shown
@@ -24,6 +23,9 @@ from .python_types import reasons, typed
 from .texts import FORMS, TextTarget
 from .tool_shapes import Tool, ToolShape, shapes_of
 from .tool_union import OwnTool, united
+
+if TYPE_CHECKING:
+    import jsonschema.protocols
 
 Json = Any
 _OWN_RULES: Final = (

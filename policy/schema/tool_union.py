@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import jsonschema.protocols
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaError, SchemaRefused
 from ..json_schema import CommonForm, Where, check_document, check_json, moved_form, pointer, validator_of
 from .tool_shapes import ToolShape
+
+if TYPE_CHECKING:
+    import jsonschema.protocols
 
 Json = Any
 

@@ -17,16 +17,14 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from trimode.engine.models.tokenizer import Tokenizer
 
-from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
+from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from ..json_schema import (
     NormalForm,
-    every_schema,
     heaviest,
     may_overflow,
     may_repeat,
     names_of,
     normalized,
-    pointer,
     rewritten,
     samples_of,
     shortest,
@@ -40,7 +38,7 @@ from .completion import CompletionSearch, Hints
 from .matcher import Matcher
 from .object_keys import ObjectKeys
 from .recompile import CallGrammar, CompiledGrammar
-from .refusal import Refuses, located
+from .refusal import Refuses, located, overlapping
 from .text_grammar import complete_texts_of, grammar_text, refused
 from .vocabulary import Vocabulary
 
@@ -236,14 +234,14 @@ def _accept(schema: Schema, refuses: Refuses, change: Change, certain: list[Sche
     `certain` gets a refusal as soon as it is certain; the refusal raised is located more exactly.
     """
     form = normalized(schema.common.document, schema.formats, lambda place: place_in_tool(*schema.origin(place)))
-    reason, overlap = refuses(form.document), _overlapping(form.document)
+    reason, overlap = refuses(form.document), overlapping(form.document)
     if reason is None and overlap is None:
         return form, False
     certain.append(overlap or located(form.document, refuses, reason or "", seconds=0.0))
     other = change(form.document)
     if other != form.document:
         certain.clear()
-        again, overlap = refuses(other), _overlapping(other) and overlap
+        again, overlap = refuses(other), overlapping(other) and overlap
         if again is None and overlap is None:
             return NormalForm(other, form.notes), True
         reason = again if again is not None and again.startswith("Unsatisfiable") else reason
@@ -286,16 +284,3 @@ def _refusal(document: Any) -> str | None:
     """llguidance's reason for refusing the schema, or None."""
     failed, messages = LLMatcher.validate_grammar_with_warnings(_grammar(document))
     return messages[0] if failed else None
-
-
-def _overlapping(document: Any) -> SchemaRefused | None:
-    """The refusal of a `oneOf` next to patterns of keys, which llguidance 1.9.1 accepts and does not enforce.
-
-    llguidance ignores keys that match such patterns when it proves the alternatives disjoint; `rewrite.py` does not.
-    """
-    schemas = list(every_schema(document))
-    if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
-        return None
-    where = next((where for where, schema in schemas if "oneOf" in schema), None)
-    hint = "next to patterns of keys several of its alternatives may hold; write anyOf, or tell them apart by a const"
-    return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

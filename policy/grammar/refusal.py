@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from ..errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from ..json_schema import STRUCTURE, References, Where, below, draft_of, mapped, pointer
+from ..json_schema import STRUCTURE, References, Where, below, draft_of, every_schema, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
@@ -161,3 +161,16 @@ def _reframed(schema: Any) -> Any:
     if isinstance(target, str) and (target == "#" or target.startswith("#/")):
         return {**copy, "$ref": f"#/$defs/whole{target[1:]}"}
     return copy
+
+
+def overlapping(document: Any) -> SchemaRefused | None:
+    """The refusal of a `oneOf` next to patterns of keys, which llguidance 1.9.1 accepts and does not enforce.
+
+    llguidance ignores keys that match such patterns when it proves the alternatives disjoint; `rewrite.py` does not.
+    """
+    schemas = list(every_schema(document))
+    if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
+        return None
+    where = next((where for where, schema in schemas if "oneOf" in schema), None)
+    hint = "next to patterns of keys several of its alternatives may hold; write anyOf, or tell them apart by a const"
+    return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

@@ -25,9 +25,8 @@ from .validator import validator_of, violation
 
 __all__ = [
     "ANNOTATIONS", "FORMATS", "STRUCTURE", "VALIDATED", "CommonForm", "Formats", "NormalForm", "References", "Where",
-    "below", "canonical", "check_document", "check_json", "draft_of", "every_schema", "formats_of", "heaviest", "is_slow",
-    "mapped", "may_overflow", "may_repeat", "misread", "moved_form", "names_of", "narrowed", "normalized",
-    "pointer", "rewritten", "samples", "samples_of", "shortest", "step_of",
-    "texts_of", "tightened", "to_common_form",
+    "below", "canonical", "check_document", "check_json", "draft_of", "every_schema", "formats_of", "heaviest",
+    "is_slow", "mapped", "may_overflow", "may_repeat", "misread", "moved_form", "names_of", "narrowed", "normalized",
+    "pointer", "rewritten", "samples", "samples_of", "shortest", "step_of", "texts_of", "tightened", "to_common_form",
     "too_complex", "validator_of", "violation",
 ]  # fmt: skip

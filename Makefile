@@ -1,15 +1,19 @@
-# Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first.
+# Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
+# 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
-PYTHON ?= python3.11
+CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do \
+	"$$one" -c '$(CAN_VENV)' >/dev/null 2>&1 && { echo "$$one"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types clean
+.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types package clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -61,3 +65,8 @@ types: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV)
+
+# dist/: sdist, and the wheel built from it. What an earlier build listed is forgotten first: setuptools would add it.
+package: $(VENV)/.installed
+	rm -rf dist src/trimode.egg-info
+	$(BIN)/python -m build --no-isolation

@@ -41,7 +41,10 @@ class Admission:
         self.banned, self.text = banned, text
 
     def check(self, request: Request) -> Request:
-        """The request, with options as the weights take them. Raises what `submit` raises, QueueFull apart."""
+        """Returns the request with its options resolved for the weights.
+
+        Raises what `submit` raises, except QueueFull.
+        """
         request = replace(request, prompt=_ids(request.prompt))
         config = self.config
         if isinstance(request, DecodeRequest):
@@ -53,8 +56,8 @@ class Admission:
             request = replace(request, options=config.fitted(request.options))
         else:
             check_scoring(config.architecture)
-        if request.room > config.max_position_embeddings - len(request.prompt):
-            raise PromptTooLong(len(request.prompt), request.room, config.max_position_embeddings)
+        if request.output_positions > config.max_position_embeddings - len(request.prompt):
+            raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
         if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
             raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
         need = self._pages(request)
@@ -64,22 +67,25 @@ class Admission:
         return request
 
     def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
-        """Pages for everything that the request may commit."""
-        return pages_for(len(request.prompt) + request.kept)
+        """Returns the number of pages for everything that the request may commit."""
+        return pages_for(len(request.prompt) + request.cached_positions)
 
     def admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
-        """A live job with its pages, shared ones first; None while too many pages are in use."""
+        """Returns a running request with its pages, shared ones first; None while too many pages are in use."""
         match = self.index.match(request.prompt[:-1])
-        fresh = self._taken(self._pages(request) - len(match.pages), match)
+        fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None and match.partial is not None:
             match = match.whole  # the page to copy from may be the one that is missing
-            fresh = self._taken(self._pages(request) - len(match.pages), match)
+            fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None:
             return None
         return self._open(request, match.pages + fresh, match.length)
 
-    def _taken(self, count: int, match: Match) -> list[int] | None:
-        """Fresh pages behind the matched ones, which gain a reference; None, and nothing held, if too few are free."""
+    def _take_pages(self, count: int, match: Match) -> list[int] | None:
+        """Returns fresh pages after the matched ones, which gain a reference; None if too few are free.
+
+        No reference is added in that case.
+        """
         source = [] if match.partial is None else [match.partial]
         self.pool.hold(match.pages + source)  # so that eviction spares them
         self.index.evict(count - self.pool.free)

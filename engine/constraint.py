@@ -1,7 +1,7 @@
-"""How a grammar plugs into decoding: the protocol that the engine asks.
+"""The protocol by which a grammar constrains decoding.
 
 Knows token ids and bit masks. Does not know grammars, schemas or text. End tokens never reach a constraint: a mask row
-holds an end bit exactly where the text may end, and the engine handles the rest.
+has an end bit exactly where the text may end, and the engine handles the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """The output opens with thinking, which the token `end` closes; it is forced after `budget` tokens without one."""
+    """A thinking budget: output opens with thinking, closed by the token `end`, forced after `budget` tokens."""
 
     end: int
     budget: int
@@ -25,19 +25,20 @@ class Thinking:
 class Constraint(Protocol):
     """A matcher over token ids at one point of the text.
 
-    `mask` is the law; the others say parts of it sooner.
+    `mask` is authoritative. `forced`, `allows` and `leads` answer special cases of it more cheaply and must never
+    contradict it.
     """
 
     def mask(self) -> Tensor:
-        """[ceil(V / 32)] int32 on CPU; bit t of word t // 32 is set where token t may come next (or end the text)."""
+        """Returns [ceil(V / 32)] int32 on CPU: bit t % 32 of word t // 32 is set if t may come next or end the text."""
         ...
 
     def forced(self) -> Sequence[int]:
-        """Tokens that the masks allow alone, one behind the other, as far as that is known; an end may be the last."""
+        """Returns the known forced tokens in order, each alone allowed by its mask; the last may be an end token."""
         ...
 
     def allows(self, token: int, /) -> bool:
-        """Whether the mask allows `token`."""
+        """Returns whether the mask allows `token`."""
         ...
 
     def advance(self, tokens: Sequence[int]) -> None:
@@ -45,16 +46,16 @@ class Constraint(Protocol):
         ...
 
     def fork(self) -> Constraint:
-        """An independent matcher at the same point."""
+        """Returns an independent matcher at the same point."""
         ...
 
-    def ending(self, limit: int, /) -> list[int] | None:
-        """Tokens that complete the text from here, an end token last; None where none of at most `limit` is known."""
+    def completion(self, limit: int, /) -> list[int] | None:
+        """Returns tokens that complete the text, an end token last; None if none of at most `limit` tokens is known."""
         ...
 
     def leads(self, token: int, limit: int, /) -> bool:
-        """Whether it is certain, without a search, that `ending(limit)` finds one behind `token`, where none is forced.
+        """Returns whether it is certain, without a search, that `completion(limit)` succeeds after `token`.
 
-        False of a token that is not allowed.
+        It is asked where nothing is forced, and is False for a token that is not allowed.
         """
         ...

@@ -1,20 +1,21 @@
-"""What can go wrong below the policy layer, one class a cause.
+"""Errors below the policy layer, one class per cause.
 
     TrimodeError
     ├── CheckpointError      a model directory that cannot be loaded: what was expected, what was found
-    ├── CallCancelled        a call that somebody cancelled, or whose engine was closed
+    ├── CallCancelled        a call that was cancelled, or whose engine was closed
     ├── EngineStopped        something that should never be raised was, in the thread that serves all calls
     ├── NonFiniteLogits      a pass whose logits are NaN or infinite: which one, and where that began
-    ├── WeightsReleased      whole matrices that an engine let go when it rounded them
+    ├── WeightsReleased      full-precision matrices that an engine released after it quantised them
     └── RequestError         a call that cannot be served as asked: what was given, what is allowed
         ├── ModeUnavailable  a mode that the model's weights were not trained for
         ├── PromptTooLong    prompt and budget do not fit the context
         ├── KvMemoryExceeded prompt and budget do not fit the engine's memory for keys and values
         ├── DeviceMemoryExceeded  weights, keys and values, buffers and graphs do not fit the device
-        ├── RowsDisagree     kernels whose rows differ with their company, on this machine, against their promise
+        ├── RowsDisagree     kernels that promise row invariance and do not keep it on this machine
         └── QueueFull        too many requests wait already
 
-Every message says what was given, what is allowed and what to do; `RequestError` is also a `ValueError`.
+Knows numbers and names. Does not know requests. Every message says what was given, what is allowed and what to do;
+`RequestError` is also a `ValueError`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class TrimodeError(Exception):
     """Base of every error that trimode raises on purpose. All of them can be pickled and copied."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own way calls the class with the message alone, which most of ours do not take.
+        # Exception.__reduce__ calls the class with the message alone, which most of these classes do not accept.
         return _restored, (type(self), self.args, self.__dict__)
 
 
-def _restored(kind: type[TrimodeError], args: tuple[Any, ...], said: dict[str, Any]) -> TrimodeError:
+def _restored(kind: type[TrimodeError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TrimodeError:
     error = kind.__new__(kind, *args)
-    error.__dict__.update(said)
+    error.__dict__.update(attributes)
     return error
 
 
@@ -46,7 +47,7 @@ class RequestError(TrimodeError, ValueError):
 
 
 class ModeUnavailable(RequestError):
-    """The model was not trained for the mode. Also where a policy's table chose it: no other mode is taken instead."""
+    """The model was not trained for the mode that the call or a policy's table chose; no other is taken instead."""
 
     def __init__(self, mode: str, architecture: str, modes: Sequence[str]) -> None:
         super().__init__(
@@ -71,7 +72,7 @@ class PromptTooLong(RequestError):
 
 
 class KvMemoryExceeded(RequestError):
-    """The request alone needs more memory for keys and values than the engine has. Figures in bytes."""
+    """The request alone needs more memory for keys and values than the engine has. Attributes are in bytes."""
 
     def __init__(self, need: int, limit: int) -> None:
         super().__init__(
@@ -82,7 +83,7 @@ class KvMemoryExceeded(RequestError):
 
 
 class DeviceMemoryExceeded(RequestError):
-    """The engine does not fit its device. Figures in bytes; `parts`: what it is that needs them."""
+    """The engine does not fit its device. Attributes are in bytes; `parts`: how much each part needs."""
 
     def __init__(self, device: str, have: int, parts: Mapping[str, int]) -> None:
         need = sum(parts.values())
@@ -95,7 +96,7 @@ class DeviceMemoryExceeded(RequestError):
 
 
 class RowsDisagree(RequestError):
-    """The kernels cannot keep the exact promise here. `found`: what differed when they were checked at load."""
+    """The kernels cannot keep the exact promise here. `found`: the difference found by the check at load."""
 
     def __init__(self, kernels: str, found: str) -> None:
         other = "" if kernels == "torch" else "kernels='torch' calls no kernels of ours; "
@@ -119,7 +120,7 @@ class QueueFull(RequestError):
 
 
 class WeightsReleased(TrimodeError):
-    """The model's whole matrices are no longer in memory, because an engine rounded them and let them go."""
+    """The model's full-precision matrices are no longer in memory, because an engine quantised and released them."""
 
     def __init__(self, what: str, precision: str) -> None:
         super().__init__(

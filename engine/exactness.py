@@ -1,6 +1,6 @@
-"""What an engine may promise of its kernels: rows that agree in any company, and with them exact modes that do.
+"""Whether an engine promises exactness: kernels whose rows are invariant to the batch, and so exact modes that agree.
 
-Knows kernels and the answer of `kernels/agreement.py`, and what follows from it. Does not know modes.
+Knows kernels, the answer of `kernels/agreement.py`, and what follows from it. Does not know modes.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from .errors import RowsDisagree
 from .forward.runner import Runner
 
 Exactness = Literal["checked", "not promised", "not checked"]
-WORDS: Final[dict[Exactness, str]] = {
+DESCRIPTIONS: Final[dict[Exactness, str]] = {
     "checked": "rows checked to agree",
     "not promised": "rows not promised to agree",
     "not checked": "rows not checked: interpreted",
 }
-"""What `engine.kernels` says."""
+"""Phrases for `engine.kernels`."""
 
 
 def exactness(runner: Runner) -> Exactness:
-    """Asks the runner's kernels, with its weights. Raises RowsDisagree where they break what they promise."""
+    """Checks the runner's kernels with its weights. Raises RowsDisagree if they break their promise."""
     kernels = runner.kernels
     if not kernels.exact:
         return "not promised"
-    # Triton's interpreter takes seconds for a pass; what it shows of a device's arithmetic is tested, not probed.
+    # Triton's interpreter takes seconds per pass; what it shows of a device's arithmetic is covered by tests instead.
     if kernels.queued and runner.embedding.device.type != "cuda":
         return "not checked"
     found = disagreement(kernels, runner.stack)

@@ -10,7 +10,7 @@ from .errors import RequestError
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name. Raises RequestError where it cannot be used here."""
+    """Returns the device of that name. Raises RequestError if it cannot be used here."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -20,7 +20,7 @@ def device_of(name: str) -> torch.device:
 
 
 def hardware_of(device: torch.device) -> str:
-    """What arithmetic on `device` depends on beyond the software: `x86_64 AVX512`, or the accelerator's name."""
+    """Returns what arithmetic on `device` depends on besides software: `x86_64 AVX512`, or the accelerator's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -16,7 +16,7 @@ from .running import RunningRequest
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is committed so far, and the slots of the block on its way (None: masked)."""
+    """The tokens committed so far, and the slots of the block in progress (None: masked)."""
 
     tokens: tuple[int, ...]
     tentative: tuple[int | None, ...]
@@ -29,11 +29,11 @@ class Job:
     request: DecodeRequest | ScoreRequest
     watch: Callable[[Update], None] | None = None
     future: Future[Any] = field(default_factory=Future)
-    live: RunningRequest | None = None
+    running: RunningRequest | None = None
 
 
 def deliver(job: Job, result: Any = None, error: Exception | None = None) -> None:
-    """Settles the future, unless it was cancelled meanwhile."""
+    """Sets the future's result or error, unless it was cancelled meanwhile."""
     if not job.future.set_running_or_notify_cancel():
         return
     if error is not None:

@@ -1,23 +1,24 @@
-"""What a call asks for: frozen hand-offs from the policy layer to the engine; `result.py` has what comes back.
+"""What a call asks for: frozen values from the policy layer to the engine; `result.py` has what comes back.
 
-Knows token ids and modes. One options class a mode, so that an impossible combination cannot be written down.
+Knows token ids and modes. Does not know the model. Each mode has its own options class, so that an impossible
+combination cannot be expressed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal, Protocol, get_args
+from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
 from .result import Mode, Round
 
 Selection = Literal["vendor", "text_first"]
-"""Which slot of a diffusion block is filled where none reaches the threshold, and what is filled behind a guessed end.
+"""How a diffusion block selects slots if none reaches the threshold, and after a tentative end token.
 
-vendor: the surest slot, whatever its token, and slots behind an end like all others, as the weights' own loop has it;
-text_first: the surest slot that is no end, and nothing behind a guessed end.
+vendor: the most confident slot, whatever its token, and slots after an end like all others, as in the weights' own
+loop; text_first: the most confident slot without an end token, and no slot after a tentative end.
 """
 SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
 
@@ -27,20 +28,16 @@ def _check(ok: bool, name: str, given: object, allowed: str) -> None:
         raise RequestError(f"{name}={given!r}: expected {allowed}")
 
 
-def _whole(given: object) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool)  # true and false are no numbers
-
-
-def _number(given: object) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool)
+def _number(given: object, kind: Any = int) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)  # true and false are no numbers
 
 
 def _check_block_length(given: int) -> None:
-    _check(_whole(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
+    _check(_number(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
 
 
 def _check_threshold(given: float) -> None:
-    _check(_number(given) and 0 < given <= 1, "threshold", given, "a number above 0, at most 1")
+    _check(_number(given, int | float) and 0 < given <= 1, "threshold", given, "a number above 0, at most 1")
 
 
 def _check_selection(given: str | None) -> None:
@@ -49,9 +46,10 @@ def _check_selection(given: str | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """temperature 0 is greedy. The token at position p depends on (seed, p) and the logits alone, in every mode.
+    """Sampling settings; temperature 0 is greedy.
 
-    Filters act after the schema mask and the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
+    The token at position p depends on (seed, p) and the logits, in every mode. Filters act after the schema mask and
+    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
     """
 
     temperature: float = 0.0
@@ -61,26 +59,27 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
-        fits = _number(self.temperature) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
+        fits = _number(self.temperature, int | float) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
         _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
-        _check(_whole(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
-        _check(_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(_whole(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        _check(_number(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
+        fits = _number(self.top_p, int | float) and 0 < self.top_p <= 1
+        _check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
+        _check(_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArOptions:
-    """One token a pass."""
+    """One token per pass."""
 
     mode: ClassVar[Mode] = "ar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionOptions:
-    """Blocks of `block_length` tokens; a pass fills every slot whose confidence reaches `threshold`, and the best.
+    """Blocks of `block_length` tokens; a pass fills the best slot and every slot whose confidence reaches `threshold`.
 
-    A `block_length` of None: 32, or what the weights were trained for where they take no other. A `selection` of None:
-    what config.json says, else "vendor". The engine puts in both.
+    A `block_length` of None: 32, or the length that the weights were trained for, if they take no other. A `selection`
+    of None: that of config.json, else "vendor". The engine sets both.
     """
 
     mode: ClassVar[Mode] = "diffusion"
@@ -97,7 +96,7 @@ class DiffusionOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignedOptions:
-    """`DiffusionOptions` for weights whose blocks are counted from position 0; the engine makes them, from the weights.
+    """`DiffusionOptions` for weights with blocks counted from position 0; the engine derives them from the weights.
 
     `block_length`: the weights' own; at 1 the attention is causal.
     """
@@ -108,7 +107,7 @@ class AlignedOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        fits = _whole(self.block_length) and self.block_length >= 1
+        fits = _number(self.block_length) and self.block_length >= 1
         _check(fits, "block_length", self.block_length, "a whole number from 1")
         _check_threshold(self.threshold)
         _check_selection(self.selection)
@@ -129,7 +128,7 @@ class LinearSpecOptions:
 class QuadraticSpecOptions:
     """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
 
-    `rows`: acceptance points that a pass prepares for (None: each); where another comes, one pass goes without a draft.
+    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft.
     """
 
     mode: ClassVar[Mode] = "quadratic_spec"
@@ -138,7 +137,7 @@ class QuadraticSpecOptions:
 
     def __post_init__(self) -> None:
         _check_block_length(self.block_length)
-        fits = self.rows is None or (_whole(self.rows) and self.rows >= 1)
+        fits = self.rows is None or (_number(self.rows) and self.rows >= 1)
         _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
 
 
@@ -146,7 +145,7 @@ class QuadraticSpecOptions:
 class InfillOptions:
     """Block diffusion between the prompt and the `suffix`, in one block; a pass fills as in `DiffusionOptions`.
 
-    There is no `selection`: the number of tokens is settled first, and none of them may be an end.
+    There is no `selection`: the number of tokens is chosen first, and none of them may be an end token.
     """
 
     mode: ClassVar[Mode] = "diffusion"
@@ -159,7 +158,7 @@ class InfillOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceOptions:
-    """Whole answers, in token ids, read side by side; the likeliest one is the output."""
+    """Whole answers, in token ids, scored in parallel; the likeliest one is the output."""
 
     mode: ClassVar[Literal["choice"]] = "choice"
     candidates: tuple[tuple[int, ...], ...]
@@ -170,7 +169,7 @@ ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """Another exact mode takes over, for a reason in words."""
+    """Another exact mode takes over; `reason` is a sentence for people."""
 
     options: ExactOptions
     reason: str
@@ -180,9 +179,9 @@ class Switch:
 
 
 class Controller(Protocol):
-    """Decides at the end of each round whether another exact mode goes on; it cannot change a token.
+    """Decides at the end of each round whether another exact mode takes over; it cannot change a token.
 
-    One may serve many calls: what it knows of a call are the call's `rounds`, all of them, and the `options` that run.
+    One controller may serve many calls: of a call it knows all `rounds` so far and the current `options`.
     """
 
     def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None: ...
@@ -190,7 +189,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveOptions:
-    """Exact modes that hand over to each other in mid-call, because they agree on every token: `first` begins."""
+    """Exact modes that may switch in mid-call, because they agree on every token; `first` begins."""
 
     first: ExactOptions
     controller: Controller
@@ -215,8 +214,9 @@ Options = (
 class DecodeRequest:
     """One decoding job in token ids. `max_tokens` counts every output token, thinking and the end token included.
 
-    `constraint` holds what follows the thinking, if there is any. `max_passes` (prefill included) and `max_seconds`
-    (from admission) end an output without a constraint between two passes; what a constraint holds is never cut there.
+    `constraint` applies to what follows the thinking, if there is any. `max_passes` (prefill included) and
+    `max_seconds` (from admission) end an unconstrained output between two passes; a constrained output is never cut
+    there.
     """
 
     prompt: tuple[int, ...]
@@ -230,30 +230,30 @@ class DecodeRequest:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        _check(_whole(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _check(_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
         _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
         _check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
         _check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
         _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
         budget = None if self.thinking is None else self.thinking.budget
-        fits = budget is None or (_whole(budget) and 0 <= budget < self.max_tokens)
+        fits = budget is None or (_number(budget) and 0 <= budget < self.max_tokens)
         _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
         if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
-    def begins(self) -> Options:
-        """The options of the mode that begins."""
+    def first_options(self) -> Options:
+        """Options of the mode that begins."""
         return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
 
     @property
-    def room(self) -> int:
-        """Positions behind the prompt that are used."""
+    def output_positions(self) -> int:
+        """Positions used after the prompt."""
         return self.max_tokens + (len(self.options.suffix) if isinstance(self.options, InfillOptions) else 0)
 
     @property
-    def kept(self) -> int:
-        """Tokens behind the prompt whose keys and values are kept."""
+    def cached_positions(self) -> int:
+        """Tokens after the prompt whose keys and values are cached."""
         return self.max_tokens
 
 
@@ -277,7 +277,7 @@ class ScoreRequest:
         return ChoiceOptions(candidates=self.candidates)
 
     @property
-    def begins(self) -> ChoiceOptions:
+    def first_options(self) -> ChoiceOptions:
         return self.options
 
     @property
@@ -286,15 +286,15 @@ class ScoreRequest:
 
     @property
     def max_tokens(self) -> int:
-        """Of the longest candidate, with its end token."""
-        return self.room + 1
+        """Tokens of the longest candidate, with its end token."""
+        return self.output_positions + 1
 
     @property
-    def room(self) -> int:
-        """Positions behind the prompt that are used."""
+    def output_positions(self) -> int:
+        """Positions used after the prompt."""
         return max(map(len, self.candidates))
 
     @property
-    def kept(self) -> int:
-        """Tokens behind the prompt whose keys and values are kept."""
+    def cached_positions(self) -> int:
+        """Tokens after the prompt whose keys and values are cached."""
         return 0

@@ -1,4 +1,4 @@
-"""What comes back of a request: the output, round by round, with its counts.
+"""The result of a request: the output, round by round, with its counts.
 
 Knows token ids, modes and counts. Does not know requests.
 """
@@ -21,9 +21,9 @@ Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
 class Rejected:
     """A drafted token that did not become output, and why.
 
-    target: verification chose another token there or before; schema: the grammar refused it; budget: it would have left
-    no room to end the text; stop: the output was over.
-    `instead`: the probability of the token that took its very place, None where none did or the mode does not say.
+    target: verification chose another token there or before; schema: the grammar refused it; budget: no completion
+    would have fit after it; stop: the output had ended. `instead`: the probability of the token that took its place,
+    None if none did or the mode does not report it.
     """
 
     token: int
@@ -33,16 +33,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One pass (ar), draft-and-verify cycle (linear_spec), block or the writing of finished blocks (diffusion).
+    """One pass (ar), draft-and-verify cycle (linear_spec), block or writing of finished blocks (diffusion).
 
-    `choice`, which no caller asks for as a mode, is the answer that was chosen. A round without tokens is a block that
-    was given up where a limit of passes or seconds ended the output.
+    `choice`, which no caller asks for as a mode, is a chosen answer. A round without tokens is a block that was
+    abandoned because a limit of passes or seconds ended the output.
 
-    `origins` has a letter a token: a accepted draft, c the verifier's own choice, f forced by the grammar, r repaired
-    (the best allowed token where a draft broke the grammar), b forced by the budget (the choice would have left no room
-    to end the text). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths, fills 0.
-    `switch`: why this round's mode took over from the one before; empty where none did. `options`: with what, by name,
-    None where none did.
+    `origins` has one provenance code per token: a accepted draft, c the verifier's own choice, f forced by the grammar,
+    r repaired (the best allowed token where a draft broke the grammar), b forced by the budget (no completion would
+    have fit after the choice). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths,
+    fills 0. `switch`: why this round's mode took over from the previous one; empty without a switch. `options`: the new
+    mode's options by name, None without a switch.
     """
 
     mode: Mode | Literal["choice"]
@@ -60,17 +60,17 @@ class Round:
         return self.origins.count("a")
 
     @property
-    def decisions(self) -> int:
-        """Tokens about which grammar and budget left a choice."""
+    def unforced_tokens(self) -> int:
+        """Number of tokens for which grammar and budget left a choice."""
         return len(self.origins) - self.origins.count("f") - self.origins.count("b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeRun:
-    """The decoding passes that one call made in one mode, prefill left out.
+    """The decoding passes that one call made in one mode, without prefill.
 
-    `rows`: its own in them, summed over passes; `pass_rows` and `pass_calls`: those of whole passes, and the calls that
-    shared them. `seconds`: what went by from pass to pass, host work and waiting for the others included.
+    `rows`: the call's own rows, summed over passes; `pass_rows` and `pass_calls`: rows and calls of whole passes, with
+    those of other calls. `seconds`: time from pass to pass, including host work and waiting for other calls.
     """
 
     mode: Mode
@@ -83,11 +83,12 @@ class ModeRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Counts of one call. `forward_passes` leaves prefill out, and so does `query_tokens`, the rows of those passes.
+    """Counts of one call. `forward_passes` excludes prefill, and so does `query_tokens`, the rows of those passes.
 
-    `corrected` includes `repaired`, and `forced` what the budget forced; `kernels`: what ran. `stretches`: its decoding
-    passes by mode, and who shared them. `graph_passes`: of all passes, prefill included, those that ran over static
-    buffers, as a captured graph where the device has graphs.
+    `corrected` includes `repaired`, and `forced` includes tokens forced by the budget; `kernels`: the implementation.
+    `mode_runs`: decoding passes by mode, and who shared them; `stretches` is its name of earlier releases.
+    `graph_passes`: of all passes, prefill included, those over static buffers, as a captured graph if the device has
+    graphs.
     """
 
     prompt_tokens: int
@@ -104,8 +105,13 @@ class Stats:
     prefill_seconds: float
     kernels: str = ""
     query_tokens: int = 0
-    stretches: tuple[ModeRun, ...] = ()
+    mode_runs: tuple[ModeRun, ...] = ()
     graph_passes: int = 0
+
+    @property
+    def stretches(self) -> tuple[ModeRun, ...]:
+        """`mode_runs`, by its name of earlier releases."""
+        return self.mode_runs
 
     @property
     def prefilled_tokens(self) -> int:
@@ -118,7 +124,7 @@ class Stats:
 
     @property
     def tokens_per_forward(self) -> float | None:
-        """output_tokens / forward_passes; None where the prefill pass alone made the output."""
+        """output_tokens / forward_passes; None if the prefill pass alone made the output."""
         return self.output_tokens / self.forward_passes if self.forward_passes else None
 
     @property
@@ -140,13 +146,13 @@ class DecodeResult:
 
     @property
     def forced_close(self) -> bool:
-        """Whether the text had to be ended before the model would have, for the budget's sake."""
-        return any("b" in made.origins for made in self.rounds)
+        """Whether the text had to end before the model would have ended it, because of the budget."""
+        return any("b" in round_.origins for round_ in self.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreResult:
-    """`logprobs`: for each candidate, in nats, that `ar` at temperature 1 writes it and ends there."""
+    """`logprobs`: for each candidate the log-probability, in nats, that `ar` at temperature 1 writes it and ends."""
 
     logprobs: tuple[float, ...]
     stats: Stats

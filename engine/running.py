@@ -1,6 +1,6 @@
-"""One job on its way through the scheduler: its generator, the segment that waits for a pass, its pages and counts.
+"""One request in the scheduler: its generator, the segment that waits for a pass, its pages and counts.
 
-Knows requests and results. Does not know threads, other jobs or the model.
+Knows requests and results. Does not know threads, other requests or the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .result import DecodeResult, Mode, ModeRun, ScoreResult, Stats
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass as its jobs see it: seconds of its arithmetic, rows and calls in it."""
+    """A pass as its requests see it: seconds of its arithmetic, rows and calls in it."""
 
     seconds: float
     rows: int
@@ -30,17 +30,17 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
-    """What came of a pass that was queued right behind another one; its seconds are counted with that one's."""
+class ChainedPass:
+    """The result of a pass that was queued right after another one, whose seconds include this one's."""
 
     rows: Tensor
-    picks: SampledTokens | None
+    sampled: SampledTokens | None
     shared: Pass
 
 
 @dataclass(slots=True)
-class Sums:
-    """A `ModeRun` on its way."""
+class ModeRunTotals:
+    """A `ModeRun` under construction."""
 
     passes: int = 0
     rows: int = 0
@@ -68,7 +68,10 @@ class Sums:
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:
-    """`pages` hold the context's keys and values; `reused`: tokens of the prompt that were found in the cache."""
+    """A request with its state.
+
+    `pages` have the context's keys and values; `reused`: prompt tokens found in the cache.
+    """
 
     request: DecodeRequest | ScoreRequest
     context: CacheState
@@ -85,8 +88,8 @@ class RunningRequest:
     prefill_passes: int = 0
     forward_passes: int = 0
     query_tokens: int = 0
-    stretches: dict[Mode, Sums] = field(default_factory=dict)
-    asked: float = 0.0
+    mode_runs: dict[Mode, ModeRunTotals] = field(default_factory=dict)
+    resumed: float = 0.0
     graph_passes: int = 0
 
     def start(self) -> None:
@@ -95,23 +98,22 @@ class RunningRequest:
     def feed(
         self,
         rows: Tensor,
-        picks: SampledTokens | None,
+        sampled: SampledTokens | None,
         shared: Pass,
         replayed: int = 0,
-        then: Followed | None = None,
+        then: ChainedPass | None = None,
     ) -> None:
-        """Hands the mode the waiting segment's read rows and the tokens chosen of them, and takes its next segment.
+        """Hands the mode the waiting segment's read rows and the tokens sampled from them, and takes its next segment.
 
-        `replayed`: how many of its passes were graphs. `then`: what came of the pass behind it.
+        `replayed`: how many of its passes were graphs. `then`: the result of the chained pass.
         """
-        segment, begin = self.segment, self.asked
+        segment, begin = self.segment, self.resumed
         assert segment is not None
-        mode = (
-            self.context.mode if isinstance(self.context, DecodeState) else None
-        )  # as of this pass: it may be switched now
-        answer = reply(segment, rows, picks, self.sampler)
+        # Read before the mode resumes, which may switch it.
+        mode = self.context.mode if isinstance(self.context, DecodeState) else None
+        answer = reply(segment, rows, sampled, self.sampler)
         if then is not None and segment.then is not None:
-            answer = replace(answer, then=reply(segment.then, then.rows, then.picks, self.sampler))
+            answer = replace(answer, then=reply(segment.then, then.rows, then.sampled, self.sampler))
         self._resume(answer)
         self.graph_passes += replayed
         if segment.prefill:
@@ -121,16 +123,19 @@ class RunningRequest:
         self.forward_passes += 1
         self.query_tokens += segment.rows
         if mode is not None:
-            self.stretches.setdefault(mode, Sums()).add(segment.rows, shared, self.asked - begin)
+            self.mode_runs.setdefault(mode, ModeRunTotals()).add(segment.rows, shared, self.resumed - begin)
         if then is not None and segment.then is not None:
             self.forward_passes += 1
             self.query_tokens += segment.then.rows
             if mode is not None:
-                self.stretches[mode].add(segment.then.rows, then.shared, 0.0)
+                self.mode_runs[mode].add(segment.then.rows, then.shared, 0.0)
 
     @property
-    def chains(self) -> bool:
-        """Whether the waiting segment's `then` may run unasked: passes are counted where they are limited."""
+    def can_chain(self) -> bool:
+        """Whether the waiting segment's `then` may run with it: not if passes or seconds are limited.
+
+        A limit counts single passes.
+        """
         request = self.request
         limited = isinstance(request, DecodeRequest) and (
             request.max_passes is not None or request.max_seconds is not None
@@ -141,9 +146,9 @@ class RunningRequest:
         self.passes.close()
 
     def limit(self) -> None:
-        """Ends the output with what is committed, where the request's limit of passes or seconds is reached.
+        """Ends the output with what is committed, if the request's limit of passes or seconds is reached.
 
-        An output under a constraint goes on: half of it would be worth nothing.
+        A constrained output continues, because half of it would be invalid.
         """
         request, run = self.request, self.context
         if self.segment is None or not isinstance(run, DecodeState) or not isinstance(request, DecodeRequest):
@@ -156,8 +161,8 @@ class RunningRequest:
             self.segment, self.end = None, now
 
     @property
-    def known(self) -> list[int]:
-        """The tokens whose keys and values the pages hold."""
+    def cached_tokens(self) -> list[int]:
+        """Tokens whose keys and values are in the pages."""
         tokens = list(self.request.prompt)
         if isinstance(self.context, DecodeState):
             tokens += self.context.output.tokens
@@ -182,7 +187,7 @@ class RunningRequest:
             self.segment = next(self.passes) if answer is None else self.passes.send(answer)
         except StopIteration as stop:
             self.segment, self.returned, self.end = None, stop.value, time.perf_counter()
-        self.asked = time.perf_counter()
+        self.resumed = time.perf_counter()
 
     def _stats(self) -> Stats:
         output = self.context.output if isinstance(self.context, DecodeState) else None
@@ -203,6 +208,6 @@ class RunningRequest:
             prefill_seconds=self.prefill_seconds,
             kernels=self.kernels,
             query_tokens=self.query_tokens,
-            stretches=tuple(sums.of(mode) for mode, sums in self.stretches.items()),
+            mode_runs=tuple(sums.of(mode) for mode, sums in self.mode_runs.items()),
             graph_passes=self.graph_passes,
         )

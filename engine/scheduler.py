@@ -1,9 +1,9 @@
-"""The scheduler: one background thread that serves every live request with one ragged pass after another.
+"""The scheduler: one background thread that serves all running requests with one ragged pass after another.
 
-Knows jobs, admission by pages, the order of a pass and who watches. Does not know modes: a job is a generator to it.
-Requests join and leave between passes. Whoever came first is admitted first; decoding rows go into every pass, prompts
-share what room is left in it, oldest first, so that none starves and none stalls the others. Where prompts that begin
-alike come together, the first computes their common pages and the others wait for them.
+Knows jobs, admission by pages, the order of a pass and observers. Does not know modes: a job is a generator to it.
+Requests join and leave between passes. The first to arrive is admitted first; decoding rows are in every pass, prompts
+share the remaining rows, oldest first, so that none starves and none delays the others. If prompts with a common prefix
+arrive together, the first computes their common pages and the others wait for them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .jobs import Job, Update, deliver
 from .kv_cache.pages import PAGE, PagePool
 from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
 from .request import DecodeRequest, ScoreRequest
-from .running import Followed, Pass, RunningRequest
+from .running import ChainedPass, Pass, RunningRequest
 from .serving_thread import ServingThread
 
 PASS_ROWS = 512
@@ -53,7 +53,7 @@ class Scheduler:
         self.runner, self.pool, self.index, self.admit, self.queue = runner, pool, index, admit, queue
         self.passes = 0
         self._waiting: deque[Job] = deque()
-        self._live: list[Job] = []
+        self._running: list[Job] = []
         self._thread = ServingThread(self)
         self._closed: TrimodeError | None = None
         self._full = False  # the oldest waiting job found too few pages, and none have come back since
@@ -74,7 +74,7 @@ class Scheduler:
         """Cancels what waits and runs, and ends the thread."""
         with self._thread.changed:
             self._closed = self._closed or RequestError("the engine is closed; load it again to go on")
-            jobs = [*self._waiting, *self._live]
+            jobs = [*self._waiting, *self._running]
             self._thread.changed.notify()
         for job in jobs:
             job.future.cancel()
@@ -84,7 +84,7 @@ class Scheduler:
         """In a forked process: the thread and the threads that wait for its jobs are not there, nor who holds locks."""
         self._thread.forget()
         self._thread, self._full = ServingThread(self), False
-        self._waiting, self._live = deque(), []
+        self._waiting, self._running = deque(), []
         self.pool.clear()
         self.index.forget()
         if self.pool.keys.device.type == "cuda":
@@ -98,18 +98,18 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        return len(self._live)
+        return len(self._running)
 
     def serve(self) -> None:
         """Passes until nothing waits or runs."""
         while self.busy:
-            self._leave()
-            self._join()
+            self._drop_cancelled()
+            self._admit_waiting()
             self._pass()
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._live)
+        return bool(self._waiting or self._running)
 
     @property
     def closed(self) -> bool:
@@ -119,106 +119,111 @@ class Scheduler:
         """What should never be raised ends the engine: every job gets it as EngineStopped, and so do later ones."""
         with self._thread.changed:
             self._closed = EngineStopped(error)
-            jobs = [*self._waiting, *self._live]
-            self._waiting, self._live = deque(), []
+            jobs = [*self._waiting, *self._running]
+            self._waiting, self._running = deque(), []
         for job in jobs:
             own = EngineStopped(error)
             own.__cause__ = error
             deliver(job, error=own)
 
-    def _leave(self) -> None:
-        """Lets go of cancelled jobs."""
-        for job in [job for job in self._live if job.future.cancelled()]:
+    def _drop_cancelled(self) -> None:
+        """Releases cancelled jobs."""
+        for job in [job for job in self._running if job.future.cancelled()]:
             self._release(job)
         with self._thread.changed:
             kept = deque(job for job in self._waiting if not job.future.cancelled())
-            self._full = self._full and len(kept) == len(self._waiting)  # the next in line may need less
+            self._full = self._full and len(kept) == len(self._waiting)  # the next job may need fewer pages
             self._waiting = kept
 
-    def _join(self) -> None:
-        """Admits waiting jobs, oldest first, as long as their pages are free; passes over those whose prefix comes."""
-        coming = {prefix for job in self._live for prefix in self._coming(job)} if self._waiting else set[Tokens]()
+    def _admit_waiting(self) -> None:
+        """Admits waiting jobs, oldest first, while their pages are free; skips jobs whose prefix is being computed."""
+        coming = (
+            {prefix for job in self._running for prefix in self._pending_prefixes(job)}
+            if self._waiting
+            else set[Tokens]()
+        )
         at = 0
         while at < len(self._waiting) and not self._full:
             job = self._waiting[at]
-            if self._comes(job.request.prompt, coming):
+            if self._is_pending(job.request.prompt, coming):
                 at += 1
                 continue
             try:
-                job.live = self.admit(job.request)
-            except Exception as error:  # whatever a constraint raises belongs to its job alone
+                job.running = self.admit(job.request)
+            except Exception as error:  # an error of a constraint ends its own job only
                 del self._waiting[at]
                 deliver(job, error=error)
                 continue
-            if job.live is None:
+            if job.running is None:
                 self._full = True
                 return
             with self._thread.changed:
                 del self._waiting[at]
-                self._live.append(job)
-            self._guarded(job, job.live.start)
-            coming.update(self._coming(job))
+                self._running.append(job)
+            self._step(job, job.running.start)
+            coming.update(self._pending_prefixes(job))
 
-    def _coming(self, job: Job) -> Iterator[Tokens]:
-        """The prefixes, to whole pages, that will be stored when the job's prompt is read."""
-        live = job.live
-        reads = self.index.enabled and live is not None and live.segment is not None and live.segment.prefill
+    def _pending_prefixes(self, job: Job) -> Iterator[Tokens]:
+        """Yields the prefixes, to whole pages, that will be stored when the job's prompt is read."""
+        running = job.running
+        reads = self.index.enabled and running is not None and running.segment is not None and running.segment.prefill
         return page_prefixes(job.request.prompt) if reads else iter(())
 
-    def _comes(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
-        """Whether the first page that `prompt` would have to compute is among those that are on their way."""
+    def _is_pending(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
+        """Returns whether the first page that `prompt` would have to compute is being computed by another job."""
         if not coming or len(prompt) <= PAGE:
             return False
         end = (len(self.index.match(prompt[:-1]).pages) + 1) * PAGE
         return end < len(prompt) and prompt[:end] in coming
 
     def _pass(self) -> None:
-        jobs = self._chosen()
+        jobs = self._next_jobs()
         if not jobs:
             return
         begin = time.perf_counter()
-        lives = [live for job in jobs if (live := job.live) is not None]
-        segments = [segment for live in lives if (segment := live.segment) is not None]
+        requests = [running for job in jobs if (running := job.running) is not None]
+        segments = [segment for running in requests if (segment := running.segment) is not None]
         try:
-            moves = self._ran(lives, segments)
-        except Exception as error:  # out of memory, say: no job of this pass can go on
+            steps = self._run(requests, segments)
+        except Exception as error:  # for example out of memory: no job of this pass can continue
             for job in jobs:
                 self._release(job)
                 deliver(job, error=error)
             return
         rows = sum([segment.rows for segment in segments])
         shared = Pass(seconds=time.perf_counter() - begin, rows=rows, calls=len(segments))
-        for job, move in zip(jobs, moves, strict=True):
-            self._guarded(job, partial(move, shared))
+        for job, step in zip(jobs, steps, strict=True):
+            self._step(job, partial(step, shared))
 
-    def _ran(self, lives: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
-        """Runs the segments, and what follows them where that needs no look at what they find; then how jobs go on."""
-        tables, samplers = [live.pages for live in lives], [live.sampler for live in lives]
-        if chained(self.runner, segments) and all(live.chains for live in lives):
+    def _run(self, requests: Sequence[RunningRequest], segments: Sequence[Segment]) -> list[Callable[[Pass], None]]:
+        """Runs the segments, and their `then` if that needs no look at the result; returns each job's next step."""
+        tables, samplers = [running.pages for running in requests], [running.sampler for running in requests]
+        if chained(self.runner, segments) and all(running.can_chain for running in requests):
             pairs, graphs = cycle(segments, tables, self.runner, self.pool, samplers, self.graphs)
             self.passes += 2
             rows = sum([segment.then.rows for segment in segments if segment.then is not None])
             second = Pass(seconds=0.0, rows=rows, calls=len(segments))
             return [
-                partial(live.feed, *first, replayed=graphs, then=Followed(*then, second))
-                for live, (first, then) in zip(lives, pairs, strict=True)
+                partial(running.feed, *first, replayed=graphs, then=ChainedPass(*then, second))
+                for running, (first, then) in zip(requests, pairs, strict=True)
             ]
         batch = Batch(segments, tables)
         answers = batch.forward(self.runner, self.pool, samplers, self.graphs)
         self.passes += 1
-        moves = [
-            partial(live.feed, *answer, replayed=batch.replayed) for live, answer in zip(lives, answers, strict=True)
+        steps = [
+            partial(running.feed, *answer, replayed=batch.replayed)
+            for running, answer in zip(requests, answers, strict=True)
         ]
         bad = [at for at, answer in enumerate(answers) if not finite(*answer)]
         if bad:
             where = first_bad_part(batch, self.runner, self.pool)
             error = NonFiniteLogits(self.passes, where, str(self.pool.keys.dtype))
-            return [partial(_refuse, error) if at in bad else move for at, move in enumerate(moves)]
-        return list(moves)
+            return [partial(_refuse, error) if at in bad else step for at, step in enumerate(steps)]
+        return list(steps)
 
-    def _chosen(self) -> list[Job]:
-        """The jobs of the next pass: all that decode, and prompts up to PASS_ROWS, one at least."""
-        waiting = [(job, segment) for job in self._live if job.live and (segment := job.live.segment)]
+    def _next_jobs(self) -> list[Job]:
+        """Returns the jobs of the next pass: all that decode, and prompts up to PASS_ROWS, but at least one."""
+        waiting = [(job, segment) for job in self._running if job.running and (segment := job.running.segment)]
         chosen = [job for job, segment in waiting if not segment.prefill]
         rows = sum(segment.rows for _, segment in waiting if not segment.prefill)
         for job, segment in waiting:
@@ -227,45 +232,47 @@ class Scheduler:
                 rows += segment.rows
         return chosen
 
-    def _guarded(self, job: Job, move: Callable[[], None]) -> None:
-        """One move of a job; what it raises ends that job alone."""
-        live = job.live
-        assert live is not None
-        prefill = live.segment is not None and live.segment.prefill
+    def _step(self, job: Job, step: Callable[[], None]) -> None:
+        """Runs one step of a job; an exception ends that job alone."""
+        running = job.running
+        assert running is not None
+        prefill = running.segment is not None and running.segment.prefill
         try:
-            move()
-            live.limit()
+            step()
+            running.limit()
             if prefill:
-                self._share(live)
-            if job.watch is not None and isinstance(live.context, DecodeState):
-                job.watch(Update(tuple(live.context.output.tokens), live.context.tentative))
-            if live.segment is None:
-                self.index.insert(live.known, live.pages)
-                result = live.result()
+                self._share_prompt(running)
+            if job.watch is not None and isinstance(running.context, DecodeState):
+                job.watch(Update(tuple(running.context.output.tokens), running.context.tentative))
+            if running.segment is None:
+                self.index.insert(running.cached_tokens, running.pages)
+                result = running.result()
                 self._release(job)
                 deliver(job, result=result)
         except Exception as error:
             self._release(job)
             deliver(job, error=error)
 
-    def _share(self, live: RunningRequest) -> None:
-        """A prompt's whole pages serve others as soon as they are written."""
-        known = live.known
-        self.index.insert(known[: len(known) // PAGE * PAGE], live.pages)
+    def _share_prompt(self, running: RunningRequest) -> None:
+        """Stores a prompt's whole pages in the prefix index as soon as they are written."""
+        known = running.cached_tokens
+        self.index.insert(known[: len(known) // PAGE * PAGE], running.pages)
 
     def _release(self, job: Job) -> None:
         """Closes the mode and gives its pages back."""
         with self._thread.changed:
-            if job in self._live:
-                self._live.remove(job)
-        if job.live is not None:
-            job.live.close()
-            self.pool.drop(job.live.pages)
-            job.live, self._full = None, False
+            if job in self._running:
+                self._running.remove(job)
+        if job.running is not None:
+            job.running.close()
+            self.pool.drop(job.running.pages)
+            job.running, self._full = None, False
 
 
 def _prefills(jobs: Sequence[Job]) -> bool:
-    return any(job.live is not None and job.live.segment is not None and job.live.segment.prefill for job in jobs)
+    return any(
+        job.running is not None and job.running.segment is not None and job.running.segment.prefill for job in jobs
+    )
 
 
 def _refuse(error: Exception, _: Pass) -> None:

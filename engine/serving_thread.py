@@ -24,10 +24,12 @@ class Owner(Protocol):
     @property
     def busy(self) -> bool:
         """Whether there is work."""
+        ...
 
     @property
     def closed(self) -> bool:
         """Whether there will be no more."""
+        ...
 
     def serve(self) -> None:
         """Works until it is no longer busy."""

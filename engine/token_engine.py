@@ -1,7 +1,7 @@
 """The token engine: requests in token ids in, results in token ids out.
 
-Knows one model, its pages, the prefix index and the scheduler, and opens a live job for each request. Does not know
-text (beyond the `decode` it is given for stop strings), schemas or spans.
+Knows one model, its pages, the prefix index and the scheduler; creates a running request for each job. Does not know
+text (except the `decode` function for stop strings), schemas or spans.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ class TokenEngine:
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
     `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
-    `runner.kernels.name` says what runs.
-    `kv_bytes`: memory for keys and values of running requests and kept prefixes. `queue`: requests that may wait.
-    `quantize`: "int8" or "fp8" rounds the blocks' matrices, with `quantize_head` the head's too; modes agree as before,
-    and the model's own are let go. `graphs`: passes that fit one of `buckets` run as captured graphs (None: on CUDA
-    devices); on other devices over the same static buffers without a graph. `progress` hears of each one captured.
-    `exactness`: whether rows were found to agree in any company, which is asked here.
-    Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
+    `runner.kernels.name` is the one that runs. `kv_bytes`: memory for keys and values of running requests and stored
+    prefixes. `queue`: requests that may wait. `quantize`: "int8" or "fp8" quantises the blocks' matrices, with
+    `quantize_head` the LM head's too; modes still agree, and the model's own matrices are released. `graphs`: passes
+    that fit one of `buckets` run as captured graphs (None: on CUDA devices); on other devices over the same static
+    buffers without a graph. `progress` is called after each capture. `exactness`: whether rows were found to be
+    invariant, which is checked here. Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class TokenEngine:
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
-        with _asked(kernels):
+        with _kernel_errors(kernels):
             ours, why = ops.kernels(self.device, self.dtype, kernels, precision is not None)
             capture = capturing(ours, self.device, graphs)
             self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
@@ -95,16 +94,16 @@ class TokenEngine:
     @overload
     def decode(self, request: ScoreRequest) -> ScoreResult: ...
     def decode(self, request: DecodeRequest | ScoreRequest) -> DecodeResult | ScoreResult:
-        return cast(DecodeResult | ScoreResult, _settled([self.submit(request)])[0])
+        return cast(DecodeResult | ScoreResult, _all_results([self.submit(request)])[0])
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decodes all requests together; each gets the tokens that it would get alone."""
         jobs = [Job(self.check(request)) for request in requests]
         self.scheduler.submit(jobs)
-        return _settled([job.future for job in jobs])
+        return _all_results([job.future for job in jobs])
 
     async def adecode(self, request: DecodeRequest | ScoreRequest) -> Any:
-        """`decode` for tasks; cancelling the task frees the request's pages within one pass."""
+        """Runs `decode` for tasks; cancelling the task frees the request's pages within one pass."""
         return await asyncio.wrap_future(self.submit(request))
 
     def submit(
@@ -112,7 +111,7 @@ class TokenEngine:
     ) -> Future[Any]:
         """Queues a request. Cancelling the future, at any time, frees its pages within one pass.
 
-        `watch` is called after each of its passes, from the scheduler's thread; it must not wait for anything.
+        `watch` is called after each of its passes, from the scheduler's thread; it must not block.
         Raises PromptTooLong, KvMemoryExceeded, QueueFull or RequestError at once.
         """
         job = Job(self.check(request), watch)
@@ -120,7 +119,7 @@ class TokenEngine:
         return job.future
 
     def close(self) -> None:
-        """Cancels what waits and runs, and refuses what comes later."""
+        """Cancels waiting and running requests, and refuses later ones."""
         self.scheduler.close()
 
     def __enter__(self) -> Self:
@@ -135,15 +134,15 @@ class TokenEngine:
 
 
 def result_of(future: Future[Any]) -> Any:
-    """Waits for what `submit` returned. Raises CallCancelled where it was cancelled."""
+    """Waits for a future of `submit`. Raises CallCancelled if it was cancelled."""
     try:
         return future.result()
     except CancelledError:
         raise CallCancelled("the call was cancelled before it was done") from None
 
 
-def _settled(futures: list[Future[Any]]) -> list[Any]:
-    """All results; if one fails or the caller is interrupted, the others are cancelled."""
+def _all_results(futures: list[Future[Any]]) -> list[Any]:
+    """Returns all results; if one fails or the caller is interrupted, the others are cancelled."""
     try:
         return [result_of(future) for future in futures]
     finally:
@@ -170,8 +169,8 @@ def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
 
 
 @contextmanager
-def _asked(choice: str) -> Generator[None]:
-    """Raises RequestError where the kernels that were asked for cannot run here, or not on these weights."""
+def _kernel_errors(choice: str) -> Generator[None]:
+    """Raises RequestError if the kernels asked for cannot run here, or not on these weights."""
     if not isinstance(choice, str) or choice not in ops.CHOICES:
         raise RequestError(f"kernels={choice!r}: expected one of {', '.join(ops.CHOICES)}")
     try:

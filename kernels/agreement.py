@@ -1,8 +1,8 @@
-"""Whether rows have the same bits in any company, asked of an implementation with a model's own matrices.
+"""Checks whether a row's bits depend on the rest of the batch, for one implementation and a model's own matrices.
 
-Knows tensors, layouts and what a pass takes. Does not know what follows from the answer. It cannot prove that rows
-agree; it finds an implementation whose bits depend on the number of rows, on the place of a row among them, on the
-requests beside it or on the pages that others need.
+Knows tensors, layouts and what a pass takes. Does not know what follows from the answer. It cannot prove row
+invariance; it finds implementations whose bits depend on the number of rows, on a row's place among them, on other
+requests or on the pages that other requests need.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 from .layout import PAGE, Block, Layout, Rotation, Stack
 
 ROWS: Final = 33
-"""More than a tile of any product here, and no multiple of one."""
+"""Rows of the full pass: more than one tile of any product here, and not a multiple of a tile."""
 _BRANCH: Final = 8
-"""Rows of a first request's branch, and of a second one's, which takes the adapter where there is one."""
+"""Rows of the first request's branch, and of the second one's, which takes the draft adapter if there is one."""
 _TRUNK: Final = ROWS - 2 * _BRANCH
-"""Rows of a third request, which are kept."""
+"""Rows of the third request's trunk, whose keys and values are kept."""
 _START: Final = PAGE + 6
-"""Cached positions before the branch and the trunk: whole tiles of keys, and one in part."""
+"""Cached positions before the branch and the trunk: whole tiles of keys and a partial one."""
 _SHORT: Final = PAGE - 24
-"""The same before draft rows, so that others need more pages than they do."""
+"""Cached positions before the draft rows: fewer, so that other requests need more pages than they do."""
 _PAGES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some of the rows: of the branches the first `plain` and `drafts`, of the trunk `first` to `last` - 1."""
+    """A subset of the rows: the first `plain` and `drafts` rows of the branches, trunk rows `first` to `last` - 1."""
 
     plain: int = 0
     drafts: int = 0
@@ -41,7 +41,7 @@ class _Part:
 
     @property
     def kinds(self) -> tuple[range, range, range]:
-        """Which they are among all."""
+        """Returns the row numbers of each kind: branch, draft rows, trunk."""
         trunk = 2 * _BRANCH
         return (
             range(self.plain), range(_BRANCH, _BRANCH + self.drafts), range(trunk + self.first, trunk + self.last),
@@ -49,12 +49,12 @@ class _Part:
 
     def __str__(self) -> str:
         trunk = f"row {self.first}" if self.last - self.first == 1 else f"rows {self.first} to {self.last - 1}"
-        said = (
+        kinds = (
             self.plain and f"the first {self.plain} of a branch",
             self.drafts and f"the first {self.drafts} of draft rows",
             self.last > self.first and trunk,
         )
-        return ", ".join(word for word in said if word)
+        return ", ".join(kind for kind in kinds if kind)
 
 
 _ALL: Final = _Part(_BRANCH, _BRANCH, 0, _TRUNK)
@@ -67,21 +67,24 @@ _PARTS: Final = (
     _Part(drafts=5, first=3, last=6),
     _Part(5, 3, 8, 16),
 )
-"""A pass each. With all and the one of alike rows, 1, 2, 3, 5, 8, 16, 32 and 33 rows: where kernels change their ways.
+"""Subsets of the rows, each run as a pass of its own.
 
-Every pass costs, on the torch path by its tiles and its many small operations. So kinds of rows share passes, as they
-do in an engine, and each kind is at some time alone, at another place and in company of each other.
+With the full pass and the pass of equal rows these are 1, 2, 3, 5, 8, 16, 32 and 33 rows, where kernels change their
+algorithm. Kinds of rows share passes, as in an engine, because every pass costs time; each kind also runs alone, at
+another place, and together with each other kind.
 """
 _ALIKE: Final = 32
-"""Rows that are the same row, as many requests' trunks and then as a branch, of which each row sees all."""
+"""Rows that are all the same row: the trunks of several requests, then a branch whose rows all see the whole branch."""
 _TRUNKS: Final = 4
+"""Number of the equal rows that are trunks of their own; the others form the branch."""
 
 
 @torch.inference_mode()
 def disagreement(ops: Any, stack: Stack) -> str | None:
-    """The first difference found, in words; None where all rows agree. It takes nine passes of a block or two.
+    """Returns a sentence on the first difference found, or None where all rows agree.
 
-    `ops` are `ops.Kernels`. Blocks of like matrices are probed once.
+    Runs nine passes of one or two blocks. `ops` are `ops.Kernels`. Of blocks with the same kinds of matrices one is
+    checked.
     """
     probe = _Probe.of(ops, stack)
     whole = probe.logits(_ALL)
@@ -99,13 +102,13 @@ def disagreement(ops: Any, stack: Stack) -> str | None:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal to the last bit; weights that make a NaN make it everywhere."""
+    """Returns whether `a` and `b` have equal bits; NaN equals NaN, because some weights make NaN in every pass."""
     return torch.equal(a, b) or torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 @dataclass(slots=True)
 class _Pass:
-    """A pass on its way: which of the probe's its rows are, which take the adapter, and a layout's columns."""
+    """A pass under construction: its rows (numbers in the probe), which take the adapter, and a layout's columns."""
 
     rows: list[int] = field(default_factory=list[int])
     drafts: list[bool] = field(default_factory=list[bool])
@@ -117,7 +120,10 @@ class _Pass:
 
     def add(self, rows: Sequence[int], seen: Sequence[int], own: Sequence[int] = (), *, keep: bool = False,
             drafts: bool = False) -> None:  # fmt: skip
-        """A request's rows. `own`: of how many of them each sees the keys, beside cached ones."""
+        """Adds the rows of one request.
+
+        `own`: for each row, how many of these rows' keys it sees in addition to cached ones.
+        """
         count = len(rows)
         if not count:
             return
@@ -132,7 +138,7 @@ class _Pass:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """Rows x [ROWS, E] behind cached positions whose keys and values are at random."""
+    """Random rows x [ROWS, E] after cached positions with random keys and values."""
 
     ops: Any
     stack: Stack
@@ -155,7 +161,7 @@ class _Probe:
         pages = (len(blocks), _PAGES, first.groups)
         return cls(
             ops,
-            # Caches of their own: what an implementation notes on a block may be about all that follow it.
+            # Fresh caches, because an implementation may cache on a block what belongs to all blocks after it.
             replace(stack, blocks=[replace(block, cache={}) for block in blocks]),
             draw(ROWS, len(stack.norm)),
             turn.cos().to(stack.norm.device, stack.norm.dtype),
@@ -165,47 +171,50 @@ class _Probe:
         )
 
     def logits(self, part: _Part) -> Tensor:
-        """Of a pass of `part` alone. What its trunk rows see of others was kept by a pass of all."""
-        made, (plain, drafts, trunk) = _Pass(), part.kinds
-        made.add(plain, [_START] * len(plain), range(1, len(plain) + 1))
-        made.add(drafts, [_SHORT] * len(drafts), range(1, len(drafts) + 1), drafts=True)
-        made.add(trunk, range(_START + part.first + 1, _START + part.last + 1), keep=True)
-        return self._run(made)
+        """Runs a pass of `part` alone.
+
+        Trunk rows before `part` are in the cache: the pass of all rows has kept them.
+        """
+        batch, (plain, drafts, trunk) = _Pass(), part.kinds
+        batch.add(plain, [_START] * len(plain), range(1, len(plain) + 1))
+        batch.add(drafts, [_SHORT] * len(drafts), range(1, len(drafts) + 1), drafts=True)
+        batch.add(trunk, range(_START + part.first + 1, _START + part.last + 1), keep=True)
+        return self._run(batch)
 
     def alike(self) -> Tensor:
-        """Logits of the trunk's first row, `_ALIKE` times; its key has been kept."""
-        made, count, first = _Pass(), _ALIKE - _TRUNKS, 2 * _BRANCH
+        """Returns the logits of the trunk's first row, run `_ALIKE` times in one pass; its key is in the cache."""
+        batch, count, first = _Pass(), _ALIKE - _TRUNKS, 2 * _BRANCH
         for _ in range(_TRUNKS):
-            made.add([first], [_START + 1])
-        made.add([first] * count, [_SHORT] * count, [count] * count, drafts=True)
-        return self._run(made)
+            batch.add([first], [_START + 1])
+        batch.add([first] * count, [_SHORT] * count, [count] * count, drafts=True)
+        return self._run(batch)
 
-    def _run(self, made: _Pass) -> Tensor:
-        def integers(numbers: Sequence[int]) -> Tensor:
+    def _run(self, batch: _Pass) -> Tensor:
+        def int64_tensor(numbers: Sequence[int]) -> Tensor:
             return torch.tensor(list(numbers), dtype=torch.int64, device=self.x.device)
 
-        rows = integers(made.rows)
+        rows = int64_tensor(batch.rows)
         layout = Layout(
-            # No more pages than the pass needs: a row must not feel that others need more.
-            tables=integers(range(-(-max(made.seen) // PAGE))).repeat(made.request[-1] + 1, 1),
-            request=integers(made.request),
-            seen=integers(made.seen),
-            own_first=integers(made.own_first),
-            own_count=integers(made.own_count),
-            slot=integers(made.slot),
+            # No more pages than this pass needs: a row's bits must not depend on how many pages others need.
+            tables=int64_tensor(range(-(-max(batch.seen) // PAGE))).repeat(batch.request[-1] + 1, 1),
+            request=int64_tensor(batch.request),
+            seen=int64_tensor(batch.seen),
+            own_first=int64_tensor(batch.own_first),
+            own_count=int64_tensor(batch.own_count),
+            slot=int64_tensor(batch.slot),
         )
-        adapts = any(made.drafts) and self.stack.blocks[0].adapter is not None
-        flags = self.x.new_tensor(made.drafts)[:, None] if adapts else None
-        # Rows by their numbers are a copy, because an implementation may write over them.
+        adapts = any(batch.drafts) and self.stack.blocks[0].adapter is not None
+        flags = self.x.new_tensor(batch.drafts)[:, None] if adapts else None
+        # Indexing copies the rows; an implementation may overwrite its input.
         logits, _ = self.ops.forward(
             self.x[rows], self.stack, Rotation(self.cos[rows], self.sin[rows], None), flags, self.keys, self.values,
-            layout, integers(range(len(made.rows))), (),
+            layout, int64_tensor(range(len(batch.rows))), (),
         )  # fmt: skip
         return logits.clone()  # type: ignore[no-any-return]
 
 
 def _kind(block: Block) -> tuple[object, ...]:
-    """What tells blocks apart for a library: how each matrix is kept, and its sizes."""
+    """Returns what makes blocks differ for a library: the storage and the sizes of each matrix."""
     matrices = (block.qkv, block.out, block.gate_up, block.down, *(block.adapter or ()))
     names = ("shape", "dtype", "inputs", "outputs", "kind")
     return tuple((type(matrix), *(getattr(matrix, name, None) for name in names)) for matrix in matrices)

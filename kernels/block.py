@@ -1,4 +1,4 @@
-"""A pass as its ops in order: for implementations that have no pass of their own.
+"""A forward pass composed of single ops, for implementations without a fused pass of their own.
 
 Knows ops by their names only. Shapes: T rows, H query heads, K key-value heads, D head dimension, E hidden size.
 """
@@ -26,43 +26,45 @@ def forward(
     read: Tensor,
     choices: Sequence[Choice],
 ) -> tuple[Tensor, list[SampledTokens]]:
-    """A pass over x [T, E]: logits [len(read), V] of the rows in `read`, and the tokens of each choice.
+    """Runs a pass over x [T, E]. Returns logits [len(read), V] of the rows in `read`, and the tokens of each choice.
 
     keys and values [layers, ...] are the pages of each block.
     """
     for block, k, v in zip(stack.blocks, keys, values, strict=True):
-        x = composed(ops, x, block, rotation, flags, k, v, layout)
-    return read_out(ops, x, stack, read, choices)
+        x = run_block(ops, x, block, rotation, flags, k, v, layout)
+    return logits_and_tokens(ops, x, stack, read, choices)
 
 
-def read_out(
+def logits_and_tokens(
     ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]
 ) -> tuple[Tensor, list[SampledTokens]]:
-    """What `forward` returns, of x [T, E] after all blocks."""
+    """Returns what `forward` returns, from x [T, E] after all blocks."""
     logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
     return logits, ops.choose(logits, choices)
 
 
 def choose(ops: Any, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
-    """The tokens of each choice from logits [R, V], by `ops.pick`, which is handed the noise."""
+    """Returns the tokens of each choice from logits [R, V], by `ops.sample_rows`, which receives the noise."""
     return [_chosen(ops, logits, choice) for choice in choices]
 
 
 def _chosen(ops: Any, logits: Tensor, choice: Choice) -> SampledTokens:
-    rows, draw = logits[choice.row : choice.row + len(choice.positions)], choice.draw
+    rows, params = logits[choice.row : choice.row + len(choice.positions)], choice.sampling
     allowed = stacked(choice.masks).to(rows.device) if choice.masks else None
-    noise = draw.noise(choice.positions)
-    tokens, confidence = ops.pick(rows, choice.banned, allowed, noise, draw.temperature, draw.top_k, draw.top_p)
+    noise = params.noise(choice.positions)
+    tokens, confidence = ops.sample_rows(
+        rows, choice.banned, allowed, noise, params.temperature, params.top_k, params.top_p
+    )
     return SampledTokens(tokens.tolist(), confidence.tolist())
 
 
 def stacked(masks: Sequence[Tensor | None]) -> Tensor:
-    """[R, W] of mask rows, None rows allowing everything; one of them at least is a mask."""
-    free = torch.full_like(next(mask for mask in masks if mask is not None), -1)
-    return torch.stack([free if mask is None else mask for mask in masks])
+    """Stacks mask rows to [R, W]; None rows allow everything. At least one row must be a mask."""
+    allow_all = torch.full_like(next(mask for mask in masks if mask is not None), -1)
+    return torch.stack([allow_all if mask is None else mask for mask in masks])
 
 
-def composed(
+def run_block(
     ops: Any,
     x: Tensor,
     weights: Block,
@@ -72,7 +74,7 @@ def composed(
     values: Tensor,
     layout: Layout,
 ) -> Tensor:
-    """x [T, E] after the block. `flags` [T, 1] is 1 for rows that take the adapter; None for no row."""
+    """Returns x [T, E] after the block. `flags` [T, 1] is 1 for rows that take the adapter; None for no row."""
     heads = weights.queries + weights.groups
     qkv = ops.linear(ops.rms_norm(x, weights.norms[0], weights.eps), weights.qkv).unflatten(-1, (-1, weights.dim))
     if weights.head_norms is not None:

@@ -1,4 +1,4 @@
-"""What an op refuses before it reads memory: tensors of another rank, size, dtype, device or spacing than it takes.
+"""Argument checks of ops before memory is read: rank, size, dtype, device and strides of tensors.
 
 Knows tensors only. Messages name the argument, what was given, what is allowed and what to do.
 """
@@ -15,10 +15,10 @@ class TensorRefused(ValueError):
     """A tensor that the op cannot take; the message says what it can take."""
 
 
-def spaced(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Sequence[torch.dtype]) -> None:
-    """`tensor` has `shape` (None: any size), one of `dtypes`, and no gaps in its last dimension; rows may lie apart.
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Sequence[torch.dtype]) -> None:
+    """Checks that `tensor` has `shape` (None: any size), one of `dtypes` and stride 1 in its last dimension.
 
-    Raises TensorRefused.
+    Rows may have gaps between them. Raises TensorRefused.
     """
     fits = tensor.ndim == len(shape) and all(w in (None, g) for w, g in zip(shape, tensor.shape, strict=False))
     if not fits:
@@ -33,8 +33,8 @@ def spaced(name: str, tensor: Tensor, shape: Sequence[int | None], dtypes: Seque
         )
 
 
-def together(first: Tensor, **others: Tensor | None) -> None:
-    """All on the device of `first`. Raises TensorRefused."""
+def check_same_device(first: Tensor, **others: Tensor | None) -> None:
+    """Checks that all tensors are on the device of `first`. Raises TensorRefused."""
     for name, tensor in others.items():
         if tensor is not None and tensor.device != first.device:
             raise TensorRefused(f"{name} is on {tensor.device}, the rows are on {first.device}; move one to the other")

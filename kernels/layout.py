@@ -1,4 +1,4 @@
-"""What kernels are handed together: what a pass's rows see, how they are turned, weights, the tokens wanted and found.
+"""Arguments that kernels share: what the rows of a pass see, rotations, weights, the tokens asked for and found.
 
 Knows row numbers, page numbers and tensors. A layout's tensors are int64 on the pass's device.
 """
@@ -17,12 +17,12 @@ PAGE = 64
 
 @dataclass(slots=True)
 class Layout:
-    """T rows of N requests: tables [N, tiles], the others [T].
+    """What T rows of N requests see, and where they are cached: tables [N, tiles], the others [T].
 
-    Row t sees the first seen[t] positions of the pages tables[request[t]], and besides them the rows own_first[t] ..
+    Row t sees the first seen[t] positions of the pages tables[request[t]], and in addition the rows own_first[t] ..
     own_first[t] + own_count[t] - 1 of the pass itself, whose keys are in no page. slot[t]: page * PAGE + offset where
-    the row's own key and value are kept; -1: nowhere.
-    `cache`: whatever an implementation works out once for all layers of the pass.
+    the row's own key and value are written; -1: nowhere. `cache`: values that an implementation computes once for all
+    layers.
     """
 
     tables: Tensor
@@ -45,10 +45,10 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One transformer block: norms [E] (per head [D], where a family has them), matrices as `prepare` made them.
+    """One transformer block: norms [E] (per head [D], where a family has them), matrices as `prepare` returns them.
 
     `queries` query heads and `groups` key-value heads of `dim`. `adapter`: two matrices, for marked rows only. `cache`:
-    whatever an implementation works out once for all passes.
+    values that an implementation computes once for all passes.
     """
 
     queries: int
@@ -67,7 +67,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """All of a model behind the embedding: blocks, then norm [E] and head [V, E] (as `prepare` made it)."""
+    """The whole model after the embedding: blocks, then norm [E] and LM head [V, E] (as `prepare` returns it)."""
 
     blocks: Sequence[Block]
     norm: Tensor
@@ -76,11 +76,12 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """How one request draws: argmax of its logits (/ temperature, filtered, + noise keyed by seed and position).
+class SamplingParams:
+    """Sampling parameters of one request, whose token is argmax of logits (/ temperature, filtered, + keyed noise).
 
-    temperature 0: the best token, without noise and filters. top_k 0 and top_p 1 for off. `noise`: for
-    implementations that read it, [P, V] fp32 at some positions as `reference.gumbel` draws it, None at temperature 0.
+    The noise is keyed by seed and position. temperature 0: the best token, without noise and filters. top_k 0 and top_p
+    1 switch filters off. `noise`: for implementations that read it, returns [P, V] fp32 at P positions as
+    `reference.gumbel` does, None at temperature 0.
     """
 
     seed: int
@@ -96,24 +97,24 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The tokens wanted of a pass's logits from row `row` on, a row for each of `positions`, where they will stand.
+    """Tokens to choose from a pass's logits: one for each of `positions`, their places in the text, from row `row` on.
 
     `banned` [V] bool, the same tensor for all choices of a pass. `masks`: a grammar's bit mask [ceil(V / 32)] int32 for
-    each row, None for all tokens; empty where no row has one.
+    each row, None for all tokens; empty if no row has one.
     """
 
     row: int
     positions: Sequence[int]
     banned: Tensor
     masks: Sequence[Tensor | None]
-    draw: Draw
+    sampling: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """A token a row, and its probability at temperature 1 among the tokens that the row allows.
+    """One token per row, and its probability at temperature 1 among the tokens that the row's mask allows.
 
-    `confidence` is empty where tokens were chosen without working it out.
+    `confidence` is empty if it was not computed.
     """
 
     tokens: list[int]

@@ -1,7 +1,8 @@
-"""The one door to tensor functions: which implementation serves a device and dtype, under which name.
+"""The entry point to tensor functions: which implementation serves a device and dtype, under which name.
 
-Every implementation has the functions of `reference`, with the same arguments. Training, which needs gradients, takes
-the reference's plain functions from here; decoding takes what `kernels` returns.
+Knows implementations by name. Does not know models. Every implementation has the functions of `reference` with the same
+arguments. Training, which needs gradients, uses the reference's plain functions from here; decoding uses what `kernels`
+returns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .agreement import disagreement
-from .layout import PAGE, Block, Choice, Draw, Layout, Rotation, SampledTokens, Stack
+from .layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, SamplingParams, Stack
 from .native import bf16 as native_bf16
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
@@ -22,50 +23,51 @@ from .reference import torch_fast, torch_ops
 from .reference.noise import gumbel
 from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
 from .threads import begin_in_child
-from .transfer import integers, put, sent
+from .transfer import copy_into, int64_tensor, to_device
 
 __all__ = [
     "CHOICES",
     "PAGE",
     "PRECISIONS",
-    "Begun",
     "Block",
     "Choice",
-    "Draw",
     "Kernels",
     "Layout",
     "NativeUnavailable",
+    "PendingTokens",
     "Precision",
-    "Queued",
+    "QueuedKernels",
     "Rotation",
     "SampledTokens",
+    "SamplingParams",
     "Stack",
     "StaticSampler",
     "TritonUnavailable",
     "begin_in_child",
     "cache_folder",
+    "copy_into",
     "disagreement",
     "gumbel",
-    "integers",
+    "int64_tensor",
     "kernels",
     "linear",
     "processor",
-    "put",
     "quantize",
     "rms_norm",
     "rotate",
-    "sent",
     "silu_mul",
+    "to_device",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
-    """What decoding needs, documented in `reference` and `block`. `row_tile`: rows of a pass are a multiple of it.
+    """What decoding needs, documented in `reference` and `block`.
 
-    `queued`: a pass waits for nothing until its tokens are read, so that it can be captured in a graph, and all tokens
-    that it can choose are best asked of it together. `exact`: promises that a row has the same bits in any company.
+    `row_tile`: a pass's rows are padded to a multiple of it. `queued`: a pass waits for nothing until its tokens are
+    read, so that a graph can capture it, and all tokens that it can choose are best requested together. `exact`: the
+    implementation promises row invariance, the same bits for a row whatever else is in the batch.
     """
 
     @property
@@ -103,35 +105,34 @@ class Kernels(Protocol):
     def gumbel(self, seed: int, positions: Tensor, vocab_size: int, /) -> Tensor: ...
 
 
-class Begun(Protocol):
-    """Tokens that a device is about to choose: [R] int64, there."""
+class PendingTokens(Protocol):
+    """Tokens queued on a device: [R] int64, there."""
 
     @property
     def tokens(self) -> Tensor: ...
 
 
 class StaticSampler(Protocol):
-    """How tokens are chosen of logits [R, V] that never move: `launch` is all of it that a graph captures.
+    """Token choice from logits [R, V] at a fixed address; a graph captures `launch` only.
 
-    `empty`, or `bring`, comes before it: the latter copies in what `choices` want of the first rows, in order, with
-    their masks; rows up to `rows` are filled up. `taken`: what has been chosen, which the next launch overwrites where
-    it is.
+    `empty` or `load` comes first: `load` copies in what `choices` ask of the first rows, in order, with their masks,
+    padded to `rows`. `result` returns a copy of the chosen tokens, because the next launch overwrites them.
     """
 
     @property
     def nbytes(self) -> int: ...
     def empty(self, rows: int, /) -> None: ...
-    def bring(self, choices: Sequence[Choice], rows: int, /) -> None: ...
+    def load(self, choices: Sequence[Choice], rows: int, /) -> None: ...
     def launch(self, rows: int, /) -> None: ...
-    def taken(self, choices: Sequence[Choice], rows: int, /) -> Begun: ...
+    def result(self, choices: Sequence[Choice], rows: int, /) -> PendingTokens: ...
 
 
-class Queued(Kernels, Protocol):
-    """Kernels that are `queued`: `begin` has tokens chosen and waits for nothing, `read` waits once for all of them."""
+class QueuedKernels(Kernels, Protocol):
+    """Kernels that are `queued`: `begin` queues token choices without waiting, `read` waits once for all of them."""
 
-    def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> Begun: ...
-    def read(self, begun: Sequence[Begun], /) -> list[list[SampledTokens]]: ...
-    def standing(self, logits: Tensor, /) -> StaticSampler: ...
+    def begin(self, logits: Tensor, choices: Sequence[Choice], /) -> PendingTokens: ...
+    def read(self, begun: Sequence[PendingTokens], /) -> list[list[SampledTokens]]: ...
+    def static_sampler(self, logits: Tensor, /) -> StaticSampler: ...
 
 
 class TritonUnavailable(RuntimeError):
@@ -141,12 +142,12 @@ class TritonUnavailable(RuntimeError):
 def kernels(
     device: torch.device, dtype: torch.dtype, choice: str = "auto", quantized: bool = False
 ) -> tuple[Kernels, str]:
-    """The implementation for a device and dtype, and why it is this one.
+    """Returns the implementation for a device and dtype, and the reason for it.
 
-    `choice`: "auto" takes the fastest exact one that can run here and changes no numbers, the others insist;
-    "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up that a row is the same in any company (see
-    `native_bf16` and `fast`). `quantized`: weights are in eight bits, which native kernels do not take. Raises
-    NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
+    `choice`: "auto" takes the fastest exact implementation that can run here and rounds no numbers; other names take
+    that one or raise. "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up row invariance (see
+    `native.bf16` and `reference.torch_fast`). `quantized`: weights are in eight bits, which native kernels do not take.
+    Raises NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
     """
     if choice in ("torch", "torch-fast"):
         return torch_ops if choice == "torch" else cast(Kernels, torch_fast), "asked for"
@@ -172,7 +173,7 @@ def kernels(
 
 
 def _triton(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """Imported here alone: triton is large, and not on every platform. Raises TritonUnavailable."""
+    """Imports the Triton ops here only, because triton is large and not on every platform. Raises TritonUnavailable."""
     if dtype not in (torch.float32, torch.bfloat16):
         raise TritonUnavailable(f"triton kernels are for float32 and bfloat16, not for {str(dtype)[6:]}")
     try:

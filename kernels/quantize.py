@@ -1,7 +1,7 @@
-"""Weights in eight bits: values and one fp32 scale per output, from which the matrix is rounded back.
+"""Weights in eight bits: values and one fp32 scale per output, from which the matrix is restored.
 
 Knows matrices only. Symmetric: a scale is the row's largest magnitude over the largest value of the format, so no
-weight is cut and zero stays zero. Eight-bit values are exact in bf16: the only error is the rounding done here.
+weight is clipped and zero stays zero. Eight-bit values are exact in bf16: the only error is the rounding done here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMATS: Final[dict[Precision, tuple[torch.dtype, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """values [out, in] int8 or float8_e4m3fn, scales [out] fp32."""
+    """A quantised matrix: values [out, in] int8 or float8_e4m3fn, scales [out] fp32."""
 
     values: Tensor
     scales: Tensor
@@ -38,7 +38,7 @@ class Quantized:
 
 
 def quantize(weight: Tensor, precision: Precision) -> Quantized:
-    """weight [out, in] rounded to the nearest value of the format. Raises ValueError: unknown format, not finite."""
+    """Rounds weight [out, in] to the nearest value of the format. Raises ValueError: unknown format, not finite."""
     if precision not in _FORMATS:
         raise ValueError(f"weights cannot be kept as {precision!r}; the formats are {', '.join(PRECISIONS)}")
     dtype, largest = _FORMATS[precision]
@@ -46,12 +46,12 @@ def quantize(weight: Tensor, precision: Precision) -> Quantized:
     scales = wide.abs().amax(dim=1) / largest
     if not scales.isfinite().all():
         raise ValueError(f"a matrix of shape {list(weight.shape)} has weights that are not finite; it has no scale")
-    # A row of zeros, and one whose scale is no fp32 number any more, is kept as zeros.
+    # A row of zeros, or one whose scale underflows fp32, is kept as zeros.
     scaled = wide / torch.where(scales > 0, scales, 1.0)[:, None]
     values = scaled.round() if precision == "int8" else scaled
     return Quantized(values.clamp(-largest, largest).to(dtype).contiguous(), scales)
 
 
 def dequantize(weight: Quantized, dtype: torch.dtype) -> Tensor:
-    """The matrix [out, in] that `weight` stands for, rounded to `dtype`."""
+    """Returns the matrix [out, in] that `weight` represents, rounded to `dtype`."""
     return (weight.values.float() * weight.scales[:, None]).to(dtype)

@@ -1,8 +1,8 @@
-"""How a product of T rows with a matrix [out, in] is cut into tiles, and which cuts may follow T.
+"""Tile sizes of a product of T rows with a matrix [out, in], and which of them may depend on T.
 
 Knows sizes and dtypes only. An output is one sum over `in`, so its bits follow from `step`, `chunk` and `split` alone;
-these come from the matrix and the dtypes. `rows`, `outputs`, `warps` and `stages` say which outputs share a program and
-how far ahead it loads: they may follow T.
+these depend on the matrix and the dtypes only. `rows`, `outputs`, `warps` and `stages` decide which outputs share a
+program and how far ahead it loads: they may depend on T.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _MOST_PARTS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """One program adds `chunk` inputs in steps of `step`, `rows` x `outputs` results; `split` add to an output."""
+    """Tile sizes: a program adds `chunk` inputs in steps of `step`, for `rows` x `outputs` results.
+
+    `split` programs share an output.
+    """
 
     step: int
     chunk: int
@@ -35,13 +38,16 @@ class Tiles:
 
 
 def tiles(rows: int, outputs: int, inputs: int, values: torch.dtype, single: bool = False) -> Tiles:
-    """For `rows` rows and a matrix [outputs, inputs] of `values`. `single`: no split, where the epilogue needs all."""
+    """Returns the tiles for `rows` rows and a matrix [outputs, inputs] of dtype `values`. `single`: without a split.
+
+    Some epilogues need the whole sum in one program.
+    """
     step = {1: 128, 2: 64}.get(values.itemsize, 32)
     steps = -(-inputs // step)
     wanted = 1 if single else -(-_PROGRAMS // -(-outputs // OUTPUTS))
     parts = max(1, min(wanted, inputs // LEAST, _MOST_PARTS))
     chunk = -(-steps // parts) * step
-    # Weights in eight bits are widened in registers, which leaves fewer of them for sums.
+    # Weights in eight bits are widened in registers, which leaves fewer registers for sums.
     tall = min(64 if values.itemsize == 1 else 128, max(16, 1 << (rows - 1).bit_length()))
     wide = rows > 64 and values.itemsize < 4
     return Tiles(

@@ -1,6 +1,6 @@
-"""Numbers on their way to a device, which nobody waits for: pinned memory that torch keeps until they have arrived.
+"""Asynchronous copies to a device, from pinned memory that torch keeps until they are complete.
 
-Knows tensors. Copies stand in the device's queue like any other work; what is queued behind them reads them.
+Knows tensors. Copies are queued on the device like other work; what is queued after them reads the result.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """`values`, in the CPU's memory, on `device`; themselves where that is the CPU."""
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copies `values` from CPU memory to `device` without waiting; returns `values` itself if that is the CPU."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def put(values: Tensor, target: Tensor) -> None:
-    """`values`, in the CPU's memory, into `target` where that is."""
+def copy_into(values: Tensor, target: Tensor) -> None:
+    """Copies `values` from CPU memory into `target` without waiting."""
     target.copy_(values.pin_memory() if target.device.type == "cuda" else values, non_blocking=True)
 
 
-def integers(values: Iterable[int]) -> Tensor:
-    """[N] int64. An array first: torch looks at each element of a list several times."""
+def int64_tensor(values: Iterable[int]) -> Tensor:
+    """Returns an int64 tensor [N]; by way of an array, because torch inspects each element of a list several times."""
     packed = array("q", values)
     return torch.frombuffer(packed, dtype=torch.int64) if packed else torch.empty(0, dtype=torch.int64)

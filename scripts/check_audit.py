@@ -32,7 +32,7 @@ from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions, Switch
 from trimode.engine.result import Round
 from trimode.integrations.bench.episodes import Episode, Step, read_episodes
-from trimode.integrations.bench.evaluate import HELD, Plan, call_of
+from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
 from trimode.policy.audit.record import CallRecord, versions
 from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
 from trimode.policy.audit.trail_files import parts
@@ -138,7 +138,7 @@ def askable(engine: Engine, args: argparse.Namespace) -> Iterator[Call]:
     for episode, step in steps(args.files):
         variant, way = next(ways)
         mode = EXACT[step.index % len(EXACT)].mode if way == SWITCHED else way
-        held = step.kind in HELD and variant.stop is None
+        held = step.kind in CONSTRAINED and variant.stop is None
         settings = replace(variant, mode=mode, seed=step.index, max_tokens=args.max_tokens)
         plan = Plan(modes=(mode,), settings=settings, prompt_tokens=args.prompt_tokens)
         try:

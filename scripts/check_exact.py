@@ -26,7 +26,7 @@ from rich.progress import Progress
 
 from trimode.engine.errors import PromptTooLong
 from trimode.integrations.bench.episodes import Episode, Step, read_episodes
-from trimode.integrations.bench.evaluate import HELD, Plan, call_of
+from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
@@ -148,7 +148,7 @@ def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> 
     """For each step that fits the context and whose schema is not refused: its calls, one a mode."""
     count = 0
     for episode, step in steps(files):
-        if arm == "schema" and step.kind not in HELD:
+        if arm == "schema" and step.kind not in CONSTRAINED:
             continue
         variants = VARIANTS[count % len(VARIANTS)]
         settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
@@ -171,7 +171,7 @@ def held(engine: Engine, args: argparse.Namespace) -> dict[str, int]:
     with Progress() as bar:
         task = bar.add_task("diffusion under schemas", total=args.held)
         for episode, step in steps(args.files):
-            if step.kind not in HELD:
+            if step.kind not in CONSTRAINED:
                 continue
             count[verdict(engine, episode, step, plan)] += 1
             bar.update(task, completed=count["valid"])

@@ -118,7 +118,7 @@ class Walk:
         compiler = self.checker.compiler
         self.matcher = compiler.compile(self.schema).start
         self.fresh = compiler.compile(self.schema).start
-        self.rolled: LLMatcher = compiler.compile(self.schema).start.reader.engine
+        self.rolled: LLMatcher = compiler.compile(self.schema).start.raw.engine
 
     def step(self) -> None:
         """One random step and one comparison."""
@@ -131,7 +131,7 @@ class Walk:
         reference.advance(self.ids)
         expected = reference.mask()
         # llguidance's own way back remembers no keys: those are of the witness.
-        rolled = RawMatcher(self.rolled, reference.reader.vocabulary, reference.reader.keys)
+        rolled = RawMatcher(self.rolled, reference.raw.vocabulary, reference.raw.keys)
         self.counts["mismatch"] += not torch.equal(self.matcher.mask(), expected)
         self.counts["rolled mismatch"] += not torch.equal(rolled.mask(), expected)
 

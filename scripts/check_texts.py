@@ -116,7 +116,7 @@ class Check:
 
     def walked(self, start: Matcher, dice: Random) -> list[str]:
         """A random way through the masks, with the ending that the grammar knows."""
-        matcher, ids, vocabulary = start.fork(), list[int](), start.reader.vocabulary
+        matcher, ids, vocabulary = start.fork(), list[int](), start.raw.vocabulary
         try:
             for _ in range(dice.choice((4, 12, 24))):
                 bits = np.unpackbits(matcher.mask().numpy().view(np.uint8), bitorder="little")
@@ -126,7 +126,7 @@ class Check:
                     break
                 matcher.advance([token])
                 ids.append(token)
-            ending = matcher.ending(200)
+            ending = matcher.completion(200)
         except GrammarRuntimeError:
             return []
         text = vocabulary.text_of([*ids, *(ending or ())[:-1]])
@@ -135,12 +135,12 @@ class Check:
     def text(self, schema: Schema, compiled: Compiled, text: str) -> None:
         """Counts what grammar and readers say of one text."""
         self.texts += 1
-        reader = compiled.start.reader
+        raw = compiled.start.raw
         try:
             data = text.encode()
         except UnicodeEncodeError:
             return
-        taken, reason = reader.fork().completes(reader.vocabulary.tokens_of(data)), None
+        taken, reason = raw.fork().completes(raw.vocabulary.tokens_of(data)), None
         try:
             schema.parse(text)
             reason = "a key twice" if schema.remarks(text) else None
@@ -160,11 +160,9 @@ class Check:
 
     def _kind(self, compiled: Compiled, text: str) -> str:
         """Why a valid text is not taken, as far as its looks tell."""
-        value, reader = json.loads(text), compiled.start.reader
+        value, raw = json.loads(text), compiled.start.raw
         for other in texts_of(value, compiled.document):
-            if other != text and reader.fork().completes(
-                reader.vocabulary.tokens_of(other.encode("utf-8", "surrogatepass"))
-            ):
+            if other != text and raw.fork().completes(raw.vocabulary.tokens_of(other.encode("utf-8", "surrogatepass"))):
                 return "another spelling or order is taken"
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if "\\u00" in written or "\x7f" in written:

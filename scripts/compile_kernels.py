@@ -134,7 +134,7 @@ def place(norms: Tensor | None) -> None:
 def sample(filtered: bool, best: int = 0) -> tuple[Tensor, Tensor]:
     words, temperature = torch.zeros(32, dtype=torch.int32), torch.empty(32)
     top_k, top_p = (words, temperature) if filtered else (None, None)
-    rule = triton_head.Draws(numbers(32), numbers(32), temperature, top_k, top_p, mask=words)
+    rule = triton_head.RowSampling(numbers(32), numbers(32), temperature, top_k, top_p, mask=words)
     masks = torch.empty(8, VOCABULARY // 32, dtype=torch.int32)
     runners_up = triton_head.RunnersUp(numbers(32, best), torch.empty(32, best)) if best else None
     banned = torch.empty(VOCABULARY, dtype=torch.bool)
@@ -142,7 +142,7 @@ def sample(filtered: bool, best: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def verify() -> tuple[Tensor, Tensor]:
-    ring = triton_verify.Refused.empty(8, 64, 32, torch.device("cpu"))
+    ring = triton_verify.RejectedDrafts.empty(8, 64, 32, torch.device("cpu"))
     return triton_verify.verify(numbers(8, 32), numbers(8), numbers(8, 33), numbers(8), ring)
 
 

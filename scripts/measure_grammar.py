@@ -125,7 +125,7 @@ def measure(
     for test in entry.get("tests") or ():
         text = next(texts_of(test["data"], compiled.document))
         if valid(schema, text):
-            walk(compiled.start.reader.engine, tokenizer, text, args.draft, times)
+            walk(compiled.start.raw.engine, tokenizer, text, args.draft, times)
             return
 
 

@@ -32,7 +32,7 @@ from trimode.engine.decoding.gate import Gate
 from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.integrations.bench.episodes import read_episodes
-from trimode.integrations.bench.evaluate import HELD, Plan, in_mode, question
+from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, in_mode, question
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.selection.settings import Settings
@@ -91,7 +91,7 @@ class Readings:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    for name in ("mask", "forced", "allows", "settled", "advance", "fork", "take_forced"):
+    for name in ("mask", "forced", "allows", "resolve", "advance", "fork", "take_forced"):
         setattr(Gate, name, GATES.times(getattr(Gate, name)))
     engine = Engine.load(kernels=args.kernels)
     if args.shape != BUNDLED:
@@ -134,7 +134,9 @@ def arguments() -> argparse.Namespace:
 def askable(engine: Engine, args: argparse.Namespace) -> Iterator[Call]:
     plan = Plan(modes=("ar",), settings=Settings(max_tokens=args.max_tokens), prompt_tokens=608)
     for file in args.files:
-        steps = ((episode, step) for episode in read_episodes(file) for step in episode.steps() if step.kind in HELD)
+        steps = (
+            (episode, step) for episode in read_episodes(file) for step in episode.steps() if step.kind in CONSTRAINED
+        )
         calls = (question(engine, episode, step, plan) for episode, step in steps)
         yield from islice((call for call in calls if isinstance(call, Call)), args.steps)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 HELPERS = (
-    "kernels/companies.py",
+    "kernels/row_invariance.py",
     "kernels/devices.py",
     "engine/small.py",
     "engine/naive.py",

@@ -28,3 +28,17 @@ def test_the_version_is_printed_without_importing_the_command_line() -> None:
 def test_loading_a_checkpoint_does_not_import_the_compiler_of_torch() -> None:
     code = "import sys, trimode; trimode.Engine.load().close(); print('torch._dynamo' in sys.modules)"
     assert _printed(code) == "False"
+
+
+def test_schemas_are_read_without_the_parser_of_iris_until_a_format_needs_it() -> None:
+    code = """
+import sys
+from trimode.policy.schema import schema_of
+assert "torch" not in sys.modules and "rfc3987_syntax" not in sys.modules
+from jsonschema import Draft202012Validator
+checked = Draft202012Validator({"format": "iri"}, format_checker=Draft202012Validator.FORMAT_CHECKER)
+assert checked.is_valid("http://example.org/\u00fc") and not checked.is_valid("no iri")
+assert schema_of({"type": "integer"}).parse("3") == 3
+assert "rfc3987_syntax" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,7 +1,7 @@
 """The Python in README.md and docs/ runs: the blocks of a file in order, sharing one namespace.
 
 A block whose line before is `<!-- not run -->` is left out. What the blocks print is what the page shows after
-`<!-- output -->`.
+`<!-- output -->`. Links between the pages lead to files and headings that are there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trimode.kernels import ops
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _SKIPPED = "<!-- not run -->"
+_LINK = re.compile(r"\]\((?!https?://)([^)\s#]*)(?:#([^)\s]+))?\)")
 
 
 def blocks(text: str) -> list[str]:
@@ -29,6 +30,23 @@ def blocks(text: str) -> list[str]:
         if before.strip() != _SKIPPED:
             found.append("\n" * (text[: match.start(1)].count("\n")) + match.group(1))
     return found
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def astray(page: Path) -> list[str]:
+    """The relative links of a page that lead nowhere."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    missing: list[str] = []
+    for name, anchor in _LINK.findall(text):
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in headings(target.read_text(encoding="utf-8"))):
+            missing.append(f"{name}#{anchor}")
+    return missing
 
 
 def run(page: str, parts: list[str]) -> None:
@@ -52,11 +70,29 @@ def test_page_runs(
 ) -> None:
     ops.kernels(torch.device("cpu"), torch.float32)  # compiled, or found, in the real cache
     monkeypatch.setenv("TRIMODE_CACHE", str(tmp_path / "cache"))  # what pages learn is nobody's
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))  # programs that a page starts find what is tested here
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     run(str(page), blocks(text))
     shown = re.findall(r"^<!-- output -->\n```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert capsys.readouterr().out == "".join(shown)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert astray(page) == []
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("# A heading: *here*\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("[a](there.md) [b](there.md#a-heading-here) [c](gone.md) [d](there.md#gone) [e](#gone)", "utf-8")
+    assert astray(page) == ["gone.md#", "there.md#gone", "#gone"]
+
+
+def test_the_numbers_moved_from_the_readme_are_on_a_page_that_runs() -> None:
+    evaluation = next(page for page in PAGES if page.name == "evaluation.md")
+    assert blocks(evaluation.read_text(encoding="utf-8"))
 
 
 def test_blocks_are_found_and_a_broken_one_fails() -> None:

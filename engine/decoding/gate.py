@@ -1,4 +1,4 @@
-"""The gate between a mode and what restricts its output: a thinking budget, a token budget, a constraint.
+"""The gate between a mode and what restricts its output: a thinking budget, then a token budget, then a constraint.
 
 Knows token ids and bit masks. Does not know grammars, schemas or text, nor which mode asks.
 """
@@ -15,11 +15,12 @@ from .token_budget import TokenBudget
 
 
 class Gate:
-    """What may come next, as the modes use it: a thinking budget first, if there is one, then a constraint, or none.
+    """What may come next, as modes ask it: a thinking budget first, if there is one, then a constraint, or none.
 
-    While thinking is open everything passes, except that the end marker is forced when the budget is spent, and that
-    a constrained output may not end before its constrained part has begun. `words`: length of a mask row. `room`:
-    tokens that the output may have; where the constraint knows an ending that fits, the output ends within them.
+    While thinking is open every token is allowed, except that the end marker is forced when the budget is spent, and
+    that a constrained output may not end before its constrained part has begun. `mask_words`: words of a mask row.
+    `max_tokens`: tokens that the output may have; if the constraint knows a completion that fits, the output ends
+    within them.
     """
 
     def __init__(
@@ -27,72 +28,76 @@ class Gate:
         constraint: Constraint | None,
         ends: Sequence[int],
         thinking: Thinking | None = None,
-        words: int = 0,
-        room: int = 0,
+        mask_words: int = 0,
+        max_tokens: int = 0,
     ) -> None:
         self.constraint = constraint
         self.ends = frozenset(ends)
-        self.thinking, self.words = thinking, words
-        self.thought = 0
-        self.closing = None if constraint is None else closing_of(constraint, room, thinking)
+        self.thinking, self.mask_words = thinking, mask_words
+        self.thinking_tokens = 0
+        self.token_budget = None if constraint is None else token_budget_of(constraint, max_tokens, thinking)
 
     @property
-    def holds(self) -> bool:
+    def constrains(self) -> bool:
         """Whether some token may be refused, here or later."""
         return self.constraint is not None or self.thinking is not None
 
     def mask(self) -> Tensor | None:
-        """What may come next; None where everything may."""
+        """Returns the mask of what may come next; None if every token may."""
         if self.thinking is not None:
-            if self.thought == self.thinking.budget:
-                return lone(self.thinking.end, self.words)
-            return None if self.constraint is None else all_but(self.ends, self.words)
+            if self.thinking_tokens == self.thinking.budget:
+                return lone(self.thinking.end, self.mask_words)
+            return None if self.constraint is None else all_but(self.ends, self.mask_words)
         return None if self.constraint is None else self.constraint.mask()
 
     def forced(self) -> int | None:
-        """The one token that may come next, where there is no choice."""
+        """Returns the only token that may come next; None if there is a choice."""
         run = self._forced_run()
         return run[0] if run else None
 
     def allows(self, token: int) -> bool:
-        """Whether `token` may come next, where nothing is forced."""
+        """Returns whether `token` may come next; asked where nothing is forced."""
         if self.thinking is None and self.constraint is not None:
-            sure = token not in self.ends and self.closing is not None and self.closing.sure(self.constraint, token)
-            return sure or self.constraint.allows(token)
+            certain = (
+                token not in self.ends
+                and self.token_budget is not None
+                and self.token_budget.surely_fits(self.constraint, token)
+            )
+            return certain or self.constraint.allows(token)
         mask = self.mask()
         return mask is None or allows(mask, token)
 
-    def settled(self, token: int) -> int:
-        """`token`, chosen from the mask, or another where `token` would leave no room to end; the one to take next."""
-        if self.closing is None or self.thinking is not None or token in self.ends:
+    def resolve(self, token: int) -> int:
+        """Returns the token to take next: `token`, chosen from the mask, or a completion's if none fits after it."""
+        if self.token_budget is None or self.thinking is not None or token in self.ends:
             return token
         assert self.constraint is not None
-        return self.closing.settled(self.constraint, token)
+        return self.token_budget.resolve(self.constraint, token)
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """Moves past `tokens`: the only ones allowed, or a single one that was settled."""
+        """Moves past `tokens`: forced ones, or a single one that `resolve` returned."""
         for at, token in enumerate(tokens):
             if self.thinking is None:
                 self._constrain([token for token in tokens[at:] if token not in self.ends])
                 return
-            self.thought += 1
-            if self.closing is not None:
-                self.closing.left -= 1
+            self.thinking_tokens += 1
+            if self.token_budget is not None:
+                self.token_budget.remaining -= 1
             if token == self.thinking.end:
                 self.thinking = None
 
     def fork(self) -> Gate:
-        """An independent gate at the same point; where nothing is held, there is nothing to copy."""
-        if not self.holds:
+        """Returns an independent gate at the same point; the gate itself if it constrains nothing."""
+        if not self.constrains:
             return self
-        other = Gate(None, (), self.thinking, self.words)
+        other = Gate(None, (), self.thinking, self.mask_words)
         other.constraint = None if self.constraint is None else self.constraint.fork()
-        other.closing = None if self.closing is None else self.closing.fork()
-        other.ends, other.thought = self.ends, self.thought
+        other.token_budget = None if self.token_budget is None else self.token_budget.fork()
+        other.ends, other.thinking_tokens = self.ends, self.thinking_tokens
         return other
 
     def take_forced(self, limit: int) -> list[int]:
-        """Moves past the tokens about which there is no choice, up to an end token or `limit`, and returns them."""
+        """Moves past the forced tokens, up to an end token or `limit`, and returns them."""
         run: list[int] = []
         while len(run) < limit and (tokens := self._forced_run()[: limit - len(run)]):
             run += tokens
@@ -103,20 +108,23 @@ class Gate:
 
     def _forced_run(self) -> Sequence[int]:
         if self.thinking is not None:
-            return (self.thinking.end,) if self.thought == self.thinking.budget else ()
+            return (self.thinking.end,) if self.thinking_tokens == self.thinking.budget else ()
         return () if self.constraint is None else self.constraint.forced()
 
     def _constrain(self, tokens: Sequence[int]) -> None:
         if self.constraint is None:
             return
-        if self.closing is None:
+        if self.token_budget is None:
             self.constraint.advance(tokens)
         elif tokens:
-            self.constraint = self.closing.advance(self.constraint, tokens)
+            self.constraint = self.token_budget.advance(self.constraint, tokens)
 
 
-def closing_of(constraint: Constraint, room: int, thinking: Thinking | None) -> TokenBudget | None:
-    """Where an ending is known that fits behind the longest thinking; None where none is, and nothing is promised."""
-    behind = room if thinking is None else room - thinking.budget - 1
-    ending = constraint.ending(behind)
-    return None if ending is None else TokenBudget(room, ending)
+def token_budget_of(constraint: Constraint, max_tokens: int, thinking: Thinking | None) -> TokenBudget | None:
+    """Returns a budget if a completion that fits after the longest thinking is known; None if none is known.
+
+    Without a budget it is not promised that the output ends within `max_tokens`.
+    """
+    limit = max_tokens if thinking is None else max_tokens - thinking.budget - 1
+    completion = constraint.completion(limit)
+    return None if completion is None else TokenBudget(max_tokens, completion)

@@ -1,7 +1,7 @@
-"""The growing output of one request: the one place that decides where it ends.
+"""The growing output of one request, and where it ends.
 
-Knows end tokens, the token budget and stop strings. Every mode commits through it, so that all of them cut at the same
-token. Does not know how the tokens were found.
+Knows end tokens, the token budget and stop strings. Does not know how the tokens were found. Every mode commits through
+it, so that all of them cut at the same token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Output:
-    """Committed tokens and the rounds that made them. `switch`: another mode begins; the next round tells of it."""
+    """Committed tokens and the rounds that made them.
+
+    `switch`: set when another mode begins, and recorded in the next round.
+    """
 
     def __init__(self, max_tokens: int, stop: Sequence[str], ends: Sequence[int], decode: Decode) -> None:
         self.max_tokens = max_tokens
@@ -30,8 +33,8 @@ class Output:
         self._cut: int | None = None
 
     @property
-    def room(self) -> int:
-        """Tokens that may still come."""
+    def remaining(self) -> int:
+        """Tokens that may still be committed."""
         return self.max_tokens - len(self.tokens)
 
     def commit(
@@ -45,7 +48,10 @@ class Output:
         forward_passes: int = 0,
         fills: Sequence[int] = (),
     ) -> bool:
-        """Appends a round, cut where the output ends; accepted drafts behind the cut count as rejected. True: go on."""
+        """Appends a round, cut where the output ends; accepted drafts after the cut count as rejected.
+
+        Returns whether to go on.
+        """
         kept = self._append(tokens)
         late = [
             Rejected(token=t, reason="stop") for t, o in zip(tokens[kept:], origins[kept:], strict=True) if o == "a"
@@ -64,29 +70,29 @@ class Output:
         return self.finish is None
 
     def give_up(self, mode: Mode, forward_passes: int) -> None:
-        """Ends the output here. `forward_passes`: of the whole call; those without a round yet get one of their own."""
+        """Ends the output here. `forward_passes`: of the whole call; those of no round yet get a round of their own."""
         self.finish = "length"
-        lost = forward_passes - sum(made.forward_passes for made in self.rounds)
-        if lost:
-            self._add(Round(mode=mode, tokens=(), origins="", forward_passes=lost))
+        uncounted = forward_passes - sum(round_.forward_passes for round_ in self.rounds)
+        if uncounted:
+            self._add(Round(mode=mode, tokens=(), origins="", forward_passes=uncounted))
 
     @property
     def text(self) -> str:
-        """Text up to the end token or the stop string."""
+        """The text up to the end token or the stop string."""
         return self.decode(self.tokens)[: self._cut]
 
-    def _add(self, made: Round) -> None:
+    def _add(self, round_: Round) -> None:
         if self.switch is not None:
-            made = replace(made, switch=self.switch.reason, options=asdict(self.switch.options))
+            round_ = replace(round_, switch=self.switch.reason, options=asdict(self.switch.options))
             self.switch = None
-        self.rounds.append(made)
+        self.rounds.append(round_)
 
     def _append(self, tokens: Sequence[int]) -> int:
         for count, token in enumerate(tokens, start=1):
             self.tokens.append(token)
             if token in self.ends or self._stopped():
                 self.finish = "stop"
-            elif not self.room:
+            elif not self.remaining:
                 self.finish = "length"
             if self.finish is not None:
                 return count
@@ -102,5 +108,5 @@ class Output:
 
 
 def rejections(tokens: Sequence[int], reason: Reason, instead: float | None = None) -> list[Rejected]:
-    """Consecutive tokens lost for one reason; `instead`: the probability of what stands in the first one's place."""
+    """Returns consecutive tokens rejected for one reason; `instead`: the probability of the first one's replacement."""
     return [Rejected(token=token, reason=reason, instead=None if at else instead) for at, token in enumerate(tokens)]

@@ -1,4 +1,4 @@
-"""The state of one decoding request, as its mode sees it: its context, its output and what may come next.
+"""The state of one decoding request, as its mode sees it: cached context, output and gate.
 
 Knows the request's output and its gate, and the step that every mode shares: one causal pass, one token. Does not know
 the model or other requests.
@@ -18,42 +18,45 @@ from .state import CacheState
 
 @dataclass(slots=True, kw_only=True)
 class DecodeState(CacheState):
-    """`tentative`: slots of a block on its way, None where masked; for those who watch, no mode reads it.
+    """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `leaves`: asked at the end of each round whether the mode stops here, so that another one may go on.
+    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
     """
 
     mode: Mode
     output: Output
     gate: Gate
     tentative: tuple[int | None, ...] = ()
-    leaves: Callable[[], bool] | None = None
+    should_switch: Callable[[], bool] | None = None
 
-    def goes_on(self) -> bool:
-        """Whether the mode begins another round."""
-        return self.output.finish is None and not (self.leaves is not None and self.leaves())
+    def continues(self) -> bool:
+        """Returns whether the mode begins another round."""
+        return self.output.finish is None and not (self.should_switch is not None and self.should_switch())
 
     def force(self) -> list[int] | None:
-        """Takes the tokens that the grammar forces here. None: they ended the output and are committed."""
-        forced = self.gate.take_forced(self.output.room)
+        """Takes the tokens that the gate forces here and returns them.
+
+        None: they ended the output and are committed.
+        """
+        forced = self.gate.take_forced(self.output.remaining)
         self.pending += forced
-        if forced and (forced[-1] in self.output.ends or len(forced) == self.output.room):
+        if forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining):
             self.output.commit(self.mode, forced, "f" * len(forced))
             return None
         return forced
 
     def next_token(self, forced: Sequence[int] | None = None) -> Passes:
-        """One causal pass, one committed token: a round of `ar`, and the seed of every other mode.
+        """Runs one causal pass and commits one token: a round of `ar`, and the first token of a block in other modes.
 
-        `forced`: what `force` has already taken at this point; by default it is asked here.
+        `forced`: what `force` has already taken at this point; by default `force` is called here.
         """
         forced = self.force() if forced is None else forced
         if forced is None:
             return
         passes = (yield from self.prefill()) + self.prefilled
-        best = (yield self.step(self.gate.holds)).trunk.held(self.gate).tokens[0]
-        token = self.gate.settled(best)
+        best = (yield self.step(self.gate.constrains)).trunk.sample_gated(self.gate).tokens[0]
+        token = self.gate.resolve(best)
         self.gate.advance([token])
-        self.settle(len(self.pending), [token])
+        self.mark_cached(len(self.pending), [token])
         origin = "c" if token == best else "b"
         self.output.commit(self.mode, [*forced, token], "f" * len(forced) + origin, forward_passes=passes)

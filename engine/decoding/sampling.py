@@ -1,7 +1,8 @@
-"""Position-keyed noise: the same seed and position give the same Gumbel draws, whoever asks and in whatever order.
+"""Noise keyed by position: the same seed and position give the same Gumbel noise, in any order and for any mode.
 
-This is what makes the exact modes agree at any temperature: the token at position p is
-argmax(masked logits / T + g(seed, p, token)), and drafts use the same g (arXiv 2408.07978).
+Knows seeds, positions and the head epilogue. Does not know modes. Keyed noise makes the exact modes agree at any
+temperature: the token at position p is argmax(masked logits / T + g(seed, p, token)), and drafts use the same g
+(arXiv 2408.07978).
 """
 
 from __future__ import annotations
@@ -20,31 +21,32 @@ _KEPT_CHUNKS = 4
 
 
 class Sampler:
-    """Settings of one request, the ids that may never be chosen, and recently drawn noise.
+    """Sampling settings of one request, the ids that may never be chosen, and recently computed noise.
 
-    `banned` [V] bool: the mask token and rows of the head beyond the tokenizer. `kernels`: whose head epilogue chooses.
+    `banned` [V] bool: the mask token and rows of the LM head beyond the tokenizer. `kernels`: whose head epilogue
+    chooses.
     """
 
     def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, kernels: ops.Kernels) -> None:
         self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
-        self._draw = ops.Draw(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
+        self._draw = ops.SamplingParams(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
 
     @property
     def filters(self) -> bool:
-        """Whether top-k or top-p leaves tokens out, counted among those that are allowed."""
+        """Whether top-k or top-p is on; both rank allowed tokens only."""
         return self._draw.filters
 
     def noise(self, positions: Sequence[int]) -> Tensor | None:
-        """[len(positions), V] fp32 Gumbel noise, or None at temperature 0."""
+        """Returns [len(positions), V] fp32 Gumbel noise, or None at temperature 0."""
         if self.settings.temperature == 0:
             return None
         rows = [self._chunk(p // self._span)[p % self._span] for p in positions]
         return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
     def choice(self, row: int, positions: Sequence[int], masks: Sequence[Tensor | None] = ()) -> ops.Choice:
-        """The tokens at `positions`, wanted of logits from row `row` on, each under its mask, if there are any."""
+        """Requests the tokens at `positions` from logits from row `row` on, each under its mask, if there are masks."""
         return ops.Choice(row, positions, self.banned, masks, self._draw)
 
     def _chunk(self, index: int) -> Tensor:

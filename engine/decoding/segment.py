@@ -1,7 +1,7 @@
-"""What a mode asks of the model and what it gets: `Segment` out, `Reply` back.
+"""The interface between a mode and the model: `Segment` out, `Reply` back.
 
-Knows token ids, positions, rows of logits and the gate that judges what is chosen of them. Does not know the model, the
-cache or the other requests of the pass.
+Knows token ids, positions, rows of logits and the gate that restricts what is chosen from them. Does not know the
+model, the cache or the other requests of the pass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trimode.kernels.ops import SampledTokens as SampledTokens
-from trimode.kernels.ops import integers, sent
+from trimode.kernels.ops import int64_tensor, to_device
 
 from .gate import Gate
 from .sampling import Sampler
@@ -20,10 +20,11 @@ from .sampling import Sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """Rows beside the trunk, at the positions after its first `after` tokens; they are read once and never cached.
+    """Rows next to the trunk, at the positions after its first `after` tokens; they are read once and never cached.
 
     Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
-    `read`: trailing rows whose logits are wanted; each predicts its own position, or with `causal` the next one.
+    `read`: trailing rows whose logits are needed; each predicts its own position, or with `causal` the next one.
+    `adapter`: the rows take the draft adapter.
     """
 
     tokens: tuple[int, ...]
@@ -37,15 +38,17 @@ class Branch:
 class Segment:
     """One request's part of a pass, over its first `start` cache entries; entries after those are dropped.
 
-    `trunk` tokens stand at positions start, start + 1, ...; they run with base weights, and their keys and values stay
-    in the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
-    never past the trunk's end: at 1 up to itself, which is causal. `read`: trailing trunk rows whose logits are wanted;
-    each predicts the next position. `choose`: one row is read, and the mode wants its token and nothing else. `held`: a
-    gate judges what is chosen. The pass chooses without it, because the best of all tokens, where it is allowed, is the
-    best of those that are; top-k and top-p count only what is allowed, so with them the choice waits for the gate.
-    `then`: the pass that verifies what this one drafts, its last `then.read` - 1 trunk tokens left open for the first
-    tokens picked in the branch. It may come with this pass, before anybody has seen the draft; where it does not, the
-    mode asks for it.
+    `trunk` tokens are at positions start, start + 1, ...; they run with base weights, and their keys and values stay in
+    the cache. A trunk row sees up to the end of its aligned block of `block` positions, counted from position 0, and
+    never past the trunk's end; with `block` 1 it sees up to itself, which is causal. `read`: trailing trunk rows whose
+    logits are needed; each predicts the next position. `choose`: one row is read, and the mode needs only its token.
+
+    `constrained`: a gate restricts what is chosen. The pass samples over the whole vocabulary, without the mask,
+    because that token, if allowed, is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
+    sampling waits until the mask is known.
+
+    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.read` - 1 placeholders for the first
+    tokens sampled in the branch. It may run with this pass, before the host has seen the draft; if not, the mode asks.
     """
 
     start: int
@@ -55,7 +58,7 @@ class Segment:
     prefill: bool = False
     block: int = 1
     choose: bool = False
-    held: bool = False
+    constrained: bool = False
     then: Segment | None = None
 
     @property
@@ -64,7 +67,7 @@ class Segment:
 
     @property
     def positions(self) -> list[int]:
-        """Where the tokens stand that the read rows predict: the trunk's, then each branch's."""
+        """Positions of the tokens that the read rows predict: the trunk's, then each branch's."""
         after = self.start + len(self.trunk) + 1
         found = list(range(after - self.read, after))
         for branch in self.branches:
@@ -74,72 +77,75 @@ class Segment:
 
 
 class Logits:
-    """Some rows of logits, [R, V], of positions first, first + 1, ...; the one rule that chooses tokens is here.
+    """Some rows of logits, [R, V], of positions first, first + 1, ..., and the one rule that chooses tokens from them.
 
-    `picks`: what the pass has chosen of them already; without confidence where that was not asked for.
+    `sampled`: what the pass has chosen already; without confidence if that was not asked for.
     """
 
-    def __init__(self, rows: Tensor, first: int, sampler: Sampler, picks: SampledTokens | None = None) -> None:
-        self.rows, self.first, self.sampler, self.picks = rows, first, sampler, picks
+    def __init__(self, rows: Tensor, first: int, sampler: Sampler, sampled: SampledTokens | None = None) -> None:
+        self.rows, self.first, self.sampler, self.sampled = rows, first, sampler, sampled
 
     def after(self, count: int) -> Logits:
-        """The same without the first `count` rows."""
-        left = None if self.picks is None else part_of(self.picks, count)
+        """Returns the rows after the first `count`."""
+        left = None if self.sampled is None else part_of(self.sampled, count)
         return Logits(self.rows[count:], self.first + count, self.sampler, left)
 
     def upto(self, count: int) -> Logits:
-        """The first `count` rows alone."""
-        some = None if self.picks is None else part_of(self.picks, 0, count)
+        """Returns the first `count` rows."""
+        some = None if self.sampled is None else part_of(self.sampled, 0, count)
         return Logits(self.rows[:count], self.first, self.sampler, some)
 
-    def pick(self) -> SampledTokens:
-        """The chosen token of each row, of all tokens."""
-        if self.picks is None:
-            self.picks = self._pick(self.rows, range(self.rows.shape[0]), ())
-        return self.picks
+    def sample(self) -> SampledTokens:
+        """Returns the chosen token of each row, over the whole vocabulary."""
+        if self.sampled is None:
+            self.sampled = self._sample(self.rows, range(self.rows.shape[0]), ())
+        return self.sampled
 
-    def free(self, held: bool) -> SampledTokens | None:
-        """The chosen token of each row, of all tokens; None where filters have to know what a gate allows."""
-        return None if held and self.sampler.filters else self.pick()
+    def sample_unmasked(self, constrained: bool) -> SampledTokens | None:
+        """Returns the chosen token of each row, over the whole vocabulary; None if filters need the mask first."""
+        return None if constrained and self.sampler.filters else self.sample()
 
-    def held(self, gate: Gate, row: int = 0) -> SampledTokens:
-        """The chosen token of one row under what `gate` allows, where nothing is forced: mostly no mask is needed."""
-        free = self.free(gate.holds)
-        if free is not None and gate.allows(free.tokens[row]):
-            return part_of(free, row, row + 1)
-        return self.under(gate.mask(), [row])
+    def sample_gated(self, gate: Gate, row: int = 0) -> SampledTokens:
+        """Returns the chosen token of one row under `gate`, where nothing is forced; most often no mask is needed."""
+        unmasked = self.sample_unmasked(gate.constrains)
+        if unmasked is not None and gate.allows(unmasked.tokens[row]):
+            return part_of(unmasked, row, row + 1)
+        return self.sample_masked(gate.mask(), [row])
 
-    def under(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
-        """The chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
-        # A single one, the common case, as a view.
-        some = self.rows[rows[0]][None] if len(rows) == 1 else self.rows[sent(integers(rows), self.rows.device)]
-        return self._pick(some, rows, () if allowed is None else [allowed] * len(rows))
+    def sample_masked(self, allowed: Tensor | None, rows: Sequence[int] = (0,)) -> SampledTokens:
+        """Returns the chosen token of some rows, each under the same grammar mask [W], None for all tokens."""
+        # A single row, the common case, is a view.
+        some = (
+            self.rows[rows[0]][None] if len(rows) == 1 else self.rows[to_device(int64_tensor(rows), self.rows.device)]
+        )
+        return self._sample(some, rows, () if allowed is None else [allowed] * len(rows))
 
-    def _pick(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> SampledTokens:
+    def _sample(self, logits: Tensor, rows: Sequence[int], masks: Sequence[Tensor | None]) -> SampledTokens:
         choice = self.sampler.choice(0, [self.first + row for row in rows], masks)
         return self.sampler.kernels.choose(logits, [choice])[0]
 
-    def kept(self, row: int) -> Logits:
-        """One row, copied, so that it outlives the pass."""
+    def row_copy(self, row: int) -> Logits:
+        """Returns a copy of one row, which stays valid after the next pass."""
         return Logits(self.rows[row : row + 1].clone(), self.first + row, self.sampler)
 
     def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
-        """Natural log-probability [len(tokens)], fp64, of a token in each row (all, or `rows`), at temperature 1."""
+        """Returns log-probabilities [len(tokens)], in nats, fp64: one token per row (all or `rows`), temperature 1."""
         chosen = self.rows if rows is None else self.rows[list(rows)]
         scores = chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
         return scores[range(len(tokens)), list(tokens)]
 
 
-def part_of(picks: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
-    return SampledTokens(picks.tokens[start:stop], picks.confidence[start:stop])
+def part_of(sampled: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
+    """Returns the sampled tokens of rows `start` to `stop`."""
+    return SampledTokens(sampled.tokens[start:stop], sampled.confidence[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """Logits of the trunk's read rows, and of each branch's.
 
-    Logits stand until the next pass, which may overwrite them: `Logits.kept` copies one row for later.
-    `then`: what the pass of the segment's `then` gave; None where it has not come with this one.
+    Logits are valid until the next pass, which may overwrite them: `Logits.row_copy` copies one row for later.
+    `then`: the reply of the segment's `then`; None if it has not run with this pass.
     """
 
     trunk: Logits
@@ -147,12 +153,15 @@ class Reply:
     then: Reply | None = None
 
 
-def reply(segment: Segment, rows: Tensor, picks: SampledTokens | None, sampler: Sampler) -> Reply:
-    """Deals the read rows [R, V] of one segment out to its trunk and branches. `picks`: what the pass has chosen."""
+def reply(segment: Segment, rows: Tensor, sampled: SampledTokens | None, sampler: Sampler) -> Reply:
+    """Splits the read rows [R, V] of one segment into its trunk and branches.
+
+    `sampled`: the tokens that the pass has chosen.
+    """
     at, found, positions = 0, list[Logits](), segment.positions
     for read in (segment.read, *[branch.read for branch in segment.branches]):
-        part = None if picks is None else part_of(picks, at, at + read)
-        # A trunk that stands alone keeps its rows as they are.
+        part = None if sampled is None else part_of(sampled, at, at + read)
+        # Without branches all rows are the trunk's.
         some = rows[at : at + read] if segment.branches else rows
         found.append(Logits(some, positions[at] if read else -1, sampler, part))
         at += read
@@ -161,4 +170,4 @@ def reply(segment: Segment, rows: Tensor, picks: SampledTokens | None, sampler: 
 
 
 Passes = Generator[Segment, Reply, None]
-"""A mode: it yields the passes it needs and receives their logits."""
+"""Type of a mode: a generator that yields the passes it needs and receives their logits."""

@@ -1,7 +1,8 @@
-"""What both self-speculative modes share: a draft steered by the grammar, and its verification by causal logits.
+"""What both self-speculative modes share: a draft restricted by the grammar, and its verification by causal logits.
 
-Exact: each verified position takes the token that `ar` would take there, because both read the same causal logits, the
-same gate and the same noise. The draft decides only how many of them a pass gets.
+Knows gates and logits. Does not know drafters. Exact: each verified position takes the token that `ar` would
+take there, because both read the same causal logits, the same gate and the same noise. The draft decides only how many
+of them one pass yields.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from .segment import Logits
 
 @dataclass(slots=True)
 class Draft:
-    """Tokens in order with their origins and the drafter's confidence in them; `ended`: the last is an end token.
+    """Drafted tokens in order with their origins and the drafter's confidence; `ended`: the last one is an end token.
 
-    `gates`: before each token, and behind the last one that is no end.
+    `gates`: the gate before each token, and the one after the last token unless that is an end token.
     """
 
     gates: list[Gate]
@@ -31,7 +32,7 @@ class Draft:
     ended: bool = False
 
     @property
-    def checked(self) -> list[int]:
+    def to_verify(self) -> list[int]:
         """The tokens that a verification pass reads: a drafted end token is predicted by the row before it."""
         return self.tokens[: len(self.tokens) - self.ended]
 
@@ -42,13 +43,13 @@ class Draft:
 
 
 def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
-    """The drafter's tokens, steered by the grammar: a refused one gives way to the best that is allowed there.
+    """Returns the drafter's tokens; one that the gate refuses is replaced by the best allowed one.
 
-    `gate` stays where it is.
+    `gate` does not move.
     """
     draft = Draft([gate])
-    picks = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
-    for row, (token, confidence) in enumerate(picks):
+    sampled = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
+    for row, (token, confidence) in enumerate(sampled):
         gate = draft.gates[-1].fork()
         if (forced := gate.forced()) is not None:
             draft.add(forced, "f", 1.0)
@@ -58,7 +59,7 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
                 refused = token
                 token, confidence = _steered(logits, gate, row)
                 draft.refused.append(Rejected(token=refused, reason="schema", instead=confidence))
-            draft.add(gate.settled(token), "a", confidence)
+            draft.add(gate.resolve(token), "a", confidence)
         if draft.tokens[-1] in gate.ends:
             draft.ended = True
             break
@@ -69,9 +70,9 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What `ar` takes, up to the first token that is not in the draft, with origins; and the gate behind it.
+    """The tokens that `ar` takes, up to the first one that is not in the draft, with origins; and the gate after them.
 
-    `instead`: the probability of a last token that the model chose and nobody drafted.
+    `instead`: the probability of the last token, if the model chose it and the draft has another one or none there.
     """
 
     tokens: list[int]
@@ -81,30 +82,30 @@ class Verdict:
 
 
 def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
-    """Commits the draft tokens that causal `logits` choose too, and the token they choose next; returns how many."""
+    """Commits the draft tokens that causal `logits` choose too, and the next token; returns how many are accepted."""
     found = verdict(draft, logits)
     tokens, origins, run.gate = found.tokens, found.origins, found.gate
     accepted = agreement(draft.tokens, tokens)
-    lost = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
-    cached = min(accepted, len(draft.checked))
-    run.settle(len(run.pending) + cached, tokens[cached:])
+    rejected = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
+    cached = min(accepted, len(draft.to_verify))
+    run.mark_cached(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
         run.mode,
         [*forced, *tokens],
         "f" * len(forced) + origins,
-        drafted=origins.count("a") + len(draft.refused) + len(lost),
-        rejected=[*draft.refused, *rejections(lost, "target", found.instead)],
+        drafted=origins.count("a") + len(draft.refused) + len(rejected),
+        rejected=[*draft.refused, *rejections(rejected, "target", found.instead)],
         forward_passes=passes,
     )
     return accepted
 
 
 def verdict(draft: Draft, logits: Logits) -> Verdict:
-    """The draft's own gates judge, and what was settled there is settled: only a choice that differs is looked at."""
-    tokens, origins, free = list[int](), "", logits.free(draft.gates[0].holds)
+    """Compares the draft with `logits`, under the draft's own gates; only a choice that differs is resolved again."""
+    tokens, origins, unmasked = list[int](), "", logits.sample_unmasked(draft.gates[0].constrains)
     for at in range(logits.rows.shape[0]):
         drafted = draft.tokens[at] if at < len(draft.tokens) else None
-        agreed = free is not None and free.tokens[at] == drafted
+        agreed = unmasked is not None and unmasked.tokens[at] == drafted
         if drafted is not None and (agreed or draft.origins[at] == "f"):
             token, origin, instead = drafted, draft.origins[at], None
         else:
@@ -118,27 +119,30 @@ def verdict(draft: Draft, logits: Logits) -> Verdict:
 
 
 def _taken(gate: Gate, logits: Logits, row: int) -> tuple[int, str, float | None]:
-    """What the gate, which moves past it, makes of a row; with its origin, and the probability of a free choice."""
+    """Returns the token at a row under gate and logits, its origin, and its probability if it is the model's choice.
+
+    The gate moves past the token.
+    """
     if (forced := gate.forced()) is not None:
         gate.advance([forced])
         return forced, "f", None
-    picks = logits.held(gate, row)
-    token = gate.settled(picks.tokens[0])
+    sampled = logits.sample_gated(gate, row)
+    token = gate.resolve(sampled.tokens[0])
     gate.advance([token])
-    return (token, "c", picks.confidence[0]) if token == picks.tokens[0] else (token, "b", None)
+    return (token, "c", sampled.confidence[0]) if token == sampled.tokens[0] else (token, "b", None)
 
 
 def agreement(draft: Sequence[int], chosen: Sequence[int]) -> int:
-    """The number of leading draft tokens that verification chose too."""
+    """Returns the number of leading draft tokens that verification chose too."""
     pairs = enumerate(zip(draft, chosen, strict=False))
     return next((at for at, (d, c) in pairs if d != c), min(len(draft), len(chosen)))
 
 
 def _steered(logits: Logits, gate: Gate, row: int) -> tuple[int, float]:
-    picks = logits.under(gate.mask(), [row])
-    return picks.tokens[0], picks.confidence[0]
+    sampled = logits.sample_masked(gate.mask(), [row])
+    return sampled.tokens[0], sampled.confidence[0]
 
 
 def _pairs(logits: Logits) -> list[tuple[int, float]]:
-    picks = logits.pick()
-    return list(zip(picks.tokens, picks.confidence, strict=True))
+    sampled = logits.sample()
+    return list(zip(sampled.tokens, sampled.confidence, strict=True))

@@ -1,8 +1,8 @@
-"""The token budget of a constrained output: from its first token to its last, it is certain that an ending fits.
+"""The token budget of a constrained output: at every token it is certain that a completion fits.
 
-Knows counts, and of the constraint how to end from where it is. A choice is taken where behind it an ending is certain
-or can be worked out; where none fits, the choice gives way to the next token of an ending. All of it depends on the
-tokens alone, so every mode decides alike.
+Knows counts, and of the constraint how to complete the text from where it is. A choice is taken if a completion after
+it is certain or can be found; if none fits, the choice is replaced by the next token of a known completion. This
+depends on the tokens alone, so every mode decides alike.
 """
 
 from __future__ import annotations
@@ -15,51 +15,60 @@ from ..constraint import Constraint
 
 @dataclass(slots=True)
 class TokenBudget:
-    """`left`: tokens that may still come; `ending`: of at most so many, or None where the constraint is sure of one."""
+    """The `remaining` tokens of an output, and a `completion` of at most so many.
 
-    left: int
-    ending: list[int] | None
-    _settled: tuple[Constraint | None, list[int] | None] | None = None
-    """Behind the token just settled: the constraint, if it is there already, and `ending`. None: `ending` goes on."""
+    `completion` is None if the constraint is certain that one exists.
+    """
 
-    def sure(self, constraint: Constraint, token: int) -> bool:
-        """Whether it is known at once that `token`, no end, is allowed where nothing is forced, and leaves room."""
-        return constraint.leads(token, self.left - 1)
+    remaining: int
+    completion: list[int] | None
+    _resolved: tuple[Constraint | None, list[int] | None] | None = None
+    """Constraint and `completion` after the token just resolved. None: `completion` continues with its next tokens.
 
-    def settled(self, constraint: Constraint, token: int) -> int:
-        """`token`, or the next one of an ending where nothing that fits is known behind `token`.
+    Its constraint is None if the constraint has still to advance.
+    """
 
-        The token returned is the one to advance by next.
+    def surely_fits(self, constraint: Constraint, token: int) -> bool:
+        """Returns whether it is known without a search that `token` is allowed and that a completion fits after it.
+
+        `token` is not an end token, and nothing is forced.
         """
-        self._settled = None
-        if self.ending and token == self.ending[0]:
+        return constraint.leads(token, self.remaining - 1)
+
+    def resolve(self, constraint: Constraint, token: int) -> int:
+        """Returns `token`, or the next one of a completion if none that fits is known after `token`.
+
+        The next call of `advance` must be for the token returned.
+        """
+        self._resolved = None
+        if self.completion and token == self.completion[0]:
             return token
-        if self.sure(constraint, token):
-            self._settled = None, None
+        if self.surely_fits(constraint, token):
+            self._resolved = None, None
             return token
         ahead = constraint.fork()
         ahead.advance([token])
-        behind = ahead.ending(self.left - 1)
-        if behind:
-            self._settled = ahead, behind
+        completion = ahead.completion(self.remaining - 1)
+        if completion:
+            self._resolved = ahead, completion
             return token
-        self.ending = self.ending or constraint.ending(self.left)
-        assert self.ending, "an ending that fits is certain at all times"
-        return self.ending[0]
+        self.completion = self.completion or constraint.completion(self.remaining)
+        assert self.completion, "a completion that fits is known at all times"
+        return self.completion[0]
 
     def advance(self, constraint: Constraint, tokens: Sequence[int]) -> Constraint:
-        """`constraint` past the token that `settled` returned, or past those that were the only ones allowed."""
-        self.left -= len(tokens)
-        if self._settled is not None:
-            (ahead, self.ending), self._settled = self._settled, None
+        """Moves `constraint` past the token that `resolve` returned, or past forced ones, and returns it."""
+        self.remaining -= len(tokens)
+        if self._resolved is not None:
+            (ahead, self.completion), self._resolved = self._resolved, None
             if ahead is not None:
                 return ahead
-        elif self.ending is not None:
-            assert self.ending[: len(tokens)] == list(tokens), "every ending begins with what is forced"
-            self.ending = self.ending[len(tokens) :]
+        elif self.completion is not None:
+            assert self.completion[: len(tokens)] == list(tokens), "every completion begins with the forced tokens"
+            self.completion = self.completion[len(tokens) :]
         constraint.advance(tokens)
         return constraint
 
     def fork(self) -> TokenBudget:
-        """A copy at the same point, with nothing settled."""
-        return TokenBudget(self.left, self.ending)
+        """Returns a copy at the same point, without a resolved token."""
+        return TokenBudget(self.remaining, self.completion)

@@ -1,4 +1,4 @@
-"""One ragged pass: the segments of all requests as one row of tokens, each row with what it sees and where it is kept.
+"""One ragged pass: the segments of all requests as one row of tokens, each with what it sees and where it is cached.
 
 Knows segments and page tables. Does not know modes, requests or weights.
 """
@@ -12,20 +12,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Choice, Layout, Queued, integers, sent
+from trimode.kernels.ops import Choice, Layout, PendingTokens, QueuedKernels, int64_tensor, to_device
 
 from ..decoding.sampling import Sampler
 from ..decoding.segment import Branch, SampledTokens, Segment
 from ..kv_cache.pages import PAGE, PagePool, pages_for
-from .graphs import Bucket, Filled, Graphs
+from .graphs import Bucket, DeviceTokens, Graphs
 from .runner import Runner
 
 
 class Batch:
     """Segments with their page tables, laid out for one forward pass.
 
-    `read`: pass rows whose logits are wanted; `reads`: how many of them are each segment's. `replayed`: whether a graph
-    has run it.
+    `read`: pass rows whose logits are needed; `reads`: how many of them belong to each segment. `replayed`: whether a
+    graph ran the pass.
     """
 
     replayed = False
@@ -56,99 +56,102 @@ class Batch:
         samplers: Sequence[Sampler] | None = None,
         graphs: Graphs | None = None,
     ) -> list[tuple[Tensor, SampledTokens | None]]:
-        """Each segment's logits [R, V] of its read rows, and what was picked there; keys and values go to their pages.
+        """Runs the pass.
 
-        Kernels whose results have to be waited for pick all read rows, others those of segments that want nothing else;
-        None where it is left to whoever reads the logits, as it is without samplers.
+        Returns each segment's logits [R, V] of its read rows and its sampled tokens; writes the cache. With `queued`
+        kernels tokens are sampled for all read rows, with others for segments that need nothing else. Sampled tokens
+        are None if the reader of the logits has to sample, as it does without samplers.
         """
         choices = self.choices(samplers, runner.kernels.queued)
         wanted = [choice for choice in choices if choice]
         if graphs is None and not runner.kernels.queued:
-            logits, picks = self._plain(runner, pool, wanted)
+            logits, sampled = self._plain(runner, pool, wanted)
         else:
             logits = self.logits(runner, pool, graphs)
-            picks = self._picks(runner, logits, wanted, graphs)
-        return self.dealt(logits, choices, picks)
+            sampled = self._sampled(runner, logits, wanted, graphs)
+        return self.split_by_segment(logits, choices, sampled)
 
     def logits(
-        self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, filled: Filled | None = None
+        self, runner: Runner, pool: PagePool, graphs: Graphs | None = None, device_tokens: DeviceTokens | None = None
     ) -> Tensor:
-        """Logits [R, V] of all read rows, by a graph where one fits; then its next pass overwrites them.
+        """Returns logits [R, V] of all read rows; of a graph if one fits, whose next pass overwrites them.
 
-        `filled`: tokens that the host does not know.
+        `device_tokens`: tokens that only the device knows.
         """
         bucket = None if graphs is None else graphs.fitting(self.size, pool, len(self.read))
         if graphs is not None and bucket is not None:
             self.replayed = True
-            return graphs.forward(bucket, self.packed(bucket), len(self.read), filled)
-        return self._plain(runner, pool, (), filled)[0]
+            return graphs.forward(bucket, self.packed(bucket), len(self.read), device_tokens)
+        return self._plain(runner, pool, (), device_tokens)[0]
 
-    def begin(self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None) -> Begun:
-        """Queues the tokens wanted of what `logits` has just returned: of all rows behind a graph, by another one."""
+    def begin(
+        self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None = None
+    ) -> PendingTokens:
+        """Queues `wanted` tokens of the latest `logits`; by a graph if one ran the pass and these are all rows."""
         whole = sum([len(choice.positions) for choice in wanted]) == len(self.read)
         if self.replayed and graphs is not None and graphs.counts and whole:
             return graphs.begin(wanted)
-        return cast(Queued, runner.kernels).begin(logits, wanted)
+        return cast(QueuedKernels, runner.kernels).begin(logits, wanted)
 
-    def _picks(
+    def _sampled(
         self, runner: Runner, logits: Tensor, wanted: Sequence[Choice], graphs: Graphs | None
     ) -> list[SampledTokens]:
         if not wanted or not runner.kernels.queued:
             return runner.kernels.choose(logits, wanted)
-        return cast(Queued, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
+        return cast(QueuedKernels, runner.kernels).read([self.begin(runner, logits, wanted, graphs)])[0]
 
-    def dealt(
-        self, logits: Tensor, choices: Sequence[Choice | None], picks: Sequence[SampledTokens]
+    def split_by_segment(
+        self, logits: Tensor, choices: Sequence[Choice | None], sampled: Sequence[SampledTokens]
     ) -> list[tuple[Tensor, SampledTokens | None]]:
-        """What `forward` returns, of its logits and what was picked of them."""
-        found, parts = iter(picks), torch.split(logits[: len(self.read)], self.reads)
+        """Returns what `forward` returns, from all logits and all sampled tokens."""
+        found, parts = iter(sampled), torch.split(logits[: len(self.read)], self.reads)
         return [(rows, next(found) if choice else None) for rows, choice in zip(parts, choices, strict=True)]
 
     @property
     def size(self) -> Bucket:
-        """What a graph has to have room for."""
+        """The bucket size that the pass needs."""
         tiles = pages_for(max(self._positions, default=0) + 1)
         return Bucket(rows=len(self.tokens), tiles=tiles, batch=len(self.tables), adapted=any(self.adapted))
 
     def packed(self, bucket: Bucket) -> Tensor:
-        """The pass as `graphs.Buffers` lays it out, in the CPU's memory; it is filled up to `bucket`."""
+        """Returns the pass in the layout of `graphs.Buffers`, in CPU memory, padded to `bucket`."""
         self._fill(bucket.rows - len(self.tokens))
         read = self.read + [0] * (bucket.rows - len(self.read))
         tables = (self._padded(table, bucket.tiles) for table in self.tables)
         missing = [0] * (bucket.tiles * (bucket.batch - len(self.tables)))
-        return integers(chain(*self._columns, self.adapted, read, *tables, missing))
+        return int64_tensor(chain(*self._columns, self.adapted, read, *tables, missing))
 
     def _plain(
-        self, runner: Runner, pool: PagePool, choices: Sequence[Choice], filled: Filled | None = None
+        self, runner: Runner, pool: PagePool, choices: Sequence[Choice], device_tokens: DeviceTokens | None = None
     ) -> tuple[Tensor, list[SampledTokens]]:
-        """A pass of just these rows."""
+        """Runs a pass of just these rows, without a graph."""
         end = max(self._positions) + 1
         self._fill(-len(self.tokens) % runner.kernels.row_tile)
         device, columns = pool.keys.device, self._columns
-        rows = sent(integers(chain(*columns)), device).view(len(columns), -1)
+        rows = to_device(int64_tensor(chain(*columns)), device).view(len(columns), -1)
         tokens, positions, request, seen, own_first, own_count, slot = rows.unbind(0)
-        if filled is not None:
-            filled.into(tokens)
+        if device_tokens is not None:
+            device_tokens.write_to(tokens)
         layout = Layout(self._tables(device), request, seen, own_first, own_count, slot)
-        adapted = sent(torch.tensor(self.adapted), device) if any(self.adapted) else None
+        adapted = to_device(torch.tensor(self.adapted), device) if any(self.adapted) else None
         wanted = self.read + self.read[-1:] * (-len(self.read) % runner.kernels.row_tile)
-        read = sent(integers(wanted), device)
+        read = to_device(int64_tensor(wanted), device)
         return runner.forward(tokens, positions, end, layout, adapted, pool, read, choices)
 
     @property
     def _columns(self) -> tuple[list[int], ...]:
-        """Of each row: its token, its position, and a layout's columns in order."""
+        """Columns of all rows: token, position, then a layout's columns in order."""
         return (
             self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count, self._slot,
         )  # fmt: skip
 
     def choices(self, samplers: Sequence[Sampler] | None, all_of_them: bool) -> list[Choice | None]:
-        """What of each segment the pass is to pick."""
+        """Returns for each segment the tokens that the pass is to sample, or None."""
         if samplers is None:
             return [None] * len(self.segments)
         found, row = list[Choice | None](), 0
         for segment, reads, sampler in zip(self.segments, self.reads, samplers, strict=True):
-            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.held and sampler.filters)
+            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.constrained and sampler.filters)
             found.append(sampler.choice(row, segment.positions) if wanted else None)
             row += reads
         return found
@@ -182,17 +185,17 @@ class Batch:
         self.read += range(end - read, end)
 
     def _fill(self, count: int) -> None:
-        """Rows that see nothing and are kept nowhere, for kernels that want whole row tiles."""
+        """Adds padding rows, which see nothing and are cached nowhere."""
         for column in (self.tokens, self._positions, self._request, self._seen, self._own_first, self._own_count):
             column += [0] * count
         self._slot += [-1] * count
         self.adapted += [False] * count
 
     def _tables(self, device: torch.device) -> Tensor:
-        """[N, tiles], padded with page 0, which nobody looks at there."""
+        """Returns [N, tiles], padded with page 0, which no row reads there."""
         tiles = max(map(len, self.tables))
         padded = (self._padded(table, tiles) for table in self.tables)
-        return sent(integers(chain.from_iterable(padded)), device).view(-1, tiles)
+        return to_device(int64_tensor(chain.from_iterable(padded)), device).view(-1, tiles)
 
     @staticmethod
     def _padded(table: list[int], tiles: int) -> list[int]:

@@ -1,6 +1,7 @@
 """A draft and its verification as two passes with one wait: the second takes its tokens from the first on the device.
 
-Knows batches and what their segments say comes next. For requests whose draft nobody has to see before it is verified.
+Knows batches and the `then` of their segments. Does not know modes. For requests whose draft the host need not see
+before it is verified.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Queued, SampledTokens, integers, sent
+from trimode.kernels.ops import PendingTokens, QueuedKernels, SampledTokens, int64_tensor, to_device
 
 from ..decoding.sampling import Sampler
 from ..decoding.segment import Segment
 from ..kv_cache.pages import PagePool
 from .batch import Batch
-from .graphs import Filled, Graphs
+from .graphs import DeviceTokens, Graphs
 from .runner import Runner
 
 Answer = tuple[Tensor, SampledTokens | None]
 
 
 def chained(runner: Runner, segments: Sequence[Segment]) -> bool:
-    """Whether the pass that follows can be queued behind this one: all segments have one, and kernels wait for nothing.
+    """Returns whether the verification can be queued after this pass: every segment has one, and kernels are `queued`.
 
-    Where one has none, the others wait for it as they do anyway, and all go on in one pass.
+    If one segment has none, all requests wait for this pass and continue together in the next one.
     """
     return runner.kernels.queued and all(segment.then is not None for segment in segments)
 
@@ -39,30 +40,33 @@ def cycle(
     samplers: Sequence[Sampler],
     graphs: Graphs | None,
 ) -> tuple[list[tuple[Answer, Answer]], int]:
-    """What each segment and its `then` find, as `Batch.forward` says it; and how many of the two passes were graphs."""
-    kernels = cast(Queued, runner.kernels)
+    """Runs each segment and its `then`; returns both as `Batch.forward` does, and how many passes were graphs."""
+    kernels = cast(QueuedKernels, runner.kernels)
     first = Batch(segments, tables)
     second = Batch([segment.then for segment in segments if segment.then is not None], tables)
     choices = [batch.choices(samplers, True) for batch in (first, second)]
     drafts = first.logits(runner, pool, graphs)
     drafted = first.begin(runner, drafts, [one for one in choices[0] if one], graphs)
     if first.replayed:
-        drafts = drafts.clone()  # the second pass may be a graph over the same buffers
-    checks = second.logits(runner, pool, graphs, _filled(first, second, drafted))
+        drafts = drafts.clone()  # the second pass may overwrite the same buffers
+    checks = second.logits(runner, pool, graphs, _device_tokens(first, second, drafted))
     checked = second.begin(runner, checks, [one for one in choices[1] if one], graphs)
-    picks = kernels.read([drafted, checked])
-    mine, following = first.dealt(drafts, choices[0], picks[0]), second.dealt(checks, choices[1], picks[1])
+    sampled = kernels.read([drafted, checked])
+    mine, following = (
+        first.split_by_segment(drafts, choices[0], sampled[0]),
+        second.split_by_segment(checks, choices[1], sampled[1]),
+    )
     return list(zip(mine, following, strict=True)), first.replayed + second.replayed
 
 
-def _filled(first: Batch, second: Batch, begun: Begun) -> Filled:
-    """The second pass's open tokens: the last of each trunk, from the first picks of each draft."""
-    rows, picks = list[int](), list[int]()
+def _device_tokens(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
+    """Returns the second pass's open tokens: the last ones of each trunk, from the first sampled of each draft."""
+    rows, sampled = list[int](), list[int]()
     end = at = 0
     for segment, reads in zip(second.segments, first.reads, strict=True):
         end += len(segment.trunk)
         rows += range(end - segment.read + 1, end)
-        picks += range(at, at + segment.read - 1)
+        sampled += range(at, at + segment.read - 1)
         at += reads
-    where = sent(torch.stack((integers(rows), integers(picks))), begun.tokens.device)
-    return Filled(where[0], begun.tokens[where[1]])
+    where = to_device(torch.stack((int64_tensor(rows), int64_tensor(sampled))), begun.tokens.device)
+    return DeviceTokens(where[0], begun.tokens[where[1]])

@@ -1,9 +1,9 @@
-"""Passes over buffers that never move, by bucket: captured once, replayed for every pass that fits.
+"""Passes over static buffers, by bucket: captured once, replayed for every pass that fits.
 
-Knows a runner, its pages and sizes. Does not know segments: a batch hands in its numbers, filled up with rows that see
-nothing and are kept nowhere. What is captured runs from the numbers to the logits, head and adapter included. Choosing
-tokens is a graph of its own, by number of rows: the host packs how they draw while the device runs the pass. One such
-graph serves passes with filters and without, so there are few.
+Knows a runner, its pages and sizes. Does not know segments: a batch hands in its numbers, padded with rows that see
+nothing and are cached nowhere. A pass is captured from these numbers to the logits, LM head and adapter included.
+Sampling has graphs of its own, by number of rows, because the host packs sampling parameters while the device runs the
+pass. One such graph serves passes with filters and without, so there are few.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Begun, Choice, Kernels, Layout, Queued, StaticSampler, put
+from trimode.kernels.ops import Choice, Kernels, Layout, PendingTokens, QueuedKernels, StaticSampler, copy_into
 
 from ..errors import RequestError
 from ..kv_cache.pages import PAGE, PagePool, pages_for
@@ -25,16 +25,16 @@ from .runner import Runner
 
 Work = Callable[[], None]
 Progress = Callable[[int, int], None]
-"""Told how many of how many graphs are captured."""
+"""Callback with the number of captured graphs and the number of all graphs."""
 _COLUMNS: Final = 9
-"""Numbers of a row: token, position, the five of a layout, whether it takes the adapter, and a row to read."""
+"""Numbers per row: token, position, the five of a layout, whether it takes the adapter, and a row to read."""
 _SLOT: Final = 6
-"""Of the columns, where a row's key and value are kept."""
+"""Index of the column that says where a row's key and value are cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Query tokens of a pass, pages of its longest request, requests, and whether some row takes the adapter."""
+    """Size of a pass: query tokens, pages of its longest request, requests, and whether some row takes the adapter."""
 
     rows: int
     tiles: int
@@ -50,8 +50,8 @@ class Bucket:
 class Buckets:
     """Sizes that graphs are captured for: each of `rows` with each of `tiles` and of `batches`.
 
-    Query tokens in steps that keep what is filled up below half of a pass, and below a third from 32 on; a bucket has
-    at most as many requests as rows.
+    Steps of `rows` keep padding below half of a pass, and below a third from 32 rows on; a bucket has at most as many
+    requests as rows.
     """
 
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
@@ -59,7 +59,7 @@ class Buckets:
     batches: tuple[int, ...] = (64,)
 
     def listed(self, row_tile: int, longest: int, adapter: bool) -> list[Bucket]:
-        """All buckets, smallest first. `longest`: pages of the longest request there can be."""
+        """Returns all buckets, smallest first. `longest`: pages of the longest possible request."""
         rows = sorted({-(-count // row_tile) * row_tile for count in self.rows})
         tiles = sorted({min(count, longest) for count in self.tiles})
         found = {
@@ -74,7 +74,7 @@ BUCKETS: Final = Buckets()
 
 
 class Capture(Protocol):
-    """How work over static buffers is kept: `capture` gives what does it again, on whatever the buffers hold then."""
+    """How work over static buffers is recorded: `capture` returns a function that repeats it on their new content."""
 
     @property
     def name(self) -> str: ...
@@ -82,7 +82,7 @@ class Capture(Protocol):
 
 
 class Eager:
-    """No graph: the same work over the same buffers, done again each time: for devices without graphs."""
+    """No graph: repeats the same work over the same buffers, for devices without graphs."""
 
     name = "static buffers"
 
@@ -91,7 +91,7 @@ class Eager:
 
 
 class CudaGraphs:
-    """CUDA graphs that share one memory pool, since no two of them run at once."""
+    """CUDA graphs that share one memory pool, because no two of them run at once."""
 
     name = "CUDA graphs"
 
@@ -102,29 +102,29 @@ class CudaGraphs:
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            work()  # compiles what is not compiled yet, which cannot be done inside of a capture
+            work()  # compiles what is not compiled yet, because a capture must not compile
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using the device meanwhile.
+        # "thread_local": other threads may use the device during the capture.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
-    """Tokens on the device that the host has not seen: `tokens` [n] for the rows `rows` [n] of a pass."""
+class DeviceTokens:
+    """Tokens on the device that the host does not know: `tokens` [n] for the rows `rows` [n] of a pass."""
 
     rows: Tensor
     tokens: Tensor
 
-    def into(self, column: Tensor) -> None:
-        """Puts them into a pass's column of tokens."""
+    def write_to(self, column: Tensor) -> None:
+        """Writes them to a pass's column of tokens."""
         column.index_copy_(0, self.rows, self.tokens)
 
 
 def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Capture | None:
-    """How passes are captured where that is wanted, None: by default on CUDA devices. Raises RequestError."""
+    """Returns how passes are captured, None if they are not: by default on CUDA devices. Raises RequestError."""
     if device.type != "cuda":
         return Eager() if graphs else None
     if graphs is False or (graphs is None and not kernels.queued):
@@ -138,30 +138,30 @@ def capturing(kernels: Kernels, device: torch.device, graphs: bool | None) -> Ca
 
 
 class Buffers:
-    """The numbers of a pass in one piece, so that one copy brings them, and its logits [rows, V]; for all buckets.
+    """The numbers of a pass in one tensor, so that one copy fills it, and its logits [rows, V]; shared by all buckets.
 
-    `picks`: where tokens are chosen of the logits, for kernels that can do so in a graph.
+    `sampler`: chooses tokens from the logits, for kernels that can do so in a graph.
     """
 
     def __init__(self, runner: Runner, buckets: list[Bucket], device: torch.device) -> None:
         rows = max(bucket.rows for bucket in buckets)
         self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
         self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
-        queued = runner.kernels.queued
-        self.picks: StaticSampler | None = cast(Queued, runner.kernels).standing(self.logits) if queued else None
+        kernels = cast(QueuedKernels, runner.kernels)
+        self.sampler: StaticSampler | None = kernels.static_sampler(self.logits) if kernels.queued else None
 
     @property
     def nbytes(self) -> int:
-        return self.numbers.nbytes + self.logits.nbytes + (self.picks.nbytes if self.picks else 0)
+        return self.numbers.nbytes + self.logits.nbytes + (self.sampler.nbytes if self.sampler else 0)
 
     def columns(self, bucket: Bucket) -> tuple[Tensor, ...]:
-        """Views of a bucket's columns [rows], then of its page tables [batch, tiles]."""
+        """Returns views of a bucket's columns [rows], then of its page tables [batch, tiles]."""
         end = _COLUMNS * bucket.rows
         columns = self.numbers[:end].view(_COLUMNS, bucket.rows).unbind(0)
         return (*columns, self.numbers[end : bucket.numbers].view(bucket.batch, bucket.tiles))
 
     def empty(self, bucket: Bucket) -> None:
-        """The numbers of a pass whose rows see nothing and are kept nowhere."""
+        """Writes the numbers of a pass whose rows see nothing and are cached nowhere."""
         self.numbers.zero_()
         self.columns(bucket)[_SLOT].fill_(-1)
 
@@ -169,10 +169,9 @@ class Buffers:
 class Graphs:
     """Captured passes of one runner over one pool. One thread at a time.
 
-    `buffers` hold the pass on its way. `counts`: rows that tokens are chosen of by a graph; none where kernels cannot.
-    `replayed` counts passes that a graph has run; `unfit` those that fit no bucket,
-    by what was too large: "rows", "tiles", "batch"; "pool" for pages of another one, "unread" for a part of a prompt of
-    which nothing is read.
+    `buffers` have the current pass. `counts`: numbers of rows with a graph that samples them; none if kernels cannot.
+    `replayed` counts passes that a graph ran; `unfit` counts those that fit no bucket, by what was too large: "rows",
+    "tiles", "batch"; "pool" for pages of another pool, "unread" for a part of a prompt of which nothing is read.
     """
 
     def __init__(self, runner: Runner, pool: PagePool, buckets: Buckets, capture: Capture) -> None:
@@ -194,25 +193,25 @@ class Graphs:
         return len(self._replays)
 
     def over(self, pool: PagePool) -> Graphs:
-        """The same for other pages; captured as they are used."""
+        """Returns graphs for other pages, captured when first used."""
         return Graphs(self.runner, pool, self.sizes, self.capture)
 
     def warm(self, progress: Progress | None = None) -> None:
-        """Captures every bucket, the largest first, whose memory the others share."""
+        """Captures every bucket, the largest first, so that the others can reuse its memory."""
         works: list[Bucket | int] = [*reversed(self.buckets), *reversed(self.counts)]
         for one in works:
             if isinstance(one, Bucket):
                 self.buffers.empty(one)
-            elif self.buffers.picks is not None:
-                self.buffers.picks.empty(one)
+            elif self.buffers.sampler is not None:
+                self.buffers.sampler.empty(one)
             self._replay(one)
             if progress is not None:
                 progress(self.captured, len(works))
 
     def fitting(self, size: Bucket, pool: PagePool, reads: int) -> Bucket | None:
-        """The smallest bucket that a pass over `pool` fits; None, and counted, where there is none.
+        """Returns the smallest bucket that a pass over `pool` fits, or None, which is counted.
 
-        One that reads nothing has none: a graph would work out the logits of all rows.
+        A pass that reads nothing fits none, because a graph would compute the logits of all rows.
         """
         found = smallest(self.buckets, size) if pool is self.pool else "pool"
         found = found if reads else "unread"
@@ -222,47 +221,47 @@ class Graphs:
         return None
 
     @torch.inference_mode()
-    def forward(self, bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
-        """Logits [reads, V] of the rows to read, for the `numbers` of a pass; keys and values go to their pages.
+    def forward(self, bucket: Bucket, numbers: Tensor, reads: int, device_tokens: DeviceTokens | None = None) -> Tensor:
+        """Runs a captured pass on its `numbers`; returns logits [reads, V] and writes keys and values to their pages.
 
-        They stand in the buffers, where the next pass overwrites them.
+        The logits are in the buffers, where the next pass overwrites them.
         """
-        put(numbers, self.buffers.numbers[: bucket.numbers])
-        if filled is not None:
-            filled.into(self.buffers.columns(bucket)[0])
+        copy_into(numbers, self.buffers.numbers[: bucket.numbers])
+        if device_tokens is not None:
+            device_tokens.write_to(self.buffers.columns(bucket)[0])
         self._replay(bucket)()
         self.replayed += 1
         return self.buffers.logits[:reads]
 
     @torch.inference_mode()
-    def begin(self, choices: Sequence[Choice]) -> Begun:
-        """Queues the tokens of `choices`, which are those of all read rows of the last pass, in order."""
-        picks, wanted = self.buffers.picks, sum(len(choice.positions) for choice in choices)
-        assert picks is not None, "kernels that wait for their results choose tokens themselves"
+    def begin(self, choices: Sequence[Choice]) -> PendingTokens:
+        """Queues the tokens of `choices`, which cover all read rows of the last pass, in order."""
+        sampler, wanted = self.buffers.sampler, sum(len(choice.positions) for choice in choices)
+        assert sampler is not None, "kernels that wait for their results choose tokens themselves"
         rows = next(count for count in self.counts if count >= wanted)
-        picks.bring(choices, rows)
+        sampler.load(choices, rows)
         self._replay(rows)()
-        return picks.taken(choices, rows)
+        return sampler.result(choices, rows)
 
     def _replay(self, one: Bucket | int) -> Work:
-        """The captured pass of a bucket, or choice of tokens of so many rows."""
+        """Returns the captured pass of a bucket, or the captured sampling of so many rows; captures it first if new."""
         if one not in self._replays:
             work = self._work(one) if isinstance(one, Bucket) else self._choosing(one)
             self._replays[one] = self.capture.capture(work)
         return self._replays[one]
 
     def _choosing(self, rows: int) -> Work:
-        picks = self.buffers.picks
+        sampler = self.buffers.sampler
 
         @torch.inference_mode()
         def work() -> None:
-            assert picks is not None
-            picks.launch(rows)
+            assert sampler is not None
+            sampler.launch(rows)
 
         return work
 
     def _work(self, bucket: Bucket) -> Work:
-        """A pass from the buffers' numbers to their logits."""
+        """Returns the pass from the buffers' numbers to their logits."""
         columns = self.buffers.columns(bucket)
         tokens, positions, request, seen, own_first, own_count, slot, adapted, read, tables = columns
         end = PAGE * max(each.tiles for each in self.buckets)
@@ -279,7 +278,7 @@ class Graphs:
 
 
 def smallest(buckets: Sequence[Bucket], size: Bucket) -> Bucket | str:
-    """The first of `buckets`, smallest first, that holds `size`; or the name of what is too large."""
+    """Returns the first of `buckets`, smallest first, that `size` fits in; or the name of what is too large."""
     left = [bucket for bucket in buckets if bucket.adapted == size.adapted]
     for name in ("rows", "tiles", "batch"):
         left = [bucket for bucket in left if getattr(bucket, name) >= getattr(size, name)]
@@ -289,11 +288,11 @@ def smallest(buckets: Sequence[Bucket], size: Bucket) -> Bucket | str:
 
 
 def listed(runner: Runner, pages: int, buckets: Buckets) -> list[Bucket]:
-    """The buckets of a runner over a pool of `pages`."""
+    """Returns the buckets of a runner over a pool of `pages`."""
     longest = max(1, min(pages, pages_for(runner.config.max_position_embeddings)))
     return buckets.listed(runner.kernels.row_tile, longest, runner.has_adapter)
 
 
 def counted(runner: Runner, buckets: Sequence[Bucket]) -> list[int]:
-    """Numbers of rows, smallest first, whose tokens are chosen by a graph."""
+    """Returns the numbers of rows, smallest first, whose tokens a graph samples."""
     return sorted({bucket.rows for bucket in buckets}) if runner.kernels.queued else []

@@ -1,6 +1,6 @@
-"""What an engine needs of its device, added up before it is taken: weights, keys and values, buffers, graphs.
+"""The memory that an engine needs of its device, added up before it is allocated: weights, cache, buffers, graphs.
 
-Knows sizes. Weights are there already; of the rest, what graphs keep for themselves is an estimate.
+Knows sizes. Does not know requests. Weights are in memory already; the memory inside graphs is an estimate.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .graphs import Bucket, Buckets, Buffers, counted, listed
 from .runner import Runner
 
 _EACH_GRAPH = 4 << 20
-"""Bytes that the driver keeps for a graph of some hundred launches: a guess, which no device has confirmed yet."""
+"""Bytes that the driver keeps for a graph of some hundred launches: an estimate not yet confirmed on a device."""
 _WIDTH = 17
-"""Stretches of attention that a row may have."""
+"""Splits of the keys that attention of a row may have."""
 _PARTS = 8
 """Parts of a product that a row may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Bytes. `weights` are in use already; `graphs` is an estimate from above of what passes work in."""
+    """Bytes. `weights` are allocated already; `graphs` is an upper estimate of what passes work in."""
 
     weights: int
     pages: int
@@ -47,39 +47,39 @@ class Plan:
         }
 
     def check(self, device: torch.device) -> None:
-        """Raises DeviceMemoryExceeded where the device says that it has less."""
+        """Raises DeviceMemoryExceeded if the device reports less free memory."""
         free = free_bytes(device)
         if free is not None and self.pages + self.buffers + self.graphs > free:
             raise DeviceMemoryExceeded(str(device), free + self.weights, self.parts)
 
 
 def planned(model: Transformer, runner: Runner, kv_bytes: int, buckets: Buckets | None) -> Plan:
-    """The plan of an engine on this runner; `buckets`: None where no pass is captured."""
+    """Returns the plan of an engine on this runner; `buckets`: None if no pass is captured."""
     size = page_bytes(runner.config, runner.embedding.dtype)
     pages = kv_bytes // size
-    made = [] if buckets is None else listed(runner, pages, buckets)
+    captured = [] if buckets is None else listed(runner, pages, buckets)
     return Plan(
         weights=resident(model, runner),
         pages=pages * size,
-        buffers=Buffers(runner, made, torch.device("meta")).nbytes if made else 0,
-        graphs=max((working(runner, bucket) for bucket in made), default=0)
-        + _EACH_GRAPH * (len(made) + len(counted(runner, made))),
+        buffers=Buffers(runner, captured, torch.device("meta")).nbytes if captured else 0,
+        graphs=max((working(runner, bucket) for bucket in captured), default=0)
+        + _EACH_GRAPH * (len(captured) + len(counted(runner, captured))),
     )
 
 
 def working(runner: Runner, bucket: Bucket) -> int:
-    """Bytes that a pass works in beside its buffers: the most that may live at a time, none of it shared."""
+    """Returns the bytes of a pass besides its buffers: an upper bound of what is alive at a time, without sharing."""
     config, size = runner.config, runner.embedding.dtype.itemsize
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    stretches = min(_WIDTH, -(-bucket.tiles * PAGE // 256) + 1)
-    attention = 4 * config.num_attention_heads * stretches * (config.head_dim + 2)
+    splits = min(_WIDTH, -(-bucket.tiles * PAGE // 256) + 1)
+    attention = 4 * config.num_attention_heads * splits * (config.head_dim + 2)
     parts = 4 * _PARTS * max(config.hidden_size, heads * config.head_dim)
     plain = size * (4 * config.hidden_size + heads * config.head_dim + config.intermediate_size)
     return bucket.rows * (attention + parts + plain + size * config.vocab_size)
 
 
 def resident(model: Transformer, runner: Runner) -> int:
-    """Bytes of all weights in memory: the model's, and where kernels keep forms of their own, those too."""
+    """Returns the bytes of all weights in memory: the model's, and the kernels' own forms of them."""
     seen = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(model, runner)
     }
@@ -97,7 +97,7 @@ def _tensors(model: Transformer, runner: Runner) -> Iterator[Tensor]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be had; None where memory that nobody touches costs nothing, as on CPUs."""
+    """Returns the bytes that are still free; None on CPUs, where untouched memory costs nothing."""
     if device.type != "cuda":
         return None
     torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """The forward pass of decoding: a model's weights fused and prepared for the kernels, and one ragged pass over them.
 
-Knows weights, pages and layouts. The same mathematics as `Transformer.forward`, which training differentiates, without
-modules on the way. Shapes: T rows, E hidden size, V vocabulary.
+Knows weights, pages and layouts. Does not know segments. The same mathematics as `Transformer.forward`, which training
+differentiates, without modules. Shapes: T rows, E hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..models.model import Attention, Layer, Linear, LowRank, Transformer
 
 
 class Runner:
-    """`kernels` do the arithmetic; `why`: the reason for these ones.
+    """Runs passes of one model. `kernels` do the arithmetic; `why`: the reason for this implementation.
 
-    `precision`: the blocks' matrices in eight bits, and with `whole_head` not the head. Adapters, norms and the
-    embedding are never rounded. `release`: the model lets go of each matrix once it is rounded, so that not two of
-    them are in memory twice. Whole matrices with the same inputs become one, of which the model keeps views. Raises
-    CheckpointError for weights that cannot be rounded, WeightsReleased.
+    `precision`: the blocks' matrices in eight bits, and with `whole_head` not the LM head. Adapters, norms and the
+    embedding are never quantised. `release`: the model releases each matrix once it is quantised, so that memory never
+    has two copies of more than one. Matrices with the same inputs become one, of which the model's weights are views.
+    Raises CheckpointError for weights that cannot be quantised, WeightsReleased.
     """
 
     def __init__(
@@ -60,20 +60,20 @@ class Runner:
 
     @property
     def quantize(self) -> str:
-        """How weights are rounded: `no`, `int8`, or with the head `int8+head`."""
+        """How weights are quantised: `no`, `int8`, or with the LM head `int8+head`."""
         if self.precision is None:
             return "no"
         return self.precision if self.whole_head else f"{self.precision}+head"
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the matrices that every pass reads, as the kernels keep them."""
+        """Bytes of the matrices that every pass reads, in the kernels' form."""
         matrices = ((block.qkv, block.out, block.gate_up, block.down) for block in self.stack.blocks)
         kept = [self.stack.head, *chain.from_iterable(matrices)]
         return sum(matrix.nbytes for matrix in kept)
 
     def fresh_angles(self) -> rope.Angles:
-        """Tables of rotations of one's own, empty yet."""
+        """Returns new, empty tables of rotations."""
         return rope.Angles(*self._rope)
 
     @torch.inference_mode()
@@ -89,11 +89,11 @@ class Runner:
         choices: Sequence[Choice],
         angles: rope.Angles | None = None,
     ) -> tuple[Tensor, list[SampledTokens]]:
-        """Logits [len(read), V] of the rows in `read`, and the tokens of each choice, for tokens [T] at positions [T].
+        """Returns logits [len(read), V] of the rows in `read`, and the tokens of each choice, for tokens [T].
 
-        Positions are below `end`. Keys and values of rows with a slot are kept in `pool`. `adapted` [T] bool marks rows
-        that take the draft adapter; None for no row. `angles`: whose tables the rotation is looked up in, if not the
-        runner's own, which move as they grow.
+        positions [T] are below `end`. Keys and values of rows with a slot are written to `pool`. `adapted` [T] bool
+        marks rows that take the draft adapter; None for no row. `angles`: tables of rotations to use; the runner's own,
+        the default, move in memory when they grow.
         """
         if adapted is not None and not self.has_adapter:
             raise ValueError("rows ask for the draft adapter, but this model has none")
@@ -119,7 +119,7 @@ class Runner:
         )
 
     def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:
-        """Matrices with the same inputs, as one that the kernels read."""
+        """Returns matrices with the same inputs as one, in the kernels' form."""
         if precision is None:
             return self.kernels.prepare(joined(layers))
         try:
@@ -133,9 +133,9 @@ class Runner:
 
 
 def joined(layers: Sequence[Linear]) -> Tensor:
-    """The layers' matrices as one [sum of outputs, in], of which theirs are rows from now on: memory holds it once.
+    """Joins the layers' matrices to one [sum of outputs, in]; the layers' weights become views of it.
 
-    Parameters stay the same objects; a second call finds them joined.
+    So they are in memory once. Parameters stay the same objects; a second call finds them joined.
     """
     weights = [layer.weight.detach() for layer in layers]
     first, rows = weights[0], [len(weight) for weight in weights]
@@ -150,7 +150,7 @@ def joined(layers: Sequence[Linear]) -> Tensor:
 
 
 def _lined_up(weights: Sequence[Tensor]) -> bool:
-    """Whether the matrices lie in one storage, one right behind the other."""
+    """Returns whether the matrices are adjacent in one storage, in order."""
     ends = accumulate((weight.numel() for weight in weights), initial=weights[0].storage_offset())
     places = {weight.untyped_storage().data_ptr() for weight in weights}
     starts = [weight.storage_offset() for weight in weights]
@@ -162,5 +162,5 @@ def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:
 
 
 def _scaled(adapter: LowRank, prepare: Any) -> tuple[Any, Any]:
-    """The adapter's two matrices, its scale in the second."""
+    """Returns the adapter's two matrices, its scale in the second."""
     return prepare(adapter.lora_A.weight), prepare(adapter.scale * adapter.lora_B.weight)

@@ -1,8 +1,8 @@
-"""Paged keys and values: one pool of fixed pages, counted references, and the pages of one request.
+"""Paged keys and values: a pool of pages of fixed size with reference counts.
 
-Knows tensors and page numbers. Does not know tokens or requests. A page holds `PAGE` positions of every layer and is
-the attention's key tile. Entries are written by trunk rows with base weights only, so pages serve every mode and may be
-shared; a page in more than one hand is never written.
+Knows tensors and page numbers. Does not know tokens or requests. A page has `PAGE` positions of every layer and is the
+attention's key tile. Entries are written by trunk rows with base weights only, so pages serve every mode and may be
+shared; a page with more than one reference is never written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAGE = ops.PAGE
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of one page: keys and values of `PAGE` positions in all layers."""
+    """Returns the bytes of one page: keys and values of `PAGE` positions in all layers."""
     return 2 * config.num_hidden_layers * config.num_key_value_heads * PAGE * config.head_dim * dtype.itemsize
 
 
@@ -28,13 +28,13 @@ def pages_for(tokens: int) -> int:
 class PagePool:
     """keys [layers, pages, K, D, PAGE] and values [layers, pages, K, PAGE, D] within `size` bytes.
 
-    `references[page]` counts who holds a page.
+    `references[page]` is the page's reference count.
     """
 
     def __init__(self, config: ModelConfig, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.pages = size // page_bytes(config, dtype)
         outer = (config.num_hidden_layers, self.pages, config.num_key_value_heads)
-        # Not zeroed here: untouched memory costs nothing, and `take` zeroes what it hands out.
+        # Not zeroed here, because untouched memory costs nothing; `take` zeroes the pages it returns.
         self.keys = torch.empty(*outer, config.head_dim, PAGE, dtype=dtype, device=device)
         self.values = torch.empty(*outer, PAGE, config.head_dim, dtype=dtype, device=device)
         self.clear()
@@ -49,7 +49,7 @@ class PagePool:
         return len(self._free)
 
     def take(self, count: int) -> list[int]:
-        """`count` fresh pages, one reference each; zeroed, because attention reads whole pages and masks."""
+        """Returns `count` fresh pages, one reference each; zeroed, because attention reads whole pages and masks."""
         taken = [self._free.pop() for _ in range(count)]
         for page in taken:
             self.references[page] = 1
@@ -58,12 +58,12 @@ class PagePool:
         return taken
 
     def hold(self, pages: list[int]) -> None:
-        """One more reference to each."""
+        """Adds a reference to each page."""
         for page in pages:
             self.references[page] += 1
 
     def drop(self, pages: list[int]) -> None:
-        """One reference less; pages that nobody holds become free."""
+        """Removes a reference from each page; pages without references become free."""
         for page in pages:
             self.references[page] -= 1
             if not self.references[page]:

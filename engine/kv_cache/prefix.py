@@ -1,9 +1,9 @@
-"""The prefix index: which pages hold the keys and values of which tokens, for every request to start from.
+"""The prefix index: which pages have the keys and values of which tokens, so that requests share common prefixes.
 
-A radix tree whose edges are pages: a node is one page and the tokens in it, below the pages before it. Reuse changes no
-token, because entries are bitwise what prefill would write. Where an entry has seen the later tokens of its block, only
-whole blocks are stored and found. The index holds one reference to each of its pages; what only it holds may be
-evicted, least recently used first.
+Knows token ids and page numbers. Does not know requests. A radix tree whose edges are pages: a node is one page and the
+tokens in it, below the pages before it. Reuse changes no token, because entries are bitwise what prefill would write.
+If an entry has seen the later tokens of its block, only whole blocks are stored and found. The index has one reference
+to each of its pages; pages without other references may be evicted, least recently used first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Whole `pages` to share, and a last one of which the first tokens fit, to be copied; `length` tokens in all."""
+    """A stored prefix of `length` tokens: `pages` to share, and a `partial` page to copy, whose first tokens match."""
 
     pages: list[int]
     partial: int | None
@@ -38,15 +38,16 @@ class Match:
 
     @property
     def whole(self) -> Match:
-        """The same without the page to copy."""
+        """The match without the page to copy."""
         return Match(self.pages, None, len(self.pages) * PAGE)
 
 
 class PrefixIndex:
-    """Finds, adds and evicts. `enabled=False` never finds anything.
+    """Finds, stores and evicts prefixes. `enabled=False` never finds anything.
 
     `block`: tokens whose entries depend on each other, counted from position 0. A block that does not divide a page
-    would lie on two, and two texts may share the first page without the second: such an index is not enabled.
+    would extend over two pages, and two texts may share the first page without the second: such an index is not
+    enabled.
     """
 
     def __init__(self, pool: PagePool, enabled: bool = True, block: int = 1) -> None:
@@ -55,7 +56,7 @@ class PrefixIndex:
         self._clock = 0
 
     def match(self, tokens: Sequence[int]) -> Match:
-        """The longest stored prefix of `tokens`, to the token or the last whole block."""
+        """Returns the longest stored prefix of `tokens`, to the token or the last whole block."""
         node, pages = self._root, list[int]()
         while found := node.children.get(tuple(tokens[len(pages) * PAGE : (len(pages) + 1) * PAGE])):
             if len(found.tokens) < PAGE:
@@ -70,7 +71,7 @@ class PrefixIndex:
         return Match(pages, self._touch(best).page, len(pages) * PAGE + extra)
 
     def insert(self, tokens: Sequence[int], pages: Sequence[int]) -> None:
-        """Stores that `pages` hold `tokens` (the whole blocks of them); keeps its own reference to each new page."""
+        """Stores that `pages` have `tokens` (the whole blocks of them); adds a reference to each new page."""
         if not self.enabled:
             return
         tokens = tokens[: len(tokens) // self.block * self.block]
@@ -80,9 +81,9 @@ class PrefixIndex:
             node = self._touch(self._child(node, part, page))
 
     def evict(self, count: int) -> int:
-        """Frees up to `count` pages that nobody else holds, and says how many it freed."""
+        """Frees up to `count` pages without other references, and returns how many it freed."""
         freed = 0
-        # A sweep over all nodes a generation of leaves, not one a page: eviction is the steady state of a full pool.
+        # One sweep over all nodes per generation of leaves, not per page, because a full pool evicts all the time.
         while freed < count and (leaves := nsmallest(count - freed, self._idle(), key=lambda node: node.used)):
             for leaf in leaves:
                 self._remove(leaf)
@@ -91,7 +92,7 @@ class PrefixIndex:
 
     @property
     def pages(self) -> int:
-        """Pages that the index holds."""
+        """Pages in the index."""
         return sum(1 for _ in self.nodes())
 
     def clear(self) -> None:
@@ -105,7 +106,7 @@ class PrefixIndex:
         self._root.children.clear()
 
     def _child(self, node: Node, part: Tokens, page: int) -> Node:
-        """The child that holds `part`, made if need be; a shorter one that it continues gives way."""
+        """Returns the child for `part`, created if needed; a shorter child that `part` continues is replaced."""
         if same := node.children.get(part):
             return same
         longer = (child for child in node.children.values() if child.tokens[: len(part)] == part)
@@ -114,8 +115,8 @@ class PrefixIndex:
         for child in [c for c in node.children.values() if part[: len(c.tokens)] == c.tokens]:
             self._remove(child)
         self.pool.hold([page])
-        made = node.children[part] = Node(part, page, node)
-        return made
+        added = node.children[part] = Node(part, page, node)
+        return added
 
     def _remove(self, node: Node) -> None:
         assert node.parent is not None
@@ -129,7 +130,7 @@ class PrefixIndex:
         return node
 
     def nodes(self) -> Iterator[Node]:
-        """Every stored page, parents before children."""
+        """Yields every stored page, parents before children."""
         stack = list(self._root.children.values())
         while stack:
             node = stack.pop()
@@ -141,7 +142,7 @@ class PrefixIndex:
 
 
 def page_prefixes(tokens: Tokens) -> Iterator[Tokens]:
-    """`tokens` up to the end of each whole page."""
+    """Yields `tokens` up to the end of each whole page."""
     return (tokens[:end] for end in range(PAGE, len(tokens) + 1, PAGE))
 
 

@@ -1,7 +1,7 @@
 """`adapter_config.json` of a draft adapter as rank and scale of each layer.
 
-Knows PEFT's keys for LoRA. What changes an adapter's output is honoured or refused by name; a key that this version
-does not know is refused as soon as it says something. Does not know tensors or modules.
+Knows PEFT's keys for LoRA. Does not know tensors or modules. Keys that change an adapter's output are applied or
+refused by name; an unknown key is refused unless its value is empty.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from .fields import read_object
 
 MODULE: Final = "encoder.layers.{layer}.self_attn.o_proj"
-"""What an adapter is attached to, as patterns see it."""
+"""Module that an adapter is attached to, as PEFT's patterns name it."""
 _READ: Final = frozenset({"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"})
 _PLAIN: Final = "train a plain LoRA of o_proj, or leave the folder out to draft without an adapter"
 _MERGED: Final = (
@@ -35,25 +35,25 @@ _ALLOWED: Final[Mapping[str, tuple[tuple[Any, ...], str]]] = {
     "exclude_modules": ((None, [], ""), "train it on o_proj of every layer"),
     "init_lora_weights": ((True, False, None, "gaussian", "orthogonal", "eva"), _MERGED),
 }
-"""Key -> the values that this engine can run, the first one named in errors, and what to do about others."""
+"""Allowed values by key, the first one named in errors, and what to do about others."""
 _WITHOUT_EFFECT: Final = frozenset(
     {
         "auto_mapping", "base_model_name_or_path", "eva_config", "inference_mode", "lora_dropout", "megatron_core",
         "peft_version", "qalora_group_size", "revision", "task_type",
     }
 )  # fmt: skip
-"""Keys of training, origin and of switches that are refused themselves."""
+"""Keys of training and origin, and parameters of options that are refused themselves."""
 
 
 class LayerRank(NamedTuple):
-    """One layer's low-rank branch: y += scale * B(A(x)), A to `rank` dimensions."""
+    """One layer's low-rank branch: y += scale * B(A(x)), with A to `rank` dimensions."""
 
     rank: int
     scale: float
 
 
 def read_adapter_config(path: Path, layers: int) -> list[LayerRank]:
-    """Rank and scale by layer. Raises CheckpointError, which names key, value and what to do."""
+    """Returns rank and scale by layer. Raises CheckpointError, which names key, value and what to do."""
     fields = read_object(path)
     for key, (allowed, todo) in _ALLOWED.items():
         given = fields.get(key)
@@ -79,10 +79,10 @@ def read_adapter_config(path: Path, layers: int) -> list[LayerRank]:
 
 
 def adapter_config(ranks: list[LayerRank]) -> dict[str, Any]:
-    """What `read_adapter_config` reads as `ranks`; patterns where layers differ."""
+    """Returns the config that `read_adapter_config` reads as `ranks`; with patterns if layers differ."""
     first = ranks[0]
     names = [MODULE.format(layer=layer).replace(".", r"\.") for layer in range(len(ranks))]
-    alphas = [made.scale * made.rank for made in ranks]
+    alphas = [layer.scale * layer.rank for layer in ranks]
     fields: dict[str, Any] = {
         "peft_type": "LORA",
         "target_modules": ["o_proj"],
@@ -93,13 +93,13 @@ def adapter_config(ranks: list[LayerRank]) -> dict[str, Any]:
         "inference_mode": True,
     }
     if len(set(ranks)) > 1:
-        fields["rank_pattern"] = {name: made.rank for name, made in zip(names, ranks, strict=True)}
+        fields["rank_pattern"] = {name: layer.rank for name, layer in zip(names, ranks, strict=True)}
         fields["alpha_pattern"] = dict(zip(names, alphas, strict=True))
     return fields
 
 
 def _of_layer(fields: Mapping[str, Any], key: str, name: str, default: Any, path: Path) -> Any:
-    """The value of the first pattern that matches the end of `name`, as PEFT matches them; else `default`."""
+    """Returns the value of the first pattern that matches the end of `name`, as PEFT matches them; else `default`."""
     patterns = fields.get(key) or {}
     if not isinstance(patterns, dict):
         raise CheckpointError(f"{path}: expected {key} to map patterns to numbers, found {patterns!r}")

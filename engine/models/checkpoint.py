@@ -17,11 +17,11 @@ from ..errors import CheckpointError
 from .weights import ADAPTER, sha256, weight_files
 
 BUNDLED: Final = "trimode-reference"
-"""The name of the checkpoint that comes with the package."""
+"""Name of the checkpoint that comes with the package."""
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED: Final = ("*.json", "*.safetensors", "*.jinja", f"{ADAPTER}/*")
 _UNWANTED: Final = ("consolidated*", "original/*")
-"""The same weights again in Mistral's and Meta's own formats, and as many bytes."""
+"""File patterns of the same weights in Mistral's and Meta's own formats, which double the download."""
 _DESCRIBED: Final = ("config.json", "generation_config.json")
 
 
@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 def locate(source: str | Path | None) -> Checkpoint:
-    """None: the bundled reference checkpoint. An existing path: that directory. `owner/name`: the hub, cache first."""
+    """Finds a checkpoint: None is the bundled one, an existing path a directory, `owner/name` the hub, cache first."""
     if source is None:
         return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
     if not isinstance(source, str | Path):

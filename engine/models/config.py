@@ -1,7 +1,7 @@
-"""`config.json` of a checkpoint as a frozen dataclass, whatever its family.
+"""`config.json` of a checkpoint as a frozen dataclass, for every family.
 
-Knows which keys a model needs and reads the older and newer spellings of rope settings; which variants of a family can
-run is in families.py. Says what was expected and found where it refuses. Does not know weights or devices.
+Knows which keys a model needs and reads the older and newer forms of rope settings; families.py lists which variants of
+a family can run. Does not know weights or devices. Errors say what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .fields import number, read_object
 from .rope_config import RopeConfig, rope_config
 
 _DIFFUSION_BLOCK: Final = 32
-"""The length of a diffusion block where neither the request nor the weights bind it."""
+"""Length of a diffusion block if neither the request nor the weights fix it."""
 OWN: Final = "trimode"
-"""The object of config.json that is ours alone: how these weights are best decoded, where that is not as usual."""
+"""Key of config.json for this engine's own settings: how these weights are best decoded, if not by the defaults."""
 _SELECTION: Final = "diffusion_selection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Family, geometry, special tokens and rope of one model. Lengths in tokens."""
+    """Family, geometry, special tokens and rope of one model. Lengths are in tokens."""
 
     vocab_size: int
     hidden_size: int
@@ -51,18 +51,18 @@ class ModelConfig:
 
     @property
     def mask_id(self) -> int:
-        """The id that stands in masked slots; -1, which no embedding has, for a family without masks."""
+        """The id in masked slots; -1, which no embedding has, for a family without masks."""
         return -1 if self.mask_token_id is None else self.mask_token_id
 
     @property
     def aligned_block(self) -> int:
-        """Tokens whose cache entries depend on each other, counted from position 0; 1 where entries are causal."""
+        """Tokens whose cache entries depend on each other, counted from position 0; 1 if entries are causal."""
         return self.block_size if self.family.aligned_blocks else 1
 
     def fitted(self, options: Options) -> Options:
-        """`options` as these weights take them, with every length a number and every choice made.
+        """Returns `options` for these weights, with every default replaced by a value.
 
-        Raises RequestError for a block length that they were not trained for, where they take one alone.
+        Raises RequestError for a block length that the weights were not trained for, if they take only one.
         """
         if isinstance(options, DiffusionOptions | AlignedOptions):
             return self._fitted_diffusion(options)
@@ -87,10 +87,10 @@ class ModelConfig:
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
         family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
-        beside = {} if family.self_contained else _generation_ends(directory)
+        extra = {} if family.self_contained else _generation_ends(directory)
         if family.masks and not family.self_contained and fields.get("mask_token_id") is None:
-            beside["mask_token_id"] = _named_mask(directory)
-        return cls.from_dict({**_flat(fields, family, str(path)), **beside}, str(path))
+            extra["mask_token_id"] = _named_mask(directory)
+        return cls.from_dict({**_flat(fields, family, str(path)), **extra}, str(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], origin: str = "config") -> ModelConfig:
@@ -140,7 +140,7 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
 
 
 def _flat(fields: Mapping[str, Any], family: Family, origin: str) -> dict[str, Any]:
-    """`fields` with the text model's own keys over the whole model's. The whole model says whether the head is tied."""
+    """Returns `fields` with the text model's own keys over the whole model's, whose `tie_word_embeddings` wins."""
     whole = dict(fields)
     if not family.inner or family.inner not in whole:
         return whole
@@ -152,7 +152,7 @@ def _flat(fields: Mapping[str, Any], family: Family, origin: str) -> dict[str, A
 
 
 def _completed(fields: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """`fields` with what the family lets config.json leave out."""
+    """Returns `fields` with defaults for the keys that the family lets config.json omit."""
     full = {**family.absent, **fields}
     hidden, heads = full.get("hidden_size"), full.get("num_attention_heads")
     if family.derived and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
@@ -176,19 +176,19 @@ def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
     own = fields.get(OWN, {})
     if not isinstance(own, dict) or own.keys() - {_SELECTION}:
         raise CheckpointError(f"{origin}: expected {OWN} to be an object with {_SELECTION} alone, found {own!r}")
-    said = own.get(_SELECTION, "vendor")
+    given = own.get(_SELECTION, "vendor")
     for known in SELECTIONS:
-        if said == known:
+        if given == known:
             return known
     expected = " or ".join(map(repr, SELECTIONS))
-    raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {said!r}")
+    raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {given!r}")
 
 
 def _generation_ends(directory: Path) -> dict[str, Any]:
-    """`eos_token_id` of generation_config.json, where it says one.
+    """Returns `eos_token_id` of generation_config.json, if it has one.
 
-    Llama and Qwen chat models name the token that ends a turn there, and sometimes there alone; `transformers` stops at
-    those ids and does not look at config.json's where both are given, so neither do we.
+    Llama and Qwen chat models name the token that ends a turn there, and sometimes only there; `transformers` stops at
+    those ids and ignores config.json's if both are given, and so does this engine.
     """
     path = directory / "generation_config.json"
     ends = read_object(path).get("eos_token_id") if path.is_file() else None
@@ -196,7 +196,7 @@ def _generation_ends(directory: Path) -> dict[str, Any]:
 
 
 def _named_mask(directory: Path) -> int:
-    """The id of the mask token that tokenizer_config.json names, in tokenizer.json."""
+    """Returns the id of the mask token that tokenizer_config.json names, from tokenizer.json."""
     settings, tokenizer = directory / "tokenizer_config.json", directory / "tokenizer.json"
     mask = read_object(settings).get("mask_token") if settings.is_file() else None
     text = mask.get("content") if isinstance(mask, dict) else mask

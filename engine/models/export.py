@@ -1,7 +1,7 @@
-"""An NLD checkpoint written for other engines: the causal model alone, as `Ministral3ForCausalLM` of transformers.
+"""Exports an NLD checkpoint for other engines: the causal model alone, as `Ministral3ForCausalLM` of transformers.
 
-Knows file names, config keys and tensor names on both sides. Does not know modules or decoding: tensors pass from file
-to file, shard by shard and in their own dtype. What the other format has no place for comes back in words.
+Knows file names, config keys and tensor names on both sides. Does not know modules or decoding: tensors are copied from
+file to file, shard by shard and in their own dtype. What the other format cannot express is returned as sentences.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def export(source: Path, out: Path, kind: str = "ministral3") -> list[str]:
 
 
 def left_out(source: Path, config: ModelConfig) -> list[str]:
-    """What a causal model of transformers has no place for, a sentence each."""
+    """Returns what a causal model of transformers cannot express, one sentence each."""
     found = [
         f"mask token {config.mask_token_id}: only the id itself remains; trimode never emits it, another engine may "
         f"(transformers: suppress_tokens=[{config.mask_token_id}])",
@@ -72,12 +72,12 @@ def left_out(source: Path, config: ModelConfig) -> list[str]:
 
 
 def ministral3_config(fields: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """The keys of `Ministral3Config` from the `fields` of an NLD config.json."""
+    """Returns the keys of `Ministral3Config` from the `fields` of an NLD config.json."""
     return {
         "architectures": ["Ministral3ForCausalLM"],
         "model_type": "ministral3",
         **{key: getattr(config, key) for key in _SAME},
-        # Said even where there is none: Ministral3Config would fill in ids of Mistral's own vocabulary.
+        # Written even if None, because Ministral3Config would fill in ids of Mistral's own vocabulary.
         **{key: fields.get(key) for key in _MARKERS},
         "eos_token_id": fields["eos_token_id"],
         "hidden_act": "silu",
@@ -86,12 +86,15 @@ def ministral3_config(fields: Mapping[str, Any], config: ModelConfig) -> dict[st
         "use_cache": True,
         "dtype": fields.get("dtype") or fields.get("torch_dtype") or "float32",
         "rope_parameters": _rope(fields["rope_parameters"], config),
-        **({OWN: fields[OWN]} if OWN in fields else {}),  # of no use to others, who keep it as they keep unknown keys
+        **({OWN: fields[OWN]} if OWN in fields else {}),  # other engines keep it as an unknown key
     }
 
 
 def _rope(found: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Ministral3 always scales its queries: without Llama-4 scaling it needs the factor 0 and some context length."""
+    """Returns rope settings for Ministral3, which always scales queries: without Llama-4 scaling the factor is 0.
+
+    It needs some context length in that case too.
+    """
     rope = config.rope
     yarn = {key: value for key, value in found.items() if key != "type" and value is not None}
     return {
@@ -108,7 +111,7 @@ def _generation(fields: Mapping[str, Any], config: ModelConfig) -> dict[str, Any
 
 
 def _tokenizer_config(source: Path, fields: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """The source's own settings, with the marker texts of begin and end where it does not name them."""
+    """Returns the source's own settings, with the texts of the begin and end markers if it does not name them."""
     path = source / "tokenizer_config.json"
     known = read_object(path) if path.is_file() else {}
     markers = {"bos_token": fields.get("bos_token_id"), "eos_token": config.eos_token_ids[0]}
@@ -118,7 +121,7 @@ def _tokenizer_config(source: Path, fields: Mapping[str, Any], config: ModelConf
 
 
 def _write_weights(files: list[Path], out: Path, tied: bool) -> None:
-    """The files of `files` under the same names, and the shard index if there are several."""
+    """Writes `files` under the same names, and the shard index if there are several."""
     places: dict[str, str] = {}
     size = 0
     for path in files:
@@ -131,7 +134,7 @@ def _write_weights(files: list[Path], out: Path, tied: bool) -> None:
 
 
 def _renamed(path: Path, tied: bool) -> dict[str, Tensor]:
-    """The tensors of one file under the names of transformers; a tied head is the embedding and not written."""
+    """Returns the tensors of one file under the names of transformers, without a tied head, which is the embedding."""
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if not name.endswith(_CACHE_SCALES)]  # noqa: SIM118  no mapping

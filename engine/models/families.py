@@ -1,7 +1,7 @@
-"""The checkpoint formats that this engine reads, one row each: names, block, and what modes the weights are for.
+"""The checkpoint formats that this engine reads, one row each: names, block, and the modes that the weights can decode.
 
 Knows architecture names, config keys and tensor-name prefixes. Does not know files, tensors, or how a mode decodes.
-docs/families.md says what a row for another family would need.
+docs/families.md lists what a row for another family needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import CheckpointError, ModeUnavailable, RequestError
 from ..result import Mode
 
 Allowed = Mapping[str, tuple[Any, ...]]
-"""Config key -> the values that this engine can run; the first one is named in errors."""
+"""Allowed values by config key; the first one is named in errors."""
 
 NLD: Final = "NemotronLabsDiffusionModel"
 _AR: Final[tuple[Mode, ...]] = ("ar",)
@@ -30,13 +30,13 @@ class Family:
     """One row of the table.
 
     `modes`: what its weights can decode. `aligned_blocks`: they were trained on blocks counted from position 0, causal
-    between blocks and both ways inside, without a causal token to begin with; a block's length is then the weights'
-    own. `block_size`: where config.json names none. `names`: (our prefix, the checkpoint's prefix) of tensor names.
+    between blocks and bidirectional inside, without a causal first token; a block's length is then the weights' own.
+    `block_size`: the default if config.json names none. `names`: (our prefix, the checkpoint's prefix) of tensor names.
     `qk_norm`: queries and keys are normalised per head, before the rotation. `self_contained`: config.json alone names
-    end and mask tokens, otherwise files beside it may. `allowed`: config values that change the model.
-    `absent`: what a key means that config.json leaves out. `derived`: head_dim and num_key_value_heads may be left out,
-    for hidden_size / num_attention_heads and num_attention_heads. `inner`: where config.json keeps the text model's
-    keys, if the model has other parts as well; `others`: the prefixes of their tensors, which are not read.
+    end and mask tokens, otherwise the files next to it may. `allowed`: config values that change the model. `absent`:
+    the meaning of a key that config.json omits. `derived`: head_dim and num_key_value_heads may be omitted, for
+    hidden_size / num_attention_heads and num_attention_heads. `inner`: the key of the text model's config, if the model
+    has other parts as well; `others`: the prefixes of their tensors, which are not read.
     """
 
     modes: tuple[Mode, ...] = _AR
@@ -57,22 +57,22 @@ class Family:
         return self.modes != _AR
 
     def stored(self, name: str) -> str:
-        """The checkpoint's name of our tensor `name`."""
+        """Returns the checkpoint's name of our tensor `name`."""
         for ours, theirs in self.names:
             if name.startswith(ours):
                 return theirs + name.removeprefix(ours)
         return name
 
 
-# A window is 4096 wide where a Mistral config does not say `"sliding_window": null`. Qwen3 has a switch for its window,
-# off by default, and its width means nothing while it is off.
+# A Mistral config without `"sliding_window": null` has a window of 4096. Qwen3 has a switch for its window, off by
+# default; its width has no effect while it is off.
 FAMILIES: Final[Mapping[str, Family]] = {
     NLD: Family(modes=get_args(Mode), names=(), self_contained=True, allowed={**_NO_BIAS, **_NO_WINDOW}),
     "LlamaForCausalLM": Family(derived=True, absent={"rope_theta": 10000.0}),
     "Qwen3ForCausalLM": Family(qk_norm=True, allowed=_QWEN3),
     "SDARForCausalLM": Family(modes=("diffusion",), aligned_blocks=True, block_size=4, qk_norm=True, allowed=_QWEN3),
     "Ministral3ForCausalLM": Family(),
-    "Mistral3ForConditionalGeneration": Family(  # how Ministral 3 is published: with a vision tower, which stays out
+    "Mistral3ForConditionalGeneration": Family(  # Ministral 3 as published, with a vision tower
         names=(("encoder.", "language_model.model."), ("diffusion_head.", "language_model.lm_head.")),
         allowed={"model_type": ("ministral3", "mistral"), **_HUGGING_FACE, **_NO_WINDOW},
         absent={"sliding_window": 4096},
@@ -84,7 +84,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
 
 
 def architecture_of(found: object, origin: str) -> str:
-    """The first name of config.json's `architectures` that has a row. `origin` names the file in errors."""
+    """Returns the first name of config.json's `architectures` that has a row. `origin` names the file in errors."""
     for name in found if isinstance(found, list) else ():
         if isinstance(name, str) and name in FAMILIES:
             return name
@@ -93,14 +93,17 @@ def architecture_of(found: object, origin: str) -> str:
 
 
 def check_mode(architecture: str, mode: Mode) -> None:
-    """Raises ModeUnavailable if the weights of `architecture` cannot decode in `mode`. Nothing is chosen instead."""
+    """Raises ModeUnavailable if the weights of `architecture` cannot decode in `mode`.
+
+    No other mode is taken instead.
+    """
     modes = FAMILIES[architecture].modes
     if mode not in modes:
         raise ModeUnavailable(mode, architecture, modes)
 
 
 def check_scoring(architecture: str) -> None:
-    """Raises RequestError if no pass of these weights is causal, as scoring whole answers needs it."""
+    """Raises RequestError if no pass of these weights is causal, which scoring whole answers needs."""
     if "ar" not in FAMILIES[architecture].modes:
         raise RequestError(
             f"choice() reads whole answers causally, as mode 'ar' writes them, and {architecture} weights have no such "
@@ -109,7 +112,7 @@ def check_scoring(architecture: str) -> None:
 
 
 def check_infill(architecture: str) -> None:
-    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, as infilling's block does."""
+    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, which infilling needs."""
     if FAMILIES[architecture].aligned_blocks:
         raise RequestError(
             f"infill() fills one block that begins where the prompt ends, and blocks of {architecture} weights begin "

@@ -1,6 +1,6 @@
-"""Checked values of a checkpoint's JSON files. Says what was expected and found where it refuses.
+"""Checked values of a checkpoint's JSON files. Errors say what was expected and what was found.
 
-Knows files and JSON. Does not know what a key means.
+Knows files and JSON. Does not know the meaning of a key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file at `path`."""
+    """Returns the JSON object in the file at `path`. Raises CheckpointError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -25,7 +25,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def number(fields: Mapping[str, Any], key: str, origin: str, kind: type[int] | type[float] = int) -> Any:
-    """A number of `fields` that is not negative, as `kind`. Raises CheckpointError; `origin` names the file there."""
+    """Returns a non-negative number of `fields` as `kind`. Raises CheckpointError, in which `origin` names the file."""
     value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, int | kind) or value < 0:
         found = "nothing" if key not in fields else repr(value)

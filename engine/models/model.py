@@ -1,4 +1,4 @@
-"""The transformer of every family: a Llama-style decoder whose mode is only the attention it is given.
+"""The transformer of every family: a Llama-style decoder that takes its attention as an argument.
 
 Knows weights and one ragged row of tokens. Does not know caches, masks or modes: the caller hands in `attend`, which
 receives each layer's rotated queries, keys and values and returns the attention output. Attribute names are the tensor
@@ -21,11 +21,11 @@ from . import rope
 from .config import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]"""
+"""Attention function (layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]."""
 
 
 class _Typed(nn.Module):
-    """nn.Module whose call, like its `forward`, is known to give a tensor."""
+    """nn.Module whose call, like its `forward`, returns a tensor, for type checkers."""
 
     if TYPE_CHECKING:
 
@@ -33,7 +33,7 @@ class _Typed(nn.Module):
 
 
 class Linear(_Typed, nn.Linear):
-    """A bias-free matrix whose product goes through the kernel door."""
+    """A matrix without bias whose product is `ops.linear`."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
@@ -42,7 +42,7 @@ class Linear(_Typed, nn.Linear):
         return ops.linear(input, self.weight)
 
     def release(self, shared: Tensor) -> None:
-        """Lets go of the matrix, of which the shape remains; not if it is `shared`."""
+        """Releases the matrix and keeps its shape; does nothing if it is `shared`."""
         if self.weight is not shared:
             self.weight = nn.Parameter(self.weight.to("meta"), requires_grad=False)
 
@@ -87,7 +87,7 @@ class Attention(nn.Module):
 
 
 def _per_head(norm: RMSNorm | None, heads: Tensor) -> Tensor:
-    """heads [T, H, D], each head normalised as a row of its own; unchanged without a norm."""
+    """Normalises each head of heads [T, H, D] as a row of its own; returns them unchanged without a norm."""
     return heads if norm is None else norm(heads.flatten(0, 1)).view_as(heads)
 
 
@@ -122,9 +122,9 @@ class Encoder(nn.Module):
 
 
 class Transformer(_Typed):
-    """`encoder` and `diffusion_head` carry the checkpoint's names; `adapter` is a module list or None.
+    """The model. `encoder` and `diffusion_head` have the checkpoint's names; `adapter` is a module list or None.
 
-    `released`: how matrices were rounded that are no longer here whole; empty where all are.
+    `released`: how the matrices were quantised that are no longer in memory; empty if all are.
     """
 
     released = ""
@@ -141,27 +141,27 @@ class Transformer(_Typed):
         self.rope_factor = rope.attention_factor(config.rope)
 
     def must_be_whole(self, what: str) -> None:
-        """Raises WeightsReleased, which says that it was `what` that asked."""
+        """Raises WeightsReleased, which names `what` as the reason, if matrices were released."""
         if self.released:
             raise WeightsReleased(what, self.released)
 
     @staticmethod
     def rope_frequencies(config: ModelConfig) -> Tensor:
-        """[D / 2] fp32; kept outside the state dict, because no checkpoint stores it."""
+        """Returns [D / 2] fp32, kept outside the state dict, because no checkpoint stores it."""
         return rope.inverse_frequencies(config.rope, config.head_dim)
 
     def add_adapter(self, rank: int, scale: float) -> nn.ModuleList:
-        """A fresh adapter whose output is zero until trained or loaded."""
+        """Adds a fresh adapter, whose output is zero until it is trained or loaded."""
         return self.add_adapters([(rank, scale)] * self.config.num_hidden_layers)
 
     def add_adapters(self, ranks: Sequence[tuple[int, float]]) -> nn.ModuleList:
-        """`add_adapter` with rank and scale layer by layer."""
+        """Adds an adapter with rank and scale layer by layer."""
         outputs, inputs = self.config.hidden_size, self.config.num_attention_heads * self.config.head_dim
         self.adapter = nn.ModuleList(LowRank(inputs, outputs, rank, scale) for rank, scale in ranks)
         return self.adapter
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, adapted: Tensor | None = None) -> Tensor:
-        """Final hidden states [T, E] for tokens [T] at positions [T].
+        """Returns final hidden states [T, E] for tokens [T] at positions [T].
 
         `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row. Raises
         WeightsReleased.
@@ -178,7 +178,7 @@ class Transformer(_Typed):
         return self.encoder.norm(x)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits [T, V] of hidden states [T, E]."""
+        """Returns logits [T, V] of hidden states [T, E]."""
         return self.diffusion_head(hidden)
 
     def _attention(

@@ -14,7 +14,7 @@ from .rope_config import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
-    """[head_dim / 2] fp32, on the CPU whatever the device of a model that is being built.
+    """Returns [head_dim / 2] fp32, on the CPU whatever the device of a model under construction.
 
     YaRN blends extrapolated and interpolated frequencies; a factor below 1 is not clamped.
     """
@@ -31,20 +31,20 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
 
 
 def _llama3(rope: RopeConfig, frequencies: Tensor) -> Tensor:
-    """Llama 3.1: keeps frequencies that turn often within the original context, divides slow ones, blends between."""
+    """Keeps frequencies with many turns in the original context, divides slow ones, blends between (Llama 3.1)."""
     turns = rope.original_max_position_embeddings * frequencies / (2 * math.pi)
     kept = ((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)).clamp(0, 1)
     return kept * frequencies + (1 - kept) * frequencies / rope.factor
 
 
 def _correction_dim(rope: RopeConfig, head_dim: int, rotations: float) -> float:
-    """The dimension that turns `rotations` times over the original context."""
+    """Returns the dimension that turns `rotations` times over the original context."""
     wavelengths = rope.original_max_position_embeddings / (rotations * 2 * math.pi)
     return head_dim * math.log(wavelengths) / (2 * math.log(rope.theta))
 
 
 def attention_factor(rope: RopeConfig) -> float:
-    """The factor on cos and sin; 1.0 where mscale equals mscale_all_dim, as in every released NLD config."""
+    """Returns the factor on cos and sin; 1.0 if mscale equals mscale_all_dim, as in every released NLD config."""
     if rope.kind != "yarn":
         return 1.0
     if rope.attention_factor is not None:
@@ -59,14 +59,14 @@ def _mscale(factor: float, mscale: float) -> float:
 
 
 def cos_sin(frequencies: Tensor, positions: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, each [tokens, head_dim] fp32, for positions [tokens]."""
+    """Returns cos and sin, each [tokens, head_dim] fp32, for positions [tokens]."""
     angles = positions[:, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos() * factor, angles.sin() * factor
 
 
 def query_scale(rope: RopeConfig, positions: Tensor) -> Tensor | None:
-    """Llama-4 scaling [tokens] fp32: 1 + beta * ln(1 + floor(position / original context)); None where unused."""
+    """Returns Llama-4 scaling [tokens] fp32: 1 + beta * ln(1 + floor(position / original context)); None if unused."""
     if not rope.llama_4_scaling_beta:
         return None
     steps = torch.floor(positions.float() / rope.original_max_position_embeddings)
@@ -74,7 +74,7 @@ def query_scale(rope: RopeConfig, positions: Tensor) -> Tensor | None:
 
 
 class Angles:
-    """cos, sin and query scale by position, worked out CHUNK positions at a time and kept: a pass looks them up."""
+    """Tables of cos, sin and query scale by position, computed CHUNK positions at a time; a pass looks them up."""
 
     CHUNK = 1024
 
@@ -83,13 +83,13 @@ class Angles:
         self._columns: list[Tensor] = []
 
     def at(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """cos and sin [T, head_dim], scale [T] or None, of positions [T], all of them below `end`."""
+        """Returns cos and sin [T, head_dim], scale [T] or None, of positions [T], all of them below `end`."""
         self.reserve(end)
         cos, sin, *scale = (column[positions] for column in self._columns)
         return cos, sin, scale[0] if scale else None
 
     def reserve(self, end: int) -> None:
-        """Works out what `at` needs up to `end`; until a later one is asked for, nothing moves."""
+        """Computes what `at` needs up to `end`; tables stay at their addresses until a larger `end` is asked for."""
         if self._columns and len(self._columns[0]) >= end:
             return
         chunks = [self._chunk(start) for start in range(0, end, self.CHUNK)]

@@ -1,6 +1,6 @@
-"""Settings of rotary position embedding, in the older and the newer spelling of config.json.
+"""Settings of rotary position embedding, in the older and the newer form of config.json.
 
-Knows keys. Does not know angles; those are `rope`'s.
+Knows keys. Does not know angles; those are in `rope.py`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class RopeConfig:
 
 
 def rope_config(fields: Mapping[str, Any], origin: str) -> RopeConfig:
-    """What the fields of config.json say. Raises CheckpointError for what is missing, unknown or impossible."""
+    """Reads the fields of config.json. Raises CheckpointError for a setting that is missing, unknown or impossible."""
     settings = _rope_fields(fields, origin)
     kind = _rope_kind(settings, origin)
-    if kind != "default":  # as transformers reads it: beside the settings, inside, or the context itself
+    if kind != "default":  # the order in which transformers looks: next to the settings, inside, the context
         lengths = (fields.get(_PRETRAINED), settings.get(_PRETRAINED), fields.get("max_position_embeddings"))
         settings[_PRETRAINED] = next((length for length in lengths if length is not None), None)
     known: dict[str, Any] = {"theta": number(settings, "rope_theta", origin, float), "kind": kind}
@@ -63,13 +63,14 @@ def rope_config(fields: Mapping[str, Any], origin: str) -> RopeConfig:
 
 
 def _rope_fields(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Rope settings as one dict.
+    """Returns the rope settings as one dict.
 
-    transformers 5 writes them all into rope_parameters; before, rope_theta stood beside a rope_scaling, often null.
+    transformers 5 writes all of them into rope_parameters; before, rope_theta was next to rope_scaling, which is often
+    null.
     """
     found = fields.get("rope_scaling") or fields.get("rope_parameters") or {}
-    beside = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
-    settings = {**beside, **found} if isinstance(found, dict) else {}
+    outer = {key: fields[key] for key in ("rope_theta", "partial_rotary_factor") if fields.get(key) is not None}
+    settings = {**outer, **found} if isinstance(found, dict) else {}
     if "rope_theta" not in settings:
         raise CheckpointError(f"{origin}: expected rope_parameters with rope_theta inside, found {found!r}")
     return settings

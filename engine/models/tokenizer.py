@@ -1,7 +1,7 @@
 """Text to token ids and back, with the checkpoint's own tokenizer and chat template.
 
-Knows that control markers (`<|im_end|>`, `<think>`, ...) may come from the template only: text handed in by a caller is
-encoded by a twin of the tokenizer that has no added tokens, so a typed marker stays text. Knows nothing of decoding.
+Knows that control markers (`<|im_end|>`, `<think>`, ...) may come from the template only: text from a caller is encoded
+by a copy of the tokenizer without added tokens, so a typed marker stays text. Does not know decoding.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .fields import read_object
 from .template import ChatTemplate, Message
 
 RENDERINGS = 256
-"""Renderings of the template that are kept: an agent's calls come in few shapes of conversation, tools and schema."""
+"""Number of template renderings that are cached: an agent's calls have few forms of conversation, tools and schema."""
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
-_HOLE = re.compile("\ue000([0-9]+)\ue001")
+_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 _LONG = 1 << 14
 """Characters from which on a text is encoded without holding up the other threads of the process."""
 _NORMALIZED = 4
@@ -41,13 +41,13 @@ class Piece:
 
 
 class Tokenizer:
-    """`markup` reads control markers as control tokens; `plain` reads every character as text.
+    """Two tokenizers: `markup` reads control markers as control tokens; `plain` reads every character as text.
 
-    `special`: markers by the names that templates call them, such as bos_token.
+    `special`: markers by the names that templates use, such as bos_token.
     """
 
     def __init__(self, tokenizer_json: str, template: str | None, special: Mapping[str, str] | None = None) -> None:
-        # Some files carry the lengths of somebody's last batch, which would cut or fill up prompts here.
+        # Some files contain the lengths of their author's last batch, which would truncate or pad prompts here.
         fields = {**json.loads(tokenizer_json), "truncation": None, "padding": None}
         self.markup = RawTokenizer.from_str(json.dumps(fields))
         self.markers = tuple(token["content"] for token in fields.get("added_tokens") or [])
@@ -59,12 +59,12 @@ class Tokenizer:
         self._longest = _bytes_of_longest(fields)
         self.has_template = template is not None
         self.json = tokenizer_json
-        timed = "strftime_now" in (template or "")  # what such a template renders does not stay true
+        timed = "strftime_now" in (template or "")  # a rendering with the current time must not be cached
         self.rendered = lru_cache(maxsize=0 if timed else RENDERINGS)(self._render)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Reads `tokenizer.json`, and beside it the template and the names of markers.
+        """Reads `tokenizer.json`, and next to it the template and the names of markers.
 
         The template: `chat_template.jinja`, else `tokenizer_config.json`; without one only raw prompts can be encoded.
         """
@@ -84,77 +84,77 @@ class Tokenizer:
         return self.markup.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of caller text; markers in it stay text."""
+        """Returns the ids of caller text; markers in it stay text."""
         return _ids(self.plain, text, False)
 
     def encode_markup(self, text: str) -> list[int]:
-        """Ids of a text that is trusted: control markers in it become control tokens."""
+        """Returns the ids of a text that is trusted: control markers in it become control tokens."""
         return _ids(self.markup, text, False)
 
     def fewest(self, text: str) -> int:
-        """A number of tokens that `text` certainly has, without encoding it; 0 where the tokenizer tells nothing."""
+        """Returns a number of tokens that `text` has at least, without encoding it; 0 where nothing is known of it."""
         return 0 if self._longest is None else -(-len(_utf8(text)) // self._longest)
 
     def marker_in(self, text: str) -> str | None:
-        """The first control marker that stands in `text`."""
+        """Returns the first control marker that stands in `text`."""
         found = None if self._said is None else self._said.search(text)
         return None if found is None else found.group()
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a raw prompt: caller text with what the tokenizer itself puts around a text (Llama: a leading BOS)."""
+        """Returns the ids of a raw prompt: caller text with the tokenizer's own additions (Llama: a leading BOS)."""
         return _ids(self.plain, text, True)
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
-        """Ids of the rendered conversation. `variables` go to the template (tools, kind, schema, ...)."""
+        """Returns the ids of the rendered conversation. `variables` go to the template (tools, kind, schema, ...)."""
         return [token for piece in self.pieces(messages, **variables) for token in piece.ids]
 
     def pieces(self, messages: Sequence[Message], **variables: Any) -> list[Piece]:
-        """The rendered conversation, split into template text and (non-empty) message contents."""
+        """Returns the rendered conversation, split into template text and (non-empty) message contents."""
         if not self.has_template:
             raise RequestError("this checkpoint has no chat template; pass prompt= instead of messages=")
         if not all(isinstance(message.get("content"), str) for message in messages):
             raise RequestError("every message needs its content as a string")
-        # Message contents are not rendered but put in afterwards, so calls that differ in them alone share a rendering.
+        # Message contents are inserted after rendering, so that calls that differ only in them share a rendering.
         shapes = [{**message, "content": bool(message["content"])} for message in messages]
         parts = self.rendered(json.dumps({**variables, "messages": shapes}, ensure_ascii=False, default=str))
         return [self._content(messages, part) if isinstance(part, int) else part for part in parts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
+        """Returns the text of `ids` without control tokens; bytes that are not UTF-8 become U+FFFD."""
         return self.markup.decode(list(ids), skip_special_tokens=True)
 
     def marker(self, text: str) -> int | None:
-        """The id of a control marker, None where this tokenizer has no such one."""
+        """Returns the id of a control marker, None if this tokenizer does not have it."""
         return self.markup.token_to_id(text) if text in self.markers else None
 
     def token(self, token_id: int) -> str:
-        """The text of one token, markers included."""
+        """Returns the text of one token, markers included."""
         return self.markup.decode([token_id], skip_special_tokens=False)
 
     def _content(self, messages: Sequence[Message], index: int) -> Piece:
         return Piece(tuple(self.encode(str(messages[index]["content"]))), index)
 
     def _render(self, skeleton: str) -> tuple[Piece | int, ...]:
-        """Template text as pieces, and the numbers of the messages whose contents come between them.
+        """Returns template text as pieces, and the indices of the messages whose contents come between them.
 
-        `skeleton`: JSON of the template's variables; a message's content is whether there is any.
+        `skeleton`: JSON of the template's variables, in which a message's content is a bool: whether there is any.
         """
-        # All but message contents is rendered by the template and so read as markup: a marker inside would become a
-        # token, and a private-use bracket would read as the place of a message's content.
+        # Everything but message contents is rendered by the template and so encoded as markup: a marker in it would
+        # become a control token, and a private-use character would be taken for a placeholder.
         found = next((marker for marker in (*self.markers, "\ue000", "\ue001") if marker in skeleton), None)
         if found is not None:
             raise RequestError(
                 f"tools, schema or what stands beside a message's content contain the control marker {found!r}; "
                 "remove it from names, descriptions and arguments"
             )
-        words: dict[str, Any] = json.loads(skeleton)
+        variables: dict[str, Any] = json.loads(skeleton)
         # An empty content stays empty: templates leave out a block that has none.
-        holes = [
+        placeholders = [
             {**message, "content": f"\ue000{index}\ue001" if message["content"] else ""}
-            for index, message in enumerate(words.pop("messages"))
+            for index, message in enumerate(variables.pop("messages"))
         ]
-        rendered = self.template.render(holes, **words)
-        texts = _HOLE.split(rendered)
+        rendered = self.template.render(placeholders, **variables)
+        texts = _PLACEHOLDER.split(rendered)
         return tuple(int(text) if at % 2 else self._template_text(text) for at, text in enumerate(texts))
 
     def _template_text(self, text: str) -> Piece:
@@ -210,7 +210,7 @@ def _template(directory: Path) -> str | None:
 
 
 def _special(directory: Path) -> dict[str, str]:
-    """Markers by name: Llama and Mistral templates begin with `bos_token`, which would otherwise render as nothing."""
+    """Returns markers by name, because Llama and Mistral templates begin with `bos_token`, else rendered as nothing."""
     fields = {**_object(directory / "special_tokens_map.json"), **_object(directory / "tokenizer_config.json")}
     found = {name: fields.get(name) for name in _NAMED}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in found.items()}
@@ -218,5 +218,5 @@ def _special(directory: Path) -> dict[str, str]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in an optional file."""
+    """Returns the JSON object in an optional file."""
     return read_object(path) if path.is_file() else {}

@@ -1,7 +1,8 @@
-"""Checkpoint directories: files to modules and back. The only place that knows file names and adapter names.
+"""Checkpoint directories: files to modules and back. The only module that knows file names and adapter names.
 
-Reads safetensors alone, whole or sharded, plus the PEFT folder of the draft adapter. Refuses pickle files, unknown
-architectures, missing, surplus and misshapen tensors, each with what was expected and what was found.
+Reads safetensors only, whole or sharded, and the PEFT folder of the draft adapter. Refuses pickle files, unknown
+architectures, missing, surplus and misshapen tensors; errors say what was expected and what was found. Does not know
+decoding.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _ADAPTER_NAME: Final = f"base_model.model.{MODULE}.{{part}}.weight"
 _HEAD: Final = "diffusion_head.weight"
 _EMBEDDING: Final = "encoder.embed_tokens.weight"
-# Scales of FP8-KV repacks: our cache keeps the model's dtype. Rope frequencies of old Llama files: config.json's count.
+# Scales of FP8-KV checkpoints, because the cache has the model's dtype here, and rope frequencies of old Llama files,
+# because config.json defines them.
 _IGNORED_SUFFIXES: Final = (".k_scale", ".v_scale", ".rotary_emb.inv_freq")
 
 
 def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """The model of `directory` with its draft adapter, if it has one, in evaluation mode."""
+    """Loads the model of `directory` with its draft adapter, if it has one, in evaluation mode."""
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory at {directory}")
     begin_in_child()
@@ -55,7 +57,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, from the single file or the shard index."""
+    """Returns the safetensors files of a checkpoint, from the single file or the shard index."""
     single, index = directory / SINGLE, directory / INDEX
     if single.is_file():
         return [single]
@@ -116,7 +118,7 @@ def _assign(model: Transformer, found: dict[str, Tensor], origin: Path) -> None:
 
 
 def _tie(found: dict[str, Tensor], head: str, embedding: str, origin: Path) -> None:
-    """Puts the embedding in the head's place; some files store it twice."""
+    """Uses the embedding as the LM head; some files store it twice."""
     shared = found.get(embedding, torch.empty(0))
     if not torch.equal(found.setdefault(head, shared), shared):
         raise CheckpointError(f"{origin}: expected {head} to equal {embedding} with tie_word_embeddings, found others")
@@ -160,7 +162,7 @@ def _load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, devic
 
 
 def _adapter_key(name: str) -> str:
-    """`3.lora_A.weight` of the module list -> the PEFT name in the file."""
+    """Returns the PEFT name in the file of `3.lora_A.weight` of the module list."""
     layer, part, _ = name.split(".")
     return _ADAPTER_NAME.format(layer=layer, part=part)
 
@@ -197,7 +199,7 @@ def save_adapter(model: Transformer, directory: Path) -> None:
 
 
 def sha256(paths: list[Path]) -> str:
-    """One digest over the bytes of several files, in the order given."""
+    """Returns one digest over the bytes of several files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
 """The decoding modes: one file each, whose `decode` is a generator that yields segments and receives logits.
 
-`decode` here is the one place where a mode's options find its function.
+Knows options classes. Does not know the model or the schedule. `decode` here maps a mode's options to its function.
 """
 
 from __future__ import annotations

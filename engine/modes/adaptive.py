@@ -1,6 +1,7 @@
-"""Exact modes in turn, inside one call: at the end of a round a controller may let another one go on.
+"""Several exact modes in turn inside one call: a controller may switch to another one at the end of a round.
 
-Nothing but speed changes, because exact modes agree on every token. Does not know why a controller decides as it does.
+Knows modes as functions. Does not know why a controller decides. Only speed changes, because exact modes agree on every
+token.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from ..request import AdaptiveOptions, ExactOptions, Switch
 
 
 def decode(run: DecodeState, options: AdaptiveOptions, modes: Callable[[DecodeState, ExactOptions], Passes]) -> Passes:
-    """`modes` gives an exact mode's generator. The controller is asked between rounds only."""
+    """Runs exact modes by turns; `modes` returns an exact mode's generator.
+
+    The controller is asked between rounds only.
+    """
     switch: Switch | None = None
     current = options.first
 
-    def leaves() -> bool:
+    def should_switch() -> bool:
         nonlocal switch
         rounds = run.output.rounds
         switch = options.controller(rounds, current) if rounds and run.output.switch is None else None
         return switch is not None
 
-    run.leaves = leaves
+    run.should_switch = should_switch
     while run.output.finish is None:
         yield from modes(run, current)
         if switch is not None:

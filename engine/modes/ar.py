@@ -1,4 +1,4 @@
-"""Autoregressive decoding (nld.md §4a): one causal pass a token. The reference that every exact mode must equal."""
+"""Autoregressive decoding (nld.md §4a): one causal pass per token. The reference that every exact mode must equal."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from ..decoding.segment import Passes
 
 
 def decode(run: DecodeState) -> Passes:
-    while run.goes_on():
+    while run.continues():
         yield from run.next_token()

@@ -1,8 +1,11 @@
-"""Block diffusion for weights trained on aligned blocks (SDAR): causal between blocks, both ways inside, no seed.
+"""Block diffusion for weights trained on aligned blocks (SDAR): causal between blocks, bidirectional inside, without a
 
-Blocks are counted from position 0, so what a prompt leaves over of its last block opens the first one as known tokens,
-with masks behind. Slots are filled and gated as in `diffusion.py`, each read at its own position. A full block is
-written to the cache by one pass, as soon as the output goes on behind it; nothing of an unfinished block is cached.
+causal first token.
+
+Knows one request. Does not know the model. Blocks are counted from position 0, so the tokens of a prompt's last,
+unfinished block open the first one, with masks after them. Slots are filled and gated as in `diffusion.py`, each read
+at its own position. One pass writes a full block to the cache as soon as the output continues after it; tokens of an
+unfinished block are not cached.
 """
 
 from __future__ import annotations

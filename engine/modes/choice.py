@@ -1,7 +1,8 @@
-"""Scoring: the likelihood of each of several whole answers, read off one pass that holds them side by side.
+"""Scoring: the likelihood of each of several whole answers, from one pass that has them as parallel branches.
 
-Each candidate is a causal branch behind the prompt, so candidates see the prompt and not each other, and each gets the
-figures that it would get alone. Many candidates take several passes.
+Knows token ids and log-probabilities. Does not know the model. Each candidate is a causal branch after the prompt, so
+candidates see the prompt and not each other, and each gets the score that it would get alone. Many candidates take
+several passes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..decoding.segment import Branch, Logits, Reply, Segment
 from ..decoding.state import CacheState
 
 ROWS = 512
-"""Candidate tokens a pass."""
+"""Candidate tokens per pass."""
 
 Ids = tuple[int, ...]
 
@@ -20,32 +21,32 @@ Ids = tuple[int, ...]
 def score(
     context: CacheState, candidates: Sequence[Ids], ends: Sequence[int]
 ) -> Generator[Segment, Reply, tuple[float, ...]]:
-    """Log-probabilities, in nats, of each candidate followed by an end token."""
+    """Returns the log-probability, in nats, of each candidate followed by an end token."""
     yield from context.prefill()
     found: list[float] = []
     for pack in packs(candidates):
         branches = [Branch(tokens=ids, read=len(ids), after=len(context.pending), causal=True) for ids in pack]
         reply = yield context.causal(branches=branches)
-        context.settle(len(context.pending) - 1, context.pending[-1:])
+        context.mark_cached(len(context.pending) - 1, context.pending[-1:])
         pairs = zip(pack, reply.branches, strict=True)
-        found += [_likelihood(reply.trunk, behind, ids, ends) for ids, behind in pairs]
+        found += [_likelihood(reply.trunk, after, ids, ends) for ids, after in pairs]
     return tuple(found)
 
 
 def packs(candidates: Sequence[Ids]) -> list[list[Ids]]:
-    """Candidates in order, at most ROWS tokens together where more than one shares a pass."""
-    made: list[list[Ids]] = []
+    """Splits candidates, in order, into groups of at most ROWS tokens; a longer candidate is a group of its own."""
+    groups: list[list[Ids]] = []
     rows = ROWS
     for ids in candidates:
         rows += len(ids)
         if rows > ROWS:
-            made.append([])
+            groups.append([])
             rows = len(ids)
-        made[-1].append(ids)
-    return made
+        groups[-1].append(ids)
+    return groups
 
 
-def _likelihood(first: Logits, behind: Logits, ids: Ids, ends: Sequence[int]) -> float:
+def _likelihood(first: Logits, after: Logits, ids: Ids, ends: Sequence[int]) -> float:
     start = first.logprobs([ids[0]])
-    rest = behind.logprobs([*ids[1:], *ends], rows=[*range(len(ids) - 1), *[len(ids) - 1] * len(ends)])
+    rest = after.logprobs([*ids[1:], *ends], rows=[*range(len(ids) - 1), *[len(ids) - 1] * len(ends)])
     return start.sum().item() + rest[: len(ids) - 1].sum().item() + rest[len(ids) - 1 :].logsumexp(0).item()

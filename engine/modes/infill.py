@@ -1,7 +1,8 @@
-"""Infilling: tokens between a prompt and a suffix, by block diffusion with the right-hand side fixed (nld.md §4b).
+"""Infilling: tokens between a prompt and a suffix, by block diffusion with a fixed right-hand side (nld.md §4b).
 
-The last prompt token, masks and the suffix make one block. How many tokens fit best is asked first: one pass holds a
-branch for each length and takes the one whose masked slots are surest on average. Not exact.
+Knows one request. Does not know the model. The last prompt token, masks and the suffix form one block. The number of
+tokens is chosen first: one pass has a branch for each length, and the length whose masked slots are most confident on
+average is taken. Not exact.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes, Reply, SampledTokens, Segment
 from ..request import InfillOptions
 from ..token_mask import all_but
-from .diffusion import surest
+from .diffusion import most_confident
 
 
 def decode(run: DecodeState, options: InfillOptions) -> Passes:
@@ -23,10 +24,10 @@ def decode(run: DecodeState, options: InfillOptions) -> Passes:
     fills = [0]  # the pass that measured the lengths
     while None in slots:
         reply = yield run.block(slots, options.suffix)
-        picks = choose(run, reply.branches[0], len(slots))
+        sampled = choose(run, reply.branches[0], len(slots))
         masked = [at for at, slot in enumerate(slots) if slot is None]
-        fresh = surest(masked, picks.confidence, options.threshold, masked)
-        slots = [picks.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
+        fresh = most_confident(masked, sampled.confidence, options.threshold, masked)
+        slots = [sampled.tokens[at] if at in fresh else slot for at, slot in enumerate(slots)]
         fills.append(len(fresh))
         run.tentative = tuple(slots)
     run.tentative = ()
@@ -36,7 +37,7 @@ def decode(run: DecodeState, options: InfillOptions) -> Passes:
 
 
 def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, Reply, int]:
-    """The number of tokens, up to the budget, whose slots are surest when all are masked."""
+    """Returns the number of tokens, up to the budget, whose slots are most confident when all are masked."""
     branches = []
     for length in range(1, run.output.max_tokens + 1):
         tokens = (*run.pending, *(run.mask_id,) * length, *options.suffix)
@@ -45,10 +46,10 @@ def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, 
     scores = []
     for length, logits in enumerate(reply.branches, start=1):
         confidence = choose(run, logits, length).confidence
-        scores.append(sum(log(max(sure, 1e-30)) for sure in confidence) / length)
+        scores.append(sum(log(max(value, 1e-30)) for value in confidence) / length)
     return 1 + scores.index(max(scores))
 
 
 def choose(run: DecodeState, logits: Logits, slots: int) -> SampledTokens:
-    """The best token of each slot that is no end token."""
-    return logits.under(all_but(run.output.ends, run.gate.words), range(slots))
+    """Returns the best token of each slot that is not an end token."""
+    return logits.sample_masked(all_but(run.output.ends, run.gate.mask_words), range(slots))

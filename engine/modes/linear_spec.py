@@ -1,4 +1,4 @@
-"""Linear self-speculation (nld.md §4c): draft a block in one bidirectional pass, verify it in one causal pass."""
+"""Linear self-speculation (nld.md §4c): drafts a block in one bidirectional pass, verifies it in one causal pass."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..request import LinearSpecOptions
 def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:
     if not run.prefilled:
         yield from run.next_token()
-    while run.goes_on():
+    while run.continues():
         forced = run.force()
         if forced is None:
             return
-        room, slots = run.output.room - len(forced), options.block_length - len(run.pending)
-        if room == 1 or slots < 1:
+        remaining, slots = run.output.remaining - len(forced), options.block_length - len(run.pending)
+        if remaining == 1 or slots < 1:
             yield from run.next_token(forced)
             continue
-        # Where nothing holds the output, verification needs no look at the draft, and may follow it at once.
-        check = 0 if run.gate.holds else min(slots, room - 1)
-        guess = yield run.block([None] * slots, adapter=run.adapter, check=check)
-        draft = propose(run.gate, guess.branches[0], limit=room - 1)
-        if guess.then is not None:
-            logits = guess.then.trunk.upto(len(draft.checked) + 1)
+        # An unconstrained draft is verified as it is, so its verification may be queued before the host has seen it.
+        verifiable = 0 if run.gate.constrains else min(slots, remaining - 1)
+        reply = yield run.block([None] * slots, adapter=run.adapter, verify=verifiable)
+        draft = propose(run.gate, reply.branches[0], limit=remaining - 1)
+        if reply.then is not None:
+            logits = reply.then.trunk.upto(len(draft.to_verify) + 1)
         else:
-            logits = (yield run.causal(draft.checked, held=run.gate.holds)).trunk
+            logits = (yield run.causal(draft.to_verify, constrained=run.gate.constrains)).trunk
         verify(run, draft, logits, forced, passes=2)

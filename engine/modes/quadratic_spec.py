@@ -1,8 +1,9 @@
-"""Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next for every way it may end.
+"""Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next one for every outcome.
 
-The trunk is the draft behind the pending tokens. At each acceptance point, the place of the first refused token, a
-branch of masks stands beside it, seeing the trunk up to there; after verification the branch of the true point is the
-next draft. Its first slot is the token that the causal row has just decided, so it is not read.
+Knows one request. Does not know the model. The trunk is the draft after the pending tokens. At each acceptance point,
+the place of the first rejected token, there is a branch of masks that sees the trunk up to there; after verification
+the branch of the actual point is the next draft. Its first slot is not read, because the causal row has just decided
+that token.
 """
 
 from __future__ import annotations
@@ -18,24 +19,26 @@ from ..request import QuadraticSpecOptions
 
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
-    guess: Logits | None = None  # what the last pass drafted behind the token that it chose
-    while run.goes_on():
+    next_draft: Logits | None = None  # what the last pass drafted after the token that it chose
+    while run.continues():
         forced = run.force()
         if forced is None:
             return
         between = yield from run.prefill()
-        guess = None if between else guess  # its logits stood until that pass
+        next_draft = None if between else next_draft  # a pass in between overwrote its logits
         passes = between + run.prefilled
-        room = run.output.room - len(forced)
-        draft = propose(run.gate, guess and guess.after(len(forced)), limit=room - 1)
-        points = acceptance_points(draft, options.rows, room)
-        reply = yield run.causal(draft.checked, fan(run, points, options.block_length), held=run.gate.holds)
+        remaining = run.output.remaining - len(forced)
+        draft = propose(run.gate, next_draft and next_draft.after(len(forced)), limit=remaining - 1)
+        points = acceptance_points(draft, options.rows, remaining)
+        reply = yield run.causal(
+            draft.to_verify, fan(run, points, options.block_length), constrained=run.gate.constrains
+        )
         accepted = verify(run, draft, reply.trunk, forced, passes)
-        guess = dict(zip(points, reply.branches, strict=True)).get(accepted)
+        next_draft = dict(zip(points, reply.branches, strict=True)).get(accepted)
 
 
 def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Branch]:
-    """A branch of masks for each number of accepted draft tokens in `points`."""
+    """Returns a branch of masks for each number of accepted draft tokens in `points`."""
     masks = (run.mask_id,) * block_length
     pending = len(run.pending)
     return [
@@ -44,14 +47,14 @@ def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Bran
     ]
 
 
-def acceptance_points(draft: Draft, rows: int | None, room: int) -> list[int]:
-    """Numbers of accepted draft tokens to prepare for: the `rows` likeliest, the whole draft always among them.
+def acceptance_points(draft: Draft, rows: int | None, remaining: int) -> list[int]:
+    """Returns numbers of accepted draft tokens to prepare for: the `rows` likeliest, always including the whole draft.
 
-    Left out are points that cannot come (a forced token is never refused) and those with no room for a draft behind.
+    Impossible points are left out (a forced token is never rejected), and those after which no draft fits.
     """
-    whole = len(draft.checked)
+    whole = len(draft.to_verify)
     possible = [at for at in range(whole) if draft.origins[at] != "f"]
     reached = [1.0, *accumulate(draft.confidence, mul)]
     likely = sorted(possible, key=lambda at: reached[at] * (1 - draft.confidence[at]), reverse=True)
     kept = likely if rows is None else likely[: rows - 1]
-    return sorted(at for at in [*kept, whole] if at <= room - 3)
+    return sorted(at for at in [*kept, whole] if at <= remaining - 3)

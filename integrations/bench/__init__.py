@@ -1,4 +1,4 @@
-"""Measuring on recorded episodes: benchmark, evaluation, roofline, and the peers beside us.
+"""Measuring on recorded episodes: benchmark, evaluation, roofline, and peers for comparison.
 
 Knows episodes, engines and tables. Does not know the command line. Start with `benchmark.py`.
 """

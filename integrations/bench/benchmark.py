@@ -1,7 +1,7 @@
 """`trimode bench`: our modes and peers on the same recorded steps, taking turns, for several rounds.
 
-Knows episodes, contenders and who runs when. Does not know how a contender decodes (`contenders`, `peers`) or what is
-counted (`bench_rows`). No measured call of ours finds a prefix of its prompt already read.
+Knows episodes, systems under test and the order in which they run. Does not know how a system decodes (`systems`,
+`peers`) or what is counted (`rows`). No measured call of ours uses a cached prefix.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from trimode.engine.models.export import export
 from trimode.policy.calls import Engine
 from trimode.policy.selection import Settings
 
-from . import evaluate
-from . import roofline as floor
-from .contenders import Contender, Group, Question, cold, ours
+from . import evaluate, roofline
 from .episodes import MODEL_STEPS, Episode, Step, read_episodes
 from .rows import Readings, Report, bounds, row
+from .systems import Group, Question, SystemUnderTest, cold, ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one benchmark runs. `steps` of each kind; `settings`: knobs of our modes, and `max_tokens` of all."""
+    """What one benchmark runs: `steps` of each kind; `settings` with the options of our modes, and `max_tokens` for all
+    systems."""
 
     modes: tuple[str, ...]
     peers: tuple[str, ...]
@@ -45,27 +45,27 @@ class Plan:
 
 
 def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Plan, bar: Bar) -> Report:
-    """Samples steps, measures the machine, warms every contender up, and runs all rounds."""
-    asked, skipped = sample(engine, files, registry, plan)
-    if not asked:
+    """Samples steps, measures the machine, warms up every system, and runs all rounds."""
+    questions, skipped = sample(engine, files, registry, plan)
+    if not questions:
         raise RequestError(f"bench: no step of {', '.join(path.name for path in files)} can be asked ({skipped})")
     bar.begin(description="measuring the machine", total=1)
-    machine = floor.measure(engine.tokens.model.config, engine.tokens.dtype, engine.tokens.runner.weight_bytes)
+    machine = roofline.measure(engine.tokens.model.config, engine.tokens.dtype, engine.tokens.runner.weight_bytes)
     with TemporaryDirectory(prefix="trimode-bench-") as folder:
-        found, cache = contenders(engine, plan, asked[0], Path(folder))
-        warm = [next(question for question in asked if question.kind == kind) for kind in kinds(asked)]
+        found, cache = systems(engine, plan, questions[0], Path(folder))
+        warm = [next(question for question in questions if question.kind == kind) for kind in kinds(questions)]
         bar.begin(description="warming up", total=len(warm))
         measure(found, warm, 1, bar.advance)
-        bar.begin(description="measuring", total=len(asked) * plan.rounds)
-        readings = measure(found, asked, plan.rounds, bar.advance)
-    rows = [row(contender, kind, asked, readings) for kind in kinds(asked) for contender in found]
+        bar.begin(description="measuring", total=len(questions) * plan.rounds)
+        readings = measure(found, questions, plan.rounds, bar.advance)
+    rows = [row(system, kind, questions, readings) for kind in kinds(questions) for system in found]
     about = {**describe(engine, plan), "files": [path.name for path in files], "hf_cache": cache}
     return Report(about, bounds(machine, readings), skipped, [row for row in rows if row is not None])
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Where progress goes: `begin(description=, total=)` starts a part of so many steps, `advance` ends one step."""
+    """A progress display: `begin(description=, total=)` starts a part of `total` steps, `advance` ends one step."""
 
     begin: Callable[..., object] = lambda **_: None
     advance: Callable[[], object] = lambda: None
@@ -74,7 +74,8 @@ class Bar:
 def sample(
     engine: Engine, files: Sequence[Path], registry: Path | None, plan: Plan
 ) -> tuple[list[Question], dict[str, int]]:
-    """Of each kind the first steps of a fixed shuffle that can be asked, the same in every run; why others cannot."""
+    """Returns for each kind the first usable steps of a fixed shuffle, the same in every run, and the number of
+    unusable steps by reason."""
     found: list[Question] = []
     skipped: dict[str, int] = {}
     steps = [
@@ -87,11 +88,11 @@ def sample(
         for path, episode, step in Random(kind).sample(pool, len(pool)):
             if taken == plan.steps:
                 break
-            asked = _question(engine, path, episode, step, asking)
-            if isinstance(asked, str):
-                skipped[asked] = skipped.get(asked, 0) + 1
+            question = _question(engine, path, episode, step, asking)
+            if isinstance(question, str):
+                skipped[question] = skipped.get(question, 0) + 1
                 continue
-            found.append(asked)
+            found.append(question)
             taken += 1
     return found, skipped
 
@@ -104,16 +105,17 @@ def _question(engine: Engine, path: Path, episode: Episode, step: Step, plan: ev
     return Question(source=source, kind=step.kind, prompt=tuple(engine.encode(call)), schema=call.schema)
 
 
-def contenders(engine: Engine, plan: Plan, probe: Question, folder: Path) -> tuple[list[Contender], str | None]:
-    """Peers, then our modes without schema and with it; and the cache kind that Hugging Face was faster with."""
-    found: list[Contender] = []
+def systems(engine: Engine, plan: Plan, probe: Question, folder: Path) -> tuple[list[SystemUnderTest], str | None]:
+    """Returns the peers, then our modes without and with schema, and the cache kind with which Hugging Face is
+    faster."""
+    found: list[SystemUnderTest] = []
     cache = None
     if plan.peers:
         from .peers import HuggingFace
 
         export(engine.checkpoint.directory, folder / "model")
         peer = HuggingFace(folder / "model", engine.tokens.dtype, plan.settings.max_tokens or 0, probe)
-        found += [peer.contender(name) for name in plan.peers]
+        found += [peer.system(name) for name in plan.peers]
         cache = peer.cache
     alone = cold(engine)
     groups: tuple[Group, ...] = ("free", "schema")
@@ -121,24 +123,24 @@ def contenders(engine: Engine, plan: Plan, probe: Question, folder: Path) -> tup
 
 
 def measure(
-    found: Sequence[Contender], asked: Sequence[Question], rounds: int, advance: Callable[[], object]
+    found: Sequence[SystemUnderTest], questions: Sequence[Question], rounds: int, advance: Callable[[], object]
 ) -> Readings:
-    """Every contender on every question, interleaved; each round another one goes first."""
-    readings: Readings = {contender.name: {} for contender in found}
+    """Runs every system on every question, interleaved; each round starts with another system."""
+    readings: Readings = {system.name: {} for system in found}
     for number in range(rounds):
         turn = number % len(found)
-        for at, question in enumerate(asked):
-            for contender in (*found[turn:], *found[:turn]):
-                if contender.takes(question):
-                    readings[contender.name].setdefault(at, []).append(contender.run(question))
+        for at, question in enumerate(questions):
+            for system in (*found[turn:], *found[:turn]):
+                if system.takes(question):
+                    readings[system.name].setdefault(at, []).append(system.run(question))
             advance()
     return readings
 
 
 def describe(engine: Engine, plan: Plan) -> dict[str, Any]:
-    """Machine class, versions, command and sample size: what a number needs beside it."""
+    """Returns machine class, versions, command and sample size, which every published number needs."""
     return {
-        "cpu": floor.cpu_model(),
+        "cpu": roofline.cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -146,12 +148,12 @@ def describe(engine: Engine, plan: Plan) -> dict[str, Any]:
         "model": engine.checkpoint.name,
         "model_sha256": engine.checkpoint.model_sha256,
         "dtype": str(engine.tokens.dtype).removeprefix("torch."),
-        "command": shlex.join(["trimode", *(Path(word).name or word for word in sys.argv[1:])]),  # files by name
+        "command": shlex.join(["trimode", *(Path(part).name or part for part in sys.argv[1:])]),  # files by name
         "steps_per_kind": plan.steps,
         "rounds": plan.rounds,
         "max_tokens": plan.settings.max_tokens,
     }
 
 
-def kinds(asked: Sequence[Question]) -> list[str]:
-    return [kind for kind in MODEL_STEPS if any(question.kind == kind for question in asked)]
+def kinds(questions: Sequence[Question]) -> list[str]:
+    return [kind for kind in MODEL_STEPS if any(question.kind == kind for question in questions)]

@@ -1,7 +1,7 @@
 """Recorded agent episodes as chat messages.
 
 Knows the record format of `agent_episodes` (one JSON object a line, gzip, a sibling registry of tools and schemas).
-Does not know models, tokens or decoding: it yields, for each step that the model has to write, the conversation so far.
+Yields, for each step that the model has to write, the conversation so far. Does not know models, tokens or decoding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step that the model has to write, and what was really written there."""
+    """One step that the model has to write, and the recorded text (`target`)."""
 
     index: int
     kind: str
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One recorded conversation. `messages` holds inputs and model steps in order; a model step has a `kind`."""
+    """One recorded conversation. `messages`: inputs and model steps in order; a model step has a `kind`."""
 
     id: str
     source: str
@@ -60,7 +60,7 @@ class Episode:
     messages: tuple[Message, ...]
 
     def steps(self) -> Iterator[Step]:
-        """Each model step with the recorded conversation before it."""
+        """Yields each model step with the recorded conversation before it."""
         for index, message in enumerate(self.messages):
             if "kind" in message:
                 yield Step(
@@ -87,7 +87,7 @@ def _message(step: dict[str, Json], registry: Registry) -> Message:
 
 
 def episode(record: dict[str, Json], registry: Registry) -> Episode:
-    """One record of the file. A plain-text record (no steps) is one prose step without a conversation."""
+    """Reads one record of the file. A plain-text record (no steps) is one prose step without a conversation."""
     if "steps" not in record:
         message = {"role": "assistant", "kind": "prose", "content": record["text"]}
         return Episode(record["id"], record["source"], (), (message,))
@@ -100,14 +100,15 @@ def episode(record: dict[str, Json], registry: Registry) -> Episode:
     )
 
 
-def registry_beside(path: Path) -> Path:
-    """`NAME.registry.json.gz` for `NAME.jsonl.gz`."""
+def registry_path(path: Path) -> Path:
+    """Returns `NAME.registry.json.gz` for `NAME.jsonl.gz`, in the same folder."""
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".jsonl") + ".registry.json.gz")
 
 
 def read_episodes(path: Path, registry: Path | None = None) -> Iterator[Episode]:
-    """Episodes of one file, in file order. Without a registry file the episodes may name no tool or schema."""
-    sibling = registry or registry_beside(path)
+    """Yields the episodes of one file, in order. Without a registry file, episodes may name no tool or schema. Raises
+    TrimodeError."""
+    sibling = registry or registry_path(path)
     names = Registry.load(sibling) if registry or sibling.exists() else Registry()
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
@@ -122,7 +123,7 @@ def read_episodes(path: Path, registry: Path | None = None) -> Iterator[Episode]
 
 @contextmanager
 def _reading(path: Path, what: str) -> Generator[None]:
-    """Whatever is wrong with the file's content, as one error that names the place."""
+    """Turns every error in the file's content into a TrimodeError that names the file and what was expected."""
     try:
         yield
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:

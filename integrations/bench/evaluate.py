@@ -1,7 +1,7 @@
 """`trimode eval`: every model step of recorded episodes, decoded in each mode from the recorded conversation.
 
-Knows episodes, the public engine and what to count. Each step is decoded alone (batch 1); modes take turns on the same
-step, so that they meet the same machine. Prefill is counted in neither passes nor tokens/s.
+Knows episodes, the public engine and what to count. Does not know the command line. Each step is decoded alone (batch
+1); modes take turns on the same step, so that they run under the same conditions. Passes and tokens/s exclude prefill.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from rich.table import Table
 
 from trimode.policy.calls import Call, Engine, Result
 from trimode.policy.errors import SchemaError, SchemaViolation
-from trimode.policy.grammar import ENDING_TOKENS
+from trimode.policy.grammar import COMPLETION_TOKENS
 from trimode.policy.schema import Target, schema_of, tool_schema
 from trimode.policy.selection import Auto, DecodePlan, Settings, StepContext, resolve
 
 from .episodes import Episode, Step, read_episodes
 
-HELD: Final = ("tool_call", "json")
+CONSTRAINED: Final = ("tool_call", "json")
+"""Step kinds whose output a schema constrains."""
 STRIDE: Final = 8
+"""Turns that are dropped together where a prompt is too long."""
 AUTO: Final = "auto"
+"""Name of the mode that the policy `auto` chooses."""
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Tally:
     tokens: int = 0
     forward_passes: int = 0
     seconds: float = 0.0
-    held: int = 0
+    constrained: int = 0
     closed: int = 0
     valid: int = 0
     names: int = 0
@@ -45,21 +48,21 @@ class Tally:
     agree: int = 0
 
     def add(self, kind: str, target: str, result: Result | None, ar: Result | None) -> None:
-        """Counts one step; a result of None is output that broke its schema."""
+        """Counts one step; a result of None stands for output that violates its schema."""
         self.n += 1
         if result is None:
-            self.held += 1
+            self.constrained += 1
             return
         stats = result.stats
         self.tokens += stats.output_tokens
         self.forward_passes += stats.forward_passes
         self.seconds += stats.seconds - stats.prefill_seconds
         self.agree += ar is not None and ar.token_ids == result.token_ids
-        if kind in HELD:
-            self._held(kind, json.loads(target), result)
+        if kind in CONSTRAINED:
+            self._add_constrained(kind, json.loads(target), result)
 
-    def _held(self, kind: str, target: Any, result: Result) -> None:
-        self.held += 1
+    def _add_constrained(self, kind: str, target: Any, result: Result) -> None:
+        self.constrained += 1
         self.closed += result.forced_close
         self.valid += result.valid is True
         if result.valid is True:
@@ -70,9 +73,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table and of `--json`. Shares are 0..1, None where they do not apply.
+    """One row of the table and of `--json`. Shares are 0..1, None where they do not apply.
 
-    `valid` is the share of schema-bound outputs; `closed` counts those that max_tokens made end early.
+    `valid`: share of schema-bound outputs that are valid; `closed`: outputs that max_tokens forced to end early.
     """
 
     source: str
@@ -100,17 +103,17 @@ class Row:
             forward_passes=tally.forward_passes,
             tpf=_share(tally.tokens, tally.forward_passes),
             tokens_per_s=_share(tally.tokens, tally.seconds),
-            valid=_share(tally.valid, tally.held),
+            valid=_share(tally.valid, tally.constrained),
             closed=tally.closed,
-            exact_name=_share(tally.names, tally.held) if step == "tool_call" else None,
-            exact_args=_share(tally.arguments, tally.held),
+            exact_name=_share(tally.names, tally.constrained) if step == "tool_call" else None,
+            exact_args=_share(tally.arguments, tally.constrained),
             agree_ar=_share(tally.agree, tally.n) if with_ar else None,
         )
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """Tallies of one source, and the steps that could not be asked, by reason."""
+    """Tallies of one source, and the number of skipped steps by reason."""
 
     source: str
     modes: tuple[str, ...]
@@ -132,7 +135,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one evaluation asks: modes, sampling, and how much context a prompt may take. `auto`: the mode "auto"."""
+    """Settings of one evaluation: modes, sampling, and the limit of a prompt in tokens. `auto`: the policy for mode
+    "auto"."""
 
     modes: tuple[str, ...]
     settings: Settings
@@ -158,7 +162,7 @@ def evaluate(
 
 
 def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Evaluation) -> None:
-    """One step in every mode, or the reason why it was not asked."""
+    """Decodes one step in every mode and counts it, or counts the reason why it is skipped."""
     call = question(engine, episode, step, plan)
     if isinstance(call, str):
         return found.skip(call)
@@ -166,10 +170,10 @@ def answer(engine: Engine, episode: Episode, step: Step, plan: Plan, found: Eval
 
 
 def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call | str:
-    """The call that asks for `step` in the first mode of `plan`, or the reason why it cannot be asked."""
+    """Returns the call for `step` in the first mode of `plan`, or the reason why it is skipped."""
     try:
         call = call_of(engine, episode, step, plan)
-        ending = engine.grammars.matcher(call.schema).ending(ENDING_TOKENS) if call.schema else None
+        ending = engine.grammars.matcher(call.schema).completion(COMPLETION_TOKENS) if call.schema else None
     except SchemaError as error:
         return type(error).__name__
     if len(engine.encode(call)) + (plan.settings.max_tokens or 0) > engine.context:
@@ -180,7 +184,7 @@ def question(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call |
 
 
 def attempt(engine: Engine, call: Call) -> Result | None:
-    """The result, or None where finished output broke its schema."""
+    """Returns the result, or None where the finished output violates its schema."""
     try:
         return engine.run(call)
     except SchemaViolation:
@@ -188,9 +192,10 @@ def attempt(engine: Engine, call: Call) -> Result | None:
 
 
 def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
-    """The call that asks for `step` after its recorded history, in the first mode of `plan`.
+    """Returns the call for `step` after its recorded history, in the first mode of `plan`.
 
-    Where the prompt is too long, whole strides of the oldest turns go, so that successive prompts share a prefix.
+    Where the prompt is too long, the oldest turns are dropped STRIDE at a time, so that successive prompts share a
+    prefix.
     """
     system = step.history[:1] if step.history and step.history[0]["role"] == "system" else ()
     turns = step.history[len(system) :]
@@ -209,6 +214,7 @@ def call_of(engine: Engine, episode: Episode, step: Step, plan: Plan) -> Call:
 
 
 def in_mode(call: Call, mode: str, plan: Plan) -> Call:
+    """Returns `call` in another mode."""
     digest = None if call.schema is None else call.schema.sha256
     return replace(call, plan=_plan(StepContext(kind=call.kind, name=call.step, schema_sha256=digest), mode, plan))
 
@@ -235,7 +241,7 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def table(rows: Iterable[Row], title: str) -> Table:
-    """Rows for people: shares in percent."""
+    """Returns the rows as a table, shares in percent."""
     view = Table(title=title, title_justify="left")
     for name in ("source", "step", "mode"):
         view.add_column(name)

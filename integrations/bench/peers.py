@@ -1,6 +1,7 @@
 """Peers of `trimode bench`: the same weights, exported as Ministral3, under Hugging Face `generate`.
 
-Knows transformers, which is imported here and only when a peer is asked for. Greedy, batch 1, keys and values cached.
+Knows transformers, which is imported only when a peer is requested. Does not know our engine. Greedy, batch 1, with a
+key-value cache.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from trimode.engine.errors import RequestError
 
-from .contenders import Contender, Question, Reading
+from .systems import Question, Reading, SystemUnderTest
 
 PEERS: Final = ("hf", "hf-lookup")
 LOOKUP_TOKENS: Final = 10
@@ -24,7 +25,7 @@ _PROBE_TOKENS: Final = 16
 
 
 def known_peers(names: str) -> tuple[str, ...]:
-    """`hf,hf-lookup` as names, each once; an empty text means none."""
+    """Parses `hf,hf-lookup` as names, each once; an empty text means none. Raises RequestError for unknown ones."""
     found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in found:
         if name not in PEERS:
@@ -43,17 +44,17 @@ class HuggingFace:
         auto: Any = AutoModelForCausalLM
         self.model = auto.from_pretrained(directory, dtype=dtype).eval()
         self.max_tokens = max_tokens
-        # generate() wants an id to pad with; at batch 1 it is never used.
+        # generate() requires an id for padding; at batch 1 it is never used.
         self.pad = self.model.generation_config.eos_token_id[0]
         self.cache = "dynamic"
         self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
 
-    def contender(self, name: str) -> Contender:
+    def system(self, name: str) -> SystemUnderTest:
         lookup = name == "hf-lookup"
-        return Contender(name, "peer", lambda question: self.run(question.prompt, lookup))
+        return SystemUnderTest(name, "peer", lambda question: self.run(question.prompt, lookup))
 
     def run(self, prompt: Sequence[int], lookup: bool) -> Reading:
-        """One call. Prompt lookup works with the dynamic cache only."""
+        """Runs one call. Prompt lookup works with the dynamic cache only."""
         more = {"prompt_lookup_num_tokens": LOOKUP_TOKENS} if lookup else {}
         static = self.cache == "static" and not lookup
         return self._generate(
@@ -61,7 +62,7 @@ class HuggingFace:
         )
 
     def _probe(self, kind: str, question: Question) -> float:
-        """Seconds of a short call, after one that warms up."""
+        """Returns the median seconds of a short call, after a first one for warm-up."""
         more = {"cache_implementation": "static"} if kind == "static" else {}
         runs = [self._generate(question.prompt, min(_PROBE_TOKENS, self.max_tokens), more) for _ in range(4)]
         return median(reading.seconds for reading in runs[1:])
@@ -94,7 +95,7 @@ class HuggingFace:
 
 
 class Clock:
-    """A stopping criterion that stops nothing: it notes when the first tokens were there, and counts passes."""
+    """A stopping criterion that never stops: it notes the time of the first tokens, and counts passes."""
 
     def __init__(self) -> None:
         self.first, self.length, self.passes = 0.0, 0, 0

@@ -1,6 +1,6 @@
-"""What bounds decoding on this machine: how fast it reads weights and multiplies, measured; floors derived from both.
+"""The roofline of decoding on this machine: measured rates of reading weights and multiplying, and bounds from both.
 
-Knows tensors and a model's geometry. Does not know engines. Rates hold for the thread count that is set.
+Knows tensors and a model's geometry. Does not know engines. Rates apply to the current thread count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _REPEATS: Final = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """Rates are measured: bytes/s of reading a large tensor and one of the weights' own size, FLOP/s of a product.
+class Roofline:
+    """Measured rates: bytes/s of reading a large tensor and one of the weights' own size, FLOP/s of a product.
 
-    `weight_bytes`, read by every pass, are those of the matrices as the kernels keep them, without keys and values.
+    `weight_bytes`: bytes that every pass reads, of the matrices as the kernels store them, without keys and values.
     """
 
     weight_bytes: int
@@ -37,24 +37,25 @@ class Floor:
 
     @property
     def pass_seconds(self) -> float:
-        """Derived: no pass can be faster than reading its weights from where weights of that size lie."""
+        """Lower bound of a pass in seconds (derived): the time to read the weights at the rate for their size."""
         return self.weight_bytes / self.own_size_bytes_per_s
 
     @property
     def pass_seconds_from_memory(self) -> float:
-        """Derived: the same, were the weights read from memory and not from a cache."""
+        """Lower bound of a pass in seconds (derived) if the weights are read from memory, not from a cache."""
         return self.weight_bytes / self.large_bytes_per_s
 
     @property
     def multiply_seconds_per_row(self) -> float:
-        """Derived: the products of one row at the rate of a large product."""
+        """Seconds (derived) of the products of one row at the rate of a large product."""
         return 2 * self.parameters / self.flop_per_s
 
 
-def measure(config: ModelConfig, dtype: torch.dtype, size: int) -> Floor:
-    """Takes a few seconds and about 300 MB. `size`: bytes of the weights as the kernels keep them."""
+def measure(config: ModelConfig, dtype: torch.dtype, size: int) -> Roofline:
+    """Measures the machine, in a few seconds and about 300 MB. `size`: bytes of the weights as the kernels store
+    them."""
     parameters = read_parameters(config)
-    return Floor(
+    return Roofline(
         weight_bytes=size,
         parameters=parameters,
         large_bytes_per_s=read_rate(_LARGE, dtype),
@@ -64,7 +65,7 @@ def measure(config: ModelConfig, dtype: torch.dtype, size: int) -> Floor:
 
 
 def read_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices that one pass multiplies with: every layer and the head, not the embedding table."""
+    """Returns the parameters of the matrices of one pass: all layers and the LM head, without the embedding table."""
     hidden, dim = config.hidden_size, config.head_dim
     attention = 2 * hidden * dim * (config.num_attention_heads + config.num_key_value_heads)
     mlp = 3 * hidden * config.intermediate_size
@@ -72,7 +73,7 @@ def read_parameters(config: ModelConfig) -> int:
 
 
 def read_rate(size: int, dtype: torch.dtype) -> float:
-    """Bytes/s of reading `size` bytes again and again: the faster of a sum and a matrix-vector product."""
+    """Measures bytes/s of reading `size` bytes repeatedly: the faster of a sum and a matrix-vector product."""
     rows = max(1, size // dtype.itemsize // _WIDTH)
     x, vector = torch.ones(rows, _WIDTH, dtype=dtype), torch.ones(_WIDTH, dtype=dtype)
     seconds = min(_seconds(x.sum), _seconds(lambda: torch.mv(x, vector)))
@@ -80,13 +81,13 @@ def read_rate(size: int, dtype: torch.dtype) -> float:
 
 
 def multiply_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of a square product that fits the caches."""
+    """Measures FLOP/s of a square matrix product that fits the caches."""
     x = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
     return 2 * _WIDTH**3 / _seconds(lambda: torch.mm(x, x))
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Median of several runs, after one that warms up."""
+    """Returns the median seconds of several runs, after a first one for warm-up."""
     work()
     times: list[float] = []
     for _ in range(_REPEATS):
@@ -97,7 +98,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """Returns the processor's name as the system reports it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,6 +1,7 @@
-"""From readings to rows: medians, ratios against Hugging Face `generate`, equal ids, and how near the floor `ar` comes.
+"""Rows from readings: medians, ratios against Hugging Face `generate`, equal ids, and the part of the roofline that
+`ar` reaches.
 
-Knows readings and arithmetic. Does not know who made the readings.
+Knows readings and arithmetic. Does not know the systems that the readings come from.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
-from . import roofline as floor
-from .contenders import Contender, Group, Question, Reading
+from . import roofline
+from .systems import Group, Question, Reading, SystemUnderTest
 
 BASE: Final = "hf"
 Readings = dict[str, dict[int, list[Reading]]]
-"""By contender and number of the question: its readings, a round each."""
+"""Readings by name of the system and index of the question, one for each round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One contender on one step kind. Times are medians over steps of each step's median over rounds.
+    """One system under test (`contender`, a JSON key) on one step kind. Times are medians over steps of each step's
+    median over rounds.
 
     `speedup`: median over steps of seconds(hf) / seconds; `speedup_sum`: the ratio of the sums; `decode_speedup`: the
-    ratio of `decode_tokens_per_s`. `equal_ids`, `different_ids`: steps whose ids are hf's, and others. None: no answer.
+    ratio of `decode_tokens_per_s`. `equal_ids`, `different_ids`: steps whose ids equal those of hf, and others. None
+    where a number does not apply.
     """
 
     contender: str
@@ -47,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that `--json` holds."""
+    """Everything that `--json` writes. `floor` (a JSON key): the roofline."""
 
     about: dict[str, Any]
     floor: dict[str, float | None]
@@ -58,54 +61,55 @@ class Report:
         return json.dumps(asdict(self), indent=1)
 
 
-def row(contender: Contender, kind: str, asked: Sequence[Question], readings: Readings) -> Row | None:
-    """None where the contender takes no question of that kind."""
-    mine = {at: runs for at, runs in readings[contender.name].items() if asked[at].kind == kind}
-    if not mine:
+def row(system: SystemUnderTest, kind: str, questions: Sequence[Question], readings: Readings) -> Row | None:
+    """Returns the row of a system on one step kind, or None where it takes no question of that kind."""
+    own = {at: runs for at, runs in readings[system.name].items() if questions[at].kind == kind}
+    if not own:
         return None
-    base = {at: runs for at, runs in readings.get(BASE, {}).items() if at in mine}
-    seconds, rate = _middle(mine, "seconds"), _rate(mine)
-    against = _middle(base, "seconds")
+    base = {at: runs for at, runs in readings.get(BASE, {}).items() if at in own}
+    seconds, rate = _median(own, "seconds"), _rate(own)
+    base_seconds = _median(base, "seconds")
     base_rate = _rate(base)
-    equal = sum(all(reading.ids == runs[0].ids for reading in mine[at]) for at, runs in base.items())
-    compared = bool(base) and contender.group != "schema" and contender.name != BASE
+    equal = sum(all(reading.ids == runs[0].ids for reading in own[at]) for at, runs in base.items())
+    compared = bool(base) and system.group != "schema" and system.name != BASE
     return Row(
-        contender=contender.name,
-        group=contender.group,
+        contender=system.name,
+        group=system.group,
         step=kind,
-        n=len(mine),
-        rounds=len(next(iter(mine.values()))),
-        prompt_tokens=median(len(asked[at].prompt) for at in mine),
-        tokens=sum(len(runs[0].ids) for runs in mine.values()),
-        passes=sum(runs[0].passes for runs in mine.values()),
+        n=len(own),
+        rounds=len(next(iter(own.values()))),
+        prompt_tokens=median(len(questions[at].prompt) for at in own),
+        tokens=sum(len(runs[0].ids) for runs in own.values()),
+        passes=sum(runs[0].passes for runs in own.values()),
         seconds=median(seconds.values()),
-        prefill_seconds=median(_middle(mine, "prefill_seconds").values()),
+        prefill_seconds=median(_median(own, "prefill_seconds").values()),
         decode_tokens_per_s=rate,
-        speedup=median(against[at] / seconds[at] for at in base) if base else None,
-        speedup_sum=sum(against.values()) / sum(seconds.values()) if base else None,
+        speedup=median(base_seconds[at] / seconds[at] for at in base) if base else None,
+        speedup_sum=sum(base_seconds.values()) / sum(seconds.values()) if base else None,
         decode_speedup=rate / base_rate if rate and base_rate else None,
         equal_ids=equal if compared else None,
         different_ids=len(base) - equal if compared else None,
     )
 
 
-def _middle(runs: dict[int, list[Reading]], name: str) -> dict[int, float]:
-    """By question: the median over rounds of one of a reading's times."""
+def _median(runs: dict[int, list[Reading]], name: str) -> dict[int, float]:
+    """Returns for each question the median over rounds of one of a reading's times."""
     return {at: median(getattr(reading, name) for reading in readings) for at, readings in runs.items()}
 
 
 def _rate(runs: dict[int, list[Reading]]) -> float | None:
-    """Tokens a second after the prefill pass, over all questions that got any there."""
+    """Returns tokens a second after the prefill pass, over all questions with tokens after it."""
     chosen = {at: readings for at, readings in runs.items() if readings[0].decode_tokens}
-    seconds = sum(_middle(chosen, "decode_seconds").values())
+    seconds = sum(_median(chosen, "decode_seconds").values())
     return sum(readings[0].decode_tokens for readings in chosen.values()) / seconds if seconds else None
 
 
-def bounds(machine: floor.Floor, readings: Readings) -> dict[str, float | None]:
-    """Measured rates, the floors derived from them, and the share of the floor that a pass of `ar` reaches."""
+def bounds(machine: roofline.Roofline, readings: Readings) -> dict[str, float | None]:
+    """Returns measured rates, the bounds derived from them, and the bound of a pass as a part of the seconds that `ar`
+    needs."""
     runs = {at: found for at, found in readings.get("ar", {}).items() if found[0].passes}
     passes = sum(found[0].passes for found in runs.values())
-    seconds = sum(_middle(runs, "decode_seconds").values()) / passes if passes else None
+    seconds = sum(_median(runs, "decode_seconds").values()) / passes if passes else None
     return {
         **asdict(machine),
         "derived_pass_seconds": machine.pass_seconds,

@@ -1,4 +1,4 @@
-"""A benchmark's report for people. Knows rich and the report's fields; measures nothing."""
+"""A benchmark's report as a table and sentences. Knows rich and the report's fields. Does not measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _COLUMNS = ("n", "tokens", "s/step", "prefill s", "decode tok/s", "x hf", "x hf 
 
 
 def table(report: Report) -> Table:
-    """A line a contender and step kind; `x hf` is the median of paired ratios, above 1 is faster than hf."""
+    """Returns a table with a row for each system and step kind; `x hf` is the median of paired ratios, above 1 is
+    faster than hf."""
     view = Table(title="medians", title_justify="left")
     for name in ("step", "group", "contender"):
         view.add_column(name)
@@ -40,7 +41,7 @@ def _cells(row: Row) -> Iterator[str]:
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The machine, the conditions and the floor, a sentence each."""
+    """Yields sentences about the machine, the conditions and the roofline."""
     about, floor = report.about, report.floor
     yield (
         f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; torch {about['torch']}, "

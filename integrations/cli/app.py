@@ -1,7 +1,7 @@
 """The command line: `trimode demo | generate | eval | bench | export | train | doctor`, `audit`, `policy`, `schema`.
 
-Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
-Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.
+Knows typer and what each command prints. Does not know how anything is computed. Commands import what they need when
+they run, so that `--help` is quick. Exit codes: 0 done, 1 a check found problems, 2 the command failed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ app.command()(doctor)
 
 
 def main() -> None:
-    """Runs the app; errors that trimode raises on purpose become one line."""
+    """Runs the app; trimode's own errors and OSErrors are printed as one line."""
     try:
         app()
     except TrimodeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:  # a file to read or write that cannot be
+    except OSError as error:  # a file that cannot be read or written
         print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -64,12 +64,12 @@ def demo(
     from trimode.policy.audit import verify
     from trimode.policy.calls import Engine
 
-    from ..tracing import setup as live
+    from ..tracing import setup
     from . import demo as player
     from .audit_tables import problems_table
 
     for to in trace or ():
-        live.trace(to)
+        setup.trace(to)
     path = file or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
     session = player.play(Engine.load(checkpoint), console, path, episodes)
     console.print(player.summary(session.results))
@@ -86,7 +86,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
     mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema to hold the output to.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
     formats: Annotated[
         str | None, typer.Option(help="Formats that nobody here can check: annotate notes them, assert refuses.")
     ] = None,
@@ -101,7 +101,7 @@ def generate(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decodes one output and says what it cost."""
+    """Decodes one output and prints what it cost."""
     from trimode.policy.calls import Engine
 
     words: dict[str, Any] = {
@@ -144,7 +144,7 @@ def export(
     format: Annotated[str, typer.Option("--format", help="What to write: ministral3.")] = "ministral3",
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Writes a checkpoint for other engines (transformers, vLLM), and says what their format cannot hold."""
+    """Writes a checkpoint for other engines (transformers, vLLM), and lists what their format cannot represent."""
     from trimode.engine.models.checkpoint import locate
     from trimode.engine.models.export import export as write
 
@@ -162,7 +162,7 @@ def train(context: typer.Context) -> None:
 
 @schema_app.callback()
 def _schema() -> None:
-    """Keeps `check` a command of its own name while it is the only one."""
+    """Makes `check` a subcommand, because typer would run a single command without its name."""
 
 
 @schema_app.command("check")
@@ -178,8 +178,8 @@ def check_schemas(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Says which schemas compile, where others are refused, and what grammars make of test data; exit code 1 if any
-    schema is refused or any grammar accepts invalid data."""
+    """Reports which schemas compile, where others are refused, and which test data their grammars accept; exit code 1
+    if any schema is refused or any grammar accepts invalid data."""
     from trimode.policy.json_schema import FORMATS
 
     from . import schema_check as checks

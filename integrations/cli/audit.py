@@ -1,7 +1,7 @@
 """`trimode audit show | verify | head | replay | diff`: audit trails on the command line.
 
-Knows typer and what each command prints; all else is the policy layer's. Exit codes as everywhere: 0 done, 1 a check
-found problems, 2 the command could not do what was asked.
+Knows typer and what each command prints. Does not know how trails are read or verified. Exit codes: 0 done, 1 a check
+found problems, 2 the command failed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 @app.command()
 def show(file: Trail, as_json: AsJson = False) -> None:
-    """Lists the calls of an audit file, a line each, and what decoded them."""
+    """Lists the calls of an audit file, a line each, and the engines that decoded them."""
     from trimode.policy.audit import read_audit, records
 
     from .audit_tables import decoded_by, table
@@ -52,7 +52,7 @@ def show(file: Trail, as_json: AsJson = False) -> None:
 @app.command()
 def verify(
     file: Trail,
-    head: Annotated[str | None, typer.Option(help="Where the trail stood once, as `audit head` printed it.")] = None,
+    head: Annotated[str | None, typer.Option(help="An earlier head of the trail, as `audit head` printed it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Proves from the file alone that every call adds up and that no line was edited; exit code 1 if not."""
@@ -74,7 +74,7 @@ def verify(
 
 @app.command()
 def head(file: Trail) -> None:
-    """Prints where the trail stands; kept elsewhere, it lets `verify --head` find lines cut off the end."""
+    """Prints the trail's head; kept elsewhere, it lets `verify --head` detect lines cut off the end."""
     from trimode.policy.audit import head as head_of
 
     found = head_of(file)
@@ -120,12 +120,12 @@ def replay(
     if as_json:
         print(json.dumps([asdict(one) for one in replays]))
     else:
-        odd = [one for one in replays if one.outcome != "same"]
-        console.print(replays_table(odd)) if odd else None
+        others = [one for one in replays if one.outcome != "same"]
+        console.print(replays_table(others)) if others else None
         without = sum(reason == NO_CONTENT for reason in reasons)
-        words = f", {without} without content" if without else ""
-        same = len(replays) - len(odd)
-        console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{words}", highlight=False)
+        remark = f", {without} without content" if without else ""
+        same = len(replays) - len(others)
+        console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{remark}", highlight=False)
     if any(one.outcome in ("different", "path") for one in replays):
         raise typer.Exit(1)
 
@@ -142,8 +142,8 @@ def _under(chosen: Sequence[CallRecord], policies: Sequence[Path], engines: Engi
     else:
         console.print(rows_table("recorded, and decoded again here", rows))
         for one in wrong:
-            words = f"{one.call[:8]}: {one.mode} under {one.policy} wrote other tokens than recorded"
-            console.print(words, highlight=False)
+            line = f"{one.call[:8]}: {one.mode} under {one.policy} wrote other tokens than recorded"
+            console.print(line, highlight=False)
     if wrong:
         raise typer.Exit(1)
 
@@ -173,11 +173,11 @@ def diff(
         raise typer.Exit(1)
 
 
-def _side(word: str) -> tuple[list[CallRecord], bool]:
-    """Records of FILE, or the one of FILE#CALL, and whether it is one call."""
+def _side(given: str) -> tuple[list[CallRecord], bool]:
+    """Returns the records of FILE, or the one of FILE#CALL, and whether a call was named."""
     from trimode.policy.audit import read_audit, records
 
-    name, mark, call = word.rpartition("#") if "#" in word and not Path(word).exists() else (word, "", "")
+    name, mark, call = given.rpartition("#") if "#" in given and not Path(given).exists() else (given, "", "")
     path = Path(name)
     found = records(read_audit(path))
     return ([_call(found, call, path)], True) if mark else (found, False)

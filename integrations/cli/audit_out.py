@@ -1,6 +1,6 @@
-"""`trimode audit report` and `trimode audit push`: what leaves an audit file, as a page or as spans.
+"""`trimode audit report` and `trimode audit push`: an audit file as a page, or sent as spans.
 
-Knows typer and the two functions behind the commands.
+Knows typer. Does not know how pages or spans are made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")],
     calls: Annotated[str, typer.Option(help="Calls to show, as FIRST:LAST, both included; all if not given.")] = ":",
 ) -> None:
-    """Writes one self-contained HTML page: the loop as a timeline, and where every token came from."""
+    """Writes one self-contained HTML page: the calls on a timeline, and the origin of every token."""
     from ..report.page import write
 
     found = write(file, out, calls)
@@ -35,7 +35,7 @@ def push(
     file: File,
     to: Annotated[str, typer.Option(help="phoenix, mlflow, or the URL of an OTLP/HTTP collector.")],
     content: Annotated[
-        bool | None, typer.Option(help="Send text and drafts; by default as the OpenTelemetry switch says.")
+        bool | None, typer.Option(help="Send text and drafts; by default as the OpenTelemetry switch sets it.")
     ] = None,
 ) -> None:
     """Sends recorded calls to a trace server; exit code 1 if lines of the file cannot be read."""

@@ -1,4 +1,4 @@
-"""Audit records and problems as tables for a terminal. Knows records and rich; reads no files, decides nothing."""
+"""Audit records and problems as tables for a terminal. Knows records and rich. Does not read files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _END: Final = ("schema", "finish", "reason")
 
 
 def table(records: Iterable[CallRecord]) -> Table:
-    """A row a call. accepted: accepted/drafted; passes leave prefill out; TPF: tokens per forward pass."""
+    """Returns a row for each call. accepted: accepted/drafted; passes exclude prefill; TPF: tokens per forward pass."""
     view = Table(box=None, header_style="bold", pad_edge=False)
     for name in (*_START, *_NUMBERS, *_END):
         numeric = name in ("#", *_NUMBERS)
@@ -33,7 +33,8 @@ def table(records: Iterable[CallRecord]) -> Table:
 
 
 def decoded_by(records: Iterable[CallRecord]) -> list[str]:
-    """What decoded the calls, a line for each that differs, and whether its rows agree in any company."""
+    """Returns a line for each engine that decoded the calls, with whether a row is independent of the others in its
+    pass."""
     return list(dict.fromkeys(_runtime(record.runtime) for record in records))
 
 
@@ -55,7 +56,7 @@ def replays_table(replays: Iterable[Replay]) -> Table:
 
 
 def diffs_table(pairs: Iterable[CallDiff]) -> Table:
-    """A row a difference; calls that do not differ are not there."""
+    """Returns a row for each difference; equal calls have none."""
     view = _folding("#", "step", "round", "field", "A", "B")
     for pair in pairs:
         at = "" if pair.round is None else str(pair.round)
@@ -92,8 +93,8 @@ def _runtime(run: Runtime) -> str:
 
 
 def _mode(record: CallRecord) -> str:
-    """The modes that ran, in order; the one that was to run where none did."""
-    return " > ".join(dict.fromkeys(made.mode for made in record.rounds)) or str(record.options.get("mode", ""))
+    """Returns the modes that ran, in order; the planned one where none ran."""
+    return " > ".join(dict.fromkeys(round_.mode for round_ in record.rounds)) or str(record.options.get("mode", ""))
 
 
 def _schema(record: CallRecord) -> str:

@@ -1,6 +1,6 @@
-"""`trimode eval` and `trimode bench`: decoding recorded episodes, to judge the modes and to measure them.
+"""`trimode eval` and `trimode bench`: decode recorded episodes, to evaluate the modes and to measure their speed.
 
-Knows typer and the harnesses behind the commands.
+Knows typer and `integrations/bench`. Does not know how anything is measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def evaluate(
         Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
     ] = None,
     modes: Annotated[
-        str, typer.Option(help="Comma-separated modes; `auto` learns the fastest as it goes, from nothing.")
+        str, typer.Option(help="Comma-separated modes; `auto` learns the fastest while it runs, starting empty.")
     ] = "ar,diffusion,linear_spec,quadratic_spec",
     limit: Annotated[int | None, typer.Option(min=1, help="Episodes a file.")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON here.")] = None,
@@ -59,8 +59,8 @@ def evaluate(
 
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
-    words = [word.strip() for word in modes.split(",")]
-    chosen = tuple(word if word == harness.AUTO else known_mode(word, "--modes") for word in words)
+    given = [name.strip() for name in modes.split(",")]
+    chosen = tuple(name if name == harness.AUTO else known_mode(name, "--modes") for name in given)
     settings = Settings(
         temperature=temperature,
         seed=seed,
@@ -86,7 +86,7 @@ def evaluate(
 
 
 class _Bench(TyperCommand):
-    """`bench gpu ...` is scripts/bench_gpu.py; anything else is `bench` itself."""
+    """The command `bench`, of which `bench gpu ...` runs scripts/bench_gpu.py."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args[:1] == ["gpu"]:
@@ -104,18 +104,18 @@ def bench(
         str, typer.Option(help="Comma-separated modes, each as MODE[:BLOCK_LENGTH[:ROWS]].")
     ] = "ar,linear_spec:8,quadratic_spec:6",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each kind, the same ones in every run.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="How often every contender decodes every step.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every system decodes every step.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Output tokens a step, for peers too.")] = 96,
     block_length: int | None = None,
     threshold: float | None = None,
     selection: Selection = None,
     prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
     out: Annotated[
-        Path | None, typer.Option("--json", help="Also write rows, floor and conditions as JSON here.")
+        Path | None, typer.Option("--json", help="Also write rows, roofline and conditions as JSON here.")
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the floor.
+    """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the roofline.
 
     `bench gpu` measures passes and kernels on a GPU instead (arguments as of scripts/bench_gpu.py).
     """
@@ -131,7 +131,7 @@ def bench(
     if out and not out.parent.is_dir():
         raise TrimodeError(f"--json {out}: there is no directory {out.parent}")
     plan = harness.Plan(
-        modes=tuple(dict.fromkeys(word.strip() for word in modes.split(","))),
+        modes=tuple(dict.fromkeys(name.strip() for name in modes.split(","))),
         peers=known_peers(peers),
         steps=steps,
         rounds=rounds,

@@ -1,4 +1,4 @@
-"""What every command shares: the console it prints on and the options that mean the same everywhere."""
+"""The console and the options that commands share. Knows typer. Does not know the commands."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Checkpoint = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def run_script(name: str, words: list[str]) -> int:
-    """The exit code of a script of the source checkout."""
+def run_script(name: str, arguments: list[str]) -> int:
+    """Runs a script of the source checkout and returns its exit code. Raises TrimodeError where there is no
+    checkout."""
     script = Path(__file__).resolve().parents[2] / "scripts" / name
     if not script.is_file():
         raise TrimodeError(f"this needs a source checkout: scripts/{name} is not part of the installed package")
-    return subprocess.call([sys.executable, str(script), *words])
+    return subprocess.call([sys.executable, str(script), *arguments])

@@ -1,7 +1,7 @@
 """`trimode demo`: an agent loop on recorded episodes, watched live.
 
-Knows the public surface (`step`, `session`) and rich. The model writes every plan, tool call, report and reply after
-its own earlier words; user turns and tool results come from the record. Every call goes into an audit file.
+Knows the public API (`step`, `session`) and rich. Does not know modes. The model writes every plan, tool call, report
+and reply after its own earlier output; user turns and tool results come from the record. Every call is audited.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..bench.episodes import Episode, Message, read_episodes
 DATA: Final = files("trimode.integrations.cli") / "data"
 MAX_TOKENS: Final = 128
 WINDOW: Final = 20
-"""Messages of history that a step sees; the reference checkpoint's context is short."""
+"""Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
 
 def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
@@ -37,17 +37,18 @@ def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
                 for cells in loop(episode):
                     view.add_row(*cells)
                     live.update(view)
-            if not console.is_terminal:  # rich leaves the last line open there
+            if not console.is_terminal:  # rich does not end the last line there
                 console.line()
     return current
 
 
 def episodes(limit: int) -> list[Episode]:
+    """Returns the first shipped episodes."""
     return list(read_episodes(Path(str(DATA / "episodes.jsonl.gz"))))[:limit]
 
 
 def loop(episode: Episode) -> Iterator[tuple[str | Text, ...]]:
-    """One episode: inputs as recorded, every model step written anew. Yields the cells of the timeline."""
+    """Plays one episode: inputs as recorded, every model step decoded again. Yields the cells of the timeline."""
     write = writer(episode)
     history: list[Message] = []
     for message in episode.messages:
@@ -61,7 +62,7 @@ def loop(episode: Episode) -> Iterator[tuple[str | Text, ...]]:
 
 
 def writer(episode: Episode) -> Callable[[Message, Sequence[Message]], Result]:
-    """The agent's four step functions, and the choice among them by the recorded kind of step."""
+    """Returns a function that runs the agent's step of the recorded kind."""
 
     @step("plan", tools=episode.tools, max_tokens=MAX_TOKENS)
     def plan(history: Sequence[Message]) -> str:
@@ -121,7 +122,7 @@ def _cells(kind: str, result: Result) -> tuple[str | Text, ...]:
 
 
 def summary(results: Sequence[tuple[str, Result]]) -> Table:
-    """Totals by step kind and mode."""
+    """Returns the totals by step kind and mode as a table."""
     view = Table(title="by step kind", title_justify="left")
     for name in ("step", "mode"):
         view.add_column(name)
@@ -133,9 +134,9 @@ def summary(results: Sequence[tuple[str, Result]]) -> Table:
             sum(getattr(result.stats, name) for result in chosen)
             for name in ("output_tokens", "forward_passes", "accepted", "rejected", "forced")
         )
-        held = key[0] in ("tool_call", "json")
-        cut = sum(result.finish_reason == "length" for result in chosen) if held else 0
-        valid = f"{sum(result.valid is True for result in chosen)}/{len(chosen)}" if held else ""
+        constrained = key[0] in ("tool_call", "json")
+        cut = sum(result.finish_reason == "length" for result in chosen) if constrained else 0
+        valid = f"{sum(result.valid is True for result in chosen)}/{len(chosen)}" if constrained else ""
         valid += f", {cut} cut" if cut else ""
         ratio = f"{tokens / passes:.2f}" if passes else ""
         view.add_row(*key, *map(str, (len(chosen), tokens, passes, ratio, accepted, rejected, forced, valid)))

@@ -1,6 +1,6 @@
-"""`trimode doctor`: what runs here and why: device, threads, kernels, versions, the cost of a pass, the cache.
+"""`trimode doctor`: what runs on this machine and why: device, threads, kernels, versions, cost of a pass, cache.
 
-Knows how to ask each layer about itself. Decides nothing and repairs nothing.
+Knows how to query each layer. Does not decide or repair anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def doctor(
     kernels: Annotated[str, typer.Option(help="As of Engine.load: auto, native, native-bf16, torch, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Says what runs here and why: device, torch, threads, kernels, triton, versions, seconds a pass."""
+    """Prints what runs here and why: device, torch, threads, kernels, triton, versions, seconds a pass."""
     found = examined(checkpoint, device, kernels)
     if as_json:
         print(json.dumps(found))
@@ -45,7 +45,7 @@ def doctor(
 
 
 def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any]:
-    """Names and values; nested one level at most."""
+    """Returns names and values, nested one level at most."""
     import torch
 
     from trimode.engine.errors import RowsDisagree
@@ -56,7 +56,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
         engine = Engine.load(checkpoint, device=device, kernels=kernels)
         exactness = engine.runtime.exactness
     except RowsDisagree as error:
-        # The rest can still be said, of the only kernels that load anywhere.
+        # The rest is still reported, with kernels that load everywhere.
         engine = Engine.load(checkpoint, device=device, kernels="torch-fast")
         exactness = f"refused: {error}"
     cost = engine.cost
@@ -86,7 +86,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
 
 
 def _bf16_products() -> str:
-    """Whether the kernels that `auto` does not take could be asked for."""
+    """Returns whether the kernels "native-bf16", which "auto" never selects, can run here."""
     import torch
 
     from trimode.kernels import ops

@@ -1,7 +1,8 @@
-"""`trimode policy show | explain | tune | compare | lock`: what policies do, why calls ran as they did, and what if.
+"""`trimode policy show | explain | tune | compare | lock`: what policies choose, why calls ran as they did, and what
+if.
 
-Knows typer, audit files and tables; `policy_plots.py` draws. What is predicted comes from `policy/what_if.py` and is
-labelled as derived.
+Knows typer, audit files and tables. Does not draw (`policy_plots.py`) or predict (`policy/replay/what_if.py`).
+Predicted numbers are labelled as derived.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def show(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """The cost of a pass here, and what every variant is expected to give for each step kind, as learned so far."""
+    """Prints the cost of a pass here, and the expected speed of every variant for each step kind, as learned so far."""
     from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)
@@ -62,13 +63,13 @@ def show(
         view.add_row(row["kind"], row["variant"], *cells)
     console.print(view)
     regret = explored(engine.auto)
-    words = f"trying out cost {regret['seconds']:.3f} s of {regret['of']:.3f} s by expectation ({regret['share']:.2%})"
-    console.print(words, highlight=False)
+    line = f"trying out cost {regret['seconds']:.3f} s of {regret['of']:.3f} s by expectation ({regret['share']:.2%})"
+    console.print(line, highlight=False)
 
 
 @policy_app.command()
 def explain(audit: Audit, as_json: AsJson = False) -> None:
-    """Why each recorded call got its mode, and where and why the mode changed."""
+    """Prints why each recorded call got its mode, and where and why the mode changed."""
     from trimode.policy.replay import explained
 
     found = explained(_records(audit))
@@ -90,9 +91,9 @@ def tune(
     plot: Plot = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """The best fixed table for recorded calls, by this machine's cost model: only exact modes, nothing explores.
+    """Writes the best fixed table for recorded calls, by this machine's cost model: exact modes only, no exploration.
 
-    Drawn is what was recorded: acceptance by place in the draft, tokens/s by mode, threshold against quality.
+    The plots show recorded numbers: acceptance by draft position, tokens/s by mode, quality by threshold.
     """
     from trimode.policy.replay import tuned
 
@@ -113,7 +114,8 @@ def compare(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """What other policies would make of recorded calls. Nothing is decoded: rows of policies are derived."""
+    """Compares recorded calls with what other policies are expected to do. Nothing is decoded: their rows are
+    derived."""
     from trimode.policy.replay import compared
     from trimode.policy.selection import Policy
 
@@ -132,7 +134,7 @@ def lock(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where the file differs.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Spells out what a policy decides for every step kind, as a policy file to keep; or checks such a file."""
+    """Writes every setting of a policy for every step kind as a policy file; or checks such a file."""
     from trimode.policy.selection import lock_text, moved
 
     found = _policy(policy, checkpoint)
@@ -150,7 +152,7 @@ def lock(
 
 
 def expected(engine: Engine) -> list[dict[str, Any]]:
-    """For each step kind, every exact variant: the likeliest workload of that kind, one call at a time."""
+    """Returns the expected cost of every exact variant for each step kind, with one call at a time."""
     from trimode.policy.selection import STEP_KINDS, Settings, StepContext
 
     auto, rows = engine.auto, []
@@ -170,12 +172,12 @@ def expected(engine: Engine) -> list[dict[str, Any]]:
 
 
 def rows_table(title: str, rows: Sequence[Row]) -> Table:
-    """Steps under policies; the last column where calls were decoded again."""
+    """Returns a table of steps under policies, with a column "same tokens" where calls were decoded again."""
     view = _table(title, "step", "policy", "", "mode")
     again = any(row.same is not None for row in rows)
     _numbers(view, "calls", "passes/call", "tokens/s", "accepted", *(["same tokens"] if again else []))
     for row in rows:
-        words = (
+        cells = (
             row.step,
             row.policy,
             "derived" if row.derived else "recorded" if row.same is None else "decoded",
@@ -184,18 +186,18 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
         speed = "" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}"
         share = "" if row.accepted is None else f"{100 * row.accepted:.0f} %"
         same = ["" if row.same is None else str(row.same)] if again else []
-        view.add_row(*(Text(word) for word in words), str(row.calls), f"{row.passes:.1f}", speed, share, *same)
+        view.add_row(*(Text(cell) for cell in cells), str(row.calls), f"{row.passes:.1f}", speed, share, *same)
     return view
 
 
 def explored(auto: Auto) -> dict[str, float]:
-    """The regret so far: seconds that trying out cost, of all seconds of decoding, both by expectation."""
+    """Returns the expected regret so far: seconds that exploring cost, and of how many seconds of decoding."""
     spent, total = auto.learned.spent, auto.learned.total
     return {"seconds": spent, "of": total, "share": spent / total if total else 0.0}
 
 
 def cost_table(cost: CostModel) -> Table:
-    """Milliseconds of a pass by its rows."""
+    """Returns a table of milliseconds of a pass by its rows."""
     own = f"{1e3 * cost.per_pass:.2f} of it the engine's own, {1e3 * cost.per_call:.2f} more for each further call"
     view = _table(f"a pass, in milliseconds (measured once, then kept); {own}", "rows")
     _numbers(view, "base weights", "with the draft adapter", "per 1,000 tokens of context")
@@ -216,15 +218,15 @@ def _records(path: Path) -> list[CallRecord]:
     return records(lines)
 
 
-def _policy(word: str, checkpoint: str | None) -> Policy:
+def _policy(given: str, checkpoint: str | None) -> Policy:
     from trimode.policy.calls import Engine
     from trimode.policy.selection import Policy
 
-    return Engine.load(checkpoint).auto.lock("auto") if word == "auto" else Policy.from_toml(Path(word))
+    return Engine.load(checkpoint).auto.lock("auto") if given == "auto" else Policy.from_toml(Path(given))
 
 
 def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:
-    """This machine's costs; says where the records are of other weights."""
+    """Returns this machine's cost model; prints a note where records are of other weights."""
     from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)

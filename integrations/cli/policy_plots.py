@@ -1,6 +1,6 @@
-"""The plots of `trimode policy`: what is expected of this machine, and what an audit trail recorded.
+"""The plots of `trimode policy`: expected numbers of this machine, and recorded ones of an audit trail.
 
-Knows matplotlib, which is an extra, and where each number goes. Recorded numbers come from `policy/series.py`.
+Knows matplotlib, which is an extra. Does not compute the numbers (`policy/audit/statistics.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def expected(path: Path, cost: CostModel, rows: Sequence[dict[str, Any]]) -> None:
-    """Two panels: seconds of a pass by rows; expected tokens/s of each variant by step kind."""
+    """Draws two panels: seconds of a pass by rows; expected tokens/s of each variant by step kind."""
     figure = _figure(12, 5)
     left, right = figure.subplots(1, 2)
     for label, curve in (("base weights", cost.plain), ("with the draft adapter", cost.adapted)):
@@ -26,15 +26,15 @@ def expected(path: Path, cost: CostModel, rows: Sequence[dict[str, Any]]) -> Non
     left.set(xlabel="rows of a pass", ylabel="milliseconds", xscale="log", title="Cost of a pass")
     left.legend()
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        mine = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["variant"])
-        right.plot([row["tokens_per_s"] for row in mine], [row["variant"] for row in mine], "o", label=kind)
+        of_kind = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["variant"])
+        right.plot([row["tokens_per_s"] for row in of_kind], [row["variant"] for row in of_kind], "o", label=kind)
     right.set(xlabel="expected tokens/s (derived)", title="Variants by step kind")
     right.legend()
     figure.savefig(path, dpi=120)
 
 
 def recorded(path: Path, records: Sequence[CallRecord]) -> None:
-    """Three panels: acceptance by place in the draft; tokens/s by mode and step kind; diffusion by threshold."""
+    """Draws three panels: acceptance by draft position; tokens/s by mode and step kind; diffusion by threshold."""
     figure = _figure(16, 5)
     left, middle, right = figure.subplots(1, 3)
     _acceptance(left, records)
@@ -46,9 +46,9 @@ def recorded(path: Path, records: Sequence[CallRecord]) -> None:
 def _acceptance(axes: Any, records: Sequence[CallRecord]) -> None:
     from trimode.policy.audit import acceptance
 
-    for mode, places in sorted(acceptance(records).items()):
-        axes.plot(range(1, len(places) + 1), [share for _, share in places], marker="o", label=mode)
-    axes.set(xlabel="place in the draft", ylabel="accepted, of those verified", ylim=(0, 1.05), title="Acceptance")
+    for mode, positions in sorted(acceptance(records).items()):
+        axes.plot(range(1, len(positions) + 1), [share for _, share in positions], marker="o", label=mode)
+    axes.set(xlabel="position in the draft", ylabel="accepted, of those verified", ylim=(0, 1.05), title="Acceptance")
     axes.xaxis.get_major_locator().set_params(integer=True)
     _legend(axes)
 
@@ -61,9 +61,9 @@ def _speeds(axes: Any, records: Sequence[CallRecord]) -> None:
     modes = sorted({row.mode for row in rows})
     width = 0.8 / max(len(modes), 1)
     for number, mode in enumerate(modes):
-        mine = [row for row in rows if row.mode == mode]
-        places = [kinds.index(row.kind) + (number - (len(modes) - 1) / 2) * width for row in mine]
-        axes.bar(places, [row.tokens_per_s for row in mine], width, label=mode)
+        of_mode = [row for row in rows if row.mode == mode]
+        offsets = [kinds.index(row.kind) + (number - (len(modes) - 1) / 2) * width for row in of_mode]
+        axes.bar(offsets, [row.tokens_per_s for row in of_mode], width, label=mode)
     axes.set(ylabel="tokens/s after prefill", title="Speed by mode and step kind")
     axes.set_xticks(range(len(kinds)), kinds)
     _legend(axes)

@@ -31,7 +31,8 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """One datum. `marked`: what the file says; `oracle`: jsonschema; `refused_at`: where the grammar stopped."""
+    """One datum. `marked`: validity given in the file; `oracle` (a JSON key): validity by jsonschema, the validator;
+    `grammar`: accepts, rejects or error; `refused_at`: offset in `text` where the grammar stopped."""
 
     marked: bool | None
     oracle: bool
@@ -41,18 +42,19 @@ class Datum:
 
     @property
     def wrong(self) -> bool:
-        """The grammar lets pass what jsonschema, or the file, calls invalid."""
+        """Whether the grammar accepts what jsonschema, or the file, calls invalid."""
         return self.grammar == "accepts" and (not self.oracle or self.marked is False)
 
     @property
     def narrow(self) -> bool:
-        """Valid data that the grammar would not write."""
+        """Whether the grammar rejects valid data."""
         return self.grammar == "rejects" and self.oracle and self.marked is not False
 
 
 @dataclass(slots=True)
 class Verdict:
-    """One schema: compiled, or refused with pointer, keyword and hint. Times: CPU of compiling, wall clock of all."""
+    """One schema: compiled, or refused with pointer, keyword and hint. `compile_ms`: CPU time of compiling; `wall_ms`:
+    wall clock of everything."""
 
     name: str
     compiled: bool = False
@@ -72,7 +74,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Checker:
-    """What stays the same from file to file."""
+    """Compiler and tokenizer, which all files share."""
 
     compiler: GrammarCompiler
     walker: Walker
@@ -81,7 +83,7 @@ class Checker:
 
     @classmethod
     def load(cls, source: str | None, formats: Formats, rewrites: bool) -> Checker:
-        """With the tokenizer of a checkpoint; its weights are not read. Raises CheckpointError."""
+        """Loads the tokenizer of a checkpoint, without its weights. Raises CheckpointError."""
         directory = locate(source).directory
         config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
         compiler = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
@@ -120,7 +122,8 @@ class Checker:
 
 
 def entries(path: Path) -> Iterator[tuple[str, dict[str, Json]]]:
-    """Names and contents: one of a .json file, one a line of a .jsonl or .jsonl.gz file. Raises TrimodeError."""
+    """Yields names and contents: one of a .json file, one for each line of a .jsonl or .jsonl.gz file. Raises
+    TrimodeError."""
     try:
         text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text("utf-8")
         lines = [(f"{path.name}:{n}", line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -134,7 +137,7 @@ def entries(path: Path) -> Iterator[tuple[str, dict[str, Json]]]:
 
 
 def summary(verdicts: Sequence[Verdict]) -> dict[str, Json]:
-    """Shares, counts and times over all files. `silently_wrong` counts data."""
+    """Returns shares, counts and times over all files. `silently_wrong` counts data."""
     compiled = [verdict for verdict in verdicts if verdict.compiled]
     tests = [test for verdict in compiled for test in verdict.tests]
     refusals = [verdict for verdict in verdicts if not verdict.compiled]
@@ -157,15 +160,16 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Json]:
 
 
 def line_of(verdict: Verdict) -> str:
-    """The verdict in words, the milliseconds, the name, and where it was refused or how many data the grammar takes."""
-    taken = sum(test.grammar == "accepts" for test in verdict.tests)
-    word = "rewritten" if verdict.rewritten else "compiled" if verdict.compiled else "refused"
-    what = f"{taken} of {len(verdict.tests)} accepted" if verdict.compiled else f"at {verdict.pointer}: {verdict.hint}"
-    return f"{word:9} {verdict.compile_ms if verdict.compiled else verdict.wall_ms:6.1f} ms  {verdict.name}  {what}"
+    """Returns one line: verdict, milliseconds, name, and the place of a refusal or the number of accepted data."""
+    accepted = sum(test.grammar == "accepts" for test in verdict.tests)
+    label = "rewritten" if verdict.rewritten else "compiled" if verdict.compiled else "refused"
+    compiled = f"{accepted} of {len(verdict.tests)} accepted"
+    what = compiled if verdict.compiled else f"at {verdict.pointer}: {verdict.hint}"
+    return f"{label:9} {verdict.compile_ms if verdict.compiled else verdict.wall_ms:6.1f} ms  {verdict.name}  {what}"
 
 
 def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """A line a schema, notes, whatever grammar and jsonschema see differently, and the summary."""
+    """Yields a line for each schema, notes, data on which grammar and jsonschema disagree, and the summary."""
     yield from map(line_of, verdicts)
     for verdict in verdicts:
         yield from (f"note: {verdict.name}: {note}" for note in verdict.notes)

@@ -1,6 +1,6 @@
-"""One recorded call as the page shows it: its row on the timeline, and what unfolds below.
+"""One recorded call as the page shows it: its row on the timeline, and the details below it.
 
-Knows records. Every value is a plain string or number, ready for the template, which escapes it.
+Knows records. Does not know the template: every value is a plain string or number, which the template escapes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from trimode.policy.audit import CallRecord, RoundRecord
 from trimode.policy.telemetry import Part, parts_of
 
-from .origins import Lost, Piece, pieces, plain, rejected, told
+from .origins import Piece, RejectedDrafts, has_token_text, pieces, plain, rejected
 from .plot import Plot, plots
 
 ROUNDS: Final = 200
@@ -21,7 +21,7 @@ ROUNDS: Final = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A stretch of the timeline, in per cent of it."""
+    """A segment of the timeline, in per cent of its length."""
 
     left: float
     width: float
@@ -42,14 +42,14 @@ class RoundRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """What unfolds. `bars` fill the call's own time; `segments`: a line for each run of one mode.
+    """The details of a call. `bars` span the call's own time; `segments`: (mode, text) for each run of one mode.
 
-    `told`: the pieces are text; `text`: all of it, where it is kept but not by token. `left_out`: rounds that the table
-    does not show.
+    `has_token_text`: whether the pieces are text, not provenance codes; `text`: the whole text, where it is kept but
+    not by token. `left_out`: rounds that the table does not show.
     """
 
-    pieces: tuple[Piece | Lost, ...]
-    told: bool
+    pieces: tuple[Piece | RejectedDrafts, ...]
+    has_token_text: bool
     text: str
     bars: tuple[Bar, ...]
     segments: tuple[tuple[str, str], ...]
@@ -61,7 +61,7 @@ class Detail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallView:
-    """`detail` is None where the page has no room for it."""
+    """One call on the page. `detail` is None where the page would become too large."""
 
     number: int
     step: str
@@ -80,9 +80,9 @@ class CallView:
 
 
 def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detailed: bool, suspect: bool) -> CallView:
-    """`number`: the line of the call in its file; `window`: first and last nanosecond of the timeline.
+    """Returns the view of a call. `number`: its line in the file; `window`: first and last nanosecond of the timeline.
 
-    `detailed`: it unfolds; `suspect`: something about its line does not verify.
+    `detailed`: whether to include the details; `suspect`: whether its line does not verify.
     """
     counts = record.counts
     invalid = record.schema_valid is False
@@ -105,11 +105,12 @@ def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detai
 
 
 def modes(record: CallRecord) -> Sequence[str]:
-    """The modes that ran, in order; the one that was to run where none did."""
-    return tuple(dict.fromkeys(made.mode for made in record.rounds)) or (str(record.options.get("mode", "")),)
+    """Returns the modes that ran, in order; the planned one where none ran."""
+    return tuple(dict.fromkeys(round_.mode for round_ in record.rounds)) or (str(record.options.get("mode", "")),)
 
 
 def seconds(value: float) -> str:
+    """Formats a duration."""
     if value < 1:
         return f"{value * 1e3:.0f} ms"
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
@@ -146,54 +147,58 @@ def _length(part: Part) -> str:
 
 def _detail(record: CallRecord) -> Detail:
     numbered = list(enumerate(record.rounds))
-    by_token = all(map(told, record.rounds))
+    by_token = all(map(has_token_text, record.rounds))
     return Detail(
-        pieces=tuple(piece for number, made in numbered for piece in pieces(number, made)),
-        told=by_token,
+        pieces=tuple(piece for number, round_ in numbered for piece in pieces(number, round_)),
+        has_token_text=by_token,
         text="" if by_token else plain(record.text or ""),
         bars=tuple(_bars(record, (record.start_ns, record.end_ns))),
         segments=tuple((part.mode, _segment(part)) for part in parts_of(record)),
         plots=tuple(plots(record.rounds)),
         facts=tuple((name, plain(value)) for name, value in _facts(record) if value),
-        rows=tuple(_row(number, made) for number, made in numbered[:ROUNDS]),
+        rows=tuple(_row(number, round_) for number, round_ in numbered[:ROUNDS]),
         left_out=max(0, len(numbered) - ROUNDS),
     )
 
 
 def _segment(part: Part) -> str:
-    tokens, passes = sum(len(made.origins) for made in part.rounds), sum(made.forward_passes for made in part.rounds)
-    told = [
+    tokens, passes = (
+        sum(len(round_.origins) for round_ in part.rounds),
+        sum(round_.forward_passes for round_ in part.rounds),
+    )
+    counts = [
         many(len(part.rounds), "round"), many(tokens, "token"), many(passes, "pass", "passes"), _length(part)
     ]  # fmt: skip
-    return " · ".join(told)
+    return " · ".join(counts)
 
 
 def many(count: int, one: str, more: str = "") -> str:
+    """Returns `1 round`, `3 rounds`."""
     return f"{count} {one if count == 1 else more or f'{one}s'}"
 
 
-def _row(number: int, made: RoundRecord) -> RoundRow:
-    lost = [f"{f'“{text}” ' if text else ''}{count} {why}" for text, why, count in rejected(made)]
+def _row(number: int, round_: RoundRecord) -> RoundRow:
+    drafts = [f"{f'“{text}” ' if text else ''}{count} {why}" for text, why, count in rejected(round_)]
     return RoundRow(
         number=number,
-        mode=made.mode,
-        passes=made.forward_passes,
-        accepted=f"{made.accepted}/{made.drafted}" if made.drafted else "-",
-        origins=plain(made.origins),
-        text=plain(made.text or ""),
-        rejected="; ".join(lost),
+        mode=round_.mode,
+        passes=round_.forward_passes,
+        accepted=f"{round_.accepted}/{round_.drafted}" if round_.drafted else "-",
+        origins=plain(round_.origins),
+        text=plain(round_.text or ""),
+        rejected="; ".join(drafts),
     )
 
 
 def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     counts, sampling, run = record.counts, record.sampling, record.runtime
     yield "policy", f"{record.policy.name} {record.policy.version} ({record.policy.sha256[:12]})"
-    yield "asked for", _words(record.requested)
-    yield "ran", _words(record.options)
-    yield "sampling", _words({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
+    yield "asked for", _listed(record.requested)
+    yield "ran", _listed(record.options)
+    yield "sampling", _listed({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
                               "seed": sampling.seed})  # fmt: skip
     yield "finish", record.finish_reason or ""
-    yield "error", ": ".join(said for said in (record.error, record.error_message) if said)
+    yield "error", ": ".join(part for part in (record.error, record.error_message) if part)
     if counts is not None:
         yield "prompt", f"{counts.prompt_tokens} tokens, {counts.cached_tokens} of them cached"
         yield "passes", f"{counts.forward_passes} of decoding, {counts.prefill_passes} of prefill"
@@ -214,6 +219,6 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     yield "audit id", record.call
 
 
-def _words(values: object) -> str:
+def _listed(values: object) -> str:
     pairs = values.items() if isinstance(values, dict) else ()
     return ", ".join(f"{name} {value}" for name, value in pairs)

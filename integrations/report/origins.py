@@ -1,7 +1,7 @@
-"""Where tokens came from, in the six kinds that the page tells apart, and the words for them.
+"""The origins of tokens, in the six kinds that the page distinguishes, with names and explanations.
 
-Knows rounds of a record. Text is made safe to look at here: characters that steer a terminal or turn the direction of
-writing around are shown as what they are. Markup is escaped by the template.
+Knows rounds of a record. Does not know the template, which escapes markup. Control characters of terminals and of the
+direction of writing are replaced here by their code points.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ ORIGINS: Final = {
     "r": ("repaired", "the best allowed token where a draft broke the schema"),
     "b": ("budget", "forced because another choice would have left no room to end the text"),
 }
-"""Letter: name and meaning. Records have no `s`: it is their `c` where no draft was turned down for it."""
+"""Name and meaning by provenance code. Records have no `s`: it is their `c` in rounds where the target rejected no
+draft."""
 UNKNOWN: Final = "?"
-"""Stands for letters that are none of these: the verdict on the file names them."""
+"""Replaces unknown provenance codes, which the verdict on the file reports."""
 
 REASONS: Final = {
     "schema": "refused by the schema",
@@ -35,14 +36,14 @@ REASONS: Final = {
     "": "no reason recorded",
 }
 EMPTY: Final = "◦"
-"""Stands for tokens without text, such as the end of the output."""
+"""Replaces tokens without text, such as the end of the output."""
 
 _STEERING: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Consecutive tokens of one origin in one round; `text` is their letters where the record holds no text."""
+    """Consecutive tokens of one origin in one round; `text` is their provenance codes where the record has no text."""
 
     origin: str
     text: str
@@ -52,8 +53,8 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """Rejected drafts of one round, at the place where the output went on without them."""
+class RejectedDrafts:
+    """Rejected drafts of one round, placed before the token that replaced them."""
 
     count: int
     round: int
@@ -61,60 +62,60 @@ class Lost:
 
 
 def plain(text: str) -> str:
-    """The text with steering characters shown by name; line ends and tabs stay."""
+    """Returns the text with control characters replaced by their code points; line ends and tabs stay."""
     return _STEERING.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
-def told(made: RoundRecord) -> bool:
-    """Whether the record holds the round's text, token by token."""
-    return made.text is not None and made.ends is not None
+def has_token_text(round_: RoundRecord) -> bool:
+    """Returns whether the record has the round's text, token by token."""
+    return round_.text is not None and round_.ends is not None
 
 
-def pieces(number: int, made: RoundRecord) -> Iterator[Piece | Lost]:
-    """The round in order. Rejected drafts stand before the token that replaced them, else at the end."""
-    kinds, lost = letters(made), _lost(number, made)
+def pieces(number: int, round_: RoundRecord) -> Iterator[Piece | RejectedDrafts]:
+    """Yields the round's pieces in order. Rejected drafts come before the token that replaced them, else at the end."""
+    codes, drafts = provenance_codes(round_), _rejected_drafts(number, round_)
     at = 0
-    for origin, group in groupby(kinds):
+    for origin, group in groupby(codes):
         count = len(list(group))
-        if lost is not None and origin == "c":
-            yield lost
-            lost = None
+        if drafts is not None and origin == "c":
+            yield drafts
+            drafts = None
         name, meaning = ORIGINS.get(origin, ("of unknown origin", "see the verdict"))
-        tip = f"round {number} · {made.mode} · {count} {'token' if count == 1 else 'tokens'} {name}: {meaning}"
-        yield Piece(origin=origin, text=_text(made, at, at + count, origin), tokens=count, round=number, tip=tip)
+        tip = f"round {number} · {round_.mode} · {count} {'token' if count == 1 else 'tokens'} {name}: {meaning}"
+        yield Piece(origin=origin, text=_text(round_, at, at + count, origin), tokens=count, round=number, tip=tip)
         at += count
-    if lost is not None:
-        yield lost
+    if drafts is not None:
+        yield drafts
 
 
-def letters(made: RoundRecord) -> str:
-    """The origin of each token; `s` for a choice that no draft was turned down for."""
-    turned_down = any(reason == "target" for _, reason in made.rejected)
-    known = "".join(letter if letter in "acfrb" else UNKNOWN for letter in made.origins)
-    return known if turned_down else known.replace("c", "s")
+def provenance_codes(round_: RoundRecord) -> str:
+    """Returns the provenance code of each token; `s` for a choice in a round where the target rejected no draft."""
+    draft_rejected = any(reason == "target" for _, reason in round_.rejected)
+    known = "".join(code if code in "acfrb" else UNKNOWN for code in round_.origins)
+    return known if draft_rejected else known.replace("c", "s")
 
 
-def rejected(made: RoundRecord) -> Iterator[tuple[str, str, int]]:
-    """(text, reason in words, number) for each run of rejected drafts with one reason; text is empty where not kept."""
-    texts = made.rejected_text or ("",) * len(made.rejected)
-    drafts = zip((reason for _, reason in made.rejected), texts, strict=False)
+def rejected(round_: RoundRecord) -> Iterator[tuple[str, str, int]]:
+    """Yields (text, reason, number) for each run of rejected drafts with one reason; text is "" where not kept."""
+    texts = round_.rejected_text or ("",) * len(round_.rejected)
+    drafts = zip((reason for _, reason in round_.rejected), texts, strict=False)
     for reason, group in groupby(drafts, key=lambda draft: draft[0]):
         run = [text for _, text in group]
-        # The grammar refuses tokens here and there; the others were drafted one behind the other.
+        # Drafts that the grammar rejects are not consecutive tokens; all others are, so their texts are joined.
         yield plain((" · " if reason == "schema" else "").join(run)), REASONS.get(reason, reason), len(run)
 
 
-def _lost(number: int, made: RoundRecord) -> Lost | None:
-    if not made.rejected:
+def _rejected_drafts(number: int, round_: RoundRecord) -> RejectedDrafts | None:
+    if not round_.rejected:
         return None
-    lines = [f"round {number} · {made.mode} · {len(made.rejected)} of {made.drafted} drafts rejected"]
-    for text, why, count in rejected(made):
+    lines = [f"round {number} · {round_.mode} · {len(round_.rejected)} of {round_.drafted} drafts rejected"]
+    for text, why, count in rejected(round_):
         lines.append(f"{f'“{text}”' if text else f'{count} tokens' if count > 1 else 'one token'}: {why}")
-    return Lost(count=len(made.rejected), round=number, tip="\n".join(lines))
+    return RejectedDrafts(count=len(round_.rejected), round=number, tip="\n".join(lines))
 
 
-def _text(made: RoundRecord, first: int, last: int, origin: str) -> str:
-    if made.text is None or made.ends is None:
+def _text(round_: RoundRecord, first: int, last: int, origin: str) -> str:
+    if round_.text is None or round_.ends is None:
         return origin * (last - first)
-    begin = made.ends[first - 1] if first else 0
-    return plain(made.text[begin : made.ends[last - 1]]) or EMPTY
+    begin = round_.ends[first - 1] if first else 0
+    return plain(round_.text[begin : round_.ends[last - 1]]) or EMPTY

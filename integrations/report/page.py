@@ -1,6 +1,7 @@
 """`trimode audit report`: an audit file as one HTML page that needs no network.
 
-Knows audit files and the template. A page with very many calls shows what fits, and says what it left out.
+Knows audit files and the template. Does not know how values are formatted. A page shows at most CALLS calls and TOKENS
+tokens, and names what it leaves out.
 """
 
 from __future__ import annotations
@@ -28,30 +29,31 @@ from .summary import Numbered, groups, remarks, runs, totals, verdict
 CALLS: Final = 2_000
 """Rows on a page."""
 TOKENS: Final = 20_000
-"""Output tokens that unfold on a page; a browser on a phone still scrolls through them."""
+"""Output tokens in the details of a page; a browser on a phone still scrolls through them."""
 MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
 _ASSETS: Final = files("trimode.integrations.report") / "assets"
 
 
 def write(file: str | os.PathLike[str], out: str | os.PathLike[str], calls: str = ":") -> str:
-    """Writes the page and says in words what is on it. Raises RequestError for a bad range, OSError for the files."""
-    page, words = render(file, calls)
+    """Writes the page and returns a description of its content. Raises RequestError for a bad range, OSError for the
+    files."""
+    page, description = render(file, calls)
     Path(out).write_text(page, encoding="utf-8")
-    return words
+    return description
 
 
 def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
-    """The page, and in words what is on it."""
+    """Returns the page and a description of its content. `calls`: FIRST:LAST, both included."""
     first, last = _range(calls)
     lines = read_audit(file)
     readable = [
         Numbered(line=at, record=line.record) for at, line in enumerate(lines, start=1) if line.record is not None
     ]
-    asked = [call for call in readable if first <= call.line <= last]
-    chosen = asked[:CALLS]
+    requested = [call for call in readable if first <= call.line <= last]
+    chosen = requested[:CALLS]
     opened = _opened(chosen)
     shown, found = [call.record for call in chosen], verdict(lines, verify(file))
-    words = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
+    description = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
     script, style = _asset("report.js"), _asset("report.css")
     page = _template().render(
         name=Path(file).name,
@@ -65,9 +67,9 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
         modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
         origins=ORIGINS,
         empty=EMPTY,
-        remarks=list(remarks(len(readable), len(asked), chosen, opened)),
+        remarks=list(remarks(len(readable), len(requested), chosen, opened)),
     )
-    return page, words
+    return page, description
 
 
 @cache
@@ -90,11 +92,11 @@ def _range(given: str) -> tuple[int, int]:
 
 
 def _opened(calls: Sequence[Numbered]) -> frozenset[int]:
-    """Lines of the calls whose tokens fit on the page, from the first on."""
-    room, found = TOKENS, []
+    """Returns the lines of the first calls whose tokens fit on the page together."""
+    remaining, found = TOKENS, []
     for call in calls:
-        room -= call.record.counts.output_tokens if call.record.counts else 0
-        if room < 0:
+        remaining -= call.record.counts.output_tokens if call.record.counts else 0
+        if remaining < 0:
             break
         found.append(call.line)
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""What stands around the calls on the page: the verdict on the file, totals, runs, and what was left out.
+"""The parts of the page around its calls: the verdict on the file, totals, runs, and remarks on what is left out.
 
 Knows records and problems. Does not know the template.
 """
@@ -16,9 +16,9 @@ from .call_view import CallView, call_view, many, modes, seconds
 from .origins import plain
 
 PROBLEMS: Final = 50
-"""Problems that are listed."""
+"""Problems that are listed, at most."""
 PAUSE_NS: Final = 60 * 10**9
-"""Calls further apart than this belong to different runs, each with a timeline of its own."""
+"""Pause in nanoseconds that separates two runs, each of which has a timeline of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,11 @@ class Numbered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`problems`: (line, call, what, field, expected, found), the first of them; `lines`: where any problem is."""
+    """The result of `verify`. `problems`: (line, call, what, field, expected, found), the first PROBLEMS; `more`: the
+    number of others; `lines`: all lines with a problem."""
 
     good: bool
-    words: str
+    sentence: str
     problems: tuple[tuple[str, ...], ...]
     more: int
     lines: frozenset[int]
@@ -65,7 +66,7 @@ def verdict(lines: Sequence[AuditLine], problems: Sequence[Problem]) -> Verdict:
     good = "1 call adds up" if len(lines) == 1 else f"{len(lines)} calls, every one adds up"
     return Verdict(
         good=not problems,
-        words=f"{many(len(problems), 'problem')} in {many(len(found), 'line')}"
+        sentence=f"{many(len(problems), 'problem')} in {many(len(found), 'line')}"
         if problems
         else f"{good}; chain unbroken",
         problems=tuple(tuple(plain(_short(cell)) for cell in row) for row in named),
@@ -75,7 +76,7 @@ def verdict(lines: Sequence[AuditLine], problems: Sequence[Problem]) -> Verdict:
 
 
 def totals(records: Sequence[CallRecord]) -> Iterator[tuple[str, str]]:
-    """(value, name) of each figure at the top."""
+    """Yields (value, name) of each figure at the top."""
     counts = [record.counts for record in records if record.counts]
     tokens, passes, drafted = (_sum(counts, name) for name in ("output_tokens", "forward_passes", "drafted"))
     checked = [record.schema_valid for record in records if record.schema_valid is not None]
@@ -90,7 +91,7 @@ def totals(records: Sequence[CallRecord]) -> Iterator[tuple[str, str]]:
 
 
 def groups(records: Sequence[CallRecord]) -> Iterator[Group]:
-    """By step kind and mode, in the order of their first calls."""
+    """Yields the totals by step kind and mode, in the order of their first calls."""
     for kind, mode in dict.fromkeys((record.kind, " > ".join(modes(record))) for record in records):
         chosen = [record for record in records if (record.kind, " > ".join(modes(record))) == (kind, mode)]
         counts = [record.counts for record in chosen if record.counts]
@@ -106,17 +107,18 @@ def groups(records: Sequence[CallRecord]) -> Iterator[Group]:
 
 
 def runs(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Iterator[Run]:
-    """Calls in the order of their start, split at pauses. Lines: `opened` unfold, `bad` do not verify."""
-    chain: list[Numbered] = []
+    """Yields calls in the order of their start, split at pauses. `opened`: lines with details; `bad`: lines that do not
+    verify."""
+    run: list[Numbered] = []
     end = 0
     for call in sorted(calls, key=lambda call: call.record.start_ns):
-        if chain and call.record.start_ns - end > PAUSE_NS:
-            yield _run(chain, opened, bad)
-            chain = []
-        chain.append(call)
+        if run and call.record.start_ns - end > PAUSE_NS:
+            yield _run(run, opened, bad)
+            run = []
+        run.append(call)
         end = max(end, call.record.end_ns)
-    if chain:
-        yield _run(chain, opened, bad)
+    if run:
+        yield _run(run, opened, bad)
 
 
 def _run(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Run:
@@ -132,12 +134,12 @@ def _run(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int])
     )
 
 
-def remarks(readable: int, asked: int, calls: Sequence[Numbered], opened: frozenset[int]) -> Iterator[str]:
-    """What the page does not show, and why."""
-    if len(calls) < asked:
-        yield f"The page shows the first {len(calls):,} of {asked:,} calls. Others: --calls FIRST:LAST."
-    if asked < readable:
-        yield f"Chosen with --calls: {asked:,} of the {readable:,} calls of the file."
+def remarks(readable: int, requested: int, calls: Sequence[Numbered], opened: frozenset[int]) -> Iterator[str]:
+    """Yields sentences on what the page does not show, and why."""
+    if len(calls) < requested:
+        yield f"The page shows the first {len(calls):,} of {requested:,} calls. Others: --calls FIRST:LAST."
+    if requested < readable:
+        yield f"Chosen with --calls: {requested:,} of the {readable:,} calls of the file."
     closed = [call.line for call in calls if call.line not in opened]
     if closed:
         yield (
@@ -148,7 +150,7 @@ def remarks(readable: int, asked: int, calls: Sequence[Numbered], opened: frozen
     if silent:
         which = "The calls hold" if silent == len(calls) else f"{silent} of the calls hold"
         yield (
-            f"{which} no text, so their tokens are shown by origin only, a letter a token. Text is recorded where "
+            f"{which} no text, so each token is shown as the code of its origin only. Text is recorded where "
             f"{SWITCH} is SPAN_ONLY, EVENT_ONLY or SPAN_AND_EVENT, or the session was opened with content=True."
         )
 
@@ -158,8 +160,8 @@ def _short(cell: str) -> str:
 
 
 def _valid(records: Sequence[CallRecord]) -> str:
-    held = [record for record in records if record.schema_sha256]
-    return f"{sum(record.schema_valid is True for record in held)}/{len(held)}" if held else "-"
+    constrained = [record for record in records if record.schema_sha256]
+    return f"{sum(record.schema_valid is True for record in constrained)}/{len(constrained)}" if constrained else "-"
 
 
 def _sum(counts: Sequence[Counts], name: str) -> int:

@@ -1,6 +1,6 @@
-"""Collectors by name or address, and the one thing that needs the `otlp` extra.
+"""Collectors, named or by URL, and the encoding for them: the only module that needs the `otlp` extra.
 
-Knows addresses, headers and OTLP/HTTP. Does not know spans or records.
+Knows URLs, headers and OTLP/HTTP. Does not know what spans contain, or records.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PLACES: Final = "'phoenix', 'mlflow', or a URL that starts with http:// or https
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
-    """Takes OTLP/HTTP protobuf at `url`. `timeout`: seconds for a request, where the environment sets none."""
+    """A server that takes OTLP/HTTP protobuf at `url`. `timeout`: seconds for a request, unless the environment sets
+    it."""
 
     url: str
     timeout: float = 10
@@ -37,7 +38,8 @@ class Collector:
 
 
 def collector(to: str) -> Collector:
-    """A URL, one without a path with /v1/traces behind it, or a name. Raises PolicyError for anything else.
+    """Returns the collector of a name or a URL, with /v1/traces added where it has no path. Raises PolicyError for
+    anything else.
 
     "phoenix": PHOENIX_COLLECTOR_ENDPOINT, or port 6006 here, and the project PHOENIX_PROJECT_NAME, or `trimode`.
     "mlflow": MLFLOW_TRACKING_URI, or port 5000 here, and the experiment MLFLOW_EXPERIMENT_ID, or 0.
@@ -51,7 +53,7 @@ def collector(to: str) -> Collector:
         return Collector(
             url=_url(os.environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"),
             headers={"x-mlflow-experiment-id": os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"},
-            timeout=30,  # its first request after the start loads much of it
+            timeout=30,  # slow on its first request, because the server loads most of its code then
         )
     return Collector(url=_url(to))
 
@@ -64,24 +66,26 @@ def _url(given: str) -> str:
 
 
 def resource() -> Resource:
-    """What spans say about this process: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES where set, else `trimode`."""
-    said = Resource.create()
-    unnamed = str(said.attributes["service.name"]).startswith("unknown_service")
-    return said.merge(Resource({"service.name": "trimode"})) if unnamed else said
+    """Returns the resource of this process: by OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES where set, else named
+    `trimode`."""
+    found = Resource.create()
+    unnamed = str(found.attributes["service.name"]).startswith("unknown_service")
+    return found.merge(Resource({"service.name": "trimode"})) if unnamed else found
 
 
 def exporter(target: Collector) -> SpanExporter:
-    """Sends live spans. Raises TrimodeError where the extra is missing."""
+    """Returns the exporter for spans of running calls. Raises TrimodeError where the extra is missing."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise missing(error) from None
-    said = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT) or os.environ.get(OTEL_EXPORTER_OTLP_TIMEOUT)
-    return OTLPSpanExporter(endpoint=target.url, headers=dict(target.headers), timeout=None if said else target.timeout)
+    given = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT) or os.environ.get(OTEL_EXPORTER_OTLP_TIMEOUT)
+    timeout = None if given else target.timeout
+    return OTLPSpanExporter(endpoint=target.url, headers=dict(target.headers), timeout=timeout)
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-    """The protobuf message that OTLP sends. Raises TrimodeError where the extra is missing."""
+    """Returns the protobuf message that OTLP sends. Raises TrimodeError where the extra is missing."""
     try:
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     except ImportError as error:
@@ -90,7 +94,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
 
 
 def refused(answer: bytes) -> tuple[int, str]:
-    """How many spans the collector's answer refuses, and why. Raises TrimodeError where it is no answer to OTLP."""
+    """Returns how many spans the collector rejected, and why. Raises TrimodeError where the answer is not OTLP."""
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 

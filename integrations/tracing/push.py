@@ -1,7 +1,7 @@
-"""Recorded calls to a collector: `trimode audit push`.
+"""Sends recorded calls to a collector: `trimode audit push`.
 
-Knows records and OTLP/HTTP. Sends in order and stops at the first refusal, with the collector's own words: unlike live
-spans, nothing is dropped unseen.
+Knows records and OTLP/HTTP. Does not know live spans. Sends in order and stops at the first refusal, with the
+collector's message, so that no span is dropped silently.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from .resend import Resender
 BATCH: Final = 32
 """Calls in one request."""
 PATIENCE: Final = 60.0
-"""Seconds for one request: nobody's decoding waits for it."""
+"""Seconds for one request; generous, because no decoding waits for it."""
 
 
 def push(records: Sequence[CallRecord], to: Collector, content: bool | None = None) -> int:
-    """Sends the calls as spans and returns how many spans. Raises TrimodeError where one request is not taken whole.
+    """Sends the calls as spans and returns the number of spans. Raises TrimodeError where a request is not accepted in
+    full.
 
     `content` as in `Resender`. Headers: the collector's own, over those of OTEL_EXPORTER_OTLP_(TRACES_)HEADERS.
     """
@@ -53,11 +54,11 @@ def _post(client: httpx.Client, url: str, spans: Sequence[ReadableSpan], before:
         raise TrimodeError(f"{where}: {error}") from None
     if not reply.is_success:
         raise TrimodeError(f"{where}: HTTP {reply.status_code} {reply.text[:300]}".rstrip())
-    lost, why = refused(reply.content)
-    if lost:
-        raise TrimodeError(f"{where}: {lost} of {len(spans)} rejected: {why}")
+    rejected, why = refused(reply.content)
+    if rejected:
+        raise TrimodeError(f"{where}: {rejected} of {len(spans)} rejected: {why}")
 
 
 def _headers(to: Collector) -> dict[str, str]:
-    said = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_HEADERS) or os.environ.get(OTEL_EXPORTER_OTLP_HEADERS) or ""
-    return {**parse_env_headers(said, liberal=True), **to.headers, "content-type": "application/x-protobuf"}
+    given = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_HEADERS) or os.environ.get(OTEL_EXPORTER_OTLP_HEADERS) or ""
+    return {**parse_env_headers(given, liberal=True), **to.headers, "content-type": "application/x-protobuf"}

@@ -1,8 +1,8 @@
-"""Recorded calls as spans again, for a collector that was not there when they ran.
+"""Spans from recorded calls, for a collector that was not running when they ran.
 
-Knows records and the OpenTelemetry SDK; what stands on the spans is what `CallSpan` writes for any call. Ids come from
-the call's id alone, so sending twice gives the same spans; times are the recorded ones. What a record does not hold,
-such as the span of the agent around it and the messages of its prompt, is not sent.
+Knows records and the OpenTelemetry SDK. Does not know collectors. Attributes are those that `CallSpan` sets for any
+call. Span ids are derived from the call's id, so that sending twice gives the same spans; times are the recorded ones.
+What a record lacks, such as the agent's span around the call and the messages of the prompt, is not sent.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from trimode.policy.telemetry import CallSpan, names
 _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8
 _UNMEASURED: Final = NoOpMeter(names.SCOPE)
-"""What was measured when the call ran is not measured again."""
+"""A meter that drops everything, because the call was counted in metrics when it ran."""
 
 
 class Resender:
-    """Turns records into finished spans of one `resource`. Not for several threads.
+    """Turns records into finished spans of one `resource`. Not safe for several threads.
 
-    `content`: put the text and drafts that records hold on spans; None asks `content.captures`.
+    `content`: put recorded text and drafts on spans; None follows `content.captures`.
     """
 
     def __init__(self, resource: Resource, content: bool | None = None) -> None:
@@ -45,7 +45,7 @@ class Resender:
         self._tracer = provider.get_tracer(names.SCOPE, versions()["trimode"])
 
     def spans(self, record: CallRecord) -> Iterator[ReadableSpan]:
-        """The call's decode spans, then what is around them. Raises PolicyError where tracing is switched off."""
+        """Yields the call's decode spans, then their parents. Raises PolicyError where tracing is switched off."""
         self._ids.start(record.call)
         self._done.clear()
         CallSpan(
@@ -67,7 +67,7 @@ class Resender:
 
 
 class _CallIds(IdGenerator):
-    """Digests of the call's id: the trace's, then one for each span in order."""
+    """Generates ids as digests of the call's id: one for the trace, then one for each span in order."""
 
     def start(self, call: str) -> None:
         self._call, self._spans = call, 0
@@ -84,7 +84,7 @@ class _CallIds(IdGenerator):
 
 
 def _timed(span: ReadableSpan, record: CallRecord) -> ReadableSpan:
-    """The same span at the time of the call; spans of decoding carry theirs already."""
+    """Returns the span with the recorded times of the call. Decode spans have theirs already."""
     return ReadableSpan(
         name=span.name,
         context=span.context,

@@ -1,9 +1,8 @@
-"""The tokens of a pass, for all requests at once: one small copy to the device, one head epilogue, one copy back.
+"""Token choice for all requests of a pass at once: one small copy to the device, one head epilogue, one copy back.
 
 Knows choices and rows of logits. The copy back is the only place where decoding waits for the device. `begin` takes
-logits wherever they are; `StaticSampler` does the same on buffers with fixed addresses, so that a CUDA graph can
-capture its launches.
-One variant of the epilogue serves all: which rows have masks or filters is read on the device.
+logits at any address; `StaticSampler` works on buffers with fixed addresses, so that a CUDA graph can capture its
+launches. One variant of the epilogue serves all rows, because it reads on the device which rows have masks or filters.
 """
 
 from __future__ import annotations
@@ -18,58 +17,58 @@ import torch
 from torch import Tensor
 
 from ..checks import TensorRefused
-from ..layout import Choice, Draw, SampledTokens
-from ..transfer import integers, put, sent
-from .head_epilogue import Draws, sample
+from ..layout import Choice, SampledTokens, SamplingParams
+from ..transfer import copy_into, int64_tensor, to_device
+from .head_epilogue import RowSampling, sample
 
 _ALIGNED = 4
-"""Columns are as long as a multiple of it, so that each begins at a multiple of 16 bytes."""
+"""Rows to whose multiple columns are padded, so that each column begins at a multiple of 16 bytes."""
 _COLUMNS = (torch.int64, torch.int64, torch.float32, torch.int32, torch.int32, torch.float32)
-"""How rows draw, packed column by column: seed, position, temperature, number of the mask, top_k, top_p."""
+"""dtypes of the packed sampling parameters: seed, position, temperature, index of the mask, top_k, top_p."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """Tokens that the device is about to choose: `counts` of them a choice, in a room for `rows`."""
+class PendingTokens:
+    """Tokens queued on the device: `counts` of them for each choice, in a result buffer for `rows` rows."""
 
-    room: Tensor
+    result_buffer: Tensor
     rows: int
     counts: list[int]
 
     @property
     def tokens(self) -> Tensor:
         """[R] int64, on the device."""
-        return _parts(self.room, self.rows)[0][: sum(self.counts)]
+        return _parts(self.result_buffer, self.rows)[0][: sum(self.counts)]
 
 
 class StaticSampler:
-    """The head epilogue of up to R rows, for logits [R, V] that stay where they are.
+    """The head epilogue of up to R rows, for logits [R, V] at a fixed address.
 
-    `bring` copies in what a pass wants, which is all that the host does; `launch` is what a graph can capture, for a
-    number of rows; `taken` copies out what it has chosen, because the next launch overwrites it.
+    `load` copies in what a pass asks for, which is all that the host does; `launch` is the part that a graph captures,
+    for a given number of rows; `result` copies the tokens out, because the next launch overwrites them.
     """
 
     def __init__(self, logits: Tensor) -> None:
         (rows, vocab), device = logits.shape, logits.device
         self._logits, self._source = logits, torch.empty(0)
-        self._draws = torch.zeros(_packed_bytes(rows), dtype=torch.uint8, device=device)
+        self._params = torch.zeros(_packed_bytes(rows), dtype=torch.uint8, device=device)
         self._masks = torch.zeros(rows, -(-vocab // 32), dtype=torch.int32, device=device)
         self._banned = torch.zeros(vocab, dtype=torch.bool, device=device)
-        self._room = torch.zeros(_bytes(rows), dtype=torch.uint8, device=device)
+        self._result = torch.zeros(_bytes(rows), dtype=torch.uint8, device=device)
         self.empty(rows)
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (self._draws, self._masks, self._banned, self._room))
+        return sum(part.nbytes for part in (self._params, self._masks, self._banned, self._result))
 
     def empty(self, rows: int) -> None:
-        """Rows that take their best token under no mask."""
-        mask = _drawing(self._draws.zero_(), rows).mask
+        """Resets the sampling parameters: every row takes its best token, without a mask."""
+        mask = _row_sampling(self._params.zero_(), rows).mask
         assert mask is not None
         mask.fill_(-1)
 
-    def bring(self, choices: Sequence[Choice], rows: int) -> None:
-        """What `choices` want of the first rows, in order, filled up to `rows`.
+    def load(self, choices: Sequence[Choice], rows: int) -> None:
+        """Copies in what `choices` ask of the first rows, in order, padded to `rows`.
 
         Raises TensorRefused.
         """
@@ -80,88 +79,93 @@ class StaticSampler:
         if banned is not self._source:
             self._banned.copy_(banned)
             self._source = banned
-        put(packed, self._draws[: len(packed)])
+        copy_into(packed, self._params[: len(packed)])
         if masks:
-            put(torch.stack(masks), self._masks[: len(masks)])
+            copy_into(torch.stack(masks), self._masks[: len(masks)])
 
     def launch(self, rows: int) -> None:
-        """Chooses the tokens of the first `rows` rows. Waits for nothing."""
-        _sampled(self._logits[:rows], self._banned, self._masks, _drawing(self._draws, rows), self._room)
+        """Queues the choice of the first `rows` rows' tokens without waiting."""
+        _sampled(self._logits[:rows], self._banned, self._masks, _row_sampling(self._params, rows), self._result)
 
-    def taken(self, choices: Sequence[Choice], rows: int) -> Begun:
-        """What the last `launch` of `rows` rows has chosen for `choices`."""
-        return Begun(self._room[: _bytes(rows)].clone(), rows, _counts(choices))
+    def result(self, choices: Sequence[Choice], rows: int) -> PendingTokens:
+        """Returns a copy of the tokens that the last `launch` of `rows` rows chose for `choices`."""
+        return PendingTokens(self._result[: _bytes(rows)].clone(), rows, _counts(choices))
 
 
-def begin(logits: Tensor, choices: Sequence[Choice]) -> Begun:
+def begin(logits: Tensor, choices: Sequence[Choice]) -> PendingTokens:
     """Queues the tokens of each choice from logits [R, V]: those of `reference.choose`. Raises TensorRefused."""
     counts, device = _counts(choices), logits.device
     rows = sum(counts)
-    room = torch.empty(_bytes(rows), dtype=torch.uint8, device=device)
+    result_buffer = torch.empty(_bytes(rows), dtype=torch.uint8, device=device)
     if rows:
         packed, masks = _packed(choices, rows)
-        # Where no row names a mask, there still is one, which nobody reads.
-        words = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
-        allowed = sent(torch.stack(masks), device) if masks else words
-        draws = _drawing(sent(packed, device), rows)
-        _sampled(_wanted(logits, choices), _banned(choices), allowed, draws, room)
-    return Begun(room, rows, counts)
+        # The kernel takes a mask tensor in any case; without masks it is never read.
+        unused = torch.empty(1, -(-logits.shape[1] // 32), dtype=torch.int32, device=device)
+        allowed = to_device(torch.stack(masks), device) if masks else unused
+        params = _row_sampling(to_device(packed, device), rows)
+        _sampled(_wanted(logits, choices), _banned(choices), allowed, params, result_buffer)
+    return PendingTokens(result_buffer, rows, counts)
 
 
-def read(begun: Sequence[Begun]) -> list[list[SampledTokens]]:
-    """What each has chosen, by one copy, which waits for the device."""
-    rooms = [one.room for one in begun]
-    here = (rooms[0] if len(rooms) == 1 else torch.cat(rooms)).cpu()
+def read(pending: Sequence[PendingTokens]) -> list[list[SampledTokens]]:
+    """Returns the tokens of each entry by one copy from the device, which is waited for."""
+    buffers = [one.result_buffer for one in pending]
+    here = (buffers[0] if len(buffers) == 1 else torch.cat(buffers)).cpu()
     return [
-        list(_dealt(part, one.rows, one.counts))
-        for part, one in zip(here.split([len(room) for room in rooms]), begun, strict=True)
+        list(_split(part, one.rows, one.counts))
+        for part, one in zip(here.split([len(result_buffer) for result_buffer in buffers]), pending, strict=True)
     ]
 
 
 def choose(logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
-    """The tokens of each choice, read at once."""
+    """Queues the tokens of each choice and reads them at once."""
     return read([begin(logits, choices)])[0] if choices else []
 
 
-def _dealt(room: Tensor, rows: int, counts: Sequence[int]) -> Iterator[SampledTokens]:
-    tokens, confidence = (part.tolist() for part in _parts(room, rows))
+def _split(result_buffer: Tensor, rows: int, counts: Sequence[int]) -> Iterator[SampledTokens]:
+    tokens, confidence = (part.tolist() for part in _parts(result_buffer, rows))
     for count, end in zip(counts, accumulate(counts), strict=True):
         yield SampledTokens(tokens[end - count : end], confidence[end - count : end])
 
 
-def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, draws: Draws, room: Tensor) -> None:
-    """Tokens and confidence of all rows of `logits`, to `room`."""
-    with torch.cuda.device_of(logits):  # where Triton launches, which looks at no tensor for it
-        sample(logits, banned, allowed, draws, _parts(room, logits.shape[0]))
+def _sampled(logits: Tensor, banned: Tensor, allowed: Tensor, params: RowSampling, result_buffer: Tensor) -> None:
+    """Writes tokens and confidence of all rows of `logits` to `result_buffer`."""
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, whatever device its tensors are on
+        sample(logits, banned, allowed, params, _parts(result_buffer, logits.shape[0]))
 
 
 def _bytes(rows: int) -> int:
-    """Tokens in eight bytes, confidence in four; whole tokens, so that a second room begins where one may."""
+    """Returns the bytes of a result buffer: eight for a token, four for a confidence, padded to a multiple of eight.
+
+    The padding lets the int64 tokens of a buffer follow those of another one in a concatenation.
+    """
     return 8 * rows + 8 * (-(-rows // 2))
 
 
-def _parts(room: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Tokens [R] int64 and confidence [R] fp32 of a room."""
+def _parts(result_buffer: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Returns the tokens [R] int64 and the confidence [R] fp32 of a result buffer, as views."""
     if not rows:
-        return torch.empty(0, dtype=torch.int64, device=room.device), torch.empty(0, device=room.device)
-    return room[: 8 * rows].view(torch.int64), room[8 * rows : 12 * rows].view(torch.float32)
+        return torch.empty(0, dtype=torch.int64, device=result_buffer.device), torch.empty(
+            0, device=result_buffer.device
+        )
+    return result_buffer[: 8 * rows].view(torch.int64), result_buffer[8 * rows : 12 * rows].view(torch.float32)
 
 
 def _wanted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
-    """The logits' rows in the order of choices; a view where they lie so."""
+    """Returns the logits' rows in the order of choices; a view where they are contiguous."""
     rows = [choice.row + at for choice in choices for at in range(len(choice.positions))]
     first = rows[0]
     if rows == list(range(first, first + len(rows))):
         return logits[first : first + len(rows)]
-    return logits[sent(integers(rows), logits.device)]
+    return logits[to_device(int64_tensor(rows), logits.device)]
 
 
 def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]:
-    """How `rows` rows draw, as bytes in the CPU's memory, and the grammar masks [W] that they name.
+    """Packs the sampling parameters of `rows` rows in CPU memory; returns the bytes and the masks [W] that they index.
 
-    Rows that no choice wants take their best token.
+    Rows that no choice covers take their best token.
     """
-    rules = list(chain.from_iterable(repeat(choice.draw, len(choice.positions)) for choice in choices))
+    rules = list(chain.from_iterable(repeat(choice.sampling, len(choice.positions)) for choice in choices))
     named = [choice.masks or [None] * len(choice.positions) for choice in choices]
     columns: tuple[array[Any], ...] = (
         array("q", [rule.seed - (rule.seed >> 63 << 64) for rule in rules]),
@@ -177,13 +181,13 @@ def _packed(choices: Sequence[Choice], rows: int) -> tuple[Tensor, list[Tensor]]
     return torch.frombuffer(packed, dtype=torch.uint8), masks
 
 
-def _drawing(packed: Tensor, rows: int) -> Draws:
-    """Draws of `rows` rows, as views of what `_packed` has packed."""
+def _row_sampling(packed: Tensor, rows: int) -> RowSampling:
+    """Returns the sampling parameters of `rows` rows as views of what `_packed` has packed."""
     size = _aligned(rows)
     pieces = packed[: _packed_bytes(rows)].split([size * dtype.itemsize for dtype in _COLUMNS])
     views = (piece.view(dtype)[:rows] for piece, dtype in zip(pieces, _COLUMNS, strict=True))
     seed, position, temperature, mask, top_k, top_p = views
-    return Draws(seed, position, temperature, top_k, top_p, mask)
+    return RowSampling(seed, position, temperature, top_k, top_p, mask)
 
 
 def _aligned(rows: int) -> int:
@@ -204,13 +208,13 @@ def _banned(choices: Sequence[Choice]) -> Tensor:
     return choices[0].banned
 
 
-def _top_p(rule: Draw) -> float:
-    """As fp32 can say it; what is below 1 stays below 1, because 1 is off."""
+def _top_p(rule: SamplingParams) -> float:
+    """Returns top_p as fp32; a value below 1 stays below 1, because 1 switches the filter off."""
     return min(rule.top_p, 1 - 2.0**-24) if rule.top_p < 1 else 1.0
 
 
 def _places(named: Sequence[Sequence[Tensor | None]]) -> list[int]:
-    """Of each row: which mask it has, -1 for none."""
+    """Returns for each row the index of its mask, -1 for none."""
     places, known = list[int](), 0
     for mask in chain.from_iterable(named):
         places.append(-1 if mask is None else known)

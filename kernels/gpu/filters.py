@@ -1,12 +1,13 @@
-"""Top-k and top-p in Triton, without a sort, and how a tile of a row's scores is read.
+"""Top-k and top-p in Triton without a sort, and the loading of one tile of a row's scores.
 
-Knows one row's logits, mask and temperature. Does not know tiles' results or where tokens go.
+Knows one row's logits, mask and temperature. Does not know the results of tiles, or where tokens are written.
 
-Filters need no sort. The best perturbed token is right if it is within them: fewer than top_k scores are above it, and
-less than top_p of the probability stands before it. If it is not, neither is any token behind it, and the best of those
-before it is tried: one more pass over the row's logits each time, few in all. Where both filters are on, the top_k-th
-score is found first, by bisection. Probabilities are added in another order than in `reference.filtered`, so a token at
-which their sum meets top_p to the last bits may fall on the other side of it; which side depends on its row alone.
+The best perturbed token (score + noise) is the answer if it is within the filters: fewer than top_k scores are above
+it, and the probability of the tokens before it is less than top_p. Otherwise neither it nor any token after it is, and
+the best perturbed token among those before it is tried. Each try reads the row's logits once more; few are needed. With
+both filters, the top_k-th score is found first, by bisection. Probabilities are added in another order than in
+`reference.filtered`, so a token at which their sum equals top_p up to the last bits may be decided the other way; the
+decision depends on its row alone.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from .noise import noise_of
 
 @triton.jit
 def read_tile(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, vocab: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, vocab: typing.Any,
     tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """One tile [TILE / 4, 4] of a row: token numbers, logits where allowed, and those that are not banned either."""
+    """Loads one tile [TILE / 4, 4] of a row: token ids, allowed logits, and allowed logits without banned tokens."""
     token = tile * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None]
     real = token < vocab
     shown = real
     if MASKED:
-        word = tl.load(allowed + token // 32, mask=real, other=0) | free
+        word = tl.load(allowed + token // 32, mask=real, other=0) | allow_bits
         shown = real & (((word >> (token % 32)) & 1) != 0)
     wide = tl.where(shown, tl.load(logits + token, mask=real, other=0).to(tl.float32), float("-inf"))
     left = tl.where(tl.load(banned + token, mask=real, other=1) != 0, float("-inf"), wide)
@@ -38,11 +39,11 @@ def read_tile(
 
 @triton.jit
 def scores_of(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """Token numbers of a tile and their scores, above temperature 0."""
-    token, _, left = read_tile(logits, banned, allowed, free, vocab, tile, MASKED, TILE)
+    """Returns the token ids of a tile and their scores (logits / temperature), for a temperature above 0."""
+    token, _, left = read_tile(logits, banned, allowed, allow_bits, vocab, tile, MASKED, TILE)
     return token, tl.div_rn(left, temperature + tl.zeros_like(left))
 
 
@@ -50,36 +51,38 @@ def scores_of(
 def mask_at(
     allowed: typing.Any, row: typing.Any, which: typing.Any, step: typing.Any, MASKED: tl.constexpr
 ) -> typing.Any:
-    """Where a row's mask begins, and the bits that are set in all its words besides: all bits if it has none."""
+    """Returns the address of a row's mask, and bits to set in all its words: all of them if the row has no mask."""
     at = row
     if MASKED == 2:
         at = tl.load(which + row).to(tl.int64)
-    free = tl.where(at < 0, -1, 0)
-    return allowed + tl.maximum(at, 0) * step, free
+    allow_bits = tl.where(at < 0, -1, 0)
+    return allowed + tl.maximum(at, 0) * step, allow_bits
 
 
 @triton.jit
 def highest_of(score: typing.Any, token: typing.Any) -> typing.Any:
-    """The highest score, and the lowest token that has it."""
+    """Returns the highest score and the lowest token id that has it."""
     best = tl.max(score)
     return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
 
 
 @triton.jit
 def within_filters(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, seed: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, seed: typing.Any,
     position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
     top_k: typing.Any, top_p: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr, TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """The best perturbed token within the filters; `chosen` is the best without them."""
+    """Returns the best perturbed token within the filters; `chosen` is the best one without them."""
     floor = order_of(tl.full([], float("-inf"), tl.float32))
     limit = tl.full([], float("inf"), tl.float32)
     if top_p < 1:
         if top_k < vocab:
-            floor = kth_order(logits, banned, allowed, free, temperature, vocab, highest, top_k, TILES, MASKED, TILE)
+            floor = kth_order(
+                logits, banned, allowed, allow_bits, temperature, vocab, highest, top_k, TILES, MASKED, TILE
+            )
         total = tl.zeros([], tl.float32)
         for tile in range(TILES):
-            _, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            _, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             total += tl.sum(tl.where(order_of(score) >= floor, tl.exp(score - highest), 0.0))
         limit = total * top_p
     trying = True
@@ -89,7 +92,7 @@ def within_filters(
         above, before = tl.zeros([], tl.int32), tl.zeros([], tl.float32)
         best, better = tl.full([], float("-inf"), tl.float32), tl.full([], 0x7FFFFFFF, tl.int32)
         for tile in range(TILES):
-            token, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            token, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             ahead = (score > own) | ((score == own) & (token < chosen))
             found: typing.Any = tl.max(ahead.to(tl.int32))
             if found > 0:
@@ -107,25 +110,25 @@ def within_filters(
 
 @triton.jit
 def order_of(score: typing.Any) -> typing.Any:
-    """int64 that are ordered as the scores are."""
+    """Maps scores to int64 numbers in the same order."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
 
 
 @triton.jit
 def kth_order(
-    logits: typing.Any, banned: typing.Any, allowed: typing.Any, free: typing.Any, temperature: typing.Any,
+    logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,
     TILE: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """A number that the orders of exactly the scores at or above the top_k-th one reach."""
+    """Returns a threshold: `order_of` reaches it for exactly the scores at or above the top_k-th one."""
     low = order_of(tl.full([], float("-inf"), tl.float32))
     high = order_of(highest) + 1
     while high - low > 1:
         middle = (low + high) >> 1
         count = tl.zeros([], tl.int32)
         for tile in range(TILES):
-            _, score = scores_of(logits, banned, allowed, free, temperature, vocab, tile, MASKED, TILE)
+            _, score = scores_of(logits, banned, allowed, allow_bits, temperature, vocab, tile, MASKED, TILE)
             count += tl.sum((order_of(score) >= middle).to(tl.int32))
         low = tl.where(count >= top_k, middle, low)
         high = tl.where(count > top_k, high, tl.where(count == top_k, middle + 1, middle))

@@ -1,14 +1,14 @@
 """x [T, in] times a matrix [out, in] transposed, for few rows, in Triton.
 
-Knows tiles and matrices. A program takes a tile of outputs, a tile of rows and a fixed stretch of the inputs, so that
-every weight is read once for up to 128 rows (64 for weights in eight bits). Where a matrix has too few outputs to fill
-the card, several programs share an output and leave *parts*: fp32 sums that the next op adds in order (`linear` by a
-launch of its own, the norm on its way).
+Knows tiles and matrices. A program takes a tile of outputs, a tile of rows and a fixed range of the inputs, so that
+every weight is read once for up to 128 rows (64 for weights in eight bits). Where a matrix has too few outputs to
+occupy the GPU, several programs share an output (split-K) and write *parts*: fp32 sums that the next op adds in order
+(`linear` by a launch of its own, the norm while it reads them).
 
 Row-invariant: the tile of weights is the instruction's left operand and the rows are its columns, so from 1 row to 128
 the same instruction (in bf16 wgmma m64 n16..n128 k16) adds the same 16 inputs at a time into the same fp32 accumulator
-in the same order; a row more is a column more. Of a tile only `rows`, `outputs`, `warps` and `stages` follow T, which
-say what shares a program (see `tiles`). fp32 takes multiply-adds in the same order.
+in the same order; another row is another column. Only `rows`, `outputs`, `warps` and `stages` of a tile depend on T;
+they decide what shares a program (see `tiles`). fp32 uses multiply-adds in the same order.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import spaced, together
+from ..checks import check_same_device, check_tensor
 from ..quantize import Quantized
 from ..tiles import Tiles, tiles
 from .numerics import jit, launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
-"""dtypes of rows."""
+"""dtypes that rows may have."""
 FOLD = 512
-"""Outputs of a program that adds parts."""
+"""Outputs of one program that adds parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What marked rows get on top: flags [T], 0 for no; parts [split, T, R] fp32 of the rows times A; B [out, R]."""
+    """Low-rank term of marked rows: flags [T], 0 for no; parts [split, T, R] fp32 of the rows times A; B [out, R]."""
 
     flags: Tensor
     low: Tensor
@@ -42,10 +42,10 @@ class Delta:
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None, delta: Delta | None = None) -> Tensor:
-    """x [T, in] times weight [out, in] transposed, added to `onto` [T, out] if given -> [T, out].
+    """Returns x [T, in] times weight [out, in] transposed, added to `onto` [T, out] if given: [T, out].
 
-    Sums in fp32, rounded once to x's dtype, fp32 or bf16. The weight is of that dtype or in eight bits. Rows may lie
-    apart in memory. Raises TensorRefused.
+    Sums in fp32, rounded once to x's dtype, fp32 or bf16. The weight is of that dtype or in eight bits. Rows may have
+    gaps between them in memory. Raises TensorRefused.
     """
     plan = planned(x, weight)
     if plan.split > 1:
@@ -57,9 +57,10 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None, de
 
 
 def parts(x: Tensor, weight: Tensor | Quantized, flags: Tensor | None = None, delta: Delta | None = None) -> Tensor:
-    """`linear` before its last sum: [split, T, out] fp32; how many parts follows from the weight alone.
+    """Returns `linear` before its last sum: [split, T, out] fp32. The number of parts depends on the weight alone.
 
-    `flags` [T]: rows where it is 0 are not needed; they are zeros where no row of their tile is. Raises TensorRefused.
+    `flags` [T]: rows with flag 0 are not needed; they are zeros if no row of their tile is needed. Raises
+    TensorRefused.
     """
     plan = planned(x, weight)
     y = torch.empty(plan.split, x.shape[0], weight.shape[0], dtype=torch.float32, device=x.device)
@@ -68,8 +69,8 @@ def parts(x: Tensor, weight: Tensor | Quantized, flags: Tensor | None = None, de
 
 
 def fold(parts: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tensor:
-    """Parts [split, T, out] fp32 added in order, then to `onto` [T, out] if given -> [T, out]. Raises TensorRefused."""
-    spaced("parts", parts, (None, None, None), (torch.float32,))
+    """Adds parts [split, T, out] fp32 in order, then `onto` [T, out] if given -> [T, out]. Raises TensorRefused."""
+    check_tensor("parts", parts, (None, None, None), (torch.float32,))
     split, rows, outputs = parts.shape
     y = torch.empty(rows, outputs, dtype=dtype, device=parts.device)
     _check_onto(onto, y)
@@ -82,23 +83,23 @@ def fold(parts: Tensor, dtype: torch.dtype, onto: Tensor | None = None) -> Tenso
 
 
 def planned(x: Tensor, weight: Tensor | Quantized, single: bool = False) -> Tiles:
-    """The tiles of a product, after its operands are checked. Raises TensorRefused."""
+    """Checks the operands and returns the tiles of their product. Raises TensorRefused."""
     values = weight.values if isinstance(weight, Quantized) else weight
-    spaced("x", x, (None, None), ROWS)
+    check_tensor("x", x, (None, None), ROWS)
     if isinstance(weight, Quantized):
-        spaced("weight", values, (None, x.shape[1]), (torch.int8, torch.float8_e4m3fn))
-        spaced("scales", weight.scales, (values.shape[0],), (torch.float32,))
-        together(x, scales=weight.scales)
+        check_tensor("weight", values, (None, x.shape[1]), (torch.int8, torch.float8_e4m3fn))
+        check_tensor("scales", weight.scales, (values.shape[0],), (torch.float32,))
+        check_same_device(x, scales=weight.scales)
     else:
-        spaced("weight", values, (None, x.shape[1]), (x.dtype,))
-    together(x, weight=values)
+        check_tensor("weight", values, (None, x.shape[1]), (x.dtype,))
+    check_same_device(x, weight=values)
     return tiles(max(1, x.shape[0]), values.shape[0], values.shape[1], values.dtype, single)
 
 
 def _check_onto(onto: Tensor | None, y: Tensor) -> None:
     if onto is not None:
-        spaced("onto", onto, tuple(y.shape), (y.dtype,))
-        together(y, onto=onto)
+        check_tensor("onto", onto, tuple(y.shape), (y.dtype,))
+        check_same_device(y, onto=onto)
 
 
 def _launch(
@@ -110,11 +111,11 @@ def _launch(
     values, scales = (weight.values, weight.scales) if isinstance(weight, Quantized) else (weight, None)
     if delta is not None:
         flags = delta.flags
-        spaced("low", delta.low, (None, rows, None), (torch.float32,))
-        spaced("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
+        check_tensor("low", delta.low, (None, rows, None), (torch.float32,))
+        check_tensor("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
     if flags is not None:
-        spaced("flags", flags, (rows,), (torch.bool, *ROWS))
-        together(x, flags=flags)
+        check_tensor("flags", flags, (rows,), (torch.bool, *ROWS))
+        check_same_device(x, flags=flags)
     if rows and outputs:
         _products[(triton.cdiv(rows, plan.rows), triton.cdiv(outputs, plan.outputs), plan.split)](
             x, values, scales, onto, flags, y, rows, outputs, inputs, plan.chunk, x.stride(0), values.stride(0),
@@ -135,7 +136,7 @@ def _adapter(delta: Delta | None) -> dict[str, typing.Any]:
 
 @triton.jit
 def summed(parts: typing.Any, step: typing.Any, mask: typing.Any, PARTS: tl.constexpr) -> typing.Any:
-    """The numbers at pointers `parts`, and PARTS - 1 more at distance `step` each, added in order, in fp32."""
+    """Loads the numbers at pointers `parts` and PARTS - 1 more, each `step` further, and adds them in order in fp32."""
     total = tl.load(parts, mask=mask, other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):  # pyright: ignore[reportGeneralTypeIssues]
         total += tl.load(parts + part * step, mask=mask, other=0.0)
@@ -161,7 +162,7 @@ def _with_delta(
     total: typing.Any, part: typing.Any, marked: typing.Any, low: typing.Any, low_part: typing.Any, high: typing.Any,
     there: typing.Any, rank: typing.Any, DTYPE: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """total [OUTPUTS, ROWS], with B times low on top of marked columns: low [1, ROWS] and high [OUTPUTS, 1] point."""
+    """Adds B times low to marked columns of total [OUTPUTS, ROWS]; low [1, ROWS] and high [OUTPUTS, 1] are pointers."""
     at = tl.arange(0, RANK)
     if (part == 0) & (tl.max(marked.to(tl.int32), 0) != 0):
         inside = marked[None, :] & (at < rank)[:, None]

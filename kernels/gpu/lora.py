@@ -1,8 +1,8 @@
-"""A product whose marked rows also get a low-rank term, in Triton: the draft adapter, which other rows never see.
+"""A product with a low-rank term for marked rows, in Triton: the draft adapter, which other rows never see.
 
-Knows matrices and flags. One launch more than the product alone: x A^T for tiles that hold a marked row, whose parts
-the product's first programs add up and multiply by B. The adapter's scale is in B. Rows without a mark keep their bits,
-whatever rides along; and flags are read on the device, so one captured graph serves drafts and verification.
+Knows matrices and flags. It takes one launch more than the product: x A^T for tiles with a marked row, whose parts the
+product's first programs add up and multiply by B. The adapter's scale is in B. Rows without a mark keep their bits,
+whatever other rows do; flags are read on the device, so one captured graph serves drafts and verification.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .linear import Delta
 def adapted_linear(
     x: Tensor, weight: Tensor | Quantized, adapter: tuple[Tensor, Tensor], flags: Tensor, onto: Tensor | None = None
 ) -> Tensor:
-    """`linear`, plus (x A^T) B^T for rows with a flag: adapter A [R, in] and B [out, R], flags [T], 0 for no.
+    """Returns `linear`, plus (x A^T) B^T for rows with a flag: adapter A [R, in] and B [out, R], flags [T], 0 for no.
 
     x A^T is rounded to x's dtype. Raises TensorRefused.
     """
@@ -25,10 +25,10 @@ def adapted_linear(
 
 
 def adapted_parts(x: Tensor, weight: Tensor | Quantized, adapter: tuple[Tensor, Tensor], flags: Tensor) -> Tensor:
-    """`adapted_linear` before its last sum: [split, T, out] fp32. Raises TensorRefused."""
+    """Returns `adapted_linear` before its last sum: [split, T, out] fp32. Raises TensorRefused."""
     return triton_linear.parts(x, weight, delta=delta(x, adapter, flags))
 
 
 def delta(x: Tensor, adapter: tuple[Tensor, Tensor], flags: Tensor) -> Delta:
-    """What marked rows of x get on top. Raises TensorRefused."""
+    """Computes the low-rank term of marked rows of x. Raises TensorRefused."""
     return Delta(flags, triton_linear.parts(x, adapter[0], flags), adapter[1])

@@ -1,7 +1,7 @@
-"""Gumbel noise in Triton, to the last bit that of `reference.gumbel`.
+"""Gumbel noise in Triton with exactly the bits of `reference.gumbel`. Knows seeds, positions and token ids.
 
-The random words are integers; the logarithms are `reference.log`, operation by operation. Both need kernels that do
-not fuse a multiplication with an addition, as `launch` says: whoever calls `noise_of` is launched so.
+The random words are integers; the logarithms are `reference.log`, operation by operation. Both need kernels in which no
+multiplication is fused with an addition: every kernel that calls `noise_of` has to be launched with `launch`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import spaced
+from ..checks import check_tensor
 from ..reference.noise import LOG_SERIES, LOG_TWO, SQRT_HALF_BITS
 from .numerics import launch
 
@@ -25,8 +25,11 @@ _SQRT_HALF: tl.constexpr = tl.constexpr(SQRT_HALF_BITS)
 
 
 def gumbel(seed: int, positions: Tensor, vocab_size: int) -> Tensor:
-    """`reference.gumbel` on the device of positions [P] int64, which must have no gaps: raises TensorRefused."""
-    spaced("positions", positions, (None,), (torch.int64,))
+    """Returns `reference.gumbel` on the device of positions [P] int64, which must be contiguous.
+
+    Raises TensorRefused.
+    """
+    check_tensor("positions", positions, (None,), (torch.int64,))
     out = torch.empty(positions.shape[0], vocab_size, dtype=torch.float32, device=positions.device)
     if out.numel():
         seeds = torch.full((1,), seed - (seed >> 63 << 64), dtype=torch.int64, device=positions.device)
@@ -45,7 +48,7 @@ def _draw(seeds: typing.Any, positions: typing.Any, out: typing.Any, vocab: typi
 
 @triton.jit
 def noise_of(seed: typing.Any, position: typing.Any, block: typing.Any, TILE: tl.constexpr) -> typing.Any:
-    """[TILE / 4, 4] of the tokens from 4 * block on; seed and position int64."""
+    """Returns the noise [TILE / 4, 4] of the tokens from 4 * block on; seed and position int64."""
     blocks = (block + tl.arange(0, TILE // 4)).to(tl.uint32)
     zero = tl.zeros_like(blocks)
     low, high = zero + (position & 0xFFFFFFFF).to(tl.uint32), zero + (position >> 32).to(tl.uint32)
@@ -59,7 +62,7 @@ def noise_of(seed: typing.Any, position: typing.Any, block: typing.Any, TILE: tl
 
 @triton.jit
 def _log(x: typing.Any) -> typing.Any:
-    """`reference.log`."""
+    """Returns `reference.log`."""
     bits = x.to(tl.int32, bitcast=True)
     exponent = (bits - _SQRT_HALF) >> 23
     f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0

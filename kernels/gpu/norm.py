@@ -1,7 +1,7 @@
-"""RMSNorm of a row, after the row was added to a residual, in Triton.
+"""RMSNorm of a row after it was added to a residual, in Triton.
 
-Knows rows, and parts as `triton_linear` leaves them. The last sum of a split product, the residual and the norm are one
-read and one write of the row. One program a row, whose sums follow the row's size alone: row-invariant.
+Knows rows, and parts as `linear` leaves them. The last sum of a split product, the residual and the norm take one read
+and one write of the row. One program per row, whose sums depend on the row's size alone: row-invariant.
 """
 
 from __future__ import annotations
@@ -13,32 +13,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from .linear import ROWS, summed
 from .numerics import launch, rounded
 
 LARGEST = 16384
-"""Numbers of a row that a program holds in registers."""
+"""Numbers of a row that a program can hold in registers."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`reference.rms_norm`: x [T, E] / rms(x) * weight [E]. Rows may lie apart in memory. Raises TensorRefused."""
-    spaced("x", x, (None, None), ROWS)
+    """Returns `reference.rms_norm`: x [T, E] / rms(x) * weight [E]. Rows may have gaps between them.
+
+    Raises TensorRefused.
+    """
+    check_tensor("x", x, (None, None), ROWS)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _launch(x[None], None, weight, y, None, eps)
     return y
 
 
 def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(onto + x, its RMSNorm): x [T, E], or parts [split, T, E] fp32 that are added first; onto [T, E], weight [E].
+    """Returns (onto + x, its RMSNorm): x [T, E], or parts [split, T, E] fp32 to add first; onto [T, E], weight [E].
 
     The sum is rounded to onto's dtype before the norm reads it, as if it had been stored. Raises TensorRefused.
     """
-    spaced("onto", onto, (None, None), ROWS)
+    check_tensor("onto", onto, (None, None), ROWS)
     if x.ndim == 3:
-        spaced("x", x, (None, *onto.shape), (torch.float32,))
+        check_tensor("x", x, (None, *onto.shape), (torch.float32,))
     else:
-        spaced("x", x, tuple(onto.shape), (onto.dtype,))
+        check_tensor("x", x, tuple(onto.shape), (onto.dtype,))
     total, y = (torch.empty(onto.shape, dtype=onto.dtype, device=onto.device) for _ in range(2))
     _launch(x if x.ndim == 3 else x[None], onto, weight, y, total, eps)
     return total, y
@@ -46,8 +49,8 @@ def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[T
 
 def _launch(parts: Tensor, onto: Tensor | None, weight: Tensor, y: Tensor, total: Tensor | None, eps: float) -> None:
     split, rows, size = parts.shape
-    spaced("weight", weight, (size,), (y.dtype,))
-    together(y, x=parts, onto=onto, weight=weight)
+    check_tensor("weight", weight, (size,), (y.dtype,))
+    check_same_device(y, x=parts, onto=onto, weight=weight)
     if size > LARGEST:
         raise TensorRefused(f"rows of {size} numbers are too long for one program; at most {LARGEST}")
     if rows:
@@ -65,7 +68,7 @@ def _norm(
     part: typing.Any, x_row: typing.Any, onto_row: typing.Any, eps: typing.Any, PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row)."""
+    """Program (row,)."""
     row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     there = at < size
     wide = summed(x + row * x_row + at, part, there, PARTS)

@@ -1,7 +1,7 @@
-"""What follows the fused QKV projection, in one Triton kernel: head norms, rotation, query scale, keys and values kept.
+"""What follows the fused QKV projection, in one Triton kernel: head norms, rotation, query scale, writing the cache.
 
-Knows one layer's pages. Each head is read and written once. Roundings are fewer than in the reference: a head is fp32
-from its load to its store, where the reference rounds after each op.
+Knows one layer's pages. Each head is read and written once. It rounds less often than the reference, because a head is
+fp32 from its load to its store, where the reference rounds after each op.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from ..layout import PAGE, Layout, Rotation
 from ..reference import torch_ops
 from .numerics import jit, launch, rounded
@@ -32,7 +32,7 @@ def place_in_torch(
     values: Tensor,
     layout: Layout,
 ) -> None:
-    """`place`, by the ops of the reference."""
+    """Does what `place` does, by the ops of the reference."""
     groups = keys.shape[1]
     if head_norms is not None:
         for part, norm in zip(x.split([queries, groups, groups], dim=1), head_norms, strict=False):
@@ -51,17 +51,17 @@ def place(
     values: Tensor,
     layout: Layout,
 ) -> None:
-    """x [T, queries + 2 K, D] in place, and one layer's pages [pages, K, D, PAGE] and [pages, K, PAGE, D].
+    """Prepares x [T, queries + 2 K, D] in place; writes one layer's pages [pages, K, D, PAGE] and [pages, K, PAGE, D].
 
-    Queries and keys are normed by `head_norms` [D] each, if given, and turned; queries are scaled; then keys and values
-    of rows with a slot are kept. x, keys and values are fp32 or bf16 alike, with a last dimension without gaps. Raises
-    TensorRefused.
+    Queries and keys are normalised by `head_norms` [D] each, if given, and rotated; queries are scaled; then the keys
+    and values of rows with a slot are written to their pages. x, keys and values are all fp32 or all bf16, with stride
+    1 in the last dimension. Raises TensorRefused.
     """
     _check(x, queries, head_norms, rotation, keys, values, layout)
     rows, heads, dim = x.shape
     if not rows:
         return
-    # A tensor that is not there is stood in for by one that is; the kernel is told not to read it.
+    # A missing tensor is replaced by another one, and a constant tells the kernel not to read it.
     q_norm, k_norm = head_norms or (x, x)
     _place[(rows, heads)](
         x, q_norm, k_norm, rotation.cos, rotation.sin, x if rotation.scale is None else rotation.scale, layout.slot,
@@ -84,22 +84,24 @@ def _check(
     layout: Layout,
 ) -> None:
     groups, dim = keys.shape[1], x.shape[-1]
-    spaced("x", x, (None, queries + 2 * groups, None), _DTYPES)
-    spaced("keys", keys, (None, groups, dim, PAGE), (x.dtype,))
-    spaced("values", values, (keys.shape[0], groups, PAGE, dim), (x.dtype,))
+    check_tensor("x", x, (None, queries + 2 * groups, None), _DTYPES)
+    check_tensor("keys", keys, (None, groups, dim, PAGE), (x.dtype,))
+    check_tensor("values", values, (keys.shape[0], groups, PAGE, dim), (x.dtype,))
     if dim % 2:
         raise TensorRefused(f"heads have {dim} dimensions; a rotation takes an even number")
     cos, sin, scale, slot = rotation.cos, rotation.sin, rotation.scale, layout.slot
     for name, turn in (("cos", cos), ("sin", sin)):
-        spaced(name, turn, (x.shape[0], dim), _DTYPES)
+        check_tensor(name, turn, (x.shape[0], dim), _DTYPES)
     if scale is not None:
-        spaced("scale", scale, (x.shape[0],), (torch.float32,))
-    spaced("slot", slot, (x.shape[0],), (torch.int64,))
+        check_tensor("scale", scale, (x.shape[0],), (torch.float32,))
+    check_tensor("slot", slot, (x.shape[0],), (torch.int64,))
     q_norm, k_norm = head_norms or (None, None)
     for name, norm in (("query norm", q_norm), ("key norm", k_norm)):
         if norm is not None:
-            spaced(name, norm, (dim,), _DTYPES)
-    together(x, keys=keys, values=values, cos=cos, sin=sin, scale=scale, slot=slot, q_norm=q_norm, k_norm=k_norm)
+            check_tensor(name, norm, (dim,), _DTYPES)
+    check_same_device(
+        x, keys=keys, values=values, cos=cos, sin=sin, scale=scale, slot=slot, q_norm=q_norm, k_norm=k_norm
+    )
 
 
 @jit("scales", "slots")
@@ -110,7 +112,7 @@ def _place(
     v_head: typing.Any, v_key: typing.Any, eps: typing.Any, QUERIES: tl.constexpr, GROUPS: tl.constexpr,
     DIM: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, NORMED: tl.constexpr, SCALED: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Program (row, head). A head is held as its two halves, which the rotation mixes."""
+    """Program (row, head). A head is loaded as its two halves, which the rotation combines."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     low, high = tl.arange(0, BLOCK), DIM // 2 + tl.arange(0, BLOCK)
     inside = low < DIM // 2

@@ -1,9 +1,9 @@
 """silu(x G^T) * (x U^T) with both matrices in one, in Triton.
 
-Knows tiles and matrices. Fused into the product: for 32 rows of the 8B model the two halves are 1.8 MB to write and to
-read again against 235 MB of weights, so what is saved is mostly a launch; it costs nothing, since a program that holds
-the same outputs of both halves reads the rows once for the two, and a matrix of this shape has enough outputs to fill
-the card without parts. The halves stay fp32 until their product is rounded once. Row-invariant as `triton_linear` is.
+Knows tiles and matrices. Fused into the product. For 32 rows of the 8B model the two halves are 1.8 MB to write and to
+read again, against 235 MB of weights, so fusing saves little more than a launch. It costs nothing, because a program
+with the same outputs of both halves reads the rows once for the two, and a matrix of this shape has enough outputs to
+occupy the GPU without parts. The halves stay fp32 until their product is rounded once. Row-invariant as `linear` is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .numerics import jit, launch, product, rounded
 
 
 def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
-    """x [T, in], weight [2 I, in] with the gate's rows first -> silu(gate) * up [T, I]. Raises TensorRefused."""
+    """Returns silu(gate) * up [T, I] of x [T, in], weight [2 I, in] with the gate's rows first.
+
+    Raises TensorRefused.
+    """
     plan = planned(x, weight, single=True)
     if weight.shape[0] % 2:
         raise TensorRefused(f"weight has {weight.shape[0]} rows; gate and up need an even number")

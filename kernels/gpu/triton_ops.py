@@ -1,10 +1,10 @@
-"""The ops of `reference.py` in Triton, for CUDA devices; or in Triton's interpreter, slowly, anywhere.
+"""The ops of `kernels/reference` in Triton, for CUDA devices; or in Triton's interpreter, slowly, anywhere.
 
 Knows blocks and layouts. A block is ten launches, one more where rows may be draft rows: QKV and the sum of its parts,
-heads placed, attention (two), output, norm, SwiGLU, down, norm. Parts of the output and down products are added where
-the residual is, in the norm that follows. Row-invariant, as each op is. Tokens of all requests of a pass are chosen by
-one `triton_head.sample` and read by one copy, the only wait of a pass. Ops that a block does not use singly are the
-reference's in torch.
+head norms and cache, attention (two), output, norm, SwiGLU, down, norm. Parts of the output and down products are added
+in the norm that follows, together with the residual. Row-invariant, as each op is. `head_epilogue.sample` chooses the
+tokens of all requests of a pass in one launch; they are read by one copy, which is a pass's only wait. Ops that a block
+does not use on their own are the reference's in torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..block import read_out
+from ..block import logits_and_tokens
 from ..layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
@@ -39,7 +39,7 @@ name = "triton"
 row_tile = 1
 queued = True
 exact = True
-standing = StaticSampler
+static_sampler = StaticSampler
 
 
 def forward(
@@ -53,11 +53,11 @@ def forward(
     read: Tensor,
     choices: Sequence[Choice],
 ) -> tuple[Tensor, list[SampledTokens]]:
-    """A pass, as `block.forward` says it."""
+    """Runs a pass; see `block.forward`."""
     # Triton launches on the thread's current device, whatever device the tensors are on.
     with torch.cuda.device_of(x):
         x = _through(x, stack.blocks, rotation, flags, keys, values, layout)
-        return read_out(sys.modules[__name__], x, stack, read, choices)
+        return logits_and_tokens(sys.modules[__name__], x, stack, read, choices)
 
 
 def _through(
@@ -69,7 +69,7 @@ def _through(
     values: Tensor,
     layout: Layout,
 ) -> Tensor:
-    """x [T, E] after all blocks."""
+    """Returns x [T, E] after all blocks."""
     normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
     for index, (block, k, v) in enumerate(zip(blocks, keys, values, strict=True)):
         qkv = linear(normed, block.qkv).unflatten(-1, (-1, block.dim))
@@ -85,7 +85,7 @@ def _through(
 
 
 def _out(mixed: Tensor, block: Block, flags: Tensor | None) -> Tensor:
-    """The output projection's parts, the adapter's term in those of marked rows."""
+    """Returns the parts of the output projection, with the adapter's term for marked rows."""
     if flags is None or block.adapter is None:
         return parts(mixed, block.out)
     return adapted_parts(mixed, block.out, block.adapter, flags[:, 0])

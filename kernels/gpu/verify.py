@@ -1,7 +1,7 @@
-"""Verification in Triton, without waiting for the device: drafts against the tokens that the target chose.
+"""Verification in Triton, without waiting for the device: compares drafts with the tokens that the target sampled.
 
-Knows token ids only. What was refused goes to a ring on the device, which is read when someone asks: after some passes,
-or never. Decoding does not use it while each cycle is read before the next is queued (docs/gpu.md says why).
+Knows token ids only. Rejected tokens go to a ring buffer on the device, which can be read after any number of passes.
+Decoding does not use this kernel as long as each cycle is read before the next is queued (docs/gpu.md says why).
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..checks import TensorRefused, spaced, together
+from ..checks import TensorRefused, check_same_device, check_tensor
 from .numerics import jit, launch
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The last drafts of N requests: tokens [N, size, k] int64, of which lost[n, i] int64 from `start` on were refused.
+class RejectedDrafts:
+    """The last drafts of N requests: tokens [N, size, k] int64; of these rejected[n, i] int64, from `start`, failed.
 
-    `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i lies at i % size.
+    `start` [N, size] int64: how many were accepted. `turn` [N] int64: verifications so far; number i is at i % size.
     """
 
     tokens: Tensor
     start: Tensor
-    lost: Tensor
+    rejected: Tensor
     turn: Tensor
 
     @staticmethod
-    def empty(requests: int, size: int, longest: int, device: torch.device) -> Refused:
-        """Room for `size` drafts of at most `longest` tokens a request."""
+    def empty(requests: int, size: int, longest: int, device: torch.device) -> RejectedDrafts:
+        """Allocates the ring: `size` drafts of at most `longest` tokens for each request."""
         numbers = torch.zeros(requests, size, dtype=torch.int64, device=device)
         tokens = torch.zeros(requests, size, longest, dtype=torch.int64, device=device)
-        return Refused(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
+        return RejectedDrafts(tokens, numbers, numbers.clone(), torch.zeros(requests, dtype=torch.int64, device=device))
 
     def read(self, request: int, since: int) -> list[list[int]]:
-        """The refused tokens of a request's verifications from number `since` on; waits for the device.
+        """Returns the rejected tokens of a request's verifications from number `since` on; waits for the device.
 
         Raises IndexError if later ones have overwritten them.
         """
@@ -48,15 +48,15 @@ class Refused:
                 f"verifications {since} to {turn - size - 1} are overwritten: the ring holds {size}; "
                 "read more often, or make a larger one"
             )
-        tokens, start, lost = (part[request].tolist() for part in (self.tokens, self.start, self.lost))
+        tokens, start, rejected = (part[request].tolist() for part in (self.tokens, self.start, self.rejected))
         at = [number % size for number in range(since, turn)]
-        return [tokens[i][start[i] : start[i] + lost[i]] for i in at]
+        return [tokens[i][start[i] : start[i] + rejected[i]] for i in at]
 
 
 def verify_in_torch(
-    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused
+    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, ring: RejectedDrafts
 ) -> tuple[Tensor, Tensor]:
-    """`verify`, request by request."""
+    """Does what `verify` does, request by request."""
     accepted, following = torch.zeros_like(drafted), torch.full_like(drafted, -1)
     for n in range(drafts.shape[0]):
         draft, choice = drafts[n, : drafted[n]].tolist(), chosen[n, : picked[n]].tolist()
@@ -66,50 +66,52 @@ def verify_in_torch(
         accepted[n] = count
         if count < len(choice):
             following[n] = choice[count]
-        slot = int(refused.turn[n]) % refused.tokens.shape[1]
-        refused.tokens[n, slot, : len(draft)] = drafts[n, : drafted[n]]
-        refused.start[n, slot], refused.lost[n, slot] = count, len(draft) - count
-        refused.turn[n] += 1
+        slot = int(ring.turn[n]) % ring.tokens.shape[1]
+        ring.tokens[n, slot, : len(draft)] = drafts[n, : drafted[n]]
+        ring.start[n, slot], ring.rejected[n, slot] = count, len(draft) - count
+        ring.turn[n] += 1
     return accepted, following
 
 
-def verify(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> tuple[Tensor, Tensor]:
-    """(accepted [N], following [N]): how many leading draft tokens were chosen too, and the token chosen after them.
+def verify(
+    drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, ring: RejectedDrafts
+) -> tuple[Tensor, Tensor]:
+    """Returns accepted [N], how many leading draft tokens were sampled too, and following [N], the token sampled next.
 
     drafts [N, k], of which the first drafted[n] count; chosen [N, c], of which the first picked[n] do: the tokens that
-    the target picks at the draft's positions and, as a rule, one more. `following` is -1 where the draft is accepted
-    and no row is left, as after an end token. All int64, matrices with rows that may lie apart. The draft goes to
-    `refused`. Raises TensorRefused.
+    the target samples at the draft's positions and, as a rule, one more. `following` is -1 where the whole draft is
+    accepted and no row is left, as after an end token. All int64; rows of matrices may have gaps between them. The
+    drafts are written to `ring`. Raises TensorRefused.
     """
-    _check(drafts, drafted, chosen, picked, refused)
+    _check(drafts, drafted, chosen, picked, ring)
     accepted, following = torch.empty_like(drafted), torch.empty_like(drafted)
     if drafts.shape[0]:
         block = triton.next_power_of_2(max(1, drafts.shape[1], chosen.shape[1]))
         _verify[(drafts.shape[0],)](
-            drafts, drafted, chosen, picked, refused.tokens, refused.start, refused.lost, refused.turn, accepted,
+            drafts, drafted, chosen, picked, ring.tokens, ring.start, ring.rejected, ring.turn, accepted,
             following, drafts.stride(0), chosen.stride(0),
-            **launch(1, SIZE=refused.tokens.shape[1], LONGEST=refused.tokens.shape[2], BLOCK=block),
+            **launch(1, SIZE=ring.tokens.shape[1], LONGEST=ring.tokens.shape[2], BLOCK=block),
         )  # fmt: skip
     return accepted, following
 
 
-def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refused: Refused) -> None:
-    requests, (_, size, longest) = drafts.shape[0], refused.tokens.shape
+def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, ring: RejectedDrafts) -> None:
+    requests, (_, size, longest) = drafts.shape[0], ring.tokens.shape
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...]]] = {
         "drafts": (drafts, (None, None)),
         "drafted": (drafted, (requests,)),
         "chosen": (chosen, (requests, None)),
         "picked": (picked, (requests,)),
-        "refused.tokens": (refused.tokens, (requests, size, longest)),
-        "refused.start": (refused.start, (requests, size)),
-        "refused.lost": (refused.lost, (requests, size)),
-        "refused.turn": (refused.turn, (requests,)),
+        "ring.tokens": (ring.tokens, (requests, size, longest)),
+        "ring.start": (ring.start, (requests, size)),
+        "ring.rejected": (ring.rejected, (requests, size)),
+        "ring.turn": (ring.turn, (requests,)),
     }
     for name, (tensor, shape) in shapes.items():
-        spaced(name, tensor, shape, (torch.int64,))
-    together(drafts, **{name: tensor for name, (tensor, _) in shapes.items()})
-    if not (refused.tokens.is_contiguous() and refused.start.is_contiguous() and refused.lost.is_contiguous()):
-        raise TensorRefused("the ring has gaps; make it with Refused.empty")
+        check_tensor(name, tensor, shape, (torch.int64,))
+    check_same_device(drafts, **{name: tensor for name, (tensor, _) in shapes.items()})
+    if not (ring.tokens.is_contiguous() and ring.start.is_contiguous() and ring.rejected.is_contiguous()):
+        raise TensorRefused("the ring has gaps; make it with RejectedDrafts.empty")
     if drafts.shape[1] > longest:
         raise TensorRefused(f"drafts have up to {drafts.shape[1]} tokens; the ring has room for {longest}")
 
@@ -117,7 +119,7 @@ def _check(drafts: Tensor, drafted: Tensor, chosen: Tensor, picked: Tensor, refu
 @jit("drafted", "picked", "accepted", "following", counts=["draft_row", "chosen_row"])
 def _verify(
     drafts: typing.Any, drafted: typing.Any, chosen: typing.Any, picked: typing.Any, tokens: typing.Any,
-    start: typing.Any, lost: typing.Any, turn: typing.Any, accepted: typing.Any, following: typing.Any,
+    start: typing.Any, rejected: typing.Any, turn: typing.Any, accepted: typing.Any, following: typing.Any,
     draft_row: typing.Any, chosen_row: typing.Any, SIZE: tl.constexpr, LONGEST: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (request,)."""
@@ -134,5 +136,5 @@ def _verify(
     slot = request * SIZE + number % SIZE
     tl.store(tokens + slot * LONGEST + at, draft, mask=at < length)
     tl.store(start + slot, count)
-    tl.store(lost + slot, length - count)
+    tl.store(rejected + slot, length - count)
     tl.store(turn + request, number + 1)

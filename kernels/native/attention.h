@@ -1,4 +1,4 @@
-// Attention of the rows of a pass over pages, and over their own branch beside them. See `Layout` in layout.py.
+// Attention of the rows of a pass over pages, and in addition over their own branch. See `Layout` in layout.py.
 
 #pragma once
 
@@ -9,23 +9,23 @@
 #include "thread_pool.h"
 #include "simd.h"
 
-struct Head {  // one kv head's view of a pass
-    const float *keys, *values;  // of this layer
+struct Head {  // one key-value head's view of a pass
+    const float *keys, *values;  // this layer's pages
     int64_t K, D, page, head;
     const float *key_page(int64_t at) const { return keys + (at * K + head) * D * page; }
     const float *value_page(int64_t at) const { return values + (at * K + head) * page * D; }
 };
 
-// Scores of G queries [G][D] against `count` keys stored as [D][stride], into out [G][width]; a load serves all queries.
-// Writes whole lanes, -inf behind the last key.
+// Writes the scores of G queries [G][D] against `count` keys stored as [D][stride] to out [G][width]; one load serves all
+// queries. Whole SIMD vectors are written, with -inf after the last key.
 template <int G> static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out, int64_t width) {
-    constexpr int WIDE = 4;  // lanes of keys at a time: with G, enough independent chains to hide the latency of one
+    constexpr int WIDE = 4;  // vectors of keys at a time: times G, enough independent sums to hide the latency of one
     int64_t j = 0;
     for (; j + WIDE * LANES <= count; j += WIDE * LANES) {
         V sum[G][WIDE] = {};
         for (int64_t d = 0; d < D; d++) {
             V key[WIDE];
-            for (int i = 0; i < WIDE; i++) key[i] = held(keys + d * stride + j + i * LANES);
+            for (int i = 0; i < WIDE; i++) key[i] = load_once(keys + d * stride + j + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < WIDE; i++) sum[g][i] += all(q[g * D + d]) * key[i];
         }
@@ -35,7 +35,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
     for (; j < count; j += LANES) {
         V sum[G] = {};
         for (int64_t d = 0; d < D; d++) {
-            V key = held(keys + d * stride + j);
+            V key = load_once(keys + d * stride + j);
             for (int g = 0; g < G; g++) sum[g] += all(q[g * D + d]) * key;
         }
         for (int g = 0; g < G; g++) store(out + g * width + j, sum[g]);
@@ -44,8 +44,8 @@ template <int G> static inline void score(const float *q, const float *keys, int
         for (int64_t i = count; i % LANES; i++) out[g * width + i] = -INFINITY;
 }
 
-// acc [G][D] += p [G][width] times values [count][D], in CHAINS of keys j, j + CHAINS, ...; DV vectors of D, or a plain
-// loop where D is no multiple of the lanes. Which chain a key is in depends on its own place in its page or branch.
+// acc [G][D] += p [G][width] times values [count][D], in CHAINS sums over keys j, j + CHAINS, ...; DV vectors of D, or a
+// plain loop (DV = 0) if D is no multiple of LANES. A key's chain depends on its own place in its page or branch only.
 template <int DV, int G> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc) {
     if constexpr (DV > 0) {
         constexpr int CHAINS = G * DV >= 8 ? 1 : G * DV >= 4 ? 2 : 4;
@@ -53,7 +53,7 @@ template <int DV, int G> static inline void mix(const float *p, int64_t width, c
         int64_t j = 0;
         auto add = [&](int64_t key, int c) {
             V value[DV];
-            for (int i = 0; i < DV; i++) value[i] = held(values + key * D + i * LANES);
+            for (int i = 0; i < DV; i++) value[i] = load_once(values + key * D + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < DV; i++) sum[c][g][i] += all(p[g * width + key]) * value[i];
         };
@@ -72,8 +72,8 @@ template <int DV, int G> static inline void mix(const float *p, int64_t width, c
                 for (int64_t d = 0; d < D; d++) acc[g * D + d] += p[g * width + j] * values[j * D + d];
 }
 
-// p [width] of scores becomes exp(p - max); returns their sum.
-static inline float weigh(float *p, int64_t width) {
+// Replaces the scores p [width] by exp(p - max) and returns their sum.
+static inline float exponentiate(float *p, int64_t width) {
     V top = all(-INFINITY);
     for (int64_t j = 0; j < width; j += LANES) { V s = load(p + j); top = s > top ? s : top; }
     float most = top[0];
@@ -95,12 +95,12 @@ struct Rows {  // what each row of a pass sees; see `Layout`
     int64_t tiles;
 };
 
-struct Own {  // a branch's keys [D][padded], turned like a page's, and values [count][D]; of the branch at row `first`
+struct Own {  // keys [D][padded], transposed as in a page, and values [count][D] of the branch that begins at row `first`
     std::vector<float> keys, values;
     int64_t first = -1, padded = 0;
 };
 
-static void turn(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows) {
+static void transpose_own(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int64_t H, const Head &head, const Rows &rows) {
     const int64_t D = head.D, first = rows.own_first[t];
     int64_t most = 0;
     for (int64_t r = t; r < T && rows.own_first[r] == first; r++) most = std::max(most, rows.own_count[r]);
@@ -115,26 +115,26 @@ static void turn(Own &own, const float *x, int64_t t, int64_t T, int64_t N, int6
     }
 }
 
-constexpr int QUERIES = 4;     // heads of one group that share each load of a key or value
-constexpr int LARGEST = 512;   // of D
+constexpr int QUERIES = 4;     // query heads of one key-value head that share each load of a key or value
+constexpr int LARGEST = 512;   // largest D
 
-// G queries [G][D] of row t over its pages and its own branch -> out [G][D].
+// Attends from G queries [G][D] of row t to its pages and its own branch -> out [G][D].
 template <int DV, int G> static void attend(const float *queries, int64_t t, const Head &head, const Rows &rows, const Own &own, std::vector<float> &p, float *out) {
-    const int64_t D = head.D, page = head.page, seen = rows.seen[t], beside = rows.own_count[t];
+    const int64_t D = head.D, page = head.page, seen = rows.seen[t], own_count = rows.own_count[t];
     const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
-    const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (beside + LANES - 1) / LANES * LANES;
+    const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (own_count + LANES - 1) / LANES * LANES;
     float q[G * LARGEST], acc[G * LARGEST];
     const float scale = 1.0f / std::sqrt((float)D);
     for (int64_t i = 0; i < G * D; i++) q[i] = queries[i] * scale, acc[i] = 0.0f;
     p.resize(G * width);
     for (int64_t at = 0; at < seen; at += page)
         score<G>(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at], width);
-    if (beside) score<G>(q, own.keys.data(), own.padded, beside, D, &p[cached], width);
+    if (own_count) score<G>(q, own.keys.data(), own.padded, own_count, D, &p[cached], width);
     float total[G];
-    for (int g = 0; g < G; g++) total[g] = weigh(&p[g * width], width);
+    for (int g = 0; g < G; g++) total[g] = exponentiate(&p[g * width], width);
     for (int64_t at = 0; at < seen; at += page)
         mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
-    if (beside) mix<DV, G>(&p[cached], width, own.values.data(), beside, D, acc);
+    if (own_count) mix<DV, G>(&p[cached], width, own.values.data(), own_count, D, acc);
     for (int g = 0; g < G; g++)
         for (int64_t d = 0; d < D; d++) out[g * D + d] = acc[g * D + d] / total[g];
 }
@@ -144,7 +144,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
     std::vector<float> p;
     Own own;
     for (int64_t t = from; t < to; t++) {
-        if (rows.own_count[t] && own.first != rows.own_first[t]) turn(own, x, t, to, N, H, head, rows);
+        if (rows.own_count[t] && own.first != rows.own_first[t]) transpose_own(own, x, t, to, N, H, head, rows);
         for (int64_t g = 0; g < share; g += QUERIES) {
             const int64_t h = head.head * share + g;
             const float *q = x + (t * N + h) * D;
@@ -159,11 +159,12 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
     }
 }
 
-// Queries are the first H heads of x [T, N, D], a branch's own keys and values the 2 K heads after them -> out [T, H, D].
+// Attends for all rows: queries are the first H heads of x [T, N, D], keys and values of branches the 2 K heads after
+// them -> out [T, H, D].
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-    crew().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
+    thread_pool().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
         switch (D % LANES ? 0 : D / LANES) {

@@ -20,7 +20,7 @@ SIGNATURES: Final = {
     "rotate": "pnnnppnnp",
     "keep": "pnnnnnpnpp",
     "attention": "pnnnnnnpppnpppppi",
-    "pick": "pnnppnpfpp",
+    "sample_rows": "pnnppnpfpp",
     "forward": "ppnppppnpppn",
     "gumbel": "npnnp",
 }
@@ -76,7 +76,7 @@ class Wanted(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL:
-    """Raises NativeUnavailable."""
+    """Loads the compiled library. Raises NativeUnavailable."""
     try:
         return ctypes.CDLL(str(compiled()))
     except OSError as error:

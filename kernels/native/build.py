@@ -1,6 +1,6 @@
-"""The library of native.cpp: compiled on first use, kept for later processes.
+"""Compiles native.cpp on first use and keeps the library for later processes.
 
-Knows the compiler, the sources and the folder of compiled files. Needs g++ or clang++; where there is none, it says so.
+Knows the compiler, the sources and the cache folder. Does not know tensors. Needs g++ or clang++.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NativeUnavailable(RuntimeError):
 
 
 def compiled() -> Path:
-    """The library, keyed by sources, flags, compiler and processor. Raises NativeUnavailable."""
+    """Returns the library's path, keyed by sources, flags, compiler and processor. Raises NativeUnavailable."""
     compiler = found()
     key = hashlib.sha256(
         "\0".join((*(part.read_text() for part in PARTS), *FLAGS, compiler, platform.machine(), processor())).encode()
@@ -36,7 +36,7 @@ def compiled() -> Path:
 
 
 def found() -> str:
-    """The compiler. Raises NativeUnavailable."""
+    """Returns the compiler's path. Raises NativeUnavailable."""
     compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise NativeUnavailable("no C++ compiler here (g++ or clang++, or the one that CXX names)")
@@ -44,18 +44,19 @@ def found() -> str:
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it can make again: `TRIMODE_CACHE`, or ~/.cache/trimode."""
+    """Returns the folder for what this package can compute again: `TRIMODE_CACHE`, or ~/.cache/trimode."""
     return Path(os.environ.get("TRIMODE_CACHE") or Path.home() / ".cache" / "trimode")
 
 
 def _compile(compiler: str, library: Path) -> None:
-    """Writes beside and renames, so that processes that start together do not read half a file."""
+    """Writes to a temporary folder and renames, so that no process reads half a file."""
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(library)
+            built = Path(folder) / library.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            built.replace(library)
     except OSError as error:
         raise NativeUnavailable(f"cannot write {library}: {error}") from None
     except subprocess.CalledProcessError as error:
@@ -63,7 +64,7 @@ def _compile(compiler: str, library: Path) -> None:
 
 
 def processor() -> str:
-    """What the processor is and can do, as -march=native sees it."""
+    """Returns the processor's model and features, as -march=native sees them."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))

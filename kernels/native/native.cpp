@@ -1,6 +1,6 @@
-// The ops of `reference.py` for fp32 on CPU. Row-invariant by construction: each output element is one chain of
-// operations whose order depends on its own row alone, however many rows, requests or threads there are.
-// Plain C interface, pointers into contiguous tensors; shapes are checked in native.py.
+// The ops of kernels/reference for fp32 on CPU. Row-invariant by construction: each output element is one chain of
+// operations whose order depends on its own row alone, whatever the number of rows, requests or threads.
+// Plain C interface, pointers into contiguous tensors; shapes are checked in native_ops.py.
 
 #include <algorithm>
 #include <cmath>
@@ -15,7 +15,7 @@
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
-// Whether the compiler made products of matrices that are ROUNDED.
+// Whether this library was compiled with products of ROUNDED matrices.
 extern "C" int multiplies_bf16() {
 #ifdef __AVX512BF16__
     return 1;
@@ -60,7 +60,7 @@ extern "C" void silu_mul(const float *both, int64_t T, int64_t I, float *y) {
     }
 }
 
-// Turns the first `heads` of the N heads [T, N, D] in place; the first `queries` are then scaled, by row, if `scale`.
+// Rotates the first `heads` of the N heads [T, N, D] in place; then scales the first `queries` by row, if `scale` is set.
 extern "C" void rotate(float *x, int64_t T, int64_t N, int64_t D, const float *cos, const float *sin, int64_t heads, int64_t queries, const float *scale) {
     int64_t half = D / 2;
     for (int64_t t = 0; t < T; t++) {
@@ -77,8 +77,8 @@ extern "C" void rotate(float *x, int64_t T, int64_t N, int64_t D, const float *c
     }
 }
 
-// One layer's pages: keys [pages, K, D, PAGE], values [pages, K, PAGE, D]. Row t goes to slot[t] = page * PAGE + offset
-// (below 0: nowhere). k and v are heads of the rows x [T, N, D], starting at heads `first` and `first` + K.
+// Writes one layer's pages: keys [pages, K, D, PAGE], values [pages, K, PAGE, D]. Row t goes to slot[t] = page * PAGE +
+// offset (below 0: nowhere). k and v are heads of the rows x [T, N, D], starting at heads `first` and `first` + K.
 extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t first, int64_t K, const int64_t *slot, int64_t page, float *keys, float *values) {
     for (int64_t t = 0; t < T; t++) {
         if (slot[t] < 0) continue;
@@ -100,8 +100,8 @@ struct Pass {
     int64_t tiles;
 };
 
-// A transformer block, the functions above in their order: x [T, E] becomes the next layer's x. `scale`, `flags`, the
-// head norms and the adapter (`low`, `high`) may be null. scratch holds T * (E + (2 H + 2 K) D + 3 I + rank) floats.
+// Runs a transformer block, the functions above in order: x [T, E] becomes the next layer's x. `scale`, `flags`, the head
+// norms and the adapter (`low`, `high`) may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank) floats.
 static void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
@@ -131,15 +131,15 @@ static void block(const Shape *s, const Weights *w, const Pass *p, float *x, flo
 }
 
 struct Final { const float *norm; Matrix head; int64_t vocab, reads; const int64_t *read; float *logits; };
-struct Wanted { Choice choice; int64_t row, token; };  // `row` of the logits; `token` is the answer
+struct Wanted { Choice choice; int64_t row, token; };  // `row` of the logits; `token` is the result
 
-// A pass: all blocks in order (one layer's keys and values lie `stride` floats behind the last one's), the logits of the
-// rows in `read`, and the tokens that are wanted of them.
+// Runs a pass: all blocks in order (each layer's keys and values are `stride` floats after the previous layer's), the
+// logits of the rows in `read`, and the tokens in `wanted`.
 extern "C" void forward(const Shape *s, const Weights *w, int64_t layers, const Pass *p, float *x, float *keys, float *values, int64_t stride, float *scratch, const Final *f, Wanted *wanted, int64_t count) {
     for (int64_t l = 0; l < layers; l++) block(s, w + l, p, x, keys + l * stride, values + l * stride, scratch);
     for (int64_t r = 0; r < f->reads; r++) rms_norm(x + f->read[r] * s->E, 1, s->E, f->norm, s->eps, scratch + r * s->E);
     multiply(scratch, f->reads, f->head, s->E, f->vocab, f->logits, false, s->threads);
-    crew().each(count, count * f->vocab > WORTH ? s->threads : 1, [&](int64_t i) {
+    thread_pool().each(count, count * f->vocab > WORTH ? s->threads : 1, [&](int64_t i) {
         wanted[i].choice.logits = f->logits + wanted[i].row * f->vocab;
         wanted[i].choice.vocab = f->vocab;
         wanted[i].token = chosen(wanted[i].choice);

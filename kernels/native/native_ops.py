@@ -1,7 +1,7 @@
-"""The ops of `reference.py` in C++, for fp32 on CPU, called through a plain C interface.
+"""The ops of `kernels/reference` in C++, for fp32 on CPU, called through a plain C interface.
 
-Knows tensor addresses. Where the library cannot be had, `Native.load` says so and the caller decides. Results are
-row-invariant without padding; docs/benchmarks.md has what that is worth.
+Knows tensor addresses. Does not know what follows where the library cannot be loaded: `Native.load` raises, and the
+caller decides. Results are row-invariant without padding; docs/benchmarks.md has measurements.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LARGEST_HEAD: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix [out, in] in strips of `block` outputs, zero behind the last one: data [ceil(out / block), in, block].
+    """A matrix [out, in] in strips of `block` outputs, zero-padded: data [ceil(out / block), in, block].
 
-    Where every weight is a bf16 number anyway, as in a checkpoint that is stored so: data [ceil(out / block),
-    ceil(in / 2), block, 2] bf16, zero behind the last input too. Half the bytes to read for products of the same bits,
-    because expanding is exact. `rounded`: such a matrix, for rows that are rounded to bf16, too.
+    If every weight is a bf16 number, as in a checkpoint stored in bf16: data [ceil(out / block), ceil(in / 2), block,
+    2] bf16, zero-padded in the inputs too. It halves the bytes to read and keeps the bits of the products, because
+    expanding is exact. `rounded`: such a matrix, whose rows are rounded to bf16 as well.
     """
 
     data: Tensor
@@ -44,7 +44,7 @@ class Packed:
 
     @property
     def kind(self) -> int:
-        """As products.h has it."""
+        """The `Kind` of products.h."""
         return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
 
 
@@ -64,7 +64,7 @@ class Native:
     @staticmethod
     @cache
     def load() -> Native:
-        """Compiles, or finds what an earlier process compiled. Raises NativeUnavailable."""
+        """Loads the library, compiling it unless an earlier process did. Raises NativeUnavailable."""
         return Native(library())
 
     def prepare(self, weight: Tensor) -> Packed:
@@ -132,26 +132,26 @@ class Native:
         self, x: Tensor, stack: Stack, rotation: Rotation, flags: Tensor | None, keys: Tensor, values: Tensor,
         layout: Layout, read: Tensor, choices: Sequence[Choice],
     ) -> tuple[Tensor, list[SampledTokens]]:  # fmt: skip
-        """One call, so that the interpreter is given up and asked for once a pass. x is written over.
+        """Runs a pass in one call, so that the interpreter lock is released and taken once. Overwrites x.
 
-        Choices of one row without filters are made in it, tokens alone; the others by `choose`.
+        Choices of one row without filters are made in the same call, tokens without confidence; the others by `choose`.
         """
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
             weights = (Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
             first.cache["native"] = weights, _matrix(head)
         weights, matrix = first.cache["native"]
-        shape, made, scratch = _prepared(x, first, rotation, flags, layout)
+        shape, batch, scratch = _prepared(x, first, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
         final = FinalStep(
             stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
         )
         plain = [choice for choice in choices if _plain(choice)]
-        noises = [choice.draw.noise(choice.positions) for choice in plain]
+        noises = [choice.sampling.noise(choice.positions) for choice in plain]
         masks = [next(iter(choice.masks), None) for choice in plain]
         wanted = (Wanted * len(plain))(*map(_wanted, plain, masks, noises))
         self._library.forward(
-            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(made),
+            ctypes.addressof(shape), ctypes.addressof(weights), len(stack.blocks), ctypes.addressof(batch),
             x.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), scratch.data_ptr(),
             ctypes.addressof(final), ctypes.addressof(wanted), len(plain),
         )  # fmt: skip
@@ -164,7 +164,7 @@ class Native:
     def choose(self, logits: Tensor, choices: Sequence[Choice]) -> list[SampledTokens]:
         return block.choose(self, logits, choices)
 
-    def pick(
+    def sample_rows(
         self,
         logits: Tensor,
         banned: Tensor,
@@ -174,13 +174,13 @@ class Native:
         top_k: int,
         top_p: float,
     ) -> tuple[Tensor, Tensor]:
-        """Filters sort, which torch does well: a call with one takes the reference."""
+        """Runs the head epilogue; with filters it calls the reference, because they sort, which torch does well."""
         if noise is not None and (top_k or top_p < 1):
-            return torch_ops.pick(logits, banned, allowed, noise, temperature, top_k, top_p)
+            return torch_ops.sample_rows(logits, banned, allowed, noise, temperature, top_k, top_p)
         rows, vocab = logits.shape
         logits = logits.contiguous()
         tokens, confidence = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
-        self._library.pick(
+        self._library.sample_rows(
             logits.data_ptr(), rows, vocab, banned.data_ptr(), _maybe(allowed),
             0 if allowed is None else allowed.shape[1], _maybe(noise),
             temperature, tokens.data_ptr(), confidence.data_ptr(),
@@ -188,7 +188,7 @@ class Native:
         return tokens, confidence
 
     def gumbel(self, seed: int, positions: Tensor, vocab_size: int) -> Tensor:
-        """The bits of `reference.gumbel`."""
+        """Returns the bits of `reference.gumbel`."""
         noise = torch.empty(positions.shape[0], vocab_size)
         at = positions.contiguous()
         signed = (seed + 2**63) % 2**64 - 2**63
@@ -199,18 +199,18 @@ class Native:
 def _prepared(
     x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
 ) -> tuple[Shape, Pass, Tensor]:
-    """What all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of them."""
+    """Returns what all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of the blocks."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
     rank = 0 if weights.adapter is None else weights.adapter[0].outputs
     shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, threads.count())
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
-    made = Pass(
+    batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
         *(column.data_ptr() for column in (layout.tables, layout.request, layout.seen, layout.own_first)),
         layout.own_count.data_ptr(), layout.slot.data_ptr(), layout.tables.shape[1],
     )  # fmt: skip
-    return shape, made, scratch
+    return shape, batch, scratch
 
 
 def _pointers(weights: Block) -> Weights:
@@ -227,11 +227,13 @@ def _matrix(packed: Packed | None) -> Matrix:
 
 
 def _plain(choice: Choice) -> bool:
-    return len(choice.positions) == 1 and not choice.draw.filters
+    return len(choice.positions) == 1 and not choice.sampling.filters
 
 
 def _wanted(choice: Choice, mask: Tensor | None, noise: Tensor | None) -> Wanted:
-    return Wanted(None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.draw.temperature, choice.row)
+    return Wanted(
+        None, choice.banned.data_ptr(), _maybe(mask), _maybe(noise), 0, choice.sampling.temperature, choice.row
+    )
 
 
 def _maybe(x: Tensor | None) -> int | None:

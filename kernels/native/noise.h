@@ -1,5 +1,5 @@
-// Gumbel noise, to the last bit that of reference.gumbel: Philox4x32-10 and a logarithm in operations that every machine
-// rounds alike, so no product may be fused with a sum here.
+// Gumbel noise with exactly the bits of reference.gumbel: Philox4x32-10 and a logarithm in operations that every machine
+// rounds in the same way. No product may be fused with a sum here, because that would change the bits.
 
 #pragma once
 
@@ -18,7 +18,7 @@ static const float SERIES[8] = {
     0.14201553165912628f, -0.13103213906288147f, 0.12740786373615265f, -0.07750998437404633f,
 };
 
-// The natural logarithm of a normal positive number, as reference.log spells it out.
+// Returns the natural logarithm of a normal positive number, by the operations of reference.log.
 static float logarithm(float x) {
     int32_t bits, rest;
     std::memcpy(&bits, &x, 4);
@@ -45,7 +45,7 @@ static void philox(uint32_t word[4], uint32_t low, uint32_t high) {
     }
 }
 
-// out [P, V] for positions [P].
+// Writes the noise out [P, V] for positions [P].
 extern "C" void gumbel(int64_t seed, const int64_t *positions, int64_t P, int64_t V, float *out) {
     for (int64_t p = 0; p < P; p++)
         for (int64_t t = 0; t < V; t += 4) {

@@ -1,4 +1,4 @@
-// The head epilogue without filters: which token of a row of logits is chosen, and how sure of it the model is.
+// The head epilogue without filters: the token chosen from a row of logits, and its confidence.
 
 #pragma once
 
@@ -24,14 +24,14 @@ struct Choice {  // `banned` a byte a token, `allowed` a bit a token (null: all)
         return some;
     }
     VI index(int64_t t) const { return VI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (int32_t)t; }
-    // Lanes of tokens t, t + 1, ...: -1 where the grammar allows one, else 0.
+    // For tokens t, t + 1, ... in SIMD lanes: -1 if the grammar allows the token, else 0.
     VI permitted(int64_t t) const {
         VI inside = index(t) < (int32_t)vocab;
         if (!allowed) return inside;
         VI bits = (VI{} + (int32_t)(allowed[t / 32] >> t % 32)) >> index(0);
         return inside & ((bits & 1) != 0);
     }
-    // The same without banned tokens.
+    // As `permitted`, and 0 for banned tokens.
     VI open(int64_t t) const {
         Bytes bytes = {};
         std::memcpy(&bytes, banned + t, std::min<int64_t>(LANES, vocab - t));
@@ -39,7 +39,7 @@ struct Choice {  // `banned` a byte a token, `allowed` a bit a token (null: all)
     }
 };
 
-// argmax over the open tokens of logits (/ temperature + noise); the first of equals.
+// Returns the argmax over the open tokens of logits (/ temperature + noise); of equals the first.
 static int64_t chosen(const Choice &c) {
     V top = all(-INFINITY);
     VI at = VI{} - 1;
@@ -55,12 +55,12 @@ static int64_t chosen(const Choice &c) {
     for (int j = 1; j < LANES; j++)
         if (at[j] >= 0 && (at[best] < 0 || top[j] > top[best] || (top[j] == top[best] && at[j] < at[best]))) best = j;
     if (at[best] >= 0) return at[best];
-    for (int64_t t = 0; t < c.vocab; t++)  // all of them -inf
+    for (int64_t t = 0; t < c.vocab; t++)  // all logits are -inf
         if (c.open(t)[0]) return t;
     return 0;
 }
 
-// A token's probability at temperature 1 among those that the grammar allows.
+// Returns a token's probability at temperature 1 among the tokens that the grammar allows.
 static float confidence_of(const Choice &c, int64_t token) {
     V top = all(-INFINITY), sum = {};
     for (int64_t t = 0; t < c.vocab; t += LANES) {
@@ -74,8 +74,8 @@ static float confidence_of(const Choice &c, int64_t token) {
     return std::exp(c.logits[token] - most) / total;
 }
 
-// Of R rows of logits: the tokens, and how sure of each. `words` of `allowed` are a row's.
-extern "C" void pick(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
+// Writes tokens and confidence of R rows of logits. A row of `allowed` has `words` words.
+extern "C" void sample_rows(const float *logits, int64_t R, int64_t vocab, const uint8_t *banned, const uint32_t *allowed, int64_t words, const float *noise, float temperature, int64_t *tokens, float *confidence) {
     for (int64_t r = 0; r < R; r++) {
         Choice c = {logits + r * vocab, banned, allowed ? allowed + r * words : nullptr, noise ? noise + r * vocab : nullptr, vocab, temperature};
         tokens[r] = chosen(c);

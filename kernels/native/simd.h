@@ -1,4 +1,4 @@
-// Sixteen floats at a time: loads, stores and exp, the same for every lane.
+// SIMD vectors of sixteen floats: loads, stores and exp, the same operations for every lane.
 
 #pragma once
 
@@ -13,9 +13,9 @@ typedef uint32_t VU __attribute__((vector_size(64)));
 
 static inline V load(const float *p) { V v; std::memcpy(&v, p, sizeof v); return v; }
 static inline VU load(const uint32_t *p) { VU v; std::memcpy(&v, p, sizeof v); return v; }
-// The same, in a register that several sums use. Left alone, the compiler reads memory anew for each of them, and a
-// processor that multiplies once a cycle reads no more often than that.
-template <class T> static inline auto held(const T *p) {
+// Loads into a register that several sums share. Without the barrier the compiler loads from memory again for each sum,
+// which makes loads the bottleneck on a processor with as many multiplications as loads per cycle.
+template <class T> static inline auto load_once(const T *p) {
     auto v = load(p);
 #ifdef __AVX512F__
     asm("" : "+v"(v));
@@ -25,7 +25,7 @@ template <class T> static inline auto held(const T *p) {
 static inline void store(float *p, V v) { std::memcpy(p, &v, sizeof v); }
 static inline V all(float x) { return x - V{}; }
 
-// exp by range reduction and the Cephes polynomial, about 1e-7 relative; the same code for every element of a row.
+// Returns exp by range reduction and the Cephes polynomial, relative error about 1e-7; the same code for every element.
 static inline V vexp(V x) {
     x = x < all(-87.3f) ? all(-87.3f) : x;
     x = x > all(88.3f) ? all(88.3f) : x;

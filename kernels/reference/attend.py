@@ -1,6 +1,6 @@
 """Attention over paged keys and values in plain torch, by tiles of `PAGE` keys at fixed positions.
 
-Knows tensors and layouts. Of what products, exponentials and sums are made it does not know: it is handed them.
+Knows tensors and layouts. Does not know how products, exponentials and sums are computed: they are arguments.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .grouping import groups
 
 
 def attention(by: Arithmetic, x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
-    """What each row of the pass sees, mixed: x, keys and values as in `reference.keep` -> [T, queries, D].
+    """Attends from each row of the pass to what it sees: x, keys and values as in `reference.keep` -> [T, queries, D].
 
-    Rows of like shape go together: trunks over their pages, branches over pages and themselves.
+    Rows of the same shape are computed together: trunks over their pages, branches over pages and themselves.
     """
     if "groups" not in layout.cache:
         layout.cache["groups"] = groups(layout)
@@ -40,11 +40,11 @@ def attend(
     seen: Tensor,
     own: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attention over paged keys and values, and over rows of one's own: q [N, B, L, H, D] -> [N, B, L, H, D].
+    """Attends over paged keys and values, and over the rows' own: q [N, B, L, H, D] -> [N, B, L, H, D].
 
-    N requests of B branches of L rows. table [N, tiles] names each request's pages in order; row (n, b, l) sees the
-    first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D] beside the pages, of which the row sees
-    the first own_seen[n, b, l] of its own branch. No row may see nothing.
+    N requests of B branches of L rows. table [N, tiles] lists each request's pages in order; row (n, b, l) sees the
+    first seen[n, b, l] positions there. `own`: keys and values [N, B, L, K, D] in addition to the pages, of which the
+    row sees the first own_seen[n, b, l] of its own branch. Every row must see something.
     """
     n, branches, length, heads, dim = q.shape
     kv = keys.shape[1]
@@ -57,8 +57,8 @@ def attend(
     else:
         packed = packed.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1)
         rows = own[2].flatten(0, 1).repeat_interleave(share, dim=1)
-        beside = _partial(by, packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
-        out = part.per_branch(branches).joined(beside, by)
+        own_part = _partial(by, packed, _tiled(own[0]).transpose(-1, -2), _tiled(own[1]), rows)
+        out = part.per_branch(branches).joined(own_part, by)
         out = out.unflatten(0, (n, branches)).transpose(1, 2)
     out = out.reshape(n, kv, branches, length, share, dim).permute(0, 2, 3, 1, 4, 5)
     return out.reshape(n, branches, length, heads, dim).to(q.dtype)
@@ -73,12 +73,12 @@ class _Partial:
     mixed: Tensor
 
     def per_branch(self, branches: int) -> _Partial:
-        """[N, K, B * R, ...] -> [N * B, K, R, ...]."""
+        """Reshapes [N, K, B * R, ...] to [N * B, K, R, ...]."""
         parts = (self.top, self.total, self.mixed)
         return _Partial(*(x.unflatten(2, (branches, -1)).transpose(1, 2).flatten(0, 1) for x in parts))
 
     def joined(self, other: _Partial, by: Arithmetic) -> Tensor:
-        """The attention output over the keys of both."""
+        """Returns the attention output over the keys of both."""
         top = torch.maximum(self.top, other.top)
         mine, theirs = by.exp(self.top - top), by.exp(other.top - top)
         mixed: Tensor = self.mixed * mine + other.mixed * theirs
@@ -86,7 +86,7 @@ class _Partial:
 
 
 def _partial(by: Arithmetic, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _Partial:
-    """q [X, K, R, D] over k [X, tiles, K, D, PAGE] and v [.., PAGE, D]; row r sees seen[x, r] keys, maybe none."""
+    """Attends from q [X, K, R, D] to k [X, tiles, K, D, PAGE] and v [.., PAGE, D]; row r sees seen[x, r] >= 0 keys."""
     tiles = k.shape[1]
     scores = by.paired(q[:, None], k).float()
     at = torch.arange(tiles * PAGE, device=q.device).view(1, tiles, 1, 1, PAGE)
@@ -98,7 +98,7 @@ def _partial(by: Arithmetic, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> _
 
 
 def _along(x: Tensor) -> Tensor:
-    """The sum over tiles, one after the other: a wholly hidden one adds exact zeros, however many follow."""
+    """Sums over tiles one by one; a fully masked tile adds exact zeros, so the number of such tiles changes nothing."""
     first, *others = x.unbind(1)
     for tile in others:
         first = first + tile
@@ -106,7 +106,7 @@ def _along(x: Tensor) -> Tensor:
 
 
 def _tiled(x: Tensor) -> Tensor:
-    """[N, B, L, K, D] -> [N * B, tiles, K, PAGE, D], padded with zeros."""
+    """Reshapes [N, B, L, K, D] to [N * B, tiles, K, PAGE, D], padded with zeros."""
     x = torch.constant_pad_nd(x, (0, 0, 0, 0, 0, -x.shape[2] % PAGE))
     tiles: Tensor = x.flatten(0, 1).unflatten(1, (-1, PAGE))
     return tiles.transpose(2, 3)

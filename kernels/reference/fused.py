@@ -1,7 +1,7 @@
-"""The fused ops in plain torch, each spelled out as the ops it fuses. Knows tensors only.
+"""The fused ops in plain torch, each as the sequence of ops that it fuses. Knows tensors only.
 
-Same arguments and results as the ops of the same name in `triton_linear`, `triton_swiglu`, `triton_norm` and
-`triton_lora`: sums in fp32 and one rounding to the rows' dtype, but in torch's order.
+Same arguments and results as the ops of the same name in `gpu/linear`, `gpu/swiglu`, `gpu/norm` and `gpu/lora`: sums in
+fp32 and one rounding to the rows' dtype, but in torch's order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rows of a pass sorted into rectangles, for attention by batched matrix products.
+"""Groups the rows of a pass into rectangles, for attention by batched matrix products.
 
 Knows layouts. Rows that attend in one call form [N, B, L]: N requests, each with B branches (one, for a trunk) of L
 rows.
@@ -19,7 +19,7 @@ from ..layout import PAGE, Layout
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`index` [N, B, L] of rows, padded with repeats that `real` [N * B * L] hides.
+    """Row numbers `index` [N, B, L], padded with repeated rows; `real` [N * B * L] is False for padding.
 
     table [N, tiles]; seen and own_seen [N, B, L]; own_seen None: trunk rows, all of whose keys are in pages.
     """
@@ -41,26 +41,26 @@ class Row:
 
 
 def groups(layout: Layout) -> list[Group]:
-    """Rectangles over all rows but those that see nothing, which only fill the pass."""
+    """Returns rectangles over all rows except padding rows, which see nothing."""
     columns = (layout.request, layout.seen, layout.own_first, layout.own_count)
     fields = zip(*(column.tolist() for column in columns), strict=True)
     rows = [Row(at, *numbers) for at, numbers in enumerate(fields)]
     shapes: dict[tuple[bool, int, int], list[list[list[Row]]]] = defaultdict(list)
-    for beside, branches in _items([row for row in rows if row.seen or row.own_count]):
+    for own, branches in _items([row for row in rows if row.seen or row.own_count]):
         length = _power(max(len(branch) for branch in branches))
-        shapes[beside, len(branches), length].append(branches)
-    return [_group(layout, beside, length, items) for (beside, _, length), items in shapes.items()]
+        shapes[own, len(branches), length].append(branches)
+    return [_group(layout, own, length, items) for (own, _, length), items in shapes.items()]
 
 
 def _items(rows: list[Row]) -> Iterator[tuple[bool, list[list[Row]]]]:
-    """Each request's trunk, as one branch, and its branches."""
-    for (_, beside), mine in groupby(rows, key=lambda row: (row.request, row.own_count > 0)):
-        yield beside, [list(branch) for _, branch in groupby(mine, key=lambda row: beside and row.own_first)]
+    """Yields each request's trunk, as one branch, and its branches."""
+    for (_, own), mine in groupby(rows, key=lambda row: (row.request, row.own_count > 0)):
+        yield own, [list(branch) for _, branch in groupby(mine, key=lambda row: own and row.own_first)]
 
 
-def _group(layout: Layout, beside: bool, length: int, items: list[list[list[Row]]]) -> Group:
+def _group(layout: Layout, own: bool, length: int, items: list[list[list[Row]]]) -> Group:
     def table(name: str) -> Tensor:
-        """[N, B, L] of one field; padding repeats the branch's first row."""
+        """Returns one field as [N, B, L]; padding repeats the branch's first row."""
         return torch.tensor(
             [[[getattr(r, name) for r in b + b[:1] * (length - len(b))] for b in item] for item in items],
             device=layout.seen.device,
@@ -75,10 +75,10 @@ def _group(layout: Layout, beside: bool, length: int, items: list[list[list[Row]
         torch.tensor(real, device=index.device),
         layout.tables[requests, :tiles],
         table("seen"),
-        table("own_count") if beside else None,
+        table("own_count") if own else None,
     )
 
 
 def _power(length: int) -> int:
-    """The next power of two: few shapes, little padding."""
+    """Returns the next power of two, which gives few shapes with little padding."""
     return 1 << (length - 1).bit_length()

@@ -1,4 +1,4 @@
-"""How rows draw their tokens and what comes of it, as tensors; the head epilogue in plain torch, row by row.
+"""Sampling parameters and results as tensors, and the head epilogue in plain torch, row by row.
 
 Knows tensors only.
 """
@@ -15,12 +15,12 @@ from . import torch_ops
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
-    """How each of R rows draws: all [R], on the logits' device.
+class RowSampling:
+    """Sampling parameters of R rows: all [R], on the logits' device.
 
     seed int64 (the bits of an unsigned one); position int64; temperature fp32, 0 for the best token without noise or
-    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None where no row filters. mask int32:
-    which row of `allowed` is a row's grammar mask, -1 for none; None where each has the one of its own number.
+    filters; top_k int32, 0 for off, and top_p fp32 in (0, 1], 1 for off: both None if no row filters. mask int32: the
+    row of `allowed` that is this row's grammar mask, -1 for none; None if row i has mask i.
     """
 
     seed: Tensor
@@ -35,8 +35,8 @@ class Draws:
 class RunnersUp:
     """The k best tokens of each row: ids [R, k] int64 and their logits [R, k] fp32, the best first.
 
-    As a row's mask and `banned` leave them, before temperature, filters and noise; ties go to the lower id. Where fewer
-    are left, id -1 with logit -inf.
+    They are ranked after a row's mask and `banned`, before temperature, filters and noise; ties go to the lower id. If
+    fewer tokens are left: id -1 with logit -inf.
     """
 
     ids: Tensor
@@ -44,7 +44,7 @@ class RunnersUp:
 
 
 def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, k: int) -> RunnersUp:
-    """What `sample` leaves of runners-up, by a sort; `allowed` [R, W]."""
+    """Returns the runners-up of `sample`, by a sort; `allowed` [R, W]."""
     left = logits.float().masked_fill(banned, float("-inf"))
     if allowed is not None:
         left = left.masked_fill(~torch_ops.unpack_mask(allowed, logits.shape[-1]), float("-inf"))
@@ -54,27 +54,29 @@ def runners_up_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, 
     return RunnersUp(ids.masked_fill(short, -1), values.masked_fill(short, float("-inf")))
 
 
-def sample_in_torch(logits: Tensor, banned: Tensor, allowed: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
-    """`sample`, row by row by `reference.pick`."""
+def sample_in_torch(
+    logits: Tensor, banned: Tensor, allowed: Tensor | None, params: RowSampling
+) -> tuple[Tensor, Tensor]:
+    """Does what `sample` does, row by row, by `reference.sample_rows`."""
     rows = []
     for row in range(logits.shape[0]):
-        temperature = float(draws.temperature[row])
-        noise = torch_ops.gumbel(int(draws.seed[row]) % 2**64, draws.position[row : row + 1], banned.shape[0])
+        temperature = float(params.temperature[row])
+        noise = torch_ops.gumbel(int(params.seed[row]) % 2**64, params.position[row : row + 1], banned.shape[0])
         rows.append(
-            torch_ops.pick(
+            torch_ops.sample_rows(
                 logits[row : row + 1],
                 banned,
-                _mask_of(row, allowed, draws),
+                _mask_of(row, allowed, params),
                 noise if temperature else None,
                 temperature,
-                0 if draws.top_k is None else int(draws.top_k[row]),
-                1.0 if draws.top_p is None else float(draws.top_p[row]),
+                0 if params.top_k is None else int(params.top_k[row]),
+                1.0 if params.top_p is None else float(params.top_p[row]),
             )
         )
     tokens, confidence = zip(*rows, strict=True)
     return torch.cat(tokens), torch.cat(confidence)
 
 
-def _mask_of(row: int, allowed: Tensor | None, draws: Draws) -> Tensor | None:
-    at = row if draws.mask is None else int(draws.mask[row])
+def _mask_of(row: int, allowed: Tensor | None, params: RowSampling) -> Tensor | None:
+    at = row if params.mask is None else int(params.mask[row])
     return None if allowed is None or at < 0 else allowed[at : at + 1]

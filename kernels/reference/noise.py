@@ -1,6 +1,6 @@
-"""Keyed noise: standard Gumbel numbers as a pure function of (seed, position, token), with the same bits everywhere.
+"""Keyed noise: standard Gumbel numbers as a pure function of (seed, position, token), the same bits on every machine.
 
-Knows tensors only. Philox4x32-10 gives the bits (Salmon et al., SC 2011).
+Knows tensors only. Philox4x32-10 gives the random bits (Salmon et al., SC 2011).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WORD = 0xFFFFFFFF
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10 (Salmon et al., SC 2011) over int64 tensors that hold 32-bit words."""
+    """Runs Philox4x32-10 (Salmon et al., SC 2011) on int64 tensors that hold 32-bit words."""
     a, b, c, d = counter
     low, high = key
     for _ in range(10):
@@ -33,7 +33,7 @@ def philox(
 
 
 def gumbel(seed: int, positions: Tensor, vocab_size: int) -> Tensor:
-    """[P, V] fp32 standard Gumbel noise, a pure function of (seed, position, token). positions [P] int64."""
+    """Returns [P, V] fp32 standard Gumbel noise, a pure function of (seed, position, token). positions [P] int64."""
     block = torch.arange(-(-vocab_size // 4), device=positions.device)
     zero = torch.zeros_like(positions)[:, None] + torch.zeros_like(block)
     where = positions[:, None]
@@ -47,17 +47,17 @@ LOG_SERIES = (
     0.333333283662796, -0.25000619888305664, 0.20001423358917236, -0.16629745066165924, 0.14201553165912628,
     -0.13103213906288147, 0.12740786373615265, -0.07750998437404633,
 )  # fmt: skip
-"""P in log(1 + f) = f - f^2 / 2 + f^3 P(f), fitted for sqrt(1/2) <= 1 + f < sqrt(2) to 1e-8; each is an fp32 number."""
+"""Coefficients of P in log(1 + f) = f - f^2 / 2 + f^3 P(f), as fp32; fitted for sqrt(1/2) <= 1+f < sqrt(2) to 1e-8."""
 LOG_TWO = (0.693359375, -2.12194440e-4)
 """log 2 in two parts, the first with so few bits that its product with an exponent is exact."""
 SQRT_HALF_BITS = 0x3F3504F3
 
 
 def log(x: Tensor) -> Tensor:
-    """The natural logarithm of normal positive fp32 numbers.
+    """Returns the natural logarithm of normal positive fp32 numbers.
 
-    Not torch's, whose last bits depend on the machine: noise has the same bits wherever it is drawn, because each of
-    these operations is rounded alike everywhere.
+    It replaces torch.log, whose last bits depend on the machine. Every operation here is rounded in the same way
+    everywhere, so noise has the same bits wherever it is computed.
     """
     bits = x.contiguous().view(torch.int32)
     exponent = (bits - SQRT_HALF_BITS) >> 23

@@ -1,7 +1,7 @@
-"""The reference without what makes a row the same in any company: each op is one call of the library where it has one.
+"""The reference without row invariance: each op is one call of the library if it has one.
 
-What that gives up: a row's logits may differ in the last bits with the number of rows in the pass, so exact modes may
-part ways at a near tie, about once in 10^5 to 10^6 tokens. For comparison and for those who do not need agreement.
+Knows tensors only. A row's logits may differ in the last bits with the number of rows in the pass, so exact modes may
+diverge at a near tie, about once in 10^5 to 10^6 tokens. It serves comparison, and users who do not need agreement.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ exact = False
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
-    """`reference.linear` in one call."""
+    """Returns `reference.linear` by one call."""
     y = F.linear(x, dequantize(weight, x.dtype) if isinstance(weight, Quantized) else weight)
     return y if onto is None else onto + y
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`reference.rms_norm`."""
+    """Returns `reference.rms_norm`."""
     wide = x.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return weight * wide.to(x.dtype)
 
 
 def swiglu(both: Tensor) -> Tensor:
-    """`reference.swiglu`."""
+    """Returns `reference.swiglu`."""
     gate, up = both.chunk(2, dim=-1)
     return F.silu(gate) * up
 
 
 LIBRARY = Arithmetic(torch.matmul, torch.exp, lambda x: x.sum(-1, keepdim=True))
 attention = partial(attend.attention, LIBRARY)
-"""What each row of the pass sees, mixed; see `attend.attention`."""
+"""Attention by the library's arithmetic; see `attend.attention`."""
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
 choose = partial(block.choose, sys.modules[__name__])
-"""Tokens by `pick` of this module; see `block.choose`."""
+"""Token choice by `sample_rows` of this module; see `block.choose`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Everything else is the reference's."""
+    """Returns the reference's function for every other name."""
     return getattr(torch_ops, name)

@@ -1,9 +1,9 @@
-"""Every op in plain torch, written to be obviously right. Knows tensors only.
+"""Every op in plain torch, written to be obviously correct. Knows tensors only.
 
-On CPU these are also what runs. Their results are *row-invariant*: a row's value does not depend, to the last bit, on
-how many rows ride along. They get there by what `fixed` has: library calls of one shape, sums in an order of their own,
-attention over tiles of `PAGE` keys at fixed positions. What is neither a sum nor an exponential here is single
-additions, products, quotients and roots, which IEEE 754 rounds in one way, in a vector and in its tail.
+On CPU these also run in production. They are *row-invariant*: a row's bits do not depend on the number of other rows in
+the batch. `fixed_shape` achieves that: library calls of one shape, sums in a fixed order, attention over tiles of
+`PAGE` keys at fixed positions. The remaining operations are single additions, products, quotients and roots, which IEEE
+754 rounds in one way, in a vector and in its tail.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .noise import gumbel as gumbel
 
 name = "torch"
 row_tile = 1
-"""A pass's rows need no padding: products pad theirs."""
+"""Row multiple of a pass: 1, because products pad their own rows."""
 queued = False
 exact = True
-"""See `ops.Kernels`."""
+"""Whether rows are invariant; see `ops.Kernels`."""
 
 
 def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
-    """x [T, in] times weight [out, in] transposed, added to `onto` if given -> [T, out].
+    """Returns x [T, in] times weight [out, in] transposed, added to `onto` if given: [T, out].
 
-    A weight in eight bits is the matrix that it stands for, in x's dtype. Under autograd one call of the library, whose
-    rows need not agree in other company.
+    A weight in eight bits is restored to x's dtype. Under autograd this is one call of the library, whose rows may
+    depend on the batch.
     """
     if isinstance(weight, Quantized):
         weight = dequantize(weight, x.dtype)
@@ -43,16 +43,16 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
 
 
 def prepare(weight: Tensor) -> Tensor:
-    """A matrix as `linear` of this module takes it."""
+    """Returns a matrix in the form that `linear` of this module takes."""
     return weight
 
 
 prepare_adapter = prepare
-"""The same for a matrix of an adapter, which no implementation rounds."""
+"""`prepare` for a matrix of an adapter, which no implementation rounds."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x [T, E] / rms(x) * weight [E], the mean square in fp32; under autograd summed by the library."""
+    """Returns x [T, E] / rms(x) * weight [E], with the mean square in fp32; under autograd summed by the library."""
     wide = x.float()
     square = wide * wide
     mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed_shape.total(square) / x.shape[-1]
@@ -61,7 +61,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up, both [T, I]. Under autograd torch's own, whose gradient is finite everywhere."""
+    """Returns silu(gate) * up, both [T, I].
+
+    Under autograd this is torch's silu, whose gradient is finite everywhere.
+    """
     if gate.requires_grad:
         return F.silu(gate) * up
     wide = gate.float()
@@ -69,20 +72,20 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu(both: Tensor) -> Tensor:
-    """[T, 2 I], gate and up side by side -> [T, I]."""
+    """Returns silu(gate) * up [T, I] of both [T, 2 I], gate first."""
     gate, up = both.chunk(2, dim=-1)
     return silu_mul(gate, up)
 
 
 def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None) -> None:
-    """Turns the first `heads` of x [T, N, D] in place by cos and sin [T, D]; scales the first `queries` by [T]."""
+    """Rotates the first `heads` of x [T, N, D] in place by cos and sin [T, D]; scales the first `queries` by [T]."""
     x[:, :heads] = rotate(x[:, :heads], cos[:, None], sin[:, None])
     if scale is not None:
         x[:, :queries] *= scale[:, None, None].to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the half-rotation layout: x [T, H, D], cos and sin [T, 1, D]."""
+    """Applies rotary embedding in the half-rotation layout: x [T, H, D], cos and sin [T, 1, D]."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
@@ -90,13 +93,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 forward = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
 choose = partial(block.choose, sys.modules[__name__])
-"""Tokens by `pick` of this module; see `block.choose`."""
+"""Token choice by `sample_rows` of this module; see `block.choose`."""
 
 
 def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) -> None:
     """Writes the pass's keys and values into one layer's pages: keys [pages, K, D, PAGE], values [pages, K, PAGE, D].
 
-    x [T, queries + 2 K, D] holds queries, keys and values.
+    x [T, queries + 2 K, D] contains queries, keys and values.
     """
     if "kept" not in layout.cache:
         rows = (layout.slot >= 0).nonzero()[:, 0]
@@ -108,10 +111,10 @@ def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) 
 
 
 attention = partial(attend.attention, fixed_shape.FIXED)
-"""What each row of the pass sees, mixed; see `attend.attention`."""
+"""Attention by row-invariant arithmetic; see `attend.attention`."""
 
 
-def pick(
+def sample_rows(
     logits: Tensor,
     banned: Tensor,
     allowed: Tensor | None,
@@ -120,7 +123,7 @@ def pick(
     top_k: int,
     top_p: float,
 ) -> tuple[Tensor, Tensor]:
-    """The head epilogue: (tokens [R] int64, confidence [R] fp32) of logits [R, V].
+    """Runs the head epilogue: logits [R, V] -> (tokens [R] int64, confidence [R] fp32).
 
     tokens = argmax of masked logits at temperature 0, else of filtered(masked logits / T) + noise [R, V]. `banned` [V]
     bool is never chosen; `allowed` [R, ceil(V / 32)] int32 is the grammar's bit mask. Confidence is the token's
@@ -139,20 +142,20 @@ def pick(
 
 
 def unpack_mask(mask: Tensor, size: int) -> Tensor:
-    """[R, W] int32 bit mask -> [R, size] bool."""
+    """Unpacks a [R, W] int32 bit mask to [R, size] bool."""
     bits = torch.arange(32, device=mask.device, dtype=torch.int32)
     return ((mask[..., None] >> bits) & 1).bool().flatten(-2)[..., :size]
 
 
 def filtered(scores: Tensor, top_k: int, top_p: float) -> Tensor:
-    """`scores` [R, V] with -inf outside the top_k best and outside the smallest set whose probability reaches top_p."""
+    """Sets scores [R, V] to -inf outside the top_k best and the smallest set whose probability reaches top_p."""
     if 0 < top_k < scores.shape[-1]:
         scores = scores.masked_fill(scores < scores.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
     if top_p < 1:
         ordered, order = scores.sort(dim=-1, descending=True, stable=True)
         weights = fixed_shape.exp(ordered - ordered[:, :1])
         probability = weights / fixed_shape.total(weights)
-        # A running sum has one order: each row's numbers, one after the other.
+        # cumsum adds each row's numbers one by one, so its order does not depend on the batch.
         beyond = probability.cumsum(-1) - probability >= top_p
         scores = scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))
     return scores

@@ -1,7 +1,7 @@
-"""What has to hold inside one record for the call to add up.
+"""Consistency checks of one record: its counts, modes, digests and content have to agree.
 
-Knows records. Does not know files. Counts are taken from the origins, letter by letter, so that one false number is
-reported once, where it stands.
+Knows records. Does not know files. Counts are taken from the provenance codes, so that one false number is reported
+once, at its own field.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .round_record import RoundRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that does not hold. `field` is a path into the record or the line, such as `rounds[3].accepted`.
+    """One failed check. `field` is a path into the record or the line, such as `rounds[3].accepted`.
 
-    `line` counts in `file`, a part of the trail.
+    `line` is a line number, from 1, in `file`, which is one part of the trail.
     """
 
     line: int
@@ -35,6 +35,7 @@ class Problem:
 
 
 def check_record(record: CallRecord, line: int, file: str = "") -> Iterator[Problem]:
+    """Yields the failed checks of a record that stands in `line` of `file`."""
     for field, expected, found, message in _checks(record):
         if expected != found:
             yield Problem(
@@ -53,8 +54,8 @@ Check = tuple[str, object, object, str]
 
 
 def _checks(record: CallRecord) -> Iterator[Check]:
-    for index, made in enumerate(record.rounds):
-        yield from _round_checks(f"rounds[{index}]", f"round {index}", made)
+    for index, round_ in enumerate(record.rounds):
+        yield from _round_checks(f"rounds[{index}]", f"round {index}", round_)
     yield from _mode_checks(record)
     if record.counts is not None:
         yield from _count_checks(record, record.counts)
@@ -64,72 +65,78 @@ def _checks(record: CallRecord) -> Iterator[Check]:
     if last is not None or record.output_sha256 is not None:
         yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
     if record.guarantee is not None:
-        yield "guarantee", True, record.schema_sha256 is not None, f"a schema was held by {record.guarantee!r}"
+        yield "guarantee", True, record.schema_sha256 is not None, f"a schema was enforced by {record.guarantee!r}"
     if record.kind == "choice":
         yield from _choice_checks(record)
     if record.has_content:
         yield from _content_checks(record)
 
 
-def _round_checks(at: str, name: str, made: RoundRecord) -> Iterator[Check]:
-    accepted = made.origins.count("a")
-    strangers = "".join(sorted(set(made.origins) - set("abcfr")))
-    yield f"{at}.origins", "", strangers, f"{name}: letters other than a, b, c, f, r"
-    yield f"{at}.accepted", accepted, made.accepted, f"{name}: accepted drafts in origins {made.origins!r}"
-    drafted = accepted + len(made.rejected)
-    yield f"{at}.drafted", drafted, made.drafted, f"{name}: {accepted} accepted + {len(made.rejected)} rejected drafts"
-    if made.fills:
-        yield f"{at}.fills", made.drafted, sum(made.fills), f"{name}: slots filled by its passes against drafted"
-        yield f"{at}.forward_passes", len(made.fills), made.forward_passes, f"{name}: one pass a fill"
-    if made.tokens is not None:
-        yield f"{at}.tokens", len(made.origins), len(made.tokens), f"{name}: number of tokens against origins"
-    if made.ends is not None:
-        marks = (len(made.origins), sorted(made.ends), len(made.text or ""))
+def _round_checks(at: str, name: str, round_: RoundRecord) -> Iterator[Check]:
+    accepted = round_.origins.count("a")
+    unknown = "".join(sorted(set(round_.origins) - set("abcfr")))
+    yield f"{at}.origins", "", unknown, f"{name}: provenance codes other than a, b, c, f, r"
+    yield f"{at}.accepted", accepted, round_.accepted, f"{name}: accepted drafts in origins {round_.origins!r}"
+    drafted = accepted + len(round_.rejected)
+    yield (
+        f"{at}.drafted",
+        drafted,
+        round_.drafted,
+        f"{name}: {accepted} accepted + {len(round_.rejected)} rejected drafts",
+    )
+    if round_.fills:
+        yield f"{at}.fills", round_.drafted, sum(round_.fills), f"{name}: slots filled by its passes against drafted"
+        yield f"{at}.forward_passes", len(round_.fills), round_.forward_passes, f"{name}: one pass a fill"
+    if round_.tokens is not None:
+        yield f"{at}.tokens", len(round_.origins), len(round_.tokens), f"{name}: number of tokens against origins"
+    if round_.ends is not None:
+        expected = (len(round_.origins), sorted(round_.ends), len(round_.text or ""))
         yield (
             f"{at}.ends",
-            marks,
-            (len(made.ends), [*made.ends], max(made.ends, default=0)),
+            expected,
+            (len(round_.ends), [*round_.ends], max(round_.ends, default=0)),
             f"{name}: ends of its text",
         )
 
 
 def _mode_checks(record: CallRecord) -> Iterator[Check]:
-    """A mode runs until a switch says that another one took over, with what options, and drafts no more than it may."""
+    """Checks that each round's mode is the first one or that of the last switch, and drafts within its block length."""
     running = record.options
-    for index, made in enumerate(record.rounds):
+    for index, round_ in enumerate(record.rounds):
         at, name = f"rounds[{index}]", f"round {index}"
-        if made.switch:
-            both = {str(running.get("mode")), made.mode}
+        if round_.switch:
+            both = {str(running.get("mode")), round_.mode}
             yield f"{at}.switch", True, index > 0, f"{name}: a switch needs a round before it"
-            yield f"{at}.mode", both & EXACT, both, f"{name}: exact modes alone take over from each other"
-            running = {"mode": made.mode} if made.options is None else made.options
+            yield f"{at}.mode", both & EXACT, both, f"{name}: only exact modes switch to each other"
+            running = {"mode": round_.mode} if round_.options is None else round_.options
         else:
-            yield f"{at}.options", None, made.options, f"{name}: options where no mode took over"
-        yield f"{at}.mode", running.get("mode"), made.mode, f"{name}: the mode that runs"
-        yield from _draft_checks(at, name, made, running.get("block_length"))
-    switches = [made.options is not None for made in record.rounds if made.switch]
-    told = len(switches) if any(switches) else 0
-    yield "rounds", told, sum(switches), "switches that tell their options: all, or none in older records"
+            yield f"{at}.options", None, round_.options, f"{name}: options without a switch of the mode"
+        yield f"{at}.mode", running.get("mode"), round_.mode, f"{name}: the mode that runs"
+        yield from _draft_checks(at, name, round_, running.get("block_length"))
+    switches = [round_.options is not None for round_ in record.rounds if round_.switch]
+    expected = len(switches) if any(switches) else 0
+    yield "rounds", expected, sum(switches), "switches with recorded options: all, or none in older records"
 
 
-def _draft_checks(at: str, name: str, made: RoundRecord, block: JsonValue) -> Iterator[Check]:
-    drafts = made.drafted - sum(why == "schema" for _, why in made.rejected)  # a refused one gave its place to another
-    if made.mode == "ar":
-        yield f"{at}.drafted", 0, made.drafted, f"{name}: ar drafts nothing"
-    elif made.mode in EXACT and isinstance(block, int):
-        yield f"{at}.drafted", min(drafts, block - 1), drafts, f"{name}: places for drafts in a block of {block}"
+def _draft_checks(at: str, name: str, round_: RoundRecord, block: JsonValue) -> Iterator[Check]:
+    # A draft that the schema rejects is replaced in its slot by another draft, so it takes no slot of its own.
+    drafts = round_.drafted - sum(why == "schema" for _, why in round_.rejected)
+    if round_.mode == "ar":
+        yield f"{at}.drafted", 0, round_.drafted, f"{name}: ar drafts nothing"
+    elif round_.mode in EXACT and isinstance(block, int):
+        yield f"{at}.drafted", min(drafts, block - 1), drafts, f"{name}: draft slots in a block of {block}"
 
 
 def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
-    origins = "".join(made.origins for made in record.rounds)
+    origins = "".join(round_.origins for round_ in record.rounds)
     sums = {
         "output_tokens": len(origins),
         "accepted": origins.count("a"),
         "corrected": origins.count("c") + origins.count("r"),
         "forced": origins.count("f") + origins.count("b"),
         "repaired": origins.count("r"),
-        "drafted": sum(made.drafted for made in record.rounds),
-        "forward_passes": sum(made.forward_passes for made in record.rounds),
+        "drafted": sum(round_.drafted for round_ in record.rounds),
+        "forward_passes": sum(round_.forward_passes for round_ in record.rounds),
     }
     for name, expected in sums.items():
         yield f"counts.{name}", expected, getattr(counts, name), f"{name} of the call against its rounds"
@@ -140,13 +147,13 @@ def _count_checks(record: CallRecord, counts: Counts) -> Iterator[Check]:
 
 
 def _choice_checks(record: CallRecord) -> Iterator[Check]:
-    """A choice is one round of the model's own tokens: those of the likeliest candidate."""
+    """Checks that a choice is one round of the model's own tokens: those of the likeliest candidate."""
     if record.counts is not None:
-        yield "rounds", ["choice"], [made.mode for made in record.rounds], "one round, the choice"
+        yield "rounds", ["choice"], [round_.mode for round_ in record.rounds], "a choice has one round"
         yield "counts.corrected", record.counts.output_tokens, record.counts.corrected, "a choice is not drafted"
     if record.logprobs:
         best = record.logprobs.index(max(record.logprobs))
-        yield "logprobs", record.options.get("candidates"), len(record.logprobs), "one score a candidate"
+        yield "logprobs", record.options.get("candidates"), len(record.logprobs), "one score for each candidate"
         yield "text", _candidates(record)[best : best + 1], [record.text], "the likeliest candidate"
 
 
@@ -158,12 +165,12 @@ def _candidates(record: CallRecord) -> list[JsonValue]:
 
 def _content_checks(record: CallRecord) -> Iterator[Check]:
     prompt, output = record.prompt_ids or (), record.token_ids or ()
-    parts = [made.tokens or () for made in record.rounds]
+    parts = [round_.tokens or () for round_ in record.rounds]
     joined = tuple(token for part in parts for token in part)
     yield "token_ids", joined, output, "tokens of the rounds, in order, against the output"
     digests = sequence_digests(prompt, parts)
     yield "prompt_sha256", digests[0], record.prompt_sha256, "digest of the prompt ids"
-    for index, (digest, made) in enumerate(zip(digests[1:], record.rounds, strict=True)):
-        yield f"rounds[{index}].sha256", digest, made.sha256, f"round {index}: digest of the tokens up to its end"
+    for index, (digest, round_) in enumerate(zip(digests[1:], record.rounds, strict=True)):
+        yield f"rounds[{index}].sha256", digest, round_.sha256, f"round {index}: digest of the tokens up to its end"
     if record.counts is not None:
         yield "counts.prompt_tokens", len(prompt), record.counts.prompt_tokens, "number of prompt ids"

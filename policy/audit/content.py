@@ -1,6 +1,7 @@
-"""May prompts and outputs be written down, and how much of them? One rule for every place that records a call.
+"""Whether prompts and outputs may be recorded, and how much of them: one rule for spans and audit files.
 
-Knows the standard OpenTelemetry switch and its values. Does not know spans, files or records. Off unless asked for.
+Knows the standard OpenTelemetry switch and its values; content is off by default. Does not know spans, files or
+records.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..errors import PolicyError
 
 SWITCH: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 LIMIT: Final = 16_384
-"""Characters of content in one span attribute. The audit file has no limit: half a record proves nothing."""
+"""Characters of content in one span attribute. The audit file has no limit, because half a record proves nothing."""
 
 Sink = Literal["span", "file"]
 
@@ -28,7 +29,8 @@ _SINKS: Final[dict[str, frozenset[Sink]]] = {
 
 
 def captures(sink: Sink, override: bool | None = None) -> bool:
-    """Whether `sink` keeps content: `override` if given, else the switch. A local file keeps it where anything does."""
+    """Returns whether `sink` keeps content: `override` if given, else by the switch. A local file keeps content under
+    every value that allows it anywhere."""
     if override is not None:
         return override
     given = os.environ.get(SWITCH, "").strip().upper() or "NO_CONTENT"
@@ -37,25 +39,29 @@ def captures(sink: Sink, override: bool | None = None) -> bool:
     return sink in _SINKS[given]
 
 
-def clipped(text: str, room: int = LIMIT) -> tuple[str, str]:
-    """The start of `text`, and what is missing of it, in words; empty where nothing is."""
-    return (text, "") if len(text) <= room else (text[:room], f"the last {len(text) - room} of {len(text)} characters")
+def clipped(text: str, limit: int = LIMIT) -> tuple[str, str]:
+    """Returns the first `limit` characters of `text`, and a description of what is missing, "" if nothing is."""
+    return (
+        (text, "") if len(text) <= limit else (text[:limit], f"the last {len(text) - limit} of {len(text)} characters")
+    )
 
 
-def newest(texts: Iterable[str], room: int = LIMIT) -> tuple[list[str], str]:
-    """The last of `texts` that fit into `room` together, and what is missing, in words; at least part of the last."""
-    given = list(texts)
+def newest(texts: Iterable[str], limit: int = LIMIT) -> tuple[list[str], str]:
+    """Returns the last of `texts` that fit into `limit` characters together, at least a part of the last one, and a
+    description of what is missing, "" if nothing is."""
+    whole = list(texts)
     kept: list[str] = []
-    for text in reversed(given):
-        if len(text) > room:
+    remaining = limit
+    for text in reversed(whole):
+        if len(text) > remaining:
             break
         kept.insert(0, text)
-        room -= len(text)
-    if len(kept) == len(given):
+        remaining -= len(text)
+    if len(kept) == len(whole):
         return kept, ""
-    missing = len(given) - len(kept)
+    missing = len(whole) - len(kept)
     if kept:
-        return kept, f"the first {missing} of {len(given)} messages"
-    start, words = clipped(given[-1], room)
-    earlier = f"the first {missing - 1} of {len(given)} messages, and " if missing > 1 else ""
-    return [start], f"{earlier}{words} of the last message"
+        return kept, f"the first {missing} of {len(whole)} messages"
+    start, cut = clipped(whole[-1], limit)
+    earlier = f"the first {missing - 1} of {len(whole)} messages, and " if missing > 1 else ""
+    return [start], f"{earlier}{cut} of the last message"

@@ -1,7 +1,7 @@
-"""Two recorded calls, or two trails call by call: what is not the same in them.
+"""Differences between two recorded calls, or between two trails call by call.
 
-Knows records. Does not know files or engines. Identity, clocks and what was in the prefix cache always differ and are
-left out; of rounds only the first that differs is shown, because all behind it follow from it.
+Knows records. Does not know files or engines. Ids, times and prefix cache hits always differ and are ignored. Of the
+rounds only the first different one is reported, because all later ones follow from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MISSING: Final = "(no such call)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """`field`: a path into the record, such as `sampling.seed`, or `rounds[3].tokens`."""
+    """One difference. `field`: a path into the record, such as `sampling.seed`, or `rounds[3].tokens`."""
 
     field: str
     a: str
@@ -33,7 +33,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallDiff:
-    """One pair of calls. `number` counts pairs from 1; `round`: the first that differs, None where none does."""
+    """One pair of calls. `number` counts pairs from 1; `round`: the first that differs, None where none does. `a` and
+    `b`: the ids of the calls."""
 
     number: int
     a: str
@@ -44,14 +45,14 @@ class CallDiff:
 
 
 def diff_calls(a: CallRecord, b: CallRecord, number: int = 1) -> CallDiff:
-    """What was asked, what decoded it, what came of it; then the first round that differs, field by field."""
+    """Compares request, engine and result of two calls, then the first different round, field by field."""
     found = [one for one in _walk("", _plain(a), _plain(b)) if one.field not in _LEFT_OUT]
     index, inside = _rounds(a, b)
     return CallDiff(number=number, a=a.call, b=b.call, step=a.step, round=index, differences=(*found, *inside))
 
 
 def diff_trails(a: Sequence[CallRecord], b: Sequence[CallRecord]) -> list[CallDiff]:
-    """Pairs of calls that differ, paired in order."""
+    """Returns the pairs of calls that differ, paired in order."""
     return [pair for pair in _pairs(a, b) if pair.differences]
 
 
@@ -85,17 +86,17 @@ def _rounds(a: CallRecord, b: CallRecord) -> tuple[int | None, list[Difference]]
 
 
 def _walk(path: str, a: Any, b: Any) -> Iterator[Difference]:
-    """Differences below `path`: keys of mappings one by one; of sequences the first place that differs."""
+    """Yields the differences below `path`: of mappings key by key; of sequences the first index that differs."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys([*a, *b]):
             yield from _walk(f"{path}.{key}" if path else str(key), a.get(key), b.get(key))
     elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if a != b:
             at = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            yield Difference(field=f"{path}[{at}]", a=_place(a, at), b=_place(b, at))
+            yield Difference(field=f"{path}[{at}]", a=_item(a, at), b=_item(b, at))
     elif a != b:
         yield Difference(field=path, a=str(a), b=str(b))
 
 
-def _place(values: Sequence[Any], at: int) -> str:
+def _item(values: Sequence[Any], at: int) -> str:
     return str(values[at]) if at < len(values) else f"(ends after {len(values)})"

@@ -1,4 +1,4 @@
-"""Digests of token sequences: what a record says of a prompt and an output without holding them."""
+"""Digests of token sequences, by which a record identifies a prompt and an output without containing them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 
 
 def sequence_digests(prompt: Sequence[int], parts: Iterable[Sequence[int]]) -> list[str]:
-    """sha256 of the prompt, then of everything up to the end of each part. An id is 8 bytes, signed, little-endian."""
+    """Returns the sha256 of the prompt, then of prompt and parts up to the end of each part, in hexadecimal. An id is 8
+    bytes, signed, little-endian."""
     state = sha256(_bytes(prompt))
     digests = [state.hexdigest()]
     for part in parts:

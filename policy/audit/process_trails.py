@@ -1,6 +1,6 @@
-"""Audit files of the whole process: what `trimode.trace(to="file:PATH")` opens and every call is written to.
+"""Audit files of the whole process, which `trimode.trace(to="file:PATH")` opens and every call is written to.
 
-Knows files by their place. Does not know calls or sessions; empty unless somebody asked.
+Knows files by their resolved path; there are none by default. Does not know calls or sessions.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _lock: Final = ForkSafeLock()
 
 
 def add_audit_file(path: Path) -> None:
-    """From now on every call of the process is recorded there too. A second time does nothing."""
-    place = path.resolve()
+    """Records every later call of the process in that file too. Adding a file twice has no effect."""
+    resolved = path.resolve()
     with _lock:
-        if place not in _files:
-            _files[place] = AuditFile(place)
+        if resolved not in _files:
+            _files[resolved] = AuditFile(resolved)
 
 
 def audit_files(own: AuditFile | None = None) -> tuple[AuditFile, ...]:
-    """Where a call is written: the session's `own` file and those of the process, each once."""
-    mine = () if own is None else (own,)
+    """Returns the files that a call is written to: the session's `own` file and those of the process, each once."""
+    session_files = () if own is None else (own,)
     if not _files:
-        return mine
-    places = {file.path.resolve() for file in mine}
-    return (*mine, *(file for place, file in tuple(_files.items()) if place not in places))
+        return session_files
+    paths = {file.path.resolve() for file in session_files}
+    return (*session_files, *(file for path, file in tuple(_files.items()) if path not in paths))

@@ -1,10 +1,10 @@
-"""The record of one call: what was asked, what ran, and how every output token came about.
+"""The record of one call: what was requested, what ran, and how every output token came about.
 
-Knows plain values only, so that it reads and writes without a model. Does not know files or spans. Prompts, outputs and
-drafts are content: `redacted` takes them out and leaves counts, origins and digests, which still have to add up.
+Knows plain values only, so that records are read and written without a model. Does not know files or spans. Prompts,
+outputs and drafts are content: `redacted` removes them and keeps counts, origins and digests, which still must add up.
 
-A digest covers the prompt and the output up to its point. So one-token rounds cannot be looked up by trying every
-token, and who has the prompt, model and seed needs no digest: decoding again gives the output.
+Each digest covers the prompt and the output up to its point, because the digest of a one-token round alone could be
+looked up by trying every token. Whoever has the prompt, the model and the seed can decode the output again anyway.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyUsed:
-    """The policy that chose the mode, and the rule it gave as its reason."""
+    """The policy that chose the mode, and its reason."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -45,11 +45,12 @@ class PolicyUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What decoded: a replay needs the same. `hardware`: what `device` is, as far as arithmetic depends on it.
+    """The engine that decoded the call; an exact replay needs an equal one. `hardware`: the part of the device's
+    description that arithmetic depends on.
 
-    `quantize`: how weights were rounded: "no", "int8", or with the head "int8+head". `exactness`: whether rows agree in
-    any company, on which exact modes rest: "checked" when the engine was loaded, "not promised" (kernels torch-fast),
-    "not checked" (interpreted kernels), "unknown" in records from before it was asked.
+    `quantize`: how weights were rounded: "no", "int8", or "int8+head" if the LM head was too. `exactness`: whether a
+    row's result is independent of the other rows in its pass, which exact modes require: "checked" when the engine was
+    loaded, "not promised" (kernels torch-fast), "not checked" (interpreted kernels), "unknown" in older records.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -67,7 +68,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThinkingUsed:
-    """The id that ends thinking, and after how many tokens it was forced."""
+    """The token id that ends thinking, and the number of tokens after which it was forced."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -87,7 +88,7 @@ class SamplingUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """The engine's counts of the call. `corrected` includes `repaired`; `forward_passes` leaves prefill out."""
+    """The engine's counts of the call. `corrected` includes `repaired`; `forward_passes` excludes prefill."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -107,12 +108,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
-    """One call. `requested`: mode and options as the caller asked; `options`: as they began to run, before any
-    switch of the mode, which is in the rounds; `notes`: every other difference.
+    """One call. `requested`: mode and options as the caller gave them; `options`: those that the call started with (a
+    switch of the mode is in the rounds); `notes`: every other difference.
 
-    `session` and `agent`: the session around it and that session's name, None outside one. `counts`, `finish_reason`
-    and `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was held. `logprobs`: of a
-    choice, one a candidate, in nats. The last block is content.
+    `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
+    `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
+    choice, one for each candidate, in nats. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -158,7 +159,7 @@ class CallRecord:
         return self.prompt_ids is not None
 
     def redacted(self) -> CallRecord:
-        """The same record without content; it still verifies."""
+        """Returns the record without content; it still verifies."""
         if not self.has_content:
             return self
         return replace(
@@ -200,15 +201,16 @@ def record_call(
     logprobs: Sequence[float] | None = None,
     content: bool = True,
 ) -> CallRecord:
-    """The full record; sinks that keep no content redact it. `text_of` adds the text of each round and rejected token.
+    """Returns the full record; sinks that keep no content redact it. `text_of` decodes token ids, and adds the text of
+    each round and rejected token.
 
-    `piece_of`: the text of one token, where that is had for less than by `text_of`. `content=False`: the record that
-    `redacted` would make, where nobody keeps more.
+    `piece_of`: a cheaper `text_of` for one token. `content=False` builds what `redacted` returns, for callers that keep
+    no more.
     """
-    made, thinking = result.rounds if result else (), getattr(request, "thinking", None)
-    digests = sequence_digests(request.prompt, (part.tokens for part in made))
-    reads = None if text_of is None else (text_of, piece_of or (lambda token: text_of((token,))))
-    parts = zip(made, digests[1:], strict=True)
+    rounds, thinking = result.rounds if result else (), getattr(request, "thinking", None)
+    digests = sequence_digests(request.prompt, (part.tokens for part in rounds))
+    decoders = None if text_of is None else (text_of, piece_of or (lambda token: text_of((token,))))
+    parts = zip(rounds, digests[1:], strict=True)
     bare = CallRecord(
         call=call or uuid4().hex,
         step=step,
@@ -218,7 +220,7 @@ def record_call(
         start_ns=start_ns,
         end_ns=end_ns,
         requested=dict(requested),
-        options={"mode": request.begins.mode, **_options(request)},
+        options={"mode": request.first_options.mode, **_options(request)},
         sampling=SamplingUsed(**_fields(request.sampling)),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop),
@@ -235,7 +237,7 @@ def record_call(
         prompt_sha256=digests[0],
         output_sha256=digests[-1] if result else None,
         counts=_counts(result) if result else None,
-        rounds=tuple([round_record(*part, reads) if content else bare_round(*part) for part in parts]),
+        rounds=tuple([round_record(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
     )
     if not content:
@@ -253,12 +255,12 @@ def record_call(
 
 
 def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
-    """The mode's options; of token ids among them, which are content, the number."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.begins).items()}
+    """Returns the mode's options; token ids among them are content, so only their number is kept."""
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.first_options).items()}
 
 
 def _fields(flat: Any) -> dict[str, Any]:
-    """`asdict` of a dataclass that holds plain values, without its copies: this runs for every call."""
+    """Returns `asdict` of a dataclass with plain values, without copying them, because this runs for every call."""
     return {name: getattr(flat, name) for name in _names(flat.__class__)}
 
 
@@ -276,7 +278,7 @@ def _version(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of all that decoding depends on, read from package metadata, so that nothing is imported for it."""
+    """Returns the versions of the packages that decoding depends on, from package metadata, without importing them."""
     return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
 
 

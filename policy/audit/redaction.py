@@ -1,7 +1,7 @@
-"""A caller's own rule about what may be written down, applied to whole records and to single texts.
+"""A caller's own redaction function, applied to whole records and to single texts.
 
-Knows records and one function from text to text. Does not know spans or files. Token ids say what text says: a record
-in which the rule changes anything keeps no ids and no drafts, only its text as the rule left it.
+Knows records and one function from text to text. Does not know spans or files. A record in which the function changes
+anything keeps the changed text, but no ids and no drafts, because token ids reveal the original text.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .record import CallRecord
 from .round_record import TextOf
 
 Redact = Callable[[str], str]
-"""Text in, the text that may be kept out. Called with prompts, outputs, drafts in their place and tool results."""
+"""Returns the text that may be kept. Called with prompts, outputs, drafts after their prefix, and tool results."""
 
 CHANGED: Final = "redacted: the caller's rule changed this call's text, so no ids and no drafts are kept"
 FAILED: Final = "redacted: the caller's rule failed with {}, so no content is kept"
 
 
 def redacted_by(redact: Redact | None, record: CallRecord, text_of: TextOf) -> CallRecord:
-    """The record as it may be kept. A rule that raises costs the content of the record, never the record."""
+    """Returns the record as it may be kept. Where `redact` raises, the record is kept without content."""
     if redact is None or not record.has_content:
         return record
     try:
@@ -34,7 +34,7 @@ def redacted_by(redact: Redact | None, record: CallRecord, text_of: TextOf) -> C
 
 
 def redacted_text(redact: Redact | None, text: str) -> str:
-    """`text` as it may be kept; a rule that raises leaves its error's name."""
+    """Returns `text` as it may be kept; where `redact` raises, a message with the name of the error."""
     if redact is None:
         return text
     try:
@@ -44,15 +44,15 @@ def redacted_text(redact: Redact | None, text: str) -> str:
 
 
 def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
-    """Everything of a record that someone could read, each draft behind the text that it followed."""
+    """Yields every text of a record, each rejected draft after the prefix that it followed."""
     for ids in (record.prompt_ids, record.suffix_ids):
         yield text_of(ids or ())
     yield record.text or ""
     yield record.error_message or ""
     done: list[int] = []
-    for made in record.rounds:
-        lost = [token for token, _ in made.rejected if token is not None]
-        if lost:
-            yield text_of([*done, *(made.tokens or ())[: made.accepted], *lost])
-        done += made.tokens or ()
+    for round_ in record.rounds:
+        rejected = [token for token, _ in round_.rejected if token is not None]
+        if rejected:
+            yield text_of([*done, *(round_.tokens or ())[: round_.accepted], *rejected])
+        done += round_.tokens or ()
     yield text_of(done)

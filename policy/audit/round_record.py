@@ -1,6 +1,6 @@
-"""The record of one round: who made each of its tokens, and what was drafted for them in vain.
+"""The record of one round: the origin of each of its tokens, and the drafts that were rejected.
 
-Knows plain values only, so that it reads and writes without a model. Does not know the call around it.
+Knows plain values only, so that records are read and written without a model. Does not know the call around it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from trimode.engine.result import Round
 
 TextOf = Callable[[Sequence[int]], str]
+"""Decodes token ids together."""
 PieceOf = Callable[[int], str]
+"""Decodes one token id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
     """One round of the engine. `rejected`: [token, reason] in order. Tokens and texts are None where not kept.
 
-    `instead`: for each rejected draft the probability of the token that took its place, where the mode knows it.
-    `switch`: why its mode took over from the one before, if it did; `options`: mode and options with which it did, None
-    also where an earlier version wrote the record.
-    `ends`: the place in `text` where each token's text ends; a character of several tokens belongs to the last of them.
+    `origins`: one provenance code for each token: a, accepted draft; c, the model's own (corrected or first); f, forced
+    by the grammar; r, repaired; b, forced by the token budget.
+    `instead`: for each rejected draft the probability of the token that replaced it, where the mode knows it.
+    `switch`: why the mode changed before this round, empty if it did not; `options`: the mode and options from then on,
+    None also in records of earlier versions.
+    `ends`: offset in `text` where each token's text ends; a character of several tokens belongs to the last of them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -62,69 +66,70 @@ class RoundRecord:
         )
 
 
-def bare_round(made: Round, digest: str) -> RoundRecord:
-    """`round_record` without content, as `redacted` makes it. `digest`: of all up to its end."""
+def bare_round(round_: Round, digest: str) -> RoundRecord:
+    """Returns the round's record without content, as `redacted` does. `digest`: of prompt and output up to its end."""
     return RoundRecord(
-        mode=made.mode,
-        origins=made.origins,
-        drafted=made.drafted,
-        accepted=made.accepted,
-        rejected=tuple([(None, one.reason) for one in made.rejected]),
-        forward_passes=made.forward_passes,
-        fills=made.fills,
+        mode=round_.mode,
+        origins=round_.origins,
+        drafted=round_.drafted,
+        accepted=round_.accepted,
+        rejected=tuple([(None, draft.reason) for draft in round_.rejected]),
+        forward_passes=round_.forward_passes,
+        fills=round_.fills,
         sha256=digest,
-        switch=made.switch,
-        options=_options(made),
+        switch=round_.switch,
+        options=_options(round_),
     )
 
 
-def round_record(made: Round, digest: str, reads: tuple[TextOf, PieceOf] | None) -> RoundRecord:
-    """`digest`: of all up to its end. `reads`: the text of ids together, and of one alone; None: texts are not kept."""
+def round_record(round_: Round, digest: str, decoders: tuple[TextOf, PieceOf] | None) -> RoundRecord:
+    """Returns the round's record. `digest`: of prompt and output up to its end. `decoders`: None where no texts are
+    kept."""
     # Lists, because this runs for every draft of every call and generators cost twice as much.
-    lost = made.rejected
-    text, ends, lost_text = (None, None, None) if reads is None else _texts(made, *reads)
+    text, ends, rejected_text = (None, None, None) if decoders is None else _texts(round_, *decoders)
     return RoundRecord(
-        mode=made.mode,
-        origins=made.origins,
-        drafted=made.drafted,
-        accepted=made.accepted,
-        rejected=tuple([(one.token, one.reason) for one in lost]),
-        forward_passes=made.forward_passes,
-        fills=made.fills,
+        mode=round_.mode,
+        origins=round_.origins,
+        drafted=round_.drafted,
+        accepted=round_.accepted,
+        rejected=tuple([(draft.token, draft.reason) for draft in round_.rejected]),
+        forward_passes=round_.forward_passes,
+        fills=round_.fills,
         sha256=digest,
-        switch=made.switch,
-        options=_options(made),
-        tokens=made.tokens,
+        switch=round_.switch,
+        options=_options(round_),
+        tokens=round_.tokens,
         text=text,
         ends=ends,
-        rejected_text=lost_text,
-        instead=tuple([one.instead and round(one.instead, 4) for one in lost]),
+        rejected_text=rejected_text,
+        instead=tuple([draft.instead and round(draft.instead, 4) for draft in round_.rejected]),
     )
 
 
-def _options(made: Round) -> dict[str, JsonValue] | None:
-    return None if made.options is None else {"mode": made.mode, **made.options}
+def _options(round_: Round) -> dict[str, JsonValue] | None:
+    return None if round_.options is None else {"mode": round_.mode, **round_.options}
 
 
-def _texts(made: Round, text_of: TextOf, piece_of: PieceOf) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    """The round's text, where its tokens end in it, and the texts of its rejected drafts."""
-    lost = tuple([piece_of(one.token) for one in made.rejected])
-    if len(made.tokens) == 1:
-        text = piece_of(made.tokens[0])
-        return text, (len(text),), lost
-    text = text_of(made.tokens)
-    return text, token_ends(made.tokens, text, text_of, piece_of), lost
+def _texts(round_: Round, text_of: TextOf, piece_of: PieceOf) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
+    """Returns the round's text, the offsets where its tokens end, and the texts of its rejected drafts."""
+    rejected = tuple([piece_of(draft.token) for draft in round_.rejected])
+    if len(round_.tokens) == 1:
+        text = piece_of(round_.tokens[0])
+        return text, (len(text),), rejected
+    text = text_of(round_.tokens)
+    return text, token_ends(round_.tokens, text, text_of, piece_of), rejected
 
 
 def token_ends(tokens: Sequence[int], whole: str, text_of: TextOf, piece_of: PieceOf) -> tuple[int, ...]:
-    """`RoundRecord.ends` of tokens whose text is `whole`. Pieces mostly join up; where not, prefixes are decoded."""
+    """Returns `RoundRecord.ends` of tokens whose text is `whole`. Where the texts of single tokens do not concatenate
+    to it, prefixes are decoded."""
     texts = list(map(piece_of, tokens))
     if "".join(texts) == whole:
         return tuple(accumulate(map(len, texts)))
-    places = [_shared(whole, text_of(tokens[:count])) for count in range(1, len(tokens))]
-    return (*accumulate(places, max), len(whole))
+    offsets = [_common_prefix(whole, text_of(tokens[:count])) for count in range(1, len(tokens))]
+    return (*accumulate(offsets, max), len(whole))
 
 
-def _shared(one: str, other: str) -> int:
-    """Length of their common beginning."""
+def _common_prefix(one: str, other: str) -> int:
+    """Returns the length of the common prefix."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

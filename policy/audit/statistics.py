@@ -1,6 +1,7 @@
-"""The numbers behind plots of an audit trail: acceptance by place in the draft, speed by mode, quality by threshold.
+"""Statistics of an audit trail, for plots: acceptance by draft position, speed by mode, quality by threshold.
 
-Knows records. Recorded numbers only; nothing is predicted or decoded. A choice has no place here: it is scored.
+Knows records and their numbers only. Does not predict or decode. Choices are left out, because they are scored, not
+decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .record import CallRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Calls of one step kind in one mode: output tokens over the time after prefill."""
+    """The speed of one step kind in one mode: output tokens over the seconds after prefill."""
 
     kind: str
     mode: str
@@ -27,11 +28,11 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Diffusion calls at one threshold. Shares are 0..1, None where nothing can be compared.
+    """The quality of diffusion calls at one threshold. Shares are 0..1, None where nothing can be compared.
 
-    `as_exact`: outputs that are those of an exact mode for the same prompt, schema and sampling; `begins_as`: the part
-    of the exact output, in tokens, with which they begin, where content is kept; `compared`: calls that have such a
-    partner in the trail. `valid`: of schema-bound outputs.
+    `compared`: calls for which the trail has a call of an exact mode with the same prompt, schema and sampling.
+    `as_exact`: share of them with the same output; `begins_as`: average common prefix, as a part of the exact output's
+    tokens, where content is kept. `valid`: share of schema-bound outputs that are valid.
     """
 
     threshold: float
@@ -44,17 +45,19 @@ class Quality:
 
 
 def acceptance(records: Iterable[CallRecord]) -> dict[str, list[tuple[int, float]]]:
-    """By drafting mode: for each place of the draft, from the first, how often it was verified and the share accepted.
+    """Returns by drafting mode, for each draft position from the first, how often it was verified and the share
+    accepted.
 
-    A place is verified where all before it were accepted; drafts that end by themselves say nothing of what follows.
+    A position is verified where all before it were accepted. A draft that was accepted in full says nothing about the
+    positions after its end.
     """
     tried: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-    for made in (made for record in records for made in record.rounds if made.drafted and not made.fills):
-        for at in range(made.accepted):
-            tried[made.mode][at][0] += 1
-            tried[made.mode][at][1] += 1
-        if any(reason == "target" for _, reason in made.rejected):
-            tried[made.mode][made.accepted][0] += 1
+    for round_ in (round_ for record in records for round_ in record.rounds if round_.drafted and not round_.fills):
+        for at in range(round_.accepted):
+            tried[round_.mode][at][0] += 1
+            tried[round_.mode][at][1] += 1
+        if any(reason == "target" for _, reason in round_.rejected):
+            tried[round_.mode][round_.accepted][0] += 1
     return {
         mode: [(places[at][0], places[at][1] / places[at][0]) for at in sorted(places)]
         for mode, places in tried.items()
@@ -62,7 +65,7 @@ def acceptance(records: Iterable[CallRecord]) -> dict[str, list[tuple[int, float
 
 
 def speeds(records: Iterable[CallRecord]) -> list[Speed]:
-    """Of the mode that a call began in, whatever it was switched to."""
+    """Returns the speeds by step kind and by the mode that each call started in."""
     sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0.0])
     for record in _decoded(records):
         assert record.counts is not None
@@ -78,7 +81,7 @@ def speeds(records: Iterable[CallRecord]) -> list[Speed]:
 
 
 def qualities(records: Sequence[CallRecord]) -> list[Quality]:
-    """By threshold, the lowest first."""
+    """Returns the qualities by threshold, the lowest first."""
     exact = {_question(record): record for record in _decoded(records) if record.options["mode"] in EXACT}
     groups: dict[float, list[CallRecord]] = defaultdict(list)
     for record in _decoded(records):
@@ -106,12 +109,12 @@ def _quality(threshold: float, calls: Sequence[CallRecord], exact: dict[object, 
 
 
 def _begins(tokens: Sequence[int], exact: Sequence[int]) -> float:
-    """The part of `exact` that `tokens` shares with it from the start."""
+    """Returns the length of the common prefix as a part of `exact`."""
     return len([*takewhile(lambda pair: pair[0] == pair[1], zip(tokens, exact, strict=False))]) / len(exact)
 
 
 def _question(record: CallRecord) -> object:
-    """What decides an exact output."""
+    """Returns the fields that determine an exact output."""
     return record.prompt_sha256, record.schema_sha256, record.sampling, record.max_tokens, record.stop, record.thinking
 
 

@@ -1,9 +1,9 @@
-"""The audit file: one JSON line a call, appended and never changed.
+"""The audit file: one JSON line for each call, appended and never changed.
 
-Knows lines and their chain, which goes on from part to part. Each line holds the sha256 of the bytes of the line before
-it and of its own, so an edit, a deletion, an insertion or a swap shows. It is a seal, not a signature: cutting whole
-lines off the end shows only against a `Head` kept elsewhere, and who rewrites all hashes leaves no trace here. Does not
-know models or spans; never needs torch.
+Knows lines and their hash chain, which continues from part to part. Does not know models or spans, and never needs
+torch. Each line contains the sha256 of the previous line and of itself, so that an edit, a deletion, an insertion or a
+swap is detected. It is a seal, not a signature: lines cut off the end are detected only with a `Head` kept elsewhere,
+and somebody who rewrites all hashes is not detected.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RECORD: Final = TypeAdapter(CallRecord)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a trail stood: its last line's number and digest. Kept elsewhere, it shows lines cut off the end."""
+    """The number and digest of a trail's last line. Kept elsewhere, it reveals lines cut off the end later."""
 
     sequence: int
     sha256: str
@@ -62,7 +62,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """The inverse of `str`. Raises PolicyError."""
+        """Parses what `str` returns. Raises PolicyError."""
         number, _, digest = text.partition(":")
         if not number.isdecimal() or not re.fullmatch("[0-9a-f]{64}", digest):
             raise PolicyError(f"head {text!r}: expected NUMBER:SHA256, as `trimode audit head FILE` prints it")
@@ -72,8 +72,8 @@ class Head:
 class AuditFile:
     """Appends records; safe for threads, and for processes where the system has file locks.
 
-    `content`: keep prompts, outputs and drafts; None asks `content.captures`. `fsync`: survive a loss of power.
-    `rotate`: bytes from which on a new part is begun; every writer of a trail may have its own, or None.
+    `content`: keep prompts, outputs and drafts; None follows `content.captures`. `fsync`: survive a loss of power.
+    `rotate`: size of a part, in bytes, from which the next part is started; each writer of a trail may use its own.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class AuditFile:
         self._forget()
 
     def write(self, record: CallRecord) -> Head:
-        """Appends one line; returns where the trail stands now."""
+        """Appends one line; returns the trail's new head."""
         body = _RECORD.dump_json(record if self.content else record.redacted())
         with self._lock:
             while (head := self._append(body)) is None:
@@ -104,10 +104,11 @@ class AuditFile:
             return head
 
     def _append(self, body: bytes) -> Head | None:
-        """None where the line belongs elsewhere, which is then the part to try."""
+        """Appends the line to the current part. Returns None, after setting the part to try next, where the line does
+        not belong there."""
         with open_locked(part(self.path, self._part)) as file:
             if os.fstat(file.fileno()).st_size < self._end:
-                self._forget()  # someone took lines away; the chain goes on from what is left
+                self._forget()  # lines were removed by somebody else; the chain continues from the remaining ones
                 return None
             gap, following = self._catch_up(file), part(self.path, self._part + 1)
             if self.rotate is not None and self._end >= self.rotate:
@@ -128,7 +129,8 @@ class AuditFile:
         self._end, self._sequence, self._previous = 0, 0, ""
 
     def _catch_up(self, file: IO[bytes]) -> bytes:
-        """Reads what others appended since. Returns the line end that a torn last line still needs."""
+        """Reads the lines that other writers appended. Returns the line end that an unfinished last line still
+        needs."""
         file.seek(self._end)
         line = b""
         for line in file:
@@ -146,7 +148,7 @@ class AuditFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditLine:
-    """A line as found: its entry, or why it cannot be read (`torn`: the file ends inside it). `number`: in `file`."""
+    """A line as read: its entry, or the problem with reading it. `number`: from 1, in `file`."""
 
     number: int
     raw: bytes
@@ -160,7 +162,7 @@ class AuditLine:
 
     @property
     def call(self) -> str:
-        """The call id, read loosely where the line is broken."""
+        """The call id, also of an invalid line if it can be found there."""
         if self.entry:
             return self.entry.record.call
         try:
@@ -170,7 +172,7 @@ class AuditLine:
 
 
 def read_audit(path: str | os.PathLike[str]) -> list[AuditLine]:
-    """Every line of every part, readable or not. The name of a later part reads that part alone."""
+    """Reads every line of every part, valid or not. The path of a later part reads that part only."""
     lines: list[AuditLine] = []
     for name in parts(Path(path)):
         with open(name, "rb") as file:
@@ -179,20 +181,21 @@ def read_audit(path: str | os.PathLike[str]) -> list[AuditLine]:
 
 
 def records(lines: Sequence[AuditLine]) -> list[CallRecord]:
+    """Returns the records of the valid lines."""
     return [line.entry.record for line in lines if line.entry]
 
 
 def head(path: str | os.PathLike[str]) -> Head | None:
-    """Where the trail stands; None for an empty one."""
+    """Returns the trail's head; None for an empty trail."""
     lines = read_audit(path)
     return Head(_first(Path(path), lines)[0] + len(lines) - 1, _digest(lines[-1].raw)) if lines else None
 
 
 def verify(path: str | os.PathLike[str], kept: Head | None = None) -> list[Problem]:
-    """Everything in the trail that does not add up; an empty list is the proof that it does.
+    """Returns the failed checks of a trail; an empty list means that it is intact.
 
-    `kept`: where it stood at some time; shows whether lines up to there were cut off the end. A later part alone is
-    verified from its first line, whose `previous` is taken as given.
+    `kept`: an earlier head of the trail, by which lines cut off the end are detected. A later part alone is verified
+    from its first line, whose `previous` is trusted.
     """
     problems: list[Problem] = []
     lines = read_audit(path)
@@ -211,12 +214,12 @@ def verify(path: str | os.PathLike[str], kept: Head | None = None) -> list[Probl
 
 
 def _first(path: Path, lines: Sequence[AuditLine]) -> tuple[int, str]:
-    """Sequence and `previous` with which the trail has to begin."""
+    """Returns the sequence and `previous` that the first line must have."""
     return _base(lines[0].raw) if lines and number_of(path) > 1 else (1, "")
 
 
 def _base(line: bytes) -> tuple[int, str]:
-    """What a part's first line says about the parts before it."""
+    """Returns sequence and `previous` from a part's first line."""
     found = _START.match(line)
     return (int(found[2]), found[3].decode()) if found else (1, "")
 
@@ -262,7 +265,7 @@ def _problem(line: AuditLine, field: str, expected: object, found: object, messa
 
 
 def _line(record: bytes, sequence: int, previous: str) -> tuple[bytes, str]:
-    """A sealed line and its digest, both from one hash of what they share."""
+    """Returns a sealed line and its digest, both from one hash of their common prefix."""
     head = b'{"schema_version":"%s","sequence":%d,"previous":"%s","record":%s'
     body = head % (SCHEMA_VERSION.encode(), sequence, previous.encode(), record)
     whole = sha256(body)
@@ -283,7 +286,7 @@ def _parse(number: int, line: bytes, file: str) -> AuditLine:
 
 
 def _why(raw: bytes, error: ValidationError) -> str:
-    """Why a line cannot be read; for a record of another format its number alone, whatever else is unlike ours."""
+    """Returns why a line cannot be read; for a record of another format the format's number only."""
     found = _START.match(raw)
     if found and (version := found[1].decode()) != SCHEMA_VERSION:
         return f"record format {version}: this version of trimode reads and writes format {SCHEMA_VERSION}"

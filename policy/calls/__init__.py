@@ -10,16 +10,17 @@ from .call import Call, check_tool_call, tools_of
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
+from .in_force import InForce
 from .messages import checked_messages, checked_text
 from .recording import Recording
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
-from .scope import Scope, current_scope, enter, leave
+from .scope import SCOPE, Scope, current_scope
 from .stream import StreamEvent
 from .trim import TRIMS, Trim
 
 __all__ = [
-    "TRIMS", "Call", "Engine", "FakeEngine", "Recording", "Result", "Scope", "ScoredChoice",
+    "SCOPE", "TRIMS", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice",
     "ScriptError", "StreamEvent", "Trim", "aattempted", "attempted", "candidates_of", "check_tool_call",
-    "checked_messages", "checked_text", "current_scope", "decoded", "enter", "in_turn", "leave", "tools_of",
+    "checked_messages", "checked_text", "current_scope", "decoded", "in_turn", "tools_of",
 ]  # fmt: skip

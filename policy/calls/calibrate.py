@@ -144,7 +144,7 @@ def _loop(tokens: TokenEngine, options: ExactOptions, calls: int) -> Iterator[Me
     size = tokens.model.config.vocab_size
     prompts = (tuple((call + at) % size for at in range(BASE_CONTEXT)) for call in range(calls))
     requests = [DecodeRequest(prompt=prompt, max_tokens=LOOP, options=options) for prompt in prompts]
-    stretches = [one for result in tokens.decode_many(requests) for one in result.stats.stretches if one.passes]
+    stretches = [one for result in tokens.decode_many(requests) for one in result.stats.mode_runs if one.passes]
     if stretches:  # a text may be over with its first token
         one = max(stretches, key=lambda one: one.pass_calls / one.passes)
         yield Measurement(
@@ -216,8 +216,8 @@ def _pass(tokens: TokenEngine, shape: Shape, place: Place) -> Callable[[], objec
     @torch.inference_mode()
     def run() -> None:
         found = Batch(segments, pages).forward(runner, place.pool, [sampler] * shape.calls, place.graphs)
-        for rows, picks in found:
-            answer = reply(segment, rows, picks, sampler)
-            (answer.branches[0] if shape.adapter else answer.trunk).pick()  # waits for the device
+        for rows, sampled in found:
+            answer = reply(segment, rows, sampled, sampler)
+            (answer.branches[0] if shape.adapter else answer.trunk).sample()  # waits for the device
 
     return run

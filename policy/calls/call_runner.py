@@ -121,7 +121,7 @@ class CallRunner(ABC):
         if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
             return call
         context = replace(plan.context, others=self.live)
-        return replace(call, plan=self.auto.advise(replace(plan, context=context)))
+        return replace(call, plan=self.auto.choose_mode(replace(plan, context=context)))
 
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         call = recording.call

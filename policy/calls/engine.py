@@ -14,7 +14,7 @@ from typing import Any, Final, Self, Unpack
 import torch
 
 from trimode.engine.errors import RequestError
-from trimode.engine.exactness import WORDS
+from trimode.engine.exactness import DESCRIPTIONS
 from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
 from trimode.engine.models.checkpoint import Checkpoint, locate
@@ -103,7 +103,7 @@ class Engine(CallRunner):
         runner, rounded = self.tokens.runner, ""
         if runner.precision:
             rounded = f", weights in {runner.quantize}"
-        return f"{runner.kernels.name} ({runner.why}){rounded}, {WORDS[self.tokens.exactness]}"
+        return f"{runner.kernels.name} ({runner.why}){rounded}, {DESCRIPTIONS[self.tokens.exactness]}"
 
     @property
     def graphs(self) -> str:

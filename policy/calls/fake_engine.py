@@ -26,7 +26,7 @@ from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime
-from ..grammar import ENDING_TOKENS, Walker
+from ..grammar import COMPLETION_TOKENS, Walker
 from ..json_schema import texts_of
 from .call import Call
 from .engine import Engine
@@ -120,7 +120,7 @@ class FakeEngine(Engine):
                 raise ScriptError(f"step {call.step!r} returns text, and its answer is {answer!r}")
             return text
         if answer is _DEFAULT:
-            return self.tokenizer.decode(constraint.ending(ENDING_TOKENS) or ())
+            return self.tokenizer.decode(constraint.completion(COMPLETION_TOKENS) or ())
         for text in texts_of(to_jsonable_python(answer), self.translator.held(call).schema.document):
             if self._walker.refused_at(constraint.fork(), text) is None:
                 return text

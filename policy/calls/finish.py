@@ -138,13 +138,13 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
 
 def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
     """What the grammar had to do, or could not."""
-    supply = request.constraint.supply if isinstance(request.constraint, Matcher) else None
-    renewed = 0 if supply is None else supply.renewed
+    grammar = request.constraint.grammar if isinstance(request.constraint, Matcher) else None
+    renewed = 0 if grammar is None else grammar.recompilations
     notes = [f"the grammar was compiled anew {renewed} times: its lexer was used up"] if renewed else []
     held = found.token_ids
     if request.thinking is not None and request.thinking.end in held:
         held = held[held.index(request.thinking.end) + 1 :]
-    end = None if supply is None else supply.end(held)
+    end = None if grammar is None else grammar.failure(held)
     if end is not None:
         notes.append(f"behind {end[0]} tokens the known ending was written: {end[1]}, also of a grammar compiled anew")
     elif found.forced_close:

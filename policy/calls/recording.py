@@ -105,7 +105,7 @@ class Recording:
             kind=call.kind,
             session=self.scope.session,
             agent=self.scope.agent,
-            requested=plan.settings.said(),
+            requested=plan.settings.given(),
             request=request,
             result=self.result,
             policy=PolicyUsed(

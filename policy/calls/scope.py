@@ -1,13 +1,13 @@
 """What stands around a call: the session's id, its audit file, its rule about content and its agent's span.
 
-Knows one context variable, which follows tasks and is empty in new threads. Does not know engines, so that engines can
-ask it: a call is recorded where it is made, however it is made.
+Knows spans and where a session's calls are written. Does not know engines, so that engines can ask it: a call is
+recorded where it is made, however it is made.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from ..audit import AuditFile, Redact
+from .in_force import InForce
 from .trim import Trim
 
 
@@ -37,21 +38,8 @@ class Scope:
         return otel.get_current() if self.span is None or inside else self.span
 
 
-_scope: ContextVar[Scope] = ContextVar("trimode_scope", default=Scope())  # noqa: B039 - frozen
+SCOPE: Final = InForce("trimode_scope", Scope())
 
 
 def current_scope() -> Scope:
-    return _scope.get()
-
-
-def enter(scope: Scope) -> Scope:
-    """Puts `scope` in force; returns the one before, for `leave`."""
-    before = _scope.get()
-    _scope.set(scope)
-    return before
-
-
-def leave(scope: Scope, before: Scope) -> None:
-    """Ends `scope`. Does nothing in another context, as when a generator that held it is closed by another task."""
-    if _scope.get() is scope:
-        _scope.set(before)
+    return SCOPE.get()

@@ -18,7 +18,7 @@ from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions,
 from trimode.engine.result import DecodeResult
 
 from ..errors import BudgetTooSmall, GrammarRuntimeError
-from ..grammar import ENDING_TOKENS, GrammarCompiler, Relaxed, relaxed
+from ..grammar import COMPLETION_TOKENS, GrammarCompiler, Relaxed, relaxed
 from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 from .conversation import marker_note
@@ -153,6 +153,6 @@ def check_budget(request: DecodeRequest) -> None:
     if request.constraint is None:
         return
     got = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
-    shortest = request.constraint.ending(ENDING_TOKENS)
+    shortest = request.constraint.completion(COMPLETION_TOKENS)
     if shortest is not None and len(shortest) > got:
         raise BudgetTooSmall(len(shortest), got)

@@ -1,8 +1,8 @@
-"""Schemas to grammars: llguidance behind the engine's `Constraint` protocol.
+"""Compiler from schemas to grammars: llguidance under the engine's `Constraint` protocol.
 
-Knows llguidance, bit masks and how long compiling may take. A schema that the engine refuses is tried again in plainer
-keywords (`rewrite`); what it still refuses is placed in the schema (`refusal`). Nothing is ever relaxed: leniency
-switches in a schema are overridden.
+Knows llguidance, and how long compiling may take. Does not know how masks are asked for, or who decodes. A schema that
+llguidance refuses is tried again in plainer keywords (`rewrite.py`); what it still refuses is located in the schema
+(`refusal.py`). No keyword is relaxed: llguidance's switches for leniency in a schema are overridden.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from trimode.engine.models.tokenizer import Tokenizer
 
-from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
+from ..errors import GrammarRuntimeError, SchemaRefused, SchemaTooComplex, UnsatisfiableSchema
 from ..json_schema import (
-    Admitted,
-    admitted,
-    every_schema,
+    NormalForm,
     heaviest,
     may_overflow,
     may_repeat,
     names_of,
-    pointer,
+    normalized,
     rewritten,
     samples_of,
     shortest,
+    step_of,
     tightened,
     too_complex,
 )
@@ -39,13 +38,13 @@ from .completion import CompletionSearch, Hints
 from .matcher import Matcher
 from .object_keys import ObjectKeys
 from .recompile import CallGrammar, CompiledGrammar
-from .refusal import Refuses, placed
-from .text_grammar import grammar_text, refused, wholes_of
+from .refusal import Refuses, located, overlapping
+from .text_grammar import complete_texts_of, grammar_text, refused
 from .vocabulary import Vocabulary
 
 T = TypeVar("T")
 Change = Callable[[Any], Any]
-"""From a document to one in plainer keywords."""
+"""Rewrites a document in plainer keywords."""
 _OPTIONS: Final[Any] = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -54,22 +53,23 @@ _OPTIONS: Final[Any] = {
     "coerce_one_of": False,
     "json_allowed_escapes": '"\\nrbtf',
 }
-"""One spelling of each text: no spaces, and escapes only where there is no other way."""
+"""llguidance's options for one canonical text of each value: no spaces, and escapes only where JSON needs them."""
 _WITH_CONTROLS: Final[Any] = {**_OPTIONS, "json_allowed_escapes": '"\\nrbtfu'}
-"""Control characters too that have no short escape. A key of an open object could then be spelled as another one."""
+"""Options that also allow control characters without a short escape. They are not used where keys must be compared,
+because a key could then be written in two ways."""
 COMPILE_SECONDS: Final = 0.1
-"""CPU time that one schema may take: compiling, with its rewrites, the search for what is refused and an ending."""
+"""CPU seconds that one schema may take: compiling, rewriting, locating a refusal and searching for a complete text."""
 TOOLS_AT_ONCE: Final = 32
-"""Tools that share that time. Longer lists get more, in proportion, up to five times as much."""
-ENDING_TOKENS: Final = 4000
-"""The longest of the shortest complete texts that are looked for."""
-ENDING_SECONDS: Final = 0.09
-"""Of the same time, that after which looking for one is given up."""
+"""Number of tools that share that time. Longer lists get more in proportion, up to five times as much."""
+COMPLETION_TOKENS: Final = 4000
+"""Length in tokens up to which a schema's shortest complete text is searched."""
+COMPLETION_SECONDS: Final = 0.09
+"""CPU seconds, of COMPILE_SECONDS, after which that search is given up."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A matcher at the start of the text, the schema as it was compiled, what that does not hold (in words)."""
+    """A matcher at the start of the text, the document as compiled, and notes on what the grammar does not enforce."""
 
     start: Matcher
     document: Any
@@ -78,7 +78,7 @@ class Compiled:
 
 
 class GrammarCompiler:
-    """Grammars for one tokenizer; compiled matchers are kept and copied."""
+    """Compiles grammars for one tokenizer; compiled matchers are cached and copied."""
 
     def __init__(self, tokenizer: Tokenizer | LLTokenizer, vocab_size: int, ends: Sequence[int]) -> None:
         if isinstance(tokenizer, LLTokenizer):
@@ -86,74 +86,77 @@ class GrammarCompiler:
         else:
             self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
         self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends)
-        self._kept = lru_cache(maxsize=256)(self._of_key)
+        self._cached = lru_cache(maxsize=256)(self._compile_cached)
 
     def matcher(self, schema: Target) -> Matcher:
         """A fresh matcher at the start of the text. Raises SchemaRefused, with pointer, keyword and hint."""
-        return self._kept(_Key(schema)).start.anew()
+        return self._cached(_Key(schema)).start.for_call()
 
     def notes(self, schema: Target) -> tuple[str, ...]:
-        """What the schema's grammar does not hold, in words: formats left out on demand."""
-        return self._kept(_Key(schema)).notes
+        """Notes on what the schema's grammar does not enforce: formats that are annotations."""
+        return self._cached(_Key(schema)).notes
 
     def compile(self, schema: Target, rewrites: bool = True) -> Compiled:
-        """Compiles anew. Raises SchemaRefused as `matcher` does."""
+        """Compiles without the cache. Raises SchemaRefused as `matcher` does."""
         if not isinstance(schema, Schema):
             return self._of_text(schema)
-        return _in_time(schema, lambda known: self._compiled(schema, rewritten if rewrites else _same, known))
+        change = rewritten if rewrites else _unchanged
+        return _schema_in_time(schema, lambda certain: self._compiled(schema, change, certain))
 
-    def _compiled(self, schema: Schema, change: Change, known: list[SchemaRefused]) -> Compiled:
-        until = clock() + ENDING_SECONDS * seconds_of(schema) / COMPILE_SECONDS
+    def _compiled(self, schema: Schema, change: Change, certain: list[SchemaRefused]) -> Compiled:
+        until = clock() + COMPLETION_SECONDS * seconds_of(schema) / COMPILE_SECONDS
         found = list[LLMatcher]()
 
         def refuses(document: Any) -> str | None:
-            found[:] = [self._made(_grammar(document))]
+            found[:] = [self._parse(_grammar(document))]
             return found[0].get_error() if found[0].is_error() else None
 
-        form, changed = _settled(schema, refuses, change, known)
+        form, changed = _accept(schema, refuses, change, certain)
         return Compiled(self._start(found[0], form.document, until), form.document, form.notes, changed)
 
     def _start(self, matcher: LLMatcher, document: Any, until: float) -> Matcher:
-        """A matcher that knows how its text could end. Raises SchemaTooComplex where no ending is found."""
-        source = CompiledGrammar(matcher, lambda limits: self._made(_grammar(document), limits), self._vocabulary)
-        closer = CompletionSearch(
-            self._vocabulary, lambda: Hints(_written(samples_of(document)), _written(names_of(document)))
+        """A matcher that knows a complete text. Raises SchemaTooComplex where none is found."""
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(_grammar(document), limits), self._vocabulary)
+        search = CompletionSearch(
+            self._vocabulary,
+            lambda: Hints(_json_escaped(samples_of(document)), _json_escaped(names_of(document)), step_of(document)),
         )
-        start = Matcher(
-            CallGrammar(source), closer, ObjectKeys() if may_repeat(document) or may_overflow(document) else None
-        )
+        keys = ObjectKeys() if may_repeat(document) or may_overflow(document) else None
+        start = Matcher(CallGrammar(shared), search, keys)
         guess = shortest(document, self._vocabulary.filler)
         known = guess is not None and start.learn(guess.encode())
-        # A text takes at most a token for each byte.
-        return start if known and len((guess or "").encode()) < ENDING_TOKENS else _ended(start, "", until)
+        # A text takes at most one token a byte.
+        short = known and len((guess or "").encode()) < COMPLETION_TOKENS
+        return start if short else _with_completion(start, "", until)
 
     def _of_text(self, target: TextTarget) -> Compiled:
-        return _within_time(target, lambda: self._compiled_text(target))
+        return _text_in_time(target, lambda: self._compiled_text(target))
 
     def _compiled_text(self, target: TextTarget) -> Compiled:
-        until, made = clock() + ENDING_SECONDS, self._made(grammar_text(target))
-        if made.is_error():
-            raise refused(target, made.get_error())
-        source = CompiledGrammar(made, lambda limits: self._made(grammar_text(target), limits), self._vocabulary)
-        start = Matcher(CallGrammar(source), CompletionSearch(self._vocabulary, wholes=wholes_of(target)))
+        until, matcher = clock() + COMPLETION_SECONDS, self._parse(grammar_text(target))
+        if matcher.is_error():
+            raise refused(target, matcher.get_error())
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(grammar_text(target), limits), self._vocabulary)
+        search = CompletionSearch(self._vocabulary, complete_texts=complete_texts_of(target))
+        start = Matcher(CallGrammar(shared), search)
         try:
             start.mask()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
-        return Compiled(_ended(start, target.kind, until), target.document, (), False)
+        return Compiled(_with_completion(start, target.kind, until), target.document, (), False)
 
-    def _made(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
+    def _parse(self, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
         return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
 
-    def _of_key(self, key: _Key) -> Compiled:
-        made = self.compile(key.schema)
-        # Before others can see it: llguidance's matchers must not be asked by two threads at once, only copied.
-        made.start.mask()
-        return made
+    def _compile_cached(self, key: _Key) -> Compiled:
+        compiled = self.compile(key.schema)
+        # Before the cache shares it: two threads may copy an llguidance matcher at once, but not ask it.
+        compiled.start.mask()
+        return compiled
 
 
 class _Key:
-    """A schema as a dictionary key, by content, order of keys included."""
+    """A schema as a dictionary key, compared by content and the order of its keys."""
 
     def __init__(self, schema: Target) -> None:
         self.schema = schema
@@ -167,55 +170,56 @@ class _Key:
 
 
 def seconds_of(schema: Target) -> float:
-    """CPU time that compiling may take: a list of tools is as many schemas, most of them small."""
+    """CPU seconds that compiling `schema` may take; more for many tools, because each of them is a schema."""
     tools = len(schema.tools) if isinstance(schema, Schema) else 0
     return COMPILE_SECONDS * min(max(1.0, tools / TOOLS_AT_ONCE), 5.0)
 
 
-def told(tool: str, place: str) -> str:
-    """A place as notes name it."""
+def place_in_tool(tool: str, place: str) -> str:
+    """A place as notes name it: the pointer, and the tool if there is one."""
     return f"{place} of tool {tool!r}" if tool else place
 
 
 def check(schema: Target) -> None:
-    """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can hold the schema."""
+    """Raises SchemaRefused, with pointer, keyword and hint, where no grammar can enforce the schema."""
     if not isinstance(schema, Schema):
-        failed, messages = _within_time(schema, lambda: LLMatcher.validate_grammar_with_warnings(grammar_text(schema)))
+        failed, messages = _text_in_time(schema, lambda: LLMatcher.validate_grammar_with_warnings(grammar_text(schema)))
         if failed:
             raise refused(schema, messages[0])
         return
-    _in_time(schema, lambda known: _settled(schema, _refusal, rewritten, known))
+    _schema_in_time(schema, lambda certain: _accept(schema, _refusal, rewritten, certain))
 
 
-def _in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
-    """What `work` makes of `schema`. It is handed a list for refusals that are certain. Raises SchemaRefused."""
-    known: list[SchemaRefused] = []
+def _schema_in_time(schema: Schema, work: Callable[[list[SchemaRefused]], T]) -> T:
+    """The result of `work` within its CPU time; it gets a list for refusals that are certain. Raises SchemaRefused."""
+    certain: list[SchemaRefused] = []
     try:
-        return in_time(lambda: work(known), seconds_of(schema))
+        return in_time(lambda: work(certain), seconds_of(schema))
     except Overloaded as error:
         raise SchemaTooComplex("", "", str(error)) from None
     except SchemaRefused as error:
         raise schema.refused(error) from None
     except OutOfTime as error:
         hint = f"compiling: {error}; use smaller enums and bounds, fewer names and patterns"
-        raise schema.refused(known[0] if known else too_complex(heaviest(schema.document), hint)) from None
+        raise schema.refused(certain[0] if certain else too_complex(heaviest(schema.document), hint)) from None
     except RecursionError:
         raise SchemaTooComplex("", "", "nested too deeply to be read; use $ref for parts that repeat") from None
 
 
-def _ended(start: Matcher, keyword: str, until: float) -> Matcher:
-    """`start`, which knows a complete text from here on. Raises SchemaTooComplex where none is found."""
+def _with_completion(start: Matcher, keyword: str, until: float) -> Matcher:
+    """`start`, which knows a complete text afterwards. Raises SchemaTooComplex where none is found."""
     try:
-        found = start.ending(ENDING_TOKENS, until)
+        found = start.completion(COMPLETION_TOKENS, until)
     except OutOfTime as error:
-        raise SchemaTooComplex("", keyword, f"{error} in {ENDING_SECONDS} s; ask for less") from None
+        raise SchemaTooComplex("", keyword, f"{error} in {COMPLETION_SECONDS} s; ask for less") from None
     if found is None:
-        hint = f"no complete text of up to {ENDING_TOKENS} tokens was found; ask for less"
+        hint = f"no complete text of up to {COMPLETION_TOKENS} tokens was found; ask for less"
         raise SchemaTooComplex("", keyword, hint)
     return start
 
 
-def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
+def _text_in_time(target: TextTarget, work: Callable[[], T]) -> T:
+    """The result of `work` within COMPILE_SECONDS. Raises SchemaTooComplex."""
     try:
         return in_time(work, COMPILE_SECONDS)
     except Overloaded as error:
@@ -224,53 +228,54 @@ def _within_time(target: TextTarget, work: Callable[[], T]) -> T:
         raise SchemaTooComplex("", target.kind, f"compiling: {error}; make it smaller") from None
 
 
-def _settled(schema: Schema, refuses: Refuses, change: Change, known: list[SchemaRefused]) -> tuple[Admitted, bool]:
-    """The form of `schema` that the engine takes, and whether that is a rewritten one. Raises SchemaRefused.
+def _accept(schema: Schema, refuses: Refuses, change: Change, certain: list[SchemaRefused]) -> tuple[NormalForm, bool]:
+    """The form of `schema` that llguidance accepts, and whether it was rewritten; else raises SchemaRefused.
 
-    `known` gets a refusal as soon as it is certain; the one raised knows its place better.
+    `certain` gets a refusal as soon as it is certain; the refusal raised is located more exactly.
     """
-    form = admitted(schema.common.document, schema.formats, lambda place: told(*schema.origin(place)))
-    reason, overlap = refuses(form.document), _overlapping(form.document)
+    form = normalized(schema.common.document, schema.formats, lambda place: place_in_tool(*schema.origin(place)))
+    reason, overlap = refuses(form.document), overlapping(form.document)
     if reason is None and overlap is None:
         return form, False
-    known.append(overlap or placed(form.document, refuses, reason or "", seconds=0.0))
+    certain.append(overlap or located(form.document, refuses, reason or "", seconds=0.0))
     other = change(form.document)
     if other != form.document:
-        known.clear()
-        again, overlap = refuses(other), _overlapping(other) and overlap
+        certain.clear()
+        again, overlap = refuses(other), overlapping(other) and overlap
         if again is None and overlap is None:
-            return Admitted(other, form.notes), True
+            return NormalForm(other, form.notes), True
         reason = again if again is not None and again.startswith("Unsatisfiable") else reason
-        known.append(overlap or placed(form.document, refuses, reason or "", seconds=0.0))
+        certain.append(overlap or located(form.document, refuses, reason or "", seconds=0.0))
     if overlap is not None:
         raise overlap
-    raise placed(form.document, lambda part: _refused_twice(part, change), reason or "")
+    raise located(form.document, lambda part: _refused_twice(part, change), reason or "")
 
 
 def _refused_twice(document: Any, change: Change) -> str | None:
-    """The reason for refusing a part, rewritten or not."""
+    """The reason for refusing a part both as it is and rewritten; None where one of them is accepted."""
     reason = _refusal(document)
     if reason is None or (other := change(document)) == document:
         return reason
     return None if (again := _refusal(other)) is None else again if again.startswith("Unsatisfiable") else reason
 
 
-def _written(texts: Sequence[str]) -> tuple[str, ...]:
-    """Texts as JSON has them between quotes."""
+def _json_escaped(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts as JSON writes them between quotes."""
     return tuple(json.dumps(text, ensure_ascii=False)[1:-1] for text in texts)
 
 
-def _same(document: Any) -> Any:
+def _unchanged(document: Any) -> Any:
     return document
 
 
 def _grammar(document: Any) -> str:
+    """llguidance's grammar of a document. Raises SchemaTooComplex for numbers that it cannot read."""
     try:
-        made = tightened(document)
-        grammar = LLMatcher.grammar_from_json_schema(made, overrides=_OPTIONS)
+        tight = tightened(document)
+        grammar = LLMatcher.grammar_from_json_schema(tight, overrides=_OPTIONS)
         if not ("\\u00" in grammar or "\x7f" in grammar) or may_repeat(document):
             return grammar
-        return LLMatcher.grammar_from_json_schema(made, overrides=_WITH_CONTROLS)
+        return LLMatcher.grammar_from_json_schema(tight, overrides=_WITH_CONTROLS)
     except ValueError as error:  # numbers beyond 64 bits inside values
         raise SchemaTooComplex("", "", f"the grammar engine cannot read it: {str(error)[:200]}") from None
 
@@ -279,18 +284,3 @@ def _refusal(document: Any) -> str | None:
     """llguidance's reason for refusing the schema, or None."""
     failed, messages = LLMatcher.validate_grammar_with_warnings(_grammar(document))
     return messages[0] if failed else None
-
-
-def _overlapping(document: Any) -> SchemaRefused | None:
-    """The refusal of a `oneOf` beside patterns of keys, which llguidance 1.9.1 takes and does not hold.
-
-    It ignores what such patterns let through when it proves that the alternatives are apart; `rewrite` does not.
-    """
-    schemas = list(every_schema(document))
-    if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
-        return None
-    where = next((where for where, schema in schemas if "oneOf" in schema), None)
-    hint = (
-        "beside patterns of keys its alternatives may hold at the same time; write anyOf, or tell them apart by a const"
-    )
-    return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

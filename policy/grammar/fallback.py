@@ -1,7 +1,8 @@
-"""What is left where the grammar engine can say no more of a text: one known text that completes it.
+"""The fallback where the grammar engine fails in the middle of a text: one known text that completes it.
 
-Knows the tokens of that text and what the engine asks of a `Constraint`. Does not know grammars. Its mask is no law:
-every token passes, save an end, and gives way to the next of the known text, so that the result tells.
+Knows the tokens of that text and the `Constraint` protocol. Does not know grammars. The mask allows every token but an
+end, since no grammar is left to ask; the token budget replaces what is sampled by the known text's next token and the
+result reports the replacement.
 """
 
 from __future__ import annotations
@@ -19,29 +20,31 @@ from .vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class KnownCompletion:
-    """`left`: the text that completes the output; None behind tokens that are not of it.
+    """A known completion that answers in place of a grammar.
 
-    `why`: what the grammar engine said.
+    `remaining`: the text that completes the output; None after tokens that depart from it. `reason`: the grammar
+    engine's message.
     """
 
     vocabulary: Vocabulary
-    left: bytes | None
-    why: str
+    remaining: bytes | None
+    reason: str
 
     def mask(self) -> Tensor:
-        """Raises GrammarRuntimeError where nothing is known."""
-        if self.left is None:
-            raise GrammarRuntimeError(self.why)
-        return self.vocabulary.going_on
+        """All tokens but the ends. Raises GrammarRuntimeError where no completion is known."""
+        if self.remaining is None:
+            raise GrammarRuntimeError(self.reason)
+        return self.vocabulary.all_but_ends
 
     def allows(self, token: int) -> bool:
-        return self.left is not None and allows(self.mask(), token)
+        return self.remaining is not None and allows(self.mask(), token)
 
-    def behind(self, tokens: Sequence[int]) -> KnownCompletion:
+    def after(self, tokens: Sequence[int]) -> KnownCompletion:
         text = self.vocabulary.text_of(tokens)
-        goes_on = self.left is not None and self.left.startswith(text)
-        return replace(self, left=self.left[len(text) :] if self.left is not None and goes_on else None)
+        if self.remaining is None or not self.remaining.startswith(text):
+            return replace(self, remaining=None)
+        return replace(self, remaining=self.remaining[len(text) :])
 
-    def ending(self, limit: int) -> list[int] | None:
-        found = None if self.left is None else [*self.vocabulary.tokens_of(self.left), *self.vocabulary.ends]
+    def completion(self, limit: int) -> list[int] | None:
+        found = None if self.remaining is None else [*self.vocabulary.tokens_of(self.remaining), *self.vocabulary.ends]
         return None if found is None or len(found) > limit else found

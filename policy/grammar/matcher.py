@@ -1,10 +1,10 @@
-"""One grammar at one point of a text: llguidance behind the engine's `Constraint` protocol, as long as a call lasts.
+"""Matcher: one grammar at one point of a text, as the engine's `Constraint` protocol.
 
-Knows what was written, one text that completes it, and when to distrust the grammar engine. Does not know schemas or
-how a completion is searched. What masks allow is narrower than the grammar: text that it forces comes in the
-tokenizer's own spelling alone, and no object gets a key twice. So a completion is kept as a text, which takes at most a
-token for each byte, and spelled when needed. A grammar that is used up is compiled anew (`renewal`) and reads the text
-again; where even that fails, the completion is all that is left (`epilogue`).
+Knows the tokens so far, one text that completes them, and when to distrust the grammar engine. Does not know schemas or
+how a completion is searched. Masks are narrower than the grammar: forced text is allowed in its canonical tokenization
+alone, and no object gets a key twice. So a completion is stored as text, which takes at most one token a byte, and
+tokenized when needed. A grammar whose lexer is exhausted is recompiled and reads the text again (`recompile.py`); where
+even that fails, the stored completion takes its place (`fallback.py`).
 """
 
 from __future__ import annotations
@@ -21,136 +21,145 @@ from .completion import CompletionSearch
 from .fallback import KnownCompletion
 from .object_keys import ObjectKeys
 from .raw_matcher import RawMatcher
-from .recompile import CallGrammar, stopped
+from .recompile import CallGrammar, engine_stopped
 from .vocabulary import StringState
 
 T = TypeVar("T")
 _SKIPPED: Final = 64
-"""How many tokens of a known completion a choice may make needless before it is given up."""
+"""Number of the known completion's first tokens that new tokens may replace before the completion is given up."""
 _TRIES: Final = 3
-"""The matcher as it is; one that another call may have compiled, and worn, meanwhile; one of this call's own."""
+"""Number of compilations that a question is put to: the present one, one that another call may have recompiled and
+exhausted meanwhile, and one that this call recompiled."""
 
-Ending = list[int] | None
-"""Tokens that complete a text, an end token last; None where none are known."""
+Completion = list[int] | None
+"""Tokens that complete a text, an end token last; None where no completion is known."""
 Past = tuple["Past", int] | None
-"""A text's tokens, the last one outermost."""
+"""The tokens of a text as a linked list, the last one outermost, so that forks share it."""
 
 
 class Matcher:
     """One grammar at one point of a text.
 
-    `keys`: those that open objects have, None where the grammar sees to it that they differ.
+    `keys`: the state of open objects, None where the grammar itself rules out equal keys.
     """
 
-    def __init__(self, supply: CallGrammar, closer: CompletionSearch, keys: ObjectKeys | None = None) -> None:
-        self._supply, self._closer, self._vocabulary = supply, closer, closer.vocabulary
-        self._at, self._made = RawMatcher(supply.first(), closer.vocabulary, keys), supply.made
+    def __init__(self, grammar: CallGrammar, search: CompletionSearch, keys: ObjectKeys | None = None) -> None:
+        self._grammar, self._search, self._vocabulary = grammar, search, search.vocabulary
+        self._raw, self._version = RawMatcher(grammar.start(), search.vocabulary, keys), grammar.version
         self._past: Past = None
-        self._place = StringState.OUTSIDE
+        self._state = StringState.OUTSIDE
         self._known: bytes | None = None
-        self._looked: tuple[tuple[int, ...], bytes | None] = (), None
-        self._over: KnownCompletion | None = None
+        self._ahead: tuple[tuple[int, ...], bytes | None] = (), None
+        self._fallback: KnownCompletion | None = None
 
     @property
-    def reader(self) -> RawMatcher:
-        """The grammar at this point, bare; for measurements."""
-        return self._at
+    def raw(self) -> RawMatcher:
+        """The grammar at this point without the test for an exhausted lexer; for measurements."""
+        return self._raw
 
     @property
-    def supply(self) -> CallGrammar:
-        """What became of the grammar in this call."""
-        return self._supply
+    def grammar(self) -> CallGrammar:
+        """The call's grammar, which counts its recompilations and failures."""
+        return self._grammar
 
     def mask(self) -> Tensor:
-        return self._or_over(self._masked, KnownCompletion.mask)
+        return self._or_fallback(self._masked, KnownCompletion.mask)
 
     def forced(self) -> Sequence[int]:
-        """Text that the grammar forces, in the tokenizer's spelling; the end behind a text that nothing continues.
+        """The canonical tokens of text that the grammar forces; the end token after a text that nothing continues.
 
-        That there is none says little, so it is not tested: the mask says the rest.
+        An empty answer is returned without the test for an exhausted lexer, because it only means that no forced token
+        is known. The caller asks for the mask next, which is tested.
         """
-        if self._over is None and self._made == self._supply.made and self._at.queue:
-            return self._at.queue
-        return self._or_over(lambda: self._asked(RawMatcher.forced, doubt=bool), lambda _: ())
+        if self._fallback is None and self._version == self._grammar.version and self._raw.known_forced:
+            return self._raw.known_forced
+        return self._or_fallback(lambda: self._asked(RawMatcher.forced, doubt=bool), lambda _: ())
 
     def allows(self, token: int) -> bool:
-        return self._or_over(
-            lambda: self._asked(lambda at: at.allows(token), doubt=not_), lambda over: over.allows(token)
+        return self._or_fallback(
+            lambda: self._asked(lambda at: at.allows(token), doubt=not_), lambda fallback: fallback.allows(token)
         )
 
     def advance(self, tokens: Sequence[int]) -> None:
-        """What is known of a completion is the same however many tokens come at a time."""
-        run = len(tokens) > 1 and (self._known is None or self._known.startswith(self._vocabulary.text_of(tokens)))
-        for some in [tokens] if run else [[token] for token in tokens]:
-            self._move(some)
+        """Moves past `tokens`. The known completion afterwards does not depend on how many tokens come at a time."""
+        at_once = len(tokens) > 1 and (self._known is None or self._known.startswith(self._vocabulary.text_of(tokens)))
+        for part in [tokens] if at_once else [[token] for token in tokens]:
+            self._move(part)
 
     def _move(self, tokens: Sequence[int]) -> None:
-        self._known = self._or_over(lambda: self._behind(tuple(tokens)), lambda over: over.behind(tokens).left)
-        self._looked = (), None
-        # Should these be the last that the grammar can read, what is known is of behind them already.
-        self._over = None if self._over is None else self._over.behind(tokens)
-        taken = self._or_over(lambda: self._consumed(tokens), lambda _: len(tokens))
+        self._known = self._or_fallback(
+            lambda: self._known_after(tuple(tokens)), lambda fallback: fallback.after(tokens).remaining
+        )
+        self._ahead = (), None
+        # `_known` is advanced before `tokens` are consumed: if consuming them fails, the fallback starts after them.
+        self._fallback = None if self._fallback is None else self._fallback.after(tokens)
+        taken = self._or_fallback(lambda: self._consumed(tokens), lambda _: len(tokens))
         if taken < len(tokens):
             raise GrammarRuntimeError(f"the grammar refused token {tokens[taken]}, which its own mask had allowed")
         for token in tokens:
             self._past = (self._past, token)
-            self._place = self._vocabulary.behind(self._place, token)
+            self._state = self._vocabulary.state_after(self._state, token)
 
     def fork(self) -> Matcher:
         twin = Matcher.__new__(Matcher)
         twin.__dict__.update(self.__dict__)
-        twin._at = self._at.fork()
+        twin._raw = self._raw.fork()
         return twin
 
-    def anew(self) -> Matcher:
-        """The same point for another call, which has its mask at hand."""
+    def for_call(self) -> Matcher:
+        """A matcher at the same point for another call, with the mask computed."""
         self.mask()
         twin = self.fork()
-        twin._supply = self._supply.again()
+        twin._grammar = self._grammar.for_call()
         return twin
 
-    def ending(self, limit: int, until: float = inf) -> Ending:
-        """The known completion as masks want it spelled; where there is none or it is longer, what a search finds.
+    def completion(self, limit: int, until: float = inf) -> Completion:
+        """The known completion, tokenized as masks allow it; the result of a search where that exceeds `limit`.
 
-        Raises OutOfTime where the search takes this thread's CPU clock beyond `until`. In a call there must be no such
-        limit: what comes next may depend on the tokens alone.
+        Raises OutOfTime where the search takes this thread's CPU clock beyond `until`. Calls must pass no such limit,
+        because a decode may depend on the tokens alone.
         """
-        return self._or_over(lambda: self._ending(limit, until), lambda over: over.ending(limit))
+        return self._or_fallback(lambda: self._ending(limit, until), lambda fallback: fallback.completion(limit))
 
     def learn(self, text: bytes) -> bool:
-        """Whether `text` completes this one; if so, it is known from here on."""
-        if self._at.completes(self._vocabulary.tokens_of(text)):
-            self._known, self._looked = text, ((), None)
+        """Makes `text` the known completion where it completes the text; returns whether it does."""
+        if self._raw.completes(self._vocabulary.tokens_of(text)):
+            self._known, self._ahead = text, ((), None)
         return self._known == text
 
     def leads(self, token: int, limit: int) -> bool:
-        """Whether a completion behind `token` is known that fits even byte by byte."""
-        known = self._or_over(lambda: self._behind((token,)), lambda over: over.behind([token]).left)
+        """Whether a completion after `token` is known that fits within `limit` even at one token a byte."""
+        known = self._or_fallback(
+            lambda: self._known_after((token,)), lambda fallback: fallback.after([token]).remaining
+        )
         return known is not None and len(known) < limit
 
-    def _or_over(self, ask: Callable[[], T], instead: Callable[[KnownCompletion], T]) -> T:
-        """What the grammar answers; from where it can say no more, what follows from the completion alone."""
-        if self._over is None:
+    def _or_fallback(self, ask: Callable[[], T], instead: Callable[[KnownCompletion], T]) -> T:
+        """The grammar's answer; once the grammar has failed, the answer of the known completion."""
+        if self._fallback is None:
             try:
                 return ask()
             except GrammarRuntimeError as error:
-                self._over = KnownCompletion(self._vocabulary, self._known, str(error))
-                self._supply.ended[tuple(self._tokens())] = str(error)
-        return instead(self._over)
+                self._fallback = KnownCompletion(self._vocabulary, self._known, str(error))
+                self._grammar.failures[tuple(self._tokens())] = str(error)
+        return instead(self._fallback)
 
     def _asked(self, ask: Callable[[RawMatcher], T], doubt: Callable[[T], bool] | None = None) -> T:
-        """What llguidance answers, of a grammar compiled anew if need be; `doubt`: of answers that may be wrong."""
+        """llguidance's answer, of a recompiled grammar where the lexer is exhausted.
+
+        `doubt`: whether an exhausted lexer may have given this answer; None: any answer.
+        """
         for _ in range(_TRIES):
-            if self._made == self._supply.made:
-                answer = ask(self._at)
-                if (doubt is not None and not doubt(answer)) or not self._supply.trouble(self._at.engine):
+            if self._version == self._grammar.version:
+                answer = ask(self._raw)
+                if (doubt is not None and not doubt(answer)) or not self._grammar.is_exhausted(self._raw.engine):
                     return answer
-                self._supply.renew()
-            keys, self._made = self._at.keys, self._supply.made
-            self._at = RawMatcher(self._supply.first(), self._vocabulary, None)
-            self._at.advance(self._tokens())
-            self._at.keys = keys
-        raise stopped(self._at.engine)
+                self._grammar.recompile()
+            keys, self._version = self._raw.keys, self._grammar.version
+            self._raw = RawMatcher(self._grammar.start(), self._vocabulary, None)
+            self._raw.advance(self._tokens())
+            self._raw.keys = keys
+        raise engine_stopped(self._raw.engine)
 
     def _tokens(self) -> list[int]:
         found, past = list[int](), self._past
@@ -160,35 +169,36 @@ class Matcher:
         return found[::-1]
 
     def _masked(self) -> Tensor:
-        row = self._at.row if self._made == self._supply.made else None
+        row = self._raw.row if self._version == self._grammar.version else None
         return self._asked(RawMatcher.mask) if row is None else row
 
     def _consumed(self, tokens: Sequence[int]) -> int:
         return self._asked(lambda at: at.advance(tokens), doubt=lambda taken: taken < len(tokens))
 
-    def _ending(self, limit: int, until: float) -> Ending:
+    def _ending(self, limit: int, until: float) -> Completion:
         known = self._known
-        found = None if known is None else self._asked(lambda at: at.spelled(known, until))
+        found = None if known is None else self._asked(lambda at: at.tokenized(known, until))
         if found is None or len(found) > limit:
             found = self._searched(limit, until)
         if found is not None:
             self._known = self._vocabulary.text_of(found[:-1])
         return found
 
-    def _searched(self, limit: int, until: float) -> Ending:
-        """What the closer finds; calls that wrote the same text and have as much room left share it."""
-        return self._supply.source.ending(
+    def _searched(self, limit: int, until: float) -> Completion:
+        """The result of a completion search, shared by calls with the same text and the same remaining budget."""
+        return self._grammar.compiled.completion(
             (tuple(self._tokens()), limit),
-            lambda: self._asked(lambda at: self._closer.ending(at, self._place, limit, until)),
+            lambda: self._asked(lambda at: self._search.find(at, self._state, limit, until)),
         )
 
-    def _behind(self, tokens: tuple[int, ...]) -> bytes | None:
-        """What is known of a completion behind `tokens`: what is left of the present one, or a part that completes."""
-        if self._looked[0] != tokens:
-            self._looked = tokens, self._left(tokens)
-        return self._looked[1]
+    def _known_after(self, tokens: tuple[int, ...]) -> bytes | None:
+        """The known completion after `tokens`, cached for the last tokens that were asked about."""
+        if self._ahead[0] != tokens:
+            self._ahead = tokens, self._remaining_after(tokens)
+        return self._ahead[1]
 
-    def _left(self, tokens: tuple[int, ...]) -> bytes | None:
+    def _remaining_after(self, tokens: tuple[int, ...]) -> bytes | None:
+        """The rest of the known completion after `tokens`, or its longest suffix that still completes the text."""
         if self._known is None:
             return None
         text = self._vocabulary.text_of(tokens)

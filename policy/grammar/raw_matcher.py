@@ -1,7 +1,7 @@
-"""What llguidance says at one point of a text, save tokens for what it does not remember (`keys`): bare answers.
+"""llguidance's answers at one point of a text, without tokens that would repeat a key or make a number infinite.
 
-Knows llguidance's matchers and bit masks, and open objects' keys. Does not know whether its grammar is used up: whoever
-asks tests that (`matcher`), once for each question or once for a search of many.
+Knows llguidance's matchers and bit masks, and the keys of open objects. Does not know whether the grammar's lexer is
+exhausted: `matcher.py` tests that, once for each question or once for a search of many.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .object_keys import ObjectKeys
 from .vocabulary import Run, Vocabulary
 
 _WINDOW: Final = 256
-"""Bytes of a text that are spelled at a time."""
+"""Bytes of a text that are tokenized at a time."""
 _RUN: Final = 64
-"""Forced tokens that are looked at together; there may be more behind them."""
+"""Largest number of forced tokens in one answer; more may follow them."""
 
 
 class RawMatcher:
-    """`engine`: llguidance's matcher; end tokens are never fed to it, since it miscounts them.
+    """A grammar at one point of a text.
 
-    `keys`: those that open objects have, None where the grammar sees to it that they differ. `row`: the mask,
-    once it was asked.
+    `engine`: llguidance's matcher; end tokens are never fed to it, because it miscounts them. `keys`: the state of
+    open objects, None where the grammar itself rules out equal keys. `row`: the mask, once it was computed.
     """
 
     __slots__ = ("_forced", "engine", "keys", "row", "vocabulary")
@@ -50,60 +50,60 @@ class RawMatcher:
 
     def mask(self) -> Tensor:
         if self.row is None:
-            self.row = self._written()
+            self.row = self._computed_mask()
         return self.row
 
     @property
-    def queue(self) -> Run:
-        """Forced tokens that an earlier answer has named already."""
+    def known_forced(self) -> Run:
+        """Forced tokens that are known from an earlier answer."""
         return self._forced or ()
 
     def forced(self) -> Run:
-        """Text that the grammar forces, in the tokenizer's own spelling: the same from whichever of its tokens on."""
+        """Text that the grammar forces: the stable prefix of its canonical tokenization."""
         if self._forced is None:
             ended = self.engine.is_stopped() and self.engine.is_accepting()
             run = self.engine.compute_ff_tokens()[:_RUN]
-            self._forced = tuple(self.vocabulary.ends) if ended else self.vocabulary.steady(tuple(run))
+            self._forced = tuple(self.vocabulary.ends) if ended else self.vocabulary.stable_prefix(tuple(run))
         return self._forced
 
-    def only(self) -> int | None:
-        """The first of the forced tokens."""
+    def forced_token(self) -> int | None:
+        """The first of the forced tokens; None where nothing is forced."""
         run = self.forced()
         return run[0] if run else None
 
     def allows(self, token: int) -> bool:
-        """Where text is forced, its first token alone; end tokens where the text may end."""
+        """Whether the mask allows `token`. Where text is forced, it allows the first forced token alone."""
         if self.row is not None:
             return allows(self.row, token)
-        forced = self.only()
+        forced = self.forced_token()
         fits = token == forced if forced is not None else self.engine.validate_tokens([token]) == 1
-        return fits and (self.keys is None or self.keys.behind(self.vocabulary.latin[token]) is not None)
+        return fits and (self.keys is None or self.keys.after(self.vocabulary.latin1[token]) is not None)
 
     def completes(self, tokens: Sequence[int]) -> bool:
-        """Whether these, in any spelling, complete the text."""
+        """Whether `tokens`, canonical or not, complete the text."""
         whole = [*tokens, *self.vocabulary.ends]
         if self.engine.validate_tokens(whole) < len(whole):
             return False
-        text = "".join([self.vocabulary.latin[token] for token in tokens])
+        text = "".join([self.vocabulary.latin1[token] for token in tokens])
         return self.keys is None or not self.keys.refuses(text)
 
     def advance(self, tokens: Sequence[int]) -> int:
-        """How many of the tokens are taken; the rest was refused."""
-        count, queue = len(tokens), self.queue
-        self.row, self._forced = None, (queue[count:] or None) if queue[:count] == tuple(tokens) else None
+        """Consumes `tokens` and returns how many were accepted; the rest was refused."""
+        count, known_forced = len(tokens), self.known_forced
+        self.row, self._forced = None, (known_forced[count:] or None) if known_forced[:count] == tuple(tokens) else None
         taken = self.engine.try_consume_tokens(list(tokens))
         if self.keys is not None and taken == count:
             for token in tokens:
-                self.keys = self._named(self.keys, token)
+                self.keys = self._keys_after(self.keys, token)
         return taken
 
-    def spelled(self, text: bytes, until: float = inf) -> list[int] | None:
-        """Tokens of a text that completes this one, each allowed by the mask before it, and an end.
+    def tokenized(self, text: bytes, until: float = inf) -> list[int] | None:
+        """The tokens of a `text` that completes this one, each allowed by the mask before it, and an end token.
 
-        Raises OutOfTime where this thread's CPU clock comes to `until`.
+        None where the grammar refuses `text`. Raises OutOfTime where this thread's CPU clock comes to `until`.
         """
-        at, found, spelt = self.engine.deep_copy(), list[int](), self.vocabulary.spelt
-        own = list[int]()  # of what comes next, the last first, as long as forced tokens agree
+        at, found, token_bytes = self.engine.deep_copy(), list[int](), self.vocabulary.token_bytes
+        own = list[int]()  # canonical tokens of the next bytes, reversed; dropped where a forced token differs
         while text:
             check(until)
             forced = at.compute_ff_tokens()
@@ -111,33 +111,33 @@ class RawMatcher:
             token = forced[0] if forced else own[-1]
             if own and own.pop() != token:
                 own = []
-            if not text.startswith(spelt[token]) or not at.consume_token(token):
+            if not text.startswith(token_bytes[token]) or not at.consume_token(token):
                 return None
             found.append(token)
-            text = text[len(spelt[token]) :]
+            text = text[len(token_bytes[token]) :]
         return [*found, *self.vocabulary.ends]
 
-    def _written(self) -> Tensor:
+    def _computed_mask(self) -> Tensor:
         if self.engine.is_stopped() and self.engine.is_accepting():
-            return self.vocabulary.end
-        row = torch.empty(self.vocabulary.words_of_mask, dtype=torch.int32)
+            return self.vocabulary.only_end
+        row = torch.empty(self.vocabulary.mask_words, dtype=torch.int32)
         self.engine.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
         if self.keys is not None:
-            self._without(row, self.keys)
+            self._clear_refused(row, self.keys)
         return row
 
-    def _named(self, keys: ObjectKeys, token: int) -> ObjectKeys:
-        """`keys` behind an allowed token."""
-        behind = keys.behind(self.vocabulary.latin[token])
-        if behind is None:
+    def _keys_after(self, keys: ObjectKeys, token: int) -> ObjectKeys:
+        """`keys` after an allowed token. Raises GrammarRuntimeError where the mask must have refused it."""
+        after = keys.after(self.vocabulary.latin1[token])
+        if after is None:
             raise GrammarRuntimeError(
                 f"token {token} gives an object a key that it has, or makes a number infinite; the mask had refused it"
             )
-        return behind
+        return after
 
-    def _without(self, row: Tensor, keys: ObjectKeys) -> None:
+    def _clear_refused(self, row: Tensor, keys: ObjectKeys) -> None:
         """Clears the bits of tokens that would give an object a key that it has, or make a number infinite."""
-        bits, quoted = row.numpy().view(np.uint32), self.vocabulary.quoted
-        known = replace(keys, number="") if keys.number else keys
-        for token in (*quoted.doubling(known), *quoted.infinite(keys)):
+        bits, key_tokens = row.numpy().view(np.uint32), self.vocabulary.key_tokens
+        numberless = replace(keys, number="") if keys.number else keys
+        for token in (*key_tokens.duplicating(numberless), *key_tokens.infinite(keys)):
             bits[token // 32] &= ~np.uint32(1 << token % 32)

@@ -1,7 +1,7 @@
-"""Where in a schema the grammar engine's refusal comes from: pointer, keyword and hint.
+"""Location of llguidance's refusals in a schema: pointer, keyword and hint.
 
-Knows schema documents and the wording of llguidance's reasons. Asks about ever smaller parts, for as long as that is
-quick, so an error names the deepest part that is refused on its own.
+Knows schema documents and the wording of llguidance's reasons. Does not know how schemas are compiled. Asks about ever
+smaller parts within a time limit, so that an error names the deepest part that is refused on its own.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from ..errors import SchemaRefused, SchemaTooComplex, UnsatisfiableSchema, UnsupportedKeyword
-from ..json_schema import STRUCTURE, References, Where, below, draft_of, mapped, pointer
+from ..json_schema import STRUCTURE, References, Where, below, draft_of, every_schema, mapped, pointer
 
 Refuses = Callable[[Any], str | None]
 """The reason for refusing a document, or None."""
 SECONDS: Final = 0.04
-"""CPU time that looking for the place may take."""
-_NOWHERE: Final = ("not present in a registry", "does not exist")
-"""In the engine's reasons for references that it cannot follow."""
+"""CPU seconds that locating a refusal may take."""
+_UNRESOLVED: Final = ("not present in a registry", "does not exist")
+"""Phrases in llguidance's reasons for references that it cannot follow."""
 _INSIDE: Final = "only references inside the same schema can be followed"
 _QUOTED_KEYS: Final = re.compile(r'Unimplemented keys: \["([^"]+)"')
 
-_HELD_BY: Final = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
-"""Keywords that jsonschema reads together with another one."""
+_READ_WITH: Final = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
+"""Keywords that jsonschema reads together with another one, and that one."""
 
 
-def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float = SECONDS) -> SchemaRefused:
-    """The refusal of `root`, for `reason`, as an error at the deepest part that is found to be refused on its own."""
-    if any(word in reason for word in _NOWHERE) and (lost := next(References(root).unresolved(), None)) is not None:
-        return UnsupportedKeyword(*lost, _INSIDE, checkable=False)
+def located(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float = SECONDS) -> SchemaRefused:
+    """The refusal of `root`, for `reason`, as an error at the deepest part that is refused on its own."""
+    missing = next(References(root).unresolved(), None) if any(phrase in reason for phrase in _UNRESOLVED) else None
+    if missing is not None:
+        return UnsupportedKeyword(*missing, _INSIDE, checkable=False)
     search = _Search(root, refuses, seconds)
     path, part = "", root
     while (deeper := search.child(path, part)) is not None:
@@ -42,10 +43,10 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float =
         path = next((path + pointer(where) for where, schema in _schemas(part) if keyword in schema), path)
     place, hint = f"{path}/{pointer((keyword,))[1:]}" if keyword else path, _hint(reason, keyword)
     if keyword == "$ref" and not str(part[keyword]).startswith("#"):
-        hint = _INSIDE  # the engine knows meta-schemas, and says what it has against those
+        hint = _INSIDE  # llguidance resolves meta-schemas, and its reason is about those
     if reason.startswith("Unsatisfiable"):
         return UnsatisfiableSchema(place, keyword, hint)
-    if any(word in reason for word in ("too large", "too complex", "too many", "limit", "fuel")):
+    if any(phrase in reason for phrase in ("too large", "too complex", "too many", "limit", "fuel")):
         return SchemaTooComplex(place, keyword, hint)
     checkable = _checkable(root, keyword, part)
     if keyword == "format" and not checkable:
@@ -54,15 +55,15 @@ def placed(root: dict[str, Any], refuses: Refuses, reason: str, seconds: float =
 
 
 def _checkable(root: dict[str, Any], keyword: str, part: dict[str, Any]) -> bool:
-    """Whether jsonschema checks the keyword in the draft that the document names, without going anywhere else."""
+    """Whether jsonschema checks the keyword in the document's draft, without fetching other documents."""
     kind = draft_of(root)
     if keyword == "format":
         return part.get(keyword) in kind.FORMAT_CHECKER.checkers
-    return keyword != "$ref" and (keyword in kind.VALIDATORS or _HELD_BY.get(keyword) in kind.VALIDATORS)
+    return keyword != "$ref" and (keyword in kind.VALIDATORS or _READ_WITH.get(keyword) in kind.VALIDATORS)
 
 
 def _hint(reason: str, keyword: str) -> str:
-    """llguidance's reason without its own switches, which are not ours to offer."""
+    """A hint from llguidance's reason, without the llguidance options that it names, because users cannot set them."""
     last = (reason.splitlines() or [""])[-1].removeprefix("error: ")
     if reason.startswith("oneOf"):
         return "its alternatives may hold at the same time; write anyOf, or tell them apart by a constant property"
@@ -80,20 +81,20 @@ def _hint(reason: str, keyword: str) -> str:
 
 
 class _Search:
-    """Parts of one document, asked about as documents of their own while time is left."""
+    """Asks whether parts of one document are refused, each as a document of its own, within a time limit."""
 
     def __init__(self, root: dict[str, Any], refuses: Refuses, seconds: float) -> None:
         self._root, self._refuses, self._end = root, refuses, time.thread_time() + seconds
-        self._referred = frozenset(_references(root))
-        # Inside the document of a part, the whole stands under a name of its own, and references lead there.
-        self._frame = {"$defs": {"whole": _moved(root)}} if self._referred else {}
+        self._used = frozenset(_references(root))
+        # A part is asked about together with the whole document, under `$defs/whole`, where its references then lead.
+        self._frame = {"$defs": {"whole": _reframed(root)}} if self._used else {}
 
     def reason(self, part: dict[str, Any]) -> str | None:
-        """Why the part alone is refused; None too when time is up."""
+        """The reason for refusing the part alone; None where it is accepted or time is up."""
         if time.thread_time() > self._end:
             return None
         try:
-            return self._refuses({**self._draft(), **_moved(part), **self._frame} if self._frame else part)
+            return self._refuses({**self._draft(), **_reframed(part), **self._frame} if self._frame else part)
         except SchemaRefused as error:
             return error.hint
 
@@ -126,14 +127,16 @@ class _Search:
         return {key: self._root[key] for key in ("$schema",) if key in self._root}
 
     def _is_used(self, path: str) -> bool:
-        return any(f"#{path}" == used or used.startswith(f"#{path}/") for used in self._referred)
+        return any(f"#{path}" == used or used.startswith(f"#{path}/") for used in self._used)
 
 
 def _definition(path: str) -> bool:
+    """Whether a path leads to a definition."""
     return path.rsplit("/", 2)[-2] in ("$defs", "definitions")
 
 
 def _schemas(part: Any) -> Iterator[tuple[Where, Any]]:
+    """The part and all schemas in it, each with its path from the part."""
     yield (), part
     for step, child in below(part):
         if isinstance(child, dict):
@@ -141,6 +144,7 @@ def _schemas(part: Any) -> Iterator[tuple[Where, Any]]:
 
 
 def _references(part: Any) -> Iterator[str]:
+    """The local references in the part, unquoted."""
     if isinstance(part, dict):
         if isinstance(part.get("$ref"), str) and part["$ref"].startswith("#"):
             yield unquote(part["$ref"])
@@ -148,12 +152,25 @@ def _references(part: Any) -> Iterator[str]:
             yield from _references(child)
 
 
-def _moved(schema: Any) -> Any:
-    """`schema` with its local references led to where the whole document stands."""
+def _reframed(schema: Any) -> Any:
+    """`schema` with its local references changed to lead to `$defs/whole`."""
     if not isinstance(schema, dict):
         return schema
-    made = mapped(schema, _moved)
+    copy = mapped(schema, _reframed)
     target = schema.get("$ref")
     if isinstance(target, str) and (target == "#" or target.startswith("#/")):
-        return {**made, "$ref": f"#/$defs/whole{target[1:]}"}
-    return made
+        return {**copy, "$ref": f"#/$defs/whole{target[1:]}"}
+    return copy
+
+
+def overlapping(document: Any) -> SchemaRefused | None:
+    """The refusal of a `oneOf` next to patterns of keys, which llguidance 1.9.1 accepts and does not enforce.
+
+    llguidance ignores keys that match such patterns when it proves the alternatives disjoint; `rewrite.py` does not.
+    """
+    schemas = list(every_schema(document))
+    if not {key for _, schema in schemas for key in schema} & {"patternProperties", "propertyNames"}:
+        return None
+    where = next((where for where, schema in schemas if "oneOf" in schema), None)
+    hint = "next to patterns of keys several of its alternatives may hold; write anyOf, or tell them apart by a const"
+    return None if where is None else UnsupportedKeyword(pointer((*where, "oneOf")), "oneOf", hint)

@@ -1,7 +1,7 @@
-"""A weaker schema that the grammar can hold, where it cannot hold the schema itself: the first half of tier `checked`.
+"""Relaxation for the guarantee `checked`: a schema without the keywords that the grammar cannot enforce.
 
-Knows schema documents, and which keywords let more pass when something inside them goes. Does not know tokens. What is
-left out is listed, never silent; the finished output is checked against the schema as it was given (`checked.py`).
+Knows schema documents, and which keywords allow more when something inside them is left out. Does not know tokens. Each
+keyword left out is listed; the finished output is validated against the schema as given (`policy/calls/retries.py`).
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, Final
 from ..errors import SchemaRefused, SchemaTooComplex, UnsupportedKeyword
 from ..json_schema import Formats, References, pointer
 from ..schema import Schema, Target
-from .compiler import check, told
+from .compiler import check, place_in_tool
 
 Json = Any
 KEYWORDS: Final = 32
-"""Keywords that may be left out of one schema."""
+"""Number of keywords that may be left out of one schema."""
 _BACKWARDS: Final = ("not", "if", "oneOf")
-"""Under these, a part that allows more can make the whole allow less."""
+"""Keywords under which a part that allows more can make the whole allow less; they are left out as a whole."""
 _TOGETHER: Final = {"if": ("then", "else"), "contains": ("minContains", "maxContains")}
-"""Keywords that say nothing, or something else, without the first one."""
+"""Keywords that lose or change their meaning without the first one, and so are left out with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A keyword that the grammar does not hold. `instead`: what it holds in its place, in words."""
+    """A keyword that the grammar does not enforce. `instead`: a phrase on what the grammar allows instead."""
 
     pointer: str
     keyword: str
@@ -41,16 +41,16 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """What the grammar holds of a schema. Without `dropped`, that is the schema itself."""
+    """A schema as the grammar enforces it, and the keywords left out of it (none: the schema itself)."""
 
     schema: Target
     dropped: tuple[Dropped, ...] = ()
 
 
 def relaxed(schema: Target) -> Relaxed:
-    """`schema` without the keywords that no grammar can hold and jsonschema can check.
+    """`schema` without the keywords that no grammar can enforce and jsonschema can check.
 
-    Raises SchemaRefused where something else is in the way, or where more than KEYWORDS had to go.
+    Raises SchemaRefused where it is refused for another reason, or where more than KEYWORDS would be left out.
     """
     if not isinstance(schema, Schema):
         return Relaxed(schema)
@@ -60,43 +60,45 @@ def relaxed(schema: Target) -> Relaxed:
         raise schema.refused(error) from None
     if not dropped:
         return Relaxed(schema)
-    if (lost := next(References(schema.document).unresolved(), None)) is not None:
+    if (missing := next(References(schema.document).unresolved(), None)) is not None:
         hint = "what stands there cannot be checked, because only references inside the same schema can be followed"
-        raise schema.refused(UnsupportedKeyword(*lost, hint, checkable=False))
-    placed = tuple(replace(one, pointer=told(*schema.origin(one.pointer))) for one in dropped)
-    return Relaxed(replace(schema, document=json.loads(document)), placed)
+        raise schema.refused(UnsupportedKeyword(*missing, hint, checkable=False))
+    located = tuple(replace(one, pointer=place_in_tool(*schema.origin(one.pointer))) for one in dropped)
+    return Relaxed(replace(schema, document=json.loads(document)), located)
 
 
 @lru_cache(maxsize=256)
 def _relaxed(text: str, formats: Formats) -> tuple[str, tuple[Dropped, ...]]:
-    left = _Left(json.loads(text))
+    state = _Relaxing(json.loads(text))
     while True:
         try:
-            check(Schema(left.document, formats=formats))
-            return json.dumps(left.document), tuple(left.dropped)
+            check(Schema(state.document, formats=formats))
+            return json.dumps(state.document), tuple(state.dropped)
         except UnsupportedKeyword as error:
             if not error.checkable:
                 raise
-            if len(left.dropped) == KEYWORDS:
+            if len(state.dropped) == KEYWORDS:
                 raise SchemaTooComplex(
-                    error.pointer, error.keyword, f"more than {KEYWORDS} keywords cannot be held; write them otherwise"
+                    error.pointer,
+                    error.keyword,
+                    f"more than {KEYWORDS} keywords cannot be enforced; write others",
                 ) from None
             try:
-                left.drop(error.pointer)
-            except (LookupError, TypeError, ValueError):  # looking for the place took longer than it may
+                state.drop(error.pointer)
+            except (LookupError, TypeError, ValueError):  # the refusal was not located in time
                 raise error from None
 
 
 @dataclass
-class _Left:
-    """What is left of a document. `moved`: where alternatives of a `oneOf` are now, and where they were."""
+class _Relaxing:
+    """A document being relaxed. `moved`: the new and the old pointer of each `oneOf` that became an `anyOf`."""
 
     document: Json
     dropped: list[Dropped] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)
 
     def drop(self, refused: str) -> None:
-        """Leaves out the refused keyword, or what it stands in where that reads its parts backwards."""
+        """Leaves out the keyword at the pointer `refused`, or the outermost keyword of `_BACKWARDS` around it."""
         where = [step.replace("~1", "/").replace("~0", "~") for step in refused.split("/")[1:]]
         at = next((i for i, part in enumerate(_keywords(self.document, where)) if part in _BACKWARDS), len(where) - 1)
         place, keyword = where[:at], where[at]
@@ -116,7 +118,7 @@ class _Left:
         return part
 
     def _given(self, place: str) -> str:
-        """A pointer as it reads in the schema that was given."""
+        """A pointer in the schema as it was given."""
         for now, before in self.moved:
             if place.startswith(f"{now}/"):
                 place = before + place.removeprefix(now)
@@ -124,6 +126,7 @@ class _Left:
 
 
 def _instead(keyword: str, whole: dict[str, Json]) -> str:
+    """A phrase on what the grammar allows in place of `keyword`; empty where the note needs none."""
     if keyword == "oneOf":
         return "any of its alternatives may be written"
     if keyword == "patternProperties" and "additionalProperties" in whole:
@@ -132,7 +135,7 @@ def _instead(keyword: str, whole: dict[str, Json]) -> str:
 
 
 def _keywords(document: Json, where: list[str]) -> list[str]:
-    """The steps of a place, those left empty that are names, not keywords."""
+    """The steps of a path, with an empty text for each step that is a name or an index and no keyword."""
     found, named, part = list[str](), False, document
     for step in where:
         keyword = "" if named or isinstance(part, list) else step
@@ -143,17 +146,18 @@ def _keywords(document: Json, where: list[str]) -> list[str]:
 
 
 _NAMING: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+"""Keywords whose members are names with schemas."""
 
 
 def _changed(part: Json, place: list[str], keyword: str) -> Json:
-    """A copy of `part` without `keyword` at `place`; the alternatives of a `oneOf` stay, as those of an `anyOf`."""
+    """A copy of `part` without `keyword` at `place`; the alternatives of a `oneOf` are kept as an `anyOf`."""
     if place:
         step: Any = int(place[0]) if isinstance(part, list) else place[0]
-        made = part.copy()
-        made[step] = _changed(part[step], place[1:], keyword)
-        return made
-    gone = (keyword, *_TOGETHER.get(keyword, ()))
-    made = {key: value for key, value in part.items() if key not in gone}
+        copy = part.copy()
+        copy[step] = _changed(part[step], place[1:], keyword)
+        return copy
+    omitted = (keyword, *_TOGETHER.get(keyword, ()))
+    copy = {key: value for key, value in part.items() if key not in omitted}
     if keyword == "oneOf":
-        made["allOf"] = [*made.get("allOf", ()), {"anyOf": part["oneOf"]}]
-    return made
+        copy["allOf"] = [*copy.get("allOf", ()), {"anyOf": part["oneOf"]}]
+    return copy

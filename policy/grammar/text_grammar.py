@@ -1,4 +1,7 @@
-"""Plain-text targets as llguidance reads them, and its refusals in our words."""
+"""Grammars of plain-text targets, and llguidance's refusals of them as errors.
+
+Knows the targets and llguidance's grammar syntax. Does not know matchers or masks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ..schema import Choice, Lark, Regex, TextTarget
 
 
 def grammar_text(target: TextTarget) -> str:
-    """The grammar of a target. Nothing is checked here: the matcher does, and `refused` reads what it says."""
+    """The grammar of a target, unchecked: llguidance checks it, and `refused` reads the message."""
     match target:
         case Regex(pattern):
             regex = regex_to_lark(narrowed(pattern), "").replace("\n", "\\n")
@@ -26,8 +29,8 @@ def grammar_text(target: TextTarget) -> str:
             raise TypeError(f"no grammar for {type(target).__name__}")
 
 
-def wholes_of(target: TextTarget) -> tuple[str, ...]:
-    """Texts that a target may well take, the shortest first; none for grammars."""
+def complete_texts_of(target: TextTarget) -> tuple[str, ...]:
+    """Complete texts that probably fit a target, the shortest first; none for grammars."""
     match target:
         case Regex(pattern):
             return tuple(sorted(samples(pattern), key=len))
@@ -38,21 +41,22 @@ def wholes_of(target: TextTarget) -> tuple[str, ...]:
 
 
 def refused(target: TextTarget, message: str) -> SchemaRefused:
-    """llguidance's refusal of a target as an error that says what to do."""
+    """llguidance's refusal of a target as an error with a hint."""
     lines = [line for line in message.splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("error:")), lines[0] if lines else "refused")
-    said = said.removeprefix("error: ")[:200]
-    for words, what in _NOT_HELD.items():
-        if words in message:
-            return UnsupportedSyntax(target.kind, what, f"{said}; say it another way")
-    if any(word in message for word in ("too large", "too complex", "too many", "too big", "limit", "fuel")):
-        return SchemaTooComplex("", target.kind, said)
-    return MalformedGrammar(target.kind, said)
+    reason = next((line for line in lines if line.startswith("error:")), lines[0] if lines else "refused")
+    reason = reason.removeprefix("error: ")[:200]
+    for phrase, construct in _UNSUPPORTED.items():
+        if phrase in message:
+            return UnsupportedSyntax(target.kind, construct, f"{reason}; write it another way")
+    if any(phrase in message for phrase in ("too large", "too complex", "too many", "too big", "limit", "fuel")):
+        return SchemaTooComplex("", target.kind, reason)
+    return MalformedGrammar(target.kind, reason)
 
 
-_NOT_HELD = {
+_UNSUPPORTED = {
     "look-around": "look-around",
     "lookarounds": "look-around",
     "backreferences": "back reference",
     "not supported": "construct",
 }
+"""Phrases in llguidance's messages, and the unsupported construct that each names."""

@@ -1,4 +1,4 @@
-"""One tokenizer's tokens as those who complete JSON texts see them: what they write, where they lead, what they close.
+"""One tokenizer's tokens, ranked for completing JSON texts: what each writes and how much of the text it closes.
 
 Knows token texts, and where JSON strings begin and end. Does not know grammars or masks.
 """
@@ -17,31 +17,35 @@ from llguidance import LLTokenizer
 
 from trimode.engine.token_mask import all_but, lone
 
-from .object_keys import Quoted
+from .object_keys import KeyTokens
 
-WORN: Final = 16
-"""Times that signs of structure are taken before others come first, so that no loop is walked for ever; others: one."""
+REPEATS: Final = 16
+"""How often a completion search takes a structural token (brackets, quotes, comma, colon) before it prefers others; any
+other token after one. The limit ends loops in a grammar."""
 _FRONT: Final = 24
-"""How many tokens of an order are tried one by one: the mask of a string has most of a large vocabulary."""
+"""Number of tokens of an order that are tried one by one before a mask is computed, because the mask inside a string
+allows most of a large vocabulary."""
 
 Ids = npt.NDArray[np.intp]
 Run = tuple[int, ...]
+"""Consecutive token ids."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """All ids, the best first, and the place of each among them; `front`: those that are tried without a mask."""
+    """All token ids, the preferred ones first, and the position of each id in that order."""
 
     ids: Ids
     places: Ids
 
     @cached_property
     def front(self) -> list[int]:
+        """The ids that are tried without a mask."""
         return [int(token) for token in self.ids[:_FRONT]]
 
 
 class StringState(IntEnum):
-    """Where in JSON text the next character stands."""
+    """Where in a JSON text the next character stands, with respect to strings."""
 
     OUTSIDE = 0
     INSIDE = 1
@@ -49,88 +53,96 @@ class StringState(IntEnum):
 
 
 class Vocabulary:
-    """One tokenizer's tokens by how much they close; the lowest rank is the best.
+    """One tokenizer's tokens in three orders of preference.
 
-    What each id stands for is in `spelt` as bytes, in `latin` as a character a byte, in `texts` as text where that
-    can be. `quoted`: tokens that may end a key; `behind(place, token)`: where a token leads; `tokens_of(text)`:
-    the tokenizer's own spelling; `steady(run)`: the front of a run of tokens that is spelled alike from each of them
-    on. `filler`: the longest word of small letters. `end`, `going_on`: the masks that allow the end alone and
-    everything else.
+    The text of each id: `token_bytes` as bytes, `latin1` with one character a byte, `texts` decoded as UTF-8, invalid
+    bytes replaced. `outside`, `short`, `long`: the order outside strings, and the two inside strings that prefer single
+    characters and long tokens. `closers`: the ids that only close something, inside strings (True) and outside.
+    `key_tokens`: the tokens that may end an object's key. `characters`: the id of each single character.
+    `weights`: how much of REPEATS one use of an id takes up. `filler`: the longest token of lower-case letters.
+    `only_end`, `all_but_ends`: masks of `mask_words` int32 words.
     """
 
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
         self._tokenizer, self.ends, self.all_ends = tokenizer, list(ends[:1]), list(ends)
-        self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
-        self.latin = [spelt.decode("latin-1") for spelt in self.spelt]
-        self.quoted = Quoted(self.latin)
-        self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
-        self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
-        self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
-        self.closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
-        plain = (text for text in (texts[token] for token in self.words.ids) if text.isascii() and text.isalpha())
+        self.token_bytes = [tokenizer.decode_bytes([token]) for token in range(size)]
+        self.latin1 = [written.decode("latin-1") for written in self.token_bytes]
+        self.key_tokens = KeyTokens(self.latin1)
+        self.texts = texts = [written.decode("utf-8", "replace") for written in self.token_bytes]
+        self.characters = {text: token for token, text in enumerate(texts) if len(text) == 1}
+        self.outside, self.short, self.long = (
+            _ordered(texts, rank) for rank in (_outside_rank, _short_rank, _long_rank)
+        )
+        self.closers = {False: _closers(texts, _outside_rank), True: _closers(texts, _short_rank)}
+        plain = (text for text in (texts[token] for token in self.long.ids) if text.isascii() and text.isalpha())
         self.filler = next((text for text in plain if text.islower()), "a")
-        self.weights = [1 if set(text) <= set('{}[]":,') else WORN for text in texts]
-        self.behind = lru_cache(maxsize=None)(self._behind)
-        self.steady, self.tokens_of = lru_cache(maxsize=4096)(self._steady), lru_cache(maxsize=4096)(self._tokens_of)
-        self.words_of_mask = -(-size // 32)
-        self.end = lone(self.ends[0], self.words_of_mask)
-        self.going_on = all_but(self.all_ends, self.words_of_mask)
+        self.weights = [1 if set(text) <= set('{}[]":,') else REPEATS for text in texts]
+        self.state_after = lru_cache(maxsize=None)(self._state_after)
+        self.stable_prefix = lru_cache(maxsize=4096)(self._stable_prefix)
+        self.tokens_of = lru_cache(maxsize=4096)(self._tokens_of)
+        self.mask_words = -(-size // 32)
+        self.only_end = lone(self.ends[0], self.mask_words)
+        self.all_but_ends = all_but(self.all_ends, self.mask_words)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
-        return b"".join([self.spelt[token] for token in tokens])
+        """The bytes that `tokens` write."""
+        return b"".join([self.token_bytes[token] for token in tokens])
 
     def _tokens_of(self, text: bytes) -> Run:
+        """The canonical tokenization of `text`."""
         return tuple(self._tokenizer.tokenize_bytes(text))
 
-    def _steady(self, run: Run) -> Run:
+    def _stable_prefix(self, run: Run) -> Run:
+        """The prefix of `run` whose every suffix is tokenized canonically as it stands in `run`."""
         texts = (self.text_of(run[at:]) for at in range(1, len(run)))
         odd = (at for at, text in enumerate(texts, start=1) if self._tokens_of(text) != run[at:])
         return run[: next(odd, len(run))]
 
-    def _behind(self, place: StringState, token: int) -> StringState:
-        for letter in self.texts[token]:
-            if place is StringState.ESCAPED:
-                place = StringState.INSIDE
-            elif letter == '"':
-                place = StringState.INSIDE if place is StringState.OUTSIDE else StringState.OUTSIDE
-            elif letter == "\\" and place is StringState.INSIDE:
-                place = StringState.ESCAPED
-        return place
+    def _state_after(self, state: StringState, token: int) -> StringState:
+        """The string state after `token`."""
+        for character in self.texts[token]:
+            if state is StringState.ESCAPED:
+                state = StringState.INSIDE
+            elif character == '"':
+                state = StringState.INSIDE if state is StringState.OUTSIDE else StringState.OUTSIDE
+            elif character == "\\" and state is StringState.INSIDE:
+                state = StringState.ESCAPED
+        return state
 
 
 def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Order:
-    """The lowest rank first."""
+    """The order of ids by the rank of their texts, the lowest first."""
     ids = np.argsort(np.array([rank(text) for text in texts]), kind="stable")
     return Order(ids, np.argsort(ids))
 
 
 def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> list[int]:
-    """The ids of rank below 0, the shortest text first: one that is refused rules out those that begin with it."""
+    """The ids of rank below 0, the shortest text first, because a refused text rules out those that begin with it."""
     ids = (token for token, text in enumerate(texts) if rank(text) < 0)
     return sorted(ids, key=lambda token: len(texts[token]))
 
 
 def _closes(text: str) -> bool:
-    return all(letter in "}]" for letter in text)
+    return all(character in "}]" for character in text)
 
 
-def _outside(text: str) -> int:
-    """Below 0 for what only closes, the more the lower; then short values; then what opens or goes on."""
+def _outside_rank(text: str) -> int:
+    """Rank outside strings: below 0 for closing text, the more it closes the lower; then short values, the rest."""
     if text and _closes(text):
         return -len(text)
     if text in ("{}", "[]", '""'):
         return 1
-    if text in (",", ',"'):  # behind a number, which could go on for ever
+    if text in (",", ',"'):  # after a number, which could go on for ever
         return 1 + len(text)
     if text == '"':
         return 12
     if text.isascii() and text.isdigit():
         return 10 + len(text) ** 2
-    return 100 * (1 + sum(letter in ',:[{-"' for letter in text)) + 50 - min(len(text), 50)
+    return 100 * (1 + sum(character in ',:[{-"' for character in text)) + 50 - min(len(text), 50)
 
 
-def _signs(text: str) -> int:
-    """Inside a string: below 0 for what ends it and then only closes; then single signs, digits, letters, the rest."""
+def _short_rank(text: str) -> int:
+    """Rank inside a string: below 0 for its end and closing text; then punctuation, digits, letters, the rest."""
     if text.startswith('"'):
         return -len(text) if _closes(text[1:]) else 0
     if len(text) != 1 or not text.isascii() or text == "\\":
@@ -138,8 +150,8 @@ def _signs(text: str) -> int:
     return 300 if text.isspace() else 200 if text.isalpha() else 100 if text.isdigit() else 50
 
 
-def _words(text: str) -> int:
-    """Inside a string: below 0 for what ends it and then only closes; then plain text, the longest first."""
+def _long_rank(text: str) -> int:
+    """Rank inside a string: below 0 for its end and closing text; then plain ASCII text, the longest first."""
     if text.startswith('"'):
         return -len(text) if _closes(text[1:]) else 0
     plain = text.isascii() and "\\" not in text

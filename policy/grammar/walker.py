@@ -1,4 +1,4 @@
-"""Given text against the masks of a grammar, token by token.
+"""Walker: checks a given text against the masks of a grammar, token by token.
 
 Knows the constraint protocol and one tokenizer. Does not know schemas, or how they are compiled.
 """
@@ -19,26 +19,32 @@ class Walker:
         self._tokenizer, self._end = tokenizer, end
 
     def refused_at(self, matcher: Constraint, text: str) -> int | None:
-        """Where in `text` the grammar refuses to go on (its length: it may not end there), None where it takes all."""
+        """The index of the character at which the grammar refuses `text`; None where it accepts the whole text.
+
+        The length of `text` means that the text may not end there.
+        """
         at = 0
         while at < len(text):
-            took = self._run(matcher, text[at:]) or self._other(matcher, text[at:])
-            if not took:
+            taken = self._canonical(matcher, text[at:]) or self._longest(matcher, text[at:])
+            if not taken:
                 return at
-            at += took
+            at += taken
         return None if allows(matcher.mask(), self._end) else at
 
-    def _run(self, matcher: Constraint, rest: str) -> int:
-        """Takes the tokenizer's own tokens for `rest` as far as they are allowed; the number of characters taken."""
+    def _canonical(self, matcher: Constraint, rest: str) -> int:
+        """Consumes the canonical tokens of `rest` as far as masks allow; returns the number of characters consumed."""
         ids, taken = self._tokenizer.encode(rest), 0
         while taken < len(ids) and allows(matcher.mask(), ids[taken]):
             matcher.advance(ids[taken : taken + 1])
             taken += 1
-        said = self._tokenizer.decode(ids[:taken])
-        return len(said) if rest.startswith(said) else 0
+        text = self._tokenizer.decode(ids[:taken])
+        return len(text) if rest.startswith(text) else 0
 
-    def _other(self, matcher: Constraint, rest: str) -> int:
-        """Takes the longest allowed token that `rest` begins with: inside a forced run only one spelling is allowed."""
+    def _longest(self, matcher: Constraint, rest: str) -> int:
+        """Consumes the longest allowed token that `rest` begins with, because forced text has one allowed tokenization.
+
+        Returns the number of characters consumed, 0 where no token fits.
+        """
         for length in range(min(len(rest), max(map(len, self._ids))), 0, -1):
             token = self._ids.get(rest[:length])
             if token is not None and allows(matcher.mask(), token):
@@ -48,5 +54,6 @@ class Walker:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
+        """The lowest id of each text, without empty texts and markers."""
         found = {self._tokenizer.token(token): token for token in reversed(range(self._tokenizer.vocab_size))}
         return {text: token for text, token in found.items() if text and text not in self._tokenizer.markers}

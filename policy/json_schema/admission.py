@@ -1,7 +1,7 @@
-"""Checks on a document before anything reads it as a schema: is it JSON, within the limits, and a JSON Schema?
+"""Validation of a document before it is read as a schema: it must be JSON, within the limits, and a JSON Schema.
 
-Knows JSON and limits; `meta_schema` knows what each draft takes. Does not know grammar engines. Every refusal names a
-JSON pointer, a keyword and a hint.
+Knows JSON and limits; `meta_schema.py` knows what each draft accepts. Does not know grammar engines. Every refusal
+names a JSON pointer, a keyword and a hint.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import jsonschema.validators
 from ..errors import MalformedSchema, UnsupportedKeyword, shown
 from ..watchdog import OutOfTime, Overloaded, in_time
 from .document import Where, heaviest
-from .meta_schema import alone, check_keywords, every_part, fits_every_draft, meta_of
+from .meta_schema import check_keywords, every_part, fits_every_draft, meta_of, without_subschemas
 from .refusals import not_json, short, too_complex
 
 Json = Any
 DEPTH: Final = 96
-"""Levels of JSON. The grammar engine's own limit is a little above."""
+"""Levels of nested JSON. llguidance's own limit is a little higher."""
 NODES: Final = 50_000
+"""Number of values in a document, its members and items included."""
 TEXT: Final = 2_000_000
 """Characters in all strings together."""
 BITS: Final = 1024
-"""Of one integer, as in the largest float. Python writes no integer of some thousands of digits."""
+"""Bits of one integer, as in the largest float, because Python does not print integers of some thousands of digits."""
 PATTERN: Final = 10_000
 """Characters of one regular expression."""
 _MOST: Final = {"required": 4_000, "patternProperties": 64}
-"""Names, where the grammar engine's time grows with the square of their number."""
+"""Number of names under keywords for which llguidance's time grows with the square of that number."""
 CHECK_SECONDS: Final = 0.045
-"""CPU time that comparing a document with its meta-schema may take."""
+"""CPU seconds that checking a document against its meta-schema may take."""
 _DRAFTS: Final = "drafts 4, 6, 7, 2019-09 and 2020-12"
 
 
@@ -49,9 +50,10 @@ def check_document(document: dict[str, Json]) -> None:
 
 
 def _check_against_meta_schema(document: dict[str, Json]) -> None:
+    """Raises MalformedSchema for a schema that its draft's meta-schema refuses; equal schemas are checked once."""
     seen = set[tuple[type, str]]()
     for where, schema, kind in every_part(document):
-        bare = alone(schema, "const" not in kind.VALIDATORS)
+        bare = without_subschemas(schema, "const" not in kind.VALIDATORS)
         _check_sizes(where, schema)
         if not fits_every_draft(bare) and (key := (kind, repr(bare))) not in seen:
             seen.add(key)
@@ -59,12 +61,12 @@ def _check_against_meta_schema(document: dict[str, Json]) -> None:
 
 
 def _check_sizes(where: Where, schema: dict[str, Json]) -> None:
-    """Raises SchemaTooComplex before anybody is kept busy, and MalformedSchema where draft 4 does not look."""
+    """Raises SchemaTooComplex for keywords beyond a limit, and MalformedSchema for a `$ref` that is no text."""
     if not isinstance(schema.get("$ref", ""), str):
         raise not_json((*where, "$ref"), f"{short(repr(schema['$ref']))} is not a string")
     for key, most in _MOST.items():
-        if isinstance(held := schema.get(key), dict | list) and len(held) > most:
-            raise too_complex((*where, key), f"{len(held):,} names; at most {most:,} are read")
+        if isinstance(names := schema.get(key), dict | list) and len(names) > most:
+            raise too_complex((*where, key), f"{len(names):,} names; at most {most:,} are read")
     named = schema.get("patternProperties")
     patterns = [("pattern", schema.get("pattern"))]
     patterns += [("patternProperties", name) for name in named] if isinstance(named, dict) else []
@@ -81,12 +83,12 @@ def check_json(document: Json) -> None:
         where, value = stack.pop()
         if len(where) > DEPTH:
             raise too_complex(where[:8], f"nested more than {DEPTH} levels deep; use $ref for parts that repeat")
-        named = isinstance(value, dict)
+        is_object = isinstance(value, dict)
         nodes += len(value)
         if nodes > NODES:
             raise too_complex(where[:1], f"more than {NODES:,} values; {_LEAVE_OUT}")
-        for step, child in value.items() if named else enumerate(value):
-            if named:
+        for step, child in value.items() if is_object else enumerate(value):
+            if is_object:
                 text += _checked_key(where, step)
             if isinstance(child, str):
                 text += len(child)
@@ -107,11 +109,12 @@ _LEAVE_OUT: Final = "leave out what the step does not need"
 
 
 def _is_json(value: Json) -> bool:
-    """Of values that are neither text nor hold others."""
+    """Whether a value that is no string, list or dict is JSON."""
     return value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _checked_key(where: Where, key: Json) -> int:
+    """The length of an object's key. Raises MalformedSchema where it is no text."""
     if not isinstance(key, str):
         raise not_json(where, f"a JSON Schema must be JSON, and key {shown(key)} is not a string")
     _check_text(where, key)
@@ -119,17 +122,19 @@ def _checked_key(where: Where, key: Json) -> int:
 
 
 def _check_text(where: Where, text: str) -> None:
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    """Raises MalformedSchema for half a surrogate pair."""
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise not_json(where, f"{short(ascii(text))} holds half a surrogate pair, which is no character")
 
 
 def _check_draft(document: dict[str, Json]) -> None:
+    """Raises MalformedSchema or UnsupportedKeyword where `$schema` names no draft that is known."""
     named = document.get("$schema", "")
     if not isinstance(named, str):
         raise MalformedSchema("/$schema", "$schema", "$.$schema", f"{named!r} is not a string")
     try:
         unknown = named and jsonschema.validators.validator_for(document, default=jsonschema.Draft3Validator)
-    except ValueError:  # no address at all
+    except ValueError:  # not a URI
         unknown = jsonschema.Draft3Validator
     if unknown is jsonschema.Draft3Validator:
         hint = f"{short(named)!r} is none of {_DRAFTS}; name one, or none"

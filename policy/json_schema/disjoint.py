@@ -1,7 +1,8 @@
-"""Whether two schemas can take the same value. `disjoint` says yes only with a proof; no proof means no.
+"""Proofs that two schemas have no value in common; `disjoint` is False where no proof is found.
 
-Knows JSON Schema keywords. Every step looks at a superset of what a schema takes (unknown keywords and references that
-cannot be followed are left out), so what it proves of the supersets holds for the schemas.
+Knows JSON Schema keywords. Does not know grammars. Every step looks at a superset of the values that a schema accepts
+(unknown keywords and references that cannot be followed are left out), so a proof for the supersets is one for the
+schemas.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from .document import Document
 
 Json = Any
 Parts = list[Any]
-"""Schemas that all hold at once, free of `allOf` and `$ref`; False among them means that nothing fits."""
+"""A conjunction of schemas without `allOf` and `$ref`; False among them means that no value fits."""
 TYPES: Final = frozenset(("null", "boolean", "object", "array", "string", "integer", "fraction"))
-"""JSON types, numbers split into whole ones and the rest."""
+"""JSON types, with numbers split into integers and fractions."""
 _NUMBERS: Final = frozenset(("integer", "fraction"))
 _VALUES: Final = 200
+"""Length of a list of values up to which each value is tried."""
 _DEPTH: Final = 5
+"""Number of nested properties and cases that a proof may look into."""
 
 
 def parts_of(schema: Json, document: Document, depth: int = 8) -> Parts:
@@ -54,13 +57,13 @@ def types_of(parts: Parts, document: Document) -> frozenset[str]:
 
 
 def named_types(names: str | Sequence[str]) -> frozenset[str]:
-    """What the keyword `type` allows."""
-    every = {names} if isinstance(names, str) else set(names)
-    return frozenset(every - {"number"} | (_NUMBERS if "number" in every else set()))
+    """The types that a value of the keyword `type` allows."""
+    named = {names} if isinstance(names, str) else set(names)
+    return frozenset(named - {"number"} | (_NUMBERS if "number" in named else set()))
 
 
 def type_of(value: Json) -> frozenset[str]:
-    """The type of a value. 1.0 is an integer in some drafts only, so it has two."""
+    """The types of a value: two for a float such as 1.0, which is an integer in some drafts only."""
     if isinstance(value, float):
         return _NUMBERS if value.is_integer() else frozenset(("fraction",))
     kinds = ((bool, "boolean"), (int, "integer"), (str, "string"), (list, "array"), (dict, "object"))
@@ -68,7 +71,7 @@ def type_of(value: Json) -> frozenset[str]:
 
 
 def disjoint(a: Json, b: Json, document: Document, depth: int = _DEPTH) -> bool:
-    """True only where no value can fit both."""
+    """Whether it is proved that no value fits both schemas."""
     document.spend()
     left, right = parts_of(a, document), parts_of(b, document)
     common = types_of(left, document) & types_of(right, document)
@@ -80,20 +83,21 @@ def disjoint(a: Json, b: Json, document: Document, depth: int = _DEPTH) -> bool:
     if depth == 0:
         return False
     return (
-        _apart(left + right, common)
-        or (common == frozenset({"object"}) and _parted_by_property(left, right, document, depth))
-        or _parted_by_cases(left, b, document, depth)
-        or _parted_by_cases(right, a, document, depth)
+        _bounds_disjoint(left + right, common)
+        or (common == frozenset({"object"}) and _disjoint_by_property(left, right, document, depth))
+        or _disjoint_by_cases(left, b, document, depth)
+        or _disjoint_by_cases(right, a, document, depth)
     )
 
 
 def property_of(parts: Parts, name: str, document: Document) -> Json:
-    """A schema that every value under `name` fits, False where there can be none."""
-    found = [schema for part in parts if isinstance(part, dict) for schema in _held(part, name, document)]
+    """A schema that every value of the property `name` fits; False where the property cannot be present."""
+    found = [schema for part in parts if isinstance(part, dict) for schema in _property_schemas(part, name, document)]
     return False if False in found else {"allOf": found} if found else True
 
 
-def _held(part: dict[str, Json], name: str, document: Document) -> Iterator[Json]:
+def _property_schemas(part: dict[str, Json], name: str, document: Document) -> Iterator[Json]:
+    """Schemas in `part` for the property `name`."""
     forbidden = part.get("not")
     if isinstance(forbidden, dict) and forbidden.get("required") == [name] and set(forbidden) <= {"required"}:
         yield False
@@ -104,11 +108,12 @@ def _held(part: dict[str, Json], name: str, document: Document) -> Iterator[Json
 
 
 def _patterned(part: dict[str, Json], name: str, document: Document) -> bool:
+    """Whether a pattern of `patternProperties` matches `name`."""
     return any(document.matches(pattern, name) for pattern in part.get("patternProperties", ()))
 
 
 def target_of(schema: dict[str, Json], document: Document) -> Json:
-    """What the `$ref` of `schema` leads to; None without one, or where it leads nowhere."""
+    """The target of the `$ref` of `schema`; None without a reference or a target."""
     try:
         return document.at(schema["$ref"]) if "$ref" in schema else None
     except (LookupError, TypeError, ValueError):
@@ -116,22 +121,22 @@ def target_of(schema: dict[str, Json], document: Document) -> Json:
 
 
 def _listed(part: dict[str, Json], document: Document) -> list[Json] | None:
-    """The values that `const` or `enum` lists."""
-    if "const" in part and "const" in document.known:
+    """The values of `const` or `enum`; None without these keywords."""
+    if "const" in part and "const" in document.keywords:
         return [part["const"]]
     return part.get("enum")
 
 
 def _finite(parts: Parts, types: frozenset[str], document: Document) -> list[Json] | None:
-    """A short list that holds every value of these types that `parts` takes."""
+    """A short list with every value of these types that fits `parts`; None where there is none."""
     if types <= {"null", "boolean"}:
         return [None, True, False]
     lists = (_listed(part, document) for part in parts if isinstance(part, dict))
     return next((values for values in lists if values is not None and len(values) <= _VALUES), None)
 
 
-def _apart(parts: Parts, common: frozenset[str]) -> bool:
-    """Bounds of numbers, lengths of strings or sizes of arrays that leave nothing between them."""
+def _bounds_disjoint(parts: Parts, common: frozenset[str]) -> bool:
+    """Whether bounds of numbers, lengths of strings or sizes of arrays leave nothing between them."""
     for types, least, most in _BOUNDS:
         if common <= types:
             lower = [part[least] for part in parts if least in part]
@@ -147,8 +152,8 @@ _BOUNDS: Final = (
 )
 
 
-def _parted_by_property(left: Parts, right: Parts, document: Document, depth: int) -> bool:
-    """A property that one side requires and that the two sides want differently."""
+def _disjoint_by_property(left: Parts, right: Parts, document: Document, depth: int) -> bool:
+    """Whether a property that one side requires has disjoint schemas on the two sides."""
     required = dict.fromkeys(name for part in left + right for name in part.get("required", ()))
     return any(
         disjoint(property_of(left, name, document), property_of(right, name, document), document, depth - 1)
@@ -156,8 +161,8 @@ def _parted_by_property(left: Parts, right: Parts, document: Document, depth: in
     )
 
 
-def _parted_by_cases(parts: Parts, other: Json, document: Document, depth: int) -> bool:
-    """An `anyOf` (or `oneOf`) of which every case is apart from the other schema."""
+def _disjoint_by_cases(parts: Parts, other: Json, document: Document, depth: int) -> bool:
+    """Whether every case of an `anyOf` (or `oneOf`) is disjoint from the other schema."""
     for at, part in enumerate(parts):
         for key in ("anyOf", "oneOf"):
             if key in part and len(part[key]) <= 16:

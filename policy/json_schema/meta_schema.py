@@ -1,7 +1,7 @@
-"""What the meta-schemas of drafts 4 to 2020-12 take, keyword by keyword.
+"""Checks of a schema against the meta-schemas of drafts 4 to 2020-12, keyword by keyword.
 
-Knows the shapes of common keywords that every draft takes: asking a meta-schema through jsonschema takes about a
-hundred times as long, so only what has no such shape is left to it. Does not know limits, or what a schema means.
+Knows the values of common keywords that every draft accepts, because validating against a meta-schema with jsonschema
+takes about a hundred times as long; only other values are left to it. Does not know limits, or what a schema means.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REFERENCE: Final = re.compile(r"#(?:/[\w.$-]*)*", re.ASCII)
 
 
 def fits_every_draft(schema: dict[str, Json]) -> bool:
-    """Whether each keyword of a schema, whose subschemas are empty, has a value that every meta-schema takes."""
+    """Whether every meta-schema accepts each keyword of a schema whose subschemas are empty."""
     return all(
         _SHAPES[key](value) if key in _SHAPES else key not in LEFT_TO_META_SCHEMAS for key, value in schema.items()
     )
@@ -96,7 +96,7 @@ def _patterned(value: Json) -> bool:
     return _named(value) and all(map(_pattern, value))
 
 
-def _brings(value: Json) -> bool:
+def _dependents(value: Json) -> bool:
     return isinstance(value, dict) and all(child == {} or _names(child) for child in value.values())
 
 
@@ -119,7 +119,7 @@ _SHAPES: Final[dict[str, Callable[[Json], bool]]] = {
     "minLength": _count, "maxLength": _count, "minItems": _count, "maxItems": _count, "minProperties": _count,
     "maxProperties": _count, "minimum": _number, "maximum": _number, "multipleOf": _positive, "uniqueItems": _flag,
     "title": _text, "description": _text, "if": _schema, "then": _schema, "else": _schema, "contains": _schema,
-    "propertyNames": _schema, "dependentSchemas": _named, "dependentRequired": _brings, "dependencies": _brings,
+    "propertyNames": _schema, "dependentSchemas": _named, "dependentRequired": _dependents, "dependencies": _dependents,
     "prefixItems": _schemas, "additionalItems": _schema_or_flag, "unevaluatedItems": _schema_or_flag,
     "unevaluatedProperties": _schema_or_flag, "minContains": _count, "maxContains": _count, "$schema": _draft,
     "id": _text, "$comment": _text, "examples": _list, "readOnly": _flag, "writeOnly": _flag, "deprecated": _flag,
@@ -129,33 +129,37 @@ LEFT_TO_META_SCHEMAS: Final = frozenset(
     ("$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef", "$vocabulary", "const",
      "contentSchema", "default", "exclusiveMinimum", "exclusiveMaximum")
 )  # fmt: skip
-"""What some draft looks at, too. Of all other names none says anything: they may hold any value."""
+"""Keywords that the meta-schema of some draft checks and `_SHAPES` does not. A keyword in neither may have any value,
+because no draft knows it."""
 
 
 def check_keywords(meta: jsonschema.protocols.Validator, where: Where, schema: Json) -> None:
+    """Raises MalformedSchema where the meta-schema refuses `schema`. `where`: its path in the document."""
     error = next(iter(meta.iter_errors(schema)), None)
     if error is not None:
         place = (*where, *error.absolute_path)
-        meant = [_MEANT[name] for name in _listed(error.instance) if name in _MEANT] if place[-1:] == ("type",) else []
-        hint = f"; write {meant[0]}" if meant else ""
+        names = _listed(error.instance) if place[-1:] == ("type",) else []
+        meant = next((_TYPE_NAMES[name] for name in names if name in _TYPE_NAMES), None)
+        hint = f"; write {meant}" if meant else ""
         raise MalformedSchema(pointer(place), keyword_of(place), path_of(place), short(error.message) + hint)
 
 
-_MEANT: Final = {
+_TYPE_NAMES: Final = {
     "dict": "'object'", "float": "'number'", "double": "'number'", "int": "'integer'", "long": "'integer'",
     "str": "'string'", "list": "'array'", "tuple": "'array'", "set": "'array'", "bool": "'boolean'", "None": "'null'",
     "any": "no type at all",
 }  # fmt: skip
-"""What names of types in other dialects are in JSON Schema."""
+"""JSON Schema's names for types of other languages, for hints."""
 
 
 def _listed(value: Json) -> list[str]:
+    """The texts of a value that is a text or a list."""
     return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 @cache
 def meta_of(kind: type[jsonschema.protocols.Validator]) -> jsonschema.protocols.Validator:
-    """The validator of a draft's meta-schema, which compares long lists in linear time."""
+    """The validator of a draft's meta-schema, with a check of `uniqueItems` in linear time."""
     meta: Any = jsonschema.validators.validator_for(kind.META_SCHEMA, default=kind)
     meta = jsonschema.validators.extend(meta, {"uniqueItems": _unique})  # type: ignore[no-untyped-call]
     validator: jsonschema.protocols.Validator = meta(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER)
@@ -163,7 +167,7 @@ def meta_of(kind: type[jsonschema.protocols.Validator]) -> jsonschema.protocols.
 
 
 def every_part(document: dict[str, Json]) -> Iterator[tuple[Where, Json, type[jsonschema.protocols.Validator]]]:
-    """Every schema of the document and its draft, also those that stand where only a reference finds them."""
+    """Every schema of a document with its path and draft, also schemas that only a reference reaches."""
     whole, done = Document(document), set[int]()
     stack: list[tuple[Where, Json, type[jsonschema.protocols.Validator]]] = [((), document, draft_of(document))]
     while stack:
@@ -179,21 +183,25 @@ def every_part(document: dict[str, Json]) -> Iterator[tuple[Where, Json, type[js
             stack.append((tuple(steps(schema["$ref"])), whole.at(schema["$ref"]), kind))
 
 
-def alone(schema: dict[str, Json], old: bool) -> dict[str, Json]:
-    """A schema whose subschemas are empty: they are checked by themselves. Booleans are schemas, save in old drafts."""
-    made = mapped(schema, lambda child: child if old and isinstance(child, bool) else {})
-    for key in _NAMING & set(made):
-        if isinstance(made[key], dict):
-            made[key] = {name: child for name, child in made[key].items() if child != {}}
-    for key in _LISTING & set(made):
-        if isinstance(made[key], list) and {} in made[key]:
-            made[key] = [{}, *(child for child in made[key] if child != {})]
-    return {key: value for key, value in made.items() if key not in ("const", "default")}
+def without_subschemas(schema: dict[str, Json], old: bool) -> dict[str, Json]:
+    """`schema` with empty subschemas, because each of those is checked on its own.
+
+    `old`: draft 4, where booleans are no schemas and are kept.
+    """
+    result = mapped(schema, lambda child: child if old and isinstance(child, bool) else {})
+    for key in _NAMING & set(result):
+        if isinstance(result[key], dict):
+            result[key] = {name: child for name, child in result[key].items() if child != {}}
+    for key in _LISTING & set(result):
+        if isinstance(result[key], list) and {} in result[key]:
+            result[key] = [{}, *(child for child in result[key] if child != {})]
+    return {key: value for key, value in result.items() if key not in ("const", "default")}
 
 
 _NAMING: Final = frozenset(("properties", "$defs", "definitions", "dependentSchemas"))
-"""Keywords whose names may be any text, so that only what they hold has to be checked."""
+"""Keywords whose members may have any name, so that equal values need one check."""
 _LISTING: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+"""Keywords with lists of schemas, of which equal ones need one check."""
 
 
 def _unique(_: Any, wanted: bool, value: Json, __: Json) -> Iterator[jsonschema.ValidationError]:

@@ -1,7 +1,7 @@
-"""The opposite of a schema, in positive keywords.
+"""Negation of a schema in positive keywords.
 
-Knows which keywords have an opposite that is itself a schema. Where one has none (patterns, formats, item rules) the
-answer is None: nothing is approximated.
+Knows which keywords have a negation that is itself a schema. Does not know grammars. The result is None for a keyword
+without one (patterns, formats, item rules), because an approximation would change the accepted values.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from .document import ANNOTATIONS, Document
 
 Json = Any
 _REFERENCES: Final = 4
-"""References that lead from one to the next; they could lead in a circle."""
-_WORDS: Final = 600
-"""Letters that the words of a forbidden list may have together."""
+"""Depth of nested references that are followed, because they may be circular."""
+_CHARACTERS: Final = 600
+"""Characters that all texts of a negated list may have together."""
 
 
 def negated(schema: Json, document: Document, context: Parts) -> Json | None:
-    """A schema that takes exactly the values that `schema` refuses, among those that fit all of `context`.
+    """A schema for exactly the values that fit all of `context` and that `schema` refuses.
 
-    None where there is none in plain keywords.
+    None where plain keywords cannot express it.
     """
     if isinstance(schema, bool):
         return not schema
@@ -30,7 +30,7 @@ def negated(schema: Json, document: Document, context: Parts) -> Json | None:
         return _not_reference(schema["$ref"], document, context)
     cases: list[Json] = []
     for key, value in schema.items():
-        if key in ANNOTATIONS or key not in document.known:
+        if key in ANNOTATIONS or key not in document.keywords:
             continue
         rule = _OPPOSITES.get(key)
         case = (
@@ -43,39 +43,41 @@ def negated(schema: Json, document: Document, context: Parts) -> Json | None:
 
 
 def any_of(cases: Iterable[Json]) -> Json:
-    """`anyOf` without cases that nothing fits."""
+    """`anyOf` of the cases, without those that no value fits."""
     left = [case for case in cases if case is not False]
     return False if not left else True if True in left else left[0] if len(left) == 1 else {"anyOf": left}
 
 
 def all_of(members: Iterable[Json]) -> Json:
-    """`allOf` without members that everything fits."""
+    """`allOf` of the members, without those that every value fits."""
     left = [member for member in members if member not in (True, {})]
     return True if not left else False if False in left else left[0] if len(left) == 1 else {"allOf": left}
 
 
 def names_of(types: Iterable[str]) -> list[str]:
-    """`types` as the keyword `type` writes them."""
+    """`types` as values of the keyword `type`."""
     left = set(types)
     return sorted(left - {"fraction", "integer"} | {"number"} if "fraction" in left else left)
 
 
-def other_than(words: Sequence[str]) -> str | None:
-    """A pattern for every string but `words`. None where it would be long, or a reader's `$` would read it wrongly."""
-    if sum(map(len, words)) > _WORDS or any("\n" in word or len(word) > 100 for word in words):
+def other_than(texts: Sequence[str]) -> str | None:
+    """A pattern for every string except `texts`; None where it would be too long, or where a text has a newline,
+    before which `$` matches in some dialects."""
+    if sum(map(len, texts)) > _CHARACTERS or any("\n" in text or len(text) > 100 for text in texts):
         return None
-    return f"^(?:{_tails(sorted(set(words)))})$"
+    return f"^(?:{_tails(sorted(set(texts)))})$"
 
 
-def _tails(words: list[str]) -> str:
-    first = sorted({word[0] for word in words if word})
-    taken = [f"{_escaped(c)}(?:{_tails([word[1:] for word in words if word[:1] == c])})" for c in first]
+def _tails(texts: list[str]) -> str:
+    """Alternatives of a pattern for every string except `texts`, by their first character."""
+    first = sorted({text[0] for text in texts if text})
+    taken = [f"{_escaped(c)}(?:{_tails([text[1:] for text in texts if text[:1] == c])})" for c in first]
     other = f"[^{''.join(map(_escaped, first))}][\\s\\S]*" if first else "[\\s\\S]+"
-    return "|".join([*taken, other, *([] if "" in words else [""])])
+    return "|".join([*taken, other, *([] if "" in texts else [""])])
 
 
-def _escaped(letter: str) -> str:
-    return f"\\{letter}" if letter in "\\^$.|?*+()[]{}-&~" else letter
+def _escaped(character: str) -> str:
+    return f"\\{character}" if character in "\\^$.|?*+()[]{}-&~" else character
 
 
 def _not_type(names: Json, document: Document, context: Parts) -> Json | None:
@@ -83,7 +85,7 @@ def _not_type(names: Json, document: Document, context: Parts) -> Json | None:
     left = possible - refused
     if not left:
         return False
-    if "fraction" in left and "integer" not in left:  # fractions alone have no name
+    if "fraction" in left and "integer" not in left:  # no keyword means fractions alone
         return None
     return {"type": names_of(left)}
 
@@ -99,11 +101,11 @@ def _not_values(values: list[Json], document: Document, context: Parts) -> Json 
         left = [flag for flag in (True, False) if not any(value is flag for value in values)]
         cases.append({"enum": left} if left else False)
     if "string" in possible:
-        words = [value for value in values if isinstance(value, str)]
-        pattern = other_than(words)
+        texts = [value for value in values if isinstance(value, str)]
+        pattern = other_than(texts)
         if pattern is None:
             return None
-        cases.append({"type": "string", "pattern": pattern} if words else {"type": "string"})
+        cases.append({"type": "string", "pattern": pattern} if texts else {"type": "string"})
     if numeric := possible & {"integer", "fraction"}:
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         cases += _between(sorted(set(numbers)), names_of(numeric)[0], document.old)
@@ -114,7 +116,7 @@ _NESTED: Final = ((list, "array"), (dict, "object"))
 
 
 def _between(numbers: list[Any], kind: str, old: bool) -> list[Json]:
-    """The gaps around `numbers`, as ranges."""
+    """The ranges between and around `numbers`."""
     if kind == "integer":
         numbers = [int(number) for number in numbers if number == int(number)]
     lows, highs = [None, *numbers], [*numbers, None]
@@ -126,6 +128,7 @@ def _between(numbers: list[Any], kind: str, old: bool) -> list[Json]:
 
 
 def _edge(name: str, step: int, number: Any, kind: str, old: bool) -> dict[str, Json]:
+    """The bound of a range that excludes `number`. `name`: "inimum" or "aximum"; `step`: towards the inside."""
     if number is None:
         return {}
     plain, exclusive = f"m{name}", f"exclusiveM{name}"
@@ -143,7 +146,7 @@ def _not_properties(properties: dict[str, Json], document: Document, context: Pa
     for name, schema in properties.items():
         known = property_of(context, name, document)
         if known is False or (isinstance(known, dict) and schema in known["allOf"]):
-            continue  # absent, or held to the very same: it cannot be what differs
+            continue  # absent, or under the same schema in the context, so it always fits
         inner = parts_of(known, document)
         if (case := negated(schema, document, inner)) is None:
             return None
@@ -153,7 +156,10 @@ def _not_properties(properties: dict[str, Json], document: Document, context: Pa
 
 
 def _not_others(schema: dict[str, Json], context: Parts) -> Json | None:
-    """Some key besides the listed ones, where the context says which keys there can be at all."""
+    """The negation of `additionalProperties: false`: one of the context's other names is present.
+
+    None where the context does not list all names.
+    """
     if schema["additionalProperties"] in (True, {}):
         return False
     if schema["additionalProperties"] is not False or schema.get("patternProperties"):
@@ -189,6 +195,7 @@ def _not_reference(reference: Json, document: Document, context: Parts) -> Json 
 
 
 def _bound(opposite: str, step: int) -> Callable[[Json, Document, Parts], Json | None]:
+    """The rule for a bound of lengths or sizes: the keyword `opposite` with the bound moved by `step`."""
     kind = {"L": "string", "I": "array"}[opposite[3]]
 
     def rule(value: Json, _: Document, __: Parts) -> Json:
@@ -198,6 +205,8 @@ def _bound(opposite: str, step: int) -> Callable[[Json, Document, Parts], Json |
 
 
 def _number(opposite: str) -> Callable[[Json, Document, Parts], Json | None]:
+    """The rule for a bound of numbers: the keyword `opposite` with the same bound."""
+
     def rule(value: Json, document: Document, _: Parts) -> Json | None:
         return None if document.old else {"type": "number", opposite: value}
 

@@ -1,7 +1,7 @@
-"""The normal form of a schema: without keywords that say nothing, or refused where a grammar engine misreads it.
+"""Normal form of a schema: no keywords without effect; keywords that a grammar engine would misread are refused.
 
-Knows keywords that engines read otherwise than jsonschema does. Does not know grammar engines. Every refusal names a
-JSON pointer, a keyword and a hint.
+Knows keywords that grammar engines read differently from jsonschema. Does not know grammar engines. Every refusal names
+a JSON pointer, a keyword and a hint.
 """
 
 from __future__ import annotations
@@ -21,69 +21,72 @@ from .satisfiable import check_recursion
 
 Json = Any
 Schemas = list[tuple[Where, dict[str, Json]]]
-"""Every schema of a document and its place."""
+"""Every schema of a document and its path."""
 Origin = Callable[[str], str]
-"""From a pointer into the common form to one into what was given."""
+"""Maps a pointer into the common form to one into the schema as given."""
 Formats = Literal["annotate", "assert", "strict"]
-"""What to do with formats that nobody here checks. "strict" is the old word for "assert"."""
+"""How formats that nothing here checks are treated. "strict" is the old name of "assert"."""
 FORMATS: Final[tuple[Formats, ...]] = get_args(Formats)
 _ENGINE_FORMATS: Final = frozenset(
     ("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown")
 )
+"""Formats that llguidance knows."""
 
 
 @dataclass(frozen=True)
-class Admitted:
-    """A schema in normal form, as a grammar engine may read it, and what it does not hold, in words."""
+class NormalForm:
+    """A schema in normal form, and notes on what it does not enforce."""
 
     document: Json
     notes: tuple[str, ...]
 
 
-def formats_of(word: str) -> Formats:
-    """The word, which may be an old one. Raises SchemaError where it is none."""
-    found: Formats | None = next((known for known in FORMATS if known == word), None)
+def formats_of(name: str) -> Formats:
+    """The treatment of formats that `name` (perhaps the old one) means. Raises SchemaError where it means none."""
+    found: Formats | None = next((known for known in FORMATS if known == name), None)
     if found is None:
-        raise SchemaError(f"formats={shown(word)}: expected one of {', '.join(FORMATS[:2])}")
+        raise SchemaError(f"formats={shown(name)}: expected one of {', '.join(FORMATS[:2])}")
     return "assert" if found == "strict" else found
 
 
-def admitted(document: dict[str, Json], formats: Formats = "annotate", origin: Origin = str) -> Admitted:
-    """The normal form of a checked document in its common form. `origin`: its places, as notes should name them.
+def normalized(document: dict[str, Json], formats: Formats = "annotate", origin: Origin = str) -> NormalForm:
+    """The normal form of a validated document in its common form. `origin`: how notes name its pointers.
 
-    Raises UnsatisfiableSchema (recursion without end) and UnsupportedKeyword (what engines read too loosely).
+    Raises UnsatisfiableSchema (infinite recursion) and UnsupportedKeyword (what grammar engines would misread).
     """
     check_recursion(document)
     schemas = list(every_schema(document))
     _check_values(schemas, may_repeat(document))
     _check_dialect(schemas)
     notes: list[str] = []
-    made = _normal(document, _Reading(draft_of(document), formats, origin, notes), ())
-    return Admitted({key: value for key, value in made.items() if key != "x-guidance"}, tuple(dict.fromkeys(notes)))
+    result = _normal(document, _Reading(draft_of(document), formats, origin, notes), ())
+    return NormalForm({key: value for key, value in result.items() if key != "x-guidance"}, tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
+    """Settings for all parts of one document. `kind`: its draft's validator class; `notes`: filled on the way."""
+
     kind: Any
     formats: Formats
     origin: Origin
     notes: list[str]
 
     def leaves_out(self, format: Json, where: Where) -> bool:
-        """Whether a format is only an annotation here; a note says so."""
+        """Whether a format is left out because nothing checks it; adds a note."""
         if self.formats != "annotate" or format in _ENGINE_FORMATS or format in self.kind.FORMAT_CHECKER.checkers:
             return False
         place = self.origin(pointer(where))
-        self.notes.append(f"format {format!r} at {place} is not held: nobody here checks it")
+        self.notes.append(f"format {format!r} at {place} is not enforced: nothing here checks it")
         return True
 
 
 def _normal(schema: Json, reading: _Reading, where: Where) -> Json:
-    """Without annotations and keywords that hold nothing, and, where asked for, without formats that nobody checks."""
+    """`schema` without annotations, ignored keywords and, with "annotate", formats that nothing checks."""
     if not isinstance(schema, dict):
         return schema
-    made: dict[str, Json] = {}
-    # Drafts up to 7 ignore what stands beside a reference.
+    result: dict[str, Json] = {}
+    # Drafts up to 7 ignore keywords next to `$ref`.
     kind = reading.kind
     alone = "$ref" in schema and "unevaluatedItems" not in kind.VALIDATORS
     for key, value in schema.items():
@@ -91,8 +94,8 @@ def _normal(schema: Json, reading: _Reading, where: Where) -> Json:
             continue
         if key == "format" and reading.leaves_out(value, (*where, key)):
             continue
-        made[key] = _normal_below(key, value, reading, (*where, key))
-    return made
+        result[key] = _normal_below(key, value, reading, (*where, key))
+    return result
 
 
 def _normal_below(key: str, value: Json, reading: _Reading, where: Where) -> Json:
@@ -106,23 +109,24 @@ def _normal_below(key: str, value: Json, reading: _Reading, where: Where) -> Jso
 
 
 def _check_values(schemas: Schemas, some_open: bool) -> None:
+    """Raises UnsupportedKeyword for values and numbers that no grammar can write. `some_open`: some object is open."""
     for where, schema in schemas:
         for key, value in schema.items():
-            if key not in ANNOTATIONS and (reason := _unheld(key, value, some_open)) is not None:
+            if key not in ANNOTATIONS and (reason := _unwritable_reason(key, value, some_open)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
-    steps_ = [(where, schema["multipleOf"]) for where, schema in schemas if _is_step(schema.get("multipleOf"))]
+    multiples = [(where, schema["multipleOf"]) for where, schema in schemas if _is_step(schema.get("multipleOf"))]
     together = any({"allOf", "anyOf", "oneOf", "$ref"} & set(schema) for _, schema in schemas)
-    if together and too_many_steps([step for _, step in steps_]):
+    if together and too_many_steps([step for _, step in multiples]):
         hint = "several that may hold for one number are beyond 32 bits; use smaller ones"
-        raise UnsupportedKeyword(pointer((*steps_[-1][0], "multipleOf")), "multipleOf", hint)
+        raise UnsupportedKeyword(pointer((*multiples[-1][0], "multipleOf")), "multipleOf", hint)
 
 
 def _is_step(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
-def _unheld(key: str, value: Json, some_open: bool) -> str | None:
-    """Why no grammar can write a constant or count up to a bound; None where one can. `some_open`: some object is."""
+def _unwritable_reason(key: str, value: Json, some_open: bool) -> str | None:
+    """The reason why no grammar can write a constant or reach a bound; None where one can."""
     if key in VALUES:
         if (number := unwritable(value)) is not None:
             return f"{short(str(number))} has more digits than the grammar engine keeps; use a shorter one or a string"
@@ -135,7 +139,7 @@ def _unheld(key: str, value: Json, some_open: bool) -> str | None:
 
 
 def _control(value: Json) -> str | None:
-    """A text in a value, keys aside, that masks spell in no way: each character has one spelling."""
+    """A text in a value, keys aside, with a control character that has no short escape; None without any."""
     stack = [value]
     while stack:
         one = stack.pop()
@@ -147,30 +151,34 @@ def _control(value: Json) -> str | None:
 
 
 _UNWRITABLE: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+"""Control characters without a short escape in JSON."""
 
 
 def _check_dialect(schemas: Schemas) -> None:
+    """Raises UnsupportedKeyword for patterns that Python's `re` and llguidance read differently."""
     odd = next((name for _, schema in schemas for name in _names_in(schema) if _UNWRITABLE.search(name)), None)
     for where, schema in schemas:
         if odd is not None and "patternProperties" in schema:
-            hint = f"beside the name {short(ascii(odd))} with its control character, which patterns here leave out"
+            hint = f"next to the name {short(ascii(odd))} with its control character, which patterns do not match here"
             raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
-        held = schema.get("patternProperties")
+        patterns = schema.get("patternProperties")
         others = schema.get("additionalProperties", True)
-        if isinstance(held, dict) and others not in (True, False, {}) and not all(map(_is_read_alike, held)):
-            hint = "beside a schema for other names, \\w, \\d and \\s are other letters elsewhere; write [0-9A-Za-z_]"
+        if isinstance(patterns, dict) and others not in (True, False, {}) and not all(map(_is_read_alike, patterns)):
+            hint = "next to a schema for other names, \\w, \\d and \\s differ between readers; write [0-9A-Za-z_]"
             raise UnsupportedKeyword(pointer((*where, "patternProperties")), "patternProperties", hint)
-        names = [("patternProperties", name) for name in held] if isinstance(held, dict) else []
+        names = [("patternProperties", name) for name in patterns] if isinstance(patterns, dict) else []
         for key, pattern in [("pattern", schema.get("pattern")), *names]:
             if isinstance(pattern, str) and (reason := misread(pattern, quoted=True)) is not None:
                 raise UnsupportedKeyword(pointer((*where, key)), key, reason)
 
 
 def _is_read_alike(pattern: str) -> bool:
+    """Whether all dialects read the classes of a pattern alike; True too for patterns that are refused later."""
     return misread(pattern, quoted=True) is not None or is_read_alike(pattern)
 
 
 def _names_in(schema: dict[str, Json]) -> Iterator[str]:
+    """Names of properties in `properties` and `required`."""
     for key in ("properties", "required"):
         if isinstance(named := schema.get(key), dict | list):
             yield from named

@@ -1,7 +1,7 @@
-"""Short texts that a schema's strings may be, to try where a grammar's masks do not show the way to the end.
+"""Samples of the strings that a schema allows, as hints for the search for completions.
 
-Knows keywords, and Python's parser of regular expressions, whose syntax is close to JSON Schema's. What it gives are
-guesses: a grammar has the last word on each.
+Knows keywords, and Python's parser of regular expressions, whose syntax is close to JSON Schema's. Does not know
+grammars: a sample is a guess that the grammar then accepts or refuses.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .regex_dialect import is_slow
 Json = Any
 _parser: Final[Any] = import_module("re._parser")
 _MOST: Final = 12
-"""Samples of one expression."""
+"""Number of samples of one pattern."""
 _NAMES: Final = 200
-"""Required names that are tried."""
+"""Number of required names that are tried."""
 FORMATS: Final = {
     "date": "2000-01-01",
     "time": "00:00:00Z",
@@ -33,13 +33,15 @@ FORMATS: Final = {
     "uri": "a:b",
     "uuid": "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
 }
-"""A short text of each format that grammars hold."""
+"""A short text of each format that grammars enforce."""
 _LONGEST: Final = 10_000
-"""Characters; a repetition beyond is left out, since repetitions of repetitions could ask for any length."""
+"""Characters of a repetition; longer ones are left out, because nested repetitions could have any length."""
 _CATEGORIES: Final = {"CATEGORY_DIGIT": "0", "CATEGORY_WORD": "a", "CATEGORY_SPACE": " "}
+"""A character of each category of characters."""
 _ANY: Final = "a0A_-. :/@"
+"""Characters that are tried for a negated class."""
 _HALF: Final = re.compile("[\ud800-\udfff]")
-"""Half a surrogate pair, which no text can hold."""
+"""Half a surrogate pair, which JSON text cannot contain."""
 
 
 def samples_of(document: Json) -> list[str]:
@@ -87,19 +89,21 @@ def _parts(schema: Json) -> Iterator[dict[str, Json]]:
 
 
 def _sequence(parts: Iterable[tuple[Any, Any]]) -> list[str]:
-    made = [""]
+    """Samples of a parsed pattern."""
+    texts = [""]
     for kind, what in parts:
-        pairs = islice(product(made, _of(str(kind), what)), _MOST)
-        made = [first + second for first, second in pairs]
-    return made
+        pairs = islice(product(texts, _of(str(kind), what)), _MOST)
+        texts = [first + second for first, second in pairs]
+    return texts
 
 
 def _of(kind: str, what: Any) -> list[str]:
+    """Samples of one part of a parsed pattern, of the parser's `kind` with the argument `what`."""
     match kind:
         case "LITERAL":
             return [chr(what)]
         case "NOT_LITERAL":
-            return [next(letter for letter in _ANY if ord(letter) != what)]
+            return [next(character for character in _ANY if ord(character) != what)]
         case "ANY":
             return ["a"]
         case "IN":
@@ -112,29 +116,32 @@ def _of(kind: str, what: Any) -> list[str]:
             return _sequence(what)
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
             least, _, inner = what
-            made = _sequence(inner) if least else [""]
-            return [text * least for text in made if len(text) * least <= _LONGEST]
-        case _:  # anchors and assertions stand for no text
+            texts = _sequence(inner) if least else [""]
+            return [text * least for text in texts if len(text) * least <= _LONGEST]
+        case _:  # anchors and assertions match no text
             return [""]
 
 
 def _member(choices: list[tuple[Any, Any]]) -> str:
+    """A character of a class."""
     if str(choices[0][0]) == "NEGATE":
-        return next((letter for letter in _ANY if not _holds(choices[1:], letter)), "a")
-    return "a" if _holds(choices, "a") else _letter(*choices[0])  # digits take more tokens than a repeated letter
+        return next((character for character in _ANY if not _contains(choices[1:], character)), "a")
+    return "a" if _contains(choices, "a") else _first(*choices[0])  # digits take more tokens than a repeated letter
 
 
-def _letter(kind: Any, what: Any) -> str:
+def _first(kind: Any, what: Any) -> str:
+    """The first character of one member of a class."""
     if str(kind) == "CATEGORY":
         return _CATEGORIES.get(str(what), "-")
     return chr(what[0] if str(kind) == "RANGE" else what)
 
 
-def _holds(choices: list[tuple[Any, Any]], letter: str) -> bool:
+def _contains(choices: list[tuple[Any, Any]], character: str) -> bool:
+    """Whether a class contains a character."""
     for kind, what in choices:
-        if str(kind) == "CATEGORY" and _CATEGORIES.get(str(what)) == letter:
+        if str(kind) == "CATEGORY" and _CATEGORIES.get(str(what)) == character:
             return True
         low, high = what if str(kind) == "RANGE" else (what, what)
-        if str(kind) != "CATEGORY" and low <= ord(letter) <= high:
+        if str(kind) != "CATEGORY" and low <= ord(character) <= high:
             return True
     return False

@@ -1,7 +1,7 @@
-"""Regular expressions as several readers take them: Python's `re`, which checks output, and the grammar engine's own.
+"""Regular expressions in several dialects: Python's `re`, which checks output, and llguidance's.
 
-Knows both dialects. What they read differently is refused (`misread`); where their classes differ (`\\w`, `\\s`, `\\d`
-and opposites, of ASCII for one and of Unicode for the other), `narrowed` writes what all of them take.
+Knows both dialects. Does not know schemas. Syntax with different meanings is refused (`misread`). Where classes differ
+(`\\w`, `\\s`, `\\d` and their negations, in ASCII or Unicode), `narrowed` writes the characters common to all dialects.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any, Final
 
 _SPACES: Final = r"\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NARROW: Final = {"d": "0-9", "w": "0-9A-Za-z_", "s": rf"\t-\r {_SPACES}"}
-"""What every reader counts in."""
+"""Characters of each class in all dialects."""
 _WIDE: Final = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": rf"\t-\r\x1c- \x85{_SPACES}\ufeff"}
-"""What any reader counts in."""
+"""Characters of each class in at least one dialect."""
 _FLAGS: Final = re.compile(r"\(\?([a-zA-Z]*)(?:-[a-zA-Z]+)?[:)]")
 _REPEATED: Final = re.compile(r"\{\d+(?:,\d*)?\}|[*+?]")
 _parser: Final[Any] = import_module("re._parser")
 _WAYS: Final = 300_000
-"""Ways through a pattern that Python may try at one place of a text: three open repetitions and some choices."""
+"""Number of paths through a pattern that Python may try at one position of a text: three unbounded repetitions and some
+alternatives."""
 _OPEN_ENDED: Final = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
 class Misread(ValueError):
-    """A pattern that two readers take for two things; the message says which part and what to write."""
+    """A pattern with different meanings in two dialects; the message names the part and what to write instead."""
 
 
 def misread(pattern: str, quoted: bool = False) -> str | None:
-    """What of a pattern readers take for different things, and what to write; None where there is nothing.
+    """The part of a pattern that dialects read differently, and what to write instead; None where they agree.
 
-    `quoted`: of texts in JSON, where some control characters cannot be written.
+    `quoted`: whether the pattern is for JSON strings, in which some control characters cannot be written.
     """
     try:
         never = _NEVER in _pieces(pattern, quoted)
@@ -42,12 +43,12 @@ def misread(pattern: str, quoted: bool = False) -> str | None:
 
 
 def is_slow(pattern: str) -> bool:
-    """Whether Python's `re` might take very long to say that a text does not match, or cannot read the pattern.
+    """Whether Python's `re` might take very long on a text that does not match, or cannot parse the pattern.
 
-    Nothing can stop it meanwhile: it holds the interpreter's lock.
+    Such a match must not be started, because `re` holds the interpreter's lock and cannot be stopped.
     """
     try:
-        # Open repetitions share the letters of one text, so that three of them have a sixth of all combinations.
+        # Unbounded repetitions share the characters of one text, so three of them have a sixth of all combinations.
         together = factorial(min(len(_OPEN_ENDED.findall(pattern)), 3))
         return _ways(_parser.parse(pattern)) / together > _WAYS
     except (re.error, RecursionError, OverflowError):
@@ -55,7 +56,7 @@ def is_slow(pattern: str) -> bool:
 
 
 def _ways(parts: Any) -> float:
-    """How many ways through a parsed pattern backtracking may try; without end where a group is repeated."""
+    """The number of paths through a parsed pattern that backtracking may try; infinite where a group is repeated."""
     return prod((_ways_of(str(kind), what) for kind, what in parts), start=1.0)
 
 
@@ -69,7 +70,7 @@ def _ways_of(kind: str, what: Any) -> float:
             return _ways(what)
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
             least, most, inner = what
-            if int(most) > 1 and str(inner[0][0] if len(inner) == 1 else "") not in _LETTERS:
+            if int(most) > 1 and str(inner[0][0] if len(inner) == 1 else "") not in _SINGLE:
                 return inf
             return _ways(inner) + min(int(most) - int(least), 64)
         case "ASSERT" | "ASSERT_NOT":
@@ -80,11 +81,12 @@ def _ways_of(kind: str, what: Any) -> float:
             return 1
 
 
-_LETTERS: Final = ("LITERAL", "NOT_LITERAL", "ANY", "IN", "CATEGORY")
+_SINGLE: Final = ("LITERAL", "NOT_LITERAL", "ANY", "IN", "CATEGORY")
+"""The parser's names of parts that match one character."""
 
 
 def narrowed(pattern: str, quoted: bool = False) -> str:
-    """`pattern` for the grammar engine: it takes nothing that another reader refuses. `quoted`: of texts in JSON.
+    """`pattern` for llguidance: it matches nothing that another dialect refuses. `quoted`: for JSON strings.
 
     Raises Misread.
     """
@@ -92,33 +94,34 @@ def narrowed(pattern: str, quoted: bool = False) -> str:
 
 
 def of_names(pattern: str, wide: bool = False) -> str:
-    """`narrowed` for names that others may stand beside: Python's `$` also stands before a last newline.
+    """`narrowed` for names of properties next to others. `$` also matches before a last newline, as in Python.
 
-    `wide`: those that do not match are free, so it takes all that any reader takes.
+    `wide`: matches what any dialect matches, because names that do not match are unconstrained.
     """
     return "".join(r"\n?$" if piece == "$" else piece for piece in _pieces(pattern, quoted=True, wide=wide))
 
 
 def is_read_alike(pattern: str) -> bool:
-    """Whether all readers count the same letters in its classes."""
+    """Whether all dialects have the same characters in the classes of a pattern."""
     return of_names(pattern) == of_names(pattern, wide=True)
 
 
 def _pieces(pattern: str, quoted: bool, wide: bool = False) -> Iterator[str]:
+    """The rewritten pattern, piece by piece. Raises Misread."""
     at = 0
     while at < len(pattern):
-        letter = pattern[at]
-        if quoted and (found := _UNWRITTEN.match(pattern, at)):
+        character = pattern[at]
+        if quoted and (found := _CONTROL.match(pattern, at)):
             yield _NEVER
             at = found.end()
-        elif letter == "\\":
+        elif character == "\\":
             yield _escape(pattern[at + 1 : at + 2], wide)
             at += 2
-        elif letter == "[":
+        elif character == "[":
             end = _class_end(pattern, at)
             yield _class(pattern[at + 1 : end - 1], _CONTROLS if quoted else r"\x00", wide)
             at = end
-        elif letter == "(" and pattern[at + 1 : at + 2] == "?":
+        elif character == "(" and pattern[at + 1 : at + 2] == "?":
             flags = _FLAGS.match(pattern, at)
             if flags and set(flags.group(1)) - set("is"):
                 raise Misread(f"the flags in {flags.group()!r} have another meaning elsewhere; leave them out")
@@ -130,68 +133,69 @@ def _pieces(pattern: str, quoted: bool, wide: bool = False) -> Iterator[str]:
             yield found.group()
             at = found.end()
         else:
-            yield letter
+            yield character
             at += 1
 
 
-def _escape(letter: str, wide: bool) -> str:
+def _escape(character: str, wide: bool) -> str:
+    """The rewritten escape of a character outside classes."""
     plain, other = (_WIDE, _NARROW) if wide else (_NARROW, _WIDE)
-    if letter in plain:
-        return f"[{plain[letter]}]"
-    return f"[^{other[letter.lower()]}]" if letter and letter.lower() in _WIDE else f"\\{letter}"
+    if character in plain:
+        return f"[{plain[character]}]"
+    return f"[^{other[character.lower()]}]" if character and character.lower() in _WIDE else f"\\{character}"
 
 
 def _class_end(pattern: str, at: int) -> int:
     """The index after a class that opens at `at`."""
     end = at + (2 if pattern[at + 1 : at + 2] == "^" else 1)
-    end += pattern[end : end + 1] == "]"  # a bracket in first place is a letter
+    end += pattern[end : end + 1] == "]"  # a bracket in first place is literal
     while end < len(pattern) and pattern[end] != "]":
         end += 2 if pattern[end] == "\\" else 1
     return end + 1
 
 
 def _class(inside: str, without: str, wide: bool) -> str:
-    """A class whose members are narrow, or wide where it is negated; the other way round in a `wide` pattern.
+    """The rewritten class: narrow members, wide ones where it is negated; the other way round in a `wide` pattern.
 
-    `without`: what none of its letters may be.
+    `inside`: the text between the brackets; `without`: characters that the class must not contain.
     """
     negated = inside.startswith("^")
-    made, letters = ["[^" if negated else "["], re.findall(r"\\.|.", inside[negated:], re.DOTALL)
-    named = {letter[1] for letter in letters if letter[0] == "\\" and letter[1:].lower() in _WIDE}
-    if any(letter.swapcase() in named for letter in named):
+    pieces, members = ["[^" if negated else "["], re.findall(r"\\.|.", inside[negated:], re.DOTALL)
+    named = {member[1] for member in members if member[0] == "\\" and member[1:].lower() in _WIDE}
+    if any(name.swapcase() in named for name in named):
         return r"[^\s\S]" if negated else rf"[^{without}]"
     plain, other = (_WIDE, _NARROW) if negated != wide else (_NARROW, _WIDE)
-    for letter, following in zip(letters, [*letters[1:], ""], strict=False):
-        if letter == "[":
+    for member, following in zip(members, [*members[1:], ""], strict=False):
+        if member == "[":
             raise Misread(f"a bracket inside of [{inside}] opens a class of its own elsewhere; write \\[")
-        if letter == following and letter in "&-~":
-            raise Misread(f"{letter * 2!r} inside of [{inside}] is an operator elsewhere; write \\{letter}\\{letter}")
-        name = letter[1:]
-        made.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else letter)
-    held = "".join(made)
+        if member == following and member in "&-~":
+            raise Misread(f"{member * 2!r} inside of [{inside}] is an operator elsewhere; write \\{member}\\{member}")
+        name = member[1:]
+        pieces.append(plain[name] if name in plain else f"[^{other[name.lower()]}]" if name in named else member)
+    text = "".join(pieces)
     if negated:
-        return rf"{held}{without}]"
-    return rf"[{held}]&&[^{without}]]" if _may_hold_controls(letters) else f"{held}]"
+        return rf"{text}{without}]"
+    return rf"[{text}]&&[^{without}]]" if _may_contain_controls(members) else f"{text}]"
 
 
-def _may_hold_controls(letters: list[str]) -> bool:
-    """Whether a class may hold U+0000 or another control character that no text in JSON is written with.
+def _may_contain_controls(members: list[str]) -> bool:
+    """Whether a class may contain U+0000 or another control character that JSON strings are not written with.
 
-    With U+0000, the grammar engine (llguidance 1.9.1) takes a class of all control characters and adds the quote and
-    the backslash to it, wherever it is in JSON; a class of one of the others it leaves out of what it writes.
+    In JSON, llguidance 1.9.1 reads a class with U+0000 as one of all control characters, the quote and the backslash;
+    a class of another of these characters matches nothing there.
     """
     return any(
-        letter <= " " or letter >= "\x7f" or (letter[0] == "\\" and letter[1:].lower() not in _PLAIN)
-        for letter in letters
+        member <= " " or member >= "\x7f" or (member[0] == "\\" and member[1:].lower() not in _PLAIN)
+        for member in members
     )
 
 
 _PLAIN: Final = frozenset((*"dwsnrtf", *"-]^[.$*+?(){}|/\\&~#,:;='\"<>!@%_ "))
-"""What may stand behind a backslash in a class without the class holding such a character."""
+"""Characters after a backslash in a class that do not make it contain such a control character."""
 _CONTROLS: Final = r"\x00-\x07\x0b\x0e-\x1f\x7f"
-"""Those without a short escape in JSON, which only constants are written with."""
+"""Control characters without a short escape in JSON; only constants may contain them."""
 _HEX: Final = "(?:0[0-7bBe-fE-F]|1[0-9a-fA-F]|7[fF])"
-_UNWRITTEN: Final = re.compile(rf"[{_CONTROLS}]|\\(?:[va{_CONTROLS}]|x{_HEX}|u00{_HEX}|U000000{_HEX})")
-"""One of them as a letter of a pattern, in all spellings that readers share."""
+_CONTROL: Final = re.compile(rf"[{_CONTROLS}]|\\(?:[va{_CONTROLS}]|x{_HEX}|u00{_HEX}|U000000{_HEX})")
+"""One of these characters in a pattern, as a literal or in an escape that all dialects share."""
 _NEVER: Final = r"(?:[^\s\S])"
-"""What takes no letter, in place of one of them: the grammar engine (llguidance 1.9.1) would write none there."""
+"""A class without characters, which replaces one of these because llguidance 1.9.1 would write nothing there."""

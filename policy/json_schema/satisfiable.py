@@ -1,8 +1,8 @@
-"""Whether a schema can be fulfilled by something finite.
+"""Check that a recursive schema has a finite value.
 
-Knows how schemas require one another: an object that must hold an object of its own kind never ends, and a reference
-that leads back to itself without a value between says nothing. Does not know regular expressions, ranges or grammars:
-what those make impossible is found when the grammar is compiled.
+Knows how schemas require one another: an object that requires a member of its own kind has no finite value, and a
+reference that leads back to itself for the same value has no meaning. Does not know patterns, ranges or grammars,
+because compiling the grammar finds what those make unsatisfiable.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from .document import Document, Where, below, pointer
 
 Json = Any
 _TARGETS: Final = 2000
+"""Number of different references that are checked."""
 _SAME_VALUE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
+"""Keywords whose subschemas apply to the same value as the schema around them."""
 
 
 def check_recursion(root: Json) -> None:
-    """Raises UnsatisfiableSchema, at a reference, where following references never comes to an end.
+    """Raises UnsatisfiableSchema, at a reference, where recursion has no finite value or no meaning.
 
-    Raises SchemaTooComplex where there are too many different ones to tell.
+    Raises SchemaTooComplex where there are too many different references to check.
     """
     references = dict(_references(root))
     if not references:
@@ -40,13 +42,14 @@ def check_recursion(root: Json) -> None:
             )
     finite = _finite(targets, document)
     endless = [where for where, name in references.items() if name in targets and name not in finite]
-    if endless and not _ends(root, finite, document):
+    if endless and not _has_finite(root, finite, document):
         raise UnsatisfiableSchema(
             pointer(endless[0]), "$ref", "it requires itself without end; make a property on the way optional"
         )
 
 
 def _references(root: Json) -> Iterator[tuple[Where, str]]:
+    """All references with their paths."""
     stack: list[tuple[Where, Json]] = [((), root)]
     while stack:
         where, schema = stack.pop()
@@ -56,6 +59,7 @@ def _references(root: Json) -> Iterator[tuple[Where, str]]:
 
 
 def _part(document: Document, reference: str) -> Json | None:
+    """The target of a local reference; None without one."""
     try:
         return document.at(reference)
     except (LookupError, TypeError, ValueError):
@@ -63,7 +67,7 @@ def _part(document: Document, reference: str) -> Json | None:
 
 
 def _circular(targets: dict[str, Json]) -> set[str]:
-    """References of one circle, followed while looking at the same value; empty where there is none."""
+    """The references of one cycle that applies to the same value; empty without such a cycle."""
     follows = {name: set(_same_value(part)) & set(targets) for name, part in targets.items()}
     try:
         TopologicalSorter(follows).prepare()
@@ -73,7 +77,7 @@ def _circular(targets: dict[str, Json]) -> set[str]:
 
 
 def _same_value(schema: Json) -> Iterator[str]:
-    """References that look at the same value as `schema`."""
+    """References that apply to the same value as `schema`."""
     if not isinstance(schema, dict):
         return
     if isinstance(schema.get("$ref"), str):
@@ -84,21 +88,21 @@ def _same_value(schema: Json) -> Iterator[str]:
 
 
 def _finite(targets: dict[str, Json], document: Document) -> set[str]:
-    """References that something finite can fulfil: the least set that holds together."""
+    """References whose targets have a finite value: the least fixed point."""
     found: set[str] = set()
     left = list(targets)
     while True:
         before = len(found)
-        for name in left:  # in place, and back and forth: a chain of references takes one pass or two
-            if _ends(targets[name], found, document):
+        for name in left:  # in alternating order, so that a chain of references takes one pass or two
+            if _has_finite(targets[name], found, document):
                 found.add(name)
         left = [name for name in reversed(left) if name not in found]
         if len(found) == before:
             return found
 
 
-def _ends(schema: Json, finite: set[str], document: Document) -> bool:
-    """Whether something finite may fit, if just the references in `finite` can end. Never says no wrongly."""
+def _has_finite(schema: Json, finite: set[str], document: Document) -> bool:
+    """Whether a finite value may fit, if only the references in `finite` have one. False only where it is proved."""
     if not isinstance(schema, dict):
         return schema is not False
     reference = schema.get("$ref")
@@ -106,26 +110,28 @@ def _ends(schema: Json, finite: set[str], document: Document) -> bool:
         return False
     if reference is not None and document.reference_rules_alone:
         return True
-    if not all(_ends(member, finite, document) for member in schema.get("allOf", ())):
+    if not all(_has_finite(member, finite, document) for member in schema.get("allOf", ())):
         return False
     for key in ("anyOf", "oneOf"):
-        if key in schema and not any(_ends(member, finite, document) for member in schema[key]):
+        if key in schema and not any(_has_finite(member, finite, document) for member in schema[key]):
             return False
     types = named_types(schema["type"]) if "type" in schema else {"string"}
     return bool(types - {"object", "array"}) or any(
-        name in types and ends(schema, finite, document) for name, ends in (("object", _object), ("array", _array))
+        name in types and fits(schema, finite, document) for name, fits in (("object", _object), ("array", _array))
     )
 
 
 def _object(schema: dict[str, Json], finite: set[str], document: Document) -> bool:
+    """Whether a finite object may fit."""
     properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
     if schema.get("patternProperties"):
         other = True
-    return all(_ends(properties.get(name, other), finite, document) for name in schema.get("required", ()))
+    return all(_has_finite(properties.get(name, other), finite, document) for name in schema.get("required", ()))
 
 
 def _array(schema: dict[str, Json], finite: set[str], document: Document) -> bool:
+    """Whether a finite array may fit."""
     items, listed = schema.get("items", True), schema.get("prefixItems")
     listed = items if isinstance(items, list) else listed if isinstance(listed, list) else []
     first = listed[0] if listed else True if isinstance(items, list) else items
-    return schema.get("minItems", 0) < 1 or _ends(first, finite, document)
+    return schema.get("minItems", 0) < 1 or _has_finite(first, finite, document)

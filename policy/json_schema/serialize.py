@@ -1,4 +1,4 @@
-"""Values as canonical JSON text: no spaces, keys in the order of their schema, as a grammar writes them.
+"""Serialization of values as canonical JSON text: no spaces, keys in the order of their schema, as grammars want.
 
 Knows schemas and values. Does not know grammars or tokens.
 """
@@ -16,12 +16,12 @@ Json = Any
 
 
 def canonical(value: Json) -> str:
-    """The one text of a value: no spaces, literal UTF-8, keys as given."""
+    """The canonical text of a value: no spaces, literal UTF-8, keys in the given order."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def texts_of(value: Json, document: Json) -> Iterator[str]:
-    """Canonical texts of `value`: keys in the order of the schema, with its parts read in two orders, then as given."""
+    """Canonical texts of `value`: keys in the order of the schema (its parts read in two orders), then as given."""
     try:
         for first in (True, False):
             yield canonical(_ordered(value, document, Document(document, 10**6), first))
@@ -31,6 +31,7 @@ def texts_of(value: Json, document: Json) -> Iterator[str]:
 
 
 def _ordered(value: Json, schema: Json, document: Document, own_first: bool) -> Json:
+    """`value` with its keys in the order of `schema`. `own_first`: its own keywords before its `allOf` and cases."""
     if not isinstance(value, dict | list):
         return value
     parts = _applicable(value, schema, document)
@@ -44,7 +45,7 @@ def _ordered(value: Json, schema: Json, document: Document, own_first: bool) -> 
 
 
 def _applicable(value: Json, schema: Json, document: Document) -> Parts:
-    """The schema and the first case of each `anyOf` and `oneOf` that fits, all the way down."""
+    """The parts of the schema, with those of the first case of each `anyOf` and `oneOf` that fits `value`."""
     found: Parts = []
     for part in parts_of(schema, document):
         found.append(part)
@@ -56,17 +57,19 @@ def _applicable(value: Json, schema: Json, document: Document) -> Parts:
 
 
 def _may_fit(value: Json, case: Json, document: Document) -> bool:
+    """Whether a case fits `value`, or that cannot be told."""
     try:
         return document.fits(value, case)
-    except OutOfSteps:  # a pattern that could take very long; any order will do then
+    except OutOfSteps:  # a slow pattern: any order of keys will do
         return True
 
 
 def _item(parts: Parts, at: int) -> Json:
-    held: list[Json] = []
+    """The schema of the item at index `at`."""
+    schemas: list[Json] = []
     for part in parts:
         items = part.get("items", True) if isinstance(part, dict) else True
         listed = items if isinstance(items, list) else part.get("prefixItems") if isinstance(part, dict) else []
         first = listed if isinstance(listed, list) else []
-        held.append(first[at] if at < len(first) else items if isinstance(items, dict) else True)
-    return {"allOf": held}
+        schemas.append(first[at] if at < len(first) else items if isinstance(items, dict) else True)
+    return {"allOf": schemas}

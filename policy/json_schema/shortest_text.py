@@ -1,7 +1,7 @@
-"""A short text that a schema takes, read off its keywords, so that a grammar's first ending seldom has to be searched.
+"""A short valid text of a schema, derived from its keywords, so that a first completion seldom needs a search.
 
-Knows keywords and references. Does not know grammars: what it gives is a guess, on which a grammar has the last word.
-Where keywords stand side by side that it cannot add up, it gives none.
+Knows keywords and references. Does not know grammars: the text is a guess that the grammar then accepts or refuses.
+There is no guess where keywords cannot be combined.
 """
 
 from __future__ import annotations
@@ -19,33 +19,35 @@ from .regex_dialect import is_slow
 
 Json = Any
 Form = tuple[dict[str, Json], frozenset[str]]
-"""A schema without references and combinations, and the references that led there."""
+"""A schema without references and combinations, and the references that were followed to it."""
 _STEPS: Final = 2000
+"""Number of steps of the derivation (see `Document.spend`)."""
 _FORMS: Final = 8
-"""Of the ways to fulfil one schema, those that are looked at."""
+"""Number of forms of one schema that are tried."""
 _VALUES: Final = 100
-"""Of a list of values, those that are looked at."""
+"""Number of listed values that are tried."""
 _LONGEST: Final = 16_000
-"""Characters of what a list or an object holds."""
+"""Characters of the text of an array or an object."""
 _PADDED: Final = 8
-"""Characters that are filled up with a letter; more take longer tokens."""
+"""Characters up to which a string is padded with one letter; longer padding repeats the filler."""
 _RUN: Final = re.compile(rf"([a-z])\1{{{_PADDED},}}")
+"""A long run of one letter."""
 _EVERY: Final = ("string", "object", "array", "null", "boolean", "integer", "number")
 
 
 def shortest(document: Json, filler: str = "a") -> str | None:
-    """Canonical JSON text that may fit a document in normal form; None where nothing short is found quickly.
+    """Canonical JSON text that probably fits a document in normal form; None where none is found quickly.
 
-    `filler`: what strings of a least length are made of, best a text that is one long token.
+    `filler`: the padding of strings with a minimum length, preferably the text of one long token.
     """
     try:
-        return _Guess(Document(document, _STEPS), filler).value(document, frozenset())
+        return _Derivation(Document(document, _STEPS), filler).value(document, frozenset())
     except (OutOfSteps, RecursionError):
         return None
 
 
-class _Guess:
-    """Texts of the parts of one document. What is shortest never holds a reference inside of itself."""
+class _Derivation:
+    """Derives short texts of the parts of one document. Recursive references are skipped: no shortest text has one."""
 
     def __init__(self, document: Document, filler: str) -> None:
         self._document, self._filler = document, filler
@@ -56,27 +58,27 @@ class _Guess:
         }  # fmt: skip
 
     def value(self, schema: Json, followed: frozenset[str]) -> str | None:
-        """A text of a part; `followed`: references on the way there."""
+        """The shortest text of a part; None without any. `followed`: references on the path to it."""
         self._document.spend()
-        return _least(self._text(*form) for form in self._forms(schema, followed))
+        return _shortest(self._text(*form) for form in self._forms(schema, followed))
 
     def _forms(self, schema: Json, followed: frozenset[str]) -> list[Form]:
-        """Ways to fulfil a schema, each without references and combinations."""
+        """Forms of a schema, one for each combination of its alternatives."""
         self._document.spend()
         if not isinstance(schema, dict):
             return [] if schema is False else [({}, followed)]
         forms: list[Form] = [({key: value for key, value in schema.items() if key in _READ}, followed)]
         for choices in _choices(schema):
             found: list[Form] = []
-            for form, behind in forms:
-                for part, way in self._chosen(choices, behind):
+            for form, before in forms:
+                for part, after in self._chosen(choices, before):
                     both = _both(form, part)
-                    found += [(both, way)] if both is not None else []
+                    found += [(both, after)] if both is not None else []
             forms = found[:_FORMS]
         return forms
 
     def _chosen(self, choices: list[Json] | str, followed: frozenset[str]) -> Iterator[Form]:
-        """The forms of alternatives, or of what a reference leads to."""
+        """The forms of alternatives, or of the target of a reference."""
         if not isinstance(choices, str):
             for choice in choices[:_FORMS]:
                 yield from self._forms(choice, followed)
@@ -88,42 +90,43 @@ class _Guess:
             yield from self._forms(target, followed | {choices})
 
     def _text(self, form: dict[str, Json], followed: frozenset[str]) -> str | None:
+        """The shortest text of a form; None without any."""
         if "const" in form or "enum" in form:
             values = form["enum"] if "const" not in form else [form["const"]]
-            return _least(map(_written, values[:_VALUES]))
+            return _shortest(map(_json, values[:_VALUES]))
         named = form.get("type", _EVERY)
         kinds = [named] if isinstance(named, str) else named
-        if "string" in kinds and "type" not in form:  # other keywords say nothing about a string
+        if "string" in kinds and "type" not in form:  # other keywords do not restrict strings
             return _string(form, self._filler)
-        return _least(self._kinds[kind](form, followed) for kind in kinds)
+        return _shortest(self._kinds[kind](form, followed) for kind in kinds)
 
     def _object(self, form: dict[str, Json], followed: frozenset[str]) -> str | None:
         properties, required = form.get("properties", {}), form.get("required", ())
         more = form.get("minProperties", 0) - len(set(required))
         unnamed = [name for name in dict.fromkeys(required) if name not in properties]
-        held = dict[str, str]()
+        members = dict[str, str]()
         for name in (*properties, *unnamed):
             if name not in required and more <= 0:
                 continue
             schema = properties[name] if name in properties else self._unnamed(form, name)
             text = self.value(schema, followed)
             if text is not None:
-                held[name] = text
+                members[name] = text
                 more -= name not in required
             elif name in required:
                 return None
-        pairs = ",".join(f"{_written(name)}:{text}" for name, text in held.items())
+        pairs = ",".join(f"{_json(name)}:{text}" for name, text in members.items())
         return f"{{{pairs}}}" if more <= 0 and len(pairs) <= _LONGEST else None
 
     def _unnamed(self, form: dict[str, Json], name: str) -> Json:
-        """What holds for a property that an object does not name."""
+        """The schema of a property that is not in `properties`."""
         patterned = form.get("patternProperties", {})
         found = [schema for pattern, schema in patterned.items() if self._document.matches(pattern, name)]
         return {"allOf": found} if found else form.get("additionalProperties", True)
 
     def _array(self, form: dict[str, Json], followed: frozenset[str]) -> str | None:
         items, listed, least = form.get("items", True), form.get("prefixItems", ()), int(form.get("minItems", 0))
-        listed = listed if isinstance(listed, list) else ()  # older drafts do not know it
+        listed = listed if isinstance(listed, list) else ()  # not a keyword of older drafts
         if isinstance(items, list):
             items, listed = form.get("additionalItems", True), items
         first = [self.value(item, followed) for item in listed[:least]]
@@ -131,12 +134,12 @@ class _Guess:
         if least > _LONGEST or None in first or None in rest:
             return None
         texts = [*first, *rest * (least - len(first))]
-        made = ",".join(text for text in texts if text is not None)
-        return f"[{made}]" if len(made) <= _LONGEST else None
+        content = ",".join(text for text in texts if text is not None)
+        return f"[{content}]" if len(content) <= _LONGEST else None
 
 
 def _choices(schema: dict[str, Json]) -> Iterator[list[Json] | str]:
-    """What else holds beside a schema's own keywords: one of several, or what a reference names."""
+    """What a value must fit besides a schema's own keywords: one of several schemas each, or a reference."""
     if "$ref" in schema:
         yield schema["$ref"]
     for part in schema.get("allOf", ()):
@@ -147,18 +150,19 @@ def _choices(schema: dict[str, Json]) -> Iterator[list[Json] | str]:
 
 
 def _string(form: dict[str, Json], filler: str) -> str | None:
+    """A short string that probably fits, as JSON."""
     least, most = int(form.get("minLength", 0)), form.get("maxLength", _LONGEST)
     if "pattern" in form:
-        texts = sorted(_wordy(form["pattern"], samples(form["pattern"]), filler), key=len)
+        texts = sorted(_varied(form["pattern"], samples(form["pattern"]), filler), key=len)
     else:
         texts = [FORMATS.get(form.get("format", ""), "")]
-    padded = (text + _filled(least - len(text), filler) for text in texts)
-    return next((_written(text) for text in padded if len(text) <= most), None)
+    padded = (text + _padding(least - len(text), filler) for text in texts)
+    return next((_json(text) for text in padded if len(text) <= most), None)
 
 
-def _wordy(pattern: str, texts: list[str], filler: str) -> list[str]:
-    """Each text with its long runs of one letter filled up otherwise, where the pattern takes that."""
-    varied = (_RUN.sub(lambda run: _filled(len(run[0]), filler), text) for text in texts)
+def _varied(pattern: str, texts: list[str], filler: str) -> list[str]:
+    """Each text with its long runs of one letter replaced by the filler, where the pattern matches the result."""
+    varied = (_RUN.sub(lambda run: _padding(len(run[0]), filler), text) for text in texts)
     slow = is_slow(pattern)
     return [
         other if other != text and not slow and re.search(pattern, other) else text
@@ -166,14 +170,15 @@ def _wordy(pattern: str, texts: list[str], filler: str) -> list[str]:
     ]
 
 
-def _filled(length: int, filler: str) -> str:
+def _padding(length: int, filler: str) -> str:
+    """Padding of `length` characters. Raises OutOfSteps where that is too long."""
     if length > _LONGEST:
         raise OutOfSteps
     return "a" * length if length <= _PADDED else (filler * (1 + length // len(filler)))[:length]
 
 
 def _number(form: dict[str, Json], whole: bool) -> str | None:
-    """0, or what is nearest to it; between two bounds the middle, where the bounds themselves are out."""
+    """The shortest of the numbers 0, those nearest to the bounds, and the middle between two bounds."""
     low, high = _bound(form, "minimum", "exclusiveMinimum"), _bound(form, "maximum", "exclusiveMaximum")
     step = Fraction(str(form["multipleOf"])) if "multipleOf" in form else Fraction(1)
     tries = [Fraction(0)]
@@ -187,46 +192,48 @@ def _number(form: dict[str, Json], whole: bool) -> str | None:
     fitting = (
         one for one in tries if _above(one, low) and _above(-one, (None if high[0] is None else -high[0], high[1]))
     )
-    return _least(_digits(one) for one in fitting)
+    return _shortest(_digits(one) for one in fitting)
 
 
 def _bound(form: dict[str, Json], key: str, exclusive: str) -> tuple[Fraction | None, bool]:
-    """The bound on one side, and whether it is out itself. In old drafts the second keyword is a flag."""
+    """The bound on one side, and whether it is exclusive. In draft 4 the second keyword is a flag."""
     plain, strict = form.get(key), form.get(exclusive)
     if isinstance(strict, bool) or strict is None:
         return (None if plain is None else Fraction(str(plain))), bool(strict)
-    beyond = plain is None or (strict >= plain if exclusive == "exclusiveMinimum" else strict <= plain)
-    return Fraction(str(strict if beyond else plain)), beyond
+    tighter = plain is None or (strict >= plain if exclusive == "exclusiveMinimum" else strict <= plain)
+    return Fraction(str(strict if tighter else plain)), tighter
 
 
 def _above(number: Fraction, bound: tuple[Fraction | None, bool]) -> bool:
-    least, out = bound
-    return least is None or number > least or (number == least and not out)
+    """Whether a number is within a lower bound."""
+    least, exclusive = bound
+    return least is None or number > least or (number == least and not exclusive)
 
 
 def _digits(number: Fraction) -> str:
     return str(int(number)) if number.denominator == 1 else json.dumps(float(number))
 
 
-def _least(texts: Iterator[str | None]) -> str | None:
+def _shortest(texts: Iterator[str | None]) -> str | None:
+    """The shortest text; None without any."""
     return min((text for text in texts if text is not None), key=len, default=None)
 
 
-def _written(value: Json) -> str:
+def _json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _both(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json] | None:
-    """What fits both; None where two keywords cannot be added up."""
-    made = dict(one)
+    """The conjunction of two forms; None where two keywords cannot be combined."""
+    result = dict(one)
     for key, value in other.items():
-        if key not in made or made[key] == value:
-            made[key] = value
+        if key not in result or result[key] == value:
+            result[key] = value
         elif (join := _JOINED.get(key)) is None:
             return None
         else:
-            made[key] = join(made[key], value)
-    return made
+            result[key] = join(result[key], value)
+    return result
 
 
 def _types(one: Json, other: Json) -> list[str]:
@@ -248,6 +255,8 @@ _JOINED: Final[dict[str, Callable[[Json, Json], Json]]] = {
     **dict.fromkeys(("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"), max),
     **dict.fromkeys(("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"), min),
 }  # fmt: skip
+"""How two values of a keyword are combined."""
 _READ: Final = frozenset(
     (*_JOINED, "const", "pattern", "format", "multipleOf", "prefixItems", "additionalItems", "patternProperties")
 )
+"""Keywords that forms keep."""

@@ -1,8 +1,8 @@
-"""What the grammar engine reads more loosely than those who read the output later, said so that all read it alike.
+"""Tightening of keywords that llguidance reads more loosely than the validators of the output.
 
-Knows schema documents and which formats differ; `dialect` knows patterns, `numeric` numbers. llguidance lets a leap
-second, 29 February of any year and durations of any size pass; jsonschema's and pydantic's readers do not. `tightened`
-adds a pattern there, so that what the grammar allows is valid for all of them.
+Knows schema documents and the formats that differ; `regex_dialect.py` knows patterns, `number_ranges.py` numbers. Does
+not know grammars. llguidance allows leap seconds, 29 February of any year and durations of any size, which jsonschema
+and pydantic refuse; `tightened` adds a pattern there, so that whatever the grammar allows is valid.
 """
 
 from __future__ import annotations
@@ -25,37 +25,41 @@ PATTERNS: Final = {
     "date-time": f"^{_DATE}[tT]{_TIME}$",
     "duration": r"^[PT]+(?:\d{1,6}[YMWDHST]+)+$",
 }
+"""Patterns that formats must match in addition to llguidance's own rules."""
 
 
 def tightened(schema: Any) -> Any:
-    """`schema` with a pattern beside each of these formats, and patterns and numbers that all readers read alike."""
+    """`schema` with a pattern next to each format of `PATTERNS`, and patterns and numbers that all read alike."""
     if isinstance(schema, list):
         return [tightened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = bounded({key: _below(key, value) for key, value in schema.items()})
-    if isinstance(made.get("pattern"), str):
-        made["pattern"] = narrowed(made["pattern"], quoted=True)
-    if isinstance(made.get("patternProperties"), dict):
-        made["patternProperties"] = _renamed(made)
+    result = bounded({key: _below(key, value) for key, value in schema.items()})
+    if isinstance(result.get("pattern"), str):
+        result["pattern"] = narrowed(result["pattern"], quoted=True)
+    if isinstance(result.get("patternProperties"), dict):
+        result["patternProperties"] = _renamed(result)
     format = schema.get("format")
-    if isinstance(format, str) and format in PATTERNS and isinstance(made.get("allOf", []), list):
-        made["allOf"] = [*made.get("allOf", ()), {"pattern": PATTERNS[format]}]
-    return made
+    if isinstance(format, str) and format in PATTERNS and isinstance(result.get("allOf", []), list):
+        result["allOf"] = [*result.get("allOf", ()), {"pattern": PATTERNS[format]}]
+    return result
 
 
 def _renamed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The patterns of keys. One that all keys fit need not take what only some readers say that it matches."""
-    made: dict[str, Any] = {}
+    """`patternProperties` with patterns that all dialects read alike.
+
+    A pattern that all keys must match is narrowed; one next to free keys is widened (see `of_names`).
+    """
+    result: dict[str, Any] = {}
     patterned = schema["patternProperties"]
     alone = len(patterned) == 1 and schema.get("additionalProperties") is False and not schema.get("properties")
-    free = schema.get("additionalProperties", True) in (True, {})
+    unconstrained = schema.get("additionalProperties", True) in (True, {})
     for pattern, child in patterned.items():
-        name = narrowed(pattern, quoted=True) if alone else of_names(pattern, wide=free)
-        while name in made:  # another spelling of the same pattern
+        name = narrowed(pattern, quoted=True) if alone else of_names(pattern, wide=unconstrained)
+        while name in result:  # two patterns may be narrowed to the same text
             name = f"(?:{name})"
-        made[name] = child
-    return made
+        result[name] = child
+    return result
 
 
 def _below(key: str, value: Any) -> Any:

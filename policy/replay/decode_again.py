@@ -1,7 +1,7 @@
 """Replay: a recorded call decoded again, and compared round by round.
 
-Knows records and an engine. Does not know files. A difference is explained only as far as it can be established: what
-decodes now is not what decoded then, or everything is the same and it is a bug.
+Knows records and an engine. Does not know files. A difference has one of two explanations: the engine is not equal to
+the recorded one, and the differences are listed, or it is equal, and there is a bug.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from ..schema import Schema, Target, schema_of
 from ..selection import OPTIONS, Schedule
 
 Outcome = Literal["same", "path", "different", "impossible"]
-"""path: the same ids, found otherwise; impossible: there is nothing to decode again, or it cannot be decoded here."""
+"""Outcomes of a replay. path: the same ids by other rounds; impossible: there is nothing to decode again, or this
+machine cannot."""
 
 CHOICE: Final = "choice"
 BUG: Final = "same inputs, different tokens: a bug"
@@ -52,7 +53,8 @@ _RUNTIME: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """`round` and `field`: where the first difference is; `causes`: what is not as it was, in words."""
+    """The result of a replay. `round` and `field`: the first difference; `causes`: descriptions of what differs from
+    the recorded engine."""
 
     call: str
     outcome: Outcome
@@ -65,9 +67,10 @@ class Replay:
 
 
 class Engines:
-    """Engines for whatever records say decoded them, each loaded once.
+    """Engines equal to the recorded ones, each loaded once.
 
-    `model`: where the weights are, if not where their name says; `device`, `kernels`: others than the recorded ones.
+    `model`: path of the weights, if it is not the recorded one; `device`, `kernels`: to be used instead of the recorded
+    ones.
     """
 
     def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
@@ -75,7 +78,8 @@ class Engines:
         self._loaded: dict[tuple[str | None, str, str, str, str], Engine] = {}
 
     def of(self, runtime: Runtime) -> Engine:
-        """Raises CheckpointError or RequestError where it cannot be had here."""
+        """Returns the engine for a record's runtime. Raises CheckpointError or RequestError where it cannot be
+        loaded."""
         source = self.model or (None if runtime.model == BUNDLED else runtime.model)
         device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
         key = (source, device, runtime.dtype, kernels, runtime.quantize)
@@ -93,7 +97,7 @@ class Engines:
 
 
 def replay(record: CallRecord, engine: Engine) -> Replay:
-    """Decodes the call again on `engine`, which the prefix cache may make faster but never different."""
+    """Decodes the call again on `engine`. The prefix cache may make that faster, but never changes the tokens."""
     if (reason := nothing_to_replay(record)) is not None:
         return Replay(call=record.call, outcome="impossible", message=reason)
     causes = tuple(changed(record, engine.runtime))
@@ -113,7 +117,7 @@ def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
 
 
 def nothing_to_replay(record: CallRecord) -> str | None:
-    """Why there is nothing to decode again, or None."""
+    """Returns why there is nothing to decode again, or None."""
     if record.counts is None:
         return f"the call ended with {record.error} before there was any output"
     if not record.has_content:
@@ -126,12 +130,12 @@ def nothing_to_replay(record: CallRecord) -> str | None:
 
 
 def was_cut(record: CallRecord) -> bool:
-    """Whether a limit of passes or seconds, which a replay does not have, ended the output."""
+    """Returns whether a limit of passes or seconds, which a replay does not have, ended the output."""
     return record.finish_reason == "length" and len(record.token_ids or ()) < record.max_tokens
 
 
 def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
-    """The request that the record tells of. Raises RequestError or SchemaError where `engine` cannot serve it."""
+    """Returns the recorded request. Raises RequestError or SchemaError where `engine` cannot serve it."""
     target = None if record.schema_sha256 is None else target_of(record)
     if target is not None and record.guarantee == "checked":
         target = relaxed(target).schema
@@ -147,14 +151,14 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
 
 
 def target_of(record: CallRecord) -> Target:
-    """The schema or plain text's form that held the output."""
+    """Returns the schema or text format that constrained the output."""
     document = cast(dict[str, Any], record.schema)
     is_text = record.schema_formats is None
     return schema_of(document) if is_text else Schema(document, formats=cast(Any, record.schema_formats))
 
 
 def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
-    """The request of a choice. Raises StepError where the record's schema lists no strings."""
+    """Returns the request of a choice. Raises StepError where the record's schema lists no strings."""
     texts = candidates_of(target_of(record))
     candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
     return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
@@ -162,9 +166,9 @@ def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
 
 def _options(record: CallRecord, engine: Engine) -> Options:
     if record.suffix_ids is not None:
-        words: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
-        words["suffix"] = record.suffix_ids
-        return InfillOptions(**words)
+        options: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
+        options["suffix"] = record.suffix_ids
+        return InfillOptions(**options)
     first, switches = _of_mode(record.options), switches_of(record)
     if switches and isinstance(first, ExactOptions):
         return AdaptiveOptions(first=first, controller=Schedule(switches=switches))
@@ -172,43 +176,45 @@ def _options(record: CallRecord, engine: Engine) -> Options:
 
 
 def _of_mode(options: Mapping[str, Any]) -> Options:
-    words = {name: value for name, value in options.items() if name != "mode"}
-    if options.get("mode") == "diffusion":  # records without it are older than the choice
-        words.setdefault("selection", "text_first")
+    arguments = {name: value for name, value in options.items() if name != "mode"}
+    if options.get("mode") == "diffusion":  # older records lack it; they were decoded by this rule
+        arguments.setdefault("selection", "text_first")
     try:
-        return OPTIONS[options["mode"]](**words)
+        return OPTIONS[options["mode"]](**arguments)
     except (KeyError, TypeError):
         raise RequestError(f"options={dict(options)!r}: expected a mode and options that it has") from None
 
 
 def switches_of(record: CallRecord) -> dict[int, Switch]:
-    """The call's switches of mode, by the number of rounds before each; empty where their options were not recorded.
-
-    Raises RequestError for options of no exact mode.
+    """Returns the call's switches of mode, by the number of rounds before each; none where their options were not
+    recorded. Raises RequestError for options that are not of an exact mode.
     """
     if _by_tokens_alone(record):
         return {}
     return {
-        number: Switch(options=_exact(made.options), reason=made.switch)
-        for number, made in enumerate(record.rounds)
-        if made.options is not None
+        number: Switch(options=_exact(round_.options), reason=round_.switch)
+        for number, round_ in enumerate(record.rounds)
+        if round_.options is not None
     }
 
 
 def _exact(recorded: Mapping[str, Any]) -> ExactOptions:
     options = _of_mode(recorded)
     if not isinstance(options, ExactOptions):
-        raise RequestError(f"options={dict(recorded)!r}: expected those of an exact mode, which alone take over")
+        raise RequestError(
+            f"options={dict(recorded)!r}: expected those of an exact mode; only exact modes can be switched to"
+        )
     return options
 
 
 def _by_tokens_alone(record: CallRecord) -> bool:
-    """Whether modes switched in mid-call in a record that does not say with what options."""
-    return any(made.switch and made.options is None for made in record.rounds)
+    """Returns whether only tokens can be compared, because the mode switched in mid-call and its options were not
+    recorded."""
+    return any(round_.switch and round_.options is None for round_ in record.rounds)
 
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
-    """What decodes now and is not what decoded then."""
+    """Yields a description of each difference between the present engine and the recorded one."""
     if was_cut(record):
         yield "cut by a session's budget of passes or seconds then, by max_tokens now"
     for field, name in _RUNTIME.items():
@@ -222,13 +228,14 @@ def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
 
 
 def compare(record: CallRecord, result: DecodeResult, causes: Sequence[str]) -> Replay:
-    """The verdict on one call; pure. Of older records whose modes switched in mid-call, tokens alone are compared."""
-    alone = _by_tokens_alone(record)
-    found = (_first_token if alone else _first_difference)(record.rounds, result.rounds)
+    """Compares a decoded call with its record. Of older records whose mode switched in mid-call, only tokens are
+    compared."""
+    tokens_only = _by_tokens_alone(record)
+    found = (_first_token if tokens_only else _first_difference)(record.rounds, result.rounds)
     same_ids = record.token_ids == result.token_ids and record.finish_reason == result.finish_reason
     if same_ids and found is None:
-        words = "; by tokens alone: the record does not say with what options modes took over" if alone else ""
-        return Replay(call=record.call, outcome="same", message=f"{len(result.token_ids)} tokens, bit for bit{words}")
+        limit = "; by tokens alone: the record does not say with what options modes took over" if tokens_only else ""
+        return Replay(call=record.call, outcome="same", message=f"{len(result.token_ids)} tokens, bit for bit{limit}")
     if found is None:
         found = (len(record.rounds), "finish_reason", str(record.finish_reason), str(result.finish_reason))
     number, field, then, now = found
@@ -253,15 +260,15 @@ def _first_difference(then: Sequence[RoundRecord], now: Sequence[Round]) -> tupl
         for field in _FIELDS:
             before, after = getattr(old, field), getattr(new, field)
             if field == "rejected":
-                after = tuple((lost.token, lost.reason) for lost in new.rejected)
+                after = tuple((rejected.token, rejected.reason) for rejected in new.rejected)
             if before != after:
                 return number, field, str(before), str(after)
     return None
 
 
 def _first_token(then: Sequence[RoundRecord], now: Sequence[Round]) -> tuple[int, str, str, str] | None:
-    """The first recorded round whose tokens do not stand at its place of the output."""
-    output, at = [token for made in now for token in made.tokens], 0
+    """Returns the first recorded round whose tokens are not those of the output at the same positions."""
+    output, at = [token for round_ in now for token in round_.tokens], 0
     for number, old in enumerate(then):
         tokens = old.tokens or ()
         if (found := tuple(output[at : at + len(tokens)])) != tokens:
@@ -271,5 +278,5 @@ def _first_token(then: Sequence[RoundRecord], now: Sequence[Round]) -> tuple[int
 
 
 def _short(value: str) -> str:
-    """A digest's beginning; anything else whole."""
+    """Returns the first characters of a digest, and anything else in full."""
     return f"{value[:12]}..." if len(value) == 64 else value or "not recorded"

@@ -1,7 +1,7 @@
-"""Recorded calls decoded again under other policies: what would have come of them, measured here and not derived.
+"""Recorded calls decoded again under other policies: their cost measured, not derived.
 
 Knows records, policies and engines. Does not know files or tables. Sampling, prompt, schema and budget are the recorded
-ones; a policy gives the mode and its knobs. Tokens of exact modes have to be those of the record.
+ones; the policy gives the mode and its options. Exact modes must produce the recorded tokens.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .decode_again import Engines, nothing_to_replay, request_of, was_cut
 from .what_if import Row, counted_row, recorded_row
 
 AGAIN = "again"
-"""Stands for the recorded mode, decoded now: what policies are to be held against."""
+"""Name of the row for the recorded mode decoded again, which policies are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One recorded call under one policy. `same`: its tokens are those recorded; `exact`: they have to be."""
+    """One recorded call under one policy. `same`: its tokens are the recorded ones; `exact`: they must be."""
 
     call: str
     policy: str
@@ -33,7 +33,8 @@ class Decoded:
 
 
 def comparable(records: Iterable[CallRecord]) -> dict[tuple[str, StepKind], list[CallRecord]]:
-    """Finished calls that a policy can choose for, by step: not choices, gaps, or what a session's budget cut."""
+    """Returns finished calls for which a policy can choose a mode, by step: without choices, infills and calls that a
+    session's budget cut."""
     found: dict[tuple[str, StepKind], list[CallRecord]] = {}
     for record in records:
         kind = known_kind(record.kind)
@@ -44,34 +45,35 @@ def comparable(records: Iterable[CallRecord]) -> dict[tuple[str, StepKind], list
 
 
 def decoded_under(record: CallRecord, kind: StepKind, policy: Policy | None, engines: Engines) -> Decoded:
-    """The call in the mode that `policy` gives it, or as it was (None). Raises TrimodeError where none can be had."""
+    """Decodes the call in the mode that `policy` gives it, or in the recorded one (None). Raises TrimodeError where no
+    engine can be loaded."""
     engine = engines.of(record.runtime)
-    request, exact = request_of(record, engine), {made.mode for made in record.rounds} <= EXACT
-    words = " ".join(dict.fromkeys(made.mode for made in record.rounds))
+    request, exact = request_of(record, engine), {round_.mode for round_ in record.rounds} <= EXACT
+    mode = " ".join(dict.fromkeys(round_.mode for round_ in record.rounds))
     if policy is not None:
         context = StepContext(kind=kind, name=record.step, schema_sha256=record.schema_sha256)
         plan = resolve(context, (policy,), [("recorded", Settings(max_tokens=record.max_tokens))])
         options = engine.tokens.model.config.fitted(options_of(plan.mode, plan.settings))
         request, exact = replace(request, options=options), exact and plan.exact
-        words = str(Variant.of(plan.mode, plan.settings))
+        mode = str(Variant.of(plan.mode, plan.settings))
     result = engine.tokens.decode(request)
     name = AGAIN if policy is None else policy.name
     same = result.token_ids == record.token_ids
-    return Decoded(call=record.call, policy=name, mode=words, same=same, exact=exact, stats=result.stats)
+    return Decoded(call=record.call, policy=name, mode=mode, same=same, exact=exact, stats=result.stats)
 
 
 def replayed_under(
     records: Iterable[CallRecord], policies: Sequence[Policy], engines: Engines
 ) -> tuple[list[Row], list[Decoded]]:
-    """A row for each step and policy, beside the recorded one and the same mode decoded again; and whatever an exact
-    mode wrote otherwise than recorded. Each call is decoded under one policy after the other, so that they meet the
-    same machine."""
+    """Returns rows for each step (as recorded, the recorded mode decoded again, each policy), and the calls in which an
+    exact mode produced other tokens than recorded. Each call is decoded under all policies before the next one, so that
+    they run under the same conditions."""
     rows: list[Row] = []
     wrong: list[Decoded] = []
     for (step, kind), calls in sorted(comparable(records).items()):
-        tried = [[decoded_under(call, kind, policy, engines) for policy in (None, *policies)] for call in calls]
-        rows += [recorded_row(step, kind, calls), *(_row(step, kind, under) for under in zip(*tried, strict=True))]
-        wrong += [one for call in tried for one in call if one.exact and not one.same]
+        results = [[decoded_under(call, kind, policy, engines) for policy in (None, *policies)] for call in calls]
+        rows += [recorded_row(step, kind, calls), *(_row(step, kind, under) for under in zip(*results, strict=True))]
+        wrong += [one for call in results for one in call if one.exact and not one.same]
     return rows, wrong
 
 

@@ -1,6 +1,7 @@
-"""What recorded calls would have cost under another policy: derived from a cost model and recorded acceptance.
+"""What recorded calls would have cost under another policy, derived from a cost model and recorded acceptance.
 
-Knows records, policies and predictions; decodes nothing. Recorded numbers and derived ones never stand in one column.
+Knows records, policies and predictions. Does not decode. A row is either recorded or derived, never both, and says
+which.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from trimode.engine.result import Stats
 
 UNFADED: Final = (1.0, 1.0, 1.0)
+"""Factors that decay nothing, so that all recorded calls count alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One step under one policy. Shares are 0..1; `derived`: predicted, not recorded. None where it does not apply.
+    """One step under one policy. Shares are 0..1; `derived`: predicted, not recorded. None where a number does not
+    apply.
 
     `same`: calls whose tokens, decoded again, are the recorded ones.
     """
@@ -56,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """Why one recorded call was decoded as it was. `switches`: `mode > mode: reason`."""
+    """The modes of one recorded call and the reasons for them. `switches`: `mode > mode: reason`."""
 
     number: int
     step: str
@@ -68,11 +71,12 @@ class Explained:
 
 
 def explained(records: Iterable[CallRecord]) -> list[Explained]:
+    """Returns the modes and reasons of each recorded call."""
     found = []
     for number, record in enumerate(records, start=1):
         pairs = zip(record.rounds, record.rounds[1:], strict=False)
         switches = tuple(f"{a.mode} > {b.mode}: {b.switch}" for a, b in pairs if b.switch)
-        modes = dict.fromkeys(made.mode for made in record.rounds)
+        modes = dict.fromkeys(round_.mode for round_ in record.rounds)
         found.append(
             Explained(
                 number=number,
@@ -88,7 +92,7 @@ def explained(records: Iterable[CallRecord]) -> list[Explained]:
 
 
 def learned_from(records: Iterable[CallRecord]) -> Learned:
-    """Every finished call of a step kind that a policy can choose for, all of them alike."""
+    """Returns the evidence of all finished calls whose step kind policies know, with equal weights."""
     learned = Learned()
     for record in records:
         kind = known_kind(record.kind)
@@ -104,7 +108,8 @@ def learned_from(records: Iterable[CallRecord]) -> Learned:
 
 
 def tuned(records: Sequence[CallRecord], cost: CostModel, name: str = "tuned") -> Policy:
-    """The best fixed exact table for the recorded steps. Raises PolicyError where no call can be learned from."""
+    """Returns the best fixed exact table for the recorded steps. Raises PolicyError where no call can be learned
+    from."""
     learned = learned_from(records)
     if not learned.calls:
         raise PolicyError("no finished call of a known step kind in these records; record some first")
@@ -112,7 +117,7 @@ def tuned(records: Sequence[CallRecord], cost: CostModel, name: str = "tuned") -
 
 
 def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: CostModel) -> list[Row]:
-    """For each step as recorded: what was recorded, then what each policy is expected to do."""
+    """Returns for each step its recorded row, then the expected row of each policy."""
     learned = learned_from(records)
     steps: dict[tuple[str, StepKind], list[CallRecord]] = {}
     for record in records:
@@ -126,16 +131,16 @@ def compared(records: Sequence[CallRecord], policies: Sequence[Policy], cost: Co
 
 
 def recorded_row(step: str, kind: str, calls: Sequence[CallRecord]) -> Row:
-    """What was recorded of a step, whatever policies chose its modes."""
+    """Returns the row of a step as recorded, no matter which policies chose its modes."""
     counts = [call.counts for call in calls if call.counts is not None]
-    modes = dict.fromkeys(made.mode for call in calls for made in call.rounds)
+    modes = dict.fromkeys(round_.mode for call in calls for round_ in call.rounds)
     return counted_row(step, kind, "as recorded", " ".join(modes), counts)
 
 
 def counted_row(
     step: str, kind: str, policy: str, mode: str, counts: Sequence[Counts | Stats], same: int | None = None
 ) -> Row:
-    """Of calls that were decoded, now or then."""
+    """Returns a row from the counts of decoded calls, recorded or decoded again."""
     seconds = sum(each.seconds - each.prefill_seconds for each in counts)
     drafted = sum(each.drafted for each in counts)
     return Row(
@@ -155,7 +160,7 @@ def counted_row(
 def _derived(
     step: str, kind: StepKind, calls: Sequence[CallRecord], policy: Policy, learned: Learned, cost: CostModel
 ) -> Row:
-    """The mean over the recorded calls, each with its own schema and temperature."""
+    """Returns the expected mean over the recorded calls, each with its own schema and temperature."""
     found: list[tuple[Variant, Cost, float | None]] = []
     for call in calls:
         context = _context(call, kind)

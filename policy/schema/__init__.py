@@ -1,7 +1,7 @@
-"""What output may be asked for: types, JSON Schemas, tools in every published shape, and plain-text formats.
+"""Targets of constrained output: types, JSON Schemas, tools in every published shape, and plain-text formats.
 
-Knows pydantic, the shapes of tools and envelopes, regular expressions. Does not know tokens, grammar engines or torch;
-what JSON Schema means is `json_schema`'s. Start with `targets.py`.
+Knows pydantic, the shapes of tools and envelopes, regular expressions. Does not know tokens, grammar engines, torch, or
+what JSON Schema keywords mean (`json_schema` does). Start with `targets.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Schemas in the envelopes of other interfaces, and dicts that are no schema at all.
+"""Envelopes around schemas in other interfaces, and dicts that are no schema at all.
 
-Knows OpenAI's `response_format` and `text.format`. Does not know grammars. A dict in which JSON Schema reads nothing
-holds nothing, so that any output would be valid; whoever wants that writes {}.
+Knows OpenAI's `response_format` and `text.format`. Does not know grammars. A dict without a keyword of JSON Schema is
+refused, because it would make any output valid; {} asks for that explicitly.
 """
 
 from __future__ import annotations
@@ -9,24 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import jsonschema
-
 from ..errors import MalformedSchema, SchemaError, shown
-from ..json_schema import ANNOTATIONS, STRUCTURE
+from ..json_schema import ANNOTATIONS, STRUCTURE, VALIDATED
 
 Json = Any
-_AROUND: Final = frozenset(("name", "description", "strict", "schema", "type"))
-_DRAFTS: Final = (
-    jsonschema.Draft4Validator, jsonschema.Draft6Validator, jsonschema.Draft7Validator,
-    jsonschema.Draft201909Validator, jsonschema.Draft202012Validator,
-)  # fmt: skip
-_READ: Final = frozenset(key for draft in _DRAFTS for key in draft.VALIDATORS) | {"nullable", "then", "else"}
-_SAID: Final = ANNOTATIONS | (STRUCTURE - {"$defs", "definitions"})
-"""Words about a value that hold it to nothing: a dict of these alone means any JSON, as {} does."""
+_ENVELOPE: Final = frozenset(("name", "description", "strict", "schema", "type"))
+"""Keys of an envelope around a schema."""
+_DESCRIPTIVE: Final = ANNOTATIONS | (STRUCTURE - {"$defs", "definitions"})
+"""Keywords that restrict nothing: a dict with these alone means any JSON, as {} does."""
 
 
 def unwrapped(target: Any) -> Any:
-    """The schema that an envelope holds; None for an envelope that asks for text. All else comes back as it is."""
+    """The schema inside an envelope; None for the envelope of plain text. Other targets are returned unchanged."""
     if not isinstance(target, Mapping):
         return target
     keys = set(target)
@@ -43,22 +37,22 @@ def unwrapped(target: Any) -> Any:
         if not isinstance(inner, Mapping) or "schema" not in inner:
             raise SchemaError(f"a json_schema format without a schema: {shown(dict(target))}; put it under 'schema'")
         return inner["schema"]
-    if isinstance(target.get("schema"), Mapping | bool) and keys <= _AROUND - {"type"}:
+    if isinstance(target.get("schema"), Mapping | bool) and keys <= _ENVELOPE - {"type"}:
         return target["schema"]
     return target
 
 
-def check_says_something(document: Mapping[str, Json]) -> None:
-    """Raises MalformedSchema where no draft reads a single keyword of a dict that is not empty."""
-    if not document or not _READ.isdisjoint(document) or _SAID.issuperset(document):
+def check_has_keywords(document: Mapping[str, Json]) -> None:
+    """Raises MalformedSchema for a dict that is not empty and has no keyword of any draft."""
+    if not document or not VALIDATED.isdisjoint(document) or _DESCRIPTIVE.issuperset(document):
         return
     names = [key for key in document if isinstance(key, str)]
-    if not _SAID.union(("$defs", "definitions")).isdisjoint(names):
-        names = [key for key in names if key not in _SAID]
+    if not _DESCRIPTIVE.union(("$defs", "definitions")).isdisjoint(names):
+        names = [key for key in names if key not in _DESCRIPTIVE]
     if {"name"} < set(names):
         hint = "a tool's description belongs into a list: tools=[...], or schema=[...]"
     elif set(names) <= {"$defs", "definitions"}:
-        hint = "definitions alone hold nothing; say which of them is meant by $ref, or pass {} for any JSON"
+        hint = "definitions alone restrict nothing; refer to one of them by $ref, or pass {} for any JSON"
     else:
         hint = (
             f"none of {shown(names)} is a keyword of JSON Schema; write "

@@ -1,6 +1,6 @@
-"""Schemas as Gemini's function declarations write them: types in capitals, counts as strings, keys in snake case too.
+"""Gemini's dialect of schemas: types in capitals, counts as strings, keys in snake case too.
 
-Knows that dialect of OpenAPI 3.0. `nullable` is left to `common_form`, which knows what it means.
+Knows that dialect of OpenAPI 3.0. Does not know grammars, or `nullable`, which `common_form.py` converts.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ _KEYS: Final = {
     "additional_properties": "additionalProperties", "property_ordering": "propertyOrdering", "defs": "$defs",
     "ref": "$ref",
 }  # fmt: skip
+"""JSON Schema's names of keywords in snake case."""
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+"""Keywords whose numbers may be written as strings."""
 
 
 def speaks_gemini(schema: Mapping[str, Json]) -> bool:
-    """JSON Schema's types are in small letters."""
+    """Whether a schema is in Gemini's dialect: its type is in capitals."""
     return isinstance(kind := schema.get("type"), str) and kind in _TYPES
 
 
 def lowered(schema: Mapping[str, Json]) -> dict[str, Json]:
-    """`schema` in JSON Schema's words."""
-    made: Json = mapped({_KEYS.get(key, key): value for key, value in schema.items()}, _below)
-    if speaks_gemini(made):
-        kind = str(made.pop("type")).lower()
-        made |= {} if kind == "type_unspecified" else {"type": kind}
+    """`schema` as JSON Schema, with properties in the order of `propertyOrdering`."""
+    result: Json = mapped({_KEYS.get(key, key): value for key, value in schema.items()}, _below)
+    if speaks_gemini(result):
+        kind = str(result.pop("type")).lower()
+        result |= {} if kind == "type_unspecified" else {"type": kind}
     for key in _COUNTS:
-        if isinstance(made.get(key), str) and made[key].isdecimal():
-            made[key] = int(made[key])
-    order, named = made.get("propertyOrdering"), made.get("properties")
+        if isinstance(result.get(key), str) and result[key].isdecimal():
+            result[key] = int(result[key])
+    order, named = result.get("propertyOrdering"), result.get("properties")
     if isinstance(order, list) and isinstance(named, dict):
         first = {key: named[key] for key in order if isinstance(key, str) and key in named}
-        made["properties"] = {**first, **named}
-    return dict(made)
+        result["properties"] = {**first, **named}
+    return dict(result)
 
 
 def _below(child: Json) -> Json:

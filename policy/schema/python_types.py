@@ -1,4 +1,7 @@
-"""Python types as JSON Schemas, with the adapter that builds the value. Knows pydantic. Does not know grammars."""
+"""Python types as JSON Schemas, with the adapter that builds the value.
+
+Knows pydantic. Does not know tools or grammars.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Json = Any
 
 
 def typed(target: Any) -> tuple[dict[str, Json], TypeAdapter[Any]]:
-    """The schema of what may be written for a type or a typed function. Raises SchemaError where it is none."""
+    """The JSON Schema and the adapter of a type or a typed function. Raises SchemaError for anything else."""
     if isinstance(target, str | bytes | int | float | tuple | list):
         hint = "pass a type, a JSON Schema as a dict, or a list of tools"
         raise SchemaError(f"cannot make a schema of {shown(target)}: a {type(target).__name__} is no type; {hint}")
@@ -31,14 +34,14 @@ def typed(target: Any) -> tuple[dict[str, Json], TypeAdapter[Any]]:
 
 
 _UNREAD: Final = (NameError, SyntaxError, AttributeError, TypeError, ValueError)
-"""What reading annotations raises that are texts, and names nobody finds."""
+"""Errors of evaluating annotations that are texts, or that name what cannot be found."""
 
 
 def function_of(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """A method, a partial or another object that can be called as a function with the same arguments and their types.
+    """A function with the arguments and types of a method, a partial or another callable object.
 
-    pydantic looks up names in annotations where a function or class was defined, and nowhere for other objects. Raises
-    SchemaError where the object does not say what it takes.
+    A function is needed because pydantic resolves names in annotations for functions and classes alone. Raises
+    SchemaError where the object has no readable signature.
     """
     if inspect.isfunction(tool) or inspect.isclass(tool):
         return tool
@@ -57,14 +60,17 @@ def function_of(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reasons(error: ValidationError) -> str:
-    """What pydantic found wrong, place by place."""
+    """pydantic's errors as one line, each with its place."""
     found = error.errors(include_url=False, include_context=False)
     return "; ".join(f"pydantic at {'.'.join(map(str, one['loc'])) or 'the top'}: {one['msg']}" for one in found)
 
 
 class _Writable(GenerateJsonSchema):
-    """JSON Schemas whose every text the type takes: pydantic's own lets a Decimal be any string, a dictionary with a
-    pattern for its keys have others, and takes the type of `**words: Unpack[...]` for that of each word."""
+    """Generates JSON Schemas that allow only what the type accepts.
+
+    pydantic's own generator allows any string for a Decimal, any key where a dictionary has a pattern for its keys, and
+    takes `Unpack[...]` of keyword arguments for the type of each one.
+    """
 
     def arguments_schema(self, schema: core_schema.ArgumentsSchema) -> dict[str, Json]:
         made = super().arguments_schema(schema)
@@ -86,6 +92,7 @@ class _Writable(GenerateJsonSchema):
 
 
 def _closed(schema: Json) -> Json:
+    """`schema` with `additionalProperties: false` on its objects, where they do not say otherwise."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):

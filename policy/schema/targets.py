@@ -1,7 +1,6 @@
-"""Types, JSON Schemas and tool lists as one thing: a `Schema` that yields grammar text and checks finished output.
+"""Targets: types, JSON Schemas and tool lists as a `Schema`, which is compiled to a grammar and validates the output.
 
-Knows who checks what in finished text. Does not know tokens or grammar engines. Canonical text has no spaces between
-items, the form that `episodes.canonical` writes.
+Knows which validator checks which part of a finished text. Does not know tokens or grammar engines.
 """
 
 from __future__ import annotations
@@ -13,18 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isinf
-from typing import Annotated, Any, Final, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_origin
 
-import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ..errors import SchemaError, SchemaRefused, SchemaViolation, UnsatisfiableSchema, shown
-from ..json_schema import CommonForm, Formats, check_document, formats_of, oracle_of, to_common_form, wrong_with
-from .envelopes import check_says_something, unwrapped
+from ..json_schema import CommonForm, Formats, check_document, formats_of, to_common_form, validator_of, violation
+from .envelopes import check_has_keywords, unwrapped
 from .python_types import reasons, typed
 from .texts import FORMS, TextTarget
 from .tool_shapes import Tool, ToolShape, shapes_of
 from .tool_union import OwnTool, united
+
+if TYPE_CHECKING:
+    import jsonschema.protocols
 
 Json = Any
 _OWN_RULES: Final = (
@@ -34,7 +35,7 @@ _OWN_RULES: Final = (
 
 
 class ToolCall(BaseModel):
-    """A call that the model chose: the tool's name and arguments that fit the tool's parameters."""
+    """A tool call by the model: the tool's name, and arguments that fit the tool's parameters."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -43,20 +44,20 @@ class ToolCall(BaseModel):
 
 @dataclass(frozen=True)
 class Schema:
-    """A JSON Schema with, where it came from a Python type, the adapter that builds the value.
+    """A JSON Schema, with the adapter that builds the value where it was made from a Python type.
 
-    `tools`: those whose calls it allows. Their arguments are checked by each tool's own schema, too.
+    `tools`: the tools whose calls it allows; each tool's own schema validates the arguments too.
     """
 
     document: dict[str, Json]
     adapter: TypeAdapter[Any] | None = None
     formats: Formats = "annotate"
-    """What happens to formats that neither the grammar nor jsonschema knows: left out with a note, or refused."""
+    """How formats that neither the grammar nor jsonschema knows are treated: left out with a note, or refused."""
     tools: tuple[OwnTool, ...] = ()
 
     @cached_property
     def text(self) -> str:
-        """The document with its keys as given: their order is that of the output."""
+        """The document as JSON with its keys in the given order, which is the order of keys in the output."""
         return json.dumps(self.document)
 
     @cached_property
@@ -65,11 +66,11 @@ class Schema:
 
     @cached_property
     def common(self) -> CommonForm:
-        """The document as grammars are made of it."""
+        """The document in common form, from which grammars are compiled."""
         return to_common_form(self.document, self.text)
 
     def origin(self, place: str) -> tuple[str, str]:
-        """The tool, if any, and the pointer into what was given, of a pointer into the common form."""
+        """The tool (empty: none) and the pointer into the schema as given, of a pointer into the common form."""
         place = self.common.origin(place)
         for tool in self.tools:
             if (given := tool.origin(place)) is not None:
@@ -77,21 +78,21 @@ class Schema:
         return "", place
 
     def refused(self, error: SchemaRefused) -> SchemaRefused:
-        """A refusal of the common form, placed in what was given."""
+        """A refusal of the common form, with the pointer into the schema as given."""
         tool, place = self.origin(error.pointer)
         return error if (place, tool) == (error.pointer, error.tool) else error.elsewhere(place, tool)
 
     @cached_property
-    def _oracle(self) -> jsonschema.protocols.Validator:
-        return oracle_of(self.document)
+    def _validator(self) -> jsonschema.protocols.Validator:
+        return validator_of(self.document)
 
     def parse(self, text: str) -> Any:
-        """The value of finished output. Raises SchemaViolation where an oracle disagrees."""
+        """The value of finished output. Raises SchemaViolation where a validator refuses it."""
         try:
             value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         except ValueError as error:
             raise SchemaViolation(text, f"not JSON: {error}") from None
-        if (wrong := wrong_with(self._oracle, value)) is not None:
+        if (wrong := violation(self._validator, value)) is not None:
             raise SchemaViolation(text, wrong)
         try:
             for tool in self.tools:
@@ -102,25 +103,25 @@ class Schema:
 
     @staticmethod
     def _check_arguments(tool: OwnTool, text: str, call: dict[str, Json]) -> None:
-        """By the tool's own schema, in its own draft, and by its own rules where it is a class."""
+        """Validates arguments by the tool's schema in its own draft, and by pydantic where the tool is a class."""
         if tool.shape.name != call["name"]:
             return
-        if (wrong := wrong_with(tool.oracle, call["arguments"])) is not None:
+        if (wrong := violation(tool.validator, call["arguments"])) is not None:
             raise SchemaViolation(text, f"arguments of tool {tool.shape.name!r}: {wrong}")
         if tool.shape.adapter is not None:
             tool.shape.adapter.validate_json(json.dumps(call["arguments"]))
 
     def remarks(self, text: str) -> list[str]:
-        """What readers of finished text should know: keys that stand twice."""
+        """Notes on a finished text: keys that are repeated in an object."""
         return [f"key {key!r} is written twice in one object; its last value counts" for key in doubled_keys(text)]
 
 
 Target = Schema | TextTarget
-"""What output may be held to: all have a `document`, a `sha256`, `parse` and `remarks`."""
+"""What output may be constrained to; all have a `document`, a `sha256`, `parse` and `remarks`."""
 
 
 def doubled_keys(text: str) -> list[str]:
-    """Keys that stand twice in one object of `text`. Readers keep the last; no grammar remembers open keys."""
+    """Keys that are repeated in one object of `text`, of which parsers keep the last value."""
     doubled: list[str] = []
 
     def keep(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -132,12 +133,12 @@ def doubled_keys(text: str) -> list[str]:
 
 
 def schema_of(target: Any, *, formats: Formats | None = None) -> Target:
-    """`target`: a JSON Schema (dict, True), also in OpenAI's envelopes, a list of tools, a type that pydantic
-    understands, or a plain text's Regex, Choice or Lark (as such, as `Annotated[str, Regex(...)]`, or as the `document`
-    that records hold).
+    """The target of any supported form. Raises SchemaError and its subclasses.
 
-    `formats`: "annotate" (as without it) leaves out formats that nobody here can check, and the grammar's notes say so;
-    "assert" (or its old name, "strict") refuses them. Raises SchemaError and its kinds.
+    `target`: a JSON Schema (dict, True), also in OpenAI's envelopes; a list of tools; a type that pydantic understands;
+    or Regex, Choice or Lark for plain text (as such, as `Annotated[str, Regex(...)]`, or as the `document` in records).
+    `formats`: "annotate" (the default) leaves out formats that nothing here checks, with a note; "assert" (or its old
+    name, "strict") refuses them.
     """
     schema = _schema_of(unwrapped(target) if target is not None else target)
     if formats is None:
@@ -148,7 +149,7 @@ def schema_of(target: Any, *, formats: Formats | None = None) -> Target:
 
 
 def held_to(target: Any) -> Target | None:
-    """`schema_of`, or None where nothing was asked for: no target, or the envelope of a plain text."""
+    """`schema_of`, or None for unconstrained output: no target, or the envelope of plain text."""
     return None if (inside := unwrapped(target)) is None else schema_of(inside)
 
 
@@ -164,7 +165,7 @@ def _schema_of(target: Any) -> Target:
     if isinstance(target, Mapping):
         document = dict(target)
         check_document(document)
-        check_says_something(document)
+        check_has_keywords(document)
         return Schema(document)
     if isinstance(target, Sequence) and not isinstance(target, str | bytes):
         return tool_schema(target)
@@ -174,7 +175,7 @@ def _schema_of(target: Any) -> Target:
 
 
 def _text_target(target: Any) -> TextTarget | None:
-    """The Regex, Choice or Lark in `Annotated[str, ...]` or in a document that holds nothing else."""
+    """The Regex, Choice or Lark in `Annotated[str, ...]` or in its document; None for other targets."""
     if isinstance(target, Mapping) and len(target) == 1 and (form := FORMS.get(next(iter(target)))) is not None:
         return form(*target.values())
     if get_origin(target) is not Annotated:
@@ -190,18 +191,18 @@ _CALL: Final = TypeAdapter(ToolCall)
 
 
 def tool_schema(tools: Sequence[Tool]) -> Schema:
-    """One call of one of `tools`: {"name": ..., "arguments": {...}}, arguments held to that tool's parameters."""
+    """The schema of one call of one of `tools`: {"name": ..., "arguments": {...}}, with that tool's parameters."""
     return called(shapes_of(tools))
 
 
 def called(shapes: list[ToolShape]) -> Schema:
-    """`tool_schema` of tools whose shapes are known."""
+    """The `tool_schema` of tools whose shapes are known."""
     document, own = united(shapes)
     return Schema(document, _CALL, tools=own)
 
 
 def describe_tool(tool: Tool) -> dict[str, Json]:
-    """{"name", "description", "parameters"} of a tool in any shape that is known."""
+    """The {"name", "description", "parameters"} of a tool in any supported shape."""
     found = shapes_of([tool])
     if len(found) != 1:
         raise SchemaError(f"one tool was expected, found {[shape.name for shape in found]}")
@@ -209,11 +210,12 @@ def describe_tool(tool: Tool) -> dict[str, Json]:
 
 
 def described(tools: Sequence[Tool]) -> tuple[dict[str, Json], ...]:
-    """What chat templates are shown of `tools`."""
+    """The descriptions of `tools` for chat templates."""
     return tuple(shape.described for shape in shapes_of(tools))
 
 
 def _finite(digits: str) -> float:
+    """The number of a JSON text. Raises ValueError where it is infinite as a float."""
     if isinf(number := float(digits)):
         raise ValueError(f"{digits[:40]} is infinite to readers")
     return number

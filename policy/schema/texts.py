@@ -1,6 +1,6 @@
-"""Plain texts as targets: a regular expression, a list of texts, a grammar in llguidance's Lark dialect.
+"""Targets for plain text: a regular expression, a list of texts, a grammar in llguidance's dialect of Lark.
 
-Knows what each of them takes and who can say so besides the grammar engine. Does not know tokens or how grammars are
+Knows which texts fit each of them, and who validates that besides the grammar. Does not know tokens or how grammars are
 compiled. The value of a finished text is the text.
 """
 
@@ -20,31 +20,37 @@ from ..errors import MalformedGrammar, SchemaError, SchemaTooComplex, SchemaViol
 from ..json_schema import is_slow, misread
 
 _LONGEST: Final = {"regex": 10_000, "choice": 100_000, "lark": 100_000}
+"""Characters of the definition of each kind."""
 
 
 @dataclass(frozen=True)
 class TextTarget(ABC):
-    """What `Regex`, `Choice` and `Lark` share. `kind` names them in records and errors."""
+    """Base class of `Regex`, `Choice` and `Lark`. `kind` names them in records and errors."""
 
     kind: ClassVar[str] = ""
 
     @property
     @abstractmethod
     def given(self) -> Any:
-        """What the caller wrote, as JSON."""
+        """The caller's definition, as JSON."""
 
     @property
     @abstractmethod
+    def validator(self) -> str | None:
+        """The name of what validates finished text besides the grammar; None where nothing can."""
+
+    @property
     def oracle(self) -> str | None:
-        """Who checks finished text besides the grammar; None where nobody can."""
+        """The old name of `validator`, kept for one release."""
+        return self.validator
 
     @abstractmethod
     def fits(self, text: str, /) -> bool:
-        """The oracle's verdict."""
+        """Whether the validator accepts `text`; True without a validator."""
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The form that records hold; `schema_of` reads it back."""
+        """The target as records store it; `schema_of` reads it back."""
         return {f"x-{self.kind}": self.given}
 
     @cached_property
@@ -56,14 +62,16 @@ class TextTarget(ABC):
         return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
 
     def parse(self, text: str) -> str:
-        """The text itself. Raises SchemaViolation where the oracle disagrees."""
+        """The text itself. Raises SchemaViolation where the validator refuses it."""
         if not self.fits(text):
-            raise SchemaViolation(text, f"{self.oracle} refuses it")
+            raise SchemaViolation(text, f"{self.validator} refuses it")
         return text
 
     def remarks(self, _: str) -> list[str]:
-        """Where only the grammar holds the text: that."""
-        return [] if self.oracle else [f"the {self.kind} was held by the grammar alone: no second reader checks it"]
+        """A note where only the grammar enforces the target."""
+        if self.validator:
+            return []
+        return [f"the {self.kind} was enforced by the grammar alone: nothing else validates it"]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: Any) -> Any:
@@ -74,11 +82,11 @@ class TextTarget(ABC):
 
 @dataclass(frozen=True)
 class Regex(TextTarget):
-    """Text that a regular expression matches in full: Python's syntax, as far as grammars know it.
+    """Text that a regular expression matches in full: Python's syntax, as far as grammars support it.
 
-    Not in it: look-around, back references, possessive repetition and flags other than `i` and `s`. `\\d`, `\\w` and
-    `\\s` are written in ASCII (and spaces of Unicode). Python's `re.fullmatch` checks finished text, unless the pattern
-    is one on which it could take very long.
+    Not supported: look-around, back references, possessive repetition, flags other than `i` and `s`. `\\d`, `\\w` and
+    `\\s` match ASCII (and Unicode spaces). Python's `re.fullmatch` validates finished text, except for patterns on
+    which it could take very long.
     """
 
     pattern: str
@@ -99,16 +107,16 @@ class Regex(TextTarget):
         return self.pattern
 
     @property
-    def oracle(self) -> str | None:
+    def validator(self) -> str | None:
         return None if is_slow(self.pattern) else "Python's re.fullmatch"
 
     def fits(self, text: str, /) -> bool:
-        return self.oracle is None or re.fullmatch(self.pattern, text) is not None
+        return self.validator is None or re.fullmatch(self.pattern, text) is not None
 
 
 @dataclass(frozen=True, init=False)
 class Choice(TextTarget):
-    """One of some texts, written token by token under a grammar. `Engine.choice` scores whole answers instead."""
+    """One of several texts, decoded token by token under a grammar. `Engine.choice` scores whole texts instead."""
 
     options: tuple[str, ...]
     kind: ClassVar[str] = "choice"
@@ -128,7 +136,7 @@ class Choice(TextTarget):
         return list(self.options)
 
     @property
-    def oracle(self) -> str:
+    def validator(self) -> str:
         return "the list of choices"
 
     def fits(self, text: str, /) -> bool:
@@ -137,10 +145,10 @@ class Choice(TextTarget):
 
 @dataclass(frozen=True)
 class Lark(TextTarget):
-    """Text of a grammar in llguidance's dialect of Lark, whose first rule is `start`. Nobody else reads that dialect.
+    """Text of a grammar in llguidance's dialect of Lark, whose first rule is `start`; nothing else can validate it.
 
-    Not in it: rule attributes (`max_tokens=` ends the engine's ability to step back), embedded JSON Schemas, control
-    tokens and engine options.
+    Not supported: rule attributes (because with `max_tokens=` llguidance cannot roll back), embedded JSON Schemas,
+    control tokens and engine options.
     """
 
     grammar: str
@@ -149,7 +157,7 @@ class Lark(TextTarget):
     def __post_init__(self) -> None:
         _check_text(self.kind, self.grammar)
         bare = _LITERAL.sub(lambda found: " " * len(found.group()), self.grammar)
-        for what, (pattern, hint) in _NOT_HELD.items():
+        for what, (pattern, hint) in _UNSUPPORTED.items():
             if found := pattern.search(bare):
                 line = bare.count("\n", 0, found.start()) + 1
                 raise UnsupportedSyntax(
@@ -161,7 +169,7 @@ class Lark(TextTarget):
         return self.grammar
 
     @property
-    def oracle(self) -> None:
+    def validator(self) -> None:
         return None
 
     def fits(self, _: str, /) -> bool:
@@ -169,20 +177,22 @@ class Lark(TextTarget):
 
 
 _LITERAL: Final = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|\#[^\n]*|/(?:\\.|[^/\\\n])+/', re.DOTALL)
-_NOT_HELD: Final = {
-    "rule attributes": (re.compile(r"\w\[[^\]\n]*\]"), "are not held: some end the ability to step back"),
-    "engine options": (re.compile(r"%llguidance\b"), "are not the grammar's to set"),
-    "embedded schemas": (re.compile(r"%json\b"), "are not checked as schemas are; pass the JSON Schema itself"),
+_UNSUPPORTED: Final = {
+    "rule attributes": (re.compile(r"\w\[[^\]\n]*\]"), "are not supported: with some, llguidance cannot roll back"),
+    "engine options": (re.compile(r"%llguidance\b"), "cannot be set by a grammar"),
+    "embedded schemas": (re.compile(r"%json\b"), "are not validated as schemas; pass the JSON Schema itself"),
     "control tokens": (re.compile(r"<[^>\n]*>"), "are no text; only the chat template writes them"),
 }  # fmt: skip
+"""Unsupported constructs of Lark: a pattern that finds them, and the reason."""
 FORMS: Final[dict[str, type[TextTarget]]] = {f"x-{kind.kind}": kind for kind in (Regex, Choice, Lark)}
-"""The kinds by the key of their document."""
+"""Classes by the key of their document."""
 
 
 def _check_text(kind: str, given: object) -> None:
+    """Raises MalformedGrammar or SchemaTooComplex for a definition that is no text or too long."""
     if not isinstance(given, str):
         raise MalformedGrammar(kind, f"expected text, found {shown(given)}")
-    if not given.isascii() and any("\ud800" <= letter <= "\udfff" for letter in given):
+    if not given.isascii() and any("\ud800" <= character <= "\udfff" for character in given):
         raise MalformedGrammar(kind, "it holds half a surrogate pair, which is no character")
     if len(given) > _LONGEST[kind]:
         raise SchemaTooComplex("", kind, f"{len(given):,} characters; at most {_LONGEST[kind]:,} are read")

@@ -1,8 +1,8 @@
-"""Tools in the shapes that people have them in: one name, description and parameters, whoever's dialect they are in.
+"""Tools of every published shape as name, description and parameters.
 
 Knows the shapes of OpenAI (chat, responses), Anthropic, Gemini, Bedrock and MCP, objects with the same attributes, and
-typed functions, methods, partials and classes. Does not know grammars. What is not one of these is refused: parameters
-under a name that nobody reads would be arguments that no model could write.
+typed functions, methods, partials and classes. Does not know grammars. Other shapes are refused, because parameters
+under an unknown key would be ignored and the model could not write the arguments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .python_types import function_of, typed
 Json = Any
 Tool = Mapping[str, Json] | Callable[..., Any] | object
 NOTHING: Final = {"type": "object", "properties": {}, "additionalProperties": False}
-"""The parameters of a tool that takes none."""
+"""The parameters of a tool without arguments."""
 _PARAMETERS: Final = (
     "parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "args_schema",
 )  # fmt: skip
@@ -31,12 +31,15 @@ _SEVERAL: Final = ("functionDeclarations", "function_declarations", "functions",
 _RETURNS: Final = frozenset(
     ("outputSchema", "output_schema", "response", "responseJsonSchema", "response_json_schema", "returns", "output")
 )
-"""Keys that hold schemas of something else than a call."""
+"""Keys with schemas of a tool's results."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolShape:
-    """`pointer`: where `parameters` stand in what was given. `adapter`: of a class, whose own rules calls must fit."""
+    """A tool as name, description and parameters.
+
+    `pointer`: the place of the parameters in the tool as given. `adapter`: for a class, which validates calls too.
+    """
 
     name: str
     description: str
@@ -46,29 +49,29 @@ class ToolShape:
 
     @property
     def described(self) -> dict[str, Json]:
-        """What chat templates are shown."""
+        """The description for chat templates."""
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
 
 def shapes_of(tools: Sequence[Tool]) -> list[ToolShape]:
-    """The tools that are meant, in order. Raises SchemaError where a shape is unknown, or a schema is no object's."""
+    """The tools in order. Raises SchemaError for an unknown shape, or parameters that are no object."""
     return [shape for tool in tools for shape in _shapes(tool, "")]
 
 
 def names_of(tool: Tool) -> list[str]:
-    """Names that a call may use for `tool`; several of a list of declarations."""
+    """Names that a call may use for `tool`; several for a list of declarations."""
     if not isinstance(tool, Mapping) and callable(tool) and _held(tool) is None:
         return [_callable_name(tool)]
     return [shape.name for shape in _shapes(tool, "")]
 
 
 def is_function(tool: Tool) -> bool:
-    """Whether there is something to run."""
+    """Whether a tool can be run."""
     return callable(tool) and not isinstance(tool, Mapping)
 
 
 def _shapes(tool: Tool, at: str, omits: bool = False) -> Iterator[ToolShape]:
-    """`at`: where the tool stands in what was given. `omits`: without parameters it takes none."""
+    """The shapes of one tool. `at`: its pointer in the tool as given; `omits`: a tool without parameters takes none."""
     held = tool if isinstance(tool, Mapping) else _held(tool)
     if held is None:
         yield _of_callable(tool)
@@ -86,7 +89,7 @@ def _shapes(tool: Tool, at: str, omits: bool = False) -> Iterator[ToolShape]:
 
 
 def _held(tool: Any) -> Mapping[str, Json] | None:
-    """An object's attributes, where it is described by them: tools of MCP's and other frameworks' clients."""
+    """The attributes of an object that describes a tool, such as those of MCP clients; None for other objects."""
     if inspect.isclass(tool) or not isinstance(getattr(tool, "name", None), str):
         return None
     found = {key: getattr(tool, key) for key in _PARAMETERS if hasattr(tool, key)}
@@ -132,7 +135,7 @@ def _looks_like_parameters(value: Json) -> bool:
 
 
 def _parameters(name: str, given: Any) -> tuple[dict[str, Json], TypeAdapter[Any] | None]:
-    """Parameters as the schema of an object, which is what a call's arguments are."""
+    """The parameters as the schema of an object, and the adapter where they are a class. Raises SchemaError."""
     adapter: TypeAdapter[Any] | None = None
     if inspect.isclass(given):
         given, adapter = typed(given)
@@ -145,7 +148,7 @@ def _parameters(name: str, given: Any) -> tuple[dict[str, Json], TypeAdapter[Any
     kind = given.get("type", "object") if isinstance(given, Mapping) else None
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise SchemaError(f"tool {name!r}: parameters must be a JSON Schema of type object, found {shown(given)}")
-    # Arguments are an object, whatever else the schema would take.
+    # Arguments are always an object, so other types are dropped.
     given = {key: value for key, value in given.items() if key != "nullable"}
     return {**given, "type": "object"} if "type" in given else {"type": "object", **given}, adapter
 
@@ -163,7 +166,7 @@ def _of_callable(tool: Any) -> ToolShape:
 
 
 def runnable(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """What has the signature of `tool`: the method of an object that can be called."""
+    """The object with the signature of `tool`: its `__call__` method, or the function itself."""
     plain = inspect.isclass(tool) or inspect.isroutine(tool) or isinstance(tool, partial)
     return tool if plain else cast(Any, tool).__call__
 
@@ -178,7 +181,7 @@ def _doc(tool: Any) -> str:
     while isinstance(tool, partial):
         tool = tool.func
     if inspect.isclass(tool):
-        # What a class inherits from pydantic's or another base says nothing about the tool.
+        # Not inherited, because the docstring of pydantic's or another base does not describe the tool.
         return inspect.cleandoc(tool.__doc__ or "")
     if inspect.isroutine(tool):
         return inspect.getdoc(tool) or ""

@@ -1,45 +1,47 @@
-"""The schema of one call of one of several tools, and the way back from its places to each tool as it was given.
+"""Union of tools: the schema of one call of one of several tools, and its pointers mapped back to each tool.
 
-Knows tool shapes and the common form of schemas. Each tool's schema keeps its own draft, base and names: what a call's
-arguments are checked by is that schema itself; the union, which the grammar is made of, holds it in the common form.
+Knows tool shapes and the common form of schemas. Does not know grammars. The union, from which the grammar is compiled,
+contains each tool's schema in common form; a call's arguments are validated by the schema as given, in its own draft.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import jsonschema.protocols
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaError, SchemaRefused
-from ..json_schema import CommonForm, Where, check_document, check_json, moved_form, oracle_of, pointer
+from ..json_schema import CommonForm, Where, check_document, check_json, moved_form, pointer, validator_of
 from .tool_shapes import ToolShape
+
+if TYPE_CHECKING:
+    import jsonschema.protocols
 
 Json = Any
 
 
 @dataclass(frozen=True)
 class OwnTool:
-    """A tool as it was given, and where its parameters stand in the union."""
+    """A tool of a union. `form`: its parameters in common form; `place`: the pointer to them in the union."""
 
     shape: ToolShape
     form: CommonForm
     place: str
 
     def origin(self, place: str) -> str | None:
-        """A pointer into the union as a pointer into what was given; None where it leads elsewhere."""
+        """The pointer into the tool as given of a pointer into the union; None where that leads elsewhere."""
         if place != self.place and not place.startswith(f"{self.place}/"):
             return None
         return self.shape.pointer + self.form.origin(place)
 
     @cached_property
-    def oracle(self) -> jsonschema.protocols.Validator:
-        return oracle_of(self.shape.parameters)
+    def validator(self) -> jsonschema.protocols.Validator:
+        """The validator of the tool's arguments."""
+        return validator_of(self.shape.parameters)
 
 
 def united(shapes: list[ToolShape]) -> tuple[dict[str, Json], tuple[OwnTool, ...]]:
-    """Raises SchemaError, at the place in the tool as it was given."""
+    """The union of the tools' calls and its parts. Raises SchemaError, at the place in the tool as given."""
     if not shapes:
         raise SchemaError("an empty tool list allows no call; pass at least one tool")
     names = [shape.name for shape in shapes]
@@ -55,7 +57,10 @@ def united(shapes: list[ToolShape]) -> tuple[dict[str, Json], tuple[OwnTool, ...
 
 
 def _check(shapes: list[ToolShape], places: list[Where]) -> None:
-    """Together within the limits of one document, before anything is walked; then each in the draft that it names."""
+    """Raises SchemaRefused where the tools together exceed the limits of one document, or one is no JSON Schema.
+
+    The limits come first, because the other checks walk the schemas.
+    """
     try:
         check_json(_one_of([_call(shape.name, shape.parameters) for shape in shapes]))
     except SchemaRefused as error:

@@ -1,8 +1,8 @@
-"""`policy="auto"`: the fastest mode that is allowed, from the cost of passes here and what was learned of each step.
+"""`policy="auto"`: the fastest mode that is allowed, by the cost of passes on this machine and what past calls taught.
 
-Knows the cost model, past calls and how to explore within a budget. Exact modes agree on every token, so exploring and
-switching can only cost time. Does not run anything: it is told what came of its plans. A plan is a function of what was
-learned, the seed and the context; `lock` makes a fixed table of it.
+Knows the cost model, past calls and how to explore within a budget. Exploring and switching cost time only, never
+tokens, because exact modes agree on every token. Does not decode: `observe` gets the results of its plans. A plan
+depends on what was learned, the seed and the context; `lock` makes a fixed table of it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .exploration import (
     Candidates,
     Comparison,
     Decision,
-    hopeful,
     loss_of,
+    promising,
     proposed,
-    room,
+    remaining_budget,
 )
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
@@ -56,7 +56,7 @@ VARIANTS: Final = (
 
 @dataclass(slots=True)
 class Auto:
-    """A policy that learns; safe for threads. `modes`: what the weights can decode in. `path`: where `save` writes."""
+    """A policy that learns; safe for threads. `modes`: those that the weights support. `path`: where `save` writes."""
 
     cost: CostModel
     learned: Learned = field(default_factory=Learned)
@@ -68,16 +68,16 @@ class Auto:
     version: str = "2"
     sha256: str = field(init=False)
     _lock: ForkSafeLock = field(default_factory=ForkSafeLock, repr=False)
-    _standing: dict[str, CachedComparison] = field(default_factory=dict, repr=False)
+    _cache: dict[str, CachedComparison] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """The digest is that of the rules; what was learned by then is in each plan's reason."""
+        """Computes the digest of the rules. What was learned is not in it; each plan's reason reports that."""
         rules = [self.version, self.seed, SHARE, GRACE, *map(str, self.variants), self.cost.as_dict()]
         self.sha256 = hashlib.sha256(json.dumps(rules).encode()).hexdigest()
 
     @classmethod
     def kept(cls, cost: CostModel, modes: Sequence[Mode], path: Path) -> Auto:
-        """With what earlier processes learned, if that file can be read (CacheWarning, and set aside, if not)."""
+        """Returns a policy with what earlier processes learned. An unreadable file is set aside with a CacheWarning."""
         learned = store.read(path, "auto", Learned.of) or Learned()
         return cls(cost, learned, modes, path=path)
 
@@ -90,12 +90,12 @@ class Auto:
         return resolve(context, (self,), ())
 
     def layers(self, context: StepContext) -> list[Layer]:  # noqa: ARG002
-        """Nothing: it names no mode where somebody else does."""
+        """Returns no layers, because `auto` never overrides a mode that somebody gave."""
         return []
 
-    def advise(self, plan: DecodePlan) -> DecodePlan:
+    def choose_mode(self, plan: DecodePlan) -> DecodePlan:
         with self._lock:
-            found = self._decided(plan.context, plan.settings, plan.exact)
+            found = self._decision_for(plan.context, plan.settings, plan.exact)
         return replace(
             plan,
             mode=found.variant.mode,
@@ -107,8 +107,12 @@ class Auto:
             notes=(*plan.notes, *found.notes),
         )
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
+
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
-        """Learns from a call that ran under `plan`, whoever chose its mode."""
+        """Learns from a call that ran under `plan`, no matter who chose its mode."""
         keys = levels(plan.context, plan.settings.temperature or 0.0)
         with self._lock:
             learn(self.cost, self.learned, plan, result)
@@ -117,17 +121,17 @@ class Auto:
                 for account in (self.learned, self.learned.evidence[keys[-1]]):
                     account.total += plan.forecast.price
                     account.spent += plan.forecast.regret
-            news = plan.forecast is not None and plan.forecast.regret > 0
-            self._stands(keys, news or any(made.switch for made in result.rounds))
+            explored = plan.forecast is not None and plan.forecast.regret > 0
+            self._count_call(keys, explored or any(round_.switch for round_ in result.rounds))
 
     def lock(self, name: str = "locked") -> Policy:
-        """What it would choose now, without exploring, as a fixed table: for every step and kind that it has seen."""
+        """Returns the current choices, without exploring, as a fixed table of every step and kind seen so far."""
         with self._lock:
-            kinds = {kind: self._settled(kind, kind, f"kind {kind}") for kind in STEP_KINDS}
+            kinds = {kind: self._cheapest(kind, kind, f"kind {kind}") for kind in STEP_KINDS}
             steps: dict[str, tuple[float, Settings]] = {}
             for key, found in self.learned.evidence.items():
                 if (step := step_of(key)) is not None:
-                    settings = self._settled(*step, key)
+                    settings = self._cheapest(*step, key)
                     if settings is not None and found.calls >= steps.get(step[1], (0.0, settings))[0]:
                         steps[step[1]] = (found.calls, settings)
         return Policy(
@@ -137,71 +141,76 @@ class Auto:
         )
 
     def table(self, context: StepContext, settings: Settings, exact: bool = True) -> list[tuple[Variant, Cost]]:
-        """What each variant is expected to cost, the cheapest first."""
-        weighing = self._weighing(context, settings, self._offered(settings, exact))
-        return sorted(weighing.expected().items(), key=lambda pair: pair[1].price)
+        """Returns the expected cost of each variant, the cheapest first."""
+        candidates = self._candidates(context, settings, self._allowed(settings, exact))
+        return sorted(candidates.expected().items(), key=lambda pair: pair[1].price)
 
-    def _decided(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
+    def _decision_for(self, context: StepContext, settings: Settings, exact: bool) -> Decision:
         *_, kind, key = levels(context, settings.temperature or 0.0)
         own = self.learned.evidence.get(key)
-        weighed = self._weighed(kind if own is None else key, context, settings, exact)
-        if settings.deadline is not None or len(weighed.chances) < 2:
-            return weighed.decision
-        # Calls that are live together may draw alike, and each of them would keep all the others waiting.
-        a_call = weighed.prices[weighed.best].price
-        left = room(self.learned, own or Evidence(), a_call) / (1 + context.others) ** 2
-        if left <= 0 or left < weighed.least:
-            return weighed.decision
-        dice = Random(f"{self.seed} {self.learned.calls} {key}")
-        chosen = proposed(weighed.weighing, weighed.prices, weighed.chances, left, dice)
-        return weighed.decision if chosen == weighed.best else self._decision(context, settings, weighed, chosen)
+        comparison = self._cached_comparison(kind if own is None else key, context, settings, exact)
+        if settings.deadline is not None or len(comparison.chances) < 2:
+            return comparison.decision
+        # Divided by the square, because n running calls may all explore at once, and each delays the n others.
+        call_price = comparison.prices[comparison.best].price
+        remaining = remaining_budget(self.learned, own or Evidence(), call_price) / (1 + context.others) ** 2
+        if remaining <= 0 or remaining < comparison.least:
+            return comparison.decision
+        rng = Random(f"{self.seed} {self.learned.calls} {key}")
+        chosen = proposed(comparison.candidates, comparison.prices, comparison.chances, remaining, rng)
+        if chosen == comparison.best:
+            return comparison.decision
+        return self._decision(context, settings, comparison, chosen)
 
-    def _weighed(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Comparison:
-        """What was weighed by the evidence of `key` stands for a quarter of the calls in it, or until there is news of
-        a mode. Steps that nobody has seen share what was weighed for their kind."""
-        standing = self._standing.get(key)
-        if standing is None:
+    def _cached_comparison(self, key: str, context: StepContext, settings: Settings, exact: bool) -> Comparison:
+        """Returns the cached comparison of the variants for one step, or makes it.
+
+        It serves the next `calls / 4` calls (at least one) and is dropped earlier when a call explored or switched its
+        mode. A step without calls of its own shares the cache of its kind.
+        """
+        cached = self._cache.get(key)
+        if cached is None:
             found = self.learned.evidence.get(key)
-            if len(self._standing) >= KEYS:
-                self._standing.clear()
-            standing = self._standing[key] = CachedComparison(1 if found is None else max(int(found.calls / 4), 1))
-        knobs = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
-        asked = (context.name, context.others, *knobs, exact)
-        weighed = standing.weighed.get(asked)
-        if weighed is None:
-            weighed = standing.weighed[asked] = self._weigh(context, settings, exact)
-        return weighed
+            if len(self._cache) >= KEYS:
+                self._cache.clear()
+            cached = self._cache[key] = CachedComparison(1 if found is None else max(int(found.calls / 4), 1))
+        options = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
+        request = (context.name, context.others, *options, exact)
+        comparison = cached.comparisons.get(request)
+        if comparison is None:
+            comparison = cached.comparisons[request] = self._compare(context, settings, exact)
+        return comparison
 
-    def _stands(self, keys: Iterable[str], news: bool) -> None:
-        """One call more for what was weighed by these."""
+    def _count_call(self, keys: Iterable[str], outdated: bool) -> None:
+        """Counts one call against the cached comparisons of `keys`; drops them if `outdated` or exhausted."""
         for key in keys:
-            if (standing := self._standing.get(key)) is not None:
-                standing.left -= 1
-                if news or standing.left <= 0:
-                    del self._standing[key]
+            if (cached := self._cache.get(key)) is not None:
+                cached.remaining -= 1
+                if outdated or cached.remaining <= 0:
+                    del self._cache[key]
 
-    def _weigh(self, context: StepContext, settings: Settings, exact: bool) -> Comparison:
-        offered = self._offered(settings, exact)
+    def _compare(self, context: StepContext, settings: Settings, exact: bool) -> Comparison:
+        offered = self._allowed(settings, exact)
         if not offered:
             allowed = "an exact mode" if exact else "any mode"
-            raise PolicyError(f"policy 'auto' found no way to decode: {allowed} with the knobs that were given")
-        weighing = self._weighing(context, settings, offered)
-        prices, late = weighing.expected(), settings.deadline is not None
+            raise PolicyError(f"policy 'auto' found no way to decode: {allowed} with the options that were given")
+        candidates = self._candidates(context, settings, offered)
+        prices, late = candidates.expected(), settings.deadline is not None
         best = min(offered, key=lambda variant: prices[variant].seconds if late else prices[variant].price)
-        chances = offered if late else hopeful(weighing.at_best(), prices, best)
+        chances = offered if late else promising(candidates.at_best(), prices, best)
         losses = (loss_of(other, prices, best) for other in chances if other != best)
-        weighed = Comparison(weighing, prices, best, chances, min(losses, default=math.inf))
-        weighed.decision = self._decision(context, settings, weighed, best)
-        return weighed
+        comparison = Comparison(candidates, prices, best, chances, min(losses, default=math.inf))
+        comparison.decision = self._decision(context, settings, comparison, best)
+        return comparison
 
-    def _offered(self, settings: Settings, exact: bool) -> list[Variant]:
-        """The variants that these weights and the caller allow, with the knobs that the caller has turned."""
+    def _allowed(self, settings: Settings, exact: bool) -> list[Variant]:
+        """Returns the variants that the weights and the caller allow, with the options that the caller gave."""
         allowed = [v for v in self.variants if v.mode in self.modes and (v.mode in EXACT or not exact)]
         if settings.block_length is None and settings.rows is None:
             return allowed
-        return list(dict.fromkeys(_turned(variant, settings) for variant in allowed))
+        return list(dict.fromkeys(_with_given(variant, settings) for variant in allowed))
 
-    def _weighing(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
+    def _candidates(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
         modes: set[str] = {variant.mode for variant in offered}
@@ -211,10 +220,10 @@ class Auto:
         common = self.learned.pace + self.learned.of_step(keys).mean
         return Candidates(load, Passes(self.cost, load), offered, common, paces)
 
-    def _decision(self, context: StepContext, settings: Settings, weighed: Comparison, variant: Variant) -> Decision:
-        prices, best = weighed.prices, weighed.best
+    def _decision(self, context: StepContext, settings: Settings, comparison: Comparison, variant: Variant) -> Decision:
+        prices, best = comparison.prices, comparison.best
         temperature = settings.temperature or 0.0
-        mine = self.learned.evidence.get(levels(context, temperature)[-1])
+        own = self.learned.evidence.get(levels(context, temperature)[-1])
         cost = prices[variant]
         forecast = Forecast(
             seconds=cost.seconds,
@@ -222,17 +231,17 @@ class Auto:
             passes=cost.passes,
             tokens=cost.tokens,
             regret=loss_of(variant, prices, best),
-            observed=0.0 if mine is None else mine.calls,
+            observed=0.0 if own is None else own.calls,
             prefill=self.cost.seconds(self.learned.prefill(context, temperature)) * math.exp(self.learned.pace),
         )
         ar = prices.get(AR)
         controller = None
         if ar is not None and variant.mode in DRAFTING:
             controller = Breakeven(variant=str(variant), needed=cost.a_round[1] / ar.a_round[1])
-        reason = _reason(variant, weighed, forecast, context)
+        reason = _reason(variant, comparison, forecast, context)
         return Decision(variant, reason, controller, forecast, _late(settings.deadline, forecast))
 
-    def _settled(self, kind: str, name: str, key: str) -> Settings | None:
+    def _cheapest(self, kind: str, name: str, key: str) -> Settings | None:
         found = self.learned.evidence.get(key)
         known = known_kind(kind)
         if found is None or known is None:
@@ -252,8 +261,8 @@ class Auto:
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
 
 
-def _turned(variant: Variant, settings: Settings) -> Variant:
-    """A variant with the knobs that were said, where its mode has them."""
+def _with_given(variant: Variant, settings: Settings) -> Variant:
+    """Returns `variant` with the block length and rows that were given, where its mode has these options."""
     if variant.mode == "ar" or (settings.block_length is None and settings.rows is None):
         return variant
     length = settings.block_length or variant.block_length
@@ -262,25 +271,25 @@ def _turned(variant: Variant, settings: Settings) -> Variant:
     return replace(variant, block_length=length)
 
 
-def _reason(variant: Variant, weighed: Comparison, forecast: Forecast, context: StepContext) -> str:
-    """`linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
-    best, speeds = weighed.best, dict[str, float]()
-    for each, cost in weighed.prices.items():
+def _reason(variant: Variant, comparison: Comparison, forecast: Forecast, context: StepContext) -> str:
+    """Returns a reason: `linear_spec:8: policy 'auto' expects 812 tokens/s (ar 640), by 23 calls of step 'act'`."""
+    best, speeds = comparison.best, dict[str, float]()
+    for each, cost in comparison.prices.items():
         if each.mode != variant.mode:
             speeds[each.mode] = max(cost.tokens / cost.price, speeds.get(each.mode, 0.0))
     rivals = ", ".join(f"{mode} {speeds[mode]:.0f}" for mode in sorted(speeds))
-    words = f"{variant}: policy 'auto' expects {forecast.tokens / forecast.price:.0f} tokens/s"
-    words += f" ({rivals})" if rivals else ""
-    words += f", by {forecast.observed:.0f} recent calls of step {context.name!r}"
+    reason = f"{variant}: policy 'auto' expects {forecast.tokens / forecast.price:.0f} tokens/s"
+    reason += f" ({rivals})" if rivals else ""
+    reason += f", by {forecast.observed:.0f} recent calls of step {context.name!r}"
     if context.others:
-        words += f", {context.others} other calls live, all of them together"
+        reason += f", {context.others} other calls live, all of them together"
     if variant != best:
         loss = forecast.regret / forecast.price
-        words += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
-    hopeless = sorted(set(speeds) - {each.mode for each in weighed.chances})
+        reason += f"; tried to learn, {best} is thought {100 * loss:.0f} % quicker"
+    hopeless = sorted(set(speeds) - {each.mode for each in comparison.chances})
     if hopeless:
-        words += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
-    return words
+        reason += f"; not tried, cannot pay even with every draft accepted: {', '.join(hopeless)}"
+    return reason
 
 
 def _late(deadline: float | None, forecast: Forecast) -> Sequence[str]:

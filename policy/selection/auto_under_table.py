@@ -1,6 +1,6 @@
-"""`policy="auto"` beside a policy file: what the file says holds, and `auto` chooses where it names no mode.
+"""`policy="auto"` together with a policy file: the file decides, and `auto` chooses where the file gives no mode.
 
-Knows the two and how they act as one policy, with a name and a digest of both. Does not know sessions.
+Knows how the two act as one policy, with a name and a digest of both. Does not know sessions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """A table whose word is kept, and a policy that learns for the steps that it leaves open."""
+    """A fixed table, and a policy that learns for the steps that the table leaves open."""
 
     table: Policy
     auto: Auto
@@ -41,8 +41,12 @@ class Guided:
     def layers(self, context: StepContext) -> list[Layer]:
         return self.table.layers(context)
 
+    def choose_mode(self, plan: DecodePlan) -> DecodePlan:
+        return replace(self.auto.choose_mode(plan), policy=self)
+
     def advise(self, plan: DecodePlan) -> DecodePlan:
-        return replace(self.auto.advise(plan), policy=self)
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
 
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
         self.auto.observe(plan, result)

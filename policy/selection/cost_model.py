@@ -1,6 +1,6 @@
-"""What a pass costs on one machine with one checkpoint: seconds by its rows, their context and the calls that share it.
+"""Seconds of a pass on one machine with one checkpoint, by its rows, their context and the calls that share it.
 
-Knows numbers only. Does not know who measures passes, or modes, which make them.
+Knows numbers only. Does not know who measures passes, or the modes that run them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from statistics import median
 from typing import Any, Final
 
 BASE_CONTEXT: Final = 64
-"""Tokens of context that a pass by its rows alone is measured behind; a shorter one counts as this."""
+"""Tokens of context with which the curves by rows are measured; a shorter context counts as this many."""
 EVEN: Final = 1e-9
-"""Of the largest spread that so many loops can have: below it all their passes are alike."""
+"""Part of the largest possible variance, below which measured passes count as all of one size."""
 
 Pair = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Seconds of one pass: its rows, the context they see, whether they take the draft adapter, whose they are.
+    """Measured seconds of one pass: its rows, their context in tokens, whether they use the draft adapter, and the
+    number of calls that they belong to.
 
-    `loop`: from one pass of decoding calls to the next, with all that the engine does in between; such passes differ,
-    so that `rows` is their average and `adapter` the part of them that takes it.
+    `loop`: the seconds are those from one pass of a decoding call to the next, the engine's own work included. Such
+    passes differ, so `rows` is their average and `adapter` the part of them that uses the adapter.
     """
 
     rows: float
@@ -39,7 +40,8 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Piecewise linear through (rows, seconds), both rising; behind the last point as between the last two."""
+    """A piecewise linear curve through (rows, seconds), both rising; beyond the last point it continues the last
+    piece."""
 
     rows: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -51,7 +53,7 @@ class Curve:
             raise ValueError(f"rows {self.rows}, seconds {self.seconds}: expected two or more points that rise")
 
     def at(self, rows: float) -> float:
-        """Seconds; fewer rows than the first point's cost as much as that."""
+        """Returns the seconds of `rows`; fewer rows than the first point's cost as much as that point."""
         x, y = self.rows, self.seconds
         if rows <= x[0]:
             return y[0]
@@ -61,11 +63,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Seconds of a pass amid decoding: a curve by rows, without and with the adapter, and what a row pays for each
-    token it sees.
+    """Seconds of a pass during decoding: a curve by rows, without and with the draft adapter, and seconds for each row
+    and token of context.
 
-    `per_call`: what each call of a pass beyond the first costs beside its rows; `per_pass`: what the engine does from
-    one pass to the next, however many rows there are.
+    `per_call`: seconds for each call of a pass beyond the first, in addition to its rows. `per_pass`: seconds of the
+    engine's own work between two passes, for any number of rows.
     """
 
     plain: Curve
@@ -75,16 +77,17 @@ class CostModel:
     per_pass: float = 0.0
 
     def seconds(self, rows: float, context: float = BASE_CONTEXT, adapter: float = False, calls: float = 1) -> float:
-        """`rows`: query tokens of all `calls`, each behind `context` tokens. More of any never costs less.
+        """Returns the seconds of a pass with `rows` query tokens of all `calls`, each after `context` tokens. More of
+        any never costs less.
 
-        `adapter`: whether they take it, or of several passes, how many of them do.
+        `adapter`: whether the rows use the draft adapter, or the part of several passes that does.
         """
         curves = (1 - adapter) * self.plain.at(rows) + adapter * self.adapted.at(rows)
         longer = self.per_row_token * max(rows, 1) * max(context - BASE_CONTEXT, 0)
         return curves + longer + self.per_call * max(calls - 1, 0) + self.per_pass
 
     def slower(self, by: float) -> CostModel:
-        """Passes that take `by` times as long."""
+        """Returns a model of passes that take `by` times as long."""
         plain, adapted = (
             replace(each, seconds=tuple(by * took for took in each.seconds)) for each in (self.plain, self.adapted)
         )
@@ -96,7 +99,7 @@ class CostModel:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> CostModel:
-        """From `as_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        """Reads what `as_dict` wrote. Raises KeyError, TypeError or ValueError for anything else."""
         plain, adapted = (Curve(*(tuple(map(float, found[name][axis])) for axis in ("rows", "seconds"))) for name in
                           ("plain", "adapted"))  # fmt: skip
         slopes = {name: float(found[name]) for name in ("per_row_token", "per_call", "per_pass")}
@@ -107,10 +110,11 @@ class CostModel:
 
 
 def fit(measured: Iterable[Measurement]) -> CostModel:
-    """A monotone model of passes at two or more row counts; of several of one shape the quickest counts, of loops the
-    one in the middle.
+    """Fits a monotone model to passes at two or more row counts. Of several passes of one shape the fastest counts; of
+    loops, the median.
 
-    Without adapter measurements the adapter costs nothing; nor do further calls without passes of several.
+    The adapter costs nothing where no pass with it was measured, and further calls cost nothing where no pass of
+    several calls was.
     """
     passes, loops = list[Measurement](), list[Measurement]()
     for one in measured:
@@ -119,20 +123,20 @@ def fit(measured: Iterable[Measurement]) -> CostModel:
 
 
 def _looped(model: CostModel, loops: Iterable[Measurement]) -> CostModel:
-    """`model` with what decoding makes of its passes: so many times their seconds, because what they find in the
-    processor's caches is colder, and some more for each pass, and then for each further call."""
+    """Returns `model` corrected by measured decoding loops: a factor, because the processor's caches are colder there,
+    then seconds for each pass, then for each further call."""
     shapes = defaultdict[tuple[float, int, float, int], list[float]](list)
     for one in loops:
         shapes[one.rows, one.context, one.adapter, one.calls].append(one.seconds)
     pairs = [(shape[3], model.seconds(*shape), median(found)) for shape, found in shapes.items()]
     slower, per_pass = _affine([(bare, took) for calls, bare, took in pairs if calls == 1])
-    beyond = ((took - slower * bare - per_pass) / (calls - 1) for calls, bare, took in pairs if calls > 1)
+    excess = ((took - slower * bare - per_pass) / (calls - 1) for calls, bare, took in pairs if calls > 1)
     model = model.slower(slower)
-    return replace(model, per_pass=per_pass, per_call=model.per_call + max(min(beyond, default=0.0), 0.0))
+    return replace(model, per_pass=per_pass, per_call=model.per_call + max(min(excess, default=0.0), 0.0))
 
 
 def _affine(pairs: Sequence[Pair]) -> Pair:
-    """(a, b) with a >= 1 and b >= 0 that bring a x + b nearest to y, in parts of y."""
+    """Returns (a, b) with a >= 1 and b >= 0 that minimize the squared relative error of a x + b against y."""
     if not pairs:
         return 1.0, 0.0
     n, x = sum(1 / y**2 for _, y in pairs), sum(x / y**2 for x, y in pairs)
@@ -144,6 +148,7 @@ def _affine(pairs: Sequence[Pair]) -> Pair:
 
 
 def _bare(measured: Iterable[Measurement]) -> CostModel:
+    """Fits the model to single passes, measured without a decoding loop around them."""
     best: dict[tuple[bool, int, int], float] = {}
     shared: dict[int, dict[tuple[bool, int, int], float]] = {}
     for one in measured:
@@ -158,7 +163,7 @@ def _bare(measured: Iterable[Measurement]) -> CostModel:
         bare = max(seconds - slope * rows * max(context - BASE_CONTEXT, 0), 1e-9)
         times[adapter][rows] = min(bare, times[adapter].get(rows, bare))
     plain, adapted = times[False], times[True] or times[False]
-    # The adapter is work on top, so a plain pass that was measured slower met other work.
+    # A plain pass measured slower than an adapted one was disturbed by other work, because the adapter is extra work.
     plain = {rows: min(seconds, adapted.get(rows, seconds)) for rows, seconds in plain.items()}
     more = [max(shared[n][key] - best[key], 0.0) / (n - 1) for n in shared for key in shared[n] if key in best]
     return CostModel(_curve(plain), _curve(adapted), slope, min(more, default=0.0))
@@ -170,7 +175,7 @@ def _curve(times: Mapping[int, float]) -> Curve:
 
 
 def _slope(best: Mapping[tuple[bool, int, int], float]) -> float:
-    """Least squares of what more context costs at the same rows, per row and token; never negative."""
+    """Returns the seconds of one more token of context for each row, by least squares at equal rows; never negative."""
     over = under = 0.0
     for (adapter, rows, context), seconds in best.items():
         shorter = [other for other in best if other[:2] == (adapter, rows) and other[2] < context]
@@ -182,5 +187,5 @@ def _slope(best: Mapping[tuple[bool, int, int], float]) -> float:
 
 
 def rising(values: Sequence[float]) -> tuple[float, ...]:
-    """The largest sequence below `values` that never falls: other work can make a pass slower, but none quicker."""
+    """Returns the largest non-decreasing sequence below `values`, because other work can only slow a pass down."""
     return tuple(reversed(list(accumulate(reversed(values), min))))

@@ -1,7 +1,7 @@
-"""Counts of past calls: what one of them was, and the sums over many, in which older ones fade.
+"""Counts of past calls: one call's counts, and exponentially decayed sums over many.
 
-Every count fades as new ones come, so that a workload that changes is believed. Does not know whose calls they were,
-nor what follows from them.
+Knows counts by mode and draft position. Sums decay with each new call, so that they follow a workload that changes.
+Does not know which step the calls belong to, or what is concluded from them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 POSITIONS: Final = 31
+"""Draft positions for which acceptance is counted."""
 SURPRISE: Final = 2.5
-"""Standard errors off which a call contradicts older ones."""
+"""Standard errors between a call's acceptance and the expected one, beyond which the call contradicts older ones."""
 CONTRADICTED: Final = 0.2
-"""What is left of those."""
+"""Factor by which the counts of contradicted older calls are reduced."""
 
 Reading = tuple[str, float, float]
-"""Whose, its value, and how much it counts."""
+"""A measured slowdown: what it belongs to (a mode, or a name of `posterior`), its log, and its weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One finished call. `drafts`: (mode, accepted draft decisions, was one refused) of each round that drafted.
+    """The counts of one finished call. A decision is an unforced token: the grammar allowed more than one.
 
-    `passes`: of decoding, and `rows`: the call's own in them. `paces`: for each mode that ran, the log of its seconds
-    against what the cost model says of the passes as they were, with all that shared them; and its part of the passes.
+    `drafts`: (mode, accepted draft decisions, whether one was refused) of each round that drafted. `passes`: forward
+    passes of decoding; `rows`: the call's own rows in them. `paces`: for each mode that ran, the log of its measured
+    seconds over those that the cost model gives for the same passes, other calls' rows included; the weight is the
+    mode's part of the passes.
     """
 
     decisions: int
@@ -43,7 +46,7 @@ class Observation:
 
 
 class RoundCounts(Protocol):
-    """What is counted of a round: of the engine's as of a recorded one."""
+    """What is counted of a round, whether it is the engine's or read from a record."""
 
     @property
     def mode(self) -> str: ...
@@ -60,31 +63,33 @@ class RoundCounts(Protocol):
 
 
 def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
-    """What rounds, of a result or of a record, hold of an `Observation`."""
+    """Returns the fields of an `Observation` that follow from the rounds of a result or of a record."""
     decisions = forced = fills = denoises = 0
     drafts: list[tuple[str, int, bool]] = []
-    for made in rounds:
-        free = made.origins.count("f") + made.origins.count("b")
-        forced += free
-        decisions += len(made.origins) - free
-        if made.fills:
-            fills, denoises = fills + sum(made.fills), denoises + len(made.fills)
-        elif made.drafted:
-            drafts.append((made.mode, made.accepted, any(_reason(lost) == "target" for lost in made.rejected)))
+    for round_ in rounds:
+        undecided = round_.origins.count("f") + round_.origins.count("b")  # forced by the grammar or by the budget
+        forced += undecided
+        decisions += len(round_.origins) - undecided
+        if round_.fills:
+            fills, denoises = fills + sum(round_.fills), denoises + len(round_.fills)
+        elif round_.drafted:
+            refused = any(_reason(rejected) == "target" for rejected in round_.rejected)
+            drafts.append((round_.mode, round_.accepted, refused))
     return {
         "decisions": decisions, "forced": forced, "drafts": tuple(drafts), "fills": fills, "denoises": denoises,
     }  # fmt: skip
 
 
-def _reason(lost: Any) -> str:
-    return str(lost[1] if isinstance(lost, tuple) else lost.reason)
+def _reason(rejected: Any) -> str:
+    return str(rejected[1] if isinstance(rejected, tuple) else rejected.reason)
 
 
 @dataclass(slots=True)
 class Evidence:
-    """Faded sums over calls. `trials`, `hits`: by drafting mode and draft position; `pace`: (weight, sum) by mode.
+    """Decayed sums over calls. `trials`, `hits`: drafted and accepted decisions by drafting mode and draft position.
+    `pace`: (weight, weighted sum) of the log slowdown against the cost model, by mode.
 
-    `total`: seconds that plans were expected to take; `spent`: those that exploring cost. These two do not fade.
+    `total`: expected seconds of all plans; `spent`: seconds that exploring cost. These two do not decay.
     """
 
     calls: float = 0.0
@@ -122,17 +127,17 @@ class Evidence:
                 trials[at] += 1
                 hits[at] += at < accepted
         for reading in paces:
-            self.hear(*reading)
+            self.add_reading(*reading)
 
-    def hear(self, name: str, value: float, part: float) -> None:
-        """One reading of a pace."""
+    def add_reading(self, name: str, value: float, part: float) -> None:
+        """Adds one reading of a log slowdown, with weight `part`."""
         weight, total = self.pace.get(name, (0.0, 0.0))
         self.pace[name] = [weight + part, total + part * value]
 
     def _contradicted(self, mode: str, seen: Observation) -> bool:
-        """Whether a call's drafts fared as they hardly could if what is known still held."""
+        """Returns whether a call's acceptance is too unlikely under the counts so far (a test at SURPRISE errors)."""
         known = sum(self.trials.get(mode, ()))
-        drafts = [(accepted, accepted + refused) for made, accepted, refused in seen.drafts if made == mode]
+        drafts = [(accepted, accepted + refused) for drafted_in, accepted, refused in seen.drafts if drafted_in == mode]
         hits, tried = sum(accepted for accepted, _ in drafts), sum(each for _, each in drafts)
         if not known or not tried:
             return False
@@ -140,7 +145,8 @@ class Evidence:
         return abs(hits - chance * tried) > SURPRISE * math.sqrt(chance * (1 - chance) * tried + 1)
 
     def _fade(self, by: float, ran: set[str]) -> None:
-        """What is known of modes that did not run fades at a third of the speed: it has not been contradicted."""
+        """Decays all sums; those of modes that did not run at a third of the speed, because nothing contradicts
+        them."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) * by)
         for table in (self.trials, self.hits, self.pace):
@@ -150,6 +156,7 @@ class Evidence:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Evidence:
+        """Reads what `asdict` wrote. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
         sums = {name: finite(found[name]) for name in (*_SUMS, "total", "spent")}
         trials, hits, pace = (
             {str(mode): [finite(value) for value in values] for mode, values in found[name].items()}
@@ -166,7 +173,7 @@ _SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others",
 
 
 def finite(value: Any) -> float:
-    """Raises ValueError for what is no number, or none that can be counted with."""
+    """Returns `value` as a float. Raises ValueError where it is not a finite number."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{value!r}: expected a finite number")

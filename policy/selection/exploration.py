@@ -1,12 +1,12 @@
-"""What a policy that learns may try out, and what that may cost.
+"""Exploration: which variants a policy that learns may try, and what that may cost.
 
-Knows prices as they are expected, as one draw of what is uncertain has them, and as they were if every draft were
-accepted; and what trying has cost so far. Does not know where beliefs come from.
+Knows expected prices, prices by one sample of the posterior, prices if every draft were accepted, and the cost of
+exploring so far. Does not know where the estimates come from.
 
-Three rules, in this order. What would cost no less than the best way known, even with every draft accepted, is never
-tried: no news could make it the choice. Of the rest, one Thompson draw proposes; what it would save over the calls for
-which news is believed has to be worth what one call is expected to lose by it. And all losses together stay a small
-part of all decoding, and of each step's.
+Three rules, in this order. A variant that is no cheaper than the best one even with every draft accepted is never
+tried, because no observation could make it the choice. Among the others, one Thompson sample proposes a variant; its
+saving over the next HORIZON calls has to exceed the loss that one call is expected to make. All losses together stay a
+small part of all decoding time, and of each step's.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Final
 
 from .evidence import Evidence
 from .policies import Forecast
-from .posterior import DRAFTING, HORIZON, Estimate, Learned, heard_of, spread
+from .posterior import DRAFTING, HORIZON, Estimate, Learned, is_observed, spread
 from .pricing import AR, Cost, Costing, Passes, Variant, Workload
 from .switching import PATIENCE, TOLERANCE, Breakeven
 
 SHARE: Final = 0.005
-"""The part of expected decoding time that exploring may cost: of all steps, and of each one."""
+"""Part of the expected decoding time that exploring may cost: of all steps, and of each one."""
 GRACE: Final = 4.0
-"""Beyond that share, in outputs of average length: without it a new policy could not try anything."""
+"""Outputs of average length that exploring may cost in addition, because a new policy could not try anything else."""
 
 Prices = Mapping[Variant, Cost]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The ways of decoding that one call is offered.
+    """The variants among which one call chooses.
 
-    `common`: log of how much slower than the model all passes run of late; `paces`: of what each mode adds to that.
+    `common`: log slowdown of all recent passes against the cost model; `paces`: what each mode adds to it.
     """
 
     load: Workload
@@ -48,20 +48,22 @@ class Candidates:
         return self._prices(self.load, {mode: pace.mean for mode, pace in self.paces.items()}, self.offered)
 
     def at_best(self) -> dict[Variant, Cost]:
-        """With every draft accepted, and passes as quick as those of other modes or a standard error quicker than
-        thought; of modes that nobody ran, as quick as the model says: it may be the others that are slow."""
+        """Returns the prices with every draft accepted, and each mode a standard error faster than estimated, at least
+        as fast as the average mode. A mode that never ran counts as fast as the cost model has it, because the slowdown
+        may belong to the others."""
         unknown = min(-self.common, 0.0)
         quick = {
-            mode: min(pace.mean - spread(pace), 0.0) if heard_of(pace) else unknown for mode, pace in self.paces.items()
+            mode: min(pace.mean - spread(pace), 0.0) if is_observed(pace) else unknown
+            for mode, pace in self.paces.items()
         }
         return self._prices(self.load.at_best(), quick, self.offered)
 
-    def drawn(self, dice: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
-        """Some variants, with acceptance and pace of each mode drawn from what is thought possible."""
+    def sampled(self, rng: Random, chances: Sequence[Variant]) -> dict[Variant, Cost]:
+        """Returns the prices of `chances`, with acceptance and slowdown of each mode sampled from the posterior."""
         modes: dict[str, None] = dict.fromkeys(variant.mode for variant in chances)
-        luck = {mode: dice.gauss(0, 1) for mode in modes}
-        paces = {mode: self.paces[mode].mean - by * spread(self.paces[mode]) for mode, by in luck.items()}
-        return self._prices(self.load.drawn(luck), paces, chances)
+        z_scores = {mode: rng.gauss(0, 1) for mode in modes}
+        paces = {mode: self.paces[mode].mean - by * spread(self.paces[mode]) for mode, by in z_scores.items()}
+        return self._prices(self.load.sampled(z_scores), paces, chances)
 
     def _prices(self, load: Workload, paces: Mapping[str, float], chances: Sequence[Variant]) -> dict[Variant, Cost]:
         slow = {mode: math.exp(self.common + pace) for mode, pace in paces.items()}
@@ -71,7 +73,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A variant for one call, and why."""
+    """A variant for one call, and the reason for it."""
 
     variant: Variant
     reason: str
@@ -82,12 +84,14 @@ class Decision:
 
 @dataclass(slots=True)
 class Comparison:
-    """What calls of one step that ask alike are offered; `chances`: the best of it, and what might turn out better.
+    """The compared variants for calls of one step with equal options. `chances`: the best variant, then those that may
+    turn out better.
 
-    `least`: what trying any of these is expected to lose. `decision`: the best of it, for every call that tries none.
+    `least`: the smallest expected loss of trying one of these. `decision`: the best variant, for calls that do not
+    explore.
     """
 
-    weighing: Candidates
+    candidates: Candidates
     prices: Prices
     best: Variant
     chances: Sequence[Variant]
@@ -97,48 +101,55 @@ class Comparison:
 
 @dataclass(slots=True)
 class CachedComparison:
-    """A step's weighings by what was asked, for the next `left` calls."""
+    """A step's comparisons by request (name, other calls, options), for the next `remaining` calls."""
 
-    left: int
-    weighed: dict[tuple[object, ...], Comparison] = field(default_factory=dict)
+    remaining: int
+    comparisons: dict[tuple[object, ...], Comparison] = field(default_factory=dict)
 
 
-def hopeful(ceiling: Prices, prices: Prices, best: Variant) -> list[Variant]:
-    """What could turn out to be better than the best one known; that one comes first."""
+def promising(ceiling: Prices, prices: Prices, best: Variant) -> list[Variant]:
+    """Returns `best`, then the variants that would be cheaper if every draft were accepted."""
     return [best, *(other for other in prices if other != best and ceiling[other].price < prices[best].price)]
 
 
-def room(learned: Learned, own: Evidence, a_call: float) -> float:
-    """Seconds that exploring may cost now, by all that it has cost so far. `a_call`: expected price of one."""
-    average = learned.total / learned.planned if learned.planned else a_call
-    everyone = SHARE * learned.total + GRACE * average - learned.spent
-    return min(everyone, SHARE * own.total + GRACE * a_call - own.spent)
+def remaining_budget(learned: Learned, own: Evidence, call_price: float) -> float:
+    """Returns the seconds that exploring may still cost, of all steps and of the step with evidence `own`, whichever is
+    less. `call_price`: expected price of one call, in seconds."""
+    average = learned.total / learned.planned if learned.planned else call_price
+    of_all = SHARE * learned.total + GRACE * average - learned.spent
+    return min(of_all, SHARE * own.total + GRACE * call_price - own.spent)
 
 
 def loss_of(proposed: Variant, prices: Prices, best: Variant) -> float:
-    """Price that a call in `proposed` is expected to lose; drafts that do not pay are given up in mid-call."""
+    """Returns the price that a call in `proposed` is expected to lose against `best`. A mode that drafts loses no more
+    than it takes until the call switches to `ar` (see `Breakeven`)."""
     loss, ar = prices[proposed].price - prices[best].price, prices.get(AR)
     if ar is None or proposed.mode not in DRAFTING:
         return loss
-    a_round, a_decision = prices[proposed].a_round[1], ar.a_round[1]
-    return min(loss, max(TOLERANCE * a_decision, PATIENCE * a_round) + a_round + ar.price - prices[best].price)
+    round_price, decision_price = prices[proposed].a_round[1], ar.a_round[1]
+    until_switch = max(TOLERANCE * decision_price, PATIENCE * round_price) + round_price
+    return min(loss, until_switch + ar.price - prices[best].price)
 
 
-def proposed(weighing: Candidates, prices: Prices, chances: Sequence[Variant], left: float, dice: Random) -> Variant:
-    """What one call is decoded in: `chances[0]`, which is thought best, or a try within what is `left`.
+def proposed(
+    candidates: Candidates, prices: Prices, chances: Sequence[Variant], remaining: float, rng: Random
+) -> Variant:
+    """Returns the variant for one call: `chances[0]`, the best by estimate, or one to explore whose expected loss is at
+    most `remaining` seconds.
 
-    The first try is that of `ar`, if nobody ran it: what every other mode gains is measured against it.
+    `ar` is explored first, if it never ran, because the gain of every other mode is measured against it.
     """
     best = chances[0]
-    if AR in chances and not heard_of(weighing.paces[AR.mode]):
-        return AR if loss_of(AR, prices, best) <= left else best
-    return tried(weighing.drawn(dice, chances), prices, best, left)
+    if AR in chances and not is_observed(candidates.paces[AR.mode]):
+        return AR if loss_of(AR, prices, best) <= remaining else best
+    return explored(candidates.sampled(rng, chances), prices, best, remaining)
 
 
-def tried(drawn: Prices, prices: Prices, best: Variant, left: float) -> Variant:
-    """The best by one draw of those whose expected loss is within what is `left`, if it is worth that; else `best`."""
-    losses = {variant: loss_of(variant, prices, best) for variant in drawn}
-    affordable = [variant for variant in drawn if losses[variant] <= left]
-    chosen = min(affordable, key=lambda variant: drawn[variant].price, default=best)
-    saved = drawn[best].price - drawn[chosen].price
+def explored(sampled: Prices, prices: Prices, best: Variant, remaining: float) -> Variant:
+    """Returns the variant with the least sampled price among those whose expected loss is at most `remaining`, if its
+    saving over HORIZON calls exceeds that loss; else `best`."""
+    losses = {variant: loss_of(variant, prices, best) for variant in sampled}
+    affordable = [variant for variant in sampled if losses[variant] <= remaining]
+    chosen = min(affordable, key=lambda variant: sampled[variant].price, default=best)
+    saved = sampled[best].price - sampled[chosen].price
     return chosen if losses[chosen] <= saved * HORIZON else best

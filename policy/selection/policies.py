@@ -1,4 +1,4 @@
-"""The one place where a step's mode is chosen, with its reason in words.
+"""Policies, and `resolve`, the one place where a step's mode is chosen, with the reason as text.
 
     package defaults < configuration file < decorator < `with trimode.using(...)` < call argument
 
@@ -24,12 +24,13 @@ from .settings import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, kno
 from .toml_text import as_toml, line_of
 
 Layer = tuple[str, Settings]
-"""Where settings were said (in words) and what was said."""
+"""A label for where settings were given, and the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepContext:
-    """What a policy may look at: the step's kind and name, its schema's digest, and the engine's other live calls."""
+    """What a policy may look at: the step's kind and name, its schema's digest, and how many other calls the engine is
+    running."""
 
     kind: StepKind
     name: str
@@ -41,7 +42,7 @@ class StepContext:
 class Policy:
     """A fixed table: settings by step kind and by step name (the name wins).
 
-    An entry that takes diffusion has to say `exact=False`; PolicyError otherwise, and for knobs that no call could run.
+    Raises PolicyError for settings that no call could run, and for an entry with mode diffusion without `exact=False`.
     """
 
     name: str = "default"
@@ -53,32 +54,27 @@ class Policy:
         for key, table in (("kinds", self.kinds), ("steps", self.steps)):
             if not isinstance(table, Mapping):
                 raise PolicyError(f"{key}={shown(table)}: expected settings by name", (key,))
-            for name, said in table.items():
-                if not isinstance(said, Settings):
-                    raise PolicyError(
-                        f"{key}[{name!r}]={shown(said)}: expected Settings; Policy.from_table reads plain tables",
-                        (key,),
-                    )
+            for name, settings in table.items():
                 try:
-                    check_entry(said, f"[{key}.{name}]")
+                    check_entry(settings, f"[{key}.{name}]")
                 except PolicyError as error:
                     raise PolicyError(str(error), (key, name, *error.where)) from None
 
     @property
     def sha256(self) -> str:
-        """Digest of the table's content."""
+        """The digest of the table's content."""
         return self._digest
 
     @cached_property
-    def _digest(self) -> str:  # computed once: every record has it
+    def _digest(self) -> str:  # computed once, because every record carries it
         return hashlib.sha256(json.dumps(self._tables(), sort_keys=True).encode()).hexdigest()
 
     def resolve(self, context: StepContext) -> DecodePlan:
-        """What this table, over the package's, says of a step. The same context gives the same plan."""
+        """Returns the plan of a step by this table, completed from the package's. It depends on `context` only."""
         return resolve(context, (self,), ())
 
     def layers(self, context: StepContext) -> list[Layer]:
-        """What this policy says of a step, the weaker word first."""
+        """Returns this policy's settings for a step, the stronger layer last."""
         found: list[Layer] = []
         if context.kind in self.kinds:
             found.append((f"policy {self.name!r} for {context.kind} steps", self.kinds[context.kind]))
@@ -86,20 +82,24 @@ class Policy:
             found.append((f"policy {self.name!r} for step {context.name!r}", self.steps[context.name]))
         return found
 
-    def advise(self, plan: DecodePlan) -> DecodePlan:
-        """A table has said all it knows in its layers."""
+    def choose_mode(self, plan: DecodePlan) -> DecodePlan:
+        """Returns `plan`, because a table's whole content is in its layers."""
         return plan
 
+    def advise(self, plan: DecodePlan) -> DecodePlan:
+        """Calls `choose_mode`, of which this is the former name, kept for one release."""
+        return self.choose_mode(plan)
+
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
-        """A table does not learn."""
+        """Does nothing, because a table does not learn."""
 
     def to_toml(self) -> str:
-        """The text that `from_toml` reads as this policy."""
+        """Returns the text that `from_toml` reads as this policy."""
         return as_toml({"name": self.name, "version": self.version, **self._tables()})
 
     @classmethod
     def from_toml(cls, path: Path) -> Policy:
-        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml. Errors name the line."""
+        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml. Raises PolicyError, which names the line."""
         above = ("tool", "trimode") if path.name == "pyproject.toml" else ()
         table = _tool_table(path) if above else _toml(path)
         try:
@@ -110,7 +110,8 @@ class Policy:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], name: str) -> Policy:
-        """A policy from TOML's values; `name` where they hold none. `PolicyError.where` leads to what is wrong."""
+        """Returns a policy from parsed TOML; `name` is used where the table has none. Raises PolicyError, whose `where`
+        is the path of keys to the wrong value."""
         unknown = sorted(set(table) - {"name", "version", "kinds", "steps"})
         if unknown:
             raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps", unknown[:1])
@@ -129,15 +130,15 @@ class Policy:
 
     def _tables(self) -> dict[str, dict[str, dict[str, Any]]]:
         tables = {"kinds": self.kinds, "steps": self.steps}
-        return {key: {name: said.said() for name, said in table.items()} for key, table in tables.items()}
+        return {key: {name: settings.given() for name, settings in table.items()} for key, table in tables.items()}
 
 
 def _settings(table: Mapping[str, Any], key: str) -> dict[str, Settings]:
     found = {}
-    for name, words in table.get(key, {}).items():
+    for name, options in table.get(key, {}).items():
         origin, at = f"[{key}.{name}]", (key, name)
         try:
-            found[name] = Settings.of(_expect_table(words, origin), origin)
+            found[name] = Settings.of(_expect_table(options, origin), origin)
         except PolicyError as error:
             raise PolicyError(str(error), (*at, *error.where)) from None
     return found
@@ -148,12 +149,12 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
-    except ValueError as error:  # broken TOML (the message has the line), or bytes that are no text
+    except ValueError as error:  # invalid TOML (the message has the line) or invalid UTF-8
         raise PolicyError(f"{path}: {error}") from None
 
 
 def _tool_table(project: Path) -> Mapping[str, Any] | None:
-    """[tool.trimode] of a pyproject.toml."""
+    """Returns [tool.trimode] of a pyproject.toml, or None where it has no such table."""
     tool = _expect_table(_toml(project).get("tool", {}), f"{project} [tool]")
     return _expect_table(tool["trimode"], f"{project} [tool.trimode]") if "trimode" in tool else None
 
@@ -171,19 +172,20 @@ PACKAGE_POLICY: Final = Policy(
         "tool_call": Settings(mode="linear_spec"),
         "json": Settings(mode="linear_spec"),
         "prose": Settings(mode="ar"),
-        "choice": Settings(mode="ar"),  # candidates are scored as ar writes them
+        "choice": Settings(mode="ar"),  # candidates are scored by their probabilities under ar
     },
 )
-"""The package's own table: speculation where text is regular, one token a pass where it is free; exact throughout."""
+"""The package's own table: speculative decoding for structured output, `ar` for unconstrained text; exact
+throughout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a plan is expected to cost and why it was preferred: seconds and passes of decoding one output.
+    """The expected cost of a plan: seconds, forward passes and tokens of decoding one output.
 
-    `price`: the call's share of these seconds, where others are live; `regret`: how much more that is than of the plan
-    believed best, which exploring costs; `observed`: calls of this step seen so far. `prefill`: seconds to read the
-    prompt, as long as prompts of this step were.
+    `price`: the call's share of the seconds when other calls run at the same time. `regret`: price above that of the
+    plan thought best, which is what exploring costs. `observed`: calls of this step seen so far. `prefill`: seconds to
+    prefill a prompt of this step's average length.
     """
 
     seconds: float
@@ -201,11 +203,11 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePlan:
-    """The resolved choice: a mode, every knob, and why the mode was taken.
+    """The resolved choice: a mode, every setting, and the reason for the mode.
 
-    `exact`: only exact modes may serve it; raises PolicyError with diffusion. `named`: somebody beyond the package's
-    table chose the mode. `controller` may hand over to another exact mode in mid-call. `forecast`: by policies that
-    predict. `notes`: what the caller asked for and will not get.
+    `exact`: only exact modes may serve the call; raises PolicyError with diffusion. `named`: a layer above the
+    package's table gave the mode. `controller` may switch to another exact mode in mid-call. `forecast` comes from
+    policies that predict. `notes` name requests of the caller that will not be met.
     """
 
     mode: Mode
@@ -225,7 +227,7 @@ class DecodePlan:
 
 
 class PolicyProtocol(Protocol):
-    """A policy: by name, version and digest in every record."""
+    """A policy. Its name, version and digest are in every record."""
 
     @property
     def name(self) -> str: ...
@@ -235,26 +237,29 @@ class PolicyProtocol(Protocol):
     def sha256(self) -> str: ...
     def resolve(self, context: StepContext) -> DecodePlan: ...
     def layers(self, context: StepContext) -> list[Layer]:
-        """What the policy says of a step, the weaker word first."""
+        """Returns the policy's settings for a step, the stronger layer last."""
         ...
 
-    def advise(self, plan: DecodePlan) -> DecodePlan:
-        """The plan for a step whose mode nobody named: `plan`, which is the package's, or a better one."""
+    def choose_mode(self, plan: DecodePlan) -> DecodePlan:
+        """Returns the plan of a step for which no layer gives a mode: `plan`, which has the package's mode, or another.
+
+        For one release, `advise`, the former name of this method, is called on policies that have it.
+        """
         ...
 
     def observe(self, plan: DecodePlan, result: DecodeResult) -> None:
-        """What came of a plan of this policy."""
+        """Learns from the result of a plan of this policy."""
         ...
 
 
-def resolve(context: StepContext, policies: Sequence[PolicyProtocol], said: Sequence[Layer]) -> DecodePlan:
-    """Merges the package's table, `policies` and `said` layers, each stronger than the ones before it.
+def resolve(context: StepContext, policies: Sequence[PolicyProtocol], given: Sequence[Layer]) -> DecodePlan:
+    """Merges the package's table, the layers of `policies` and the `given` layers, each stronger than the ones before.
 
-    Where nobody names a mode, the policies are asked for a better one than the package's.
+    Where no layer gives a mode, each policy may replace the package's one.
     """
-    given = [layer for policy in policies for layer in policy.layers(context)] + list(said)
+    layers = [layer for policy in policies for layer in policy.layers(context)] + list(given)
     merged, mode, reason, author = DEFAULTS, "ar", "package defaults", "package defaults"
-    for label, settings in [*PACKAGE_POLICY.layers(context), *given]:
+    for label, settings in [*PACKAGE_POLICY.layers(context), *layers]:
         merged = settings.over(merged)
         if settings.mode is not None:
             mode, author = settings.mode, label
@@ -269,15 +274,23 @@ def resolve(context: StepContext, policies: Sequence[PolicyProtocol], said: Sequ
         policy=policies[-1] if policies else PACKAGE_POLICY,
         context=context,
         exact=merged.exact is not False and chosen != "diffusion",
-        named=any(settings.mode is not None for _, settings in given),
+        named=any(settings.mode is not None for _, settings in layers),
     )
     for policy in () if plan.named or context.kind == "choice" else policies:  # a choice is scored, not decoded
-        plan = policy.advise(plan)
+        plan = _chosen(policy, plan)
     return plan
 
 
+def _chosen(policy: Any, plan: DecodePlan) -> DecodePlan:
+    """Asks `policy` for the mode. The method's former name comes first, because a user's policy may have only that one,
+    or override it; ours calls `choose_mode`."""
+    choose = getattr(policy, "advise", None) or policy.choose_mode
+    chosen: DecodePlan = choose(plan)
+    return chosen
+
+
 def configured(folder: Path) -> Policy | None:
-    """The policy of `trimode.toml` in `folder`, else of `[tool.trimode]` in its pyproject.toml, else None."""
+    """Returns the policy of `trimode.toml` in `folder`, else of `[tool.trimode]` in its pyproject.toml, else None."""
     if (own := folder / "trimode.toml").is_file():
         return Policy.from_toml(own)
     project = folder / "pyproject.toml"

@@ -1,14 +1,15 @@
-"""What a way of decoding is expected to cost: seconds, and the share of passes, of one output of a step.
+"""The expected cost of a variant (a mode with its options): seconds, and share of passes, of one output of a step.
 
-Knows numbers only: a `Workload` that says what outputs of a step are like and who shares their passes, and `Costing`,
-which puts it and a machine's `CostModel` together for any `Variant`. Does not know who chooses.
+Knows numbers only: a `Workload` describes the outputs of a step and the calls that share their passes; `Costing`
+combines it with a machine's `CostModel` for any `Variant`. Does not know who chooses.
 
-Outputs are counted in decisions: tokens about which the grammar left a choice. `ar` makes one decision a pass in every
-schema, so decisions a pass are what drafts are worth; forced tokens ride along as rows.
+Outputs are counted in decisions, which are the unforced tokens: those for which the grammar allows more than one. `ar`
+makes one decision a pass under every schema, so decisions a pass measure what drafts are worth; forced tokens are
+further rows of the same pass.
 
-A pass that other calls share has two numbers. Its seconds are what the call waits for it. Its price is the call's
-share: what its rows add to a pass with the others' rows in it, and an equal part of what is left. The least price gives
-the batch the most decisions a second; the least seconds would have each call make all others wait for its drafts.
+A pass that other calls share has two numbers. Its seconds are how long the call waits for it. Its price is the call's
+share: what its rows add to a pass with the others' rows in it, and an equal part of the remainder. The least price
+gives the batch the most decisions a second; the least seconds would let each call delay all others by its drafts.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from .settings import Settings
 
 Pair = tuple[float, float]
 RUN: Final = 4.0
-"""Forced tokens of one run, about."""
+"""Forced tokens in one run of consecutive ones, about."""
 ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0}
-"""Of the passes of a mode, those that take the draft adapter; in other modes, none."""
+"""Part of a mode's passes that use the draft adapter; none in other modes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A mode with its knobs, as a policy weighs it; None where the mode has no such knob, or for its own default."""
+    """A mode with its options, as policies compare it; None where the mode has no such option, or for its default."""
 
     mode: Mode
     block_length: int | None = None
@@ -42,20 +43,20 @@ class Variant:
     threshold: float | None = None
 
     def __str__(self) -> str:
-        knobs = (self.block_length, self.rows)
-        words = [self.mode, *(str(knob) for knob in knobs if knob is not None)]
-        return ":".join(words) + ("" if self.threshold is None else f"@{self.threshold:g}")
+        options = (self.block_length, self.rows)
+        parts = [self.mode, *(str(option) for option in options if option is not None)]
+        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
 
     @classmethod
-    def of(cls, mode: Mode, said: Settings) -> Variant:
-        """A mode with the knobs that it has, of those that were said."""
+    def of(cls, mode: Mode, given: Settings) -> Variant:
+        """Returns a variant of `mode` with those of the given options that the mode has."""
         match mode:
             case "ar":
                 return cls("ar")
             case "quadratic_spec":
-                return cls("quadratic_spec", said.block_length, said.rows)
+                return cls("quadratic_spec", given.block_length, given.rows)
             case _:
-                return cls(mode, said.block_length)
+                return cls(mode, given.block_length)
 
     @property
     def settings(self) -> Settings:
@@ -67,12 +68,12 @@ AR: Final = Variant("ar")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What outputs of a step are like.
+    """Expected numbers of a step's outputs.
 
-    decisions: of one output; forced: forced tokens a decision; acceptance: by drafting mode, the chance of each draft
-    decision, from the first, to be accepted when those before it were; trials: how many stand behind each of these
-    chances; fill: slots that a denoise pass fills; context: tokens behind the prompt's start; calls: live ones in the
-    batch, this one included; theirs: rows that each of the others brings to a pass.
+    decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
+    probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
+    of each of these probabilities; fill: slots that one denoise pass fills; context: tokens that a row attends to;
+    calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
     """
 
     decisions: float
@@ -82,13 +83,13 @@ class Workload:
     fill: float = 1.5
     context: float = BASE_CONTEXT
     calls: int = 1
-    theirs: float = 1.0
+    rows_of_others: float = 1.0
 
-    def drawn(self, luck: Mapping[str, float]) -> Workload:
-        """The same with as many standard errors added to each chance of a mode."""
+    def sampled(self, z_scores: Mapping[str, float]) -> Workload:
+        """Returns a workload with `z_scores[mode]` standard errors added to each acceptance of the mode."""
         curves = dict(self.acceptance)
-        for mode in curves.keys() & luck.keys():
-            pairs, by = zip(curves[mode], self.trials[mode], strict=True), luck[mode]
+        for mode in curves.keys() & z_scores.keys():
+            pairs, by = zip(curves[mode], self.trials[mode], strict=True), z_scores[mode]
             curves[mode] = [
                 min(max(chance + by * math.sqrt(max(chance * (1 - chance), 0.0) / (tried + 1)), 0.0), 1.0)
                 for chance, tried in pairs
@@ -96,7 +97,7 @@ class Workload:
         return replace(self, acceptance=curves)
 
     def at_best(self) -> Workload:
-        """The same with every draft accepted and every block filled at once."""
+        """Returns a workload with every draft accepted and every block filled in one pass."""
         return replace(self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf)
 
 
@@ -104,7 +105,8 @@ CERTAIN: Final = (1.0,) * 256
 
 
 class Cost(NamedTuple):
-    """Of one output after its first token: seconds, its share of passes in seconds (`price`), passes, tokens.
+    """The cost of one output after its first token: seconds, its share of shared passes (`price`, seconds), passes,
+    tokens.
 
     `a_round`: decisions and price of one round.
     """
@@ -117,7 +119,7 @@ class Cost(NamedTuple):
 
     @property
     def tokens_per_s(self) -> float:
-        """As this call sees it; `tokens / price` is what the whole batch gets out of its share."""
+        """Tokens a second of this call alone; `tokens / price` is the whole batch's speed by this call's share."""
         return self.tokens / self.seconds
 
     @property
@@ -126,15 +128,15 @@ class Cost(NamedTuple):
 
 
 class Passes:
-    """Seconds and price of a pass to which a call of one workload brings some rows; each is computed once."""
+    """Computes seconds and price of a pass by the rows that a call of one workload brings to it, each only once."""
 
     def __init__(self, model: CostModel, load: Workload) -> None:
         self._curves = model.plain, model.adapted
         self._a_row = model.per_row_token * max(load.context - BASE_CONTEXT, 0)
         self._calls = model.per_call * (load.calls - 1) + model.per_pass
-        self._rest = (load.calls - 1) * load.theirs
+        self._rest = (load.calls - 1) * load.rows_of_others
         self._found: dict[tuple[float, bool], Pair] = {}
-        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.theirs)
+        self._without, typical = self._seconds(self._rest), self._seconds(self._rest + load.rows_of_others)
         self._equal = max(typical / load.calls - (typical - self._without), 0.0)
 
     def __call__(self, rows: float, adapter: bool = False) -> Pair:
@@ -142,26 +144,26 @@ class Passes:
         if found is None:
             whole = price = self._seconds(self._rest + rows, adapter)
             if self._rest:
-                # Beside long drafts the equal part may be nothing and few rows add little; a row's share is the least.
+                # Next to long drafts the equal part may be zero, and few rows add little: a row's share is the minimum.
                 price = max(whole - self._without + self._equal, whole / (self._rest + rows))
             self._found[rows, adapter] = found = (whole, price)
         return found
 
     def _seconds(self, rows: float, adapter: bool = False) -> float:
-        """`CostModel.seconds`, where context and calls are always the same."""
+        """Returns `CostModel.seconds` for this workload's fixed context and number of calls."""
         return self._curves[adapter].at(rows) + self._a_row * (rows if rows > 1 else 1) + self._calls
 
 
 class Costing:
-    """One workload; sums over acceptance are done once for all variants.
+    """Computes the cost of variants for one workload; the sums over acceptance are shared by all variants.
 
-    `passes`: of this workload, or of one that differs in acceptance alone; `slow`: by mode, how much slower it runs.
+    `passes`: of this workload, or of one that differs in acceptance only; `slow`: factor of slowdown by mode.
     """
 
     def __init__(self, passes: Passes, load: Workload, slow: Mapping[str, float] | None = None) -> None:
         self.load, self._pass, self._slow = load, passes, slow or {}
-        # The prompt's pass makes the first decision in every mode, whatever comes behind.
-        self.left = max(load.decisions - 1, 1.0)
+        # Without the first decision, which the prompt's pass makes in every mode.
+        self.remaining = max(load.decisions - 1, 1.0)
         sums = {mode: _EVERY if curve is CERTAIN else _sums(curve) for mode, curve in load.acceptance.items()}
         self.reached = {mode: reached for mode, (reached, _) in sums.items()}
         self.totals = {mode: totals for mode, (_, totals) in sums.items()}
@@ -170,7 +172,7 @@ class Costing:
         match variant.mode:
             case "ar":
                 a_pass = self._pass(1 + self.load.forced)
-                return self._cost("ar", self.left, self.left, a_pass, 1.0)
+                return self._cost("ar", self.remaining, self.remaining, a_pass, 1.0)
             case "linear_spec":
                 return self._linear(variant.block_length or 32)
             case "quadratic_spec":
@@ -179,25 +181,26 @@ class Costing:
                 return self._diffusion(variant.block_length or 32)
 
     def accepted(self, variant: Variant) -> float | None:
-        """The share of a whole draft's decisions that is accepted; None for modes without drafts to verify."""
+        """Returns the expected share of a draft's decisions that is accepted; None for modes that verify no drafts."""
         if variant.mode not in self.totals or not variant.block_length:
             return None
         drafted = self._drafted(variant.block_length - 1)
         return (self._expected(variant.mode, drafted) - 1) / min(drafted, len(self.totals[variant.mode]) - 2)
 
     def _linear(self, length: int) -> Cost:
-        first, made = self._made("linear_spec", length - 1)
-        cycles = self._rounds(first, made)
+        first, later = self._decisions("linear_spec", length - 1)
+        cycles = self._rounds(first, later)
         a_cycle = _sum(self._pass(length, True), self._pass(length))
-        return self._cost("linear_spec", 2 * cycles, cycles, a_cycle, made)
+        return self._cost("linear_spec", 2 * cycles, cycles, a_cycle, later)
 
     def _quadratic(self, length: int, points: int | None) -> Cost:
-        """Passes with a draft and passes without one, which follow a point that was not prepared."""
-        first, made = self._made("quadratic_spec", length - 1)
+        """Averages passes with a draft and passes without one; the latter follow where verification ended at a point
+        for which no draft had been prepared."""
+        first, later = self._decisions("quadratic_spec", length - 1)
         prepared = length if points is None else min(points, length)
         hit = self._hit("quadratic_spec", int(self._drafted(length - 1)), prepared)
         share = 1 / (2 - hit)
-        per_pass = share * made + (1 - share)
+        per_pass = share * later + (1 - share)
         front = 1 + self.load.forced
         drafting = self._pass(front + length - 1 + prepared * length, True)
         bare = self._pass(front + length, True)
@@ -207,30 +210,32 @@ class Costing:
 
     def _diffusion(self, length: int) -> Cost:
         slots = max(length - 1, 1)
-        made = slots / (1 + self.load.forced) + 1
-        blocks = self._rounds(min(made, self.left), made)
+        decisions = slots / (1 + self.load.forced) + 1
+        blocks = self._rounds(min(decisions, self.remaining), decisions)
         passes = max(slots / max(self.load.fill, 1.0), 1.0) + 1
         seconds, price = self._pass(length)
-        return self._cost("diffusion", blocks * passes, blocks, (passes * seconds, passes * price), made)
+        return self._cost("diffusion", blocks * passes, blocks, (passes * seconds, passes * price), decisions)
 
-    def _cost(self, mode: str, passes: float, rounds: float, a_round: Pair, made: float) -> Cost:
+    def _cost(self, mode: str, passes: float, rounds: float, a_round: Pair, decisions: float) -> Cost:
         slow = self._slow.get(mode, 1.0)
         seconds, price = a_round[0] * slow, a_round[1] * slow
         tokens = self.load.decisions * (1 + self.load.forced)
-        return Cost(rounds * seconds, rounds * price, passes, tokens, (made, price))
+        return Cost(rounds * seconds, rounds * price, passes, tokens, (decisions, price))
 
-    def _made(self, mode: str, slots: float) -> Pair:
-        """Decisions of a round that drafts `slots` tokens, the verifier's own among them: in the first round, where the
-        output's end may cut the draft, and where it is far."""
+    def _decisions(self, mode: str, slots: float) -> Pair:
+        """Returns the expected decisions of a round that drafts `slots` tokens, the verifier's own token included: of a
+        first round whose draft the output's end may cut short, and of a round far from the end."""
         drafted = self._drafted(slots)
         far = self._expected(mode, drafted)
-        return (self._expected(mode, self.left - 1) if drafted > self.left - 1 else far), far
+        return (self._expected(mode, self.remaining - 1) if drafted > self.remaining - 1 else far), far
 
     def _drafted(self, slots: float) -> float:
-        """Decisions among the tokens of a draft. Forced tokens come in runs, so short drafts hold fewer of them."""
+        """Returns the decisions among `slots` drafted tokens. Short drafts contain fewer forced tokens, because these
+        come in runs."""
         return slots / (1 + self.load.forced * slots / (slots + RUN))
 
     def _expected(self, mode: str, drafted: float) -> float:
+        """Returns the expected decisions of a round with `drafted` draft decisions, interpolated between whole ones."""
         totals = self.totals.get(mode, (0.0, 1.0))
         drafted = min(drafted, len(totals) - 2)
         whole = int(drafted)
@@ -238,7 +243,8 @@ class Costing:
         return totals[whole + 1] + (part * (totals[whole + 2] - totals[whole + 1]) if part else 0.0)
 
     def _hit(self, mode: str, drafted: int, points: int) -> float:
-        """The chance that the place where a draft ends is among the `points` likeliest ones, its whole length one."""
+        """Returns the probability that acceptance ends at one of the `points` likeliest positions; the end of a fully
+        accepted draft is one of them."""
         reached = self.reached.get(mode, (1.0,))
         last = min(drafted, len(reached) - 1)
         if points > last:
@@ -248,14 +254,15 @@ class Costing:
         ends = sorted((reached[at] - reached[at + 1] for at in range(last)), reverse=True)
         return min(reached[last] + sum(ends[: points - 1]), 1.0)
 
-    def _rounds(self, first: float, made: float) -> float:
-        """Rounds until the output is complete; of the last one, unless it is the first, half is wasted on average."""
-        more = max(self.left - first, 0.0) / made
-        return 1 + more + min(more, 1.0) * (made - 1) / (2 * made)
+    def _rounds(self, first: float, later: float) -> float:
+        """Returns the rounds until the output is complete, by the decisions of the first and of each later round; half
+        of the last round, unless it is the first, is wasted on average."""
+        more = max(self.remaining - first, 0.0) / later
+        return 1 + more + min(more, 1.0) * (later - 1) / (2 * later)
 
 
 def _sums(curve: Iterable[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The chance to reach each place of a draft, and the decisions that a draft up to there is expected to make."""
+    """Returns the probability that acceptance reaches each draft position, and the decisions expected up to there."""
     reached = (1.0, *accumulate(curve, mul))
     return reached, (0.0, *accumulate(reached))
 

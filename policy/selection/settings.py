@@ -1,6 +1,7 @@
-"""What a call may say about its decoding, and how several such words merge.
+"""The settings of a call's decoding, and how several layers of them merge.
 
-Knows the knobs and their names. Does not know engines, models or where a word came from beyond its label.
+Knows the settings, their names and their ranges. Does not know engines, models, or the source of a setting beyond its
+label.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ..errors import PolicyError, shown
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
 Guarantee = Literal["grammar", "checked"]
-"""Held while tokens are chosen, or held as far as the grammar can, and the finished output checked."""
+"""Guarantees of a schema: "grammar" enforces it in full while decoding; "checked" enforces what the grammar can express
+and validates the finished output."""
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[Options]]] = {
@@ -38,13 +40,13 @@ OPTIONS: Final[dict[str, type[Options]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Knobs of one call; None means not said here.
+    """Settings of one call; None means that this layer leaves the setting open.
 
-    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Modes have
-    their own defaults for `block_length` (some weights take one alone), `threshold` and `rows`; `selection`,
-    "vendor" or "text_first", is of `diffusion` alone, by default as the weights say. `max_thinking_tokens` asks for
-    thinking, at most so much of it. `guarantee="checked"` takes schemas that the grammar cannot hold in full: the rest
-    is checked in the finished output, which is retried with other seeds, at most `retries` times. `deadline`, in
+    `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
+    has its own defaults for `block_length` (some weights accept one value only), `threshold` and `rows`. `selection`,
+    "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
+    turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
+    full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
     seconds, asks for the fastest mode that is allowed.
     """
 
@@ -66,33 +68,37 @@ class Settings:
     deadline: float | None = None
 
     def over(self, below: Settings) -> Settings:
-        """These settings, and those of `below` where these say nothing."""
-        merged = [under if said is None else said for said, under in zip(_values(self), _values(below), strict=True)]
+        """Returns these settings, completed from `below` where a setting here is None."""
+        merged = [under if own is None else own for own, under in zip(_values(self), _values(below), strict=True)]
         return Settings(**dict(zip(NAMES, merged, strict=True)))
 
-    def said(self) -> dict[str, Any]:
-        """The settings that say something, as JSON values."""
+    def given(self) -> dict[str, Any]:
+        """Returns the settings that are not None, as JSON values."""
         values = zip(NAMES, _values(self), strict=True)
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
 
+    said = given
+    """The former name of `given`, kept for one release."""
+
     @classmethod
-    def of(cls, words: Mapping[str, Any], origin: str) -> Settings:
-        """Settings from a mapping. Unknown names and unknown modes are refused; `origin` says where they stood."""
-        unknown = sorted(set(words) - set(NAMES))
+    def of(cls, options: Mapping[str, Any], origin: str) -> Settings:
+        """Returns settings from a mapping. Raises PolicyError for unknown names, types and modes; its message begins
+        with `origin`, the place where the settings were given."""
+        unknown = sorted(set(options) - set(NAMES))
         if unknown:
             raise PolicyError(f"{origin}: unknown setting {unknown[0]!r}; known: {', '.join(NAMES)}", unknown[:1])
-        typed: dict[str, Any] = {**words}
-        if isinstance(words.get("stop"), str | Sequence):
-            typed["stop"] = _tuple(words["stop"])
+        typed: dict[str, Any] = {**options}
+        if isinstance(options.get("stop"), str | Sequence):
+            typed["stop"] = _tuple(options["stop"])
         for name, kind in _KINDS.items():
             if typed.get(name) is not None:
                 typed[name] = _number(typed[name], kind) if kind in _NUMBERS else typed[name]
                 if not isinstance(typed[name], kind):
-                    raise PolicyError(f"{origin}: {name}={shown(words[name])}: expected {_WORDS[kind]}", [name])
+                    raise PolicyError(f"{origin}: {name}={shown(options[name])}: expected {_EXPECTED[kind]}", [name])
         if not all(isinstance(stop, str) for stop in typed.get("stop") or ()):
-            raise PolicyError(f"{origin}: stop={words['stop']!r}: expected {_WORDS[tuple]}", ["stop"])
+            raise PolicyError(f"{origin}: stop={options['stop']!r}: expected {_EXPECTED[tuple]}", ["stop"])
         if typed.get("deadline") is not None and not typed["deadline"] > 0:
-            raise PolicyError(f"{origin}: deadline={words['deadline']!r}: expected seconds, above 0", ["deadline"])
+            raise PolicyError(f"{origin}: deadline={options['deadline']!r}: expected seconds, above 0", ["deadline"])
         settings = cls(**typed)
         if settings.guarantee not in (None, *GUARANTEES):
             raise PolicyError(f"{origin}: guarantee={settings.guarantee!r}: expected 'grammar' or 'checked'")
@@ -112,7 +118,7 @@ _KINDS: Final[dict[str, Any]] = {
     "guarantee": str, "retries": int,
     "deadline": int | float,
 }  # fmt: skip
-_WORDS: Final[dict[Any, str]] = {
+_EXPECTED: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
     str: "a string",
 }  # fmt: skip
@@ -126,7 +132,10 @@ DEFAULTS: Final = Settings(
 
 
 def _check_selection(selection: str, mode: str | None, origin: str) -> None:
-    """Other knobs beside a mode without them are passed over in a call; this one would change what its author reads."""
+    """Raises PolicyError for an unknown `selection`, or one given together with a mode other than diffusion.
+
+    Other options are ignored by modes that lack them; this one is refused, because it changes the text itself.
+    """
     if selection not in SELECTIONS:
         expected = " or ".join(map(repr, SELECTIONS))
         raise PolicyError(f"{origin}: selection={selection!r}: expected {expected}", ["selection"])
@@ -135,74 +144,81 @@ def _check_selection(selection: str, mode: str | None, origin: str) -> None:
 
 
 def known_mode(mode: str, origin: str) -> Mode:
+    """Returns `mode` as a `Mode`. Raises PolicyError for an unknown one."""
     for known in MODES:
         if mode == known:
             return known
     raise PolicyError(f"{origin}: unknown mode {mode!r}; known: {', '.join(MODES)}", ["mode"])
 
 
-def known_kind(word: str) -> StepKind | None:
-    """The step kind of that name, if a policy can choose for one."""
+def known_kind(name: str) -> StepKind | None:
+    """Returns `name` as a step kind, or None where policies know no such kind."""
     for kind in STEP_KINDS:
-        if kind == word:
+        if kind == name:
             return kind
     return None
 
 
-def variant(word: str, origin: str) -> Settings:
-    """`linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
-    mode, *numbers = word.strip().split(":")
+def variant(text: str, origin: str) -> Settings:
+    """Parses `linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    mode, *numbers = text.strip().split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise PolicyError(f"{origin}: {word!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
+        raise PolicyError(f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
     named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
     return Settings.of({"mode": mode, **named}, origin)
 
 
 def options_of(mode: Mode, settings: Settings) -> Options:
-    """The mode's own options; knobs that the mode does not have are not passed on."""
+    """Returns the options of `mode`; settings that the mode does not have are left out."""
     kind = OPTIONS[mode]
     return kind(**{f.name: value for f in fields(kind) if (value := getattr(settings, f.name)) is not None})
 
 
 def sampling_of(settings: Settings) -> Sampling:
+    """Returns the sampling parameters among `settings`. Raises RequestError for values out of range."""
     return Sampling(**{f.name: value for f in fields(Sampling) if (value := getattr(settings, f.name)) is not None})
 
 
 def without_part(settings: Settings, mode: Mode) -> list[str]:
-    """Notes on knobs of other modes than the one that decodes."""
-    idle = [name for name in NAMES if name in _MODE_KNOBS - _knobs(mode) and getattr(settings, name) is not None]
+    """Notes on options of other modes than the one that decodes."""
+    idle = [
+        name for name in NAMES if name in _MODE_OPTIONS - _option_names(mode) and getattr(settings, name) is not None
+    ]
     return [f"{name}={getattr(settings, name)!r} has no part in mode {mode!r}" for name in idle]
 
 
-def check_entry(said: Settings, origin: str) -> None:
-    """Raises PolicyError for what no call could run: a knob out of range, or one that the entry's own mode lacks.
+def check_entry(given: Settings, origin: str) -> None:
+    """Raises PolicyError for an entry of a policy that no call could run: a setting out of range, or one that the
+    entry's own mode lacks.
 
-    An entry that names diffusion has to allow it, because an entry that says nothing of `exact` is an exact one.
+    An entry with mode diffusion needs `exact=False`, because entries are exact by default.
     """
-    if said.mode == "diffusion" and said.exact is not False:
+    if not isinstance(given, Settings):
+        raise PolicyError(f"{origin}: {shown(given)}: expected Settings; Policy.from_table reads plain tables")
+    if given.mode == "diffusion" and given.exact is not False:
         raise PolicyError(
             f"{origin}: mode 'diffusion' is approximate, and this is an exact step; say exact = false beside it",
             ["mode"],
         )
-    modes: tuple[Mode, ...] = MODES if said.mode is None else (known_mode(said.mode, origin),)
-    for name in said.said():
-        having: list[Mode] = [mode for mode in modes if name in _knobs(mode)]
-        if name in _MODE_KNOBS and not having:
-            raise PolicyError(f"{origin}: {name} is no setting of mode {said.mode!r}; leave one of them out", [name])
-        alone = Settings(**{name: getattr(said, name)})
+    modes: tuple[Mode, ...] = MODES if given.mode is None else (known_mode(given.mode, origin),)
+    for name in given.given():
+        accepting: list[Mode] = [mode for mode in modes if name in _option_names(mode)]
+        if name in _MODE_OPTIONS and not accepting:
+            raise PolicyError(f"{origin}: {name} is no setting of mode {given.mode!r}; leave one of them out", [name])
+        alone = Settings(**{name: getattr(given, name)})
         try:
             sampling_of(alone)
-            for mode in having:
+            for mode in accepting:
                 options_of(mode, alone)
         except RequestError as error:
             raise PolicyError(f"{origin}: {error}", [name]) from None
 
 
-def _knobs(mode: Mode) -> set[str]:
-    return {knob.name for knob in fields(OPTIONS[mode])}
+def _option_names(mode: Mode) -> set[str]:
+    return {option.name for option in fields(OPTIONS[mode])}
 
 
-_MODE_KNOBS: Final = frozenset().union(*(_knobs(mode) for mode in MODES))
+_MODE_OPTIONS: Final = frozenset().union(*(_option_names(mode) for mode in MODES))
 
 
 def _number(value: Any, kind: Any) -> Any:

@@ -1,6 +1,7 @@
-"""When a call changes its mode: as soon as its rounds say that drafts cost more than they save, or where it is told.
+"""When a call switches its mode: once its rounds show that drafts cost more than they save, or by a given schedule.
 
-Knows rounds and the break-even that a policy computed for them. Stateless, so that one may watch any number of calls.
+Knows rounds and the break-even that a policy computed for them. Does not know calls: a controller has no state, so one
+object can serve any number of them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from trimode.engine.request import ArOptions, ExactOptions, Switch
 from trimode.engine.result import Round
 
 TOLERANCE: Final = 3.0
-"""Decisions, each worth a pass of `ar`, that a bad run may lose before it counts: with less, good drafts are given up
-by chance; what is lost is bounded by it, or by a few rounds where they cost more."""
+"""Decisions, each worth a pass of `ar`, that drafting may lose before the call switches, because with less, good drafts
+would be dropped by chance. It bounds the loss, except where PATIENCE rounds cost more."""
 PATIENCE: Final = 2.0
-"""Rounds that may be lost: a single bad one says little of drafts that have to be long to pay."""
+"""Rounds that may be lost before the call switches, because one bad round says little where drafts are long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +28,29 @@ class Breakeven:
     needed: float
 
     def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
-        """To `ar`, once a run of rounds has lost more than is tolerated (a one-sided cumulative sum)."""
+        """Switches to `ar` once consecutive rounds have lost more than is tolerated (a one-sided cumulative sum)."""
         if options.mode == "ar":
             return None
-        lost, made, count = 0.0, 0, 0
-        for one in rounds[1:]:  # the first is the prompt's
-            if not one.drafted and options.mode == "linear_spec":
+        loss, decisions, count = 0.0, 0, 0
+        for round_ in rounds[1:]:  # the first round is the prompt's
+            if not round_.drafted and options.mode == "linear_spec":
                 continue
-            lost, made, count = lost + self.needed - one.decisions, made + one.decisions, count + 1
-            if lost <= 0:
-                lost, made, count = 0.0, 0, 0
-        if lost <= max(TOLERANCE, PATIENCE * self.needed):
+            loss, decisions, count = (
+                loss + self.needed - round_.unforced_tokens,
+                decisions + round_.unforced_tokens,
+                count + 1,
+            )
+            if loss <= 0:
+                loss, decisions, count = 0.0, 0, 0
+        if loss <= max(TOLERANCE, PATIENCE * self.needed):
             return None
-        words = f"{made / count:.1f} decisions a round over the last {count}, {self.needed:.1f} needed"
-        return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {words}")
+        numbers = f"{decisions / count:.1f} decisions a round over the last {count}, {self.needed:.1f} needed"
+        return Switch(options=ArOptions(), reason=f"{self.variant} is under break-even: {numbers}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The switches of a call that is decoded again, by the number of rounds before each."""
+    """The recorded switches of a call that is decoded again, by the number of rounds before each."""
 
     switches: Mapping[int, Switch]
 

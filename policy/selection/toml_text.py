@@ -1,7 +1,7 @@
-"""TOML as text: the line of a key, and tables written out.
+"""TOML as text: the line of a key, and tables as TOML.
 
-Knows TOML. Does not know what the keys mean. `tomllib` reads values without saying where they stood, so a key's line is
-found by reading ever longer beginnings of the text: no second parser has to agree with the first.
+Knows TOML. Does not know what the keys mean. A key's line is found by parsing ever longer prefixes of the text, because
+`tomllib` does not report lines, and a second parser might disagree with it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
-    """The line, from 1, where the path `keys` begins to exist in a valid TOML text; None where it does not."""
+    """Returns the line, from 1, where the path `keys` first exists in a valid TOML text; None where it does not."""
     lines = text.splitlines(keepends=True)
-    whole = 0  # lines that were a document of their own before the key came
+    complete = 0  # lines of the longest prefix so far that is valid TOML and lacks the key
     for count in range(1, len(lines) + 1):
         try:
             table = tomllib.loads("".join(lines[:count]))
         except tomllib.TOMLDecodeError:  # the text ends inside a value
             continue
-        if _holds(table, keys):
-            return whole + 1
-        whole = count
+        if _contains(table, keys):
+            return complete + 1
+        complete = count
     return None
 
 
 def as_toml(tables: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
-    """Nested mappings of strings, numbers, booleans and lists of them as TOML; mappings become tables."""
+    """Writes nested mappings of strings, numbers, booleans and lists of them as TOML; mappings become tables."""
     plain = [f"{_text(key)} = {_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
     inner = {key: value for key, value in tables.items() if isinstance(value, Mapping)}
     head = [f"[{'.'.join(map(_text, above))}]"] if above and (plain or not inner) else []
@@ -36,7 +36,7 @@ def as_toml(tables: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
     return "\n".join([*parts, *(as_toml(value, (*above, key)) for key, value in inner.items())])
 
 
-def _holds(table: Any, keys: Sequence[str]) -> bool:
+def _contains(table: Any, keys: Sequence[str]) -> bool:
     for key in keys:
         if not isinstance(table, Mapping) or key not in table:
             return False
@@ -55,7 +55,7 @@ def _value(value: Any) -> str:
 
 
 def _text(value: str, bare: bool = True) -> str:
-    """A key, bare where that is allowed, or a string. JSON's escapes are TOML's, save that TOML escapes DEL too."""
+    """Writes a key, bare where that is allowed, or a string, by JSON's escapes: TOML's are the same, plus DEL."""
     if bare and value.isascii() and value.replace("-", "_").isidentifier():
         return value
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

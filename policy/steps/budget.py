@@ -1,7 +1,7 @@
-"""What the steps of a session may spend together: tokens, passes and seconds, counted call by call.
+"""The budget that the steps of a session share: tokens, passes and seconds, counted call by call.
 
 Knows calls and the counts of finished ones. Does not know engines. A call reserves its `max_tokens` while it runs, so
-that steps running side by side cannot spend the same tokens twice.
+that concurrent steps cannot spend the same tokens twice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError, s
 class Budget:
     """Limits over all steps of a session; None is no limit.
 
-    `tokens`: of output, end tokens included. `passes`: forward passes, prefill included. `seconds`: of decoding, from
-    admission to the last token, added up over steps that run side by side.
+    `tokens`: output tokens, end tokens included. `passes`: forward passes, prefill included. `seconds`: decoding time
+    from the scheduler's admission to the last token, summed over concurrent steps.
     """
 
     tokens: int | None = None
@@ -48,14 +48,15 @@ _KINDS: Final[dict[str, Any]] = {"number": Real, "whole number": Integral}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """In the units of `Budget`."""
+    """Tokens, passes and seconds spent, as `Budget` counts them."""
 
     tokens: int = 0
     passes: int = 0
     seconds: float = 0.0
 
     def plus(self, stats: Stats, *, written: bool) -> Spent:
-        """`written`: the tokens are output; those of a choice were only read."""
+        """Returns the sum with `stats`. `written`: whether the tokens count as output; those of a choice are only
+        scored."""
         return Spent(
             tokens=self.tokens + (stats.output_tokens if written else 0),
             passes=self.passes + stats.prefill_passes + stats.forward_passes,
@@ -65,7 +66,8 @@ class Spent:
 
 @dataclass(slots=True)
 class Spending:
-    """One call on its way: `call` as the budget lets it run; `reserved` tokens; those `shown`; `cost`, once known."""
+    """One running call: `call` as cut by the budget, tokens `reserved`, tokens `shown` by a stream so far, and the
+    `cost`, once known."""
 
     call: Call
     reserved: int
@@ -78,7 +80,7 @@ class Spending:
 
 @dataclass(slots=True)
 class Ledger:
-    """The budget of one session and what is spent of it. Safe for threads and tasks."""
+    """The budget of one session and what was spent of it. Safe for threads and tasks."""
 
     budget: Budget
     spent: Spent = Spent()
@@ -87,27 +89,28 @@ class Ledger:
 
     @contextmanager
     def spending(self, call: Call) -> Generator[Spending]:
-        """Around one call, cut to what is left; a failed call counts its time. Raises BudgetExceeded."""
+        """Surrounds one call: cuts it to the remaining budget and counts its cost; a failed call counts its time.
+        Raises BudgetExceeded."""
         with self._lock:
-            now = Spending(fitted(call, self.budget, self.spent, self._reserved), 0)
-            now.reserved = _tokens(now.call) if self.budget.tokens is not None else 0
-            self._reserved += now.reserved
+            running = Spending(fitted(call, self.budget, self.spent, self._reserved), 0)
+            running.reserved = _tokens(running.call) if self.budget.tokens is not None else 0
+            self._reserved += running.reserved
         begin = time.perf_counter()
         try:
-            yield now
+            yield running
         except CheckFailed as error:
             for attempt in error.attempts:
-                now.count(attempt.stats)
+                running.count(attempt.stats)
             raise
         except BudgetTooSmall as error:
-            if self.budget.tokens is None or now.call.plan == call.plan:  # too small without a session, too
+            if self.budget.tokens is None or running.call.plan == call.plan:  # too small even without the session's cut
                 raise
-            spent = self.budget.tokens - now.reserved
+            spent = self.budget.tokens - running.reserved
             raise BudgetExceeded("tokens", spent, self.budget.tokens, call.step) from error
         finally:
-            cost = now.cost or Spent(tokens=now.shown, seconds=time.perf_counter() - begin)
+            cost = running.cost or Spent(tokens=running.shown, seconds=time.perf_counter() - begin)
             with self._lock:
-                self._reserved -= now.reserved
+                self._reserved -= running.reserved
                 self.spent = Spent(
                     tokens=self.spent.tokens + cost.tokens,
                     passes=self.spent.passes + cost.passes,
@@ -116,16 +119,17 @@ class Ledger:
 
 
 def fitted(call: Call, budget: Budget, spent: Spent, reserved: int = 0) -> Call:
-    """`call` cut to what the budget leaves, with a note for each cut. Raises BudgetExceeded where it cannot start."""
+    """Returns `call` cut to the remaining budget, with a note for each cut. Raises BudgetExceeded where it cannot
+    start."""
     notes = list(call.notes)
     plan, settings = call.plan, call.plan.settings
     if budget.tokens is not None and (wanted := _tokens(call)):
-        left = budget.tokens - spent.tokens - reserved
-        if left <= (settings.max_thinking_tokens or 0):  # thinking alone would leave nothing for the answer
+        remaining = budget.tokens - spent.tokens - reserved
+        if remaining <= (settings.max_thinking_tokens or 0):  # thinking alone would leave nothing for the answer
             raise BudgetExceeded("tokens", spent.tokens + reserved, budget.tokens, call.step)
-        if left < wanted:
-            notes.append(f"max_tokens={wanted} cut to the {left} tokens that the session's budget leaves")
-            plan = replace(plan, settings=replace(settings, max_tokens=left))
+        if remaining < wanted:
+            notes.append(f"max_tokens={wanted} cut to the {remaining} tokens that the session's budget leaves")
+            plan = replace(plan, settings=replace(settings, max_tokens=remaining))
     if budget.passes is not None and spent.passes >= budget.passes:
         raise BudgetExceeded("passes", spent.passes, budget.passes, call.step)
     if budget.seconds is not None and spent.seconds >= budget.seconds:
@@ -140,5 +144,5 @@ def fitted(call: Call, budget: Budget, spent: Spent, reserved: int = 0) -> Call:
 
 
 def _tokens(call: Call) -> int:
-    """What the call may write; a choice is read, not written."""
+    """Returns the output tokens that the call may use; 0 for a choice, which is scored, not decoded."""
     return 0 if call.kind == "choice" else call.plan.settings.max_tokens or 0

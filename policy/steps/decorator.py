@@ -1,7 +1,8 @@
-"""`@trimode.step`: a typed function becomes an agent step that a model writes.
+"""`@trimode.step`: makes an agent step, whose output a model writes, from a typed function.
 
-Knows functions, annotations and prompts: the docstring (with `{argument}` places) or the returned value is the prompt,
-the return annotation the type of the output. Does not know modes: it collects what was said and lets `resolve` choose.
+Knows functions, annotations and prompts: the docstring (with `{argument}` placeholders) or the returned value is the
+prompt, the return annotation the type of the output. Does not know modes: it collects settings and lets `resolve`
+choose.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Step(Generic[P, R]):
         return current_session().run(call)
 
     def stream(self, *args: P.args, **kwargs: P.kwargs) -> Generator[StreamEvent]:
-        """The output as it grows; the last event holds the `Result`. Leaving the loop early cancels the call."""
+        """Yields the output as it grows; the last event has the `Result`. Leaving the loop early cancels the call."""
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
         return current_session().stream(call)
 
@@ -55,7 +56,7 @@ class Step(Generic[P, R]):
         return self if owner is None else Step(_bound(self.function, owner), self.spec)
 
     def options(self, **settings: Any) -> Step[P, R]:
-        """The same step with call-level settings, the strongest word: `act.options(mode="ar")(goal)`."""
+        """Returns the step with settings of the call, the strongest layer: `act.options(mode="ar")(goal)`."""
         return Step(self.function, _called(self.spec, settings))
 
 
@@ -74,7 +75,7 @@ class AsyncStep(Generic[P, R]):
         return await current_session().arun(call)
 
     async def stream(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[StreamEvent]:
-        """The output as it grows. Close it (`contextlib.aclosing`) where the loop may be left early."""
+        """Yields the output as it grows. Close it (`contextlib.aclosing`) where the loop may be left early."""
         call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
         async with aclosing(current_session().astream(call)) as events:
             async for event in events:
@@ -91,14 +92,14 @@ class AsyncStep(Generic[P, R]):
         return self if owner is None else AsyncStep(_bound(self.function, owner), self.spec)
 
     def options(self, **settings: Any) -> AsyncStep[P, R]:
-        """The same step with call-level settings, the strongest word."""
+        """Returns the step with settings of the call, the strongest layer."""
         return AsyncStep(self.function, _called(self.spec, settings))
 
 
 def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeVarUse]
-    """The prompt of a step whose function computes it: `return ask(text)` or `return ask(messages)`.
+    """Returns the prompt of a step whose function computes it: `return ask(text)` or `return ask(messages)`.
 
-    Takes the type that the caller expects, because a step's annotation is the type of what the model writes.
+    To type checkers it has any type that the caller expects, because a step's annotation is the type of the output.
     """
     return cast(R, prompt)
 
@@ -108,7 +109,7 @@ def _bound(function: Callable[..., Any], owner: object) -> Any:
 
 
 class StepDecorator:
-    """What `step(kind, ...)` returns: typed for sync and async functions alike."""
+    """The decorator that `step(kind, ...)` returns, typed for sync and async functions."""
 
     def __init__(
         self,
@@ -164,10 +165,10 @@ def step(
     """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
 
     Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, else `json`. `schema` (a type or a
-    JSON Schema) holds the output where the annotation says too little. It is compiled here, so that an
-    UnsupportedKeyword shows where the step is defined. A `choice` scores the strings of its annotation (a Literal or an
-    Enum), or with `-> str` those of `choices`, in one pass. `formats="assert"` refuses formats that nobody here can
-    check (without it they are left out, with a note). Settings are those of `trimode.using`.
+    JSON Schema) constrains the output where the annotation is not specific enough. It is compiled here, so that an
+    UnsupportedKeyword is raised where the step is defined. A `choice` scores the strings of its annotation (a Literal
+    or an Enum), or with `-> str` those of `choices`, in one pass. `formats="assert"` refuses formats
+    that nobody here can check (without it they are left out, with a note). Settings are those of `trimode.using`.
     """
     if callable(kind):
         return StepDecorator(None, None, (), None, Settings())(kind)
@@ -183,7 +184,7 @@ def step(
 def resolved(
     spec: StepSpec, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Call:
-    """The call of a step in the current session."""
+    """Returns the call of a step in the current session."""
     session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
     context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
     plan = resolve(context, session.policies, spec.layers())

@@ -23,7 +23,7 @@ NOTHING: Final = Settings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """What is known of a step when it is defined."""
+    """A step as defined: what does not depend on the call's arguments or session."""
 
     name: str
     kind: StepKind
@@ -49,7 +49,8 @@ def define(
     settings: Settings,
     formats: Formats | None = None,
 ) -> StepSpec:
-    """What the decorator knows: kind, schema (compiled once to see that it can be held) and settings."""
+    """Returns the step's kind, schema and settings. The schema is compiled once, so that one that cannot be enforced is
+    refused here."""
     _check_function(function)
     returns = _return_type(function)
     text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))

@@ -28,7 +28,8 @@ _BRACES: Final = "write {{ and }} for braces that are meant as such"
 def messages_of(
     name: str, function: Callable[..., Any], returned: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], ...]:
-    """The conversation. Raises StepError where the step has no prompt, RequestError for what is no message."""
+    """Returns the conversation: what the function returned (text or messages), else its docstring with the arguments
+    filled in. Raises StepError where the step has no prompt, RequestError for what is no message."""
     if isinstance(returned, str):
         return ({"role": "user", "content": checked_text(returned, f"what step {name!r} returned")},)
     if isinstance(returned, Sequence) and not isinstance(returned, bytes | bytearray):

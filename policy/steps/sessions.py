@@ -1,26 +1,27 @@
-"""What is in force around a call: the session (engine, policies, its scope) and the `using` overrides.
+"""The context of a call: the session (engine, policies, scope) and the `using` overrides.
 
-Knows one context variable of each; both follow threads started by asyncio and never leak into others. Does not know
-how a step is built or decoded.
+Knows one context variable for each; both are inherited by threads that asyncio starts, and by no others. Does not know
+how a step is defined or decoded.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from opentelemetry.trace import get_current_span
 
 from ..audit import AuditFile, Redact
 from ..calls import (
+    SCOPE,
     TRIMS,
     Call,
     Engine,
+    InForce,
     Recording,
     Result,
     Scope,
@@ -29,8 +30,6 @@ from ..calls import (
     aattempted,
     attempted,
     current_scope,
-    enter,
-    leave,
 )
 from ..errors import PolicyError, StepError, error_type, shown
 from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
@@ -58,19 +57,20 @@ class Session:
         return self.ledger.spent
 
     def run(self, call: Call) -> Result:
-        """One step's call, within the session's budget. Raises BudgetExceeded before an attempt that cannot start."""
+        """Runs one step's call within the session's budget. Raises BudgetExceeded before an attempt that cannot
+        start."""
         return self._keep(call, attempted(call, self._once))
 
     async def arun(self, call: Call) -> Result:
-        """`run` for tasks."""
+        """Runs a call as `run` does, for tasks."""
         return self._keep(call, await aattempted(call, self._aonce))
 
     def stream(self, call: Call) -> Generator[StreamEvent]:
-        """`run`, piece by piece and in one attempt. A stream left early counts its time and what it has shown."""
+        """Streams a call, in one attempt. A stream left early counts its time and the tokens shown so far."""
         return self._stream(self.engine.recording(call, streamed=True))
 
     def astream(self, call: Call) -> AsyncGenerator[StreamEvent]:
-        """`stream` for tasks."""
+        """Streams a call as `stream` does, for tasks."""
         return self._astream(self.engine.recording(call, streamed=True))
 
     def _stream(self, recording: Recording) -> Generator[StreamEvent]:
@@ -112,8 +112,8 @@ class Session:
         return result
 
 
-_session: ContextVar[Session | None] = ContextVar("trimode_session", default=None)
-_using: ContextVar[tuple[Layer, ...]] = ContextVar("trimode_using", default=())
+_SESSION: Final = InForce[Session | None]("trimode_session", None)
+_USING: Final = InForce[tuple[Layer, ...]]("trimode_using", ())
 
 
 @contextmanager
@@ -128,18 +128,18 @@ def session(
     budget: Budget | None = None,
     trim: Trim | None = None,
 ) -> Generator[Session]:
-    """Steps called inside decode on `engine`; every call made inside, by whatever name, is recorded.
+    """Opens a session: steps called inside decode on `engine`, and every call made inside is recorded.
 
-    `policy`: "default" takes `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
-    that file; a Policy is itself; "auto" is `engine.auto`, which learns the fastest mode of each step and keeps what it
-    learned when the session ends; what `trimode.toml` says holds there too, and `auto` chooses where it names no mode.
-    `trace="file:PATH"`, or an AuditFile, appends an audit record a call; `content` keeps
-    text and token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says so).
-    `agent`: the name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text:
-    where it changes anything in a call, file and spans keep that call's text as changed, without ids and drafts.
-    `budget` limits what all steps spend together: a step that cannot start raises BudgetExceeded, one that can is cut
-    to what is left. `trim="oldest"` leaves out the oldest turns of a conversation that does not fit the context, with a
-    note; a tool's answer goes with its call. Raises PolicyError for arguments that are none of these.
+    `policy`: "default" reads `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
+    that file; a Policy is used as it is; "auto" is `engine.auto`, which learns the fastest mode of each step and saves
+    what it learned when the session ends. With "auto", `trimode.toml` applies too, and `auto` chooses where that file
+    gives no mode. `trace="file:PATH"`, or an AuditFile, appends an audit record for each call; `content` keeps text and
+    token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT allows it). `agent`: the
+    name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text: where it
+    changes anything in a call, file and spans keep the changed text, without ids and drafts. `budget` limits what all
+    steps spend together: a step that cannot start raises BudgetExceeded, and others are cut to the remaining budget.
+    `trim="oldest"` leaves out the oldest turns of a conversation that does not fit the context, with a note; a tool's
+    answer goes with its call. Raises PolicyError for arguments of other types.
     """
     _check(engine=engine, trace=trace, agent=agent, content=content, redact=redact, budget=budget, trim=trim)
     if isinstance(trace, AuditFile) and content is not None:
@@ -159,8 +159,7 @@ def session(
         outside=get_current_span().get_span_context(),
     )
     current = Session(engine, policies, scope, ledger=Ledger(budget or Budget()))
-    before, outer = _session.get(), enter(scope)
-    _session.set(current)
+    inside, entered = SCOPE.enter(scope), _SESSION.enter(current)
     failed = None
     try:
         yield current
@@ -170,12 +169,11 @@ def session(
     finally:
         if span is not None:
             span.end(failed)
-        leave(scope, outer)
-        if _session.get() is current:
-            _session.set(before)
-        for chooser in current.policies:
-            if isinstance(chooser, Auto | Guided):
-                chooser.save()
+        _SESSION.leave(entered)
+        SCOPE.leave(inside)
+        for learning in current.policies:
+            if isinstance(learning, Auto | Guided):
+                learning.save()
 
 
 def _check(**given: Any) -> None:
@@ -205,27 +203,28 @@ def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
 
 @contextmanager
 def using(**settings: Any) -> Generator[None]:
-    """Overrides every step's settings inside: `with trimode.using(mode="ar"): ...`. An inner one is stronger."""
-    words = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    layer = (f"using({words})", Settings.of(settings, "using()"))
-    before, inside = _using.get(), (*_using.get(), layer)
-    _using.set(inside)
+    """Overrides the settings of every step inside: `with trimode.using(mode="ar"): ...`. An inner override is
+    stronger."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    layer = (f"using({arguments})", Settings.of(settings, "using()"))
+    entered = _USING.enter((*_USING.get(), layer))
     try:
         yield
     finally:
-        if _using.get() is inside:
-            _using.set(before)
+        _USING.leave(entered)
 
 
 def current_session() -> Session:
-    found = _session.get()
+    """Returns the current session. Raises StepError outside of one."""
+    found = _SESSION.get()
     if found is None:
         raise StepError("a step was called outside a session; call it inside `with trimode.session(engine):`")
     return found
 
 
 def overrides() -> tuple[Layer, ...]:
-    return _using.get()
+    """Returns the settings of the current `using` blocks, the innermost last."""
+    return _USING.get()
 
 
 def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[PolicyProtocol, ...]:

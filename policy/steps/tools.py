@@ -1,8 +1,8 @@
-"""Runs the function behind a tool call, by name or as given, in a span of its own.
+"""Runs the function of a tool call, found by name or given, in a span of its own.
 
-Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is the current one while
-the tool runs, so that what the tool calls stands below it; no generator is involved, so nothing is held across a
-`yield`.
+Knows functions, their types and the OpenTelemetry API. Does not know models. The tool's span is current while the tool
+runs, so that spans which the tool opens become its children. This is safe because no generator is involved: no context
+token is kept across a `yield`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def execute_tool(
 @overload
 def execute_tool(tool: Callable[..., R], call: ToolCall, *, call_id: str | None = None) -> R: ...
 def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | None = None) -> Any:
-    """What `tool(**call.arguments)` returns, with arguments converted to the types that it names.
+    """Returns what `tool(**call.arguments)` returns, with the arguments converted to the types of its annotations.
 
-    A class makes an instance of itself. For an async function: a coroutine to await. Raises what the tool raises, and
-    InvalidArguments, before it is called, where the arguments do not fit; the span has that error's type. `call_id`:
-    the id that a protocol gave the call.
+    A class returns an instance; an async function, a coroutine to await. Raises what the tool raises, and
+    InvalidArguments before calling it where the arguments do not fit; the span has the error's type. `call_id`: the id
+    that a protocol gave the call.
     """
     if not isinstance(call, ToolCall):
         raise ToolError(f"{shown(call)} is no ToolCall; make one: tm.ToolCall(name=..., arguments={{...}})")
@@ -51,7 +51,7 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
 
 
 def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
-    """`execute_tool` of the one among `tools`, those that the step was given, that `call` names.
+    """Runs, by `execute_tool`, the tool that `call` names. `tools`: those that the step was given.
 
     Raises UnknownTool, and ToolError where the tool is a description without a function. For an async tool: a coroutine
     to await; outside of an event loop, where nobody could, a ToolError. `aexecute` takes tools of both kinds.
@@ -90,9 +90,10 @@ def _in_event_loop() -> bool:
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
-    """`tool` with the call's arguments as its types. It is not run here, so that its own errors stay its own.
+    """Returns `tool` bound to the call's arguments, converted to its types. It is not run here, so that its own errors
+    are not taken for invalid arguments.
 
-    Save for a class: what it makes is the arguments, checked.
+    A class is validated as a whole, so its instance is made here.
     """
     tool = runnable(tool)
     try:
@@ -106,8 +107,8 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
 
     try:
         if inspect.isclass(tool):
-            made: R = TypeAdapter[Any](cast(Any, tool)).validate_json(arguments)
-            return lambda: made
+            instance: R = TypeAdapter[Any](cast(Any, tool)).validate_json(arguments)
+            return lambda: instance
         adapter: TypeAdapter[Callable[[], R]] = TypeAdapter(cast(Any, bind))
         return adapter.validate_json(arguments)
     except ValidationError as error:
@@ -117,7 +118,7 @@ def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:
 
 
 class _Running:
-    """One execution, as a context manager: its span, current from the beginning to the end."""
+    """One execution, as a context manager: its span is current from the beginning to the end."""
 
     def __init__(self, scope: Scope, call: ToolCall, call_id: str | None) -> None:
         self.scope, self.call, self.call_id = scope, call, call_id

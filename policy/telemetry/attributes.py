@@ -1,4 +1,4 @@
-"""Records as span attributes: plain functions, one a group of keys. A value of None means: leave the key out.
+"""Records as span attributes, by one function for each group of keys. A value of None means that the key is left out.
 
 Knows records and names. Does not know tracers or spans.
 """
@@ -24,9 +24,10 @@ _INT64: Final = 2**63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Consecutive rounds of one mode. `first`: the number of the first; `before`: the mode that it took over from.
+    """Consecutive rounds of one mode with the same options. `first`: the number of the first round.
 
-    `why`: the reason for it. A mode may take over from itself, with other options.
+    `before`: the mode before the switch, None in the first part; it may be the same mode with other options. `why`: the
+    switch's reason. `estimated`: whether the times are shares of the call's time.
     """
 
     mode: str
@@ -40,17 +41,18 @@ class Part:
 
 
 def parts_of(record: CallRecord) -> Iterator[Part]:
-    """The decoding time after prefill, shared out by forward passes: the engine's rounds carry no clock."""
+    """Yields the parts of a call. The decoding time after prefill is divided in proportion to forward passes, because
+    rounds carry no times."""
     if record.counts is None:
         return
-    turns = accumulate(bool(made.switch) for made in record.rounds)
-    numbered = groupby(zip(turns, record.rounds, strict=True), key=lambda made: (made[0], made[1].mode))
-    runs = [(mode, tuple(made for _, made in rounds)) for (_, mode), rounds in numbered]
+    switches = accumulate(bool(round_.switch) for round_ in record.rounds)
+    numbered = groupby(zip(switches, record.rounds, strict=True), key=lambda pair: (pair[0], pair[1].mode))
+    runs = [(mode, tuple(round_ for _, round_ in rounds)) for (_, mode), rounds in numbered]
     begin, end = _window(record, record.counts)
-    whole = sum(made.forward_passes for made in record.rounds) or 1
+    whole = sum(round_.forward_passes for round_ in record.rounds) or 1
     first, passes, before = 0, 0, None
     for mode, rounds in runs:
-        done = passes + sum(made.forward_passes for made in rounds)
+        done = passes + sum(round_.forward_passes for round_ in rounds)
         yield Part(
             mode=mode,
             rounds=rounds,
@@ -71,7 +73,7 @@ def _window(record: CallRecord, counts: Counts) -> tuple[int, int]:
 
 
 def record_attributes(record: CallRecord) -> Attributes:
-    """Of the inference span: what was asked, what came of it, and what a replay needs."""
+    """Returns the attributes of the inference span: request, outcome, and what a replay needs."""
     return _request(record) | _outcome(record) | _provenance(record)
 
 
@@ -101,7 +103,7 @@ def _outcome(record: CallRecord) -> Attributes:
         names.GEN_AI_USAGE_OUTPUT_TOKENS: counts.output_tokens if counts else None,
         names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: counts.cached_tokens if counts else None,
         names.PREFILL_PASSES: counts.prefill_passes if counts else None,
-        names.DECODE_MODES: tuple(dict.fromkeys(made.mode for made in record.rounds)) or None,
+        names.DECODE_MODES: tuple(dict.fromkeys(round_.mode for round_ in record.rounds)) or None,
         names.DECODE_REASON: record.policy.reason,
         names.BLOCK_SELECTION: selection if isinstance(selection, str) else None,
         names.SCHEMA_SHA256: record.schema_sha256,
@@ -129,10 +131,11 @@ def _provenance(record: CallRecord) -> Attributes:
 
 
 def decode_attributes(part: Part) -> Attributes:
-    proposed, accepted = [made.drafted for made in part.rounds], [made.accepted for made in part.rounds]
+    """Returns the attributes of a decode span, without content."""
+    proposed, accepted = [round_.drafted for round_ in part.rounds], [round_.accepted for round_ in part.rounds]
     origins, passes = (
-        "".join([made.origins for made in part.rounds]),
-        sum([made.forward_passes for made in part.rounds]),
+        "".join([round_.origins for round_ in part.rounds]),
+        sum([round_.forward_passes for round_ in part.rounds]),
     )
     tokens, drafts = len(origins), sum(proposed) > 0
     return {
@@ -152,7 +155,7 @@ def decode_attributes(part: Part) -> Attributes:
         names.DRAFT_PROPOSED: proposed if drafts else None,
         names.DRAFT_ACCEPTED: accepted if drafts else None,
         names.DRAFT_TAPE: tape(part.rounds) if drafts else None,
-        names.BLOCK_STEPS: [len(made.fills) for made in part.rounds if made.fills] or None,
+        names.BLOCK_STEPS: [len(round_.fills) for round_ in part.rounds if round_.fills] or None,
         names.SWITCH_FROM: part.before,
         names.SWITCH_TO: part.mode if part.before else None,
         names.SWITCH_REASON: part.why or None,
@@ -161,7 +164,7 @@ def decode_attributes(part: Part) -> Attributes:
 
 
 def choice_attributes(record: CallRecord, content: bool) -> Attributes:
-    """Of a choice: how many candidates there were, and where content may be shown, what each of them scored."""
+    """Returns the number of a choice's candidates and, with `content`, their scores; nothing for other calls."""
     if record.kind != "choice":
         return {}
     count = record.options.get("candidates")
@@ -172,37 +175,37 @@ def choice_attributes(record: CallRecord, content: bool) -> Attributes:
 
 
 def content_of(part: Part) -> Attributes:
-    """Content of the decode span, in the keys that trace viewers put on their front tab, within the size limit."""
-    lost, missing = _fitting([json.dumps(run, ensure_ascii=False) for run in _rejected(part)])
+    """Returns the content of the decode span, within the size limit, under the keys that trace viewers show first."""
+    rejected, missing = _fitting([json.dumps(run, ensure_ascii=False) for run in _rejected(part)])
     view, cut = clipped(markdown(part.rounds, part.first))
     about = {"mode": part.mode, "rounds": len(part.rounds), "tape": tape(part.rounds)}
-    words = {names.OUTPUT_VALUE: cut, names.DRAFT_REJECTED: missing}
+    cuts = {names.OUTPUT_VALUE: cut, names.DRAFT_REJECTED: missing}
     return {
         names.INPUT_VALUE: summary(part.mode, part.rounds),
         names.OUTPUT_VALUE: view,
         names.METADATA: json.dumps(about),
-        names.DRAFT_REJECTED: f"[{', '.join(lost)}]" if lost else None,
-        names.CONTENT_CUT: tuple(f"{key}: {cut}" for key, cut in words.items() if cut) or None,
+        names.DRAFT_REJECTED: f"[{', '.join(rejected)}]" if rejected else None,
+        names.CONTENT_CUT: tuple(f"{key}: {cut}" for key, cut in cuts.items() if cut) or None,
     }
 
 
 def _rejected(part: Part) -> Iterator[list[JsonValue]]:
-    """[round, token ids, text, why, instead], one for each run of rejected drafts with the same reason."""
-    for number, made in enumerate(part.rounds, start=part.first):
-        texts = made.rejected_text or ("",) * len(made.rejected)
-        chances = made.instead or (None,) * len(made.rejected)
-        drafts = zip(made.rejected, texts, chances, strict=True)
+    """Yields [round, token ids, text, reason, instead] for each run of rejected drafts with the same reason."""
+    for number, round_ in enumerate(part.rounds, start=part.first):
+        texts = round_.rejected_text or ("",) * len(round_.rejected)
+        probabilities = round_.instead or (None,) * len(round_.rejected)
+        drafts = zip(round_.rejected, texts, probabilities, strict=True)
         for why, group in groupby(drafts, key=lambda draft: draft[0][1]):
             run = list(group)
             yield [number, [token for (token, _), _, _ in run], "".join(text for _, text, _ in run), why, run[0][2]]
 
 
 def _fitting(runs: list[str]) -> tuple[list[str], str]:
-    """The first of the runs that fit the size limit, and what is missing, in words."""
+    """Returns the first runs that fit the size limit, and a description of what is missing, "" if nothing is."""
     kept = sum(length <= LIMIT for length in accumulate(len(run) + 2 for run in runs))
     return runs[:kept], "" if kept == len(runs) else f"the last {len(runs) - kept} of {len(runs)} runs of drafts"
 
 
 def message_json(role: str, text: str) -> dict[str, JsonValue]:
-    """A message in the convention's form."""
+    """Returns a message in the form of OpenTelemetry's GenAI convention."""
     return {"role": role, "parts": [{"type": "text", "content": text}]}

@@ -1,6 +1,6 @@
 """Counters and histograms over calls: duration, tokens, acceptance.
 
-Knows records, names and the OpenTelemetry API; without an SDK all of it does nothing.
+Knows records, names and the OpenTelemetry API, which does nothing without an SDK. Does not know spans.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 class Instruments:
-    """One set a meter; `of` makes it."""
+    """The instruments of one meter; `instruments` makes them."""
 
     def __init__(self, meter: Meter) -> None:
         self.duration = meter.create_histogram(
@@ -43,7 +43,8 @@ class Instruments:
         )
 
     def used(self, seconds: float, labels: Labels, record: CallRecord | None) -> None:
-        """Duration and tokens of an inference; not for calls inside a host's inference span, which counts them."""
+        """Counts duration and tokens of an inference. Not for calls inside a host's inference span, because the host
+        counts those."""
         self.duration.record(seconds, labels)
         if record is None or record.counts is None:
             return
@@ -53,11 +54,11 @@ class Instruments:
         self.cached.add(record.counts.cached_tokens, tokens)
 
     def drafted(self, record: CallRecord) -> None:
-        """The acceptance rate of each mode of a call that drafted anything."""
+        """Records the acceptance rate of each mode of a call that drafted anything."""
         drafted, accepted = defaultdict[str, int](int), defaultdict[str, int](int)
-        for made in record.rounds:
-            drafted[made.mode] += made.drafted
-            accepted[made.mode] += made.accepted
+        for round_ in record.rounds:
+            drafted[round_.mode] += round_.drafted
+            accepted[round_.mode] += round_.accepted
         for mode, count in drafted.items():
             if count:
                 labels = {names.DECODE_MODE: mode, names.STEP_KIND: record.kind}
@@ -66,4 +67,5 @@ class Instruments:
 
 @cache
 def instruments(meter: Meter | None) -> Instruments:
+    """Returns the instruments of `meter`, or of the global meter provider's; made once."""
     return Instruments(meter or metrics.get_meter(names.SCOPE, versions()["trimode"]))

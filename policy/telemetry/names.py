@@ -1,7 +1,7 @@
-"""Every name that leaves this library in a span or a metric.
+"""Every name of a span, an attribute or a metric.
 
-Knows strings only. `gen_ai.*`, `error.type` and `openinference.*` are other people's conventions (OpenTelemetry GenAI,
-OpenInference); what they have no name for is `trimode.*`, and `SCHEMA_VERSION` changes when one of those does.
+Knows strings only. `gen_ai.*`, `error.type` and `openinference.*` follow public conventions (OpenTelemetry GenAI,
+OpenInference). What these have no name for is `trimode.*`, and `SCHEMA_VERSION` changes when one of those names does.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Final
 SCOPE: Final = "trimode"
 PROVIDER: Final = "trimode"
 CHAT: Final = "chat"
-"""The inference of every step kind."""
+"""Operation of an inference span, for every step kind."""
 PLAN: Final = "plan"
-"""An agent's phase of planning: a span around the inference of a plan step."""
+"""Operation of the span around the inference of a plan step: an agent's planning phase."""
 INVOKE_AGENT: Final = "invoke_agent"
 EXECUTE_TOOL: Final = "execute_tool"
 INFERENCES: Final = frozenset({CHAT, "text_completion", "generate_content"})
-"""Operations of an inference span; where the caller's own is current, ours would count everything twice."""
+"""Operations of an inference span. Where a host's own is current, none of ours is added, because all would count
+twice."""
 SCHEMA_VERSION: Final = "3"
 
 ERROR_TYPE: Final = "error.type"
@@ -71,21 +72,22 @@ POLICY_SHA256: Final = "trimode.policy.sha256"
 SCHEMA_SHA256: Final = "trimode.schema.sha256"
 SCHEMA_VALID: Final = "trimode.schema.valid"
 SCHEMA_GUARANTEE: Final = "trimode.schema.guarantee"
-"""grammar: held while tokens were chosen; checked: in part, and the finished output was checked against the rest."""
+"""grammar: enforced in full while decoding; checked: enforced in part, and the finished output was validated."""
 NOTES: Final = "trimode.notes"
 MODEL_SHA256: Final = "trimode.model.sha256"
 TOKENIZER_SHA256: Final = "trimode.tokenizer.sha256"
 PROMPT_SHA256: Final = "trimode.prompt.sha256"
 OUTPUT_SHA256: Final = "trimode.output.token_ids.sha256"
 REQUEST_SEED: Final = "trimode.request.seed"
-"""Decimal string, where the seed does not fit the 64-bit signed number of an attribute."""
+"""Seed as a decimal string, where it does not fit the 64-bit signed number of an attribute."""
 DEVICE: Final = "trimode.device"
 DTYPE: Final = "trimode.dtype"
 KERNELS: Final = "trimode.kernels"
 EXACTNESS: Final = "trimode.exactness"
-"""checked, not promised, not checked or unknown: whether rows agree in any company, as records have it."""
+"""checked, not promised, not checked or unknown: whether a row's result is independent of the other rows in its
+pass."""
 QUANTIZE: Final = "trimode.quantize"
-"""int8 or fp8, with +head if the head is too; only where weights are in eight bits."""
+"""int8 or fp8, with +head if the LM head is too; only where weights are in eight bits."""
 
 DECODE_MODES: Final = "trimode.decode.modes"
 DECODE_REASON: Final = "trimode.decode.reason"
@@ -99,7 +101,7 @@ FORCED_TOKENS: Final = "trimode.decode.forced_tokens"
 BUDGET_TOKENS: Final = "trimode.decode.budget_forced_tokens"
 REPAIRED_TOKENS: Final = "trimode.decode.repaired_tokens"
 TIMES_ESTIMATED: Final = "trimode.decode.times_estimated"
-"""True where a call has several decode spans: they share its decoding time in proportion to forward passes."""
+"""True where a call has several decode spans, which divide its decoding time in proportion to forward passes."""
 DRAFT_PROPOSED_TOKENS: Final = "trimode.draft.proposed_tokens"
 DRAFT_ACCEPTED_TOKENS: Final = "trimode.draft.accepted_tokens"
 DRAFT_REJECTED_TOKENS: Final = "trimode.draft.rejected_tokens"
@@ -108,15 +110,16 @@ DRAFT_PROPOSED: Final = "trimode.draft.proposed"
 DRAFT_ACCEPTED: Final = "trimode.draft.accepted"
 DRAFT_TAPE: Final = "trimode.draft.tape"
 DRAFT_REJECTED: Final = "trimode.draft.rejected"
-"""JSON: [[round, token ids, text, reason, probability of the token that took the first one's place], ...]."""
+"""JSON: [[round, token ids, text, reason, probability of the token that replaced the first one], ...]."""
 CONTENT_CUT: Final = "trimode.content.cut"
-"""What the size limit of content took out, in words, a string for each attribute that it cut."""
+"""Descriptions of what the size limit of content cut, one for each attribute concerned."""
 BLOCK_STEPS: Final = "trimode.block.steps"
 BLOCK_SELECTION: Final = "trimode.block.selection"
-"""vendor or text_first: what diffusion fills where it is sure of nothing, and behind a guessed end."""
+"""vendor or text_first: the rule by which diffusion fills slots when no token is confident, and after a tentative
+end."""
 CHOICE_CANDIDATES: Final = "trimode.choice.candidates"
 CHOICE_LOGPROBS: Final = "trimode.choice.logprobs"
-"""In nats, in the order of the candidates; content."""
+"""Log probabilities in nats, in the order of the candidates; content."""
 SWITCH_FROM: Final = "trimode.switch.from"
 SWITCH_TO: Final = "trimode.switch.to"
 SWITCH_REASON: Final = "trimode.switch.reason"

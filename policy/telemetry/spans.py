@@ -1,7 +1,7 @@
 """One call as spans: an inference span for the call, and below it a `decode <mode>` span for each run of one mode.
 
-Knows records, names and the OpenTelemetry API; without an SDK all of it does nothing. Does not know the engine. No span
-is ever made current: a token held across a `yield` would break when a stream is left early.
+Knows records, names and the OpenTelemetry API, which does nothing without an SDK. Does not know the engine. No span is
+ever made current, because a context token kept across a `yield` would break when a stream is left early.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from .metrics import instruments
 
 
 class OwnedSpan:
-    """A span from start to end, of kind INTERNAL and never current. `context` is where its children belong."""
+    """A span from start to end, of kind INTERNAL and never current. `context` is the parent context of its children."""
 
     def __init__(
         self, name: str, attributes: Mapping[str, AttributeValue], parent: Context | None, tracer: Tracer | None = None
     ) -> None:
-        self.span: Span = (tracer or tracer_of_ours()).start_span(
+        self.span: Span = (tracer or library_tracer()).start_span(
             name, context=parent, kind=SpanKind.INTERNAL, attributes=attributes
         )
         self.context = trace.set_span_in_context(self.span, parent)
@@ -48,7 +48,7 @@ class OwnedSpan:
         self.span.set_attributes(known(attributes))
 
     def end(self, failed: str | None = None, message: str | None = None) -> None:
-        """`failed`: the error's type. `message` is content: pass it only where content may be shown."""
+        """Ends the span. `failed`: the error's type. `message` is content; pass it only where content may be shown."""
         if failed is not None:
             self.span.set_attribute(names.ERROR_TYPE, failed)
             self.span.set_status(Status(StatusCode.ERROR, message))
@@ -58,9 +58,9 @@ class OwnedSpan:
 class CallSpan:
     """Owns the spans of one call from start to end.
 
-    A plan step's inference stands in a `plan` span. Where `parent` (default: the current context) holds an inference
-    span of a host SDK, that one is the call's, and only decode spans are added. `content`: put prompt, output and
-    drafts on spans; None asks `content.captures`; `redact` is applied to them first.
+    A plan step's inference span is the child of a `plan` span. Where `parent` (default: the current context) has an
+    inference span of a host SDK, that one serves as the call's, and only decode spans are added. `content`: put prompt,
+    output and drafts on spans; None follows `content.captures`; `redact` is applied to them first.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class CallSpan:
         parent: Context | None = None,
     ) -> None:
         self._content, self._redact, self._cuts = captures("span", content), redact, list[str]()
-        self._tracer, self._metrics = tracer or tracer_of_ours(), instruments(meter)
+        self._tracer, self._metrics = tracer or library_tracer(), instruments(meter)
         self._labels: dict[str, AttributeValue] = {
             names.GEN_AI_OPERATION_NAME: names.CHAT,
             names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
@@ -96,7 +96,7 @@ class CallSpan:
         }
         self._begin, self._first = time.perf_counter(), 0.0
         self._own: list[OwnedSpan] = []
-        """Ours, the outermost first; none where the host's inference span serves."""
+        """Spans of this call, the outermost first; none where the host's inference span serves."""
         if not in_inference(parent):
             if kind == "plan":
                 parent = self._open(f"{names.PLAN} {agent or ''}".rstrip(), _phase(agent), parent)
@@ -105,11 +105,11 @@ class CallSpan:
         self.context = parent
 
     def first_chunk(self) -> None:
-        """Something of a stream reached the caller."""
+        """Notes the time at which the first piece of a stream reached the caller."""
         self._first = self._first or time.perf_counter()
 
     def end(self, record: CallRecord | None = None, error: BaseException | None = None) -> None:
-        """Writes what is known, then ends the spans; call it in `finally`. A second call does nothing."""
+        """Sets the attributes and ends the spans; call it in `finally`. A second call does nothing."""
         if not self._begin:
             return
         began, self._begin = self._begin, 0.0
@@ -143,8 +143,10 @@ class CallSpan:
             self._own[-1].put(own)
         elif self._own:
             return
-        # A host's span is not ours to write on: what ours would say of the call stands on its decode spans.
-        shared = {} if self._own else self._about | _of_ours(record_attributes(record)) | _of_ours(self._labels)
+        # A host's span is never written to, so the call's own attributes are set on its decode spans instead.
+        shared = (
+            {} if self._own else self._about | _trimode_only(record_attributes(record)) | _trimode_only(self._labels)
+        )
         for part in parts_of(record):
             attributes = decode_attributes(part) | (content_of(part) if self._content and record.has_content else {})
             span = self._tracer.start_span(f"decode {part.mode}", context=self.context, start_time=part.start_ns)
@@ -156,8 +158,8 @@ class CallSpan:
             return {}
         texts, cut = newest(redacted_text(self._redact, str(message["content"])) for message in messages)
         kept = zip(messages[len(messages) - len(texts) :], texts, strict=True)
-        said = [message_json(str(message["role"]), text) for message, text in kept]
-        return self._limited(names.GEN_AI_INPUT_MESSAGES, json.dumps(said, ensure_ascii=False), cut)
+        shown = [message_json(str(message["role"]), text) for message, text in kept]
+        return self._limited(names.GEN_AI_INPUT_MESSAGES, json.dumps(shown, ensure_ascii=False), cut)
 
     def _output(self, record: CallRecord) -> Attributes:
         if not self._content or record.text is None:
@@ -171,22 +173,24 @@ class CallSpan:
         return {key: value, names.CONTENT_CUT: tuple(self._cuts) or None}
 
 
-def tracer_of_ours() -> Tracer:
+def library_tracer() -> Tracer:
+    """Returns the library's tracer of the current global provider."""
     return _tracer(trace.get_tracer_provider())
 
 
-@lru_cache(maxsize=4)  # the SDK sets a filter of the process's warnings each time that it is asked
+@lru_cache(maxsize=4)  # cached, because the SDK adds a process-wide warnings filter each time
 def _tracer(provider: TracerProvider) -> Tracer:
     return provider.get_tracer(names.SCOPE, versions()["trimode"])
 
 
 def in_inference(context: Context | None) -> bool:
-    """Whether the span of `context` (default: the current one) is an inference span, as a host SDK opens one."""
+    """Returns whether the span of `context` (default: the current one) is an inference span of a host SDK."""
     attributes: Mapping[str, object] = getattr(trace.get_current_span(context), "attributes", None) or {}
     return attributes.get(names.GEN_AI_OPERATION_NAME) in names.INFERENCES
 
 
 def known(attributes: Attributes) -> dict[str, AttributeValue]:
+    """Returns the attributes without those whose value is None."""
     return {key: value for key, value in attributes.items() if value is not None}
 
 
@@ -194,5 +198,5 @@ def _phase(agent: str | None) -> dict[str, AttributeValue]:
     return known({names.GEN_AI_OPERATION_NAME: names.PLAN, names.GEN_AI_AGENT_NAME: agent})
 
 
-def _of_ours(attributes: Mapping[str, AttributeValue | None]) -> Attributes:
+def _trimode_only(attributes: Mapping[str, AttributeValue | None]) -> Attributes:
     return {key: value for key, value in attributes.items() if key.startswith(f"{names.SCOPE}.")}

@@ -21,7 +21,7 @@ from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.finish import finished
 from trimode.policy.calls.result import Result
-from trimode.policy.calls.scope import Scope, enter, leave
+from trimode.policy.calls.scope import SCOPE, Scope
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.policies import Policy
 from trimode.policy.selection.settings import variant
@@ -95,7 +95,7 @@ def _paid(engine: Engine, call: Call, auto: Auto, audit: AuditFile, chooses: boo
     """CPU seconds of this thread, and seconds, for one call; `ar` decodes where `auto` does not choose."""
     fixed = planned(call, "ar", auto, 0)
     scope = Scope(audit=audit if traces else None)
-    before = enter(scope)
+    entered = SCOPE.enter(scope)
     begin, cpu = time.perf_counter(), time.thread_time()
     asked = planned(call, "auto", auto, 0) if chooses else fixed
     recording = engine.recording(asked)
@@ -103,7 +103,7 @@ def _paid(engine: Engine, call: Call, auto: Auto, audit: AuditFile, chooses: boo
         recording.request = engine.translator.request(asked)
         finished(engine.translator, recording, engine.tokens.decode(recording.request), has_adapter=True)
     found = time.thread_time() - cpu, time.perf_counter() - begin
-    leave(scope, before)
+    SCOPE.leave(entered)
     return found
 
 
@@ -132,7 +132,7 @@ def loops(engine: Engine, args: Namespace) -> dict[str, Any]:
 
 
 def _loop(engine: Engine, word: str, auto: Auto, path: Path) -> int:
-    said = {} if word == "auto" else {k: v for k, v in variant(word, word).said().items() if v is not None}
+    said = {} if word == "auto" else {k: v for k, v in variant(word, word).given().items() if v is not None}
     policy = auto if word == "auto" else Policy()
     with session(engine, policy=policy, trace=f"file:{path}", content=True) as current, using(**said):
         for episode in demo.episodes(4):

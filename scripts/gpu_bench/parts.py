@@ -73,7 +73,7 @@ def _rowwise(config: ModelConfig, bench: Bench, rows: int) -> dict[str, Pair]:
     logits = _draw(bench, rows, vocab)
     numbers = torch.arange(rows, device=bench.device)
     banned = torch.zeros(vocab, dtype=torch.bool, device=bench.device)
-    draws = triton_head.Draws(numbers, numbers, torch.ones(rows, device=bench.device))
+    draws = triton_head.RowSampling(numbers, numbers, torch.ones(rows, device=bench.device))
 
     def gated() -> Tensor:
         gate, up = F.linear(x, both).chunk(2, dim=-1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass
 class Automaton:
-    """`moves[state][token]` is the next state; in a state of `accepting` the text may end."""
+    """A finite automaton: `moves[state][token]` is the next state; in a state of `accepting` the text may end."""
 
     moves: Mapping[int, Mapping[int, int]]
     accepting: frozenset[int]
@@ -30,7 +30,7 @@ class Automaton:
         return torch.from_numpy(words.view(np.int32))
 
     def forced(self) -> list[int]:
-        """Up to three tokens, so that a run may take several answers."""
+        """Returns up to three tokens, so that a forced run takes several calls."""
         at, run = self.fork(), list[int]()
         while len(run) < 3 and len(at._next) == 1:
             run += at._next
@@ -55,8 +55,8 @@ class Automaton:
     def fork(self) -> Automaton:
         return Automaton(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
 
-    def ending(self, limit: int) -> list[int] | None:
-        """The shortest one, the lowest tokens first; breadth first."""
+    def completion(self, limit: int) -> list[int] | None:
+        """Returns the shortest completion, by breadth-first search, the lowest tokens first."""
         queue, met = deque([(self.state, list[int]())]), {self.state}
         while queue:
             state, path = queue.popleft()
@@ -69,19 +69,19 @@ class Automaton:
         return None
 
     def leads(self, token: int, limit: int, /) -> bool:
-        """Looks no further than two tokens, so that the longer endings are worked out."""
-        return self.ending_behind(token, min(limit, 2)) is not None
+        """Looks two tokens ahead at most, so that longer completions have to be searched for."""
+        return self.completion_after(token, min(limit, 2)) is not None
 
-    def ending_behind(self, token: int, limit: int) -> list[int] | None:
+    def completion_after(self, token: int, limit: int) -> list[int] | None:
         if token not in self.moves[self.state]:
             return None
         ahead = self.fork()
         ahead.advance([token])
-        return ahead.ending(limit)
+        return ahead.completion(limit)
 
 
 def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:
-    """Whether `tokens`, from the start, keep to the rules; an end token must come last and where the text may end."""
+    """Returns whether `tokens`, from the start, follow the automaton; an end token must come last and where it may."""
     state = 0
     for at, token in enumerate(tokens):
         if token in automaton.ends:
@@ -93,7 +93,7 @@ def accepts(automaton: Automaton, tokens: Sequence[int]) -> bool:
 
 
 def random_automaton(seed: int, vocab: int, usable: Sequence[int], ends: Sequence[int], states: int = 12) -> Automaton:
-    """A third of the states force their token, the others allow a few or many; each state goes on or may end."""
+    """Returns an automaton in which a third of the states force their token; each state continues or may end."""
     chance = random.Random(seed)
     text = [token for token in usable if token not in ends]
     moves: dict[int, dict[int, int]] = {}

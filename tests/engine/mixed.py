@@ -1,4 +1,4 @@
-"""Requests of every kind side by side: modes and switches of them, temperatures, filters, stop strings, constraints."""
+"""Requests of every kind in one batch: modes and switches of them, temperatures, filters, stop strings, constraints."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Fickle:
     seed: int
     chance: float
     asked: list[int] = field(default_factory=list[int])
-    made: dict[int, Switch] = field(default_factory=dict[int, Switch])
+    switches: dict[int, Switch] = field(default_factory=dict[int, Switch])
 
     def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:
         self.asked.append(len(rounds))
-        dice = random.Random(f"{self.seed} {len(rounds)} {options}")
-        if dice.random() >= self.chance:
+        rng = random.Random(f"{self.seed} {len(rounds)} {options}")
+        if rng.random() >= self.chance:
             return None
-        self.made[len(rounds)] = Switch(options=dice.choice(MODES), reason=f"after {len(rounds)}")
-        return self.made[len(rounds)]
+        self.switches[len(rounds)] = Switch(options=rng.choice(MODES), reason=f"after {len(rounds)}")
+        return self.switches[len(rounds)]
 
 
 def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:

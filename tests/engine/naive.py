@@ -38,7 +38,7 @@ class Naive:
         return len(self.out) >= self.max_tokens or (bool(self.out) and self.out[-1] in self.ends)
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         return self.max_tokens - len(self.out)
 
     def forward(self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False) -> Tensor:
@@ -88,23 +88,23 @@ class Naive:
                 self.out.append(token)
 
     def step(self, allowed: Sequence[int] | None = None, closable: Constraint | None = None) -> int:
-        """One causal pass for one token; where `closable` could not end in time behind it, its ending's next one."""
+        """One causal pass for one token; a completion's token if `closable` could not end in time after it."""
         context = [*self.prompt, *self.out]
         token = self.choose(self.forward(context)[-1], len(context), allowed)
         if closable is not None and token not in self.ends:
             ahead = closable.fork()
             ahead.advance([token])
-            if ahead.ending(self.room - 1) is None:
-                ending = closable.ending(self.room)
-                assert ending is not None, "an ending that fits is known at all times"
-                self.forced += token != ending[0]
-                token = ending[0]
+            if ahead.completion(self.remaining - 1) is None:
+                completion = closable.completion(self.remaining)
+                assert completion is not None, "a completion that fits is known at all times"
+                self.forced += token != completion[0]
+                token = completion[0]
         self.emit([token])
         return token
 
     def ar(self, constraint: Constraint | None = None) -> None:
         prefill = True
-        closable = constraint if constraint is not None and constraint.ending(self.max_tokens) is not None else None
+        closable = constraint if constraint is not None and constraint.completion(self.max_tokens) is not None else None
         while not self.finished:
             allowed = None if constraint is None else bits(constraint.mask())
             if allowed is not None and len(allowed) == 1:
@@ -120,12 +120,12 @@ class Naive:
     def linear_spec(self, block_length: int) -> None:
         self.step()
         while not self.finished:
-            if self.room == 1:
+            if self.remaining == 1:
                 self.step()
                 self.passes += 1
                 return
             known = [*self.prompt, *self.out]
-            draft = self.draft(known, block_length)[: self.room - 1]
+            draft = self.draft(known, block_length)[: self.remaining - 1]
             logits = self.forward([*known, *draft])
             first = len(known) - 1
             chosen = [self.choose(logits[first + i], len(known) + i) for i in range(len(draft) + 1)]
@@ -145,7 +145,7 @@ class Naive:
         guess: list[int] = []
         prefill = True
         while not self.finished:
-            known, draft = [*self.prompt, *self.out], guess[: self.room - 1]
+            known, draft = [*self.prompt, *self.out], guess[: self.remaining - 1]
             end = next((at for at, token in enumerate(draft) if token in self.ends), len(draft))
             causal, branches = self.fan(known, draft[:end], block_length)
             chosen = [self.choose(row, len(known) + at) for at, row in enumerate(causal)]
@@ -159,7 +159,7 @@ class Naive:
             prefill = False
 
     def fan(self, known: Sequence[int], draft: Sequence[int], block_length: int) -> tuple[Tensor, list[Tensor]]:
-        """One pass over the draft and, beside each of its prefixes, a row of masks: their logits."""
+        """Returns the logits of one pass over the draft and a row of masks for each of its prefixes."""
         trunk = [*known, *draft]
         tokens, positions = list(trunk), list(range(len(trunk)))
         for accepted in range(len(draft) + 1):
@@ -191,7 +191,7 @@ class Naive:
 
     def settled(self, slots: Sequence[int | None]) -> bool:
         ready = prefix(slots)
-        return len(ready) == len(slots) or len(ready) >= self.room or any(token in self.ends for token in ready)
+        return len(ready) == len(slots) or len(ready) >= self.remaining or any(token in self.ends for token in ready)
 
     def denoise(self, slots: list[int | None], threshold: float) -> None:
         known = [*self.prompt, *self.out]
@@ -200,11 +200,11 @@ class Naive:
         end = next((at for at, slot in enumerate(slots) if slot in self.ends), len(slots))
         open_slots = [at for at, slot in enumerate(slots) if slot is None and at < end]
         tokens = {at: self.choose(logits[at], len(known) + at) for at in open_slots}
-        sure = {at: float(torch.softmax(logits[at], 0)[tokens[at]]) for at in open_slots}
-        words = [at for at in open_slots if tokens[at] not in self.ends]
-        best = max(words, key=lambda at: sure[at]) if words else open_slots[0]
+        confidence = {at: float(torch.softmax(logits[at], 0)[tokens[at]]) for at in open_slots}
+        no_ends = [at for at in open_slots if tokens[at] not in self.ends]
+        best = max(no_ends, key=lambda at: confidence[at]) if no_ends else open_slots[0]
         for at in open_slots:
-            if at == best or sure[at] >= threshold:
+            if at == best or confidence[at] >= threshold:
                 slots[at] = tokens[at]
 
 

@@ -46,18 +46,18 @@ def model(
     """A random transformer; `rank` > 0 gives it a draft adapter with a random B."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = Transformer(config)
+        model = Transformer(config)
         with torch.no_grad():
-            made.encoder.embed_tokens.weight.add_(shared * torch.randn(config.hidden_size))
+            model.encoder.embed_tokens.weight.add_(shared * torch.randn(config.hidden_size))
             if not config.tie_word_embeddings:
-                made.diffusion_head.weight.mul_(sharpness)
-            for name, weight in made.named_parameters():
+                model.diffusion_head.weight.mul_(sharpness)
+            for name, weight in model.named_parameters():
                 if "norm" in name:
                     weight.add_(0.2 * torch.randn_like(weight))
             if rank:
-                for part in made.add_adapter(rank, 4.0):
+                for part in model.add_adapter(rank, 4.0):
                     part.get_submodule("lora_B").get_parameter("weight").normal_(0, 0.2)
-    return made.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def with_ends(*ends: int) -> ModelConfig:
@@ -69,9 +69,9 @@ def text(ids: Sequence[int]) -> str:
     return "".join(PIECES[token % len(PIECES)] for token in ids if token != EOS)
 
 
-def engine(made: Transformer, keep_prefixes: bool = True, kv_bytes: int = 1 << 24, queue: int = 1024) -> TokenEngine:
-    vocab = min(TEXT_VOCAB, made.config.vocab_size)
-    return TokenEngine(made, text, vocab, kv_bytes=kv_bytes, queue=queue, keep_prefixes=keep_prefixes)
+def engine(model: Transformer, keep_prefixes: bool = True, kv_bytes: int = 1 << 24, queue: int = 1024) -> TokenEngine:
+    vocab = min(TEXT_VOCAB, model.config.vocab_size)
+    return TokenEngine(model, text, vocab, kv_bytes=kv_bytes, queue=queue, keep_prefixes=keep_prefixes)
 
 
 def prompt(seed: int, length: int, vocab: int = VOCAB) -> tuple[int, ...]:

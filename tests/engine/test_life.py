@@ -45,7 +45,7 @@ def test_an_engine_that_nobody_refers_to_is_freed_with_its_thread_and_pages() ->
         engine = small.engine(small.model(1))
         engine.decode(request())
         mine = [thread for thread in serving() if thread not in before]
-        kept = [
+        kept: list[weakref.ref[Any]] = [
             weakref.ref(engine),
             weakref.ref(engine.scheduler),
             weakref.ref(engine.pool),
@@ -105,7 +105,7 @@ def test_an_error_of_the_thread_reaches_every_caller_and_later_ones(monkeypatch:
     def broken() -> None:
         raise ZeroDivisionError("never")
 
-    monkeypatch.setattr(engine.scheduler, "_leave", broken)
+    monkeypatch.setattr(engine.scheduler, "_drop_cancelled", broken)
     for future in futures:
         error = future.exception(30)
         assert isinstance(error, EngineStopped)

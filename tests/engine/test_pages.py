@@ -1,6 +1,6 @@
 """Pages and the prefix index: references add up, what is found is what was stored, and eviction spares what is in use.
 
-The oracle of the index is the list of everything that was ever stored in it.
+The index is compared with the list of everything that was ever stored in it.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ class IndexMachine(RuleBasedStateMachine):
 
     @invariant()
     def references_add_up(self) -> None:
-        held = Counter(page for _, pages in self.live for page in pages)
-        held.update(node.page for node in self.index.nodes())
-        assert [held[page] for page in range(PAGES)] == self.pool.references
-        assert self.pool.free == PAGES - len(held)
+        counts = Counter(page for _, pages in self.live for page in pages)
+        counts.update(node.page for node in self.index.nodes())
+        assert [counts[page] for page in range(PAGES)] == self.pool.references
+        assert self.pool.free == PAGES - len(counts)
 
     def teardown(self) -> None:
         for _, pages in self.live:

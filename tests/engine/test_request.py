@@ -1,4 +1,4 @@
-"""What a request refuses at construction, and the words it refuses with: what was given and what is allowed."""
+"""What a request refuses at construction, and the messages: what was given and what is allowed."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def test_unknown_options_cannot_be_written() -> None:
         options(threshold=0.5)
 
 
-@pytest.mark.parametrize("pick", [torch_ops.pick, Native.load().pick], ids=["torch", "native"])
-def test_the_least_temperature_is_greedy_and_keeps_to_the_mask(pick: Any) -> None:
+@pytest.mark.parametrize("sample_rows", [torch_ops.sample_rows, Native.load().sample_rows], ids=["torch", "native"])
+def test_the_least_temperature_is_greedy_and_keeps_to_the_mask(sample_rows: Any) -> None:
     logits = torch.tensor([[-90.0, -80.0, -70.0, -60.0]])
     noise = torch_ops.gumbel(1, torch.tensor([1]), 4)
     banned = torch.tensor([False, False, False, True])
-    token, _ = pick(logits, banned, None, noise, 1e-20, 0, 1.0)
+    token, _ = sample_rows(logits, banned, None, noise, 1e-20, 0, 1.0)
     assert int(token) == 2
 
 

@@ -1,6 +1,6 @@
-"""One engine under load: many threads and tasks, requests that come, go and give up, memory and queue that are full.
+"""One engine under load: many threads and tasks, requests that come and are cancelled, full memory and a full queue.
 
-What each request gets must be what it gets alone, and whatever happens, pages come back.
+Each request must get what it gets alone, and in every case its pages must be freed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def all_free(engine: TokenEngine) -> bool:
 
 
 @pytest.fixture
-def begun() -> Callable[[TokenEngine, DecodeRequest], Future[Any]]:
+def started() -> Callable[[TokenEngine, DecodeRequest], Future[Any]]:
     """Submits a request and returns once it has had a pass."""
 
     def start(engine: TokenEngine, request: DecodeRequest) -> Future[Any]:
@@ -75,19 +75,19 @@ def test_threads_get_what_each_request_gets_alone() -> None:
     assert all_free(engine)
 
 
-def test_stretches_say_whose_rows_shared_the_passes() -> None:
+def test_mode_runs_say_whose_rows_shared_the_passes() -> None:
     engine = endless()
     alone = engine.decode(long(20)).stats
-    (one,) = alone.stretches
+    (one,) = alone.mode_runs
     assert (one.mode, one.passes, one.rows) == ("ar", alone.forward_passes, alone.query_tokens)
     assert (one.pass_rows, one.pass_calls) == (one.rows, one.passes)
     assert 0 < one.seconds <= alone.seconds
     drafts = LinearSpecOptions(block_length=4)
     pair = [long(200), replace(long(200, prompt=(3, 4)), options=drafts)]
     found = [future.result().stats for future in [engine.submit(request) for request in pair]]
-    assert [[one.mode for one in stats.stretches] for stats in found] == [["ar"], ["linear_spec"]]
+    assert [[one.mode for one in stats.mode_runs] for stats in found] == [["ar"], ["linear_spec"]]
     for stats in found:
-        (one,) = stats.stretches
+        (one,) = stats.mode_runs
         assert (one.passes, one.rows) == (stats.forward_passes, stats.query_tokens)
         assert one.passes < one.pass_calls <= 2 * one.passes
         assert one.pass_rows > one.rows
@@ -121,9 +121,9 @@ def test_a_cancelled_task_frees_its_pages() -> None:
     assert all_free(engine)
 
 
-def test_cancelling_frees_within_one_pass(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+def test_cancelling_frees_within_one_pass(started: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(keep_prefixes=False)
-    future = begun(engine, long())
+    future = started(engine, long())
     assert engine.pool.free < engine.pool.pages
     future.cancel()
     passes = engine.scheduler.passes
@@ -132,9 +132,9 @@ def test_cancelling_frees_within_one_pass(begun: Callable[[TokenEngine, DecodeRe
     assert engine.pool.free == engine.pool.pages
 
 
-def test_what_waits_may_be_cancelled_too(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+def test_what_waits_may_be_cancelled_too(started: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(pages=48)
-    running = begun(engine, long())
+    running = started(engine, long())
     waiting = engine.submit(long())
     waiting.cancel()
     running.cancel()
@@ -143,9 +143,9 @@ def test_what_waits_may_be_cancelled_too(begun: Callable[[TokenEngine, DecodeReq
     assert all_free(engine)
 
 
-def test_a_request_waits_until_its_pages_are_free(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+def test_a_request_waits_until_its_pages_are_free(started: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(pages=48)
-    running = begun(engine, long())
+    running = started(engine, long())
     second = engine.submit(long(100, (5, 6, 7)))
     third = engine.submit(long(100, (8,)))
     assert engine.scheduler.waiting + engine.scheduler.running == 3
@@ -173,9 +173,9 @@ def test_a_request_that_needs_every_page_gives_up_the_prefix_it_would_copy() -> 
     assert found.token_ids == endless().decode(whole).token_ids
 
 
-def test_a_full_queue_is_refused(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+def test_a_full_queue_is_refused(started: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(pages=48, queue=2)
-    futures = [begun(engine, long()), engine.submit(long()), engine.submit(long())]
+    futures = [started(engine, long()), engine.submit(long()), engine.submit(long())]
     with pytest.raises(QueueFull, match=r"1 more would join 2 waiting requests, at most 2 may wait"):
         engine.submit(long())
     with pytest.raises(QueueFull):
@@ -185,7 +185,7 @@ def test_a_full_queue_is_refused(begun: Callable[[TokenEngine, DecodeRequest], F
     settled(engine)
 
 
-def test_closing_cancels_and_refuses(begun: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
+def test_token_budget_cancels_and_refuses(started: Callable[[TokenEngine, DecodeRequest], Future[Any]]) -> None:
     engine = endless(pages=48)
     caught: list[BaseException] = []
 
@@ -195,7 +195,7 @@ def test_closing_cancels_and_refuses(begun: Callable[[TokenEngine, DecodeRequest
         except CallCancelled as error:
             caught.append(error)
 
-    begun(engine, long()).cancel()
+    started(engine, long()).cancel()
     threads = [threading.Thread(target=call) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -212,7 +212,7 @@ def test_closing_cancels_and_refuses(begun: Callable[[TokenEngine, DecodeRequest
 def test_a_long_prompt_stalls_nobody() -> None:
     engine = small.engine(small.model(1, ENDLESS), kv_bytes=200 * PAGE_BYTES)
     seen: list[tuple[int, int]] = []  # (passes so far, tokens so far) of the short request
-    running = engine.submit(long(200), lambda made: seen.append((engine.scheduler.passes, len(made.tokens))))
+    running = engine.submit(long(200), lambda update: seen.append((engine.scheduler.passes, len(update.tokens))))
     prompt = small.prompt(1, 8 * PREFILL_CHUNK)
     result = engine.decode(DecodeRequest(prompt=prompt, max_tokens=3))
     running.result()
@@ -259,7 +259,7 @@ class Broken:
     def fork(self) -> Broken:
         return Broken(self.left)
 
-    def ending(self, _: int) -> list[int] | None:
+    def completion(self, _: int) -> list[int] | None:
         return None
 
     def leads(self, _: int, limit: int) -> bool:
@@ -294,11 +294,11 @@ def test_what_one_request_raises_is_its_own(constraint: Broken, options: ArOptio
 
 
 def test_a_prompts_pages_serve_others_while_it_runs(
-    begun: Callable[[TokenEngine, DecodeRequest], Future[Any]],
+    started: Callable[[TokenEngine, DecodeRequest], Future[Any]],
 ) -> None:
     engine = endless(pages=120)
     prompt = small.prompt(3, 150)
-    running = begun(engine, long(2000, prompt))
+    running = started(engine, long(2000, prompt))
     assert engine.decode(DecodeRequest(prompt=prompt, max_tokens=2)).stats.cached_tokens >= 128
     running.cancel()
 
@@ -349,8 +349,8 @@ class Quitter:
     patience: int
     future: Future[Any] | None = None
 
-    def watch(self, made: Update) -> None:
-        if self.future is not None and len(made.tokens) >= self.patience:
+    def watch(self, update: Update) -> None:
+        if self.future is not None and len(update.tokens) >= self.patience:
             self.future.cancel()
 
 

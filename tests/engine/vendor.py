@@ -35,7 +35,7 @@ class Vendor(Naive):
         self.emit(text)
 
     def over(self, text: Sequence[int]) -> bool:
-        """Whether what stands there, without a gap, holds the whole output."""
+        """Returns whether the text without masks contains the whole output."""
         return len(text) >= self.max_tokens or any(token in self.ends for token in text)
 
     def left(self, slots: Sequence[int | None]) -> bool:
@@ -59,20 +59,20 @@ class Vendor(Naive):
         return at
 
     def fill(self, slots: list[int | None], text: Sequence[int], threshold: float) -> None:
-        """One pass: the surest masked slot, whatever its token, and every other one at the threshold."""
+        """One pass: fills the most confident masked slot, whatever its token, and every other one at the threshold."""
         first = len(self.prompt) + len(text)
         block = [text[-1], *(self.model.config.mask_id if slot is None else slot for slot in slots)]
         rows = self.forward([*self.prompt, *text[:-1]], block)[first:]
         masked = [at for at, slot in enumerate(slots) if slot is None]
         chosen = {at: self.choose(rows[at], first + at) for at in masked}
-        sure = {at: float(torch.softmax(rows[at], 0)[chosen[at]]) for at in masked}
-        top = max(masked, key=lambda at: sure[at])
+        confidence = {at: float(torch.softmax(rows[at], 0)[chosen[at]]) for at in masked}
+        top = max(masked, key=lambda at: confidence[at])
         for at in masked:
-            if at == top or sure[at] >= threshold:
+            if at == top or confidence[at] >= threshold:
                 slots[at] = chosen[at]
 
 
 def filled(slots: Sequence[int | None]) -> list[int]:
-    """What stands in front of the first mask."""
+    """Returns the tokens before the first mask."""
     front = next((at for at, slot in enumerate(slots) if slot is None), len(slots))
     return [slot for slot in slots[:front] if slot is not None]

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from trimode.engine.errors import TrimodeError
-from trimode.integrations.bench.contenders import Contender, Question, Reading, cold, ours
-from trimode.integrations.bench.roofline import Floor, read_parameters
+from trimode.integrations.bench.roofline import Roofline, read_parameters
 from trimode.integrations.bench.rows import row
+from trimode.integrations.bench.systems import Question, Reading, SystemUnderTest, cold, ours
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli.demo import DATA
 from trimode.policy.calls.engine import Engine
@@ -118,7 +118,7 @@ def test_a_row_is_medians_of_medians_and_paired_ratios() -> None:
     def never(_: Question) -> Reading:
         raise AssertionError
 
-    found = row(Contender("ar", "free", never), "plan", asked, {"hf": hf, "ar": mine})
+    found = row(SystemUnderTest("ar", "free", never), "plan", asked, {"hf": hf, "ar": mine})
     assert found is not None
     assert (found.n, found.rounds, found.prompt_tokens, found.tokens, found.passes) == (3, 3, 20, 9, 6)
     assert (found.seconds, found.prefill_seconds) == (2, 1)
@@ -127,7 +127,7 @@ def test_a_row_is_medians_of_medians_and_paired_ratios() -> None:
     assert found.decode_tokens_per_s == pytest.approx(6 / 3.5)
     assert found.decode_speedup == pytest.approx(18 / 7)
     assert (found.equal_ids, found.different_ids) == (2, 1), "one round with other ids is a different step"
-    assert row(Contender("ar", "free", never), "json", asked, {"hf": hf, "ar": mine}) is None
+    assert row(SystemUnderTest("ar", "free", never), "json", asked, {"hf": hf, "ar": mine}) is None
 
 
 def test_floor_counts_the_matrices_of_a_pass(reference: Engine) -> None:
@@ -136,7 +136,7 @@ def test_floor_counts_the_matrices_of_a_pass(reference: Engine) -> None:
         name: weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "adapter" not in name
     }
     assert read_parameters(model.config) == sum(matrices.values()), "tied: the embedding is the head"
-    bounds = Floor(
+    bounds = Roofline(
         weight_bytes=400, parameters=100, large_bytes_per_s=200.0, own_size_bytes_per_s=800.0, flop_per_s=50.0
     )
     assert (bounds.pass_seconds, bounds.pass_seconds_from_memory, bounds.multiply_seconds_per_row) == (0.5, 2.0, 4.0)
@@ -168,8 +168,8 @@ def test_errors_are_one_line(
         (["export", tmp_path], "new or empty"),
         (["export", tmp_path / "new", "--format", "gguf"], "export format 'gguf': expected one of ministral3"),
     ]
-    for words, said in cases:
+    for words, message in cases:
         lines = fails(capsys, monkeypatch, *words).strip().split("\n")
         assert lines[-1].startswith("error: "), words
-        assert said in lines[-1], words
+        assert message in lines[-1], words
     assert "does not exist" in fails(capsys, monkeypatch, "bench", tmp_path / "nothing.jsonl.gz")

@@ -207,8 +207,8 @@ def test_errors_are_one_line(
         (["audit", "report", str(broken), "-o", str(tmp_path / "p.html"), "--calls", "x"], "expected FIRST:LAST"),
         (["audit", "report", str(broken), "-o", str(tmp_path / "no" / "p.html")], "no/p.html: No such file"),
     ]
-    for words, said in cases:
-        assert said in fails(capsys, monkeypatch, *words), words
+    for words, message in cases:
+        assert message in fails(capsys, monkeypatch, *words), words
 
 
 def test_empty_schema_file_is_a_schema(tmp_path: Path) -> None:
@@ -221,12 +221,12 @@ def test_empty_schema_file_is_a_schema(tmp_path: Path) -> None:
 
 
 def test_module_runs() -> None:
-    for words, code, said in ((["--help"], 0, "Usage"), (["generate", "x", "--mode", "turbo"], 2, "error: ")):
+    for words, code, message in ((["--help"], 0, "Usage"), (["generate", "x", "--mode", "turbo"], 2, "error: ")):
         done = subprocess.run(
             [sys.executable, "-m", "trimode", *words], capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == code
-        assert said in done.stdout + done.stderr
+        assert message in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
     assert issubclass(tm.CheckpointError, tm.TrimodeError)
 

@@ -106,8 +106,8 @@ def test_replay_without_content_is_refused(
         reference.generate("x", max_tokens=2)
     assert "nothing to replay: the record holds no token ids" in fails(capsys, monkeypatch, "replay", file.path)
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    said = fails(capsys, monkeypatch, "replay", tmp_path / "empty.jsonl")
-    assert "nothing to replay: no readable call" in said
+    message = fails(capsys, monkeypatch, "replay", tmp_path / "empty.jsonl")
+    assert "nothing to replay: no readable call" in message
     with tm.session(reference, policy=tm.Policy(), trace=AuditFile(file.path, content=True)):
         reference.generate("x", max_tokens=2)
     mixed = run("replay", file.path)
@@ -136,14 +136,14 @@ def test_what_cannot_be_compared_or_found(
     trail: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = records(read_audit(trail))[0].call
-    for words, said in (
+    for words, message in (
         (["diff", f"{trail}#{call}", str(trail)], "expected two files, or two calls"),
         (["diff", f"{trail}#zz", f"{trail}#zz"], "0 calls begin with 'zz'"),
         (["replay", str(trail), "--call", ""], "6 calls begin with ''"),
         (["diff", "/no/such/file", str(trail)], "No such file"),
         (["verify", str(trail), "--head", "seven"], "expected NUMBER:SHA256"),
     ):
-        assert said in fails(capsys, monkeypatch, *words), words
+        assert message in fails(capsys, monkeypatch, *words), words
 
 
 def test_a_kept_head_shows_what_was_cut_off(trail: Path, tmp_path: Path) -> None:

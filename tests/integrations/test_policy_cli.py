@@ -86,7 +86,7 @@ def test_tune_writes_a_policy_that_loads(audit: Path, tmp_path: Path) -> None:
     assert policy.name == "mine"
     assert set(policy.steps) == {"think", "talk"}
     assert set(policy.kinds) == {"plan", "prose"}
-    assert all(said.mode in ("ar", "linear_spec", "quadratic_spec") for said in policy.steps.values())
+    assert all(settings.mode in ("ar", "linear_spec", "quadratic_spec") for settings in policy.steps.values())
     assert run("policy", "compare", audit, "--policy", out).exit_code == 0
 
 
@@ -235,14 +235,14 @@ def test_thresholds_against_quality(reference: Engine, tmp_path: Path, figures: 
 
 def test_acceptance_counts_verified_places() -> None:
     def made(accepted: int, *reasons: str) -> RoundRecord:
-        lost = tuple((None, reason) for reason in reasons)
+        rejected = tuple((None, reason) for reason in reasons)
         origins = "a" * accepted + "c"
         return RoundRecord(
             mode="linear_spec",
             origins=origins,
-            drafted=accepted + len(lost),
+            drafted=accepted + len(rejected),
             accepted=accepted,
-            rejected=lost,
+            rejected=rejected,
             forward_passes=2,
             fills=(),
             sha256="",

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from trimode.engine.errors import RequestError
 from trimode.integrations.cli import app as cli
 from trimode.integrations.report import page
-from trimode.integrations.report.origins import EMPTY, REASONS, letters, plain
+from trimode.integrations.report.origins import EMPTY, REASONS, plain, provenance_codes
 from trimode.integrations.report.page import render
 from trimode.integrations.report.plot import COLUMNS, plots
 from trimode.policy.audit.record import CallRecord
@@ -105,7 +105,7 @@ def test_every_token_stands_once_in_order_under_its_origin(recorded: Recorded, m
     found = made(*calls)
     assert found.texts == [call.text for call in calls]
     spelled = "".join(origin * len(text) for origin, text in found.pieces)
-    assert spelled == "".join(letters(part) for call in calls for part in call.rounds)
+    assert spelled == "".join(provenance_codes(part) for call in calls for part in call.rounds)
     assert set(spelled) >= {"a", "c", "s", "f"}
 
 
@@ -177,7 +177,7 @@ def test_page_is_well_formed_for_readers(recorded: Recorded, made: Made) -> None
 def test_without_content_the_page_shows_letters_and_says_why(recorded: Recorded, made: Made) -> None:
     record = recorded("linear_spec", schema=True)
     found = made(record, content=False)
-    assert found.texts == ["".join(letters(part) for part in record.rounds)]
+    assert found.texts == ["".join(provenance_codes(part) for part in record.rounds)]
     assert "hold no text" in found.words
     assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT" in found.words
     assert record.text is not None
@@ -192,7 +192,7 @@ def test_every_origin_of_records_has_a_name_and_strangers_are_not_hidden(recorde
     found = made(replace(record, rounds=(first,)))
     assert found.pieces == [("b", "1"), ("f", "2"), ("r", "3"), ("?", "4")]
     assert "no room to end the text" in found.tips("lost")[0]
-    assert "letters other than" in found.words
+    assert "provenance codes other than" in found.words
 
 
 def test_text_that_was_kept_without_tokens_is_shown(recorded: Recorded, made: Made) -> None:
@@ -280,7 +280,7 @@ def test_plots_keep_all_drafts_and_stay_in_their_frame(counts: list[tuple[int, i
     assert bool(found) == any(kept + lost for kept, lost in counts)
     for plot in found:
         assert len(plot.columns) <= COLUMNS
-        assert all(0 <= column.kept + column.lost <= 56.001 for column in plot.columns)
+        assert all(0 <= column.kept + column.rejected <= 56.001 for column in plot.columns)
         told = [tuple(map(int, re.findall(r"(\d+) (?:accepted|rejected)", column.tip))) for column in plot.columns]
         assert sum(kept for kept, _ in told) == sum(kept for kept, _ in counts)
         assert sum(lost for _, lost in told) == sum(lost for _, lost in counts)

@@ -164,9 +164,9 @@ def test_content_is_pushed_only_where_it_may_be(
     push([record], server.collector)
     decode, call = server.spans[2:]
     assert json.loads(values(call)["gen_ai.output.messages"])[0]["parts"][0]["content"] == record.text
-    lost = json.loads(values(decode)["trimode.draft.rejected"])
+    runs = json.loads(values(decode)["trimode.draft.rejected"])
     rejected = [token for made in record.rounds for token, _ in made.rejected]
-    assert [token for _, tokens, *_ in lost for token in tokens] == rejected
+    assert [token for _, tokens, *_ in runs for token in tokens] == rejected
     push([record.redacted()], server.collector)
     assert "output.value" not in values(server.spans[4])
 
@@ -202,8 +202,8 @@ def test_batches_headers_and_resource(recorded: Recorded, server: Server, monkey
     headers = {name.lower(): value for name, value in server.posts[0][1].items()}
     assert (headers["authorization"], headers["x-a"]) == ("Bearer x", "2")
     assert headers["content-type"] == "application/x-protobuf"
-    said = {key.key: key.value.string_value for key in server.posts[0][2].resource_spans[0].resource.attributes}
-    assert said["service.name"] == "trimode"
+    attributes = {key.key: key.value.string_value for key in server.posts[0][2].resource_spans[0].resource.attributes}
+    assert attributes["service.name"] == "trimode"
     monkeypatch.setenv(OTEL_SERVICE_NAME, "travel desk")
     assert resource().attributes["service.name"] == "travel desk"
 

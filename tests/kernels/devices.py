@@ -23,7 +23,7 @@ DEVICES: list[Any] = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pyt
 on_each_device = pytest.mark.parametrize("device", DEVICES)
 DTYPES = [torch.float32, torch.bfloat16]
 ROWS = (1, 2, 3, 7, 16, 17, 33, 64, 65, 129)
-"""Row counts on both sides of every tile, to be held against a pass of 256 rows."""
+"""Row counts on both sides of every tile, to be compared with a pass of 256 rows."""
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Prints, as JSON, how many binaries of each kernel an engine's warm-up needs, and which its passes need besides.
+"""Prints, as JSON, how many binaries of each kernel an engine's warm-up needs, and which more its passes need.
 
-Run as a process of its own, because Triton decides between interpreting and compiling when it is imported. Nothing is
-compiled or run: launches are caught, and what Triton would compile them for is noted.
+It runs as a process of its own, because Triton decides between interpreting and compiling when it is imported. Nothing
+is compiled or run: launches are intercepted, and what Triton would compile for them is recorded.
 """
 
 from __future__ import annotations

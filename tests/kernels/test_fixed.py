@@ -1,7 +1,7 @@
-"""Rows have the same bits in any company whatever order a library sums in, and on every path that libraries have here.
+"""Rows have the same bits in any batch, whatever order a library sums in, and on every code path of these libraries.
 
-A stand-in for the library's product sums in another order for each number of rows and threads. Other instruction sets
-are asked for by environment variables, which libraries read when they are loaded: hence processes of their own.
+A replacement of the library's product sums in another order for each number of rows and threads. Other instruction sets
+are selected by environment variables, which libraries read when they are loaded, so each runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from companies import disagreements
+from row_invariance import disagreements
 from torch import Tensor
 
 from trimode.kernels import quantize
@@ -79,7 +79,7 @@ def test_rows_agree_on_every_path_that_libraries_have_here(setting: str) -> None
     here = Path(__file__).parent
     path = os.pathsep.join((str(here), str(here.parents[1] / "src")))
     done = subprocess.run(
-        [sys.executable, str(here / "companies.py")],
+        [sys.executable, str(here / "row_invariance.py")],
         env={**os.environ, name: value, "PYTHONPATH": path},
         capture_output=True,
         text=True,

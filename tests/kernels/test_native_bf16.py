@@ -77,32 +77,32 @@ def test_products_are_those_of_rounded_rows(kernels: NativeBf16, inputs: int, ou
 @pytest.mark.parametrize("inputs", [1, 2, 7, 32, 61])
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e-37, 1e-39])
 def test_sums_have_the_documented_order_to_the_last_bit(inputs: int, scale: float) -> None:
-    made = native_bf16.load()
+    kernels = native_bf16.load()
     x, weight = draw(9, inputs) * scale, halves(70, inputs)
-    found = made.linear(x, made.prepare(weight))
+    found = kernels.linear(x, kernels.prepare(weight))
     assert torch.equal(found.view(torch.int32), in_order(x, weight).view(torch.int32))
 
 
 @needs_instruction
 def test_rows_are_rounded_to_the_nearest_and_ties_to_even() -> None:
-    made, step = native_bf16.load(), 2.0**-7
+    kernels, step = native_bf16.load(), 2.0**-7
     x = torch.tensor([[1 + step / 2], [1 + 3 * step / 2], [1 + step / 2 + 2.0**-20], [-1 - step / 2]])
-    found = made.linear(x, made.prepare(torch.ones(1, 1)))
+    found = kernels.linear(x, kernels.prepare(torch.ones(1, 1)))
     assert found.flatten().tolist() == [1.0, 1 + 2 * step, 1 + step, -1.0]
 
 
 @needs_instruction
 def test_only_the_products_of_a_model_differ_from_native() -> None:
-    made, why = ops.kernels(CPU, torch.float32, "native-bf16")
+    kernels, why = ops.kernels(CPU, torch.float32, "native-bf16")
     native, _ = ops.kernels(CPU, torch.float32, "native")
-    assert (made.name, why) == ("native-bf16", "asked for")
+    assert (kernels.name, why) == ("native-bf16", "asked for")
     x, weight = draw(7, 64), halves(80, 64)
-    assert not torch.equal(made.linear(x, made.prepare(weight)), native.linear(x, native.prepare(weight)))
+    assert not torch.equal(kernels.linear(x, kernels.prepare(weight)), native.linear(x, native.prepare(weight)))
     low = draw(8, 64)
-    assert torch.equal(made.linear(x, made.prepare_adapter(low)), native.linear(x, native.prepare_adapter(low)))
-    assert torch.equal(made.swiglu(x), native.swiglu(x))
+    assert torch.equal(kernels.linear(x, kernels.prepare_adapter(low)), native.linear(x, native.prepare_adapter(low)))
+    assert torch.equal(kernels.swiglu(x), native.swiglu(x))
     with pytest.raises(ops.NativeUnavailable, match=r"shape \[8, 64\] holds others; 'native' keeps them whole"):
-        made.prepare(low)
+        kernels.prepare(low)
 
 
 def test_auto_never_takes_them() -> None:
@@ -110,15 +110,15 @@ def test_auto_never_takes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("options", "why"),
     [
         ({"dtype": torch.bfloat16}, "float32 on cpu, not for bfloat16 on cpu"),
         ({"device": torch.device("meta")}, "not for float32 on meta"),
         ({"quantized": True}, "eight bits; 'triton' and 'torch' do"),
     ],
 )
-def test_other_weights_and_devices_are_refused(words: dict[str, Any], why: str) -> None:
-    asked: dict[str, Any] = {"device": CPU, "dtype": torch.float32, **words}
+def test_other_weights_and_devices_are_refused(options: dict[str, Any], why: str) -> None:
+    asked: dict[str, Any] = {"device": CPU, "dtype": torch.float32, **options}
     with pytest.raises(ops.NativeUnavailable, match=why):
         ops.kernels(**asked, choice="native-bf16")
 

@@ -1,4 +1,4 @@
-"""The threads of the native kernels: any number of them, of any caller, and none left behind a fork."""
+"""The threads of the native kernels: any number of them, for any calling thread, and none after a fork."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def threads() -> Iterator[None]:
 
 def product(seed: int) -> tuple[Tensor, Tensor]:
     """Rows and weights of a product that is worth sharing."""
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randn(64, 256, generator=dice), torch.randn(700, 256, generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(64, 256, generator=rng), torch.randn(700, 256, generator=rng)
 
 
 @pytest.mark.usefixtures("threads")
@@ -67,7 +67,7 @@ torch.set_num_threads(3)
 native = Native.load()
 x, packed = torch.ones(64, 256), native.prepare(torch.ones(700, 256))
 before = native.linear(x, packed).numpy()
-child = os.fork()  # behind which torch's own threads must not be asked for anything
+child = os.fork()  # after it torch's own threads must not be used
 same = all((native.linear(x, packed).numpy() == before).all() for _ in range(50))
 if not child:
     os._exit(not same)

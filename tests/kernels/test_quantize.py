@@ -24,23 +24,23 @@ def test_weights_come_back_within_half_a_step(
     seed: int, outputs: int, inputs: int, power: int, precision: Precision
 ) -> None:
     weight = draw(outputs, inputs, seed=seed) * 2.0**power
-    made = quantize(weight, precision)
+    quantized = quantize(weight, precision)
     range_ = weight.abs().amax(1, keepdim=True)
     allowed = STEP[precision] * (range_ if precision == "int8" else weight.abs().clamp_min(range_ * 2**-6 / 448))
-    assert ((dequantize(made, torch.float32) - weight).abs() <= allowed * 1.001).all()
+    assert ((dequantize(quantized, torch.float32) - weight).abs() <= allowed * 1.001).all()
     # Symmetric: the negated matrix is the negated values.
-    assert torch.equal(quantize(-weight, precision).values.float(), -made.values.float())
+    assert torch.equal(quantize(-weight, precision).values.float(), -quantized.values.float())
 
 
 @each_precision
 def test_values_and_scales_are_what_the_kernels_read(precision: Precision) -> None:
-    made = quantize(draw(6, 10).bfloat16(), precision)
-    assert made.values.dtype == (torch.int8 if precision == "int8" else torch.float8_e4m3fn)
-    assert (made.shape, made.scales.shape, made.scales.dtype) == ((6, 10), (6,), torch.float32)
-    assert made.nbytes == 60 + 24
-    largest = made.values.float().abs().amax(1)
+    quantized = quantize(draw(6, 10).bfloat16(), precision)
+    assert quantized.values.dtype == (torch.int8 if precision == "int8" else torch.float8_e4m3fn)
+    assert (quantized.shape, quantized.scales.shape, quantized.scales.dtype) == ((6, 10), (6,), torch.float32)
+    assert quantized.nbytes == 60 + 24
+    largest = quantized.values.float().abs().amax(1)
     assert largest.tolist() == [127.0 if precision == "int8" else 448.0] * 6
-    assert torch.equal(made.values.float().bfloat16().float(), made.values.float())
+    assert torch.equal(quantized.values.float().bfloat16().float(), quantized.values.float())
 
 
 @each_precision
@@ -68,5 +68,5 @@ def test_an_unknown_format_is_refused() -> None:
 
 
 def test_a_matrix_in_eight_bits_is_two_tensors() -> None:
-    made = Quantized(torch.tensor([[2, -3]], dtype=torch.int8), torch.tensor([0.5]))
-    assert dequantize(made, torch.bfloat16).tolist() == [[1.0, -1.5]]
+    quantized = Quantized(torch.tensor([[2, -3]], dtype=torch.int8), torch.tensor([0.5]))
+    assert dequantize(quantized, torch.bfloat16).tolist() == [[1.0, -1.5]]

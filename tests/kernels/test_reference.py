@@ -361,7 +361,7 @@ def naive_pick(
     top_k: int,
     top_p: float,
 ) -> tuple[int, float]:
-    """One row of `pick` in plain Python."""
+    """One row of `sample_rows` in plain Python."""
     tokens = [t for t in range(len(logits)) if allowed[t] and not banned[t]]
     if noise is None:
         chosen = max(tokens, key=lambda t: logits[t])
@@ -391,7 +391,7 @@ def naive_pick(
     constrained=st.booleans(),
 )
 @settings(QUICK, max_examples=150)
-def test_pick_equals_a_plain_loop(
+def test_sample_rows_equals_a_plain_loop(
     kernels: Any, seed: int, vocab: int, temperature: float, top_k: int, top_p: float, constrained: bool
 ) -> None:
     logits = draw(4, vocab, seed=seed) * 3
@@ -401,7 +401,7 @@ def test_pick_equals_a_plain_loop(
     allowed[:, 0] = True
     noise = ops.gumbel(seed, torch.arange(4), vocab) if temperature else None
     mask = pack(allowed) if constrained else None
-    tokens, confidence = kernels.pick(logits, banned, mask, noise, temperature, top_k, top_p)
+    tokens, confidence = kernels.sample_rows(logits, banned, mask, noise, temperature, top_k, top_p)
     for row in range(4):
         expected, probability = naive_pick(
             logits[row].tolist(),
@@ -416,12 +416,12 @@ def test_pick_equals_a_plain_loop(
         assert float(confidence[row]) == pytest.approx(probability, rel=1e-4)
 
 
-def test_pick_rows_do_not_depend_on_their_number(kernels: Any) -> None:
+def test_sample_rows_rows_do_not_depend_on_their_number(kernels: Any) -> None:
     logits, noise = draw(33, 1000) * 4, ops.gumbel(3, torch.arange(33), 1000)
     banned = torch.zeros(1000, dtype=torch.bool)
-    tokens, confidence = kernels.pick(logits, banned, None, noise, 0.8, 50, 0.9)
+    tokens, confidence = kernels.sample_rows(logits, banned, None, noise, 0.8, 50, 0.9)
     for row in range(33):
-        alone = kernels.pick(logits[row : row + 1], banned, None, noise[row : row + 1], 0.8, 50, 0.9)
+        alone = kernels.sample_rows(logits[row : row + 1], banned, None, noise[row : row + 1], 0.8, 50, 0.9)
         assert torch.equal(alone[0], tokens[row : row + 1])
         assert torch.equal(alone[1], confidence[row : row + 1])
 
@@ -430,7 +430,7 @@ def test_confidence_counts_banned_tokens_but_not_refused_ones(kernels: Any) -> N
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
     banned = torch.tensor([False, True, False, False])
     mask = pack(torch.tensor([[True, True, False, False]]))
-    token, confidence = kernels.pick(logits, banned, mask, None, 0.0, 0, 1.0)
+    token, confidence = kernels.sample_rows(logits, banned, mask, None, 0.0, 0, 1.0)
     assert int(token) == 0
     assert float(confidence) == pytest.approx(0.5)
 
@@ -440,7 +440,7 @@ def test_the_fast_variant_calls_the_library_once_an_op() -> None:
     assert (found.name, found.row_tile, why) == ("torch-fast", 1, "asked for")
     x, weight = draw(1, 256), draw(700, 256, seed=1)
     torch.testing.assert_close(found.linear(x, weight), ops.linear(x, weight), rtol=1e-4, atol=1e-4)
-    assert found.pick is torch_ops.pick  # type: ignore[attr-defined]
+    assert found.sample_rows is torch_ops.sample_rows  # type: ignore[attr-defined]
     assert (found.exact, torch_ops.exact) == (False, True)
 
 

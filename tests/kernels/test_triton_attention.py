@@ -1,4 +1,4 @@
-"""Attention in Triton against the torch torch_ops, and each row against itself in other company, bit for bit."""
+"""Attention in Triton against the torch reference, and each row against itself in other batches, bit for bit."""
 
 from __future__ import annotations
 
@@ -147,10 +147,10 @@ def test_any_row_is_the_same_alone(
 
 
 @on_each_device
-def test_stretches_follow_the_rows_own_length(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With short stretches: rows on both sides of where they double, in one pass and alone, in tables of any width."""
-    monkeypatch.setattr(triton_attention, "STRETCH", PAGE)
-    monkeypatch.setattr(triton_attention, "STRETCHES", 2)
+def test_splits_follow_the_rows_own_length(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With short splits: rows on both sides of where splits double, in one pass and alone, in tables of any width."""
+    monkeypatch.setattr(triton_attention, "SPLIT", PAGE)
+    monkeypatch.setattr(triton_attention, "MAX_SPLITS", 2)
     layout = Pass().trunk(0, 126, 5).trunk(1, 255, 3).branch(1, 258, 2).layout(tables(2, 6, device))
     x, (keys, values) = draw(10, 4, 8, device=device), pages(1, 8, torch.float32, device)
     whole = triton_attention.attention(x, 2, keys, values, layout)
@@ -163,8 +163,8 @@ def test_stretches_follow_the_rows_own_length(device: str, monkeypatch: pytest.M
 
 
 @on_each_device
-def test_a_row_may_see_more_stretches_than_fit_at_their_shortest(device: str) -> None:
-    """4,097 positions and more: the stretch doubles."""
+def test_a_row_may_see_more_splits_than_fit_at_their_shortest(device: str) -> None:
+    """From 4,097 positions on the split's length doubles."""
     layout = Pass().trunk(0, 4095, 3).layout(tables(1, 65, device, 65))
     x, (keys, values) = draw(3, 3, 4, device=device), pages(1, 4, torch.float32, device, 65)
     found = triton_attention.attention(x, 1, keys, values, layout)
@@ -210,7 +210,7 @@ def cut(layout: Layout, share: int, dtype: torch.dtype, most: int | None = None)
 
 @on_each_device
 def test_tiles_hold_rows_of_one_kind(device: str) -> None:
-    """5 rows of 3 heads in 16 lanes; neither requests, branches nor stretches are mixed."""
+    """Tiles of 16 query heads with 5 rows of 3 heads; requests, branches and splits are not mixed."""
     rows = Pass().trunk(0, 4090, 9).branch(0, 7, 2).branch(0, 7, 3).trunk(1, 0, 2)
     layout = rows.layout(tables(2, 1, device))
     expected = [(0, 5), (5, 1), (6, 3), (9, 2), (11, 3), (14, 2)]

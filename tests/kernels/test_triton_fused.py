@@ -1,4 +1,4 @@
-"""Norm, SwiGLU and adapter in Triton against plain torch, and a row against itself in other company, bit for bit."""
+"""Norm, SwiGLU and adapter in Triton against plain torch, and a row against itself in other batches, bit for bit."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.gpu import head_epilogue as triton_head
 from trimode.kernels.gpu import noise as triton_noise
-from trimode.kernels.gpu.head_epilogue import Draws
+from trimode.kernels.gpu.head_epilogue import RowSampling
 from trimode.kernels.reference import noise as noise_ops
 from trimode.kernels.reference import torch_ops
 
@@ -31,9 +31,9 @@ def short_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def draws(
     device: str, temperature: list[float], top_k: list[int] | None = None, top_p: list[float] | None = None
-) -> Draws:
+) -> RowSampling:
     rows = len(temperature)
-    return Draws(
+    return RowSampling(
         torch.arange(rows, device=device) * 2**40 - 2,
         torch.tensor(POSITIONS[:rows], dtype=torch.int64, device=device),
         torch.tensor(temperature, dtype=torch.float32, device=device),
@@ -149,7 +149,9 @@ def test_a_row_is_picked_the_same_alone(device: str, dtype: torch.dtype) -> None
     assert rule.top_p is not None
     for row in range(6):
         one = slice(row, row + 1)
-        single = Draws(rule.seed[one], rule.position[one], rule.temperature[one], rule.top_k[one], rule.top_p[one])
+        single = RowSampling(
+            rule.seed[one], rule.position[one], rule.temperature[one], rule.top_k[one], rule.top_p[one]
+        )
         alone = triton_head.sample(logits[one], banned, allowed[one], single)
         assert torch.equal(alone[0], tokens[one])
         assert torch.equal(alone[1], confidence[one])
@@ -172,7 +174,7 @@ def test_no_rows_give_no_tokens(device: str) -> None:
     assert tokens.shape == confidence.shape == (0,)
 
 
-def refused(logits: Tensor, banned: Tensor, allowed: Tensor | None, rule: Draws, why: str) -> None:
+def refused(logits: Tensor, banned: Tensor, allowed: Tensor | None, rule: RowSampling, why: str) -> None:
     with pytest.raises(TensorRefused, match=why):
         triton_head.sample(logits, banned, allowed, rule)
 

@@ -1,4 +1,4 @@
-"""What Triton compiles for an engine: all of it when graphs are captured, and one binary whatever rides along."""
+"""What Triton compiles for an engine: all of it when graphs are captured, and one binary whatever the batch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def launched() -> dict[str, Any]:
 
 
 def test_nothing_is_compiled_amid_serving(launched: dict[str, Any]) -> None:
-    """Passes of 1 to 512 rows without a graph, with and without adapter and filters, behind captured buckets."""
+    """Runs passes of 1 to 512 rows without a graph, with and without adapter and filters, after the capture."""
     assert launched["more"].keys() == launched["warm"].keys()
     assert not any(launched["more"].values())
 
 
 def test_attention_and_the_choice_of_tokens_are_one_binary_each(launched: dict[str, Any]) -> None:
-    """A row goes through the same code in any company: alone, where columns begin at odd places, and beside filters."""
+    """A row runs through the same code in any batch: alone, with columns at odd addresses, next to filtered rows."""
     warm = launched["warm"]
     assert {
         name: warm[name] for name in ("_place", "_partials", "_merge", "_scan", "_choose", "_fold")

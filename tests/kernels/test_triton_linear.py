@@ -1,4 +1,4 @@
-"""The Triton products against plain torch, and a row against itself in other company, bit for bit."""
+"""The Triton products against plain torch, and a row against itself in other batches, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole passes through the Triton kernels: against plain torch, a request in other company, and mode by mode."""
+"""Whole passes through the Triton kernels: against plain torch, a request in other batches, and mode by mode."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_door_says_what_runs(device: str) -> None:
     found, why = ops.kernels(torch.device(device), torch.bfloat16, "triton")
     assert (found.name, found.row_tile, why) == ("triton", 1, "asked for")
     assert ops.kernels(torch.device("cuda"), torch.bfloat16) == (found, "the fastest here")
-    assert not hasattr(found, "pick"), "tokens are chosen by triton_head alone"
+    assert not hasattr(found, "sample_rows"), "tokens are chosen by triton_head alone"
     with pytest.raises(ops.TritonUnavailable, match="float32 and bfloat16, not for float16"):
         ops.kernels(torch.device(device), torch.float16, "triton")
 
@@ -151,6 +151,6 @@ def test_every_launch_is_on_the_device_of_its_tensors(monkeypatch: pytest.Monkey
     passed = len(launches)
     triton_ops.begin(logits, [one for one in batch.choices([sampler] * 3, True) if one])
     chosen = len(launches)
-    triton_ops.standing(logits).launch(1)
+    triton_ops.static_sampler(logits).launch(1)
     assert 8 < passed < chosen < len(launches)
     assert all(launches)

@@ -1,4 +1,4 @@
-"""Verification in Triton against plain Python, and the ring of refused drafts."""
+"""Verification in Triton against plain Python, and the ring of rejected drafts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.gpu import verify as triton_verify
-from trimode.kernels.gpu.verify import Refused
+from trimode.kernels.gpu.verify import RejectedDrafts
 
 POISON = -777
 
@@ -26,13 +26,15 @@ def padded(lists: list[list[int]], width: int, device: str) -> tuple[Tensor, Ten
     return wide[:, :width], torch.tensor([len(numbers) for numbers in lists], dtype=torch.int64, device=device)
 
 
-def verify(drafts: list[list[int]], chosen: list[list[int]], refused: Refused, device: str) -> tuple[Tensor, Tensor]:
+def verify(
+    drafts: list[list[int]], chosen: list[list[int]], refused: RejectedDrafts, device: str
+) -> tuple[Tensor, Tensor]:
     return triton_verify.verify(*padded(drafts, 5, device), *padded(chosen, 6, device), refused)
 
 
 @on_each_device
 def test_the_accepted_the_next_and_the_refused(device: str) -> None:
-    refused = Refused.empty(6, 4, 5, torch.device(device))
+    refused = RejectedDrafts.empty(6, 4, 5, torch.device(device))
     drafts = [[1, 2, 3], [1, 2, 3], [1, 2, 3], [], [1, 2], [9, 2, 3, 4, 5]]
     chosen = [[1, 2, 3, 4], [1, 7, 3, 4], [1, 2, 3], [8], [1], [1, 2, 3, 4, 5, 6]]
     accepted, following = verify(drafts, chosen, refused, device)
@@ -49,7 +51,7 @@ tokens = st.lists(st.integers(0, 2), max_size=5)
 @settings(deadline=None, derandomize=True, max_examples=20)
 def test_verify_equals_its_reference(device: str, rounds: list[list[tuple[list[int], list[int]]]]) -> None:
     """Also the ring, which is smaller than the rounds, and of which the reference writes the same."""
-    mine, plain = (Refused.empty(2, 2, 5, torch.device(device)) for _ in range(2))
+    mine, plain = (RejectedDrafts.empty(2, 2, 5, torch.device(device)) for _ in range(2))
     for pairs in rounds:
         drafts, chosen = ([pair[side] for pair in pairs] for side in (0, 1))
         arguments = (*padded(drafts, 5, device), *padded(chosen, 6, device))
@@ -59,9 +61,9 @@ def test_verify_equals_its_reference(device: str, rounds: list[list[tuple[list[i
         assert torch.equal(found[1], expected[1])
     since = max(0, len(rounds) - 2)
     for request in range(2):
-        lost = mine.read(request, since)
-        assert lost == plain.read(request, since)
-        assert lost == [pairs[request][0][agreed(*pairs[request]) :] for pairs in rounds[since:]]
+        rejected = mine.read(request, since)
+        assert rejected == plain.read(request, since)
+        assert rejected == [pairs[request][0][agreed(*pairs[request]) :] for pairs in rounds[since:]]
 
 
 def agreed(draft: list[int], chosen: list[int]) -> int:
@@ -70,7 +72,7 @@ def agreed(draft: list[int], chosen: list[int]) -> int:
 
 @on_each_device
 def test_a_ring_that_was_read_too_late_says_so(device: str) -> None:
-    refused = Refused.empty(1, 2, 5, torch.device(device))
+    refused = RejectedDrafts.empty(1, 2, 5, torch.device(device))
     for first in (1, 2, 3):
         verify([[first]], [[0]], refused, device)
     assert refused.read(0, 1) == [[2], [3]]
@@ -80,16 +82,16 @@ def test_a_ring_that_was_read_too_late_says_so(device: str) -> None:
 
 
 def test_no_requests_and_no_drafts() -> None:
-    nothing = Refused.empty(0, 2, 5, torch.device("cpu"))
+    nothing = RejectedDrafts.empty(0, 2, 5, torch.device("cpu"))
     accepted, following = verify([], [], nothing, "cpu")
     assert accepted.shape == following.shape == (0,)
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    ring = Refused.empty(1, 2, 3, torch.device("cpu"))
+    ring = RejectedDrafts.empty(1, 2, 3, torch.device("cpu"))
     draft, counts = torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
 
-    def refused(why: str, draft: Tensor = draft, counts: Tensor = counts, ring: Refused = ring) -> None:
+    def refused(why: str, draft: Tensor = draft, counts: Tensor = counts, ring: RejectedDrafts = ring) -> None:
         with pytest.raises(TensorRefused, match=why):
             triton_verify.verify(draft, counts, draft, counts, ring)
 
@@ -97,5 +99,5 @@ def test_what_does_not_fit_is_refused() -> None:
     refused(r"drafted has shape \[2\]; this op takes \[1\]", counts=torch.ones(2, dtype=torch.int64))
     refused("room for 3", draft=torch.zeros(1, 4, dtype=torch.int64))
     refused("call contiguous", draft=torch.zeros(1, 6, dtype=torch.int64)[:, ::2])
-    refused(r"refused.turn has shape \[4\]", ring=replace(ring, turn=torch.zeros(4, dtype=torch.int64)))
+    refused(r"ring.turn has shape \[4\]", ring=replace(ring, turn=torch.zeros(4, dtype=torch.int64)))
     refused("the ring has gaps", ring=replace(ring, tokens=torch.zeros(1, 2, 5, dtype=torch.int64)[..., :3]))

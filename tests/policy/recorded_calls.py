@@ -56,12 +56,12 @@ class Template:
     def fork(self) -> Template:
         return Template(self.places, self.at)
 
-    def ending(self, limit: int) -> list[int] | None:
+    def completion(self, limit: int) -> list[int] | None:
         left = [min(place) for place in self.places[self.at :]]
         return [*left, END] if len(left) < limit else None
 
     def leads(self, token: int, limit: int) -> bool:
-        return self.allows(token) and self.ending(limit + 1) is not None
+        return self.allows(token) and self.completion(limit + 1) is not None
 
 
 def template() -> Template:

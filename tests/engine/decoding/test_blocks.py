@@ -1,4 +1,4 @@
-"""One diffusion block under a gate: what is repaired, from which pass, and which guesses stand."""
+"""One diffusion block under a gate: what is repaired, from which pass, and which tentative tokens are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SURE, LIKELY, UNSURE = 9.0, 6.0, 1.0
 
 
 def seen(*slots: Mapping[int, float]) -> Logits:
-    """What one pass says of each slot: logits by token, 0 for the others."""
+    """Returns the logits of one pass: logits by token for each slot, 0 for other tokens."""
     rows = torch.zeros(len(slots), VOCAB)
     for at, slot in enumerate(slots):
         for token, logit in slot.items():
@@ -33,29 +33,31 @@ def seen(*slots: Mapping[int, float]) -> Logits:
 
 
 def line(*allowed: set[int]) -> Automaton:
-    """A grammar of one set of tokens after the other, and the end behind."""
+    """Returns a grammar that allows one set of tokens after the other, then the end."""
     moves = {at: dict.fromkeys(sorted(tokens), at + 1) for at, tokens in enumerate(allowed)}
     return Automaton({**moves, len(allowed): {}}, frozenset({len(allowed)}), (END,), VOCAB)
 
 
-def block(constraint: Constraint | None, length: int, room: int = 20, selection: Selection = "text_first") -> Block:
-    return Block(Gate(constraint, [END], words=1, room=room), length, 0.9, selection)
+def block(
+    constraint: Constraint | None, length: int, max_tokens: int = 20, selection: Selection = "text_first"
+) -> Block:
+    return Block(Gate(constraint, [END], mask_words=1, max_tokens=max_tokens), length, 0.9, selection)
 
 
 ANY = set(range(VOCAB - 1))
 
 
 def test_a_refused_guess_is_repaired_by_the_pass_that_made_it() -> None:
-    """When the gate reaches it, the pass at hand saw the slot filled and says nothing of it."""
+    """When the gate reaches the slot, the current pass saw it filled and predicts nothing there."""
     made = block(line(ANY, {1, 2}, ANY, ANY), 4)
     made.denoise(seen({3: UNSURE}, {4: SURE, 2: LIKELY}, {}, {}))  # slot 1 is surest; slot 0 stays masked
     assert (made.tokens, made.slots) == ([], [None, 4, None, None])
     made.denoise(seen({3: SURE}, {1: SURE}, {}, {}))
     assert (made.tokens, made.origins) == ([3, 2], "ar")
-    assert [(lost.token, lost.reason) for lost in made.rejected] == [(4, "schema")]
+    assert [(rejected.token, rejected.reason) for rejected in made.rejected] == [(4, "schema")]
 
 
-def test_what_was_guessed_in_sight_of_a_refused_token_falls_with_it_and_the_rest_stands() -> None:
+def test_slots_filled_while_a_refused_token_was_visible_are_masked_again_and_others_kept() -> None:
     made = block(line(ANY, {1, 2}, ANY, ANY, ANY), 5)
     made.denoise(seen({}, {4: SURE, 2: LIKELY}, {5: SURE}, {}, {}))
     made.denoise(seen({}, {}, {}, {6: SURE}, {}))
@@ -63,12 +65,12 @@ def test_what_was_guessed_in_sight_of_a_refused_token_falls_with_it_and_the_rest
     made.denoise(seen({3: SURE}, {}, {}, {}, {}))
     assert (made.tokens, made.origins) == ([3, 2, 5], "ara")
     assert made.slots == [3, 2, 5, None, None]
-    assert [lost.token for lost in made.rejected] == [4, 6]
+    assert [rejected.token for rejected in made.rejected] == [4, 6]
 
 
 @pytest.mark.parametrize(("allowed", "taken"), [({4, 1}, [4]), ({1, 2}, [2, 3])])
-def test_the_gate_goes_on_over_masks_only_behind_a_refusal(allowed: set[int], taken: list[int]) -> None:
-    """A block that needs no repair is the free one, so nothing may be taken in it that the free one leaves masked."""
+def test_the_gate_goes_on_over_masks_only_after_a_refusal(allowed: set[int], taken: list[int]) -> None:
+    """A block that needs no repair equals the unconstrained one, so the gate takes nothing that stays masked there."""
     made = block(line(allowed, {3, 6}, ANY), 3)
     made.denoise(seen({4: SURE, 2: LIKELY}, {5: LIKELY, 3: LIKELY}, {}))
     assert made.tokens == taken
@@ -82,14 +84,18 @@ def test_a_slot_in_doubt_waits_for_the_next_pass() -> None:
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=6, max_size=6), st.integers(2, 6))
-def test_a_block_that_was_valid_anyway_is_the_free_one(seeds: list[int], length: int) -> None:
-    """Bit for bit, whatever the passes say, under a grammar that takes everything."""
+def test_a_block_that_was_valid_anyway_is_the_unconstrained_one(seeds: list[int], length: int) -> None:
+    """Blocks are equal bit for bit, whatever the passes predict, under a grammar that allows everything."""
     everything = Automaton({0: dict.fromkeys(range(VOCAB - 1), 0)}, frozenset({0}), (END,), VOCAB)
-    held, free = block(everything, length, room=100), block(None, length)
+    constrained, unconstrained = block(everything, length, max_tokens=100), block(None, length)
     for seed in seeds:
-        if free.done:
+        if unconstrained.done:
             break
         rows = torch.randn(length, VOCAB, generator=torch.Generator().manual_seed(seed)) * 4
-        for one in (held, free):
+        for one in (constrained, unconstrained):
             one.denoise(Logits(rows, 5, SAMPLER))
-        assert (held.slots, held.origins, held.fills) == (free.slots, free.origins, free.fills)
+        assert (constrained.slots, constrained.origins, constrained.fills) == (
+            unconstrained.slots,
+            unconstrained.origins,
+            unconstrained.fills,
+        )

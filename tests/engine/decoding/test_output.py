@@ -47,7 +47,7 @@ def test_the_budget_ends_the_output_and_an_end_token_in_time_wins() -> None:
     for last, finish in ((2, "length"), (4, "stop")):
         found = output(max_tokens=2)
         assert found.commit("ar", [1], "c")
-        assert found.room == 1
+        assert found.remaining == 1
         assert not found.commit("ar", [last, 1], "cc")
         assert found.finish == finish
         assert len(found.tokens) == 2

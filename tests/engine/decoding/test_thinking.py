@@ -73,9 +73,9 @@ def test_the_marker_comes_in_time(seed: int, budget: int, more: int, temperature
 
 def test_a_spent_budget_forces_the_marker_without_a_vote() -> None:
     engine = small.engine(small.model(1, small.with_ends(small.MASK), shared=2))
-    free = DecodeRequest(prompt=(1, 2), max_tokens=20)
-    told = replace(free, thinking=Thinking(END, 6))
-    plain, forced = engine.decode(free), engine.decode(told)
+    unlimited = DecodeRequest(prompt=(1, 2), max_tokens=20)
+    limited = replace(unlimited, thinking=Thinking(END, 6))
+    plain, forced = engine.decode(unlimited), engine.decode(limited)
     assert END not in plain.token_ids[:7]
     assert forced.token_ids[:6] == plain.token_ids[:6]
     assert forced.token_ids[6] == END
@@ -84,7 +84,7 @@ def test_a_spent_budget_forces_the_marker_without_a_vote() -> None:
 
 
 def test_a_fork_thinks_for_itself() -> None:
-    gate = Gate(None, (small.EOS,), Thinking(END, 3), words=2)
+    gate = Gate(None, (small.EOS,), Thinking(END, 3), mask_words=2)
     gate.advance([1, 2])
     twin = gate.fork()
     twin.advance([4])
@@ -94,6 +94,6 @@ def test_a_fork_thinks_for_itself() -> None:
 
 
 @pytest.mark.parametrize("budget", [-1, 10, 11])
-def test_a_budget_must_leave_room_for_an_answer(budget: int) -> None:
+def test_a_budget_must_leave_tokens_for_an_answer(budget: int) -> None:
     with pytest.raises(RequestError, match=f"max_thinking_tokens={budget}: expected a whole number from 0 to below"):
         DecodeRequest(prompt=(1,), max_tokens=10, thinking=Thinking(END, budget))

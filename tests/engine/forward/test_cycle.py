@@ -1,6 +1,6 @@
-"""A draft and its verification queued behind one another: the rounds of two passes, and counts that say two.
+"""A draft and its verification queued in sequence: the rounds are those of two passes, and counts say two.
 
-Kernels are the torch_ops, as if its results had to be waited for; what runs on a device is the same code.
+Kernels are the torch ops, treated as if their results had to be waited for; a device runs the same code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from trimode.kernels.reference import torch_ops
 @dataclass
 class Chosen:
     tokens: Tensor
-    picks: list[SampledTokens]
+    sampled: list[SampledTokens]
 
 
-class Queued:
+class QueuedKernels:
     """The torch_ops, with tokens that are read later. `reads`: how many passes each wait has read."""
 
     queued = True
@@ -41,18 +41,18 @@ class Queued:
         return getattr(torch_ops, name)
 
     def begin(self, logits: Tensor, choices: Sequence[Choice]) -> Chosen:
-        picks = torch_ops.choose(logits, choices)
-        return Chosen(torch.tensor([token for each in picks for token in each.tokens], dtype=torch.int64), picks)
+        sampled = torch_ops.choose(logits, choices)
+        return Chosen(torch.tensor([token for each in sampled for token in each.tokens], dtype=torch.int64), sampled)
 
-    def read(self, begun: Sequence[Chosen]) -> list[list[SampledTokens]]:
-        self.reads.append(len(begun))
-        return [one.picks for one in begun]
+    def read(self, pending: Sequence[Chosen]) -> list[list[SampledTokens]]:
+        self.reads.append(len(pending))
+        return [one.sampled for one in pending]
 
 
-def engine(queued: bool, **words: Any) -> tuple[TokenEngine, Queued]:
+def engine(queued: bool, **options: Any) -> tuple[TokenEngine, QueuedKernels]:
     made = small.model(3, shared=2, rank=2)
-    found = TokenEngine(made, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, kernels="torch", **words)
-    kernels = Queued()
+    found = TokenEngine(made, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, kernels="torch", **options)
+    kernels = QueuedKernels()
     if queued:
         found.runner.kernels = cast(ops.Kernels, kernels)
     return found, kernels
@@ -106,11 +106,11 @@ def test_in_mixed_company_and_under_grammars_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{"max_passes": 50}, {"max_seconds": 60.0}, {"options": QuadraticSpecOptions(block_length=3)}]
+    "options", [{"max_passes": 50}, {"max_seconds": 60.0}, {"options": QuadraticSpecOptions(block_length=3)}]
 )
-def test_passes_that_are_limited_or_need_a_look_come_one_at_a_time(words: dict[str, Any]) -> None:
+def test_passes_that_are_limited_or_need_a_look_come_one_at_a_time(options: dict[str, Any]) -> None:
     made, kernels = engine(True)
-    assert made.decode(replace(linear(2), **words)).token_ids
+    assert made.decode(replace(linear(2), **options)).token_ids
     assert 2 not in kernels.reads
     made.close()
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.errors import DeviceMemoryExceeded, RequestError
 from trimode.engine.forward.batch import Batch
-from trimode.engine.forward.graphs import Bucket, Buckets, Eager, Filled, Graphs, capturing, smallest
+from trimode.engine.forward.graphs import Bucket, Buckets, DeviceTokens, Eager, Graphs, capturing, smallest
 from trimode.engine.forward.memory import planned
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
@@ -45,26 +45,26 @@ def poisoned(graphs: Graphs | None) -> Graphs:
     assert graphs is not None
     forward = graphs.forward
 
-    def poisoning(bucket: Bucket, numbers: Tensor, reads: int, filled: Filled | None = None) -> Tensor:
+    def poisoning(bucket: Bucket, numbers: Tensor, reads: int, device_tokens: DeviceTokens | None = None) -> Tensor:
         graphs.buffers.numbers.fill_(2**40 + 7)
         graphs.buffers.logits.fill_(float("nan"))
-        return forward(bucket, numbers, reads, filled)
+        return forward(bucket, numbers, reads, device_tokens)
 
     graphs.forward = poisoning  # type: ignore[method-assign]
     return graphs
 
 
-def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **words: Any) -> TokenEngine:
+def engine(config: ModelConfig = small.CONFIG, device: str = "cpu", **options: Any) -> TokenEngine:
     made = small.model(3, config, shared=2, rank=2)
-    if device == "cuda" or words.get("kernels") == "triton":
+    if device == "cuda" or options.get("kernels") == "triton":
         made = made.to(device, torch.bfloat16)
-    words.setdefault("kv_bytes", 1 << 24)
-    return TokenEngine(made, small.text, small.TEXT_VOCAB, **words)
+    options.setdefault("kv_bytes", 1 << 24)
+    return TokenEngine(made, small.text, small.TEXT_VOCAB, **options)
 
 
 def counts(result: DecodeResult) -> tuple[Any, ...]:
     """All that a result says but its times and what ran its passes."""
-    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, stretches=())
+    stats = replace(result.stats, seconds=0, prefill_seconds=0, graph_passes=0, mode_runs=())
     return result.token_ids, result.text, result.finish_reason, result.rounds, stats
 
 
@@ -203,12 +203,12 @@ def test_drafts_follow_the_adapter_as_it_changes(device: str) -> None:
 
 
 def test_all_buckets_are_captured_before_the_first_call() -> None:
-    heard: list[tuple[int, int]] = []
-    made = engine(graphs=True, buckets=ODD, progress=lambda done, all_: heard.append((done, all_)))
+    observed: list[tuple[int, int]] = []
+    made = engine(graphs=True, buckets=ODD, progress=lambda done, all_: observed.append((done, all_)))
     assert made.graphs is not None
     assert made.graphs.captured == len(made.graphs.buckets)
-    assert heard == [(at + 1, len(made.graphs.buckets)) for at in range(len(heard))]
-    assert len(heard) == len(made.graphs.buckets)
+    assert observed == [(at + 1, len(made.graphs.buckets)) for at in range(len(observed))]
+    assert len(observed) == len(made.graphs.buckets)
     made.decode(DecodeRequest(prompt=(1, 2), max_tokens=5))
     assert made.graphs.captured == len(made.graphs.buckets)
     made.close()

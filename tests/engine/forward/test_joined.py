@@ -1,4 +1,4 @@
-"""Whole matrices with the same inputs are in memory once: one that a pass reads, of which the model has views."""
+"""Matrices with the same inputs are in memory once: one that a pass reads, of which the model has views."""
 
 from __future__ import annotations
 

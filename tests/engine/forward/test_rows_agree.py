@@ -1,4 +1,4 @@
-"""Kernels whose rows do not agree are found when an engine is loaded, and refused unless the caller says otherwise."""
+"""Kernels whose rows do not agree are found when an engine is loaded, and refused unless the caller accepts them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_product_that_feels_the_place_of_a_row_is_found(place: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("replaced", "words"),
+    ("replaced", "message"),
     [
         ({"linear": draft_rows}, "draft rows"),
         ({"attention": attention}, "alone and among 33"),
@@ -105,8 +105,8 @@ def test_a_product_that_feels_the_place_of_a_row_is_found(place: int) -> None:
         ({"keep": keep}, "alone and among 33"),
     ],
 )
-def test_each_op_is_asked(replaced: dict[str, Any], words: str) -> None:
-    assert words in (found(standing_in(**replaced)) or "")
+def test_each_op_is_asked(replaced: dict[str, Any], message: str) -> None:
+    assert message in (found(standing_in(**replaced)) or "")
 
 
 @pytest.mark.parametrize("place", [*range(1, fixed_shape.TILE), -1])
@@ -154,8 +154,8 @@ def test_native_kernels_are_checked_too_and_no_others_taken_instead(monkeypatch:
     forward = Native.forward
 
     def uneven(self: Native, x: Tensor, *rest: Any) -> Any:
-        logits, picks = forward(self, x, *rest)
-        return nudged(logits, len(x) > 8), picks
+        logits, sampled = forward(self, x, *rest)
+        return nudged(logits, len(x) > 8), sampled
 
     monkeypatch.setattr(Native, "forward", uneven)
     with pytest.raises(RowsDisagree, match=r"native kernels give a row other bits.*kernels='torch' calls no kernels"):

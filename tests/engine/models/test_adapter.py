@@ -115,7 +115,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"peft_type": "IA3"}, "expected peft_type 'LORA', found 'IA3'; train a plain LoRA of o_proj"),
         ({"target_modules": ["o_proj", "v_proj"]}, r"target_modules \['o_proj'\], found .*; train it on o_proj alone"),
@@ -144,9 +144,9 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
         ({"r": True}, "found r=True"),
     ],
 )
-def test_everything_else_is_refused_by_name(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_everything_else_is_refused_by_name(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**PLAIN, **BESIDE, **fields}))
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_adapter_config(path, LAYERS)
     assert str(path) in str(caught.value)

@@ -106,9 +106,9 @@ def test_shards_stay_shards(folder: Path, tmp_path: Path) -> None:
     whole = load_file(source / "model.safetensors")
     names = sorted(whole)
     parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    for file, held in parts.items():
-        save_file({name: whole[name] for name in held}, source / file)
-    index = {"weight_map": {name: file for file, held in parts.items() for name in held}}
+    for file, names in parts.items():
+        save_file({name: whole[name] for name in names}, source / file)
+    index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     (source / "model.safetensors").unlink()
     export(source, tmp_path / "out")

@@ -1,7 +1,7 @@
 """Checkpoints of other families, written by `transformers` and read by us: the same logits, the same greedy ids, and a
 refusal by name for everything that would not be.
 
-The oracle is the very model that was saved. Every directory is made here, random and small.
+The reference is the very model that was saved. Every directory is made here, random and small.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class Case:
     shard: str = "1GB"
 
     def __repr__(self) -> str:
-        words = [
+        parts = [
             f"{key}={value.get('rope_type') if isinstance(value, dict) else value}"
             for key, value in self.changes.items()
         ]
-        return "-".join([self.architecture.removesuffix("ForCausalLM"), *words])
+        return "-".join([self.architecture.removesuffix("ForCausalLM"), *parts])
 
 
 CASES = [
@@ -107,7 +107,7 @@ CASES = [
 PLAIN = [Case("LlamaForCausalLM"), CASES[5], CASES[8]]
 
 
-def oracle(case: Case, seed: int = 0) -> Any:
+def reference_model(case: Case, seed: int = 0) -> Any:
     """A random model of `transformers`, norms included: fresh ones are all ones and would hide a missing one."""
     configure, build = CLASSES[case.architecture]
     geometry = {
@@ -132,7 +132,7 @@ def oracle(case: Case, seed: int = 0) -> Any:
 
 
 def saved(case: Case, directory: Path, seed: int = 0) -> Any:
-    made = oracle(case, seed)
+    made = reference_model(case, seed)
     made.save_pretrained(directory, max_shard_size=case.shard)
     return made
 
@@ -164,7 +164,7 @@ def logits(model: Transformer, tokens: Sequence[int], cuts: Sequence[int] = ()) 
 
 
 @torch.no_grad()
-def oracle_logits(made: Any, tokens: Sequence[int]) -> Tensor:
+def reference_logits(made: Any, tokens: Sequence[int]) -> Tensor:
     found: Tensor = made(input_ids=torch.tensor([list(tokens)])).logits[0]
     return found
 
@@ -173,7 +173,7 @@ def oracle_logits(made: Any, tokens: Sequence[int]) -> Tensor:
 def test_logits_are_those_of_transformers(tmp_path: Path, case: Case) -> None:
     made = saved(case, tmp_path)
     tokens = small.prompt(1, LENGTH, VOCAB)
-    expected = oracle_logits(made, tokens)
+    expected = reference_logits(made, tokens)
     assert expected.std() > 0.5
     assert len(weight_files(tmp_path)) == 1 or case.shard != "1GB"
     for cuts in ([], [1, 33, 64, 65]):
@@ -239,7 +239,7 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
     embedding = state["model.embed_tokens.weight"]
     save_file({**state, "lm_head.weight": embedding.clone()}, path)
     tokens = small.prompt(5, 20, VOCAB)
-    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), reference_logits(made, tokens), rtol=0, atol=1e-4)
     save_file({**state, "lm_head.weight": embedding + 1}, path)
     with pytest.raises(CheckpointError, match=r"expected lm_head\.weight to equal model\.embed_tokens\.weight"):
         load(tmp_path)
@@ -251,7 +251,7 @@ def test_frequencies_in_old_llama_files_are_passed_over(tmp_path: Path) -> None:
     state = load_file(path)
     save_file({**state, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(3)}, path)
     tokens = small.prompt(4, 20, VOCAB)
-    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), reference_logits(made, tokens), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ ALIGNED = "SDARForCausalLM"  # test_sdar.py
 
 def saved_with_vision(directory: Path, tied: bool, shard: str = "1GB", **text: Any) -> Any:
     """A random model with a vision tower beside its text model, as Ministral 3 is published."""
-    inner = oracle(CASES[8]).config.to_dict() | text
+    inner = reference_model(CASES[8]).config.to_dict() | text
     kind: Any = {"ministral3": Ministral3Config, "mistral": MistralConfig}[inner["model_type"]]
     eyes: Any = PixtralVisionConfig
     whole: Any = Mistral3Config
@@ -325,7 +325,7 @@ def saved_with_vision(directory: Path, tied: bool, shard: str = "1GB", **text: A
 def test_the_text_model_of_a_vision_model_gives_its_logits(tmp_path: Path, tied: bool, shard: str) -> None:
     made = saved_with_vision(tmp_path, tied, shard)
     tokens = small.prompt(6, LENGTH, VOCAB)
-    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), reference_logits(made, tokens), rtol=0, atol=1e-4)
     assert ModelConfig.load(tmp_path).tie_word_embeddings == tied
 
 
@@ -334,7 +334,7 @@ def test_the_text_model_may_be_an_older_mistral(tmp_path: Path) -> None:
         tmp_path, False, model_type="mistral", rope_parameters={"rope_type": "default", "rope_theta": 1e5}
     )
     tokens = small.prompt(7, LENGTH, VOCAB)
-    torch.testing.assert_close(logits(load(tmp_path), tokens), oracle_logits(made, tokens), rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits(load(tmp_path), tokens), reference_logits(made, tokens), rtol=0, atol=1e-4)
 
 
 def test_a_vision_models_config_is_read_from_both_levels(tmp_path: Path) -> None:

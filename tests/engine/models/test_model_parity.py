@@ -1,7 +1,7 @@
 """The engine's ragged, tabled forward against `transformers`' Ministral3ForCausalLM on random small models.
 
-The oracle runs whole sequences with eager attention; ours runs in chunks through `Batch` and pages out of order.
-Block attention is checked by giving the oracle the mask written out.
+The reference runs whole sequences with eager attention; ours runs in chunks through `Batch` and pages out of order.
+Block attention is checked with an explicit mask for the reference.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def theirs(model: Transformer) -> Any:
         "llama_4_scaling_beta": rope.llama_4_scaling_beta,
     }
     configure: Any = Ministral3Config
-    oracle: Any = Ministral3ForCausalLM(
+    reference: Any = Ministral3ForCausalLM(
         configure(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
@@ -119,11 +119,11 @@ def theirs(model: Transformer) -> Any:
     for name, tensor in model.state_dict().items():
         old = next(prefix for prefix in names if name.startswith(prefix))
         state[names[old] + name.removeprefix(old)] = tensor
-    oracle.load_state_dict(state)
-    return oracle.eval()
+    reference.load_state_dict(state)
+    return reference.eval()
 
 
-def oracle_logits(oracle: Any, tokens: Sequence[int], block_from: int | None = None) -> Tensor:
+def reference_logits(reference: Any, tokens: Sequence[int], block_from: int | None = None) -> Tensor:
     """[T, V]; rows from `block_from` on see each other both ways."""
     size = len(tokens)
     seen = torch.ones(size, size, dtype=torch.bool).tril()
@@ -131,7 +131,7 @@ def oracle_logits(oracle: Any, tokens: Sequence[int], block_from: int | None = N
         seen[block_from:, block_from:] = True
     mask = torch.zeros(1, 1, size, size).masked_fill(~seen, float("-inf"))
     with torch.no_grad():
-        found: Tensor = oracle(input_ids=torch.tensor([list(tokens)]), attention_mask=mask).logits[0]
+        found: Tensor = reference(input_ids=torch.tensor([list(tokens)]), attention_mask=mask).logits[0]
     return found
 
 
@@ -166,7 +166,7 @@ def test_causal_logits_equal_the_oracle(geometry: Geometry, chunks: list[int]) -
     model = ours(geometry, seed=len(chunks))
     engine, tokens = small.engine(model), small.prompt(1, LENGTH, 50)
     found = feed(engine, tokens, new_table(engine), chunks)
-    expected = oracle_logits(theirs(model), tokens)
+    expected = reference_logits(theirs(model), tokens)
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
@@ -180,16 +180,16 @@ def test_a_block_after_a_prefix_equals_the_oracle(geometry: Geometry, start: int
     if start:
         feed(engine, tokens[:start], table, [])
     found = run(engine, [block(tokens[start:], start)], [table])[0]
-    expected = oracle_logits(theirs(model), tokens, block_from=start)[start:]
+    expected = reference_logits(theirs(model), tokens, block_from=start)[start:]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    causal = oracle_logits(theirs(model), tokens)[start:]
+    causal = reference_logits(theirs(model), tokens)[start:]
     assert (found[:-1] - causal[:-1]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES[:4], ids=repr)
 def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometry) -> None:
     model = ours(geometry, seed=3)
-    engine, oracle = small.engine(model), theirs(model)
+    engine, reference = small.engine(model), theirs(model)
     plan = [
         (0, 5, "causal"),
         (40, 32, "block"),
@@ -208,7 +208,7 @@ def test_one_ragged_pass_over_mixed_segments_equals_the_oracle(geometry: Geometr
     ]
     together = run(engine, segments, tables)
     for found, tokens, (start, _, kind), segment, table in zip(together, prompts, plan, segments, tables, strict=True):
-        expected = oracle_logits(oracle, tokens, start if kind == "block" else None)[start:]
+        expected = reference_logits(reference, tokens, start if kind == "block" else None)[start:]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         assert torch.equal(run(engine, [segment], [table])[0], found)
 

@@ -1,5 +1,6 @@
-"""Weights in eight bits: modes agree as they do on whole weights, tokens are those of the rounded matrices, and who
-cannot take them says so."""
+"""Weights in eight bits: modes agree as on full weights, tokens are those of the quantised matrices, and kernels that
+cannot take them say so.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ OPTIONS: list[Options] = [ArOptions(), LinearSpecOptions(block_length=6), Quadra
 each_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
 
 
-def engine(model: Transformer, **words: Any) -> TokenEngine:
-    return TokenEngine(model, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, **words)
+def engine(model: Transformer, **options: Any) -> TokenEngine:
+    return TokenEngine(model, small.text, small.TEXT_VOCAB, kv_bytes=1 << 24, **options)
 
 
 def request(seed: int, options: Options) -> DecodeRequest:
@@ -80,8 +81,8 @@ def test_tokens_are_those_of_the_rounded_matrices(precision: Precision, head: bo
 
 def test_what_a_pass_reads_is_smaller() -> None:
     whole, some, all_ = (
-        engine(small.model(1), kernels="torch", **words)
-        for words in ({}, {"quantize": "int8"}, {"quantize": "int8", "quantize_head": True})
+        engine(small.model(1), kernels="torch", **options)
+        for options in ({}, {"quantize": "int8"}, {"quantize": "int8", "quantize_head": True})
     )
     head = small.VOCAB * small.CONFIG.hidden_size
     assert some.runner.weight_bytes - all_.runner.weight_bytes == 4 * head - (head + 4 * small.VOCAB)
@@ -98,7 +99,7 @@ def test_auto_takes_kernels_that_can_and_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ({"quantize": "int4"}, r"quantize='int4': expected one of int8, fp8, or None"),
         ({"quantize": "int8", "kernels": "native"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
@@ -110,9 +111,9 @@ def test_auto_takes_kernels_that_can_and_says_why() -> None:
         ({"quantize_head": True}, r"say quantize= too"),
     ],
 )
-def test_what_cannot_be_is_refused(words: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        engine(small.model(1), **words)
+        engine(small.model(1), **options)
 
 
 def test_weights_that_cannot_be_rounded_are_refused() -> None:
@@ -133,10 +134,10 @@ def test_the_whole_matrices_are_let_go(precision: Precision, head: bool) -> None
     assert gone == {name for name, _ in model.named_parameters() if "_proj" in name} | (
         {"diffusion_head.weight"} if head else set()
     )
-    lost = blocks + head * model.diffusion_head.weight.nelement() * 4
+    released = blocks + head * model.diffusion_head.weight.nelement() * 4
     rounded = made.runner.weight_bytes - (0 if head else model.diffusion_head.weight.nbytes)
     scaled = sum(block.adapter[1].nbytes for block in made.runner.stack.blocks if block.adapter is not None)
-    assert made.memory.weights == whole - lost + rounded + scaled
+    assert made.memory.weights == whole - released + rounded + scaled
     made.close()
 
 

@@ -38,10 +38,10 @@ EXAMPLES = settings(deadline=None, derandomize=True, max_examples=100)
 
 def byte_level_words() -> Any:
     """Line breaks are words of their own, as in every tokenizer of the families we load."""
-    words = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
+    pattern = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(words, behavior="isolated"),
+            pre_tokenizers.Split(pattern, behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -255,8 +255,8 @@ def foreign(style: str, directory: Path, **config: Any) -> Any:
         raw.normalizer = normalizers.NFC()
     first = MARKUP[style][0]
     leading = processors.TemplateProcessing(f"{first} $A", None, [(first, raw.token_to_id(first))])
-    behind = [] if style == QWEN else [leading]
-    raw.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), *behind])
+    suffix = [] if style == QWEN else [leading]
+    raw.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), *suffix])
     raw.enable_truncation(4)
     raw.enable_padding(length=40)
     raw.save(str(directory / "tokenizer.json"))

@@ -1,6 +1,6 @@
 """Checkpoint directories: what is written is what is read, and everything else is refused by name.
 
-Only `CheckpointError` may leave `load_model`, whatever lies in the directory.
+Only `CheckpointError` may leave `load_model`, whatever the directory contains.
 """
 
 from __future__ import annotations

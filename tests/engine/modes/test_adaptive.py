@@ -63,8 +63,8 @@ def test_any_schedule_gives_the_same_tokens(
     for before, (count, part) in zip(mixed.rounds, enumerate(mixed.rounds[1:], start=1), strict=False):
         assert part.switch in ("", f"after {count}")
         assert part.switch or part.mode == before.mode
-    told = {at: (part.mode, part.options) for at, part in enumerate(mixed.rounds) if part.switch}
-    assert told == {at: (one.options.mode, asdict(one.options)) for at, one in fickle.made.items()}
+    recorded = {at: (part.mode, part.options) for at, part in enumerate(mixed.rounds) if part.switch}
+    assert recorded == {at: (one.options.mode, asdict(one.options)) for at, one in fickle.switches.items()}
     assert all(part.options is None for part in mixed.rounds if not part.switch)
 
 

@@ -109,14 +109,14 @@ def infill(
         return found
 
     def mean(length: int) -> float:
-        return sum(math.log(sure) for _, sure in read([None] * length).values()) / length
+        return sum(math.log(confidence) for _, confidence in read([None] * length).values()) / length
 
     slots: list[int | None] = [None] * max(range(1, most + 1), key=mean)
     while None in slots:
         found = read(slots)
         best = max(found, key=lambda at: found[at][1])
-        for at, (token, sure) in found.items():
-            if at == best or sure >= threshold:
+        for at, (token, confidence) in found.items():
+            if at == best or confidence >= threshold:
                 slots[at] = token
     return [slot for slot in slots if slot is not None]
 

@@ -1,5 +1,5 @@
 """What the modes promise: the naive decoders' ids and passes, exact modes that agree, batches that change nothing,
-budgets and stops that hold, grammars that hold, and counts that add up.
+budgets, stop strings and grammars that are kept, and counts that add up.
 
 Models are random and small; each case is seeded, so a failure repeats.
 """
@@ -353,15 +353,15 @@ def test_a_stop_string_cuts_at_the_earliest_token(
     request = DecodeRequest(
         prompt=(1, 2, 3), options=options, sampling=Sampling(temperature=2.0, seed=seed), max_tokens=40
     )
-    free = decode(engine, request)
+    unstopped = decode(engine, request)
     stopped = decode(engine, replace(request, stop=tuple(stop)))
-    expected = earliest_stop(free.token_ids, tuple(stop))
+    expected = earliest_stop(unstopped.token_ids, tuple(stop))
     if expected is None:
-        assert stopped.token_ids == free.token_ids
-        assert stopped.text == free.text
+        assert stopped.token_ids == unstopped.token_ids
+        assert stopped.text == unstopped.text
     else:
         count, text = expected
-        assert stopped.token_ids == free.token_ids[:count]
+        assert stopped.token_ids == unstopped.token_ids[:count]
         assert stopped.text == text
         assert stopped.finish_reason == "stop"
         assert not any(part in stopped.text for part in stop)
@@ -376,9 +376,9 @@ def test_a_stop_string_holds_in_diffusion(seed: int) -> None:
         sampling=Sampling(temperature=2.0, seed=seed),
         max_tokens=40,
     )
-    free = decode(engine, request)
-    piece = small.text(free.token_ids)[5:8]
-    expected = earliest_stop(free.token_ids, (piece,))
+    unstopped = decode(engine, request)
+    piece = small.text(unstopped.token_ids)[5:8]
+    expected = earliest_stop(unstopped.token_ids, (piece,))
     assert expected is not None
     stopped = decode(engine, replace(request, stop=(piece,)))
     assert (len(stopped.token_ids), stopped.text) == expected
@@ -415,7 +415,9 @@ def test_exact_modes_agree_under_a_constraint(
     assert found.stats.forced == plain.forced
     assert drafted.token_ids == found.token_ids
     assert drafted.stats.forced == plain.forced
-    assert all("c" not in made.origins[:-1] for made in drafted.rounds), "a round ends with the first token not drafted"
+    assert all("c" not in round_.origins[:-1] for round_ in drafted.rounds), (
+        "a round ends at the first token not drafted"
+    )
     assert accepts(automaton(seed), found.token_ids)
 
 

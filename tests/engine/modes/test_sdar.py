@@ -1,7 +1,7 @@
-"""SDAR: blocks counted from position 0, causal between them and both ways inside, decoded without a causal seed.
+"""SDAR: blocks counted from position 0, causal between them and bidirectional inside, without a causal first token.
 
-Logits are compared with `transformers`' Qwen3 on the same weights, whose mask is written out; decoding with a twin that
-has no cache; reuse and company with a fresh engine of one request. Models are random and small.
+Logits are compared with `transformers`' Qwen3 on the same weights, with an explicit mask; decoding with a naive decoder
+without cache; reuse and batching with a fresh engine of one request. Models are random and small.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ ENDLESS = replace(SDAR, eos_token_ids=(small.MASK,))  # the mask token is never 
 USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
 
 
-def oracle(seed: int = 0, **changes: Any) -> Any:
+def reference_model(seed: int = 0, **changes: Any) -> Any:
     """A random Qwen3, norms included: fresh ones are all ones and would hide a missing one."""
     configure: Any = Qwen3Config
     build: Any = Qwen3ForCausalLM
@@ -89,12 +89,12 @@ def oracle(seed: int = 0, **changes: Any) -> Any:
     return made.eval()
 
 
-def saved(directory: Path, seed: int = 0, said: dict[str, Any] | None = None, **changes: Any) -> Any:
+def saved(directory: Path, seed: int = 0, fields: dict[str, Any] | None = None, **changes: Any) -> Any:
     """The same weights as an SDAR checkpoint: published ones differ from Qwen3's in config.json alone."""
-    made = oracle(seed, **changes)
+    made = reference_model(seed, **changes)
     made.save_pretrained(directory)
     edit_json(directory / "config.json", architectures=["SDARForCausalLM"], model_type="sdar", mask_token_id=MASK)
-    edit_json(directory / "config.json", **(said or {}))
+    edit_json(directory / "config.json", **(fields or {}))
     return made
 
 
@@ -109,7 +109,7 @@ def load(directory: Path) -> Transformer:
 
 
 @torch.no_grad()
-def oracle_logits(made: Any, tokens: Sequence[int], block: int, last: int = 0) -> Tensor:
+def reference_logits(made: Any, tokens: Sequence[int], block: int, last: int = 0) -> Tensor:
     """[T, V], or `last` rows of it, under a mask that is causal between aligned blocks.
 
     A row of an unfinished last block sees what there is of it.
@@ -163,7 +163,7 @@ GEOMETRIES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=repr)
 @pytest.mark.parametrize("kernels", ["native", "torch"])
 def test_blocks_of_one_give_the_causal_logits_of_qwen3(tmp_path: Path, geometry: dict[str, Any], kernels: str) -> None:
-    made = saved(tmp_path, said={"block_size": 1}, **geometry)
+    made = saved(tmp_path, fields={"block_size": 1}, **geometry)
     model, tokens = load(tmp_path), small.prompt(1, LENGTH, VOCAB)
     assert model.config.aligned_block == 1
     with torch.no_grad():
@@ -182,8 +182,8 @@ def test_block_causal_logits_are_those_of_qwen3_under_that_mask(
     tmp_path: Path, geometry: dict[str, Any], kernels: str, block: int, cuts: list[int]
 ) -> None:
     made, tokens = saved(tmp_path, **geometry), small.prompt(2, LENGTH, VOCAB)
-    expected = oracle_logits(made, tokens, block)
-    assert (expected - oracle_logits(made, tokens, 1)).abs().max() > 0.1
+    expected = reference_logits(made, tokens, block)
+    assert (expected - reference_logits(made, tokens, 1)).abs().max() > 0.1
     paged = Paged(load(tmp_path), available(kernels))
     found = paged.feed(tokens, paged.table(), block, cuts)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -203,10 +203,10 @@ def test_one_pass_over_mixed_segments_gives_each_what_it_gets_alone(tmp_path: Pa
     masks = Segment(start=8, branches=(Branch(tokens=(MASK,) * 4, read=4),))
     together = paged.run([*segments, masks], [*tables, tables[4]])
     for found, segment, text, table in zip(together[:-1], segments, texts, tables, strict=True):
-        expected = oracle_logits(made, text, segment.block)[segment.start :]
+        expected = reference_logits(made, text, segment.block)[segment.start :]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         assert torch.equal(paged.run([segment], [table])[0], found)
-    expected = oracle_logits(made, (*texts[4][:8], *(MASK,) * 4), 4, last=4)
+    expected = reference_logits(made, (*texts[4][:8], *(MASK,) * 4), 4, last=4)
     torch.testing.assert_close(together[-1], expected, rtol=0, atol=1e-4)
 
 
@@ -233,7 +233,7 @@ def test_what_config_leaves_out_has_the_familys_meaning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", ["<|MASK|>", {"content": "<|MASK|>", "special": True}], ids=["text", "object"])
 @pytest.mark.parametrize("gone", [..., None], ids=["absent", "null"])
 def test_the_tokenizer_names_the_mask_token_where_config_does_not(tmp_path: Path, named: Any, gone: Any) -> None:
-    saved(tmp_path, said={"mask_token_id": gone})
+    saved(tmp_path, fields={"mask_token_id": gone})
     added = [{"id": 59, "content": "<|im_end|>"}, {"id": 60, "content": "<|MASK|>"}]
     edit_json(tmp_path / "tokenizer.json", added_tokens=added)
     edit_json(tmp_path / "tokenizer_config.json", mask_token=named)
@@ -252,7 +252,7 @@ def test_the_tokenizer_names_the_mask_token_where_config_does_not(tmp_path: Path
     ],
 )
 def test_a_mask_token_is_never_guessed(tmp_path: Path, settings_of: dict[str, Any], added: Any, found: str) -> None:
-    saved(tmp_path, said={"mask_token_id": ...})
+    saved(tmp_path, fields={"mask_token_id": ...})
     for _ in range(2):  # without the files, then with them
         with pytest.raises(
             CheckpointError, match=r"mask_token_id in config\.json, or mask_token in tokenizer_config\.json"
@@ -266,7 +266,7 @@ def test_a_mask_token_is_never_guessed(tmp_path: Path, settings_of: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("fields", "message"),
     [
         ({"use_sliding_window": True}, "expected use_sliding_window to be False, found True"),
         ({"attention_bias": True}, "expected attention_bias to be False, found True"),
@@ -275,8 +275,8 @@ def test_a_mask_token_is_never_guessed(tmp_path: Path, settings_of: dict[str, An
         ({"architectures": ["SDARMoeForCausalLM"]}, r"'SDARForCausalLM', .*found \['SDARMoeForCausalLM'\]"),
     ],
 )
-def test_a_variant_that_cannot_be_run_is_refused(tmp_path: Path, said: dict[str, Any], message: str) -> None:
-    saved(tmp_path, said=said)
+def test_a_variant_that_cannot_be_run_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    saved(tmp_path, fields=fields)
     with pytest.raises(CheckpointError, match=message):
         load(tmp_path)
 
@@ -302,11 +302,11 @@ class Twin(Naive):
         end = next((at for at, slot in enumerate(slots) if slot in self.ends and self.text_first), len(slots))
         masked = [at for at, slot in enumerate(slots) if slot is None and at < end]
         chosen = {at: self.choose(rows[at], len(known) + at) for at in masked}
-        sure = {at: float(torch.softmax(rows[at], 0)[chosen[at]]) for at in masked}
-        words = [at for at in masked if chosen[at] not in self.ends] or masked[:1]
-        best = max(words if self.text_first else masked, key=lambda at: sure[at])
+        confidence = {at: float(torch.softmax(rows[at], 0)[chosen[at]]) for at in masked}
+        no_ends = [at for at in masked if chosen[at] not in self.ends] or masked[:1]
+        best = max(no_ends if self.text_first else masked, key=lambda at: confidence[at])
         for at in masked:
-            if at == best or sure[at] >= threshold:
+            if at == best or confidence[at] >= threshold:
                 slots[at] = chosen[at]
 
 
@@ -437,13 +437,13 @@ def test_a_stop_string_cuts_at_the_earliest_token(seed: int) -> None:
         sampling=Sampling(temperature=2.0, seed=seed),
         max_tokens=40,
     )
-    free = decode(engine, request)
-    piece = small.text(free.token_ids)[5:8]
-    count = next(n for n in range(1, 41) if piece in small.text(free.token_ids[:n]))
+    unstopped = decode(engine, request)
+    piece = small.text(unstopped.token_ids)[5:8]
+    count = next(n for n in range(1, 41) if piece in small.text(unstopped.token_ids[:n]))
     stopped = decode(engine, replace(request, stop=(piece,)))
-    text = small.text(free.token_ids[:count])
-    assert (stopped.token_ids, stopped.text) == (free.token_ids[:count], text[: text.find(piece)])
-    assert decode(engine, request).token_ids == free.token_ids
+    text = small.text(unstopped.token_ids[:count])
+    assert (stopped.token_ids, stopped.text) == (unstopped.token_ids[:count], text[: text.find(piece)])
+    assert decode(engine, request).token_ids == unstopped.token_ids
 
 
 @given(
@@ -634,11 +634,11 @@ def test_the_block_length_is_the_weights_own() -> None:
     engine = small.engine(small.model(1, SDAR))
     with pytest.raises(RequestError, match=r"block_length=32: .* trained for blocks of 4; leave it out"):
         engine.decode(DecodeRequest(prompt=(1, 2), options=DiffusionOptions(block_length=32), max_tokens=4))
-    plain, said = (
+    plain, given = (
         decode(engine, DecodeRequest(prompt=(1, 2), options=options, max_tokens=9))
         for options in (DiffusionOptions(), DiffusionOptions(block_length=4))
     )
-    assert plain.token_ids == said.token_ids
+    assert plain.token_ids == given.token_ids
     assert SDAR.fitted(DiffusionOptions(threshold=0.5)) == AlignedOptions(
         block_length=4, threshold=0.5, selection="vendor"
     )

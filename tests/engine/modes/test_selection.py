@@ -180,10 +180,10 @@ def test_both_keep_to_grammar_and_budget(
         assert ids.index(THINKING_END) <= thinking
         ids = ids[ids.index(THINKING_END) + 1 :]
     assert accepts(rule, ids)
-    closes = rule.ending(max_tokens - (0 if thinking is None else thinking + 1)) is not None
+    closes = rule.completion(max_tokens - (0 if thinking is None else thinking + 1)) is not None
     assert not closes or result.finish_reason == "stop"
-    assert all(made.forward_passes <= 2 * block_length for made in result.rounds)
-    assert stats.drafted == stats.accepted + sum(len(made.rejected) for made in result.rounds)
+    assert all(round_.forward_passes <= 2 * block_length for round_ in result.rounds)
+    assert stats.drafted == stats.accepted + sum(len(round_.rejected) for round_ in result.rounds)
 
 
 def config(**own: Any) -> ModelConfig:

@@ -98,9 +98,9 @@ def test_the_calls_are_of_every_kind(made: Made) -> None:
     """Otherwise the test above says little."""
     seen = Counter((record.options["mode"], record.kind) for record, _ in made)
     assert len(seen) == 4 * len(DECODED)
-    letters = Counter("".join(part.origins for record, _ in made for part in record.rounds))
-    assert min(letters[letter] for letter in "abcf") > 20
-    assert letters["r"] > 10
+    codes = Counter("".join(part.origins for record, _ in made for part in record.rounds))
+    assert min(codes[code] for code in "abcf") > 20
+    assert codes["r"] > 10
     reasons = Counter(why for record, _ in made for part in record.rounds for _, why in part.rejected)
     assert min(reasons[why] for why in ("schema", "target", "stop")) > 10
     assert {record.finish_reason for record, _ in made} == {"stop", "length"}

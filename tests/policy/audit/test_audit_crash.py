@@ -1,7 +1,7 @@
 """Kill -9: whatever a writer leaves, every complete record is readable and verifiable, and the torn tail is named.
 
 A process that is killed leaves a prefix of what it wrote: the file is cut at hundreds of random bytes, and real
-processes are killed while they write. Each time another writer goes on behind the tear.
+processes are killed while they write. Each time another writer continues after the tear.
 """
 
 from __future__ import annotations

@@ -104,7 +104,9 @@ def test_a_new_writer_goes_on_where_the_last_part_ends(trail: Path, record: Call
     stood = AuditFile(trail, rotate=None).write(record)
     assert stood.sequence == 13
     assert verify(trail) == []
-    assert [path.read_bytes() for path in parts(trail)[: len(before)]] == before, "a part behind another is closed"
+    assert [path.read_bytes() for path in parts(trail)[: len(before)]] == before, (
+        "a part that has a later one is closed"
+    )
 
 
 def test_a_writer_goes_on_where_old_parts_were_moved_away(trail: Path, record: CallRecord) -> None:
@@ -161,7 +163,9 @@ def test_names_that_are_not_parts_are_left_alone(tmp_path: Path, record: CallRec
     assert verify(tmp_path / "audit.jsonl") == []
 
 
-@pytest.mark.parametrize(("name", "rotate", "said"), [("a.jsonl.3", None, "a later part"), ("a.jsonl", 0, "rotate=0")])
-def test_impossible_trails_are_refused(tmp_path: Path, name: str, rotate: int | None, said: str) -> None:
-    with pytest.raises(PolicyError, match=said):
+@pytest.mark.parametrize(
+    ("name", "rotate", "message"), [("a.jsonl.3", None, "a later part"), ("a.jsonl", 0, "rotate=0")]
+)
+def test_impossible_trails_are_refused(tmp_path: Path, name: str, rotate: int | None, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
         AuditFile(tmp_path / name, rotate=rotate)

@@ -35,7 +35,7 @@ def test_another_seed_is_told_with_the_first_round_that_follows_from_it(recorded
     first = next(at for at, (x, y) in enumerate(zip(a.rounds, b.rounds, strict=False)) if x.tokens != y.tokens)
     assert found.round == first
     inside = [field for field in fields(found) if field.startswith("rounds[")]
-    assert {field.split(".")[0] for field in inside} == {f"rounds[{first}]"}, "rounds behind the first are not told"
+    assert {field.split(".")[0] for field in inside} == {f"rounds[{first}]"}, "rounds after the first are not reported"
     assert f"rounds[{first}].tokens[0]" in inside
 
 

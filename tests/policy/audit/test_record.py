@@ -42,8 +42,8 @@ def test_real_calls_add_up_with_and_without_content(recorded: Recorded, mode: st
 def test_a_record_made_without_content_is_the_redacted_one(
     recorded: Recorded, mode: str, failed: BaseException | None
 ) -> None:
-    said: dict[str, Any] = {"call": "1" * 32, "logprobs": (-0.5,), "notes": ("a note",), "failed": failed}
-    whole, bare = (recorded(mode, schema=True, content=content, **said) for content in (True, False))
+    arguments: dict[str, Any] = {"call": "1" * 32, "logprobs": (-0.5,), "notes": ("a note",), "failed": failed}
+    whole, bare = (recorded(mode, schema=True, content=content, **arguments) for content in (True, False))
     assert whole.has_content
     assert not bare.has_content
     assert replace(bare, counts=whole.counts) == whole.redacted()

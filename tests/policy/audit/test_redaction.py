@@ -57,8 +57,8 @@ def test_a_secret_in_the_prompt_reaches_neither_file_nor_spans(
     assert nothing_to_replay(hidden) == NO_CONTENT
     assert (kept.has_content, kept.notes) == (True, ())
     first = next(span for span in spans.get_finished_spans() if span.name.startswith("chat"))
-    (said,) = json.loads(str((first.attributes or {})["gen_ai.input.messages"]))
-    assert said["parts"][0]["content"] == "Feed the [animal]"
+    (shown,) = json.loads(str((first.attributes or {})["gen_ai.input.messages"]))
+    assert shown["parts"][0]["content"] == "Feed the [animal]"
 
 
 def test_a_secret_that_only_a_rejected_draft_spells_is_found(recorded: Recorded) -> None:
@@ -113,17 +113,17 @@ def test_an_error_message_is_redacted(reference: Engine, spans: InMemorySpanExpo
 
 
 @given(st.text(max_size=40), st.integers(0, 30))
-def test_clipped_text_says_how_much_is_missing(text: str, room: int) -> None:
-    kept, missing = clipped(text, room)
+def test_clipped_text_says_how_much_is_missing(text: str, limit: int) -> None:
+    kept, missing = clipped(text, limit)
     assert text.startswith(kept)
-    assert len(kept) == min(len(text), room)
-    assert missing == ("" if kept == text else f"the last {len(text) - room} of {len(text)} characters")
+    assert len(kept) == min(len(text), limit)
+    assert missing == ("" if kept == text else f"the last {len(text) - limit} of {len(text)} characters")
 
 
 @given(st.lists(st.text(max_size=8), max_size=6), st.integers(1, 30))
-def test_the_newest_messages_are_kept(texts: list[str], room: int) -> None:
-    kept, missing = newest(texts, room)
-    assert sum(map(len, kept)) <= room
+def test_the_newest_messages_are_kept(texts: list[str], limit: int) -> None:
+    kept, missing = newest(texts, limit)
+    assert sum(map(len, kept)) <= limit
     assert bool(missing) == (kept != texts)
     if missing and "of the last message" not in missing:
         assert kept == texts[len(texts) - len(kept) :]
@@ -153,8 +153,8 @@ def test_a_long_conversation_is_cut_on_its_span(
     reference: Engine, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content.newest, "__defaults__", (20,))
-    said: list[dict[str, Any]] = [{"role": "user", "content": word * 9} for word in ("a", "b", "c")]
-    reference.generate(messages=said, max_tokens=1)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": word * 9} for word in ("a", "b", "c")]
+    reference.generate(messages=messages, max_tokens=1)
     found = dict(spans.get_finished_spans()[-1].attributes or {})
     texts = [message["parts"][0]["content"] for message in json.loads(str(found["gen_ai.input.messages"]))]
     assert texts == ["b" * 9, "c" * 9]

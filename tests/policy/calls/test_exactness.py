@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from trimode.integrations.bench.evaluate import HELD, Plan, call_of
+from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
 from trimode.integrations.cli.demo import episodes
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
@@ -31,7 +31,7 @@ def calls(engine: Engine, temperature: float, schema: bool, seed: int) -> list[l
     found = []
     steps = [(episode, step) for episode in episodes(10) for step in episode.steps()]
     for count, (episode, step) in enumerate(steps):
-        if schema and step.kind not in HELD:
+        if schema and step.kind not in CONSTRAINED:
             continue
         settings = Settings(temperature=temperature, seed=seed + count, max_tokens=64)
         call = call_of(engine, episode, step, Plan(modes=("ar",), settings=settings, prompt_tokens=500))

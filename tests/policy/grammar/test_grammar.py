@@ -1,4 +1,4 @@
-"""The mask protocol on llguidance: whatever the masks allow is valid, end bits stand where the text is complete."""
+"""The mask protocol on llguidance: what masks allow is valid, and end bits are set where the text is complete."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def matcher_of(engine: Engine, target: Any) -> Matcher:
 def walk(engine: Engine, matcher: Matcher, seed: int, length: int = LENGTH) -> tuple[list[int], bool]:
     """Random allowed ids, closing ones more often than not, and whether they came to an end."""
     end = engine.tokens.model.config.eos_token_ids[0]
-    dice, ids = random.Random(seed), list[int]()
+    rng, ids = random.Random(seed), list[int]()
     while len(ids) < length:
         choices = allowed(matcher)
         assert choices, "a mask that allows nothing"
-        if end in choices and (len(choices) == 1 or dice.random() < 0.5):
+        if end in choices and (len(choices) == 1 or rng.random() < 0.5):
             return ids, True
         choices = [token for token in choices if token != end]
         closing = [token for token in choices if engine.tokenizer.token(token) in ('"', "}", "]", '"}', "]}")]
-        ids.append(dice.choice(closing if closing and dice.random() < 0.5 else choices))
+        ids.append(rng.choice(closing if closing and rng.random() < 0.5 else choices))
         matcher.advance(ids[-1:])
     return ids, False
 
@@ -140,7 +140,7 @@ def test_matchers_of_one_schema_are_independent(reference: Engine) -> None:
 
 
 class Watched:
-    """A compiled matcher of which one mask takes until `go_on`. `asked`: what else was asked of it meanwhile."""
+    """A compiled matcher whose mask blocks until `go_on` is set. `asked`: methods that were called meanwhile."""
 
     def __init__(self, engine: Any) -> None:
         self.engine, self.asked = engine, list[str]()
@@ -168,14 +168,14 @@ class Slow(grammar.GrammarCompiler):
     def compile(self, schema: Any, rewrites: bool = True) -> grammar.Compiled:
         made = super().compile(schema, rewrites)
         if self.first is None:
-            self.first = Watched(made.start.reader.engine)
-            made.start.reader.engine = cast(LLMatcher, self.first)
+            self.first = Watched(made.start.raw.engine)
+            made.start.raw.engine = cast(LLMatcher, self.first)
             self.compiled.set()
         return made
 
 
 def test_no_two_threads_ask_what_calls_of_a_schema_copy(reference: Engine) -> None:
-    """A second call once came while the first still had the first mask of a new schema worked out."""
+    """A second call once came while the first was still computing the first mask of a new schema."""
     config = reference.tokens.model.config
     grammars = Slow(reference.tokenizer, config.vocab_size, config.eos_token_ids)
     grammars.compiled, schema, found = Event(), schema_of(SHORT), list[Matcher]()
@@ -211,7 +211,7 @@ def test_a_token_outside_the_mask_is_an_error(reference: Engine) -> None:
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(target=st.sampled_from(TARGETS), seed=st.integers(0, 10**6), length=st.integers(1, 20))
 def test_mask_depends_on_the_tokens_alone(reference: Engine, target: Any, seed: int, length: int) -> None:
-    """A matcher that was asked at every token, one that took them at once, and one forked half way agree."""
+    """Matchers agree that were asked at every token, advanced at once, and forked half way."""
     asked, at_once, half = (matcher_of(reference, target) for _ in range(3))
     ids, _ = walk(reference, asked, seed, length)
     at_once.advance(ids)
@@ -261,7 +261,7 @@ def test_tightening_leaves_values_and_names_alone() -> None:
 def test_the_search_for_a_complete_text_is_given_up_in_time(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
-    """Whatever it does then: most steps are quick, those that try all ends of a long sample are not."""
-    monkeypatch.setattr(grammar, "ENDING_SECONDS", 0.02)
+    """Also in slow steps, which try all ends of a long sample."""
+    monkeypatch.setattr(grammar, "COMPLETION_SECONDS", 0.02)
     with pytest.raises(SchemaTooComplex, match=r"no complete text was found in 0.02 s"):
         reference.grammars.compile(schema_of({"type": "array", "items": {"pattern": pattern}, "minItems": 4000}))

@@ -1,4 +1,4 @@
-"""Grammars against jsonschema on schemas made up at random, and against themselves after any history of steps."""
+"""Grammars against jsonschema on random schemas, and against themselves after any history of steps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fits(schema: Any, text: str) -> bool:
 
 
 class Steps(RuleBasedStateMachine):
-    """Matchers that step, fork and go on from earlier points, each with the tokens that it took."""
+    """Matchers that advance, fork and continue from earlier points, each with its tokens."""
 
     points = Bundle("points")
     engine: Engine
@@ -61,14 +61,14 @@ class Steps(RuleBasedStateMachine):
         self.latest = (self.engine.grammars.matcher(self.schema), ())
         return self.latest
 
-    @rule(target=points, point=points, dice=st.randoms(use_true_random=False), count=st.integers(1, 4))
-    def take(self, point: tuple[Matcher, tuple[int, ...]], dice: random.Random, count: int) -> Any:
+    @rule(target=points, point=points, rng=st.randoms(use_true_random=False), count=st.integers(1, 4))
+    def take(self, point: tuple[Matcher, tuple[int, ...]], rng: random.Random, count: int) -> Any:
         matcher, ids = point[0].fork(), point[1]
         for _ in range(count):
             choices = [token for token in allowed(matcher) if token not in self.ends]
             if not choices:
                 break
-            ids += (dice.choice(choices),)
+            ids += (rng.choice(choices),)
             matcher.advance(ids[-1:])
         self.latest = (matcher, ids)
         return self.latest

@@ -1,4 +1,4 @@
-"""Open objects get each key once: the state of a text against json, and what masks let through."""
+"""No object gets a key twice: the tracked state against Python's json, and what masks allow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loaded import allowed
 
 from trimode.policy.calls.engine import Engine
-from trimode.policy.grammar.object_keys import ObjectKeys, Quoted
+from trimode.policy.grammar.object_keys import KeyTokens, ObjectKeys
 from trimode.policy.json_schema.open_parts import may_repeat
 from trimode.policy.schema.targets import doubled_keys, schema_of
 
@@ -32,21 +32,19 @@ LOOSE: list[Any] = [
 ]
 
 
-def pairs(text: str, dice: random.Random) -> str:
-    """`text` in pieces, as tokens cut it."""
-    cuts = sorted(dice.sample(range(len(text) + 1), min(len(text), 4)))
+def pairs(text: str, rng: random.Random) -> str:
+    """`text` cut into pieces, as tokens do."""
+    cuts = sorted(rng.sample(range(len(text) + 1), min(len(text), 4)))
     return "\0".join(text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True))
 
 
-@given(value=VALUES, ascii_only=st.booleans(), dice=st.randoms(use_true_random=False))
-def test_texts_without_doubled_keys_pass_however_they_are_cut(
-    value: Any, ascii_only: bool, dice: random.Random
-) -> None:
+@given(value=VALUES, ascii_only=st.booleans(), rng=st.randoms(use_true_random=False))
+def test_texts_without_doubled_keys_pass_however_they_are_cut(value: Any, ascii_only: bool, rng: random.Random) -> None:
     keys: ObjectKeys | None = ObjectKeys()
     text = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode().decode("latin-1")
-    for piece in pairs(text, dice).split("\0"):
+    for piece in pairs(text, rng).split("\0"):
         assert keys is not None
-        keys = keys.behind(piece)
+        keys = keys.after(piece)
     assert keys is not None
     assert keys.open == ()
 
@@ -56,20 +54,20 @@ def test_texts_without_doubled_keys_pass_however_they_are_cut(
     again=st.integers(0, 2),
     escaped=st.booleans(),
     inner=VALUES,
-    dice=st.randoms(use_true_random=False),
+    rng=st.randoms(use_true_random=False),
 )
 def test_a_key_that_comes_again_is_found_however_it_is_spelled(
-    names: list[str], again: int, escaped: bool, inner: Any, dice: random.Random
+    names: list[str], again: int, escaped: bool, inner: Any, rng: random.Random
 ) -> None:
     name = names[again % len(names)]
     written = [json.dumps(one, ensure_ascii=False) for one in names]
-    written.append('"' + "".join(f"\\u{ord(letter):04x}" for letter in name) + '"' if escaped else json.dumps(name))
+    written.append('"' + "".join(f"\\u{ord(one):04x}" for one in name) + '"' if escaped else json.dumps(name))
     value = json.dumps(inner, separators=(",", ":"))
     text = "[{" + ",".join(f"{one}:{value}" for one in written) + "}]"
     assert doubled_keys(text)
     keys: ObjectKeys | None = ObjectKeys()
-    for piece in pairs(text.encode().decode("latin-1"), dice).split("\0"):
-        keys = None if keys is None else keys.behind(piece)
+    for piece in pairs(text.encode().decode("latin-1"), rng).split("\0"):
+        keys = None if keys is None else keys.after(piece)
     assert keys is None
 
 
@@ -87,16 +85,16 @@ def test_the_tokens_that_would_double_a_key(text: str, more: str, half: bool) ->
         '","',
         *(one.encode().decode("latin-1") for one in ('a"', '"', 'b":', 'b":{"', '":1,"a":', 'n"', "ab", 'ä"', "\\n")),
     ]
-    keys = ObjectKeys().behind((text + more).encode().decode("latin-1")[: -1 if half else None])
+    keys = ObjectKeys().after((text + more).encode().decode("latin-1")[: -1 if half else None])
     if keys is not None:
-        expected = {token for token, one in enumerate(texts) if keys.behind(one) is None}
-        assert set(Quoted(texts).doubling(keys)) == expected
+        expected = {token for token, one in enumerate(texts) if keys.after(one) is None}
+        assert set(KeyTokens(texts).duplicating(keys)) == expected
 
 
 @pytest.mark.parametrize("document", LOOSE)
 @pytest.mark.parametrize("seed", range(5))
 def test_masks_never_double_a_key(reference: Engine, document: Any, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     matcher, text = reference.grammars.matcher(schema_of(document)), ""
     ends = set(reference.tokens.model.config.eos_token_ids)
     for _ in range(60):
@@ -104,13 +102,13 @@ def test_masks_never_double_a_key(reference: Engine, document: Any, seed: int) -
         short = [token for token in choices if reference.tokenizer.token(token) in {"a", "b", '"', ":", ",", "1", "{"}]
         if not choices:
             break
-        token = dice.choice(short or choices)
+        token = rng.choice(short or choices)
         ahead = matcher.fork()
         ahead.advance([token])
-        if ahead.ending(300) is None:
+        if ahead.completion(300) is None:
             continue
         matcher, text = ahead, text + reference.tokenizer.token(token)
-    ending = matcher.ending(300)
+    ending = matcher.completion(300)
     assert ending is not None
     assert doubled_keys(text + "".join(reference.tokenizer.token(one) for one in ending[:-1])) == []
 
@@ -118,7 +116,7 @@ def test_masks_never_double_a_key(reference: Engine, document: Any, seed: int) -
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "quadratic_spec", "diffusion"])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_mode_doubles_a_key(reference: Engine, mode: str, seed: int) -> None:
-    """One letter a key: at random, each would come again soon."""
+    """Keys have one character, so at random each would soon be repeated."""
     result = reference.generate("Go", schema=NAMED, mode=mode, temperature=1.5, seed=seed, max_tokens=90)
     assert doubled_keys(result.text) == []
     assert not any("twice" in note for note in result.notes)

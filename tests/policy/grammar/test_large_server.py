@@ -1,4 +1,4 @@
-"""The tools of a large server: calls driven towards what is likely to break fit each tool's own schema."""
+"""Tools of a large server: calls that prefer troublesome tokens fit each tool's own schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trimode.policy.schema import schema_of
 
 D7: Final = "http://json-schema.org/draft-07/schema#"
 BUDGET: Final = 112
-"""Tokens of a call; the longest shortest one takes some 60."""
+"""Tokens of a call; the shortest call of some tools needs about 60."""
 KINDS: Final[list[dict[str, Any]]] = [
     {"type": "string", "description": "An owner."}, {"type": "string", "enum": ["open", "closed", "all"]},
     {"type": "integer", "minimum": 1, "maximum": 100},
@@ -37,7 +37,7 @@ KINDS: Final[list[dict[str, Any]]] = [
 
 
 def server(count: int = 117) -> list[dict[str, Any]]:
-    """Tools as a large MCP server lists them, every schema naming draft-07; every third is open for other names."""
+    """Tools as a large MCP server lists them, with schemas in draft-07; every third allows other names."""
     made = list[dict[str, Any]]()
     for at in range(count):
         draw = random.Random(at)
@@ -54,33 +54,35 @@ def server(count: int = 117) -> list[dict[str, Any]]:
 
 
 def count_of(letters: str) -> Callable[[str], float]:
-    return lambda text: sum(text.count(letter) for letter in letters)
+    return lambda text: sum(text.count(character) for character in letters)
 
 
 TROUBLE: Final[dict[str, Callable[[str], float]]] = {
     "quotes": count_of('"'),
     "backslashes": count_of("\\"),
     "early ends": count_of("}]"),
-    "digits": lambda text: sum(letter.isdigit() for letter in text) + 0.5 * ("." in text),
+    "digits": lambda text: sum(character.isdigit() for character in text) + 0.5 * ("." in text),
     "exponents": count_of("eE+-."),
     "other keys": count_of(",:"),
     "pieces of letters": lambda text: text.count("\ufffd") + 0.5 * (not text.isascii()),
-    "control characters": lambda text: sum(letter < " " or letter == "\x7f" for letter in text) + 0.5 * ("u" in text),
+    "control characters": lambda text: (
+        sum(character < " " or character == "\x7f" for character in text) + 0.5 * ("u" in text)
+    ),
     "length": len,
 }
-"""What a script wants most of a token."""
+"""How much a script prefers a token's text."""
 
 
 def called(engine: Engine, start: Matcher, opening: str, wants: Callable[[str], float]) -> str:
-    """A call that begins with `opening` and then takes, of all that masks allow, what `wants` wants most.
+    """A call that begins with `opening` and then takes the allowed token that `wants` rates highest.
 
-    What was taken before is wanted less, and the budget's own rule closes what is open, as it does in a decode.
+    Tokens taken before are rated lower, and the token budget closes the text, as in a decode.
     """
-    texts = start.reader.vocabulary.texts
+    texts = start.raw.vocabulary.texts
     worth = np.array([float(wants(text)) for text in texts])
     ends, ids, written = set(engine.tokens.model.config.eos_token_ids), list[int](), ""
     at: Constraint = start.fork()
-    closing = TokenBudget(BUDGET, start.ending(BUDGET))
+    budget = TokenBudget(BUDGET, start.completion(BUDGET))
     while not ids or ids[-1] not in ends:
         choices = np.array(allowed(at))
         if len(written) < len(opening):
@@ -90,9 +92,9 @@ def called(engine: Engine, start: Matcher, opening: str, wants: Callable[[str], 
         else:
             choice = int(choices[worth[choices].argmax()])
         worth[choice] -= 0.7
-        ids.append(choice if choice in ends else closing.settled(at, choice))
+        ids.append(choice if choice in ends else budget.resolve(at, choice))
         if ids[-1] not in ends:
-            at = closing.advance(at, ids[-1:])
+            at = budget.advance(at, ids[-1:])
             written = engine.tokenizer.decode(ids)
     assert len(ids) <= BUDGET
     return engine.tokenizer.decode(ids[:-1])

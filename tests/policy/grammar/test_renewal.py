@@ -1,4 +1,4 @@
-"""Grammars that are used up in the middle of a text: compiled anew, or ended by the known text where that fails too."""
+"""Grammars whose lexer is exhausted in the middle of a text: recompiled, or completed by the known text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import trimode as tm
 from trimode.policy.audit.trail import verify
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError
-from trimode.policy.grammar import recompile as renewal
+from trimode.policy.grammar import recompile
 from trimode.policy.grammar.compiler import GrammarCompiler
 from trimode.policy.grammar.matcher import Matcher
 from trimode.policy.schema.targets import schema_of
 from trimode.policy.schema.texts import Regex
 
 WORDS: Final = {"type": "string", "pattern": r"^(?:\S+\s+){0,49}\S+$", "minLength": 1, "maxLength": 500}
-"""One text of this pattern takes some 20 times the work that llguidance's own limits allow between two masks."""
+"""A pattern that takes some 20 times the work that llguidance's limits allow between two masks."""
 SCHEMA: Final[Any] = {
     "type": "object",
     "properties": {"a": WORDS, "b": WORDS},
@@ -37,26 +37,26 @@ Limit = Callable[..., None]
 
 @pytest.fixture
 def limit(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> Limit:
-    """Sets limits of first compilations (`first`) and of later ones (`later`), in fuel for a mask and what follows."""
-    made = GrammarCompiler._made  # pyright: ignore[reportPrivateUsage]
+    """Sets the fuel for a mask in first compilations (`first`) and in later ones (`later`)."""
+    made = GrammarCompiler._parse  # pyright: ignore[reportPrivateUsage]
 
     def set_fuel(first: int | None = None, later: int | None = None) -> None:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
         def narrow(self: GrammarCompiler, grammar: str, limits: LLParserLimits | None = None) -> LLMatcher:
             return made(self, grammar, limits or LLParserLimits(step_lexer_fuel=first))
 
         if first is not None:
-            monkeypatch.setattr(GrammarCompiler, "_made", narrow)
+            monkeypatch.setattr(GrammarCompiler, "_parse", narrow)
         if later is not None:
-            monkeypatch.setattr(renewal, "_WIDE", LLParserLimits(initial_lexer_fuel=100_000, step_lexer_fuel=later))
+            monkeypatch.setattr(recompile, "_WIDE", LLParserLimits(initial_lexer_fuel=100_000, step_lexer_fuel=later))
 
     return set_fuel
 
 
 def tokens(engine: Engine) -> list[int]:
     """TEXT by characters, so that no token is longer than what the grammar forces."""
-    return [token for letter in TEXT for token in engine.tokenizer.encode(letter)]
+    return [token for character in TEXT for token in engine.tokenizer.encode(character)]
 
 
 def asked_all_along(matcher: Matcher, text: list[int]) -> None:
@@ -76,7 +76,7 @@ def test_a_call_goes_on_with_the_same_tokens(reference: Engine, limit: Limit, fu
     assert not any(ANEW in note for result in whole.values() for note in result.notes)
     limit(first=fuel)
     for mode in MODES:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
         again = decoded(reference, mode, seed)
         assert again.valid
         assert any(note.startswith(ANEW) for note in again.notes) or fuel > 400
@@ -86,7 +86,7 @@ def test_a_call_goes_on_with_the_same_tokens(reference: Engine, limit: Limit, fu
 
 
 def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -> None:
-    """With llguidance's own limits, between two masks that are far apart; whatever is asked first behind that."""
+    """With llguidance's own limits, after many tokens without a mask, whatever is asked first."""
     limit(first=10**8)
     sound, text = reference.grammars.matcher(schema_of(SCHEMA)), tokens(reference)
     sound.advance(text)
@@ -96,15 +96,15 @@ def test_masks_behind_a_lexer_that_is_used_up(reference: Engine, limit: Limit) -
         lambda matcher: [token for token in range(60, 400) if matcher.allows(token)],
         lambda matcher: matcher.forced(),
         lambda matcher: [matcher.leads(token, limit) for token in range(300, 320) for limit in (40, 8)],
-        lambda matcher: matcher.ending(40),
+        lambda matcher: matcher.completion(40),
     ]
     for ask in asks:
-        reference.grammars._kept.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        reference.grammars._cached.cache_clear()  # pyright: ignore[reportPrivateUsage]
         used = reference.grammars.matcher(schema_of(SCHEMA))
         used.advance(text[:6])
         for token in text[6:]:
             used.advance([token])
-        assert used.supply.renewed == 1
+        assert used.grammar.recompilations == 1
         assert ask(used) == ask(sound.fork())
         assert torch.equal(used.mask(), sound.mask())
 
@@ -117,10 +117,10 @@ def test_later_calls_find_the_new_compilation(reference: Engine, limit: Limit) -
     later = reference.grammars.matcher(schema)
     later.advance(text)
     early.advance(text)
-    assert first.supply.source is later.supply.source
-    made = first.supply.source.made
-    assert (later.supply.renewed, later.supply.made) == (0, made)
-    assert (early.supply.renewed, early.supply.made) == (1, made), "a call that began before takes it, too"
+    assert first.grammar.compiled is later.grammar.compiled
+    made = first.grammar.compiled.version
+    assert (later.grammar.recompilations, later.grammar.version) == (0, made)
+    assert (early.grammar.recompilations, early.grammar.version) == (1, made), "a call that began before takes it, too"
     assert allowed(early) == allowed(later) == allowed(first)
 
 
@@ -128,7 +128,7 @@ def test_later_calls_find_the_new_compilation(reference: Engine, limit: Limit) -
 def test_what_no_compilation_carries_is_ended_by_force(
     reference: Engine, limit: Limit, tmp_path: Path, seed: int
 ) -> None:
-    """Modes may differ here: what they ask before the grammar stops differs. Each result says what became of it."""
+    """Modes may differ, because they ask differently before the grammar stops; each result has a note."""
     limit(first=8_000, later=8_000)
     path, written, forced = tmp_path / "audit.jsonl", list[bool](), list[bool]()
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}"):
@@ -150,7 +150,7 @@ def test_what_no_compilation_carries_is_ended_by_force(
 @pytest.mark.parametrize("mode", MODES)
 def test_the_least_budget_holds_where_the_grammar_stops(reference: Engine, limit: Limit, mode: str) -> None:
     limit(first=8_000, later=8_000)
-    shortest = reference.grammars.matcher(schema_of(SCHEMA)).ending(100)
+    shortest = reference.grammars.matcher(schema_of(SCHEMA)).completion(100)
     assert shortest is not None
     for seed in range(3):
         result = decoded(reference, mode, seed, len(shortest))
@@ -163,7 +163,7 @@ def test_where_no_ending_is_known_the_error_says_why(reference: Engine, limit: L
     matcher = reference.grammars.matcher(schema_of(SCHEMA))
     with pytest.raises(GrammarRuntimeError, match="stopped"):
         asked_all_along(matcher, tokens(reference))
-    assert matcher.ending(4000) is None
+    assert matcher.completion(4000) is None
     assert not matcher.leads(300, 4000)
     assert not matcher.allows(300)
 
@@ -171,7 +171,7 @@ def test_where_no_ending_is_known_the_error_says_why(reference: Engine, limit: L
 def test_plain_texts_are_renewed_too(reference: Engine, limit: Limit) -> None:
     limit(first=400)
     matcher = reference.grammars.matcher(Regex(r"[a-z]+( \S+){0,49}"))
-    for token in [token for letter in "ab cd efg h i jk" * 6 for token in reference.tokenizer.encode(letter)]:
+    for token in [token for character in "ab cd efg h i jk" * 6 for token in reference.tokenizer.encode(character)]:
         assert token in allowed(matcher)
         matcher.advance([token])
-    assert matcher.supply.renewed == 1
+    assert matcher.grammar.recompilations == 1

@@ -1,4 +1,4 @@
-"""What may become a grammar: every refusal is an error of ours, says where, why and what to do, and comes quickly."""
+"""Validation of schemas: every refusal is an error of ours that says where, why and what to do, and comes quickly."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def wrapped(first: Json, wrap: Callable[[Json], Json], times: int) -> Json:
 
 
 DOUBLED = wrapped({}, lambda part: {"properties": {"a": part, "b": part}}, 40)
-"""Unfolded, it is larger than any memory."""
+"""A document that would exceed any memory if its references were expanded."""
 DEEP_TUPLE = wrapped((), lambda part: (part,), 50_000)
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/N"}}, "required": ["next"]}
 
@@ -173,7 +173,7 @@ def test_refusals_say_what_where_and_what_to_do(
     ids=lambda document: str(document)[:60],
 )
 def test_admitted(document: Json, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of compiling, which a busy machine meets sooner, is looked at elsewhere."""
+    """The time limit of compiling is tested elsewhere, because a busy machine reaches it sooner."""
     monkeypatch.setattr(grammar, "COMPILE_SECONDS", 10.0)
     start = time.perf_counter()
     check(schema_of(document))
@@ -228,7 +228,7 @@ def test_unknown_formats_are_left_out_with_a_note_or_refused(reference: Engine) 
 def test_formats_of_other_vocabularies_are_annotations(reference: Engine, name: str) -> None:
     schema = schema_of([{"name": "x", "parameters": {"type": "object", "properties": {"a": {"format": name}}}}])
     assert reference.grammars.notes(schema) == (
-        f"format {name!r} at /parameters/properties/a/format of tool 'x' is not held: nobody here checks it",
+        f"format {name!r} at /parameters/properties/a/format of tool 'x' is not enforced: nothing here checks it",
     )
 
 
@@ -264,7 +264,7 @@ def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_given_up_does_not_pile_up() -> None:
-    """While some still run, nothing new is compiled, and documents are still checked."""
+    """While abandoned work still runs, nothing new is compiled, but documents are checked."""
     for work in left_behind():
         work.over.wait()
     enough = threading.Event()
@@ -354,7 +354,7 @@ def test_quick_works_share_a_thread_and_slow_ones_do_not(monkeypatch: pytest.Mon
 
 
 def test_collections_are_no_part_of_what_work_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a whole collection takes depends on all that the process holds."""
+    """The time of a full collection depends on all memory of the process."""
     monkeypatch.setattr(in_time_module, "BLOCKED_SECONDS", 60.0)
     heap = [[n] for n in range(300_000)]
 
@@ -383,7 +383,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_deep_recursion_of_the_grammar_engine_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reference and each required key is a level of the engine's own stack. Time is not what is looked at."""
+    """Each reference and each required key is a level of llguidance's stack; time is not tested here."""
     monkeypatch.setattr(grammar, "COMPILE_SECONDS", 10.0)
     chain: Json = {f"d{n}": {"anyOf": [{"type": "array", "items": {"$ref": f"#/$defs/d{n + 1}"}}]} for n in range(900)}
     check(schema_of({"$ref": "#/$defs/d0", "$defs": {**chain, "d900": {"type": "null"}}}))
@@ -422,7 +422,7 @@ def test_common_keywords_are_right_at_a_glance() -> None:
 
 def test_of_other_names_no_meta_schema_says_anything() -> None:
     registry: Any = import_module("jsonschema_specifications").REGISTRY
-    drafts = [held.contents for name, held in registry.items() if "draft-03" not in name]
+    drafts = [resource.contents for name, resource in registry.items() if "draft-03" not in name]
     names = {name for draft in drafts if isinstance(draft, dict) for name in draft.get("properties", ())}
     assert "unevaluatedItems" in names
     assert all(name in LEFT_TO_META_SCHEMAS or not fits_every_draft({name: object()}) for name in names)
@@ -510,16 +510,16 @@ def test_grammars_of_rewritten_schemas_write_valid_text(reference: Engine, docum
         reference.grammars.compile(schema, rewrites=False)
     end = reference.tokens.model.config.eos_token_ids[0]
     for seed in range(12):
-        matcher, dice, ids = reference.grammars.matcher(schema), random.Random(seed), list[int]()
+        matcher, rng, ids = reference.grammars.matcher(schema), random.Random(seed), list[int]()
         while len(ids) < 60:
             choices = allowed(matcher)
-            if end in choices and (len(choices) == 1 or dice.random() < 0.4):
+            if end in choices and (len(choices) == 1 or rng.random() < 0.4):
                 ended += 1
                 schema.parse(reference.tokenizer.decode(ids))
                 break
             choices = [token for token in choices if token != end]
             closing = [token for token in choices if reference.tokenizer.token(token) in ('"', "}", '"}', ":", ",")]
-            ids.append(dice.choice(closing if closing and dice.random() < 0.6 else choices))
+            ids.append(rng.choice(closing if closing and rng.random() < 0.6 else choices))
             matcher.advance(ids[-1:])
     assert ended
 

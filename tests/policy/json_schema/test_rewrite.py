@@ -1,4 +1,4 @@
-"""Rewrites change how a schema is written and nothing else: jsonschema takes the same values before and after."""
+"""Rewrites keep the accepted values: jsonschema accepts the same values before and after."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def of(title: str) -> dict[str, Json]:
 
 
 def values(seed: int, count: int = 160) -> list[Json]:
-    """Scalars, and objects and arrays of few names and scalars, so that schemas of the same names meet them."""
-    dice = random.Random(seed)
+    """Scalars, and objects and arrays with few names and scalars, so that schemas often fit them."""
+    rng = random.Random(seed)
 
     def one(depth: int) -> Json:
-        kind = dice.random()
+        kind = rng.random()
         if depth == 0 or kind < 0.2:
-            return dice.choice(SCALARS)
+            return rng.choice(SCALARS)
         if kind < 0.85:
-            found = {name: one(dice.randrange(depth)) for name in NAMES if dice.random() < 0.5}
-            return found | ({"k": dice.choice("abx")} if dice.random() < 0.4 else {})
-        return [one(depth - 1) for _ in range(dice.randrange(4))]
+            found = {name: one(rng.randrange(depth)) for name in NAMES if rng.random() < 0.5}
+            return found | ({"k": rng.choice("abx")} if rng.random() < 0.4 else {})
+        return [one(depth - 1) for _ in range(rng.randrange(4))]
 
     return [*SCALARS, {}, [], *(one(2) for _ in range(count))]
 
@@ -52,8 +52,8 @@ def keywords(document: Json) -> set[str]:
 
 def verdicts(document: Json, tried: list[Json]) -> list[bool]:
     kind = draft_of(document)
-    oracle = kind(document, format_checker=kind.FORMAT_CHECKER)
-    return [oracle.is_valid(value) for value in tried]
+    validator = kind(document, format_checker=kind.FORMAT_CHECKER)
+    return [validator.is_valid(value) for value in tried]
 
 
 CAT = {"type": "object", "properties": {"k": {"const": "a"}, "a": {"type": "integer"}}, "required": ["k"]}
@@ -211,11 +211,11 @@ def test_any_schema_takes_the_same_values_when_rewritten(
 def test_disjoint_schemas_share_no_value_and_opposites_share_none_and_leave_none(a: Json, b: Json) -> None:
     document = Document({"$defs": {"D": {"type": "string", "minLength": 1}}}, steps_left=10**6)
     opposite = negated(a, document, [])
-    apart, oracle = disjoint(a, b, document), jsonschema.Draft202012Validator(document.root)
+    apart, validator = disjoint(a, b, document), jsonschema.Draft202012Validator(document.root)
     for value in values(3, 40):
-        held = document.fits(value, a)
-        assert not (apart and held and document.fits(value, b))
-        assert opposite is None or oracle.evolve(schema=opposite).is_valid(value) != held
+        fits = document.fits(value, a)
+        assert not (apart and fits and document.fits(value, b))
+        assert opposite is None or validator.evolve(schema=opposite).is_valid(value) != fits
 
 
 @given(words=st.lists(st.text(alphabet="ab^]\\-.é ", max_size=4), max_size=5), text=st.text("ab^]\\-.é \n", max_size=5))
@@ -248,7 +248,7 @@ _REQUIRED: Final[dict[str, Any]] = {"type": "object", "properties": {"ab": {"typ
     ],
 )
 def test_one_of_beside_patterns_of_keys_is_refused_unless_it_is_rewritten(document: dict[str, Any]) -> None:
-    """llguidance 1.9.1 takes the alternatives for apart: {"ab": 1} fits both."""
+    """llguidance 1.9.1 takes the alternatives for disjoint: {"ab": 1} fits both."""
     with pytest.raises(UnsupportedKeyword) as refused:
         check(schema_of(document))
     assert (refused.value.pointer, refused.value.keyword) == ("/oneOf", "oneOf")

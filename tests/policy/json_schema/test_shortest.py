@@ -1,4 +1,4 @@
-"""Texts that are read off a schema: short, canonical, and right wherever the grammar takes them."""
+"""Texts derived from a schema's keywords: short, canonical, and valid where the grammar accepts them."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_half_a_surrogate_pair_is_no_sample() -> None:
 def test_long_texts_are_known_without_a_search(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, schema: Json
 ) -> None:
-    monkeypatch.setattr(CompletionSearch, "ending", None)
+    monkeypatch.setattr(CompletionSearch, "find", None)
     assert ended(reference, schema) is not None
 
 
@@ -129,23 +129,23 @@ def test_whatever_is_known_first_fits(reference: Engine, schema: Json) -> None:
         start = reference.grammars.compile(target).start
     except SchemaRefused:
         return
-    spelled = start.ending(4000)
-    assert spelled is not None
-    target.parse(reference.tokenizer.decode(spelled[:-1]))
-    for token in spelled[:-1]:
+    completion = start.completion(4000)
+    assert completion is not None
+    target.parse(reference.tokenizer.decode(completion[:-1]))
+    for token in completion[:-1]:
         assert token in allowed(start)
         start.advance([token])
-    assert spelled[-1] in allowed(start)
+    assert completion[-1] in allowed(start)
 
 
 def test_a_text_that_was_read_off_needs_no_search(reference: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, search = list[Any](), CompletionSearch.ending
+    asked, search = list[Any](), CompletionSearch.find
 
     def noted(self: CompletionSearch, *args: Any) -> list[int] | None:
         asked.append(args)
         return search(self, *args)
 
-    monkeypatch.setattr(CompletionSearch, "ending", noted)
+    monkeypatch.setattr(CompletionSearch, "find", noted)
     reference.grammars.compile(schema_of(TREE))
     assert not asked
     monkeypatch.setattr(grammar, "shortest", lambda *_: "[]")
@@ -158,13 +158,13 @@ def test_compiling_and_an_ending_share_their_time(
     reference: Engine, monkeypatch: pytest.MonkeyPatch, guess: str | None
 ) -> None:
     monkeypatch.setattr(grammar, "shortest", lambda *_: guess)
-    monkeypatch.setattr(grammar, "ENDING_TOKENS", 7)
-    monkeypatch.setattr(grammar, "ENDING_SECONDS", -1.0)
+    monkeypatch.setattr(grammar, "COMPLETION_TOKENS", 7)
+    monkeypatch.setattr(grammar, "COMPLETION_SECONDS", -1.0)
     with pytest.raises(SchemaTooComplex, match=r"no complete text was found in -1\.0 s"):
         reference.grammars.compile(schema_of(TREE))
 
 
 def ended(engine: Engine, schema: Json) -> str | None:
-    """The text of the ending that a call would start with."""
-    found = engine.grammars.compile(schema_of(schema)).start.ending(4000)
+    """The text of the completion that a call would start with."""
+    found = engine.grammars.compile(schema_of(schema)).start.completion(4000)
     return None if found is None else engine.tokenizer.decode(found[:-1])

@@ -106,7 +106,7 @@ def test_the_same_tokens_by_another_path_are_told_apart(calls: list[CallRecord],
 
 
 @pytest.mark.parametrize(
-    ("runtime", "versions", "said"),
+    ("runtime", "versions", "cause_start"),
     [
         ({"model_sha256": "a" * 64}, {}, "weights: aaaaaaaaaaaa... then, "),
         ({"tokenizer_sha256": "b" * 64}, {}, "tokenizer: bbbbbbbbbbbb... then, "),
@@ -120,7 +120,7 @@ def test_the_same_tokens_by_another_path_are_told_apart(calls: list[CallRecord],
     ],
 )
 def test_what_is_not_as_it_was_is_named(
-    calls: list[CallRecord], reference: Engine, runtime: dict[str, str], versions: dict[str, str], said: str
+    calls: list[CallRecord], reference: Engine, runtime: dict[str, str], versions: dict[str, str], cause_start: str
 ) -> None:
     changed = replace(
         other(calls[0]),
@@ -130,7 +130,7 @@ def test_what_is_not_as_it_was_is_named(
     found = replay(changed, reference)
     assert (found.outcome, found.round) == ("different", 1)
     (cause,) = found.causes
-    assert cause.startswith(said)
+    assert cause.startswith(cause_start)
     assert cause in found.message
     assert BUG not in found.message
 
@@ -184,9 +184,9 @@ def test_a_selection_is_recorded_and_replayed(
             tell("tables")
         say("tables")
         reference.generate(messages=ASK, mode="diffusion", max_tokens=40)
-    *said, unsaid = records(read_audit(path))
-    assert [record.options["selection"] for record in (*said, unsaid)] == [selection] * 3 + ["text_first"]
-    assert [replay(record, fresh).outcome for record in (*said, unsaid)] == ["same"] * 4
+    *given, unset = records(read_audit(path))
+    assert [record.options["selection"] for record in (*given, unset)] == [selection] * 3 + ["text_first"]
+    assert [replay(record, fresh).outcome for record in (*given, unset)] == ["same"] * 4
 
 
 def test_records_older_than_selection_replay_as_they_were_decoded(calls: list[CallRecord], reference: Engine) -> None:

@@ -46,12 +46,12 @@ def tokens(seed: int, adapter: bool) -> TokenEngine:
     chance=st.sampled_from([0.2, 0.5, 1.0]),
     temperature=st.sampled_from([0.0, 1.0]),
     first=st.sampled_from(MODES),
-    held=st.booleans(),
+    constrained=st.booleans(),
     thinks=st.booleans(),
 )
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_any_schedule_replays_from_its_record_by_the_same_path(
-    seed: int, chance: float, temperature: float, first: Any, held: bool, thinks: bool
+    seed: int, chance: float, temperature: float, first: Any, constrained: bool, thinks: bool
 ) -> None:
     usable = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
 
@@ -61,7 +61,7 @@ def test_any_schedule_replays_from_its_record_by_the_same_path(
             options=options,
             sampling=Sampling(temperature=temperature, seed=seed),
             max_tokens=30,
-            constraint=random_automaton(seed, small.VOCAB, usable, (small.EOS,)) if held else None,
+            constraint=random_automaton(seed, small.VOCAB, usable, (small.EOS,)) if constrained else None,
             thinking=Thinking(end=7, budget=6) if thinks else None,
         )
 
@@ -74,7 +74,7 @@ def test_any_schedule_replays_from_its_record_by_the_same_path(
     record = RECORD.validate_json(RECORD.dump_json(written))
     assert record == written
     assert list(check_record(record, 1)) == list(check_record(record.redacted(), 1)) == []
-    assert switches_of(record) == fickle.made
+    assert switches_of(record) == fickle.switches
     again = request(AdaptiveOptions(first=first, controller=Schedule(switches=switches_of(record))))
     found = compare(record, engine.decode(again), ())
     assert (found.outcome, found.message) == ("same", f"{len(record.token_ids or ())} tokens, bit for bit")
@@ -119,7 +119,7 @@ def test_recorded_calls_replay_by_the_same_path_on_another_engine(
 
 
 def switched(calls: list[CallRecord]) -> tuple[CallRecord, int]:
-    """A call with a switch to drafts behind its second round, and the number of that round."""
+    """A call with a switch to drafts after its second round, and the number of that round."""
     return next(
         (record, at)
         for record in calls

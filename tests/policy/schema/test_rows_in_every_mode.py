@@ -35,9 +35,9 @@ Oracle = Callable[[str], None]
 def read(text: str) -> Json:
     """The value of a JSON text: no key twice, no number that is infinite or no number."""
 
-    def pairs(held: list[tuple[str, Json]]) -> dict[str, Json]:
-        assert len({key for key, _ in held}) == len(held), text
-        return dict(held)
+    def pairs(members: list[tuple[str, Json]]) -> dict[str, Json]:
+        assert len({key for key, _ in members}) == len(members), text
+        return dict(members)
 
     def finite(number: str) -> float:
         assert math.isfinite(float(number)), text
@@ -159,9 +159,9 @@ TOOLS: Final[list[tuple[Any, Callable[[dict[str, Json]], object]]]] = [
     ({"functionDeclarations": [{"name": "t", "parameters": GEMINI}]},
      partial(fits, {**CITY, "additionalProperties": True})),
     ({"toolSpec": {"name": "t", "inputSchema": {"json": CITY}}}, partial(fits, CITY)),
-    (Desk().book, lambda held: inspect.signature(Desk().book).bind(**held)),
-    (Desk(), lambda held: inspect.signature(Desk().book).bind(**held)),
-    (partial(Desk().book, nights=2), lambda held: inspect.signature(Desk().book).bind(**held)),
+    (Desk().book, lambda arguments: inspect.signature(Desk().book).bind(**arguments)),
+    (Desk(), lambda arguments: inspect.signature(Desk().book).bind(**arguments)),
+    (partial(Desk().book, nights=2), lambda arguments: inspect.signature(Desk().book).bind(**arguments)),
     (Room, Room.model_validate),
 ]  # fmt: skip
 
@@ -169,21 +169,21 @@ TOOLS: Final[list[tuple[Any, Callable[[dict[str, Json]], object]]]] = [
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
 def test_whatever_is_decoded_is_what_other_readers_take(reference: Engine, mode: str, temperature: float) -> None:
-    for seed, (target, oracle) in enumerate(HELD):
+    for seed, (target, validator) in enumerate(HELD):
         result = reference.generate(
             "Say something: ", schema=target, mode=mode, temperature=temperature, max_tokens=24, seed=seed
         )
-        oracle(result.text)
+        validator(result.text)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_call_of_a_tool_of_every_shape_fits_that_tool(reference: Engine, mode: str, temperature: float) -> None:
-    for seed, (tool, oracle) in enumerate(TOOLS):
+    for seed, (tool, validator) in enumerate(TOOLS):
         result = reference.generate(
             "Call: ", tools=[tool], mode=mode, temperature=temperature, max_tokens=48, seed=seed
         )
-        oracle(read(result.text)["arguments"])
+        validator(read(result.text)["arguments"])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

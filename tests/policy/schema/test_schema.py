@@ -1,4 +1,4 @@
-"""Types, JSON Schemas and tool lists: what they become, what is refused and where, and what counts as valid text."""
+"""Types, JSON Schemas and tool lists: their schemas, refusals with their place, and valid texts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_models_take_no_surplus_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         (False, "allows no value"),
         ([], "empty tool list"),
@@ -100,8 +100,8 @@ def test_models_take_no_surplus_keys() -> None:
         (Callable, "cannot make a schema"),
     ],
 )
-def test_refused_as_no_schema(target: Any, said: str) -> None:
-    with pytest.raises(SchemaError, match=said) as caught:
+def test_refused_as_no_schema(target: Any, message: str) -> None:
+    with pytest.raises(SchemaError, match=message) as caught:
         schema_of(target)
     assert "\n" not in str(caught.value)
     assert "errors.pydantic.dev" not in str(caught.value)
@@ -230,7 +230,7 @@ def test_arguments_are_an_object_whatever_the_parameters_leave_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tools", "said"),
+    ("tools", "message"),
     [
         ([book, {"name": "book", "parameters": {}}], "must differ"),
         ([{"description": "no name"}], "needs a name"),
@@ -240,8 +240,8 @@ def test_arguments_are_an_object_whatever_the_parameters_leave_open() -> None:
         ([{"name": "x", "parameters": "city"}], "type object"),
     ],
 )
-def test_tools_refused(tools: list[Any], said: str) -> None:
-    with pytest.raises(SchemaError, match=said):
+def test_tools_refused(tools: list[Any], message: str) -> None:
+    with pytest.raises(SchemaError, match=message):
         tool_schema(tools)
 
 
@@ -279,7 +279,7 @@ class Even(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("target", "text", "said"),
+    ("target", "text", "message"),
     [
         ({}, "NaN", "NaN is not JSON"),
         ({}, "[-Infinity]", "-Infinity is not JSON"),
@@ -293,8 +293,8 @@ class Even(BaseModel):
         (Even, '{"number":3}', "pydantic at number: Value error, odd; the type has rules"),
     ],
 )
-def test_text_that_breaks_its_schema(target: Any, text: str, said: str) -> None:
-    with pytest.raises(SchemaViolation, match=said) as caught:
+def test_text_that_breaks_its_schema(target: Any, text: str, message: str) -> None:
+    with pytest.raises(SchemaViolation, match=message) as caught:
         schema_of(target).parse(text)
     assert caught.value.text == text
 

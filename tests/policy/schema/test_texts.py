@@ -1,4 +1,4 @@
-"""Plain texts as targets: what each takes, who checks it, what is refused, and that its masks write nothing else."""
+"""Targets for plain text: which texts fit, what validates them, what is refused, and what masks allow."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ TARGETS: list[Target] = [
 def walked(reference: Engine, target: Target, seed: int) -> str | None:
     """A random text that the masks allow, None where it did not end in time."""
     end = reference.tokens.model.config.eos_token_ids[0]
-    matcher, dice, ids = reference.grammars.matcher(target), random.Random(seed), list[int]()
+    matcher, rng, ids = reference.grammars.matcher(target), random.Random(seed), list[int]()
     for _ in range(40):
         choices = allowed(matcher)
-        if end in choices and (len(choices) == 1 or dice.random() < 0.5):
+        if end in choices and (len(choices) == 1 or rng.random() < 0.5):
             return reference.tokenizer.decode(ids)
-        ids.append(dice.choice([token for token in choices if token != end]))
+        ids.append(rng.choice([token for token in choices if token != end]))
         matcher.advance(ids[-1:])
     return None
 
@@ -83,12 +83,12 @@ def test_text_that_does_not_fit_is_a_violation(target: Target, text: str) -> Non
 
 def test_who_checks_is_said() -> None:
     assert Regex("a+").remarks("a") == Choice(["a"]).remarks("a") == []
-    assert Regex("(a*)*b").oracle is None
-    assert ["held by the grammar alone" in Regex("(a*)*b").remarks("b")[0], len(GREETING.remarks(""))] == [True, 1]
+    assert Regex("(a*)*b").validator is None
+    assert ["enforced by the grammar alone" in Regex("(a*)*b").remarks("b")[0], len(GREETING.remarks(""))] == [True, 1]
 
 
 @pytest.mark.parametrize(
-    ("make", "kind", "said"),
+    ("make", "kind", "message"),
     [
         (lambda: Regex("("), MalformedGrammar, "not a regex: missing"),
         (lambda: Regex(5), MalformedGrammar, "expected text"),  # type: ignore[arg-type]  # pyright: ignore
@@ -116,8 +116,8 @@ def test_who_checks_is_said() -> None:
         (lambda: Lark("start: /(?=a)b/"), UnsupportedSyntax, "look-around"),
     ],
 )  # fmt: skip
-def test_refused_with_a_reason(reference: Engine, make: Any, kind: type[SchemaRefused], said: str) -> None:
-    with pytest.raises(kind, match=re.escape(said)) as caught:
+def test_refused_with_a_reason(reference: Engine, make: Any, kind: type[SchemaRefused], message: str) -> None:
+    with pytest.raises(kind, match=re.escape(message)) as caught:
         reference.grammars.matcher(make())
     assert caught.value.keyword
     assert caught.value.hint
@@ -158,7 +158,7 @@ def test_a_step_and_a_call_are_held_to_a_text(reference: Engine) -> None:
         assert result.value in ("yes", "no")
         assert result.valid
     result = reference.generate("Say it: ", schema=Lark('start: "a" | "b"').document, max_tokens=8)
-    assert (result.valid, result.notes[-1][:35]) == (True, "the lark was held by the grammar al")
+    assert (result.valid, result.notes[-1][:39]) == (True, "the lark was enforced by the grammar al")
 
 
 PIECES = st.sampled_from(
@@ -186,8 +186,8 @@ def test_any_text_is_read_or_misread(text: str) -> None:
     "target", [Regex(r"\w+@\w+\.[a-z]{3}"), Regex(r"(\w+ ){3}\w+\."), Choice(["much too long", "no"])]
 )
 def test_the_shortest_text_of_a_target_is_known_at_once(reference: Engine, target: Target) -> None:
-    """A search letter by letter walks such loops for half a second."""
-    ending = reference.grammars.matcher(target).ending(20)
+    """A search by single characters would walk such loops for half a second."""
+    ending = reference.grammars.matcher(target).completion(20)
     assert ending
     text = reference.tokenizer.decode(ending[:-1])
     assert target.parse(text) == text

@@ -1,4 +1,4 @@
-"""What a grammar takes against what readers take, on texts: bounds, constants, quotes, escapes and large numbers."""
+"""Texts that a grammar accepts against validators: bounds, constants, quotes, escapes and large numbers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KINDS: Final[list[tuple[Any, list[str], list[str]]]] = [
     (ID, ['{"id":1}', '{"id":1,"x":2}'], ['{"\\u0069d":"x"}', '{"id":1,"\\u0069d":2}', '{"i\\u0064":"x"}']),
     ({**ID, "not": {"required": ["b"]}}, ['{"id":1}'], ['{"b":1}', '{"\\u0062":1}']),
 ]  # fmt: skip
-"""A schema, texts that its grammar takes, texts that it does not."""
+"""A schema, texts that its grammar accepts, texts that it refuses."""
 REFUSED: Final[list[tuple[Any, str]]] = [
     ({"const": 1234567890123456789}, "/const"),
     ({"enum": ["a", 1e23]}, "/enum"),
@@ -97,9 +97,9 @@ REFUSED: Final[list[tuple[Any, str]]] = [
 @pytest.mark.parametrize(("target", "taken", "refused"), KINDS, ids=lambda one: str(one)[:60])
 def test_texts_of_a_kind(reference: Engine, target: Any, taken: list[str], refused: list[str]) -> None:
     schema = schema_of(target)
-    reader = reference.grammars.compile(schema).start.reader
+    raw = reference.grammars.compile(schema).start.raw
     for text in (*taken, *refused):
-        assert reader.fork().completes(reader.vocabulary.tokens_of(text.encode())) == (text in taken), text
+        assert raw.fork().completes(raw.vocabulary.tokens_of(text.encode())) == (text in taken), text
     for text in taken:
         schema.parse(text)
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_refused_by_name(reference: Engine, target: An
 
 def test_masks_leave_out_the_digit_that_would_make_a_number_infinite(reference: Engine) -> None:
     matcher = reference.grammars.matcher(schema_of({"type": "number"}))
-    vocabulary = matcher.reader.vocabulary
+    vocabulary = matcher.raw.vocabulary
     matcher.advance(vocabulary.tokens_of(b"1e30"))
     texts = {vocabulary.text_of([token]) for token in allowed(matcher)}
     assert b"7" in texts

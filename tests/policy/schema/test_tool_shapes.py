@@ -138,7 +138,7 @@ def test_tools_that_say_that_they_take_nothing(tool: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "said"),
+    ("tool", "message"),
     [
         ({"name": "t"}, "does not say what it takes"),
         ({"name": "t", "args": CITY}, "'args' looks like a schema"),
@@ -153,8 +153,8 @@ def test_tools_that_say_that_they_take_nothing(tool: Any) -> None:
         (partial(cast(Any, book), floor=1), "cannot tell what"),
     ],
 )
-def test_shapes_that_nobody_knows(tool: Any, said: str) -> None:
-    with pytest.raises(tm.SchemaError, match=said):
+def test_shapes_that_nobody_knows(tool: Any, message: str) -> None:
+    with pytest.raises(tm.SchemaError, match=message):
         shapes_of([tool])
 
 

@@ -25,7 +25,7 @@ from trimode.policy.errors import PolicyError
 from trimode.policy.selection.auto import VARIANTS, Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.evidence import Observation, observed
-from trimode.policy.selection.exploration import GRACE, SHARE, loss_of, tried
+from trimode.policy.selection.exploration import GRACE, SHARE, explored, loss_of
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
 from trimode.policy.selection.pricing import Cost, Variant
@@ -52,13 +52,13 @@ class World:
     decisions: int = 30
     slow: dict[str, float] = field(default_factory=dict[str, float])
     noise: float = 0.1
-    dice: random.Random = field(default_factory=lambda: random.Random(5))
+    rng: random.Random = field(default_factory=lambda: random.Random(5))
 
     def price(self, variant: Variant, others: int = 0, games: int = 60) -> float:
         """True mean seconds of a call in one mode."""
         options = options_of(variant.mode, variant.settings)
         assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
-        other = replace(self, dice=random.Random(7), noise=0.0)
+        other = replace(self, rng=random.Random(7), noise=0.0)
         played = [other.play(options, None, others).stats for _ in range(games)]
         return sum(stats.seconds - stats.prefill_seconds for stats in played) / games
 
@@ -85,21 +85,21 @@ class World:
             if isinstance(options, QuadraticSpecOptions) and not ready:
                 limit = 0
             limit = min(limit, left - 1)
-            took = next((at for at in range(limit) if self.dice.random() > self.chance), limit)
+            took = next((at for at in range(limit) if self.rng.random() > self.chance), limit)
             passes, width, ready = self._passes(options, limit, took)
-            slow = self.slow.get(options.mode, 1.0) * self.dice.lognormvariate(0, self.noise)
+            slow = self.slow.get(options.mode, 1.0) * self.rng.lognormvariate(0, self.noise)
             took_now = sum(self.model.seconds(each * (1 + others)) for each in width) * slow
             seconds += took_now
             rows += sum(width)
             _extend(stretches, options.mode, width, others, took_now)
-            lost = (Rejected(token=2, reason="target"),) * (limit - took)
+            rejected = (Rejected(token=2, reason="target"),) * (limit - took)
             rounds.append(
                 Round(
                     mode=options.mode,
                     tokens=(1,) * (took + 1),
                     origins="a" * took + "c",
                     drafted=limit,
-                    rejected=lost,
+                    rejected=rejected,
                     forward_passes=passes,
                     switch=switch,
                 )
@@ -153,7 +153,7 @@ def _stats(rounds: list[Round], seconds: float, rows: int, stretches: tuple[Mode
         seconds=seconds + 0.01,
         prefill_seconds=0.01,
         query_tokens=rows,
-        stretches=stretches,
+        mode_runs=stretches,
     )
 
 
@@ -208,8 +208,8 @@ def test_a_swapped_workload_is_believed_within_fifty_calls(before: float, after:
     shares: list[float] = []
     for seed in range(4):
         auto = Auto(model, seed=seed)
-        play(auto, World(model, before, dice=random.Random(seed)), 100)
-        world = World(model, after, dice=random.Random(seed + 50))
+        play(auto, World(model, before, rng=random.Random(seed)), 100)
+        world = World(model, after, rng=random.Random(seed + 50))
         play(auto, world, 50)
         later = play(auto, world, 60)
         shares.append(world.best() / (sum(later) / len(later)))
@@ -244,7 +244,7 @@ def test_a_full_batch_takes_shorter_drafts() -> None:
 ROWS: Final = machine((1, 1e-3), (256, 256e-3))
 """Where rows are all that costs: a draft is at least computed and verified, so none can pay."""
 KNEE: Final = machine((1, 1e-3), (8, 1.01e-3), (256, 249e-3))
-"""Where eight rows cost hardly more than one, and each one behind them as much as a pass."""
+"""Where eight rows cost hardly more than one, and each further one as much as a pass."""
 
 
 def test_what_cannot_pay_is_never_tried_and_the_reason_says_so() -> None:
@@ -278,9 +278,11 @@ def test_a_try_has_to_be_worth_what_it_may_lose() -> None:
     prices = {ar: good, other: poor}
     hope = {ar: good, other: good._replace(price=0.9)}
     faint = {ar: good, other: good._replace(price=1 - 0.4 / HORIZON)}
-    assert tried(hope, prices, ar, left=0.6) == other
-    assert tried(hope, prices, ar, left=0.4) == ar, "the loss of 0.5 is not within what is left"
-    assert tried(faint, prices, ar, left=0.6) == ar, "what it would save before it is forgotten is less than it loses"
+    assert explored(hope, prices, ar, remaining=0.6) == other
+    assert explored(hope, prices, ar, remaining=0.4) == ar, "the loss of 0.5 is not within what is left"
+    assert explored(faint, prices, ar, remaining=0.6) == ar, (
+        "what it would save before it is forgotten is less than it loses"
+    )
 
 
 def test_a_try_loses_no_more_than_switching_allows() -> None:
@@ -448,7 +450,7 @@ def test_whatever_was_seen_chances_are_chances(calls: list[tuple[str, float, Obs
         learned.add(replace(ACT, name=name), temperature, seen)
     assert Learned.of(json.loads(json.dumps(learned.as_dict()))) == learned
     sure = learned.workload(ACT, 0.0, 64)
-    for load in (sure, sure.drawn({"linear_spec": 3.0, "quadratic_spec": -3.0}), sure.at_best()):
+    for load in (sure, sure.sampled({"linear_spec": 3.0, "quadratic_spec": -3.0}), sure.at_best()):
         assert 0 < load.decisions <= 64
         assert load.forced >= 0
         assert load.fill > 0
@@ -479,7 +481,7 @@ def test_drafts_that_are_given_up_count(chance: float) -> None:
     given_up = 0
     for _ in range(60):
         result = world.decode(plan)
-        given_up += len(result.stats.stretches) > 1
+        given_up += len(result.stats.mode_runs) > 1
         auto.observe(plan, result)
     assert (given_up > 30) == (chance < 0.9)
     assert abs(auto.learned.of_drafts(levels(ACT, 0.0))) < 0.15
@@ -532,13 +534,13 @@ def test_rounds_as_drafts() -> None:
     def made(
         origins: str, drafted: int, *reasons: str, mode: str = "linear_spec", fills: tuple[int, ...] = ()
     ) -> Round:
-        lost: Any = tuple(Rejected(token=1, reason=reason) for reason in reasons)  # type: ignore[arg-type]
+        rejected: Any = tuple(Rejected(token=1, reason=reason) for reason in reasons)  # type: ignore[arg-type]
         return Round(
             mode=mode,  # type: ignore[arg-type]
             tokens=(1,) * len(origins),
             origins=origins,
             drafted=drafted,
-            rejected=lost,
+            rejected=rejected,
             fills=fills,
         )
 

@@ -34,7 +34,7 @@ class Sharing:
     """One call on its way: `want` is its next pass's (mode, rows), None where it is done."""
 
     plan: DecodePlan
-    dice: random.Random
+    rng: random.Random
     rounds: list[Round] = field(default_factory=list[Round])
     stretches: dict[Mode, list[float]] = field(default_factory=dict[Mode, list[float]])
     seconds: float = 0.0
@@ -57,7 +57,7 @@ class Sharing:
             options, ready = self.options, ready and self.options is before
             limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
-            took = next((at for at in range(limit) if self.dice.random() > chance), limit)
+            took = next((at for at in range(limit) if self.rng.random() > chance), limit)
             widths, ready = [1], True
             if isinstance(options, LinearSpecOptions):
                 widths = [options.block_length] * 2
@@ -65,14 +65,14 @@ class Sharing:
                 widths, ready = [1 + limit + options.block_length], took == limit
             for rows in widths:
                 yield options.mode, rows
-            lost = (Rejected(token=2, reason="target"),) * (limit - took)
+            rejected = (Rejected(token=2, reason="target"),) * (limit - took)
             self.rounds.append(
                 Round(
                     mode=options.mode,
                     tokens=(1,) * (took + 1),
                     origins="a" * took + "c",
                     drafted=limit,
-                    rejected=lost,
+                    rejected=rejected,
                     forward_passes=len(widths),
                 )
             )
@@ -106,7 +106,7 @@ class Sharing:
             seconds=self.seconds + 0.01,
             prefill_seconds=0.01,
             query_tokens=sum(one.rows for one in stretches),
-            stretches=stretches,
+            mode_runs=stretches,
         )
         ids = (1,) * len(origins)
         return DecodeResult(token_ids=ids, text="", finish_reason="stop", rounds=tuple(self.rounds), stats=stats)
@@ -114,12 +114,12 @@ class Sharing:
 
 def together(plans: list[DecodePlan], seed: float, auto: Auto | None) -> float:
     """Seconds until all calls are done that begin together."""
-    dice = random.Random(seed)
-    live, total = [Sharing(plan, random.Random(dice.random())) for plan in plans], 0.0
+    rng = random.Random(seed)
+    live, total = [Sharing(plan, random.Random(rng.random())) for plan in plans], 0.0
     while live:
         wants = [call.want for call in live if call.want is not None]
         rows = sum(own for _, own in wants)
-        seconds = (CURVE.at(rows) + HOST * len(live)) * dice.lognormvariate(0, 0.05)
+        seconds = (CURVE.at(rows) + HOST * len(live)) * rng.lognormvariate(0, 0.05)
         total += seconds
         for call in live:
             call.feed(seconds, rows, len(live))
@@ -139,11 +139,11 @@ def planned(word: str, auto: Auto, kind: StepKind, others: int) -> DecodePlan:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("live", [1, 8])
 def test_a_mixed_loop_is_as_quick_as_in_the_best_fixed_mode(live: int, seed: int) -> None:
-    auto, dice = Auto(MODEL, seed=seed), random.Random(seed)
+    auto, rng = Auto(MODEL, seed=seed), random.Random(seed)
     took = dict.fromkeys((*FIXED, "auto"), 0.0)
     for begun in range(0, 104 + live, live):
-        kinds = dice.choices(list(KINDS), [2, 1, 1], k=live)
-        draw = dice.random()
+        kinds = rng.choices(list(KINDS), [2, 1, 1], k=live)
+        draw = rng.random()
         for word in took:
             seconds = together(
                 [planned(word, auto, kind, live - 1) for kind in kinds], draw, auto if word == "auto" else None
@@ -152,8 +152,8 @@ def test_a_mixed_loop_is_as_quick_as_in_the_best_fixed_mode(live: int, seed: int
     assert min(took[word] for word in FIXED) / took["auto"] >= 0.95
 
 
-def load(theirs: float, calls: int = 8) -> Workload:
-    return Workload(decisions=30, acceptance={"linear_spec": [0.9] * 31}, calls=calls, theirs=theirs)
+def load(rows_of_others: float, calls: int = 8) -> Workload:
+    return Workload(decisions=30, acceptance={"linear_spec": [0.9] * 31}, calls=calls, rows_of_others=rows_of_others)
 
 
 def test_a_call_alone_pays_for_its_passes() -> None:
@@ -168,11 +168,11 @@ def test_shares_of_equal_calls_are_equal_parts() -> None:
         assert price == pytest.approx(seconds / calls)
 
 
-@pytest.mark.parametrize("theirs", [1.0, 4.0, 60.0])
-def test_more_rows_never_have_a_smaller_price(theirs: float) -> None:
+@pytest.mark.parametrize("rows_of_others", [1.0, 4.0, 60.0])
+def test_more_rows_never_have_a_smaller_price(rows_of_others: float) -> None:
     steep = CostModel(Curve((1, 64, 256), (0.01, 0.0101, 0.9)), Curve((1, 64, 256), (0.01, 0.0101, 0.9)), 0.0)
     for model in (MODEL, steep):
-        prices = [Passes(model, load(theirs))(rows)[1] for rows in (1, 2, 4, 8, 16, 32)]
+        prices = [Passes(model, load(rows_of_others))(rows)[1] for rows in (1, 2, 4, 8, 16, 32)]
         assert prices == sorted(prices)
         assert prices[0] > 0
 

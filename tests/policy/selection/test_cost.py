@@ -135,12 +135,12 @@ def costing_of(model: CostModel, load: Workload) -> Costing:
 
 
 def simulated(
-    chance: list[float], decisions: int, length: int, rows: int | None, dice: random.Random
+    chance: list[float], decisions: int, length: int, rows: int | None, rng: random.Random
 ) -> tuple[int, int]:
     """(linear cycles, quadratic passes) of one output, without forced tokens."""
 
     def accepted(limit: int) -> int:
-        return next((at for at in range(limit) if dice.random() >= chance[at]), limit)
+        return next((at for at in range(limit) if rng.random() >= chance[at]), limit)
 
     cycles, left = 0, decisions - 1
     while left > 0:
@@ -195,7 +195,7 @@ def test_short_outputs_and_full_batches_take_short_drafts() -> None:
     variants = [Variant("ar"), *(Variant("linear_spec", length) for length in (4, 8, 16, 32))]
 
     def chosen(decisions: int, calls: int) -> Variant:
-        costing = costing_of(knee, Workload(decisions=decisions, acceptance=drafts, calls=calls, theirs=4.0))
+        costing = costing_of(knee, Workload(decisions=decisions, acceptance=drafts, calls=calls, rows_of_others=4.0))
         return min(variants, key=lambda variant: costing.cost(variant).price)
 
     lengths = [chosen(decisions, 1).block_length for decisions in (5, 12, 100)]
@@ -209,4 +209,4 @@ def test_words_of_a_variant() -> None:
     assert str(Variant("ar")) == "ar"
     assert str(Variant("quadratic_spec", 8, 2)) == "quadratic_spec:8:2"
     assert str(Variant("diffusion", 16, threshold=0.9)) == "diffusion:16@0.9"
-    assert Variant("linear_spec", 8).settings.said() == {"mode": "linear_spec", "block_length": 8}
+    assert Variant("linear_spec", 8).settings.given() == {"mode": "linear_spec", "block_length": 8}

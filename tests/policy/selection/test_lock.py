@@ -1,4 +1,4 @@
-"""Lock files: they are policies that decide alike, and say what moved; and `auto` beside a policy file."""
+"""Lock files: they are policies that decide alike, and report what moved; and `auto` together with a policy file."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def test_a_session_takes_both(reference: Engine, tmp_path: Path, monkeypatch: py
 
     (tmp_path / "trimode.toml").write_text('name = "shop"\n[kinds.plan]\nmode = "quadratic_spec"\nblock_length = 4\n')
     with tm.session(reference, policy="auto"):
-        said, thought = talk.result("tea"), think.result("tea")
+        talked, thought = talk.result("tea"), think.result("tea")
     assert thought.plan.reason == "quadratic_spec: policy 'shop' for plan steps"
-    assert "policy 'auto' expects" in said.plan.reason
+    assert "policy 'auto' expects" in talked.plan.reason
     assert reference.auto.learned.calls == 2, "it learns from both"
     with tm.session(reference, policy="auto"), tm.using(mode="ar"):
         assert think.result("tea").plan.reason == "ar: using(mode='ar')"

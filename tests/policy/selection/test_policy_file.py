@@ -26,7 +26,7 @@ SHARED: Final[dict[str, st.SearchStrategy[Any]]] = {
     "deadline": st.floats(0.001, 100),
     "exact": st.booleans(),
 }
-KNOBS: Final[dict[str, st.SearchStrategy[Any]]] = {
+MODE_OPTIONS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "block_length": st.integers(2, 256),
     "threshold": st.floats(0.01, 1),
     "rows": st.integers(1, 99),
@@ -37,12 +37,12 @@ KNOBS: Final[dict[str, st.SearchStrategy[Any]]] = {
 def entries(draw: st.DrawFn) -> Settings:
     """Settings that a table may hold."""
     mode = draw(st.sampled_from([None, *MODES]))
-    having = [name for name in KNOBS if mode is None or name in OPTIONS[mode].__dataclass_fields__]
+    having = [name for name in MODE_OPTIONS if mode is None or name in OPTIONS[mode].__dataclass_fields__]
     names = draw(st.sets(st.sampled_from([*SHARED, *having])))
-    said: dict[str, Any] = {name: draw({**SHARED, **KNOBS}[name]) for name in sorted(names)}
+    given: dict[str, Any] = {name: draw({**SHARED, **MODE_OPTIONS}[name]) for name in sorted(names)}
     if mode == "diffusion":
-        said["exact"] = False
-    return Settings(mode=mode, **said)
+        given["exact"] = False
+    return Settings(mode=mode, **given)
 
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -123,7 +123,7 @@ HEAD: Final = 'name = "mine"\n\n[kinds.prose]\nmode = "ar"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         ("[kinds.plan]\nspeed = 3", 6, r"\[kinds.plan\]: unknown setting 'speed'"),
         ('[kinds.plan]\nseed = 1\nmode = "diffusion"', 7, r"\[kinds.plan\]: mode 'diffusion' .* say exact = false"),
@@ -140,10 +140,10 @@ HEAD: Final = 'name = "mine"\n\n[kinds.prose]\nmode = "ar"\n'
         ("[colour]", 5, "unknown key 'colour'"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     path = tmp_path / "trimode.toml"
     path.write_text(HEAD + text)
-    with pytest.raises(PolicyError, match=said) as caught:
+    with pytest.raises(PolicyError, match=message) as caught:
         Policy.from_toml(path)
     assert str(caught.value).startswith(f"{path}:{line}: ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from trimode.engine.errors import RequestError
 from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
 from trimode.policy.errors import PolicyError
-from trimode.policy.selection.policies import PACKAGE_POLICY, Policy, StepContext, configured, resolve
+from trimode.policy.selection.policies import PACKAGE_POLICY, DecodePlan, Policy, StepContext, configured, resolve
 from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
 
 PLAN: Final = StepContext(kind="plan", name="think")
@@ -33,15 +34,30 @@ some_settings = st.builds(
 
 
 @given(some_settings, some_settings, some_settings)
-def test_over_is_associative_with_silence_as_identity(a: Settings, b: Settings, c: Settings) -> None:
+def test_over_is_associative_with_empty_settings_as_identity(a: Settings, b: Settings, c: Settings) -> None:
     assert a.over(b).over(c) == a.over(b.over(c))
     assert a.over(Settings()) == Settings().over(a) == a
     assert a.over(a) == a
 
 
 @given(some_settings, some_settings)
-def test_over_takes_what_is_said_and_keeps_the_rest(above: Settings, below: Settings) -> None:
-    assert above.over(below).said() == below.said() | above.said()
+def test_over_takes_what_is_given_and_keeps_the_rest(above: Settings, below: Settings) -> None:
+    assert above.over(below).given() == below.given() | above.given()
+
+
+def test_former_names_work_for_one_release() -> None:
+    class Former(Policy):
+        def advise(self, plan: DecodePlan) -> DecodePlan:
+            return replace(plan, mode="linear_spec")
+
+    class Present(Policy):
+        def choose_mode(self, plan: DecodePlan) -> DecodePlan:
+            return replace(plan, mode="linear_spec")
+
+    for policy in (Former(), Present()):
+        assert resolve(StepContext(kind="prose", name="p"), (policy,), ()).mode == "linear_spec"
+    assert Present().advise(resolve(PLAN, (), ())).mode == "linear_spec"
+    assert Settings(rows=2).said() == {"rows": 2}
 
 
 LAYERS: Final = [("decorator", "ar"), ("using(inner)", "linear_spec"), ("call argument", "diffusion")]
@@ -49,8 +65,8 @@ LAYERS: Final = [("decorator", "ar"), ("using(inner)", "linear_spec"), ("call ar
 
 @pytest.mark.parametrize("count", range(len(LAYERS) + 1))
 def test_the_last_layer_that_says_a_mode_chooses_it(count: int) -> None:
-    said = [(label, Settings(mode=mode)) for label, mode in LAYERS[:count]]
-    plan = resolve(PLAN, [BY_KIND], said)
+    layers = [(label, Settings(mode=mode)) for label, mode in LAYERS[:count]]
+    plan = resolve(PLAN, [BY_KIND], layers)
     label, mode = LAYERS[count - 1] if count else ("policy 'file' for plan steps", "linear_spec")
     assert plan.mode == plan.settings.mode == mode
     assert plan.reason == f"{mode}: {label}"
@@ -58,8 +74,8 @@ def test_the_last_layer_that_says_a_mode_chooses_it(count: int) -> None:
 
 def test_every_knob_has_its_own_author() -> None:
     policy = Policy(kinds={"plan": Settings(threshold=0.5, block_length=8, temperature=0.3)})
-    said = [("decorator", Settings(block_length=16, seed=3)), ("call argument", Settings(seed=4))]
-    settings = resolve(PLAN, [policy], said).settings
+    layers = [("decorator", Settings(block_length=16, seed=3)), ("call argument", Settings(seed=4))]
+    settings = resolve(PLAN, [policy], layers).settings
     assert (settings.threshold, settings.block_length, settings.temperature, settings.seed) == (0.5, 16, 0.3, 4)
     assert settings.top_p == DEFAULTS.top_p
 
@@ -90,12 +106,12 @@ def test_later_policies_are_stronger() -> None:
 
 
 def test_exact_refuses_diffusion_and_says_who_asked() -> None:
-    for said in (
+    for layers in (
         [("decorator of step 'think'", Settings(exact=True)), ("call argument", DIFFUSION)],
         [("call argument", DIFFUSION), ("using()", Settings(exact=True))],
     ):
         with pytest.raises(PolicyError, match=r"exact=True, but call argument asks for diffusion"):
-            resolve(PLAN, (), said)
+            resolve(PLAN, (), layers)
     assert resolve(PLAN, (), [("a", Settings(exact=True)), ("b", Settings(mode="diffusion", exact=False))])
 
 
@@ -161,7 +177,7 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('colour = "red"', "unknown key 'colour'"),
         ("[kinds.plan]\nspeed = 3", r"\[kinds.plan\]: unknown setting 'speed'"),
@@ -182,10 +198,10 @@ def test_policy_of_a_project_file(tmp_path: Path) -> None:
         ('[kinds.plan]\nexact = "yes"', "exact='yes': expected true or false"),
     ],
 )
-def test_policy_file_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_policy_file_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "trimode.toml"
     path.write_text(text)
-    with pytest.raises(PolicyError, match=said) as caught:
+    with pytest.raises(PolicyError, match=message) as caught:
         Policy.from_toml(path)
     assert str(path) in str(caught.value)
 

@@ -102,7 +102,7 @@ def test_the_options_of_an_adaptive_call(reference: Engine) -> None:
     assert plan.controller is not None
     request = reference.translator.request(Call(step="talk", kind="prose", plan=plan, prompt="x"))
     assert request.options == AdaptiveOptions(first=LinearSpecOptions(block_length=16), controller=plan.controller)
-    assert request.begins == LinearSpecOptions(block_length=16)
+    assert request.first_options == LinearSpecOptions(block_length=16)
 
 
 def test_tasks_share_one_policy(reference: Engine) -> None:

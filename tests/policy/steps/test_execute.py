@@ -66,8 +66,8 @@ def call(name: str, **arguments: Any) -> tm.ToolCall:
 
 
 def test_arguments_arrive_as_the_functions_types() -> None:
-    said = tm.execute(call("weather", place={"city": "Rome"}, day="2030-01-02", unit="fahrenheit"), TOOLS)
-    assert said == "Rome 2030-01-02 F"
+    result = tm.execute(call("weather", place={"city": "Rome"}, day="2030-01-02", unit="fahrenheit"), TOOLS)
+    assert result == "Rome 2030-01-02 F"
     assert tm.execute(call("add", number=2), TOOLS) == COUNTER.total == 2
     assert asyncio.run(tm.aexecute(call("wait", seconds=0), TOOLS)) == 0
 

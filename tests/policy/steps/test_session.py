@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,8 +90,8 @@ def test_policy_of_a_file_of_the_folder_or_by_hand(
     for policy in ("default", tmp_path / "trimode.toml", "trimode.toml"):
         with tm.session(reference, policy=policy):
             assert unit.result("the table").plan.reason == "ar: policy 'mine' for json steps"
-    for wrong, said in (("fast", "unknown policy 'fast'"), ("none.toml", "cannot read policy")):
-        with pytest.raises(tm.PolicyError, match=said), tm.session(reference, policy=wrong):
+    for wrong, message in (("fast", "unknown policy 'fast'"), ("none.toml", "cannot read policy")):
+        with pytest.raises(tm.PolicyError, match=message), tm.session(reference, policy=wrong):
             pass
 
 
@@ -233,3 +234,28 @@ def test_error_in_decoding_is_in_the_audit(reference: Engine, tmp_path: Path, mo
         ("trimode.engine.errors.PromptTooLong", None),
         ("MemoryError", None),
     ]
+
+
+def test_a_session_in_an_async_generator_is_not_the_callers(reference: Engine) -> None:
+    @tm.step
+    async def said() -> str:
+        """Say something."""
+        ...
+
+    async def agent() -> AsyncGenerator[str]:
+        with tm.session(reference), tm.using(max_tokens=2):
+            for _ in range(3):
+                yield await said()
+
+    async def run() -> None:
+        async for _ in agent():
+            with pytest.raises(tm.StepError, match="outside a session"):
+                await said()
+            break
+        with pytest.raises(tm.StepError, match="outside a session"):
+            await said()
+        with tm.session(reference) as mine, tm.using(max_tokens=3):
+            await said()
+        assert [result.plan.settings.max_tokens for _, result in mine.results] == [3]
+
+    asyncio.run(run())

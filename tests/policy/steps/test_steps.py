@@ -56,7 +56,7 @@ async def act(goal: str) -> tm.ToolCall:
 
 
 @tm.step(max_tokens=2)
-async def said(text: str) -> str:
+async def answer(text: str) -> str:
     return tm.ask(text + "!")
 
 
@@ -170,7 +170,7 @@ def test_schema_in_the_decorator_holds_the_output() -> None:
 @pytest.mark.usefixtures("run")
 def test_async_steps() -> None:
     async def both() -> tuple[tm.ToolCall, str]:
-        call, text = await asyncio.gather(act("Measure it."), said("Hello"))
+        call, text = await asyncio.gather(act("Measure it."), answer("Hello"))
         return call, text
 
     call, text = asyncio.run(both())
@@ -239,7 +239,7 @@ def _number() -> str:
 
 @pytest.mark.usefixtures("run")
 @pytest.mark.parametrize(
-    ("function", "args", "said"),
+    ("function", "args", "message"),
     [
         (_nothing, (), "neither a docstring nor a returned prompt"),
         (_missing, ("x",), r"names \{waht\}, which is no argument"),
@@ -249,8 +249,8 @@ def _number() -> str:
         (_number, (), "returned int; return text, messages or nothing"),
     ],
 )
-def test_prompts_that_cannot_be_made(function: Callable[..., str], args: Sequence[str], said: str) -> None:
-    with pytest.raises(tm.StepError, match=said):
+def test_prompts_that_cannot_be_made(function: Callable[..., str], args: Sequence[str], message: str) -> None:
+    with pytest.raises(tm.StepError, match=message):
         tm.step(function)(*args)
 
 

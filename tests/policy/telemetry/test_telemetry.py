@@ -177,9 +177,9 @@ def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch:
     (answer,) = json.loads(found["gen_ai.output.messages"])
     assert answer["parts"] == [{"type": "text", "content": record.text}]
     assert answer["finish_reason"] == record.finish_reason
-    lost = json.loads(attributes(decode)["trimode.draft.rejected"])
+    runs = json.loads(attributes(decode)["trimode.draft.rejected"])
     expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
-    assert [[n, token, why] for n, tokens, _, why, _ in lost for token in tokens] == expected
+    assert [[n, token, why] for n, tokens, _, why, _ in runs for token in tokens] == expected
     assert "tape" in attributes(decode)["input.value"]
     assert "| origins |" in attributes(decode)["output.value"]
 

@@ -1,6 +1,6 @@
-"""Every op on rows alone, few and many, first and last, at odd addresses: whose bits differ with the company?
+"""Row invariance of every op: rows alone, few and many, first and last, at odd addresses.
 
-As a program it asks this of the torch path with one thread and two, in all dtypes, and imports torch and kernels alone.
+As a program it checks the torch path with one thread and two, in all dtypes, and imports torch and kernels only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PARTS = [(0, 1), (5, 6), (7, 8), (66, 67), (0, 2), (3, 6), (0, 4), (2, 7), (0, 7
 
 
 def disagreements(kernels: Any, dtype: torch.dtype) -> list[str]:
-    """The op and rows of every difference; empty where all rows agree."""
+    """Returns the op and rows of every difference; empty if all rows agree."""
     return list(_all(kernels, dtype))
 
 
@@ -42,7 +42,7 @@ def _all(kernels: Any, dtype: torch.dtype) -> Iterator[str]:
             yield f"linear {inputs}x{outputs}: places of the same row"
     logits = drawn(MOST, 4099, seed=4)
     for top_p in (1.0, 0.9):
-        yield from _differ(f"pick {top_p}", logits, partial(_pick, kernels, top_p))
+        yield from _differ(f"sample_rows {top_p}", logits, partial(_pick, kernels, top_p))
     for heads, groups, dim in ((6, 2, 16), (4, 1, 7)):
         yield from _attention(kernels, dtype, heads, groups, dim)
 
@@ -58,7 +58,7 @@ def _rms_norm(kernels: Any, scale: Tensor, rows: Tensor) -> Tensor:
 def _pick(kernels: Any, top_p: float, logits: Tensor) -> Tensor:
     """[R, 2]: tokens, and how sure they are."""
     banned, noise = torch.zeros(logits.shape[1], dtype=torch.bool), torch.zeros(1, logits.shape[1])
-    return torch.stack(kernels.pick(logits, banned, None, noise, 1.0, 0, top_p), dim=1)
+    return torch.stack(kernels.sample_rows(logits, banned, None, noise, 1.0, 0, top_p), dim=1)
 
 
 def _differ(name: str, x: Tensor, op: Callable[[Tensor], Tensor]) -> Iterator[str]:

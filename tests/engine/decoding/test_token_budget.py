@@ -1,4 +1,4 @@
-"""The token budget: where an ending fits at the start, every mode ends in time, and exact modes end alike."""
+"""The token budget: if a completion fits at the start, every mode ends in time, and exact modes end alike."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def automaton(seed: int) -> Automaton:
 
 
 def least(rule: Automaton) -> int:
-    """The least budget in which `rule` can end."""
-    ending = rule.ending(1000)
-    assume(ending is not None)
-    assert ending is not None
-    return len(ending)
+    """Returns the smallest budget in which `rule` can end."""
+    completion = rule.completion(1000)
+    assume(completion is not None)
+    assert completion is not None
+    return len(completion)
 
 
 @given(
@@ -74,14 +74,14 @@ def test_every_mode_ends_in_time_and_exact_modes_alike(
         assert result.finish_reason == "stop"
         assert ids[-1] == small.EOS
         assert accepts(rule, ids if thinking is None else ids[ids.index(THINK) + 1 :])
-        assert result.forced_close == any("b" in made.origins for made in result.rounds)
+        assert result.forced_close == any("b" in round_.origins for round_ in result.rounds)
         if options.mode != "diffusion":
             exact.add((ids, result.forced_close))
     assert len(exact) == 1
 
 
 def test_the_smallest_budget_leaves_no_choice() -> None:
-    """A row of free tokens that may end behind each: with room for the end alone, the end is what comes."""
+    """The text may end after each of many tokens; with one token remaining, the end token comes."""
     letters = {token: 0 for token in USABLE if token != small.EOS}
     for budget in (1, 2, 5):
         rule = Automaton({0: letters, 1: {}}, frozenset({0}), (small.EOS,), small.VOCAB)
@@ -90,21 +90,21 @@ def test_the_smallest_budget_leaves_no_choice() -> None:
         assert len(result.token_ids) <= budget
 
 
-def test_a_choice_that_would_not_fit_gives_way_and_is_marked() -> None:
+def test_a_choice_that_would_not_fit_is_replaced_and_is_marked() -> None:
     """Token 8 leads to the end in one step, any other in six."""
     long = {state: {10 + state: state + 1} for state in range(1, 6)}
     rule = Automaton({0: {8: 6, 9: 1, 12: 1}, **long, 6: {}}, frozenset({6}), (small.EOS,), small.VOCAB)
     engine = small.engine(small.model(5))
-    free = engine.decode(DecodeRequest(prompt=(1,), max_tokens=7, constraint=rule.fork()))
+    unlimited = engine.decode(DecodeRequest(prompt=(1,), max_tokens=7, constraint=rule.fork()))
     tight = engine.decode(DecodeRequest(prompt=(1,), max_tokens=6, constraint=rule.fork()))
-    assert free.token_ids[0] in (9, 12)
-    assert not free.forced_close
+    assert unlimited.token_ids[0] in (9, 12)
+    assert not unlimited.forced_close
     assert tight.token_ids == (8, small.EOS)
     assert tight.forced_close
     assert tight.rounds[0].origins == "b"
 
 
-def test_without_a_known_ending_nothing_is_promised() -> None:
+def test_without_a_known_completion_nothing_is_promised() -> None:
     endless = Automaton({0: {8: 0, 9: 0}}, frozenset(), (small.EOS,), small.VOCAB)
     result = small.engine(small.model(5)).decode(DecodeRequest(prompt=(1,), max_tokens=9, constraint=endless))
     assert result.finish_reason == "length"
@@ -115,7 +115,7 @@ class Sure(Automaton):
     """Knows of each ending at once that it is there."""
 
     def leads(self, token: int, limit: int, /) -> bool:
-        return self.ending_behind(token, limit) is not None
+        return self.completion_after(token, limit) is not None
 
     def fork(self) -> Sure:
         return Sure(self.moves, self.accepting, self.ends, self.vocab, self.state, list(self.seen))
@@ -135,7 +135,7 @@ class Unsure(Automaton):
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_certain_without_a_search_is_only_a_matter_of_work(seed: int, kind: type[Automaton]) -> None:
     rule = automaton(seed)
-    shortest = rule.ending(1000) or []
+    shortest = rule.completion(1000) or []
     other = kind(rule.moves, rule.accepting, rule.ends, rule.vocab)
     engine = small.engine(small.model(seed))
     request = DecodeRequest(
@@ -150,7 +150,7 @@ def test_what_is_certain_without_a_search_is_only_a_matter_of_work(seed: int, ki
 @settings(deadline=None, derandomize=True, max_examples=60)
 def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
     rule = automaton(seed)
-    gate = Gate(rule, (small.EOS,), words=-(-small.VOCAB // 32), room=least(rule) + more)
+    gate = Gate(rule, (small.EOS,), mask_words=-(-small.VOCAB // 32), max_tokens=least(rule) + more)
     for step in range(least(rule) + more):
         mask = gate.mask()
         assert mask is not None
@@ -158,8 +158,8 @@ def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
         choice = allowed[(seed + step) % len(allowed)] if allowed else small.EOS
         twin = gate.fork()
         if len(allowed) > 1:
-            assert twin.settled(choice) == gate.settled(choice)
-            choice = gate.settled(choice)
+            assert twin.resolve(choice) == gate.resolve(choice)
+            choice = gate.resolve(choice)
         if choice == small.EOS or not allowed:
             return
         gate.advance([choice])
@@ -170,7 +170,7 @@ def test_forks_of_a_gate_decide_alike(seed: int, more: int) -> None:
 def test_a_constraint_that_the_free_text_keeps_changes_no_token(
     seed: int, temperature: float, threshold: float
 ) -> None:
-    """Diffusion reads masks only where a guess is refused; so what is valid anyway comes out bit for bit the same."""
+    """Diffusion reads masks only after a refusal, so a valid output is the same bit for bit."""
     engine = small.engine(small.model(seed % 40, shared=2))
     request = DecodeRequest(
         prompt=small.prompt(seed, 4),
@@ -178,11 +178,11 @@ def test_a_constraint_that_the_free_text_keeps_changes_no_token(
         sampling=Sampling(temperature=temperature, seed=seed),
         max_tokens=24,
     )
-    free = engine.decode(request)
-    text = free.token_ids
+    unlimited = engine.decode(request)
+    text = unlimited.token_ids
     assume(small.EOS not in text)
-    beside = [next(other for other in (8, 9) if other != token) for token in text]  # nothing is forced
-    moves = {at: dict.fromkeys(both, at + 1) for at, both in enumerate(zip(text, beside, strict=True))}
+    others = [next(other for other in (8, 9) if other != token) for token in text]  # nothing is forced
+    moves = {at: dict.fromkeys(both, at + 1) for at, both in enumerate(zip(text, others, strict=True))}
     moves[len(text)] = dict.fromkeys((8, 9), len(text))
     endless = Automaton(moves, frozenset(), (small.EOS,), small.VOCAB)  # so that no budget interferes
     assert engine.decode(replace(request, constraint=endless)).token_ids == text

@@ -12,7 +12,7 @@ int main(int, char **arguments) {
     for (int loop = 0; loop < loops; loop++) {
         const int count = 2 + (int)((uint32_t)loop * 2654435761u >> 7) % (MOST - 2);
         std::atomic<int> done[MOST] = {};
-        crew().each(count, threads, [&](int64_t i) { done[i]++; });
+        thread_pool().each(count, threads, [&](int64_t i) { done[i]++; });
         for (int i = 0; i < MOST; i++) wrong += done[i] != (i < count);
     }
     std::printf("%ld\n", wrong);

@@ -1,7 +1,7 @@
-"""What `trimode bench` measures: one question, the reading of one call, and our own side of it.
+"""What `trimode bench` measures: one question, the reading of one call, and our own systems under test.
 
-Knows the token engine. A call is measured from prompt ids to output ids; templates, text and spans are on neither
-side's clock. Does not know other engines (`peers`) or how readings are counted (`bench_rows`).
+Knows the token engine. A call is measured from prompt ids to output ids, for us and for peers: templates, text and
+spans are not included. Does not know other engines (`peers`) or how readings are counted (`rows`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Group = Literal["peer", "free", "schema"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One step to decode: its kind, its prompt in token ids, and the schema that a `schema` contender is held to."""
+    """One step to decode: its kind, its prompt in token ids, and the schema that constrains systems of group
+    `schema`."""
 
     source: str
     kind: str
@@ -33,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One measured call. `seconds` is all of it; `decode_*` what came after the prefill pass and its tokens.
+    """One measured call. `seconds`: of the whole call; `decode_*`: what follows the prefill pass, without its tokens.
 
     `passes`: forward passes after prefill.
     """
@@ -47,8 +48,9 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """peer: another engine. free: a mode of ours without schema, as peers run. schema: a mode under a step's schema."""
+class SystemUnderTest:
+    """A system under test. Groups: peer, another engine; free, a mode of ours without schema, as peers run; schema, a
+    mode of ours under the step's schema."""
 
     name: str
     group: Group
@@ -58,22 +60,23 @@ class Contender:
         return self.group != "schema" or question.schema is not None
 
 
-def ours(engine: Engine, word: str, settings: Settings, group: Group) -> Contender:
-    """A mode of ours (`spec.variant`) on a cold `engine`; in the group `schema` under the question's schema."""
-    chosen = variant(word, "--modes").over(settings)
+def ours(engine: Engine, name: str, settings: Settings, group: Group) -> SystemUnderTest:
+    """Returns a mode of ours (`name` as `selection.variant` reads it) on a cold `engine`; in group `schema`, under the
+    question's schema."""
+    chosen = variant(name, "--modes").over(settings)
     options = options_of(known_mode(chosen.mode or "", "--modes"), chosen)
     sampling, max_tokens = sampling_of(settings), settings.max_tokens or 0
 
     def run(question: Question) -> Reading:
         begin = time.perf_counter()
-        held = question.schema if group == "schema" else None
+        schema = question.schema if group == "schema" else None
         result = engine.tokens.decode(
             DecodeRequest(
                 prompt=question.prompt,
                 options=options,
                 sampling=sampling,
                 max_tokens=max_tokens,
-                constraint=None if held is None else engine.grammars.matcher(held),
+                constraint=None if schema is None else engine.grammars.matcher(schema),
             )
         )
         seconds, stats, first = time.perf_counter() - begin, result.stats, result.rounds[0]
@@ -88,11 +91,11 @@ def ours(engine: Engine, word: str, settings: Settings, group: Group) -> Contend
             passes=stats.forward_passes,
         )
 
-    return Contender(word if group == "free" else f"{word}+schema", group, run)
+    return SystemUnderTest(name if group == "free" else f"{name}+schema", group, run)
 
 
 def cold(engine: Engine) -> Engine:
-    """The same weights in an engine that keeps no prefix, so that no measured call finds its prompt already read."""
+    """Returns an engine with the same weights and no prefix cache, so that every measured call prefills its prompt."""
     model, tokenizer = engine.tokens.model, engine.tokenizer
     tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, keep_prefixes=False)
     return Engine(tokens, tokenizer, engine.checkpoint)

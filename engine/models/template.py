@@ -34,10 +34,9 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], **variables: Any) -> str:
         """The conversation as the template writes it. Raises RequestError where the template refuses it."""
+        words: dict[str, Any] = {**self.special, **variables}
         try:
-            rendered = self._chat.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, **{**self.special, **variables}
-            )
+            rendered = self._chat.apply_chat_template([dict(message) for message in messages], tokenize=False, **words)
         except _BROKEN as error:
             said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
             raise RequestError(f"the chat template refuses these messages: {said}") from None

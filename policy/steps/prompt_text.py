@@ -93,13 +93,21 @@ def _filled(name: str, function: Callable[..., Any], args: Sequence[Any], kwargs
     bound.apply_defaults()
     values = {**_owner(function, bound.arguments), **bound.arguments}
     named = _check_names(name, template, set(values))
-    rest = [f"{word}: {value}" for word, value in bound.arguments.items() if word not in {*named, "self", "cls"}]
+    placed = {*named, *_object_of(function)}
+    rest = [f"{word}: {value}" for word, value in bound.arguments.items() if word not in placed]
     try:
         return "\n".join([template.format(**values), *rest])
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise StepError(
             f"step {name!r}: the docstring cannot be filled in: {type(error).__name__}: {error}; {_BRACES}"
         ) from error
+
+
+def _object_of(function: Callable[..., Any]) -> list[str]:
+    """The name of a method's object, where the method is called through its class."""
+    place = function.__qualname__.rpartition(".")[0]
+    first = next(iter(inspect.signature(function).parameters), "")
+    return [first] if first in ("self", "cls") and place and not place.endswith("<locals>") else []
 
 
 def _owner(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

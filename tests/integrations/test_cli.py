@@ -150,6 +150,28 @@ def test_generate_under_a_schema(tmp_path: Path) -> None:
     assert "finish_reason stop" in plain.output.replace("\n", " ")
 
 
+def test_generate_takes_what_its_hints_advise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = tmp_path / "schema.json"
+    pair = {"prefixItems": [{"const": 1}, {"const": 2}], "items": False, "minItems": 2}
+    schema.write_text(json.dumps({"type": "array", **pair, "uniqueItems": True}))
+    words = ("generate", "Count.", "--schema", schema, "--max-tokens", "24")
+    assert "guarantee='checked'" in fails(capsys, monkeypatch, *words)
+    for more in ([], ["--stream"]):
+        checked = run(*words, "--guarantee", "checked", "--retries", "1", *more)
+        assert checked.exit_code == 0, checked.output
+        assert "note: 'uniqueItems' at /uniqueItems is not in the grammar" in checked.stderr
+        assert ("retries=1 has no part in this call: a stream is one attempt" in checked.stderr) == bool(more)
+    said = json.loads(run(*words, "--guarantee", "checked", "--json").stdout)
+    assert said["notes"][0].startswith("'uniqueItems'")
+    schema.write_text(json.dumps({"type": "string", "format": "shoe-size", "maxLength": 3}))
+    assert run(*words).exit_code == 0
+    assert "formats='annotate'" in fails(capsys, monkeypatch, *words, "--formats", "assert")
+    assert "expected one of annotate, assert" in fails(capsys, monkeypatch, *words, "--formats", "maybe")
+    assert "guarantee='maybe'" in fails(capsys, monkeypatch, *words, "--guarantee", "maybe")
+
+
 def test_eval_writes_rows(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     result = run("eval", EPISODES, "--limit", "1", "--max-tokens", "40", "--modes", "ar,linear_spec", "--json", out)

@@ -69,6 +69,17 @@ def test_self_is_no_part_of_the_prompt(engine: FakeEngine) -> None:
         assert prompt(engine) == "Make ice."
 
 
+def test_an_argument_of_a_plain_function_may_be_called_self(engine: FakeEngine) -> None:
+    @tm.step
+    def about(self: str) -> str:
+        """Describe."""
+        ...
+
+    with tm.session(engine, policy=tm.Policy()):
+        about("me")
+    assert prompt(engine) == "Describe.\nself: me"
+
+
 def test_a_method_keeps_its_name_and_words() -> None:
     step = Agent("x").say
     assert (step.__name__, step.__doc__, step.spec.name) == ("say", "Tell the user: {facts}", "say")  # type: ignore[attr-defined]

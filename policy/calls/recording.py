@@ -67,11 +67,13 @@ class Recording:
             redact=self.scope.redact,
             parent=self._parent,
         )
+        if self.scope.counts is not None:
+            self.scope.counts.inference_began()
         self._start = time.time_ns()
         return self
 
-    def first_chunk(self) -> None:
-        self._span.first_chunk()
+    def chunk(self, at: float) -> None:
+        self._span.chunk(at)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         record = None

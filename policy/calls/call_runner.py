@@ -137,7 +137,8 @@ class CallRunner(ABC):
         return self.tokens.submit(recording.request, watch)
 
     def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
-        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        return recording.finished
 
 
 def _shown(growing: Growing, recording: Recording, at: float, update: Update) -> Sequence[StreamEvent]:

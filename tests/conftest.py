@@ -26,6 +26,7 @@ HELPERS = (
     "engine/mixed.py",
     "policy/recorded_calls.py",
     "policy/loaded.py",
+    "policy/made_errors.py",
     "policy/schemas_at_random.py",
 )
 

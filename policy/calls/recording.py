@@ -106,7 +106,8 @@ class Recording:
                 failed.append(one)
         if not failed:
             return None
-        result = error.result if isinstance(error, OutputRefused) else self.finished
+        refused = error.result if isinstance(error, OutputRefused) else None
+        result = refused if isinstance(refused, Result) else self.finished
         every = AuditWriteFailed([one.path for one in failed], failed[0].why, self.id, result)
         every.__cause__ = failed[0].__cause__
         return every

@@ -10,6 +10,7 @@ from itertools import count
 from opentelemetry.context import Context
 
 from . import names
+from .attributes import Attributes
 from .metrics import Labels, instruments, with_error
 from .spans import OwnedSpan, known
 
@@ -46,8 +47,8 @@ class ToolSpan(OwnedSpan):
     """The `execute_tool` span of one execution of a function."""
 
     def __init__(self, tool: str, agent: str | None, parent: Context | None) -> None:
-        labels = {names.GEN_AI_TOOL_NAME: tool, names.GEN_AI_TOOL_TYPE: "function", names.GEN_AI_AGENT_NAME: agent}
-        self._labels = known(labels)
+        function: Attributes = {names.GEN_AI_TOOL_NAME: tool, names.GEN_AI_TOOL_TYPE: "function"}
+        self._labels = known({**function, names.GEN_AI_AGENT_NAME: agent})
         about = {names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL, **self._labels}
         super().__init__(f"{names.EXECUTE_TOOL} {tool}", about, parent)
 

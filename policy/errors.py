@@ -14,6 +14,9 @@ TrimodeError (engine)
 │   │   ├── SchemaViolation       a bug of trimode, or a rule in a type's own code
 │   │   └── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
+├── AuditError
+│   ├── AuditFileRefused      a path that is no audit file, or cannot be read or written
+│   └── AuditWriteFailed      a call's record could not be appended; has the path and the call's result
 ├── BudgetExceeded            a session's budget leaves nothing for the next step
 ├── ToolError                 a tool call that cannot be run
 │   ├── UnknownTool               no tool has that name
@@ -27,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from trimode.engine.errors import TrimodeError
@@ -35,8 +39,6 @@ if TYPE_CHECKING:
     from trimode.engine.result import Stats
 
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
-
-
 CHECKED: Final = "or ask for guarantee='checked', which checks it in the finished output"
 
 
@@ -170,19 +172,29 @@ class Attempt:
     stats: Stats
 
 
-class OutputRefused(SchemaError):
-    """Finished output that a schema refuses. `text`: what was looked at.
+class FinishedResult(RefusedResult, Protocol):
+    """The `Result` of a call that ended, with its value."""
 
-    Where a call wrote it: `result`, all that came of the call, without a value. A copy that another process gets has
-    none.
-    """
+    @property
+    def value(self) -> Any: ...
 
-    text: str
-    result: RefusedResult | None = None
+
+class _WithResult(TrimodeError):
+    """`result`: what came of the call, or None. A copy that another process gets has none."""
+
+    result: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, (kind, args, said) = super().__reduce__()
         return rebuild, (kind, args, {**said, "result": None})  # a plan may hold locks and functions
+
+
+class OutputRefused(_WithResult, SchemaError):
+    """Finished output that a schema refuses. `text`: what was looked at. `result`: what came of the call, without a
+    value; None where no call wrote the text."""
+
+    text: str
+    result: RefusedResult | None = None
 
 
 class SchemaViolation(OutputRefused):
@@ -210,6 +222,34 @@ class CheckFailed(OutputRefused):
 
 class GrammarRuntimeError(SchemaError):
     """The grammar engine gave up; no unmasked token was emitted."""
+
+
+class AuditError(TrimodeError):
+    """An audit file, at `path`, that cannot be used."""
+
+    path: Path
+
+
+class AuditFileRefused(AuditError):
+    """The path is no audit file, or cannot be read or written. `why`, in words."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}; an audit file is what trimode wrote itself, or a path where nothing is yet")
+        self.path, self.why = path, why
+
+
+class AuditWriteFailed(_WithResult, AuditError):
+    """The record of a call could not be appended, because a disk is full, for example. The file holds nothing of it.
+
+    `path`: the first file concerned, `paths`: all of them; other audit files have the record. `result`: what the call
+    generated, with its value; None where it failed before. `audit_id`: the call's. `why`, in words.
+    """
+
+    def __init__(self, paths: Sequence[Path], why: str, audit_id: str, result: FinishedResult | None = None) -> None:
+        kept = "" if result is None else "; error.result has what the call generated"
+        super().__init__(f"{', '.join(map(str, paths))}: the record of call {audit_id} was not written: {why}{kept}")
+        self.path, self.paths, self.why, self.audit_id = paths[0], tuple(paths), why, audit_id
+        self.result = result
 
 
 class BudgetExceeded(TrimodeError):
@@ -247,10 +287,8 @@ class InvalidArguments(ToolError, ValueError):
 
 
 class PolicyError(TrimodeError, ValueError):
-    """A choice that the policy layer does not know or does not allow.
-
-    `where`: the keys that lead to it from the top of a policy's table; empty where it stood in no table.
-    """
+    """A choice that the policy layer does not know or does not allow. `where`: the keys that lead to it from the top of
+    a policy's table; empty where it stood in no table."""
 
     def __init__(self, message: str, where: Sequence[str] = ()) -> None:
         super().__init__(message)

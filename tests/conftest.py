@@ -27,6 +27,7 @@ HELPERS = (
     "policy/recorded_calls.py",
     "policy/loaded.py",
     "policy/calls/bad_inputs.py",
+    "policy/made_errors.py",
     "policy/schemas_at_random.py",
 )
 

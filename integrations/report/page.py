@@ -35,8 +35,8 @@ _ASSETS: Final = files("trimode.integrations.report") / "assets"
 
 
 def write(file: str | os.PathLike[str], out: str | os.PathLike[str], calls: str = ":") -> str:
-    """Writes the page and returns a description of its content. Raises RequestError for a bad range, OSError for the
-    files."""
+    """Writes the page and returns a description of its content. Raises RequestError for a bad range,
+    AuditFileRefused for the file, OSError for the page."""
     page, description = render(file, calls)
     Path(out).write_text(page, encoding="utf-8")
     return description

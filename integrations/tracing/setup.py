@@ -40,8 +40,8 @@ def trace(to: str) -> None:
 
     An installed TracerProvider gets one more processor; where there is none, one is installed. Prompts, outputs and
     drafts are included only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT allows it. Raises PolicyError for
-    another `to` and for a provider that takes no processors, TrimodeError where the extra is missing, OSError where the
-    file cannot be made.
+    another `to` and for a provider that takes no processors, TrimodeError where the extra is missing, AuditFileRefused
+    where the file is no audit file or cannot be made.
     """
     scheme, _, path = to.partition(":")
     if scheme == "file":

@@ -22,15 +22,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from trimode.engine.locks import ForkSafeLock
 
 from ..errors import PolicyError
+from . import trail_files as files
 from .consistency import Problem, check_record
 from .content import captures
 from .record import CallRecord
-from .trail_files import number_of, open_locked, part, parts
+from .trail_files import LINE_START, number_of, part, parts
 
 SCHEMA_VERSION: Final = "2"
 _SEAL: Final = b',"sha256":"%s"}'
 _SEAL_LENGTH: Final = len(_SEAL % (b"0" * 64))
-_START: Final = re.compile(rb'\{"schema_version":"([^"]*)","sequence":(\d+),"previous":"([0-9a-f]*)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,7 @@ class AuditFile:
 
     `content`: keep prompts, outputs and drafts; None follows `content.captures`. `fsync`: survive a loss of power.
     `rotate`: size of a part, in bytes, from which the next part is started; each writer of a trail may use its own.
+    Raises AuditFileRefused where the path is another kind of file or cannot be written.
     """
 
     def __init__(
@@ -90,15 +91,15 @@ class AuditFile:
         if number_of(self.path) > 1:
             raise PolicyError(f"{self.path}: this is the name of a later part; pass {self.path.with_suffix('')}")
         self.content, self.fsync, self.rotate = captures("file", content), fsync, rotate
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        files.check_writable(self.path)
         self._lock = ForkSafeLock()
         self._part, self._end, self._sequence, self._previous = 1, 0, 0, ""
         self._forget()
 
     def write(self, record: CallRecord) -> Head:
-        """Appends one line; returns the trail's new head."""
+        """Appends one line, or nothing where it raises AuditWriteFailed. Returns the trail's new head."""
         body = _RECORD.dump_json(record if self.content else record.redacted())
-        with self._lock:
+        with self._lock, files.writing(self.path, record.call):
             while (head := self._append(body)) is None:
                 pass
             return head
@@ -106,7 +107,7 @@ class AuditFile:
     def _append(self, body: bytes) -> Head | None:
         """Appends the line to the current part. Returns None, after setting the part to try next, where the line does
         not belong there."""
-        with open_locked(part(self.path, self._part)) as file:
+        with files.open_locked(part(self.path, self._part)) as file:
             if os.fstat(file.fileno()).st_size < self._end:
                 self._forget()  # lines were removed by somebody else; the chain continues from the remaining ones
                 return None
@@ -117,11 +118,8 @@ class AuditFile:
                 self._part, self._end = self._part + 1, 0
                 return None
             line, digest = _line(body, self._sequence + 1, self._previous)
-            file.write(gap + line + b"\n")
-            file.flush()
-            if self.fsync:
-                os.fsync(file.fileno())
-            self._end, self._sequence, self._previous = file.tell(), self._sequence + 1, digest
+            files.append(file, gap + line + b"\n", self.fsync)
+            self._end, self._sequence, self._previous = self._end + len(line) + 1, self._sequence + 1, digest
             return Head(self._sequence, self._previous)
 
     def _forget(self) -> None:
@@ -131,6 +129,8 @@ class AuditFile:
     def _catch_up(self, file: IO[bytes]) -> bytes:
         """Reads the lines that other writers appended. Returns the line end that an unfinished last line still
         needs."""
+        if not self._end:
+            files.check_open(file)
         file.seek(self._end)
         line = b""
         for line in file:
@@ -172,9 +172,10 @@ class AuditLine:
 
 
 def read_audit(path: str | os.PathLike[str]) -> list[AuditLine]:
-    """Reads every line of every part, valid or not. The path of a later part reads that part only."""
+    """Reads every line of every part, valid or not. The path of a later part reads that part only. Raises
+    AuditFileRefused where a part cannot be read or no line of it is one of an audit file."""
     lines: list[AuditLine] = []
-    for name in parts(Path(path)):
+    for name in files.readable(Path(path)):
         with open(name, "rb") as file:
             lines += [_parse(number, line, name.name) for number, line in enumerate(file, start=1)]
     return lines
@@ -220,7 +221,7 @@ def _first(path: Path, lines: Sequence[AuditLine]) -> tuple[int, str]:
 
 def _base(line: bytes) -> tuple[int, str]:
     """Returns sequence and `previous` from a part's first line."""
-    found = _START.match(line)
+    found = LINE_START.match(line)
     return (int(found[2]), found[3].decode()) if found else (1, "")
 
 
@@ -287,7 +288,7 @@ def _parse(number: int, line: bytes, file: str) -> AuditLine:
 
 def _why(raw: bytes, error: ValidationError) -> str:
     """Returns why a line cannot be read; for a record of another format the format's number only."""
-    found = _START.match(raw)
+    found = LINE_START.match(raw)
     if found and (version := found[1].decode()) != SCHEMA_VERSION:
         return f"record format {version}: this version of trimode reads and writes format {SCHEMA_VERSION}"
     first = error.errors(include_url=False, include_input=False)[0]

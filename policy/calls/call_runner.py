@@ -6,8 +6,9 @@ Knows calls, recordings and futures of the token engine. Does not know checkpoin
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -31,6 +32,8 @@ from .translator import Translator
 
 LONG_PROMPT: Final = 1 << 14
 """Characters; fewer take less time to encode than a pass does."""
+Arrived = tuple[float, Update]
+"""An update, and when it arrived by `time.perf_counter`."""
 
 
 class CallRunner(ABC):
@@ -67,17 +70,15 @@ class CallRunner(ABC):
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
         """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
-        updates: SimpleQueue[Update | None] = SimpleQueue()
+        updates: SimpleQueue[Arrived | None] = SimpleQueue()
         with recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
-            future = self._submit(recording, updates.put)
+            future = self._submit(recording, lambda update: updates.put((time.perf_counter(), update)))
             future.add_done_callback(lambda _: updates.put(None))
             try:
-                while (update := updates.get()) is not None:
-                    for event in growing.feed(update):
-                        recording.first_chunk()
-                        yield event
+                while (arrived := updates.get()) is not None:
+                    yield from _shown(growing, recording, *arrived)
                 result = self._finish(recording, result_of(future))
             finally:
                 future.cancel()
@@ -85,11 +86,12 @@ class CallRunner(ABC):
 
     async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
         """`events` for tasks."""
-        updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        updates: asyncio.Queue[Arrived | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
         def put(update: Update | None) -> None:
-            loop.call_soon_threadsafe(updates.put_nowait, update)
+            arrived = None if update is None else (time.perf_counter(), update)
+            loop.call_soon_threadsafe(updates.put_nowait, arrived)
 
         with recording:
             request = await self._aprepare(recording)
@@ -97,9 +99,8 @@ class CallRunner(ABC):
             future = self._submit(recording, put)
             future.add_done_callback(lambda _: put(None))
             try:
-                while (update := await updates.get()) is not None:
-                    for event in growing.feed(update):
-                        recording.first_chunk()
+                while (arrived := await updates.get()) is not None:
+                    for event in _shown(growing, recording, *arrived):
                         yield event
                 result = self._finish(recording, result_of(future))
             finally:
@@ -144,7 +145,16 @@ class CallRunner(ABC):
         return self.tokens.submit(recording.request, watch)
 
     def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
-        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        return recording.finished
+
+
+def _shown(growing: Growing, recording: Recording, at: float, update: Update) -> Sequence[StreamEvent]:
+    """The events of one update, which is a chunk where there are any, however long the caller takes to read it."""
+    events = tuple(growing.feed(update))
+    if events:
+        recording.chunk(at)
+    return events
 
 
 def awaited(future: Future[Any]) -> Any:

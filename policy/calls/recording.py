@@ -20,17 +20,20 @@ from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult
 
 from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
+from ..errors import AuditWriteFailed, OutputRefused
 from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
 from .messages import plain_text
+from .result import Result
 from .scope import Scope, current_scope
 
 
 @dataclass(slots=True)
 class Recording:
-    """A context manager around one call; fill in `request`, `result`, `valid` and `notes` as they become known.
+    """A context manager around one call; fill in `request`, `result`, `valid`, `notes` and what the caller gets
+    (`finished`) as they become known. Leaving it raises AuditWriteFailed where the record cannot be kept.
 
     It belongs where it is made: a stream that is read elsewhere is still recorded in the session that asked for it.
     """
@@ -48,6 +51,7 @@ class Recording:
     guarantee: Guarantee | None = None
     logprobs: Sequence[float] | None = None
     notes: list[str] = field(default_factory=list)
+    finished: Result | None = None
     _parent: Context = field(init=False)
     _span: CallSpan = field(init=False)
     _start: int = 0
@@ -69,6 +73,8 @@ class Recording:
             redact=self.scope.redact,
             parent=self._parent,
         )
+        if self.scope.counts is not None:
+            self.scope.counts.inference_began()
         self._start = time.time_ns()
         return self
 
@@ -81,20 +87,41 @@ class Recording:
             return [{"role": "user", "content": call.prompt}]
         return [{"role": message["role"], "content": plain_text(message)} for message in call.messages]
 
-    def first_chunk(self) -> None:
-        self._span.first_chunk()
+    def chunk(self, at: float) -> None:
+        self._span.chunk(at)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        record = None
+        record, unwritten = None, None
         if isinstance(error, GeneratorExit | CancelledError):
             error = CallCancelled("the caller left before the output was complete")
         try:
             if self.request is not None:
                 record = redacted_by(self.scope.redact, self._record(self.request, error), self.text_of)
-                for file in audit_files(self.scope.audit):
-                    file.write(record)
+                unwritten = self._write(record, error)
         finally:
-            self._span.end(record, error)
+            self._span.end(record, unwritten or error)
+        if unwritten is None:
+            return
+        if error is not None and not isinstance(error, Exception):  # the process is asked to end
+            error.add_note(str(unwritten))
+            return
+        raise unwritten
+
+    def _write(self, record: CallRecord, error: BaseException | None) -> AuditWriteFailed | None:
+        """Appends the record to every file that takes it; returns the error of those that do not, with the result."""
+        failed = list[AuditWriteFailed]()
+        for file in audit_files(self.scope.audit):
+            try:
+                file.write(record)
+            except AuditWriteFailed as one:
+                failed.append(one)
+        if not failed:
+            return None
+        refused = error.result if isinstance(error, OutputRefused) else None
+        result = refused if isinstance(refused, Result) else self.finished
+        every = AuditWriteFailed([one.path for one in failed], failed[0].why, self.id, result)
+        every.__cause__ = failed[0].__cause__
+        return every
 
     def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
         call, plan = self.call, self.call.plan

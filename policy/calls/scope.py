@@ -15,14 +15,16 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from ..audit import AuditFile, Redact
+from ..telemetry import AgentSpan
 from .in_force import InForce
 from .trim import Trim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """`trim`: what is left out of a conversation that does not fit. `span`: the agent's span, never made current.
-    `outside`: the span that was current when the session opened."""
+    """`trim`: what is left out of a conversation that does not fit. `span`: the context of the agent's span, never made
+    current. `outside`: the span that was current when the session opened. `counts`: the agent's span itself, which
+    counts what the agent calls."""
 
     session: str | None = None
     agent: str | None = None
@@ -31,6 +33,7 @@ class Scope:
     trim: Trim | None = None
     span: Context | None = None
     outside: SpanContext | None = None
+    counts: AgentSpan | None = None
 
     def parent(self) -> Context:
         """Where a new span belongs: under the current one if that was opened inside, else under the agent's."""

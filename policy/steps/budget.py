@@ -17,7 +17,7 @@ from typing import Any, Final
 from trimode.engine.result import Stats
 
 from ..calls import Call
-from ..errors import BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError, shown
+from ..errors import AuditWriteFailed, BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,10 @@ class Ledger:
         except CheckFailed as error:
             for attempt in error.attempts:
                 running.count(attempt.stats)
+            raise
+        except AuditWriteFailed as error:
+            if error.result is not None:
+                running.count(error.result.stats)
             raise
         except BudgetTooSmall as error:
             if self.budget.tokens is None or running.call.plan == call.plan:  # too small even without the session's cut

@@ -33,7 +33,7 @@ from ..calls import (
 )
 from ..errors import PolicyError, StepError, error_type, shown
 from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
-from ..telemetry import OwnedSpan, names
+from ..telemetry import AgentSpan
 from .budget import Budget, Ledger, Spending, Spent
 
 
@@ -147,7 +147,7 @@ def session(
     audit = trace if isinstance(trace, AuditFile) else _audit(trace, content)
     policies = _policies(policy, engine)
     around = current_scope()
-    span = None if agent is None else _agent_span(agent, engine, around)
+    span = None if agent is None else AgentSpan(agent, engine.runtime.model, around.parent())
     inherited = None if around.span is None else around.parent()
     scope = Scope(
         session=uuid4().hex,
@@ -157,6 +157,7 @@ def session(
         trim=trim,
         span=inherited if span is None else span.context,
         outside=get_current_span().get_span_context(),
+        counts=around.counts if span is None else span,
     )
     current = Session(engine, policies, scope, ledger=Ledger(budget or Budget()))
     inside, entered = SCOPE.enter(scope), _SESSION.enter(current)
@@ -189,16 +190,6 @@ def _check(**given: Any) -> None:
     for name, (ok, expected) in fits.items():
         if not ok:
             raise PolicyError(f"session({name}={shown(given[name])}): expected {expected}")
-
-
-def _agent_span(agent: str, engine: Engine, around: Scope) -> OwnedSpan:
-    about = {
-        names.GEN_AI_OPERATION_NAME: names.INVOKE_AGENT,
-        names.GEN_AI_PROVIDER_NAME: names.PROVIDER,
-        names.GEN_AI_AGENT_NAME: agent,
-        names.GEN_AI_REQUEST_MODEL: engine.runtime.model,
-    }
-    return OwnedSpan(f"{names.INVOKE_AGENT} {agent}", about, around.parent())
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ..audit import captures, clipped, redacted_text
 from ..calls import Scope, current_scope, tools_of
 from ..errors import InvalidArguments, ToolError, UnknownTool, error_type, shown
 from ..schema import Tool, ToolCall, function_of, is_function, names_of, reasons, runnable
-from ..telemetry import OwnedSpan, names
+from ..telemetry import ToolSpan, names
 
 R = TypeVar("R")
 
@@ -137,12 +137,9 @@ class _Running:
             return self._returned(await made if waits else made)
 
     def __enter__(self) -> None:
-        about = {
-            names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
-            names.GEN_AI_TOOL_NAME: self.call.name,
-            names.GEN_AI_TOOL_TYPE: "function",
-        }
-        self._span = OwnedSpan(f"{names.EXECUTE_TOOL} {self.call.name}", about, self.scope.parent())
+        self._span = ToolSpan(self.call.name, self.scope.agent, self.scope.parent())
+        if self.scope.counts is not None:
+            self.scope.counts.tool_began()
         self._span.put({names.GEN_AI_TOOL_CALL_ID: self.call_id, names.SESSION_ID: self.scope.session})
         self._show(names.GEN_AI_TOOL_CALL_ARGUMENTS, self.call.arguments)
         self._token = otel.attach(self._span.context)

@@ -7,7 +7,8 @@ Knows attribute names, the OpenTelemetry API and records. Does not know its SDK,
 from __future__ import annotations
 
 from . import names
+from .agents import AgentSpan, ToolSpan
 from .attributes import Part, parts_of
-from .spans import CallSpan, OwnedSpan
+from .spans import CallSpan
 
-__all__ = ["CallSpan", "OwnedSpan", "Part", "names", "parts_of"]
+__all__ = ["AgentSpan", "CallSpan", "Part", "ToolSpan", "names", "parts_of"]

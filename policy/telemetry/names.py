@@ -19,7 +19,7 @@ EXECUTE_TOOL: Final = "execute_tool"
 INFERENCES: Final = frozenset({CHAT, "text_completion", "generate_content"})
 """Operations of an inference span. Where a host's own is current, none of ours is added, because all would count
 twice."""
-SCHEMA_VERSION: Final = "3"
+SCHEMA_VERSION: Final = "4"
 
 ERROR_TYPE: Final = "error.type"
 
@@ -51,12 +51,31 @@ GEN_AI_TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 GEN_AI_TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 GEN_AI_TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
 
+INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+"""Histogram of calls, seconds."""
 OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
-"""Histogram, seconds."""
+"""The name of `INFERENCE_DURATION` before October 2026. Release 0.1 records both, because dashboards read the former
+name; later releases do not."""
+TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
+"""Histogram of streamed calls, seconds from the request to the first chunk."""
+TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.inference.time_per_output_chunk"
+"""Histogram of the later chunks of streamed calls, seconds since the chunk before."""
+OPERATION_INPUT_TOKENS: Final = "gen_ai.client.inference.operation.input_tokens"
+OPERATION_OUTPUT_TOKENS: Final = "gen_ai.client.inference.operation.output_tokens"
+"""Histograms of calls, tokens."""
+INVOKE_AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+"""Histogram of sessions with an agent, seconds."""
+INVOKE_AGENT_INFERENCE_CALLS: Final = "gen_ai.invoke_agent.inference_calls"
+INVOKE_AGENT_TOOL_CALLS: Final = "gen_ai.invoke_agent.tool_calls"
+"""Histograms of sessions with an agent: calls that the agent itself began, failed ones too, without those of agents
+inside it."""
+EXECUTE_TOOL_DURATION: Final = "gen_ai.execute_tool.duration"
+"""Histogram of tool executions, seconds."""
 USAGE_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
 USAGE_OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
 USAGE_CACHE_READ_INPUT_TOKENS: Final = "gen_ai.client.inference.usage.cache_read.input_tokens"
-"""Counters. Like `plan` they are newer than the constants of opentelemetry-semantic-conventions 0.66b2."""
+"""Counters. All metrics but `OPERATION_DURATION` are newer than the constants of opentelemetry-semantic-conventions
+0.66b2, as `plan` is."""
 TOKEN_MODALITY: Final = "gen_ai.token.modality"
 ACCEPTANCE_RATE: Final = "trimode.decode.acceptance_rate"
 """Histogram of calls: accepted / drafted, by mode and step kind."""

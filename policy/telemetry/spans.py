@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -34,25 +35,32 @@ from .metrics import instruments
 
 
 class OwnedSpan:
-    """A span from start to end, of kind INTERNAL and never current. `context` is the parent context of its children."""
+    """A span from start to end, of kind INTERNAL and never current. `context` is the parent context of its children.
+
+    The span lasts as long as `end` returns, by the monotonic clock, so that a metric says the same as the span.
+    """
 
     def __init__(
         self, name: str, attributes: Mapping[str, AttributeValue], parent: Context | None, tracer: Tracer | None = None
     ) -> None:
+        self._began, self._start = time.perf_counter_ns(), time.time_ns()
         self.span: Span = (tracer or library_tracer()).start_span(
-            name, context=parent, kind=SpanKind.INTERNAL, attributes=attributes
+            name, context=parent, kind=SpanKind.INTERNAL, attributes=attributes, start_time=self._start
         )
         self.context = trace.set_span_in_context(self.span, parent)
 
     def put(self, attributes: Attributes) -> None:
         self.span.set_attributes(known(attributes))
 
-    def end(self, failed: str | None = None, message: str | None = None) -> None:
-        """Ends the span. `failed`: the error's type. `message` is content; pass it only where content may be shown."""
+    def end(self, failed: str | None = None, message: str | None = None) -> float:
+        """Ends the span; returns its seconds. `failed`: the error's type. `message` is content; pass it only where
+        content may be shown."""
         if failed is not None:
             self.span.set_attribute(names.ERROR_TYPE, failed)
             self.span.set_status(Status(StatusCode.ERROR, message))
-        self.span.end()
+        lasted = time.perf_counter_ns() - self._began
+        self.span.end(self._start + lasted)
+        return lasted / 1e9
 
 
 class CallSpan:
@@ -94,7 +102,7 @@ class CallSpan:
             names.SESSION_ID: session,
             names.STEP_NAME: step,
         }
-        self._begin, self._first = time.perf_counter(), 0.0
+        self._begin, self._chunks = time.perf_counter(), list[float]()
         self._own: list[OwnedSpan] = []
         """Spans of this call, the outermost first; none where the host's inference span serves."""
         if not in_inference(parent):
@@ -104,9 +112,9 @@ class CallSpan:
             parent = self._open(f"{names.CHAT} {model}", known(about | self._input(messages)), parent)
         self.context = parent
 
-    def first_chunk(self) -> None:
-        """Notes the time at which the first piece of a stream reached the caller."""
-        self._first = self._first or time.perf_counter()
+    def chunk(self, at: float) -> None:
+        """Notes that a piece of a stream arrived, at a time of `time.perf_counter`."""
+        self._chunks.append(at)
 
     def end(self, record: CallRecord | None = None, error: BaseException | None = None) -> None:
         """Sets the attributes and ends the spans; call it in `finally`. A second call does nothing."""
@@ -120,10 +128,12 @@ class CallSpan:
                 self._write(record, began)
         finally:
             shown = clipped(redacted_text(self._redact, message))[0] if self._content and message else None
-            for span in reversed(self._own):
-                span.end(failed, shown)
-            if self._own:
-                self._metrics.used(time.perf_counter() - began, self._outcome(failed), record)
+            seconds = [span.end(failed, shown) for span in reversed(self._own)]
+            if seconds:
+                self._metrics.used(seconds[0], self._labels, failed, record)
+                self._metrics.streamed(
+                    [after - before for before, after in pairwise([began, *self._chunks])], self._labels
+                )
             if record is not None:
                 self._metrics.drafted(record)
 
@@ -131,13 +141,10 @@ class CallSpan:
         self._own.append(OwnedSpan(name, attributes, parent, self._tracer))
         return self._own[-1].context
 
-    def _outcome(self, failed: str | None) -> dict[str, AttributeValue]:
-        return self._labels if failed is None else {**self._labels, names.ERROR_TYPE: failed}
-
     def _write(self, record: CallRecord, began: float) -> None:
         if self._own and self._own[-1].span.is_recording():
             first: Attributes = {
-                names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: self._first - began if self._first else None
+                names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: self._chunks[0] - began if self._chunks else None
             }
             own = record_attributes(record) | first | self._output(record) | choice_attributes(record, self._content)
             self._own[-1].put(own)
@@ -165,8 +172,8 @@ class CallSpan:
         if not self._content or record.text is None:
             return {}
         text, cut = clipped(record.text)
-        answer = [{**message_json("assistant", text), "finish_reason": record.finish_reason}]
-        return self._limited(names.GEN_AI_OUTPUT_MESSAGES, json.dumps(answer, ensure_ascii=False), cut)
+        answer = json.dumps([message_json("assistant", text)], ensure_ascii=False)
+        return self._limited(names.GEN_AI_OUTPUT_MESSAGES, answer, cut)
 
     def _limited(self, key: str, value: str, cut: str) -> Attributes:
         self._cuts += [f"{key}: {cut}"] if cut else []

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
     from trimode.policy.errors import (
+        AuditError,
+        AuditFileRefused,
+        AuditWriteFailed,
         BudgetExceeded,
         BudgetTooSmall,
         CheckFailed,
@@ -70,7 +73,8 @@ _HOMES = {
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
     "trimode.policy.errors": (
-        "BudgetExceeded", "BudgetTooSmall", "CheckFailed", "InvalidArguments", "MalformedGrammar", "MalformedSchema",
+        "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
+        "InvalidArguments", "MalformedGrammar", "MalformedSchema",
         "OutputRefused", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
         "StepError", "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
@@ -83,7 +87,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AuditFile", "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
+    "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed",
+    "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
     "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
     "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
     "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",

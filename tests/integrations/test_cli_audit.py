@@ -115,6 +115,40 @@ def test_replay_without_content_is_refused(
     assert "1 of 2 calls the same, bit for bit, 1 without content" in " ".join(mixed.output.split())
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "show", "FILE"),
+        ("audit", "verify", "FILE"),
+        ("audit", "head", "FILE"),
+        ("audit", "replay", "FILE"),
+        ("audit", "diff", "FILE", "TRAIL"),
+        ("audit", "diff", "TRAIL", "FILE#x"),
+        ("audit", "report", "FILE", "--out", "page.html"),
+        ("audit", "push", "FILE", "--to", "phoenix"),
+        ("policy", "explain", "FILE"),
+    ],
+    ids=" ".join,
+)
+def test_files_that_are_no_trail_are_refused_by_every_reader(
+    trail: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.jsonl").write_text('{"level": "info"}\n')
+    Path("picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    for file in ("other.jsonl", "picture.png", *(["/dev/full"] if Path("/dev/full").exists() else [])):
+        given = [word.replace("FILE", file).replace("TRAIL", str(trail)) for word in words]
+        monkeypatch.setattr(sys, "argv", ["trimode", *given])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert said.startswith(f"error: {file}: "), said
+        assert "audit" in said
+    assert not Path("page.html").exists()
+
+
 def test_diff_of_files_and_of_calls(trail: Path, tmp_path: Path, reference: Engine) -> None:
     assert run("diff", trail, trail).exit_code == 0
     assert "no difference in 6 calls" in run("diff", trail, trail).output

@@ -345,7 +345,7 @@ def test_file_records_every_call_once(reference: Engine, tmp_path: Path, monkeyp
 
 def test_file_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(trimode.AuditFileRefused, match="taken"):
         trimode.trace(to=f"file:{tmp_path}/taken/audit.jsonl")
     assert everywhere.audit_files() == ()
     assert everywhere.audit_files(own := AuditFile(tmp_path / "own.jsonl")) == (own,)

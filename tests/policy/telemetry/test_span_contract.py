@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pytest_genai_semconv import GenAISpanComplianceError, assert_genai_span_compliant
 
 import trimode as tm
 from trimode.policy.audit.content import SWITCH
@@ -100,6 +102,35 @@ def test_the_spans_of_a_loop_are_those_of_the_contract(
     assert golden["schema_version"] == names.SCHEMA_VERSION
     found = shape(list(spans.get_finished_spans()), set(golden["optional"]))
     assert found == golden[content], json.dumps(found, indent=1)
+
+
+def complaints(span: ReadableSpan) -> list[str]:
+    """What the checker of the GenAI convention says about a span."""
+    try:
+        assert_genai_span_compliant(span)
+    except GenAISpanComplianceError as error:
+        return [*error.violations]
+    return []
+
+
+@pytest.mark.parametrize("content", ["NO_CONTENT", "SPAN_ONLY"])
+def test_every_span_is_the_conventions(
+    reference: Engine, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """By pytest-genai-semconv, whose list of providers is closed; the convention's is open to other values."""
+    monkeypatch.setenv(SWITCH, content)
+    loop(reference)
+    found = {span.name: complaints(span) for span in spans.get_finished_spans() if not span.name.startswith("decode ")}
+    (said,) = found.pop("chat trimode-reference")
+    assert said.startswith("gen_ai.provider.name has invalid value 'trimode'; expected one of the well-known values")
+    assert found == {"invoke_agent trip": [], "plan trip": [], "execute_tool weather": []}
+
+
+def test_the_checker_sees_faults(spans: InMemorySpanExporter) -> None:
+    tracer = trace.get_tracer_provider().get_tracer("test")
+    about = {"gen_ai.operation.name": "execute_tool", "gen_ai.usage.input_tokens": "many"}
+    tracer.start_span("execute_tool", attributes=about).end()
+    assert len(complaints(spans.get_finished_spans()[0])) == 2
 
 
 def test_optional_keys_are_ours_to_name() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,6 +52,7 @@ DECODE = {
 DRAFT = {
     "trimode.draft.acceptance_rate", "trimode.draft.proposed", "trimode.draft.accepted", "trimode.draft.tape",
 }  # fmt: skip
+METRIC = re.compile(r"gen_ai\.(client|invoke_agent|execute_tool)\.")
 DECODE_CONTENT = {"input.value", "output.value", "metadata"}
 
 
@@ -175,8 +178,7 @@ def test_content_when_switched_on(recorded: Recorded, spans: Spans, monkeypatch:
         {"role": "user", "parts": [{"type": "text", "content": "Book a train"}]}
     ]
     (answer,) = json.loads(found["gen_ai.output.messages"])
-    assert answer["parts"] == [{"type": "text", "content": record.text}]
-    assert answer["finish_reason"] == record.finish_reason
+    assert answer == {"role": "assistant", "parts": [{"type": "text", "content": record.text}]}
     runs = json.loads(attributes(decode)["trimode.draft.rejected"])
     expected = [[n, token, why] for n, made in enumerate(record.rounds) for token, why in made.rejected]
     assert [[n, token, why] for n, tokens, _, why, _ in runs for token in tokens] == expected
@@ -265,11 +267,14 @@ def test_duration_tokens_and_acceptance_are_measured(recorded: Recorded, spans: 
         spans.of(record, meter=meter)
     found = measured(reader)
     assert set(found) == {
-        "gen_ai.client.operation.duration", "gen_ai.client.inference.usage.input_tokens",
+        "gen_ai.client.inference.duration", "gen_ai.client.operation.duration",
+        "gen_ai.client.inference.operation.input_tokens", "gen_ai.client.inference.operation.output_tokens",
+        "gen_ai.client.inference.usage.input_tokens",
         "gen_ai.client.inference.usage.output_tokens", "gen_ai.client.inference.usage.cache_read.input_tokens",
         "trimode.decode.acceptance_rate",
     }  # fmt: skip
-    unit, points = found["gen_ai.client.operation.duration"]
+    (_, former), (unit, points) = (found[f"gen_ai.client.{what}.duration"] for what in ("operation", "inference"))
+    assert [(one["attributes"], one["sum"]) for one in former] == [(one["attributes"], one["sum"]) for one in points]
     assert unit == "s"
     assert sorted(str(point["attributes"].get("error.type")) for point in points) == ["None", "None", "ValueError"]
     assert points[0]["explicit_bounds"][0] == 0.01
@@ -280,10 +285,49 @@ def test_duration_tokens_and_acceptance_are_measured(recorded: Recorded, spans: 
         "json": 30, "tool_call": 2 * linear.counts.output_tokens,
     }  # fmt: skip
     assert {point["attributes"]["gen_ai.token.modality"] for point in points} == {"text"}
+    for side, count in (("input", linear.counts.prompt_tokens), ("output", linear.counts.output_tokens)):
+        unit, points = found[f"gen_ai.client.inference.operation.{side}_tokens"]
+        (point,) = [point for point in points if point["attributes"]["trimode.step.kind"] == "tool_call"]
+        assert (unit, point["count"], point["sum"]) == ("{token}", 2, 2 * count)
+        assert (point["min"], point["max"]) == (count, count)
+        assert point["explicit_bounds"][:4] == [1, 4, 16, 64]
+        assert "gen_ai.token.modality" not in point["attributes"]
     unit, (point,) = found["trimode.decode.acceptance_rate"]
     assert point["attributes"] == {"trimode.decode.mode": "linear_spec", "trimode.step.kind": "tool_call"}
     assert (unit, point["count"]) == ("1", 2)
     assert point["sum"] == pytest.approx(2 * linear.counts.accepted / linear.counts.drafted)
+
+
+def test_chunks_of_a_stream_are_measured_from_one_to_the_next(recorded: Recorded, spans: Spans) -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    begin = time.perf_counter()
+    record = recorded("ar")
+    call = spans.open(record, meter=meter, streamed=True)
+    for at in (1.0, 1.5, 2.25):
+        call.chunk(begin + at)
+    call.end(record)
+    unopened = spans.open(record, meter=meter, streamed=True)
+    unopened.end(record)
+    found = measured(reader)
+    unit, (first,) = found["gen_ai.client.inference.time_to_first_chunk"]
+    assert (unit, first["count"]) == ("s", 1)
+    assert first["sum"] == pytest.approx(1, abs=0.5)
+    unit, (later,) = found["gen_ai.client.inference.time_per_output_chunk"]
+    assert (unit, later["count"]) == ("s", 2)
+    assert later["sum"] == pytest.approx(1.25)
+    assert "error.type" not in later["attributes"]
+    (spanned, _) = (span for span in spans.exporter.get_finished_spans() if span.name == "chat tiny")
+    assert attributes(spanned)["gen_ai.response.time_to_first_chunk"] == first["sum"]
+
+
+def test_a_duration_is_that_of_its_span(recorded: Recorded, spans: Spans) -> None:
+    reader = InMemoryMetricReader()
+    call, _ = spans.of(recorded("ar"), meter=MeterProvider([reader]).get_meter("test"))
+    _, (point,) = measured(reader)["gen_ai.client.inference.duration"]
+    assert call.start_time is not None
+    assert call.end_time is not None
+    assert point["sum"] == (call.end_time - call.start_time) / 1e9
 
 
 def test_a_host_that_counts_the_call_counts_it_alone(recorded: Recorded, spans: Spans) -> None:
@@ -307,12 +351,9 @@ def test_names_newer_than_the_pinned_package_are_told_apart() -> None:
     assert {names.CHAT, names.INVOKE_AGENT, names.EXECUTE_TOOL} <= operations
     assert names.PLAN not in operations
     published = [*vars(gen_ai_attributes).values(), *vars(gen_ai_metrics).values()]
-    newer = (
-        names.USAGE_INPUT_TOKENS,
-        names.USAGE_OUTPUT_TOKENS,
-        names.USAGE_CACHE_READ_INPUT_TOKENS,
-        names.TOKEN_MODALITY,
-    )
+    metrics = {name for name in vars(names).values() if isinstance(name, str) and METRIC.match(name)}
+    assert len(metrics) == 13
+    newer = (metrics - {names.OPERATION_DURATION}) | {names.TOKEN_MODALITY}
     assert not [name for name in newer if name in published]
 
 

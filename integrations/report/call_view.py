@@ -9,10 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.policy.audit import CallRecord, RoundRecord
+from trimode.policy.audit import (
+    CallRecord,
+    Piece,
+    RejectedDrafts,
+    RoundRecord,
+    has_token_text,
+    pieces,
+    plain,
+    rejected,
+)
 from trimode.policy.telemetry import Part, parts_of
 
-from .origins import Piece, RejectedDrafts, has_token_text, pieces, plain, rejected
 from .plot import Plot, plots
 
 ROUNDS: Final = 200

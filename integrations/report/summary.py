@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from trimode.policy.audit import SWITCH, AuditLine, CallRecord, Counts, Problem
+from trimode.policy.audit import SWITCH, AuditLine, CallRecord, Counts, Problem, plain
 
 from .call_view import CallView, call_view, many, modes, seconds
-from .origins import plain
 
 PROBLEMS: Final = 50
 """Problems that are listed, at most."""

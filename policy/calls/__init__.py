@@ -12,12 +12,12 @@ from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
 from .recording import Recording
-from .result import Result, ScoredChoice
+from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, Scope, current_scope
 from .stream import StreamEvent
 
 __all__ = [
     "SCOPE", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError",
-    "StreamEvent", "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "in_turn",
+    "StreamEvent", "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "in_turn", "session_html",
 ]  # fmt: skip

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import Selection
 
 from ..errors import PolicyError
 from ..schema import Schema, Target, called, held_to, shapes_of
-from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Settings, StepContext, StepKind, resolve
+from ..selection import NAMES, STEP_KINDS, DecodePlan, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
 
 
-class CallOptions(TypedDict, total=False):
+class CallOptions(SettingArguments, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
     `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`),
@@ -28,22 +27,6 @@ class CallOptions(TypedDict, total=False):
     tools: Sequence[Any]
     schema: Any
     step: StepKind | None
-    mode: str | None
-    block_length: int | None
-    threshold: float | None
-    selection: Selection | None
-    rows: int | None
-    exact: bool | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    seed: int | None
-    max_tokens: int | None
-    max_thinking_tokens: int | None
-    stop: Sequence[str] | str | None
-    guarantee: Guarantee | None
-    retries: int | None
-    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,15 @@ Knows calls, recordings and futures of the token engine. Does not know checkpoin
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
@@ -28,6 +30,9 @@ from .recording import Recording
 from .result import Result
 from .stream import Growing, StreamEvent
 from .translator import Translator
+
+LOG: Final = logging.getLogger("trimode")
+"""Silent unless the application sets a level: INFO says what was loaded, DEBUG why each mode was chosen."""
 
 
 class CallRunner(ABC):
@@ -105,7 +110,9 @@ class CallRunner(ABC):
 
     def recording(self, call: Call, streamed: bool = False) -> Recording:
         """What `events` takes: it belongs to the session in which this is called."""
-        return Recording(self._timed(call), self.runtime, self.tokenizer.decode, self._piece, streamed)
+        call = self._timed(call)
+        LOG.debug("step %r (%s): %s", call.step, call.kind, call.plan.reason)
+        return Recording(call, self.runtime, self.tokenizer.decode, self._piece, streamed)
 
     @property
     def live(self) -> int:
@@ -135,7 +142,16 @@ class CallRunner(ABC):
         return self.tokens.submit(recording.request, watch)
 
     def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
-        return finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        result = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        if LOG.isEnabledFor(logging.DEBUG):
+            _log_switches(recording.call, result)
+        return result
+
+
+def _log_switches(call: Call, result: Result) -> None:
+    for before, after in pairwise(result.trace):
+        if after.switch:
+            LOG.debug("step %r (%s): %s > %s: %s", call.step, call.kind, before.mode, after.mode, after.switch)
 
 
 def awaited(future: Future[Any]) -> Any:

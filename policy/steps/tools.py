@@ -21,7 +21,7 @@ from pydantic_core import to_json, to_jsonable_python
 from ..audit import captures, clipped, redacted_text
 from ..calls import Scope, current_scope
 from ..errors import InvalidArguments, ToolError, UnknownTool, error_type
-from ..schema import Tool, ToolCall, function_of, is_function, names_of, reasons, runnable
+from ..schema import ToolCall, function_of, is_function, names_of, reasons, runnable
 from ..telemetry import OwnedSpan, names
 
 R = TypeVar("R")
@@ -45,7 +45,7 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
     return running.coroutine(tool) if asynchronous else running.function(tool)
 
 
-def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
+def execute(call: ToolCall, tools: Sequence[Any], *, call_id: str | None = None) -> Any:
     """Runs, by `execute_tool`, the tool that `call` names. `tools`: those that the step was given.
 
     Raises UnknownTool, and ToolError where the tool is a description without a function.

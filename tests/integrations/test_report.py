@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from trimode.engine.errors import RequestError
 from trimode.integrations.cli import app as cli
 from trimode.integrations.report import page
-from trimode.integrations.report.origins import EMPTY, REASONS, plain, provenance_codes
 from trimode.integrations.report.page import render
 from trimode.integrations.report.plot import COLUMNS, plots
+from trimode.policy.audit.origins import EMPTY, REASONS, plain, provenance_codes
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.round_record import RoundRecord
 from trimode.policy.audit.trail import AuditFile

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,9 @@ from . import audit, audit_out, bench_commands
 from .console import AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .policy import policy_app
+
+if TYPE_CHECKING:
+    from trimode.policy.calls import Result, StreamEvent
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
@@ -43,6 +47,17 @@ def main() -> None:
     except OSError as error:  # a file that cannot be read or written
         print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@app.callback()
+def _app(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from trimode import __version__
+
+        print(f"trimode {__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -82,7 +97,11 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
     mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
+    step: Annotated[str | None, typer.Option(help="Kind of step: plan, tool_call, json, prose or choice.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
+    guarantee: Annotated[
+        str | None, typer.Option(help="Of the schema: grammar, or checked, which tries again where it is broken.")
+    ] = None,
     temperature: float = 0.0,
     seed: int = 0,
     max_tokens: int = 128,
@@ -90,24 +109,23 @@ def generate(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decodes one output and prints what it cost."""
+    """Decodes one output: its text to stdout, what it cost to stderr."""
     from trimode.policy.calls import Engine
 
-    events = Engine.load(checkpoint).stream(
-        prompt=None if chat else prompt,
-        messages=[{"role": "user", "content": prompt}] if chat else None,
-        schema=_json_file(schema) if schema else None,
-        mode=mode,
-        temperature=temperature,
-        seed=seed,
-        max_tokens=max_tokens,
-    )
-    result = None
-    for event in events:
-        if stream and not as_json and not event.provisional:
-            print(event.text, end="", flush=True)
-        result = event.result
-    assert result is not None
+    words: dict[str, Any] = {
+        "messages": [{"role": "user", "content": prompt}] if chat else None,
+        "schema": json_file(schema) if schema else None,
+        "mode": mode,
+        "step": step,
+        "guarantee": guarantee,
+        "temperature": temperature,
+        "seed": seed,
+        "max_tokens": max_tokens,
+    }
+    engine = Engine.load(checkpoint)
+    raw = None if chat else prompt
+    shown = stream and not as_json
+    result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)
     stats = result.stats
     counts = {
         "mode": result.plan.mode, "reason": result.plan.reason, "finish_reason": result.finish_reason,
@@ -117,8 +135,10 @@ def generate(
     if as_json:
         print(json.dumps({"text": result.text, "token_ids": result.token_ids, **counts}, ensure_ascii=False))
         return
-    print() if stream else console.print(result.text, markup=False, highlight=False)
-    console.print("  ".join(f"{name} {value}" for name, value in counts.items()), style="dim", highlight=False)
+    print("" if shown else result.text, flush=True)
+    print("  ".join(f"{name} {value}" for name, value in counts.items()), file=sys.stderr)
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 @app.command()
@@ -181,9 +201,20 @@ def check_schemas(
         raise typer.Exit(1)
 
 
-def _json_file(path: Path) -> object:
+def printed(events: Iterable[StreamEvent]) -> Result:
+    """Prints the final pieces of a stream as they come, and returns its result."""
+    result = None
+    for event in events:
+        if not event.provisional:
+            print(event.text, end="", flush=True)
+        result = event.result
+    assert result is not None
+    return result
+
+
+def json_file(path: Path) -> Any:
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise TrimodeError(f"cannot read a JSON Schema from {path}: {error}") from None
     if found is None:

@@ -91,12 +91,8 @@ def replay(
     device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
     kernels: Annotated[str | None, typer.Option(help="Other kernels than the recorded ones.")] = None,
     policy: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Decode under this policy instead and compare by step; several may be given.",
-            exists=True,
-            dir_okay=False,
-        ),
+        list[str] | None,
+        typer.Option(help="Decode under this policy file, or `auto`, and compare by step; several may be given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,13 +126,13 @@ def replay(
         raise typer.Exit(1)
 
 
-def _under(chosen: Sequence[CallRecord], policies: Sequence[Path], engines: Engines, as_json: bool) -> None:
+def _under(chosen: Sequence[CallRecord], policies: Sequence[str], engines: Engines, as_json: bool) -> None:
     from trimode.policy.replay import replayed_under
-    from trimode.policy.selection import Policy
 
-    from .policy import rows_table
+    from .policy import policy_of, rows_table
 
-    rows, wrong = replayed_under(chosen, [Policy.from_toml(path) for path in policies], engines)
+    engine = engines.of(chosen[0].runtime) if "auto" in policies else None
+    rows, wrong = replayed_under(chosen, [policy_of(given, engine) for given in policies], engines)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
     else:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, HttpUrl, field_validator
 from typing_extensions import TypedDict
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.engine import Engine
 from trimode.policy.grammar.compiler import check
@@ -236,7 +237,8 @@ def test_references_that_lead_nowhere_are_refused_in_the_tool(reference_: str) -
     twice = {f"{at}{key}": {key: held} for one in names for key, held in one.items() for at in "ab"}
     schema = {"properties": {"x": {"$ref": reference_}}, DEFS: twice}
     tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": schema}]
-    for words in ({}, {"guarantee": "checked"}):
+    unset: dict[str, Any] = {}
+    for words in (unset, {"guarantee": "checked"}):
         with pytest.raises(tm.UnsupportedKeyword) as caught:
             tm.step("tool_call", tools=tools, **words)(lambda: "x")
         assert (caught.value.pointer, caught.value.tool) == ("/inputSchema/properties/x/$ref", "b")
@@ -386,7 +388,7 @@ DECODED: list[Any] = [
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "quadratic_spec", "diffusion"])
-def test_every_mode_writes_calls_that_fit(reference: Engine, mode: str, temperature: float) -> None:
+def test_every_mode_writes_calls_that_fit(reference: Engine, mode: Mode, temperature: float) -> None:
     for tools in DECODED:
         result = reference.generate("Call.", tools=tools, mode=mode, temperature=temperature, max_tokens=48)
         assert result.valid

@@ -66,6 +66,9 @@ def demo(
         Path | None, typer.Option("--audit", help="Where to write the audit file; a temporary file if not given.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
+    live: Annotated[
+        bool, typer.Option("--live", help="Run the tools, too: episodes whose tools are functions.")
+    ] = False,
     trace: Annotated[
         list[str] | None, typer.Option(help="Send spans too: phoenix, mlflow, console or a URL; may be repeated.")
     ] = None,
@@ -82,7 +85,7 @@ def demo(
     for to in trace or ():
         setup.trace(to)
     path = file or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
-    session = player.play(Engine.load(checkpoint), console, path, episodes)
+    session = player.play(Engine.load(checkpoint), console, path, episodes, live)
     console.print(player.summary(session.results))
     problems = verify(path)
     console.print(f"audit file: {path} ({len(session.results)} calls)")

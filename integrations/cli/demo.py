@@ -1,26 +1,31 @@
 """`trimode demo`: an agent loop on recorded episodes, watched live.
 
-Knows the public API (`step`, `session`) and rich. Does not know modes. The model writes every plan, tool call, report
-and reply after its own earlier output; user turns and tool results come from the record. Every call is audited.
+Knows the public API (`step`, `session`, `execute`) and rich. Does not know modes. The model writes every plan, tool
+call, report and reply after its own earlier output; user turns, the order of steps and, unless the demo is live, tool
+results come from the record. Every call is audited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trimode.engine.errors import TrimodeError
 from trimode.policy.calls import Engine, Result
+from trimode.policy.json_schema import canonical
 from trimode.policy.schema import ToolCall
-from trimode.policy.steps import Session, Step, ask, session, step
+from trimode.policy.steps import Session, Step, ask, execute, session, step
 
 from ..bench.episodes import Episode, Message, read_episodes
+from .console import Output
+from .demo_tools import LIVE_TOOLS
 
 DATA: Final = files("trimode.integrations.cli") / "data"
 MAX_TOKENS: Final = 128
@@ -28,37 +33,66 @@ WINDOW: Final = 20
 """Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
 
-def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
-    """Runs the loop over the shipped episodes and prints it as it happens."""
+def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = False) -> Session:
+    """Runs the loop over the shipped episodes and prints it as it happens. `live`: only episodes whose tools really
+    run."""
+    results = "tools really run" if live else "tool results come from the record (--live runs tools)"
+    console.print(f"live: the model writes every plan, tool_call, json and prose step now; {results}", highlight=False)
+    console.print("recorded: user turns, and the order of steps", highlight=False)
     with session(engine, policy=Path(str(DATA / "demo.toml")), trace=f"file:{audit}", content=True) as current:
-        for episode in episodes(limit):
-            with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
-                view = _timeline(episode)
-                for cells in loop(episode):
-                    view.add_row(*cells)
-                    live.update(view)
-            if not console.is_terminal:  # rich does not end the last line there
-                console.line()
+        for episode in episodes(limit, live):
+            _show(episode, loop(episode, live), console)
     return current
 
 
-def episodes(limit: int) -> list[Episode]:
-    """Returns the first shipped episodes."""
-    return list(read_episodes(Path(str(DATA / "episodes.jsonl.gz"))))[:limit]
+def _show(episode: Episode, rows: Iterator[tuple[str | Text, ...]], console: Output) -> None:
+    """Prints the rows as they come, or, piped, all of them at once."""
+    view = _timeline(episode, expand=not console.piped)
+    if console.piped:
+        for cells in rows:
+            view.add_row(*cells)
+        console.print(view)
+        return
+    with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as shown:
+        for cells in rows:
+            view.add_row(*cells)
+            shown.update(view)
 
 
-def loop(episode: Episode) -> Iterator[tuple[str | Text, ...]]:
-    """Plays one episode: inputs as recorded, every model step decoded again. Yields the cells of the timeline."""
+def episodes(limit: int, live: bool = False) -> list[Episode]:
+    """Returns the first shipped episodes; `live`: of those whose tools all run."""
+    found = read_episodes(Path(str(DATA / "episodes.jsonl.gz")))
+    return list(
+        islice((one for one in found if not live or {tool["name"] for tool in one.tools} <= set(LIVE_TOOLS)), limit)
+    )
+
+
+def loop(episode: Episode, live: bool = False) -> Iterator[tuple[str | Text, ...]]:
+    """Plays one episode: user turns as recorded, every model step decoded again, tool results as recorded or, `live`,
+    as the tools return them. Yields the cells of the timeline."""
     write = writer(episode)
     history: list[Message] = []
+    call: ToolCall | None = None
     for message in episode.messages:
         if "kind" not in message:
-            history.append(message)
-            yield (Text(message["role"], style="dim"), "", "", "", "", Text(_short(message["content"]), style="dim"))
+            ran = live and message["role"] == "tool" and call is not None
+            heard = {**message, "content": _run(call)} if ran and call is not None else message
+            history.append(heard)
+            name = f"{message['role']} ({'run now' if ran else 'recorded'})"
+            yield (Text(name, style="dim"), "", "", "", "", Text(_short(heard["content"]), style="dim"))
             continue
         result = write(message, history[-WINDOW:])
+        call = result.value if message["kind"] == "tool_call" else call
         history.append({**message, "content": result.text})
         yield _cells(message["kind"], result)
+
+
+def _run(call: ToolCall) -> str:
+    """Returns what the model hears of a tool: its result, or its error."""
+    try:
+        return canonical({"result": execute(call, [*LIVE_TOOLS.values()])})
+    except (TrimodeError, ValueError, ArithmeticError) as error:
+        return canonical({"error": str(error)})
 
 
 def writer(episode: Episode) -> Callable[[Message, Sequence[Message]], Result]:
@@ -98,8 +132,8 @@ def _report(schema: Any, episode: Episode) -> Step[[Sequence[Message]], dict[str
     return report
 
 
-def _timeline(episode: Episode) -> Table:
-    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=True)
+def _timeline(episode: Episode, expand: bool) -> Table:
+    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=expand)
     for name, justify in (("step", "left"), ("mode", "left"), ("tokens", "right"), ("passes", "right")):
         view.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
     view.add_column("acc/rej", justify="right", no_wrap=True)

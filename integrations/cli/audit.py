@@ -39,7 +39,10 @@ def show(file: Trail, as_json: AsJson = False) -> None:
         print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
     else:
         calls = records(lines)
-        console.print(table(calls))
+        view, left_out = table(calls, console.width)
+        console.print(view)
+        if left_out:
+            print(f"no place for {', '.join(left_out)}: widen the terminal, or see --json", file=sys.stderr)
         for runtime in decoded_by(calls):
             console.print(f"decoded by {runtime}", highlight=False, markup=False)
     torn = [line for line in lines if line.entry is None]

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from rich.box import SIMPLE
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,10 @@ from .console import Output
 from .demo_tools import LIVE_TOOLS
 
 DATA: Final = files("trimode.integrations.cli") / "data"
+Cells = tuple[str | Text, ...]
 MAX_TOKENS: Final = 128
+WIDE: Final = 100
+"""Columns from which the timeline shows passes and drafts beside the text."""
 WINDOW: Final = 20
 """Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
@@ -45,29 +49,31 @@ def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = 
     return current
 
 
-def _show(episode: Episode, rows: Iterator[tuple[str | Text, ...]], console: Output) -> None:
+def _show(episode: Episode, rows: Iterator[Cells], console: Output) -> None:
     """Prints the rows as they come, or, piped, all of them at once."""
-    view = _timeline(episode, expand=not console.piped)
+    view = _timeline(episode, console)
     if console.piped:
         for cells in rows:
-            view.add_row(*cells)
+            view.add_row(*_fitted(cells, view))
         console.print(view)
         return
     with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as shown:
         for cells in rows:
-            view.add_row(*cells)
+            view.add_row(*_fitted(cells, view))
             shown.update(view)
 
 
 def episodes(limit: int, live: bool = False) -> list[Episode]:
     """Returns the first shipped episodes; `live`: of those whose tools all run."""
     found = read_episodes(Path(str(DATA / "episodes.jsonl.gz")))
-    return list(
-        islice((one for one in found if not live or {tool["name"] for tool in one.tools} <= set(LIVE_TOOLS)), limit)
-    )
+    return list(islice((one for one in found if not live or _runs(one)), limit))
 
 
-def loop(episode: Episode, live: bool = False) -> Iterator[tuple[str | Text, ...]]:
+def _runs(episode: Episode) -> bool:
+    return {tool["name"] for tool in episode.tools} <= set(LIVE_TOOLS)
+
+
+def loop(episode: Episode, live: bool = False) -> Iterator[Cells]:
     """Plays one episode: user turns as recorded, every model step decoded again, tool results as recorded or, `live`,
     as the tools return them. Yields the cells of the timeline."""
     write = writer(episode)
@@ -132,16 +138,21 @@ def _report(schema: Any, episode: Episode) -> Step[[Sequence[Message]], dict[str
     return report
 
 
-def _timeline(episode: Episode, expand: bool) -> Table:
-    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=expand)
-    for name, justify in (("step", "left"), ("mode", "left"), ("tokens", "right"), ("passes", "right")):
-        view.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    view.add_column("acc/rej", justify="right", no_wrap=True)
+def _timeline(episode: Episode, console: Output) -> Table:
+    """Returns the table without rows: one line a row. In a narrow terminal its last columns give their place to the
+    text."""
+    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=not console.piped, box=SIMPLE)
+    for name in ("step", "mode", "tokens", "passes", "acc/rej")[: 5 if console.width >= WIDE else 3]:
+        view.add_column(name, justify="left" if name in ("step", "mode") else "right", no_wrap=True)
     view.add_column("text", ratio=1, no_wrap=True, overflow="ellipsis")
     return view
 
 
-def _cells(kind: str, result: Result) -> tuple[str | Text, ...]:
+def _fitted(cells: Cells, view: Table) -> Cells:
+    return (*cells[: len(view.columns) - 1], cells[-1])
+
+
+def _cells(kind: str, result: Result) -> Cells:
     stats = result.stats
     drafts = f"{stats.accepted}/{stats.rejected}" if stats.drafted else ""
     style = "yellow" if result.valid is None and kind in ("tool_call", "json") else "green" if result.valid else ""
@@ -157,7 +168,7 @@ def _cells(kind: str, result: Result) -> tuple[str | Text, ...]:
 
 def summary(results: Sequence[tuple[str, Result]]) -> Table:
     """Returns the totals by step kind and mode as a table."""
-    view = Table(title="by step kind", title_justify="left")
+    view = Table(title="by step kind", title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in ("step", "mode"):
         view.add_column(name)
     for name in ("calls", "tokens", "passes", "TPF", "acc", "rej", "forced", "valid"):

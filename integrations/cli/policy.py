@@ -233,10 +233,10 @@ def _engine(records: Iterable[CallRecord], checkpoint: str | None) -> Engine:
 def _table(title: str, *columns: str) -> Table:
     view = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        view.add_column(column)
+        view.add_column(column, overflow="fold")
     return view
 
 
 def _numbers(view: Table, *columns: str) -> None:
     for column in columns:
-        view.add_column(column, justify="right")
+        view.add_column(column, justify="right", no_wrap=True, min_width=len(column))

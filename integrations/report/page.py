@@ -23,7 +23,7 @@ from trimode.engine.errors import RequestError
 from trimode.policy.audit import COLOURS, EMPTY, ORIGINS, read_audit, verify
 
 from .call_view import modes
-from .summary import Numbered, groups, remarks, runs, totals, verdict
+from .summary import Numbered, filters, groups, remarks, runs, totals, verdict
 
 CALLS: Final = 2_000
 """Rows on a page."""
@@ -53,6 +53,7 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     opened = _opened(chosen)
     shown, found = [call.record for call in chosen], verdict(lines, verify(file))
     description = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
+    shown_runs = list(runs(chosen, opened, found.lines))
     script, style = _asset("report.js"), f"{_origin_style()}{_asset('report.css')}"
     page = _template().render(
         name=Path(file).name,
@@ -62,7 +63,8 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
         verdict=found,
         totals=list(totals(shown)),
         groups=list(groups(shown)),
-        runs=list(runs(chosen, opened, found.lines)),
+        runs=shown_runs,
+        filters=filters(shown_runs),
         modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
         origins=ORIGINS,
         empty=EMPTY,

@@ -213,7 +213,8 @@ def test_verdict_stands_at_the_top(recorded: Recorded, tmp_path: Path) -> None:
     assert "✗ Does not verify" in found
     assert "counts.output_tokens" in found
     assert "the line cannot be read" in found
-    assert found.count("does not verify") == 2, "the rows of the changed call and of the one that follows it"
+    rows = [given for _, given in Page(render(path)[0]).tags if given.get("class") == "call"]
+    assert [given["data-verdict"] for given in rows] == ["does not verify"] * 2, "the changed call, and the next one"
 
 
 def test_calls_of_every_outcome_have_a_row(recorded: Recorded, made: Made) -> None:

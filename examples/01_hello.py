@@ -15,7 +15,7 @@ class Order(BaseModel):
 @tm.step("json", max_tokens=64)
 def order(request: str) -> Order:
     """Write the order as JSON: {request}"""
-    ...
+    return tm.ask()
 
 
 def main() -> None:

@@ -18,19 +18,19 @@ TOOLS = [book_table]
 @tm.step("choice")
 def decide(request: str) -> Literal["book", "talk"]:
     """{request}"""
-    ...
+    return tm.ask()
 
 
 @tm.step("tool_call", tools=TOOLS, max_tokens=80)
 def act(request: str) -> tm.ToolCall:
     """{request}"""
-    ...
+    return tm.ask()
 
 
 @tm.step("prose", max_tokens=40)
 def reply(facts: str) -> str:
     """{facts}"""
-    ...
+    return tm.ask()
 
 
 def turn(request: str) -> str:

@@ -34,7 +34,7 @@ class Registry:
 
     @classmethod
     def load(cls, path: Path) -> Registry:
-        with _reading(path, "a registry of tools and schemas"), gzip.open(path, "rt", encoding="utf-8") as file:
+        with _reading(path, "a registry of tools and schemas"), gzip.open(path, "rt", encoding="utf-8-sig") as file:
             record = json.load(file)
             return cls(tools=record["tools"], schemas=record["schemas"])
 
@@ -111,7 +111,7 @@ def read_episodes(path: Path, registry: Path | None = None) -> Iterator[Episode]
     sibling = registry or registry_path(path)
     names = Registry.load(sibling) if registry or sibling.exists() else Registry()
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
         for number in count(1):
             with _reading(path, f"an episode in line {number}"):
                 line = file.readline()

@@ -49,12 +49,26 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+@app.callback()
+def _app(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from trimode import __version__
+
+        print(f"trimode {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def demo(
     file: Annotated[
         Path | None, typer.Option("--audit", help="Where to write the audit file; a temporary file if not given.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many of the shipped episodes to play.")] = 4,
+    live: Annotated[
+        bool, typer.Option("--live", help="Run the tools, too: episodes whose tools are functions.")
+    ] = False,
     trace: Annotated[
         list[str] | None, typer.Option(help="Send spans too: phoenix, mlflow, console or a URL; may be repeated.")
     ] = None,
@@ -71,7 +85,7 @@ def demo(
     for to in trace or ():
         setup.trace(to)
     path = file or Path(tempfile.mkdtemp(prefix="trimode-")) / "audit.jsonl"
-    session = player.play(Engine.load(checkpoint), console, path, episodes)
+    session = player.play(Engine.load(checkpoint), console, path, episodes, live)
     console.print(player.summary(session.results))
     problems = verify(path)
     console.print(f"audit file: {path} ({len(session.results)} calls)")
@@ -86,6 +100,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
     mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
+    step: Annotated[str | None, typer.Option(help="Kind of step: plan, tool_call, json, prose or choice.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
     formats: Annotated[
         str | None, typer.Option(help="Formats that nobody here can check: annotate notes them, assert refuses.")
@@ -101,16 +116,25 @@ def generate(
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decodes one output and prints what it cost."""
+    """Decodes one output: its text to stdout, what it cost to stderr."""
     from trimode.policy.calls import Engine
 
     words: dict[str, Any] = {
-        "prompt": None if chat else prompt, "messages": [{"role": "user", "content": prompt}] if chat else None,
-        "schema": _json_file(schema) if schema else None, "formats": formats, "guarantee": guarantee,
-        "retries": retries, "mode": mode, "temperature": temperature, "seed": seed, "max_tokens": max_tokens,
-    }  # fmt: skip
+        "messages": [{"role": "user", "content": prompt}] if chat else None,
+        "schema": json_file(schema) if schema else None,
+        "formats": formats,
+        "guarantee": guarantee,
+        "retries": retries,
+        "mode": mode,
+        "step": step,
+        "temperature": temperature,
+        "seed": seed,
+        "max_tokens": max_tokens,
+    }
     engine = Engine.load(checkpoint)
-    result = _streamed(engine.stream(**words)) if stream and not as_json else engine.generate(**words)
+    raw = None if chat else prompt
+    shown = stream and not as_json
+    result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)
     stats = result.stats
     counts = {
         "mode": result.plan.mode, "reason": result.plan.reason, "finish_reason": result.finish_reason,
@@ -121,21 +145,10 @@ def generate(
         said = {"text": result.text, "token_ids": result.token_ids, **counts, "notes": result.notes}
         print(json.dumps(said, ensure_ascii=False))
         return
+    print("" if shown else result.text, flush=True)
+    print("  ".join(f"{name} {value}" for name, value in counts.items()), file=sys.stderr)
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
-    print() if stream else console.print(result.text, markup=False, highlight=False)
-    console.print("  ".join(f"{name} {value}" for name, value in counts.items()), style="dim", highlight=False)
-
-
-def _streamed(events: Iterable[StreamEvent]) -> Result:
-    """Prints text as it becomes final."""
-    result = None
-    for event in events:
-        if not event.provisional:
-            print(event.text, end="", flush=True)
-        result = event.result
-    assert result is not None
-    return result
 
 
 @app.command()
@@ -198,9 +211,20 @@ def check_schemas(
         raise typer.Exit(1)
 
 
-def _json_file(path: Path) -> object:
+def printed(events: Iterable[StreamEvent]) -> Result:
+    """Prints the final pieces of a stream as they come, and returns its result."""
+    result = None
+    for event in events:
+        if not event.provisional:
+            print(event.text, end="", flush=True)
+        result = event.result
+    assert result is not None
+    return result
+
+
+def json_file(path: Path) -> Any:
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise TrimodeError(f"cannot read a JSON Schema from {path}: {error}") from None
     if found is None:

@@ -39,7 +39,10 @@ def show(file: Trail, as_json: AsJson = False) -> None:
         print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
     else:
         calls = records(lines)
-        console.print(table(calls))
+        view, left_out = table(calls, console.width)
+        console.print(view)
+        if left_out:
+            print(f"no place for {', '.join(left_out)}: widen the terminal, or see --json", file=sys.stderr)
         for runtime in decoded_by(calls):
             console.print(f"decoded by {runtime}", highlight=False, markup=False)
     torn = [line for line in lines if line.entry is None]
@@ -91,12 +94,8 @@ def replay(
     device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
     kernels: Annotated[str | None, typer.Option(help="Other kernels than the recorded ones.")] = None,
     policy: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Decode under this policy instead and compare by step; several may be given.",
-            exists=True,
-            dir_okay=False,
-        ),
+        list[str] | None,
+        typer.Option(help="Decode under this policy file, or `auto`, and compare by step; several may be given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,13 +129,13 @@ def replay(
         raise typer.Exit(1)
 
 
-def _under(chosen: Sequence[CallRecord], policies: Sequence[Path], engines: Engines, as_json: bool) -> None:
+def _under(chosen: Sequence[CallRecord], policies: Sequence[str], engines: Engines, as_json: bool) -> None:
     from trimode.policy.replay import replayed_under
-    from trimode.policy.selection import Policy
 
-    from .policy import rows_table
+    from .policy import policy_of, rows_table
 
-    rows, wrong = replayed_under(chosen, [Policy.from_toml(path) for path in policies], engines)
+    engine = engines.of(chosen[0].runtime) if "auto" in policies else None
+    rows, wrong = replayed_under(chosen, [policy_of(given, engine) for given in policies], engines)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
     else:

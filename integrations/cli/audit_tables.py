@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -18,18 +20,44 @@ if TYPE_CHECKING:
 _START: Final = ("#", "step", "kind", "mode")
 _NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
 _END: Final = ("schema", "finish", "reason")
+_WRAPPED: Final = {"step": 16, "mode": 16, "reason": 24}
+"""Columns that a narrow terminal breaks into lines, and the width from which it does."""
+_SPARE: Final = ("repaired", "forced", "TPF", "kind", "finish", "schema", "reason", "accepted", "passes")
+"""Columns that a narrow terminal leaves out, the first one first."""
 
 
-def table(records: Iterable[CallRecord]) -> Table:
-    """Returns a row for each call. accepted: accepted/drafted; passes exclude prefill; TPF: tokens per forward pass."""
+def table(records: Iterable[CallRecord], width: int) -> tuple[Table, list[str]]:
+    """Returns a row for each call, and the columns that `width` has no place for.
+
+    accepted: accepted/drafted; passes exclude prefill; TPF: tokens per forward pass.
+    """
+    names = (*_START, *_NUMBERS, *_END)
+    rows = [dict(zip(names, _row(number, record), strict=True)) for number, record in enumerate(records, start=1)]
+    shown, left_out = _fitting(names, rows, width)
     view = Table(box=None, header_style="bold", pad_edge=False)
-    for name in (*_START, *_NUMBERS, *_END):
-        numeric = name in ("#", *_NUMBERS)
-        view.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
-    for number, record in enumerate(records, start=1):
+    for name in shown:
+        justify: JustifyMethod = "right" if name in ("#", *_NUMBERS) else "left"
+        wraps = name in _WRAPPED
+        view.add_column(name, justify=justify, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+    for row in rows:
         # Text, because rich would read brackets in a step's name or reason as markup.
-        view.add_row(*(Text(cell) for cell in _row(number, record)))
-    return view
+        view.add_row(*(Text(row[name]) for name in shown))
+    return view, left_out
+
+
+def _fitting(names: Sequence[str], rows: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], list[str]]:
+    """Returns the columns that fit, and those that are left out, the least needed ones first."""
+    needed = {
+        name: min(max(cell_len(text) for text in (name, *(row[name] for row in rows))), _WRAPPED.get(name, width))
+        for name in names
+    }
+    shown, left_out = list(names), list[str]()
+    for name in _SPARE:
+        if sum(needed[each] + 2 for each in shown) - 2 <= width:
+            break
+        shown.remove(name)
+        left_out.append(name)
+    return shown, left_out
 
 
 def decoded_by(records: Iterable[CallRecord]) -> list[str]:

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from trimode.engine.errors import TrimodeError
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+UNBROKEN: Final = 100_000
+"""Columns of piped output where COLUMNS says nothing: no line is broken."""
+
+
+class Output(Console):
+    """stdout: as wide as the terminal or COLUMNS. Piped, it is plain text: without colours, broken lines or trailing
+    spaces."""
+
+    @property
+    def piped(self) -> bool:
+        return not self.file.isatty()
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        if not self.piped:
+            return super().size
+        given = os.environ.get("COLUMNS", "")
+        return ConsoleDimensions(int(given) if given.isdecimal() and int(given) else UNBROKEN, 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Prints as `Console.print` does."""
+        if not self.piped:
+            super().print(*objects, **how)
+            return
+        if all(isinstance(one, str) for one in objects):
+            how["soft_wrap"] = True
+        with self.capture() as captured:
+            super().print(*objects, **how)
+        self.file.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
+        self.file.flush()
+
+
+console = Output()
 
 Checkpoint = Annotated[
     str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")

@@ -1,64 +1,104 @@
 """`trimode demo`: an agent loop on recorded episodes, watched live.
 
-Knows the public API (`step`, `session`) and rich. Does not know modes. The model writes every plan, tool call, report
-and reply after its own earlier output; user turns and tool results come from the record. Every call is audited.
+Knows the public API (`step`, `session`, `execute`) and rich. Does not know modes. The model writes every plan, tool
+call, report and reply after its own earlier output; user turns, the order of steps and, unless the demo is live, tool
+results come from the record. Every call is audited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
+from rich.box import SIMPLE
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trimode.engine.errors import TrimodeError
 from trimode.policy.calls import Engine, Result
+from trimode.policy.json_schema import canonical
 from trimode.policy.schema import ToolCall
-from trimode.policy.steps import Session, Step, ask, session, step
+from trimode.policy.steps import Session, Step, ask, execute, session, step
 
 from ..bench.episodes import Episode, Message, read_episodes
+from .console import Output
+from .demo_tools import LIVE_TOOLS
 
 DATA: Final = files("trimode.integrations.cli") / "data"
+Cells = tuple[str | Text, ...]
 MAX_TOKENS: Final = 128
+WIDE: Final = 100
+"""Columns from which the timeline shows passes and drafts beside the text."""
 WINDOW: Final = 20
 """Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
 
-def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
-    """Runs the loop over the shipped episodes and prints it as it happens."""
+def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = False) -> Session:
+    """Runs the loop over the shipped episodes and prints it as it happens. `live`: only episodes whose tools really
+    run."""
+    results = "tools really run" if live else "tool results come from the record (--live runs tools)"
+    console.print(f"live: the model writes every plan, tool_call, json and prose step now; {results}", highlight=False)
+    console.print("recorded: user turns, and the order of steps", highlight=False)
     with session(engine, policy=Path(str(DATA / "demo.toml")), trace=f"file:{audit}", content=True) as current:
-        for episode in episodes(limit):
-            with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
-                view = _timeline(episode)
-                for cells in loop(episode):
-                    view.add_row(*cells)
-                    live.update(view)
-            if not console.is_terminal:  # rich does not end the last line there
-                console.line()
+        for episode in episodes(limit, live):
+            _show(episode, loop(episode, live), console)
     return current
 
 
-def episodes(limit: int) -> list[Episode]:
-    """Returns the first shipped episodes."""
-    return list(read_episodes(Path(str(DATA / "episodes.jsonl.gz"))))[:limit]
+def _show(episode: Episode, rows: Iterator[Cells], console: Output) -> None:
+    """Prints the rows as they come, or, piped, all of them at once."""
+    view = _timeline(episode, console)
+    if console.piped:
+        for cells in rows:
+            view.add_row(*_fitted(cells, view))
+        console.print(view)
+        return
+    with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as shown:
+        for cells in rows:
+            view.add_row(*_fitted(cells, view))
+            shown.update(view)
 
 
-def loop(episode: Episode) -> Iterator[tuple[str | Text, ...]]:
-    """Plays one episode: inputs as recorded, every model step decoded again. Yields the cells of the timeline."""
+def episodes(limit: int, live: bool = False) -> list[Episode]:
+    """Returns the first shipped episodes; `live`: of those whose tools all run."""
+    found = read_episodes(Path(str(DATA / "episodes.jsonl.gz")))
+    return list(islice((one for one in found if not live or _runs(one)), limit))
+
+
+def _runs(episode: Episode) -> bool:
+    return {tool["name"] for tool in episode.tools} <= set(LIVE_TOOLS)
+
+
+def loop(episode: Episode, live: bool = False) -> Iterator[Cells]:
+    """Plays one episode: user turns as recorded, every model step decoded again, tool results as recorded or, `live`,
+    as the tools return them. Yields the cells of the timeline."""
     write = writer(episode)
     history: list[Message] = []
+    call: ToolCall | None = None
     for message in episode.messages:
         if "kind" not in message:
-            history.append(message)
-            yield (Text(message["role"], style="dim"), "", "", "", "", Text(_short(message["content"]), style="dim"))
+            ran = live and message["role"] == "tool" and call is not None
+            heard = {**message, "content": _run(call)} if ran and call is not None else message
+            history.append(heard)
+            name = f"{message['role']} ({'run now' if ran else 'recorded'})"
+            yield (Text(name, style="dim"), "", "", "", "", Text(_short(heard["content"]), style="dim"))
             continue
         result = write(message, history[-WINDOW:])
+        call = result.value if message["kind"] == "tool_call" else call
         history.append({**message, "content": result.text})
         yield _cells(message["kind"], result)
+
+
+def _run(call: ToolCall) -> str:
+    """Returns what the model hears of a tool: its result, or its error."""
+    try:
+        return canonical({"result": execute(call, [*LIVE_TOOLS.values()])})
+    except (TrimodeError, ValueError, ArithmeticError) as error:
+        return canonical({"error": str(error)})
 
 
 def writer(episode: Episode) -> Callable[[Message, Sequence[Message]], Result]:
@@ -98,16 +138,21 @@ def _report(schema: Any, episode: Episode) -> Step[[Sequence[Message]], dict[str
     return report
 
 
-def _timeline(episode: Episode) -> Table:
-    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=True)
-    for name, justify in (("step", "left"), ("mode", "left"), ("tokens", "right"), ("passes", "right")):
-        view.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    view.add_column("acc/rej", justify="right", no_wrap=True)
+def _timeline(episode: Episode, console: Output) -> Table:
+    """Returns the table without rows: one line a row. In a narrow terminal its last columns give their place to the
+    text."""
+    view = Table(title=f"{episode.id}  ({episode.source})", title_justify="left", expand=not console.piped, box=SIMPLE)
+    for name in ("step", "mode", "tokens", "passes", "acc/rej")[: 5 if console.width >= WIDE else 3]:
+        view.add_column(name, justify="left" if name in ("step", "mode") else "right", no_wrap=True)
     view.add_column("text", ratio=1, no_wrap=True, overflow="ellipsis")
     return view
 
 
-def _cells(kind: str, result: Result) -> tuple[str | Text, ...]:
+def _fitted(cells: Cells, view: Table) -> Cells:
+    return (*cells[: len(view.columns) - 1], cells[-1])
+
+
+def _cells(kind: str, result: Result) -> Cells:
     stats = result.stats
     drafts = f"{stats.accepted}/{stats.rejected}" if stats.drafted else ""
     style = "yellow" if result.valid is None and kind in ("tool_call", "json") else "green" if result.valid else ""
@@ -123,7 +168,7 @@ def _cells(kind: str, result: Result) -> tuple[str | Text, ...]:
 
 def summary(results: Sequence[tuple[str, Result]]) -> Table:
     """Returns the totals by step kind and mode as a table."""
-    view = Table(title="by step kind", title_justify="left")
+    view = Table(title="by step kind", title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in ("step", "mode"):
         view.add_column(name)
     for name in ("calls", "tokens", "passes", "TPF", "acc", "rej", "forced", "valid"):

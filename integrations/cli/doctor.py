@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
+
+from .console import console
 
 if TYPE_CHECKING:
     from trimode.policy.selection import CostModel
@@ -38,7 +38,6 @@ def doctor(
     if as_json:
         print(json.dumps(found))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
     for name, value in found.items():
         for key, part in value.items() if isinstance(value, dict) else (("", value),):
             console.print(f"{name + ' ' + key if key else name:34} {part}", highlight=False, markup=False)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from . import policy_plots as plots
+from .console import AsJson, Checkpoint, console
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
@@ -28,14 +28,8 @@ if TYPE_CHECKING:
     from trimode.policy.selection import Auto, CostModel, Policy
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
-console = Console(width=None if sys.stdout.isatty() else 120)
 
 Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
-]
-
 Plot = Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")]
 
 
@@ -98,7 +92,7 @@ def tune(
     from trimode.policy.replay import tuned
 
     records = _records(audit)
-    policy = tuned(records, _cost(records, checkpoint), name)
+    policy = tuned(records, _engine(records, checkpoint).cost, name)
     out.write_text(policy.to_toml(), encoding="utf-8")
     if plot is not None:
         plots.recorded(plot, records)
@@ -109,7 +103,7 @@ def tune(
 def compare(
     audit: Audit,
     policy: Annotated[
-        list[Path], typer.Option("--policy", help="A policy file; several may be given.", exists=True, dir_okay=False)
+        list[str], typer.Option("--policy", help="A policy file, or `auto` as learned here; several may be given.")
     ],
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
@@ -117,10 +111,10 @@ def compare(
     """Compares recorded calls with what other policies are expected to do. Nothing is decoded: their rows are
     derived."""
     from trimode.policy.replay import compared
-    from trimode.policy.selection import Policy
 
     records = _records(audit)
-    rows = compared(records, [Policy.from_toml(path) for path in policy], _cost(records, checkpoint))
+    engine = _engine(records, checkpoint)
+    rows = compared(records, [policy_of(given, engine) for given in policy], engine.cost)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
@@ -135,9 +129,10 @@ def lock(
     checkpoint: Checkpoint = None,
 ) -> None:
     """Writes every setting of a policy for every step kind as a policy file; or checks such a file."""
+    from trimode.policy.calls import Engine
     from trimode.policy.selection import lock_text, moved
 
-    found = _policy(policy, checkpoint)
+    found = policy_of(policy, Engine.load(checkpoint) if policy == "auto" else None)
     if not check:
         out.write_text(lock_text(found), encoding="utf-8")
         console.print(f"written: {out} (policy {found.name!r}, sha256 {found.sha256[:16]})", highlight=False)
@@ -218,30 +213,30 @@ def _records(path: Path) -> list[CallRecord]:
     return records(lines)
 
 
-def _policy(given: str, checkpoint: str | None) -> Policy:
-    from trimode.policy.calls import Engine
+def policy_of(given: str, engine: Engine | None) -> Policy:
+    """Returns the policy of a file, or for `auto` what it would choose now on `engine`."""
     from trimode.policy.selection import Policy
 
-    return Engine.load(checkpoint).auto.lock("auto") if given == "auto" else Policy.from_toml(Path(given))
+    return engine.auto.lock("auto") if given == "auto" and engine else Policy.from_toml(Path(given))
 
 
-def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:
-    """Returns this machine's cost model; prints a note where records are of other weights."""
+def _engine(records: Iterable[CallRecord], checkpoint: str | None) -> Engine:
+    """Returns the engine whose cost model predicts; prints a note where records are of other weights."""
     from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)
     if {record.runtime.model_sha256 for record in records} - {engine.runtime.model_sha256}:
         print(f"note: some calls were recorded with other weights than {engine.checkpoint.name}", file=sys.stderr)
-    return engine.cost
+    return engine
 
 
 def _table(title: str, *columns: str) -> Table:
     view = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        view.add_column(column)
+        view.add_column(column, overflow="fold")
     return view
 
 
 def _numbers(view: Table, *columns: str) -> None:
     for column in columns:
-        view.add_column(column, justify="right")
+        view.add_column(column, justify="right", no_wrap=True, min_width=len(column))

@@ -125,8 +125,10 @@ def entries(path: Path) -> Iterator[tuple[str, dict[str, Json]]]:
     """Yields names and contents: one of a .json file, one for each line of a .jsonl or .jsonl.gz file. Raises
     TrimodeError."""
     try:
-        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text("utf-8")
-        lines = [(f"{path.name}:{n}", line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = data.decode("utf-8-sig")
+        # Only at "\n": a string of JSON may hold U+2028 and U+0085, at which `splitlines` breaks.
+        lines = [(f"{path.name}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         for name, line in lines if ".jsonl" in path.suffixes else [(path.name, text)]:
             entry = json.loads(line)
             if not _is_entry(entry):

@@ -9,24 +9,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.policy.audit import CallRecord, RoundRecord
+from trimode.policy.audit import (
+    CallRecord,
+    Piece,
+    RejectedDrafts,
+    RoundRecord,
+    has_token_text,
+    pieces,
+    plain,
+    rejected,
+)
 from trimode.policy.telemetry import Part, parts_of
 
-from .origins import Piece, RejectedDrafts, has_token_text, pieces, plain, rejected
 from .plot import Plot, plots
+from .timeline import Timeline, timeline
 
 ROUNDS: Final = 200
 """Rounds in the table of one call."""
+BEGINNING: Final = 160
+"""Characters of a call's text that its folded row shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A segment of the timeline, in per cent of its length."""
+    """A segment of the timeline, in per cent of its length. `cut`: some of its time is not drawn."""
 
     left: float
     width: float
     mode: str
     tip: str
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +73,11 @@ class Detail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallView:
-    """One call on the page. `detail` is None where the page would become too large."""
+    """One call on the page. `detail` is None where the page would become too large.
+
+    `beginning`: of its text, on one line; empty where none is kept. `forced`: tokens forced by schema or budget;
+    `switched`: whether it changed its mode on the way.
+    """
 
     number: int
     step: str
@@ -75,12 +91,15 @@ class CallView:
     failed: bool
     reason: str
     notes: tuple[str, ...]
+    beginning: str
+    forced: int
+    switched: bool
     bars: tuple[Bar, ...]
     detail: Detail | None
 
 
-def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detailed: bool, suspect: bool) -> CallView:
-    """Returns the view of a call. `number`: its line in the file; `window`: first and last nanosecond of the timeline.
+def call_view(number: int, record: CallRecord, scale: Timeline, *, detailed: bool, suspect: bool) -> CallView:
+    """Returns the view of a call. `number`: its line in the file; `scale`: of its run.
 
     `detailed`: whether to include the details; `suspect`: whether its line does not verify.
     """
@@ -99,7 +118,10 @@ def call_view(number: int, record: CallRecord, window: tuple[int, int], *, detai
         failed=suspect or invalid or record.error is not None,
         reason=plain(record.policy.reason),
         notes=tuple(map(plain, record.notes)),
-        bars=tuple(_bars(record, window)),
+        beginning=_beginning(record.text or ""),
+        forced=counts.forced if counts else 0,
+        switched=any(round_.switch for round_ in record.rounds) or len(modes(record)) > 1,
+        bars=tuple(_bars(record, scale)),
         detail=_detail(record) if detailed else None,
     )
 
@@ -126,11 +148,18 @@ def _verdict(record: CallRecord) -> str:
     return "schema unchecked" if record.schema_sha256 else record.finish_reason or "no result"
 
 
-def _bars(record: CallRecord, window: tuple[int, int]) -> Iterator[Bar]:
-    begin, whole = window[0], max(window[1] - window[0], 1)
+def _beginning(text: str) -> str:
+    """Returns the text's first characters on one line."""
+    line = plain(" ".join(text[: 4 * BEGINNING].split()))
+    return line if len(line) <= BEGINNING and len(text) <= 4 * BEGINNING else f"{line[: BEGINNING - 1]}…"
 
+
+def _bars(record: CallRecord, scale: Timeline) -> Iterator[Bar]:
     def bar(first: int, last: int, mode: str, tip: str) -> Bar:
-        return Bar(left=100 * (first - begin) / whole, width=100 * max(last - first, 0) / whole, mode=mode, tip=tip)
+        left, right = scale.place(first), scale.place(max(first, last))
+        cut = any(left < at < right for at, _ in scale.breaks)
+        shorter = " · drawn shorter than it was" if cut else ""
+        return Bar(left=left, width=right - left, mode=mode, tip=f"{tip}{shorter}", cut=cut)
 
     parts = list(parts_of(record))
     first = parts[0].start_ns if parts else record.end_ns
@@ -152,7 +181,7 @@ def _detail(record: CallRecord) -> Detail:
         pieces=tuple(piece for number, round_ in numbered for piece in pieces(number, round_)),
         has_token_text=by_token,
         text="" if by_token else plain(record.text or ""),
-        bars=tuple(_bars(record, (record.start_ns, record.end_ns))),
+        bars=tuple(_bars(record, timeline([(record.start_ns, record.end_ns)]))),
         segments=tuple((part.mode, _segment(part)) for part in parts_of(record)),
         plots=tuple(plots(record.rounds)),
         facts=tuple((name, plain(value)) for name, value in _facts(record) if value),

@@ -20,11 +20,10 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from trimode.engine.errors import RequestError
-from trimode.policy.audit import read_audit, verify
+from trimode.policy.audit import COLOURS, EMPTY, ORIGINS, read_audit, verify
 
 from .call_view import modes
-from .origins import EMPTY, ORIGINS
-from .summary import Numbered, groups, remarks, runs, totals, verdict
+from .summary import Numbered, filters, groups, remarks, runs, totals, verdict
 
 CALLS: Final = 2_000
 """Rows on a page."""
@@ -54,7 +53,8 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     opened = _opened(chosen)
     shown, found = [call.record for call in chosen], verdict(lines, verify(file))
     description = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
-    script, style = _asset("report.js"), _asset("report.css")
+    shown_runs = list(runs(chosen, opened, found.lines))
+    script, style = _asset("report.js"), f"{_origin_style()}{_asset('report.css')}"
     page = _template().render(
         name=Path(file).name,
         style=Markup(style),
@@ -63,7 +63,8 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
         verdict=found,
         totals=list(totals(shown)),
         groups=list(groups(shown)),
-        runs=list(runs(chosen, opened, found.lines)),
+        runs=shown_runs,
+        filters=filters(shown_runs),
         modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
         origins=ORIGINS,
         empty=EMPTY,
@@ -81,6 +82,20 @@ def _template() -> Template:
 @cache
 def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
+
+
+@cache
+def _origin_style() -> str:
+    """Returns the origins' colours, as variables and as rules of `.o`."""
+    variables = "".join(
+        f"--{code}-bg: light-dark({', '.join(one.background)}); --{code}: light-dark({', '.join(one.line)}); "
+        for code, one in COLOURS.items()
+    )
+    rules = [
+        f".o.{code} {{ background: var(--{code}-bg); text-decoration: underline {one.style} var(--{code}); }}\n"
+        for code, one in COLOURS.items()
+    ]
+    return f":root {{ {variables}}}\n{''.join(rules)}"
 
 
 def _range(given: str) -> tuple[int, int]:

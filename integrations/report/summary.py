@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from trimode.policy.audit import SWITCH, AuditLine, CallRecord, Counts, Problem
+from trimode.policy.audit import SWITCH, AuditLine, CallRecord, Counts, Problem, plain
 
 from .call_view import CallView, call_view, many, modes, seconds
-from .origins import plain
+from .timeline import timeline
 
 PROBLEMS: Final = 50
 """Problems that are listed, at most."""
@@ -43,9 +43,33 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
+    """Calls without a long pause between them. `breaks`: places of the axis, in per cent, where time is left out, with
+    an explanation; `left_out`: how much in all, empty for none."""
+
     title: str
     length: str
+    breaks: tuple[tuple[float, str], ...]
+    left_out: str
     calls: tuple[CallView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """The values that calls may be filtered by, each in the order in which it first occurs."""
+
+    steps: tuple[str, ...]
+    modes: tuple[str, ...]
+    verdicts: tuple[str, ...]
+
+
+def filters(runs: Sequence[Run]) -> Filters:
+    """Returns the values that occur among the calls on the page."""
+    calls = [call for run in runs for call in run.calls]
+    return Filters(
+        steps=tuple(dict.fromkeys(call.step for call in calls)),
+        modes=tuple(dict.fromkeys(call.mode for call in calls)),
+        verdicts=tuple(dict.fromkeys(call.verdict for call in calls)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +146,15 @@ def runs(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int])
 
 
 def _run(calls: Sequence[Numbered], opened: frozenset[int], bad: frozenset[int]) -> Run:
-    window = min(call.record.start_ns for call in calls), max(call.record.end_ns for call in calls)
-    begin = datetime.fromtimestamp(window[0] // 10**9, UTC)
+    begin, end = min(call.record.start_ns for call in calls), max(call.record.end_ns for call in calls)
+    scale = timeline([(call.record.start_ns, call.record.end_ns) for call in calls])
     return Run(
-        title=begin.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        length=seconds((window[1] - window[0]) / 1e9),
+        title=datetime.fromtimestamp(begin // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        length=seconds((end - begin) / 1e9),
+        breaks=tuple((at, f"{seconds(hidden / 1e9)} are not drawn here") for at, hidden in scale.breaks),
+        left_out=seconds(scale.left_out / 1e9) if scale.breaks else "",
         calls=tuple(
-            call_view(call.line, call.record, window, detailed=call.line in opened, suspect=call.line in bad)
+            call_view(call.line, call.record, scale, detailed=call.line in opened, suspect=call.line in bad)
             for call in calls
         ),
     )

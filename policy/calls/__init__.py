@@ -13,7 +13,7 @@ from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
 from .messages import checked_messages, checked_text
 from .recording import Recording
-from .result import Result, ScoredChoice
+from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, Scope, current_scope
 from .stream import StreamEvent
@@ -22,5 +22,6 @@ from .trim import TRIMS, Trim
 __all__ = [
     "SCOPE", "TRIMS", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice",
     "ScriptError", "StreamEvent", "Trim", "aattempted", "attempted", "candidates_of", "check_tool_call",
-    "checked_messages", "checked_text", "current_scope", "decoded", "in_turn", "tools_of",
+    "checked_messages", "checked_text", "current_scope", "decoded", "in_turn",
+    "session_html", "tools_of",
 ]  # fmt: skip

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import Selection
 
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, called, held_to, schema_of, shapes_of
-from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Settings, StepContext, StepKind, resolve
+from ..selection import NAMES, STEP_KINDS, DecodePlan, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
 from .messages import checked_ids, checked_messages, checked_text
 
 
-class CallOptions(TypedDict, total=False):
+class CallOptions(SettingArguments, total=False):
     """What `generate`, `stream` and their async twins take besides a raw prompt.
 
     `messages`, in OpenAI's form, go through the checkpoint's chat template; with `continue_final_message` the output
@@ -36,22 +35,6 @@ class CallOptions(TypedDict, total=False):
     schema: Any
     formats: Formats | None
     step: StepKind | None
-    mode: str | None
-    block_length: int | None
-    threshold: float | None
-    selection: Selection | None
-    rows: int | None
-    exact: bool | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    seed: int | None
-    max_tokens: int | None
-    max_thinking_tokens: int | None
-    stop: Sequence[str] | str | None
-    guarantee: Guarantee | None
-    retries: int | None
-    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

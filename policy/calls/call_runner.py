@@ -6,12 +6,14 @@ Knows calls, recordings and futures of the token engine. Does not know checkpoin
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -30,6 +32,8 @@ from .result import Result
 from .stream import Growing, StreamEvent
 from .translator import Translator
 
+LOG: Final = logging.getLogger("trimode")
+"""Silent unless the application sets a level: INFO says what was loaded, DEBUG why each mode was chosen."""
 LONG_PROMPT: Final = 1 << 14
 """Characters; fewer take less time to encode than a pass does."""
 Arrived = tuple[float, Update]
@@ -109,7 +113,9 @@ class CallRunner(ABC):
 
     def recording(self, call: Call, streamed: bool = False) -> Recording:
         """What `events` takes: it belongs to the session in which this is called."""
-        return Recording(self._timed(call), self.runtime, self.tokenizer.decode, self._piece, streamed)
+        call = self._timed(call)
+        LOG.debug("step %r (%s): %s", call.step, call.kind, call.plan.reason)
+        return Recording(call, self.runtime, self.tokenizer.decode, self._piece, streamed)
 
     @property
     def live(self) -> int:
@@ -146,6 +152,8 @@ class CallRunner(ABC):
 
     def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
+        if LOG.isEnabledFor(logging.DEBUG):
+            _log_switches(recording.call, recording.finished)
         return recording.finished
 
 
@@ -155,6 +163,12 @@ def _shown(growing: Growing, recording: Recording, at: float, update: Update) ->
     if events:
         recording.chunk(at)
     return events
+
+
+def _log_switches(call: Call, result: Result) -> None:
+    for before, after in pairwise(result.trace):
+        if after.switch:
+            LOG.debug("step %r (%s): %s > %s: %s", call.step, call.kind, before.mode, after.mode, after.switch)
 
 
 def awaited(future: Future[Any]) -> Any:

@@ -6,6 +6,7 @@ stream, for threads and for tasks. Does not know how tokens are found.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel
 from .calibrate import calibrated, path_of
 from .call import Call, CallOptions, call_of, choice_call
-from .call_runner import CallRunner, awaited
+from .call_runner import LOG, CallRunner, awaited
 from .messages import checked_text
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
@@ -77,7 +78,7 @@ class Engine(CallRunner):
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
-        checkpoint = locate(source)
+        began, checkpoint = time.perf_counter(), locate(source)
         model = load_model(checkpoint.directory, _DTYPES[dtype], device_of(device))
         tokenizer = Tokenizer.load(checkpoint.directory)
         tokens = TokenEngine(
@@ -92,7 +93,14 @@ class Engine(CallRunner):
             graphs=graphs,
             progress=progress,
         )
-        return cls(tokens, tokenizer, checkpoint)
+        engine = cls(tokens, tokenizer, checkpoint)
+        LOG.info("loaded %s in %.1f s", engine, time.perf_counter() - began)
+        return engine
+
+    def __repr__(self) -> str:
+        """One line: weights, device, arithmetic and context."""
+        where = f"{self.tokens.device}, {str(self.tokens.dtype).removeprefix('torch.')}"
+        return f"<Engine {self.checkpoint.name} on {where}, {self.kernels}, context of {self.context} tokens>"
 
     @property
     def kernels(self) -> str:

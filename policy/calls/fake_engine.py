@@ -72,6 +72,9 @@ class FakeEngine(Engine):
         self.calls: list[Call] = []
         self._walker = Walker(self.tokenizer, config.eos_token_ids[0])
 
+    def __repr__(self) -> str:
+        return f"<FakeEngine answering {', '.join(self.answers) or 'by default'}; {len(self.calls)} calls so far>"
+
     @property
     def kernels(self) -> str:
         return "none (a FakeEngine computes nothing)"

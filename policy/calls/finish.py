@@ -17,6 +17,7 @@ from ..selection import without_part
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
+from .tape import Spelling
 from .translator import Translator
 
 
@@ -72,7 +73,7 @@ def _value(translator: Translator, recording: Recording, request: DecodeRequest,
         recording.guarantee = "checked"  # whatever the grammar holds, the type has rules of its own
         raise _failed(recording, found, error) from None
     recording.notes += notes
-    return value
+    return found.text if recording.call.schema is None else value
 
 
 def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) -> tuple[str | None, str]:
@@ -115,6 +116,7 @@ def _result(
         notes=tuple(recording.notes),
         guarantee=recording.guarantee,
         choice=choice,
+        spelling=Spelling((recording.text_of, recording.piece_of)),
     )
 
 

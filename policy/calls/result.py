@@ -5,19 +5,34 @@ Knows the engine's result and the plan behind it. Does not know spans or files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
 from math import exp
-from typing import Any
+from typing import Any, Final, Generic
+
+from typing_extensions import TypeVar  # with a default, which Python has from 3.13
 
 from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
+from ..audit import plain
 from ..errors import Attempt
 from ..selection import DecodePlan, Guarantee
+from .tape import Spelling, legend, panel, tape
+
+CALLS: Final = 50
+"""Results of a session that a notebook shows."""
+TOKENS_EACH: Final = 400
+"""Tokens of each of them."""
+_SHOWN: Final = 60
+"""Characters of text in a result's `repr`."""
+T_co = TypeVar("T_co", covariant=True, default=Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """`value`: parsed output under a schema, else None. `valid`: the oracle's verdict; None without schema or when cut.
+class Result(Generic[T_co]):
+    """`value`: what the step returns, parsed output under a schema and the text without one; None in an error's result.
+    `valid`: the oracle's verdict; None without a schema.
 
     `text` is everything; with a thinking budget, `thinking` and `answer` are its parts, the marker left out.
     `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...). `guarantee`: how the
@@ -28,7 +43,7 @@ class Result:
     text: str
     thinking: str | None
     answer: str
-    value: Any
+    value: T_co
     valid: bool | None
     decoded: DecodeResult
     plan: DecodePlan
@@ -37,6 +52,27 @@ class Result:
     guarantee: Guarantee | None = None
     choice: ScoredChoice | None = None
     failed: tuple[Attempt, ...] = ()
+    spelling: Spelling = field(default_factory=Spelling, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: the text's beginning and how it was decoded."""
+        notes = [f"{len(self.notes)} note{'s' if len(self.notes) > 1 else ''}"] if self.notes else []
+        return f"<Result {_shortened(self.text)}: {', '.join([self.summary, *notes])}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, each token in the colour of its origin."""
+        return panel(self.summary, tape(self.trace, self.spelling, self.text), legend(self.trace), notes=self.notes)
+
+    @property
+    def summary(self) -> str:
+        """Step, mode, counts and outcome in one line: `step 'act', linear_spec, 25 tokens in 12 passes, valid`."""
+        stats, name = self.stats, self.plan.context.name
+        modes = " > ".join(dict.fromkeys(made.mode for made in self.trace)) or self.plan.mode
+        verdict = {True: "valid", False: "INVALID", None: ""}[self.valid]
+        failed = f"{len(self.failed)} failed before" if self.failed else ""
+        cut = "cut by its limit" if self.finish_reason == "length" else ""
+        counts = f"{stats.output_tokens} tokens in {stats.forward_passes} passes"
+        return ", ".join(filter(None, (f"step {name!r}" if name else "", modes, counts, verdict, cut, failed)))
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -86,3 +122,17 @@ class ScoredChoice:
         top = max(self.logprobs)
         weights = [exp(logprob - top) for logprob in self.logprobs]
         return tuple(weight / sum(weights) for weight in weights)
+
+
+def _shortened(text: str) -> str:
+    """The text's beginning, quoted, without line ends."""
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+
+def session_html(title: str, results: Sequence[Result]) -> str:
+    """Returns the tapes of a session's first CALLS results under each other, for notebooks."""
+    shown = results[:CALLS]
+    tapes = [(one.summary, tape(one.trace, one.spelling, one.text, TOKENS_EACH)) for one in shown]
+    parts = [f"<div>{escape(plain(summary))}{colours}</div>" for summary, colours in tapes]
+    left = [f"{len(results) - CALLS} later steps are not shown"] if len(results) > CALLS else []
+    return panel(title, *parts, legend([made for one in shown for made in one.trace]), notes=left)

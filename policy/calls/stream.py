@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic
 
 from trimode.engine.jobs import Update
 
-from .result import Result
+from .result import Result, T_co
 
 MASKED: Final = "\u2591"
 """Stands for a slot of a block that is still masked."""
@@ -19,7 +19,7 @@ _BROKEN: Final = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEvent:
+class StreamEvent(Generic[T_co]):
     """A piece of output. The final pieces' texts, in order, are the result's text.
 
     `provisional`: the block on its way instead, with `MASKED` for open slots; it may change, and the next event
@@ -28,7 +28,7 @@ class StreamEvent:
 
     text: str
     provisional: bool = False
-    result: Result | None = None
+    result: Result[T_co] | None = None
 
 
 @dataclass(slots=True)

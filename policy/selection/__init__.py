@@ -19,6 +19,7 @@ from .settings import (
     OPTIONS,
     STEP_KINDS,
     Guarantee,
+    SettingArguments,
     Settings,
     StepKind,
     known_kind,
@@ -33,6 +34,7 @@ from .switching import Schedule
 __all__ = [
     "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Cost", "CostModel", "Costing", "DecodePlan",
     "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy", "PolicyProtocol",
-    "Schedule", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit", "known_kind", "known_mode",
-    "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant", "without_part",
+    "Schedule", "SettingArguments", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit",
+    "known_kind", "known_mode", "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
+    "without_part",
 ]  # fmt: skip

@@ -27,7 +27,8 @@ def lock_text(policy: Policy) -> str:
 def moved(policy: Policy, locked: str) -> Sequence[str]:
     """Returns a unified diff of a lock file against the policy's current settings; empty where they agree."""
     now = lock_text(policy)
-    return list(unified_diff(locked.splitlines(), now.splitlines(), "locked", "now", lineterm="", n=1))
+    before, after = (text.rstrip("\n").split("\n") for text in (locked, now))
+    return list(unified_diff(before, after, "locked", "now", lineterm="", n=1))
 
 
 def _as_entry(settings: Settings) -> Settings:

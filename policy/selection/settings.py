@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from operator import attrgetter
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
 from trimode.engine.errors import RequestError
 from trimode.engine.request import (
@@ -21,6 +21,7 @@ from trimode.engine.request import (
     Options,
     QuadraticSpecOptions,
     Sampling,
+    Selection,
 )
 from trimode.engine.result import Mode
 
@@ -36,6 +37,27 @@ MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[Options]]] = {
     options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
 }
+
+
+class SettingArguments(TypedDict, total=False):
+    """The settings as keyword arguments, for type checkers and editors; `Settings` says what each of them means."""
+
+    mode: Mode | None
+    block_length: int | None
+    threshold: float | None
+    selection: Selection | None
+    rows: int | None
+    exact: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    max_thinking_tokens: int | None
+    stop: Sequence[str] | str | None
+    guarantee: Guarantee | None
+    retries: int | None
+    deadline: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

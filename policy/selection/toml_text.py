@@ -14,7 +14,7 @@ from typing import Any
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
     """Returns the line, from 1, where the path `keys` first exists in a valid TOML text; None where it does not."""
-    lines = text.splitlines(keepends=True)
+    lines = [f"{line}\n" for line in text.split("\n")]  # `splitlines` breaks at U+2028, which is no line end in TOML
     complete = 0  # lines of the longest prefix so far that is valid TOML and lacks the key
     for count in range(1, len(lines) + 1):
         try:

@@ -13,12 +13,12 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import update_wrapper
 from types import MethodType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from ..calls import Call, Result, StreamEvent, tools_of
 from ..errors import StepError, shown
 from ..json_schema import Formats
-from ..selection import STEP_KINDS, Settings, StepContext, StepKind, resolve
+from ..selection import STEP_KINDS, SettingArguments, Settings, StepContext, StepKind, resolve
 from .definition import StepSpec, define, listed
 from .prompt_text import messages_of
 from .sessions import current_session
@@ -38,11 +38,11 @@ class Step(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, value_of(self.result(*args, **kwargs), self.spec))
 
-    def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def result(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
         return current_session().run(call)
 
-    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Generator[StreamEvent]:
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Generator[StreamEvent[R]]:
         """Yields the output as it grows; the last event has the `Result`. Leaving the loop early cancels the call."""
         call = resolved(self.spec, self.function, self.function(*args, **kwargs), args, kwargs)
         return current_session().stream(call)
@@ -55,9 +55,12 @@ class Step(Generic[P, R]):
         """As a method: the step of that object, which is no part of the prompt."""
         return self if owner is None else Step(_bound(self.function, owner), self.spec)
 
-    def options(self, **settings: Any) -> Step[P, R]:
+    def options(self, **settings: Unpack[SettingArguments]) -> Step[P, R]:
         """Returns the step with settings of the call, the strongest layer: `act.options(mode="ar")(goal)`."""
         return Step(self.function, _called(self.spec, settings))
+
+    def __repr__(self) -> str:
+        return f"<step {_described(self.function, self.spec)}>"
 
 
 class AsyncStep(Generic[P, R]):
@@ -70,11 +73,11 @@ class AsyncStep(Generic[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, value_of(await self.result(*args, **kwargs), self.spec))
 
-    async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result:
+    async def result(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
         return await current_session().arun(call)
 
-    async def stream(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[StreamEvent]:
+    async def stream(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[StreamEvent[R]]:
         """Yields the output as it grows. Close it (`contextlib.aclosing`) where the loop may be left early."""
         call = resolved(self.spec, self.function, await self.function(*args, **kwargs), args, kwargs)
         async with aclosing(current_session().astream(call)) as events:
@@ -91,13 +94,18 @@ class AsyncStep(Generic[P, R]):
         """As a method: the step of that object, which is no part of the prompt."""
         return self if owner is None else AsyncStep(_bound(self.function, owner), self.spec)
 
-    def options(self, **settings: Any) -> AsyncStep[P, R]:
+    def options(self, **settings: Unpack[SettingArguments]) -> AsyncStep[P, R]:
         """Returns the step with settings of the call, the strongest layer."""
         return AsyncStep(self.function, _called(self.spec, settings))
 
+    def __repr__(self) -> str:
+        return f"<async step {_described(self.function, self.spec)}>"
 
-def ask(prompt: str | Sequence[Mapping[str, Any]]) -> R:  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeVarUse]
+
+def ask(prompt: str | Sequence[Mapping[str, Any]] | None = None) -> R:  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeVarUse]
     """Returns the prompt of a step whose function computes it: `return ask(text)` or `return ask(messages)`.
+
+    `return ask()` leaves the docstring as the prompt, which a body of `...` does too; mypy takes only the former.
 
     To type checkers it has any type that the caller expects, because a step's annotation is the type of the output.
     """
@@ -149,7 +157,7 @@ def step(
     schema: Any = None,
     choices: Sequence[str] = (),
     formats: Formats | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingArguments],
 ) -> StepDecorator: ...
 def step(
     kind: Any = None,
@@ -160,7 +168,7 @@ def step(
     schema: Any = None,
     choices: Sequence[str] = (),
     formats: Formats | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingArguments],
 ) -> Any:
     """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
 
@@ -194,6 +202,14 @@ def resolved(
 
 def value_of(result: Result, spec: StepSpec) -> Any:
     return result.text if spec.schema is None else result.value
+
+
+def _described(function: Callable[..., Any], spec: StepSpec) -> str:
+    """Returns name, signature, kind and settings on one line: `act(goal: str) -> ToolCall: tool_call, mode='ar'`."""
+    signature = str(inspect.signature(function)).replace("'", "")
+    given = {**spec.decorated.given(), **spec.called.given()}
+    tools = [f"tools {', '.join(str(tool['name']) for tool in spec.tools)}"] if spec.tools else []
+    return f"{spec.name}{signature}: {', '.join([spec.kind, *tools, *(f'{k}={v!r}' for k, v in given.items())])}"
 
 
 def _called(spec: StepSpec, settings: Mapping[str, Any]) -> StepSpec:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import uuid4
 
 from opentelemetry.trace import get_current_span
@@ -30,9 +30,10 @@ from ..calls import (
     aattempted,
     attempted,
     current_scope,
+    session_html,
 )
 from ..errors import PolicyError, StepError, error_type, shown
-from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, Settings, configured
+from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, SettingArguments, Settings, configured
 from ..telemetry import AgentSpan
 from .budget import Budget, Ledger, Spending, Spent
 
@@ -46,6 +47,15 @@ class Session:
     scope: Scope = field(default_factory=Scope)
     results: list[tuple[str, Result]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=lambda: Ledger(Budget()))
+
+    def __repr__(self) -> str:
+        spent, names = self.spent, [policy.name for policy in self.policies]
+        under = f"under {', '.join(names)}" if names else "under the package's table"
+        return f"<Session {len(self.results)} steps, {spent.tokens} tokens in {spent.passes} passes, {under}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: every step's text, each token in the colour of its origin."""
+        return session_html(repr(self)[1:-1], [result for _, result in self.results])
 
     @property
     def audit(self) -> AuditFile | None:
@@ -193,7 +203,7 @@ def _check(**given: Any) -> None:
 
 
 @contextmanager
-def using(**settings: Any) -> Generator[None]:
+def using(**settings: Unpack[SettingArguments]) -> Generator[None]:
     """Overrides the settings of every step inside: `with trimode.using(mode="ar"): ...`. An inner override is
     stronger."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())

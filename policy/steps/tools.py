@@ -50,7 +50,7 @@ def execute_tool(tool: Callable[..., Any], call: ToolCall, *, call_id: str | Non
     return running.coroutine(tool) if asynchronous else running.function(tool)
 
 
-def execute(call: ToolCall, tools: Sequence[Tool], *, call_id: str | None = None) -> Any:
+def execute(call: ToolCall, tools: Sequence[Any], *, call_id: str | None = None) -> Any:
     """Runs, by `execute_tool`, the tool that `call` names. `tools`: those that the step was given.
 
     Raises UnknownTool, and ToolError where the tool is a description without a function. For an async tool: a coroutine

@@ -13,8 +13,8 @@ class Journal:
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.path = path
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # the last one may have been cut
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last one may have been cut
+        whole = [json.loads(line) for line in lines]
         if whole and whole[0] != about:
             raise SystemExit(f"{path} holds another measurement; remove it, or give another --state")
         self.rows: list[dict[str, Any]] = whole[1:]

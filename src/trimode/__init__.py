@@ -5,6 +5,7 @@ The public names; everything else is reached through them. Importing this packag
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+# Silent unless the application sets it up: INFO says what was loaded, DEBUG why each mode was chosen.
+logging.getLogger("trimode").addHandler(logging.NullHandler())
 
 _HOMES = {
     "trimode.engine.errors": (

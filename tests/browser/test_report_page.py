@@ -55,7 +55,7 @@ CONTRASTS: Final = """
 """WCAG contrast of a selector's first element against the first opaque colour behind it."""
 
 STOPS: Final = """
-() => [...document.querySelectorAll("a[href], button, summary, [tabindex]")].filter(one =>
+() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex]")].filter(one =>
   one.tabIndex >= 0 && one.getClientRects().length > 0
 ).length
 """
@@ -310,3 +310,73 @@ def test_without_its_script_the_page_still_unfolds(visit: Open, size: tuple[int,
     assert found.page.locator("#call-1 .text").is_visible()
     assert not found.page.locator("#theme").is_visible()
     assert not found.page.locator("#unfold").is_visible()
+    assert not found.page.locator("#filter").is_visible()
+
+
+def test_search_and_filters_leave_what_fits(visit: Open, calls: list[CallRecord]) -> None:
+    found = visit()
+
+    def shown() -> list[str]:
+        rows = found.page.locator(".call:visible").all()
+        return [row.get_attribute("id") for row in rows]
+
+    every = [f"call-{number}" for number in range(1, len(calls) + 1)]
+    assert shown() == every
+    assert found.page.text_content("#found") == ""
+    found.page.select_option("select[data-facet=mode]", "=diffusion")
+    assert shown() == ["call-2"]
+    assert found.page.text_content("#found") == f"1 of {len(calls)} calls"
+    found.page.select_option("select[data-facet=mode]", "")
+    found.page.select_option("select[data-facet=step]", f"={HOSTILE}")
+    assert shown() == ["call-2"], "a step with markup in its name is a name"
+    found.page.select_option("select[data-facet=step]", "")
+    found.page.check("[data-facet=forced]")
+    forced = [f"call-{n}" for n, call in enumerate(calls, start=1) if call.counts and call.counts.forced]
+    assert shown() == forced
+    assert 0 < len(forced) < len(calls)
+    found.page.uncheck("[data-facet=forced]")
+    found.page.fill("#find", "the DISK is")
+    assert shown() == ["call-4"], "words of what unfolds, in letters of any size"
+    found.page.fill("#find", "nothing of the kind")
+    assert shown() == []
+    found.page.fill("#find", "")
+    assert shown() == every
+    assert found.complaints == []
+
+
+def test_a_link_shows_a_call_that_was_filtered_out(visit: Open) -> None:
+    found = visit()
+    found.page.fill("#find", "the disk is full")
+    found.page.evaluate("() => { location.hash = '#call-3'; }")
+    found.page.wait_for_selector("#call-3[open]")
+    assert found.page.input_value("#find") == ""
+
+
+def test_unfolding_all_leaves_hidden_calls_alone(visit: Open) -> None:
+    found = visit()
+    found.page.fill("#find", "the disk is full")
+    found.page.click("#unfold")
+    assert [one.get_attribute("id") for one in found.page.locator("details.call[open]").all()] == ["call-4"]
+
+
+def test_a_phone_shows_that_the_table_by_kind_goes_on(visit: Open) -> None:
+    found = visit(PHONE)
+    box = found.page.locator("section[aria-labelledby=kinds] .scroll")
+    width, content = box.evaluate("one => [one.clientWidth, one.scrollWidth]")
+    assert content > width
+    assert "gradient" in box.evaluate("one => getComputedStyle(one).backgroundImage")
+    box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    kind = found.page.locator("section[aria-labelledby=kinds] tbody th").first
+    assert kind.bounding_box()["x"] >= 0, "the kind stays in sight"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_folded_row_shows_the_beginning_of_its_text(
+    visit: Open, calls: list[CallRecord], size: tuple[int, int]
+) -> None:
+    found = visit(size)
+    row = found.page.locator("#call-1 > summary .begin")
+    assert row.is_visible()
+    assert (calls[0].text or "").startswith(row.text_content().rstrip("…")[:20])
+    found.page.click("#call-1 > summary")
+    assert not row.is_visible(), "the whole text is below"

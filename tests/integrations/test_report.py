@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 from trimode.engine.errors import RequestError
 from trimode.integrations.cli import app as cli
 from trimode.integrations.report import page
-from trimode.integrations.report.origins import EMPTY, REASONS, plain, provenance_codes
 from trimode.integrations.report.page import render
 from trimode.integrations.report.plot import COLUMNS, plots
+from trimode.integrations.report.timeline import timeline
+from trimode.policy.audit.origins import EMPTY, REASONS, plain, provenance_codes
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.round_record import RoundRecord
 from trimode.policy.audit.trail import AuditFile
@@ -213,7 +214,8 @@ def test_verdict_stands_at_the_top(recorded: Recorded, tmp_path: Path) -> None:
     assert "✗ Does not verify" in found
     assert "counts.output_tokens" in found
     assert "the line cannot be read" in found
-    assert found.count("does not verify") == 2, "the rows of the changed call and of the one that follows it"
+    rows = [given for _, given in Page(render(path)[0]).tags if given.get("class") == "call"]
+    assert [given["data-verdict"] for given in rows] == ["does not verify"] * 2, "the changed call, and the next one"
 
 
 def test_calls_of_every_outcome_have_a_row(recorded: Recorded, made: Made) -> None:
@@ -298,3 +300,75 @@ def test_command_writes_the_page(recorded: Recorded, tmp_path: Path) -> None:
 def test_empty_file_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text("")
     assert "There is no call to show" in Page(render(tmp_path / "audit.jsonl")[0]).words
+
+
+def test_a_folded_row_shows_the_beginning_of_its_text(recorded: Recorded, made: Made) -> None:
+    call = recorded("ar")
+    long = "one\n two\t" + "x" * 400
+    found = made(with_text(call, long), call, with_text(call, HOSTILE))
+    first = re.findall('<span class="begin">(.*?)</span>', found.source)
+    assert len(first) == 3
+    assert first[0] == "one two " + "x" * 151 + "…"
+    assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;")[:9] == first[2][:9]
+    assert "img" not in [tag for tag, _ in found.tags]
+    assert '"begin"' not in made(call, content=False).source, "no text is kept, and none is made up"
+
+
+def test_rows_say_what_the_filters_ask(recorded: Recorded, made: Made) -> None:
+    forced, plain_call = recorded("linear_spec", schema=True), recorded("ar")
+    first, second, *others = plain_call.rounds
+    switched = replace(plain_call, step="turns", rounds=(first, replace(second, switch="it pays"), *others))
+    found = made(forced, plain_call, switched)
+    rows = [given for _, given in found.tags if given.get("class") == "call"]
+    assert [row["data-mode"] for row in rows] == ["linear_spec", "ar", "ar"]
+    assert ["data-forced" in row for row in rows] == [True, False, False]
+    assert ["data-switched" in row for row in rows] == [False, False, True]
+    values = [given["value"] for tag, given in found.tags if tag == "option"]
+    assert {row["data-verdict"] for row in rows} | {"turns"} <= {value.removeprefix("=") for value in values}
+    assert values.count("") == 3, "one `all` for step, mode and verdict"
+
+
+def test_one_slow_call_does_not_flatten_the_others() -> None:
+    second = 10**9
+    starts = [0, *(600 * second + at * second for at in range(9))]
+    spans = [(0, 600 * second), *((start, start + second) for start in starts[1:])]
+    found = timeline(spans)
+    widths = [found.place(end) - found.place(start) for start, end in spans]
+    assert widths[0] == pytest.approx(100 * 8 / 17)
+    assert widths[1:] == pytest.approx([100 / 17] * 9)
+    assert found.breaks == (pytest.approx((widths[0] / 2, 592 * second)),)
+    assert found.left_out == 592 * second
+    assert (found.place(-1), found.place(10**15)) == (0, 100)
+
+
+def test_ordinary_calls_are_drawn_to_scale() -> None:
+    found = timeline([(0, 12), (12, 42), (48, 60)])
+    assert found.breaks == ()
+    places = [found.place(at) for at in (0, 6, 12, 42, 48, 60)]
+    assert places == pytest.approx([0, 10, 20, 70, 80, 100])
+    alone = timeline([(7, 7)])
+    assert (alone.place(7), alone.breaks) == (0, ())
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), min_size=1, max_size=20))
+def test_the_timeline_keeps_the_order_of_events(spans: list[tuple[int, int]]) -> None:
+    ordered = [(min(span), max(span)) for span in spans]
+    found = timeline(ordered)
+    moments = sorted(moment for span in ordered for moment in span)
+    places = [found.place(moment) for moment in moments]
+    assert places == sorted(places)
+    assert all(0 <= place <= 100.0001 for place in places)
+    assert all(hidden > 0 for _, hidden in found.breaks)
+
+
+def test_a_shortened_bar_says_so(recorded: Recorded, made: Made) -> None:
+    call = recorded("ar")
+    took = call.end_ns - call.start_ns
+    assert call.counts is not None
+    slow = replace(call, end_ns=call.start_ns + 50 * took, counts=replace(call.counts, seconds=50 * took / 1e9))
+    starts = [slow.end_ns + at * took for at in range(3)]
+    found = made(slow, *(replace(call, start_ns=start, end_ns=start + took) for start in starts))
+    cut = [given for _, given in found.tags if given.get("class", "").endswith(" cut")]
+    assert [given["data-tip"].rsplit(" · ", 1)[1] for given in cut] == ["drawn shorter than it was"]
+    assert [given["data-tip"] for _, given in found.tags if given.get("class") == "break"]
+    assert "are left out" in found.words

@@ -75,7 +75,7 @@ class Agent:
 
 async def methods(agent: Agent, call: tm.ToolCall) -> None:
     assert_type(agent.order("x"), Order)
-    assert_type(agent.order.result("x"), tm.Result)
+    assert_type(agent.order.result("x"), tm.Result[Order])
     assert_type(agent.order.options(seed=1)("x"), Order)
     assert_type(Agent.order(agent, "x"), Order)
     assert_type(await agent.say("x"), str)
@@ -83,12 +83,56 @@ async def methods(agent: Agent, call: tm.ToolCall) -> None:
     await tm.aexecute(call, [bare, act])
 
 
+def weather(city: str, days: int = 1) -> str:
+    """The forecast for a city."""
+    return f"{city}: sun for {days} days"
+
+
+async def send(to: str) -> bool:
+    """Sends what was written."""
+    return bool(to)
+
+
+class Search(BaseModel):
+    query: str
+
+
+TOOLS = [weather, send]
+
+
+@tm.step("tool_call", tools=[weather, send, Search, {"name": "plain", "parameters": {}}], max_tokens=60)
+def mixed(goal: str) -> tm.ToolCall:
+    """{goal}"""
+    return tm.ask()
+
+
+@tm.step("tool_call", tools=TOOLS)
+async def mixed_async(goal: str) -> tm.ToolCall:
+    """{goal}"""
+    return tm.ask()
+
+
+async def tools_of_both_kinds() -> None:
+    call = mixed("x")
+    tm.execute(call, TOOLS)
+    tm.execute(call, [weather, send, Search])
+    assert_type(tm.execute_tool(weather, call), str)
+    assert_type(await tm.execute_tool(send, call), bool)
+    assert_type(tm.execute_tool(Search, call), Search)
+    assert_type(await mixed_async("x"), tm.ToolCall)
+
+
 def sync_steps() -> None:
     text: Step[[str], str] = bare
     assert_type(text("x"), str)
     assert_type(bare("x"), str)
     assert_type(called("x", count=2), Order)
-    assert_type(called.result("x"), tm.Result)
+    assert_type(called.result("x"), tm.Result[Order])
+    assert_type(called.result("x").value, Order)
+    assert_type(bare.result("x").value, str)
+    assert_type(decide.result("x").value, Literal["yes", "no"])
+    anyone: tm.Result = called.result("x")
+    assert_type(anyone.value, Any)
     assert_type(called.options(mode="ar")("x"), Order)
     assert_type(called.options(mode="ar").result("x").text, str)
     assert_type(asked([{"role": "user", "content": "x"}]), Order)
@@ -97,21 +141,30 @@ def sync_steps() -> None:
     assert_type(decide.result("x").choice, tm.ScoredChoice | None)
     assert_type(called.result("x").guarantee, Literal["grammar", "checked"] | None)
     for event in called.stream("x", count=2):
-        assert_type(event, tm.StreamEvent)
+        assert_type(event, tm.StreamEvent[Order])
+        assert_type(event.result, tm.Result[Order] | None)
     called.stream(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     called(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     called("x", cuont=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    called.options(mode="turbo")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    called.options(max_tokens="8")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    called.options(speed=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    tm.step("json", temperature="hot")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    tm.step("json", max_token=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    with tm.using(seed="1"):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        pass
     tm.step("dream")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 async def async_steps() -> None:
     assert_type(await act("x"), tm.ToolCall)
-    assert_type(await act.result("x"), tm.Result)
+    assert_type(await act.result("x"), tm.Result[tm.ToolCall])
+    assert_type((await bare_async.result("x")).value, list[int])
     assert_type(await act.options(seed=1)("x"), tm.ToolCall)
     assert_type(await bare_async("x"), list[int])
     assert_type(await colour("x"), str)
     async for event in act.stream("x"):
-        assert_type(event.result, tm.Result | None)
+        assert_type(event.result, tm.Result[tm.ToolCall] | None)
     wrong: AsyncStep[[int], tm.ToolCall] = act  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     assert wrong
 

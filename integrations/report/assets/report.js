@@ -1,5 +1,5 @@
 "use strict";
-// Everything is on the page without this script; it adds the tips, the theme, arrow keys and unfolding.
+// Everything is on the page without this script; it adds the tips, the theme, arrow keys, unfolding and filters.
 
 const tip = document.getElementById("tip");
 let told = null;
@@ -88,15 +88,58 @@ if (unfold) {
   const calls = [...document.querySelectorAll("details.call")];
   unfold.hidden = calls.length === 0;
   unfold.addEventListener("click", () => {
-    const open = !calls.every((call) => call.open);
-    for (const call of calls) call.open = open;
+    const shown = calls.filter((call) => !call.hidden);
+    const open = !shown.every((call) => call.open);
+    for (const call of shown) call.open = open;
     unfold.textContent = open ? "Fold all" : "Unfold all";
   });
 }
 
+const filter = document.getElementById("filter");
+const find = document.getElementById("find");
+const facets = [...filter.querySelectorAll("[data-facet]")];
+const listed = [...document.querySelectorAll(".call")];
+const said = new WeakMap(); // a call's text in small letters, read when it is first asked for
+
+function text(call) {
+  if (!said.has(call)) said.set(call, call.textContent.toLowerCase().replace(/\s+/g, " "));
+  return said.get(call);
+}
+
+function fits(call, facet) {
+  const name = facet.dataset.facet;
+  if (facet.type === "checkbox") return !facet.checked || name in call.dataset;
+  return !facet.value || facet.value === `=${call.dataset[name]}`;
+}
+
+function sift() {
+  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const call of listed) {
+    call.hidden = !(facets.every((facet) => fits(call, facet)) && words.every((word) => text(call).includes(word)));
+    shown += !call.hidden;
+  }
+  for (const run of document.querySelectorAll(".run")) run.hidden = !run.querySelector(".call:not([hidden])");
+  document.getElementById("found").textContent = shown < listed.length ? `${shown} of ${listed.length} calls` : "";
+}
+
+function clear() {
+  find.value = "";
+  for (const facet of facets) {
+    if (facet.type === "checkbox") facet.checked = false;
+    else facet.value = "";
+  }
+  sift();
+}
+
+filter.hidden = listed.length < 2;
+filter.addEventListener("input", sift);
+addEventListener("pageshow", sift); // a browser that goes back fills the fields in again
+
 function reveal() {
   const call = location.hash.startsWith("#call-") && document.getElementById(location.hash.slice(1));
   if (call) {
+    if (call.hidden) clear();
     call.open = true;
     call.scrollIntoView();
   }

@@ -459,8 +459,8 @@ SESSIONS = [
     Bad("Budget negative", lambda *_: tm.Budget(tokens=-1), P),
     Bad("Policy of dicts", lambda *_: tm.Policy(kinds={"json": {"mode": "ar"}}), P),  # type: ignore[dict-item]
     Bad("Policy of a list", lambda *_: tm.Policy(kinds=["json"]), P),  # type: ignore[arg-type]
-    Bad("using unknown", lambda *_: tm.using(speed=3).__enter__(), P),
-    Bad("using a text for a number", lambda *_: tm.using(seed="x").__enter__(), P),
+    Bad("using unknown", lambda *_: tm.using(speed=3).__enter__(), P),  # type: ignore[call-arg]
+    Bad("using a text for a number", lambda *_: tm.using(seed="x").__enter__(), P),  # type: ignore[arg-type]
 ]
 STEPS = [
     Bad("a dict runs", _call({"name": "weather", "arguments": {}}, [weather]), T),
@@ -520,7 +520,7 @@ STEPS = [
     Bad("step returns half a pair", _stepped(returns_surrogate), R),
     Bad("annotation that is none", _stepped(broken_annotation), ST),
     Bad("step outside a session", lambda *_: tm.step(text)(), ST),
-    Bad("options unknown", lambda *_: tm.step(text).options(speed=3), P),
+    Bad("options unknown", lambda *_: tm.step(text).options(speed=3), P),  # type: ignore[call-arg]
     Bad("options true", lambda *_: tm.step(text).options(seed=True), P),
 ]
 TABLE = [*PROMPTS, *MESSAGES, *SETTINGS, *SCHEMAS, *ENGINES, *SESSIONS, *STEPS]

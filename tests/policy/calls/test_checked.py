@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.retries import RETRY_TEMPERATURE
@@ -119,7 +120,7 @@ def test_the_budget_counts_and_ends_attempts() -> None:
 
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "diffusion"])
 def test_attempts_are_recorded_verified_and_replayed(
-    reference: Engine, spans: InMemorySpanExporter, tmp_path: Path, mode: str
+    reference: Engine, spans: InMemorySpanExporter, tmp_path: Path, mode: Mode
 ) -> None:
     path = tmp_path / "audit.jsonl"
     with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}", content=True):

@@ -16,11 +16,12 @@ from loaded import SHORT
 
 import trimode as tm
 from trimode.engine.models.checkpoint import locate
+from trimode.engine.result import Mode
 from trimode.integrations.cli.demo import episodes
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall
 
-MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
+MODES: Final[tuple[Mode, ...]] = ("ar", "diffusion", "linear_spec", "quadratic_spec")
 HELLO: Final = [{"role": "user", "content": "How long is the table?"}]
 TOOL: Final = {
     "name": "measure",
@@ -161,7 +162,7 @@ def test_call_refused_in_words(reference: Engine, words: dict[str, Any], error: 
 
 
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "diffusion"])
-def test_schema_holds_in_every_mode(reference: Engine, mode: str) -> None:
+def test_schema_holds_in_every_mode(reference: Engine, mode: Mode) -> None:
     result = reference.generate(messages=HELLO, schema=SHORT, mode=mode, max_tokens=24)
     assert (result.valid, result.finish_reason) == (True, "stop")
     assert result.value == json.loads(result.text)
@@ -194,7 +195,7 @@ def test_prompt_is_raw_and_messages_are_templated(reference: Engine) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_schema_output_ends_within_its_budget_or_is_refused(reference: Engine, mode: str) -> None:
+def test_schema_output_ends_within_its_budget_or_is_refused(reference: Engine, mode: Mode) -> None:
     words = {"type": "array", "items": {"type": "string", "minLength": 3}, "minItems": 2}
     ask = partial(reference.generate, messages=HELLO, schema=words, mode=mode, temperature=1.5)
     with pytest.raises(BudgetTooSmall, match=r"takes \d+ tokens and 3 are allowed .* raise max_tokens") as refused:

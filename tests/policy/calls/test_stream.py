@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import trimode as tm
 from trimode.engine.jobs import Update
-from trimode.engine.result import DecodeResult
+from trimode.engine.result import DecodeResult, Mode
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.stream import MASKED, Growing, StreamEvent
 
@@ -25,7 +25,7 @@ LONG: Final[dict[str, Any]] = {
     "max_tokens": 400,
 }
 """A call that cannot be short."""
-MODES: Final = ["ar", "linear_spec", "quadratic_spec", "diffusion"]
+MODES: Final[list[Mode]] = ["ar", "linear_spec", "quadratic_spec", "diffusion"]
 QUICK = settings(deadline=None, derandomize=True, max_examples=200)
 
 
@@ -34,7 +34,7 @@ def final(events: Sequence[StreamEvent]) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_pieces_add_up_to_the_text(reference: Engine, mode: str) -> None:
+def test_pieces_add_up_to_the_text(reference: Engine, mode: Mode) -> None:
     whole = reference.generate(messages=ASK, mode=mode, max_tokens=40)
     events = list(reference.stream(messages=ASK, mode=mode, max_tokens=40))
     assert final(events) == whole.text
@@ -47,7 +47,7 @@ def test_pieces_add_up_to_the_text(reference: Engine, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_streamed_schema_is_held(reference: Engine, mode: str) -> None:
+def test_a_streamed_schema_is_held(reference: Engine, mode: Mode) -> None:
     schema = {"enum": ["a rather long word", "another long word"]}
     events = list(reference.stream(messages=ASK, schema=schema, mode=mode, max_tokens=40))
     result = events[-1].result

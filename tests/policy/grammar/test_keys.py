@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loaded import allowed
 
+from trimode.engine.result import Mode
 from trimode.policy.calls.engine import Engine
 from trimode.policy.grammar.object_keys import KeyTokens, ObjectKeys
 from trimode.policy.json_schema.open_parts import may_repeat
@@ -115,7 +116,7 @@ def test_masks_never_double_a_key(reference: Engine, document: Any, seed: int) -
 
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "quadratic_spec", "diffusion"])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_mode_doubles_a_key(reference: Engine, mode: str, seed: int) -> None:
+def test_no_mode_doubles_a_key(reference: Engine, mode: Mode, seed: int) -> None:
     """Keys have one character, so at random each would soon be repeated."""
     result = reference.generate("Go", schema=NAMED, mode=mode, temperature=1.5, seed=seed, max_tokens=90)
     assert doubled_keys(result.text) == []

@@ -12,6 +12,7 @@ from llguidance import LLMatcher, LLParserLimits
 from loaded import allowed
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.trail import verify
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import GrammarRuntimeError
@@ -29,7 +30,7 @@ SCHEMA: Final[Any] = {
     "required": ["a", "b"],
     "additionalProperties": False,
 }
-MODES: Final = ("ar", "linear_spec", "quadratic_spec", "diffusion")
+MODES: Final[tuple[Mode, ...]] = ("ar", "linear_spec", "quadratic_spec", "diffusion")
 TEXT: Final = '{"a":"' + "ab cd efg h i jk lm no " * 5 + 'pq","b":"'
 ANEW: Final = "the grammar was compiled anew"
 Limit = Callable[..., None]
@@ -65,7 +66,7 @@ def asked_all_along(matcher: Matcher, text: list[int]) -> None:
         matcher.mask()
 
 
-def decoded(engine: Engine, mode: str, seed: int, most: int = 26) -> tm.Result:
+def decoded(engine: Engine, mode: Mode, seed: int, most: int = 26) -> tm.Result:
     return engine.generate(prompt="Say a lot.", mode=mode, schema=SCHEMA, temperature=1.5, seed=seed, max_tokens=most)
 
 
@@ -148,7 +149,7 @@ def test_what_no_compilation_carries_is_ended_by_force(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_least_budget_holds_where_the_grammar_stops(reference: Engine, limit: Limit, mode: str) -> None:
+def test_the_least_budget_holds_where_the_grammar_stops(reference: Engine, limit: Limit, mode: Mode) -> None:
     limit(first=8_000, later=8_000)
     shortest = reference.grammars.matcher(schema_of(SCHEMA)).completion(100)
     assert shortest is not None

@@ -13,7 +13,7 @@ from loaded import SHORT
 import trimode as tm
 from trimode.engine.models.checkpoint import BUNDLED
 from trimode.engine.request import DiffusionOptions, InfillOptions
-from trimode.engine.result import DecodeResult
+from trimode.engine.result import DecodeResult, Mode
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.engine import Engine
@@ -23,7 +23,7 @@ from trimode.policy.replay.decode_again import BUG, NO_CONTENT, Engines, replay,
 from trimode.policy.schema.targets import schema_of
 
 ASK: list[dict[str, str]] = [{"role": "user", "content": "How long is the table?"}]
-MODES = ["ar", "diffusion", "linear_spec", "quadratic_spec"]
+MODES: list[Mode] = ["ar", "diffusion", "linear_spec", "quadratic_spec"]
 SETTINGS: list[dict[str, Any]] = [
     {"max_tokens": 12},
     {"max_tokens": 30, "schema": SHORT, "temperature": 0.9, "seed": 2**64 - 1},

@@ -22,6 +22,7 @@ from jsonschema.validators import validator_for
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.calls.engine import Engine
 
 MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
@@ -168,7 +169,7 @@ TOOLS: Final[list[tuple[Any, Callable[[dict[str, Json]], object]]]] = [
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
-def test_whatever_is_decoded_is_what_other_readers_take(reference: Engine, mode: str, temperature: float) -> None:
+def test_whatever_is_decoded_is_what_other_readers_take(reference: Engine, mode: Mode, temperature: float) -> None:
     for seed, (target, validator) in enumerate(HELD):
         result = reference.generate(
             "Say something: ", schema=target, mode=mode, temperature=temperature, max_tokens=24, seed=seed
@@ -178,7 +179,7 @@ def test_whatever_is_decoded_is_what_other_readers_take(reference: Engine, mode:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_call_of_a_tool_of_every_shape_fits_that_tool(reference: Engine, mode: str, temperature: float) -> None:
+def test_a_call_of_a_tool_of_every_shape_fits_that_tool(reference: Engine, mode: Mode, temperature: float) -> None:
     for seed, (tool, validator) in enumerate(TOOLS):
         result = reference.generate(
             "Call: ", tools=[tool], mode=mode, temperature=temperature, max_tokens=48, seed=seed
@@ -188,7 +189,7 @@ def test_a_call_of_a_tool_of_every_shape_fits_that_tool(reference: Engine, mode:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
-def test_what_only_pydantic_knows_is_decoded_until_it_fits(reference: Engine, mode: str, temperature: float) -> None:
+def test_what_only_pydantic_knows_is_decoded_until_it_fits(reference: Engine, mode: Mode, temperature: float) -> None:
     seen = list[Room]()
 
     def third(value: Room) -> Room:

@@ -10,6 +10,7 @@ import pytest
 from loaded import allowed
 from pydantic import Field
 
+from trimode.engine.result import Mode
 from trimode.integrations.cli.schema_check import Checker
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import SchemaRefused, SchemaViolation
@@ -128,7 +129,7 @@ def test_an_infinite_number_is_no_json() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", MODES)
-def test_values_of_every_kind_are_valid_in_every_mode(reference: Engine, mode: str, temperature: float) -> None:
+def test_values_of_every_kind_are_valid_in_every_mode(reference: Engine, mode: Mode, temperature: float) -> None:
     messages = [{"role": "user", "content": "Say something."}]
     for target, *_ in KINDS:
         result = reference.generate(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, HttpUrl, field_validator
 from typing_extensions import TypedDict
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.engine import Engine
 from trimode.policy.grammar.compiler import check
@@ -387,7 +388,7 @@ DECODED: list[Any] = [
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "quadratic_spec", "diffusion"])
-def test_every_mode_writes_calls_that_fit(reference: Engine, mode: str, temperature: float) -> None:
+def test_every_mode_writes_calls_that_fit(reference: Engine, mode: Mode, temperature: float) -> None:
     for tools in DECODED:
         result = reference.generate("Call.", tools=tools, mode=mode, temperature=temperature, max_tokens=48)
         assert result.valid

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from loaded import SHORT
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.call import call_of
 from trimode.policy.calls.engine import Engine
@@ -78,7 +79,7 @@ def test_tokens_are_cut_to_what_is_left_and_then_nothing_starts(fake: FakeEngine
 
 
 @pytest.mark.parametrize("mode", ["ar", "linear_spec", "quadratic_spec", "diffusion"])
-def test_passes_end_free_text_where_it_is(reference: Engine, tmp_path: Path, mode: str) -> None:
+def test_passes_end_free_text_where_it_is(reference: Engine, tmp_path: Path, mode: Mode) -> None:
     path, step = tmp_path / "audit.jsonl", say.options(mode=mode, max_tokens=60)
     with tm.session(reference, policy=tm.Policy()):
         whole = step.result("Tell me about a restaurant and a train.")

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode, use_span
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
@@ -105,7 +106,7 @@ def test_nested_using_and_what_is_left_of_it(reference: Engine) -> None:
             assert unit.result("the table").plan.reason == "ar: using(mode='ar', seed=1)"
         assert unit.result("the table").plan.mode == "linear_spec"
     assert overrides() == ()
-    with pytest.raises(tm.PolicyError, match="unknown mode 'turbo'"), tm.using(mode="turbo"):
+    with pytest.raises(tm.PolicyError, match="unknown mode 'turbo'"), tm.using(mode="turbo"):  # type: ignore[arg-type]
         pass
     assert overrides() == ()
 
@@ -141,7 +142,7 @@ def test_threads_share_no_session(reference: Engine) -> None:
 
 
 def test_tasks_have_their_own_overrides_and_share_the_session_around_them(reference: Engine) -> None:
-    async def task(mode: str) -> str:
+    async def task(mode: Mode) -> str:
         with tm.using(mode=mode):
             await asyncio.sleep(0)
             return (await say.result("Hello")).plan.mode

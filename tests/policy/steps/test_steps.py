@@ -258,11 +258,11 @@ def test_definitions_that_are_refused() -> None:
     with pytest.raises(tm.StepError, match="unknown step kind 'dream'"):
         tm.step("dream")  # type: ignore[call-overload]
     with pytest.raises(tm.PolicyError, match="unknown mode 'turbo'"):
-        tm.step("json", mode="turbo")
+        tm.step("json", mode="turbo")  # type: ignore[call-overload]
     with pytest.raises(tm.PolicyError, match="unknown setting 'speed'"):
-        tm.step("json", speed=3)
+        tm.step("json", speed=3)  # type: ignore[call-overload]
     with pytest.raises(tm.PolicyError, match="unknown setting"):
-        typed.options(speed=3)
+        typed.options(speed=3)  # type: ignore[call-arg]
     with pytest.raises(tm.StepError, match="a tool_call step needs tools"):
         tm.step("tool_call")(measure)
     with pytest.raises(tm.UnsupportedKeyword) as caught:

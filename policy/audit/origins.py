@@ -1,7 +1,7 @@
-"""The origins of tokens, in the six kinds that the page distinguishes, with names and explanations.
+"""The origins of tokens, in the six kinds that people are shown, with names, explanations and colours.
 
-Knows rounds of a record. Does not know the template, which escapes markup. Control characters of terminals and of the
-direction of writing are replaced here by their code points.
+Knows rounds of a record. Does not know pages or notebooks, which escape markup. Control characters of terminals and of
+the direction of writing are replaced here by their code points.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from trimode.policy.audit import RoundRecord
+from .round_record import RoundRecord
 
 ORIGINS: Final = {
     "a": ("accepted", "drafted, and accepted"),
@@ -24,6 +24,25 @@ ORIGINS: Final = {
 }
 """Name and meaning by provenance code. Records have no `s`: it is their `c` in rounds where the target rejected no
 draft."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """Background and underline, each for light and dark, as CSS colours; `style` and width of the underline."""
+
+    background: tuple[str, str]
+    line: tuple[str, str]
+    style: str
+
+
+COLOURS: Final = {
+    "a": Colour(("#dde9fc", "#1d3358"), ("#2b66c4", "#7fb0ff"), "solid 1.5px"),
+    "c": Colour(("#fcebc8", "#463310"), ("#a06a0c", "#f0bb53"), "dashed 1.5px"),
+    "f": Colour(("#ebe5f6", "#33294a"), ("#76559f", "#c3a5f0"), "dotted 2px"),
+    "r": Colour(("#fadcd3", "#54241a"), ("#bd3b0d", "#ff9169"), "double 1.5px"),
+    "b": Colour(("#e4ece0", "#27371f"), ("#4c7a2c", "#9ccb78"), "wavy 1.5px"),
+}
+"""By provenance code; the model's own choice has none."""
 UNKNOWN: Final = "?"
 """Replaces unknown provenance codes, which the verdict on the file reports."""
 

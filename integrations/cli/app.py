@@ -83,14 +83,17 @@ def generate(
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
     mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    max_tokens: int = 128,
+    temperature: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
     stream: Annotated[bool, typer.Option(help="Print text as it becomes final.")] = False,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decodes one output and prints what it cost."""
+    """Decodes one output and prints what it cost.
+
+    What no option says, trimode.toml or [tool.trimode] of the working directory does, as for every other call.
+    """
     from trimode.policy.calls import Engine
 
     events = Engine.load(checkpoint).stream(

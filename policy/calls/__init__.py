@@ -14,10 +14,11 @@ from .in_force import InForce
 from .recording import Recording
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
-from .scope import SCOPE, Scope, current_scope
+from .scope import SCOPE, USING, Scope, current_scope, overrides
 from .stream import StreamEvent
 
 __all__ = [
-    "SCOPE", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice", "ScriptError",
-    "StreamEvent", "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "in_turn",
+    "SCOPE", "USING", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope", "ScoredChoice",
+    "ScriptError", "StreamEvent", "aattempted", "attempted", "candidates_of", "current_scope", "decoded", "in_turn",
+    "overrides",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -11,8 +11,11 @@ from trimode.engine.request import Selection
 
 from ..errors import PolicyError
 from ..schema import Schema, Target, called, held_to, shapes_of
-from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Settings, StepContext, StepKind, resolve
+from ..selection import NAMES, STEP_KINDS, DecodePlan, Guarantee, Layer, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
+
+Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
+"""Chooses the plan of a call by its context and its own settings."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -20,8 +23,9 @@ class CallOptions(TypedDict, total=False):
 
     `messages` go through the checkpoint's chat template. `schema`: a type, JSON Schema (also as a `response_format`),
     tool list, Regex, Choice or Lark that the output is held to. `tools`, in any shape that people have them in, are
-    shown to the model; with step="tool_call" and no schema they are also the schema. Without `mode` the package's table
-    chooses by `step`. The rest are the knobs of `Settings`; None leaves one unsaid.
+    shown to the model; with step="tool_call" and no schema they are also the schema. Without `mode` the session,
+    `using` and the policy file in force choose, else the package's table by `step`. The rest are the knobs of
+    `Settings`; None leaves one unsaid.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -72,7 +76,12 @@ class Call:
         return candidates_of(self.schema)
 
 
-def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call:
+def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
+    """The plan by the package's table alone."""
+    return resolve(context, (), given)
+
+
+def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **words: Unpack[CallOptions]) -> Call:
     """The call that plain arguments ask for; `name` is the function that took them."""
     known = {*CallOptions.__annotations__}
     if unknown := sorted(set(words) - known):
@@ -85,10 +94,11 @@ def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call
     kind: StepKind = step or ("tool_call" if tools else "json" if isinstance(held, Schema) else "prose")
     if held is None and kind == "tool_call" and tools:
         held = called(shapes)
+    context = StepContext(kind=kind, name=name, schema_sha256=None if held is None else held.sha256)
     call = Call(
         step=name,
         kind=kind,
-        plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
+        plan=planner(context, [("call argument", said)]),
         prompt=prompt,
         messages=tuple(words.get("messages") or ()),
         tools=tuple(shape.described for shape in shapes),
@@ -104,9 +114,10 @@ def choice_call(
     prompt: str | None,
     messages: Sequence[Mapping[str, Any]] | None,
     tools: Sequence[Any],
+    planner: Planner = by_package,
 ) -> Call:
     """The call of `Engine.choice`. Raises RequestError for options that cannot be told apart."""
     if len(set(options)) < len(options) or not options or not all(options):
         raise RequestError(f"options={list(options)!r}: expected non-empty strings, at least one, each of them once")
     schema = {"enum": list(options)}
-    return call_of("choice", prompt, messages=messages, tools=tools, step="choice", schema=schema)
+    return call_of("choice", prompt, planner, messages=messages, tools=tools, step="choice", schema=schema)

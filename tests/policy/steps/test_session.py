@@ -18,8 +18,9 @@ from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.scope import overrides
 from trimode.policy.schema.targets import Schema
-from trimode.policy.steps.sessions import current_session, overrides
+from trimode.policy.steps.sessions import current_session
 
 SECRET = "hippopotamus"
 

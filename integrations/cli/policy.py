@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +25,7 @@ from . import policy_plots as plots
 if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
     from trimode.policy.calls import Engine
-    from trimode.policy.replay import Row
+    from trimode.policy.replay import Checks, Row
     from trimode.policy.selection import Auto, CostModel, Policy
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
@@ -36,6 +37,8 @@ Checkpoint = Annotated[
     str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
 ]
 
+Checking = Annotated[bool, typer.Option(help="Check predictions by decoding held-out calls again.")]
+NOT_ASKED = "--no-check"
 Plot = Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")]
 
 
@@ -90,18 +93,30 @@ def tune(
     name: Annotated[str, typer.Option(help="The policy's name.")] = "tuned",
     plot: Plot = None,
     checkpoint: Checkpoint = None,
+    check: Checking = True,
 ) -> None:
     """Writes the best fixed table for recorded calls, by this machine's cost model: exact modes only, no exploration.
 
+    With --check it is made from half of each step's calls; the others are decoded again under it and under ar. A mode
+    that is slower than ar there is not written.
+
     The plots show recorded numbers: acceptance by draft position, tokens/s by mode, quality by threshold.
     """
-    from trimode.policy.replay import tuned
+    from trimode.policy.replay import Tuned, tuned, tuned_and_checked
 
     records = _records(audit)
-    policy = tuned(records, _cost(records, checkpoint), name)
+    engine = _engine(records, checkpoint)
+    if check:
+        found = tuned_and_checked(records, engine, name)
+    else:
+        found = Tuned(policy=tuned(records, engine.cost, name, engine.weights), checks={}, unchecked=NOT_ASKED)
+    policy = found.policy
     out.write_text(policy.to_toml(), encoding="utf-8")
     if plot is not None:
         plots.recorded(plot, records)
+    _print_checks(found.checks, found.unchecked)
+    for step in found.refuted:
+        console.print(f"refuted for {step}: what was predicted is slower than ar; ar is written", highlight=False)
     console.print(f"written: {out} ({len(policy.steps)} steps, sha256 {policy.sha256[:16]})", highlight=False)
 
 
@@ -112,19 +127,26 @@ def compare(
         list[Path], typer.Option("--policy", help="A policy file; several may be given.", exists=True, dir_okay=False)
     ],
     checkpoint: Checkpoint = None,
+    check: Checking = True,
     as_json: AsJson = False,
 ) -> None:
-    """Compares recorded calls with what other policies are expected to do. Nothing is decoded: their rows are
-    derived."""
-    from trimode.policy.replay import compared
+    """Compares recorded calls with what other policies are expected to do: their rows are derived, not decoded.
+
+    With --check, predictions made from half of each step's calls are compared with decoding the others again.
+    """
+    from trimode.policy.replay import checked, compared
     from trimode.policy.selection import Policy
 
     records = _records(audit)
-    rows = compared(records, [Policy.from_toml(path) for path in policy], _cost(records, checkpoint))
+    engine, policies = _engine(records, checkpoint), [Policy.from_toml(path) for path in policy]
+    rows = compared(records, policies, engine.cost, engine.weights)
+    checks, why = checked(records, policies, engine) if check else ({}, NOT_ASKED)
+    rows = [replace(row, check=checks.get((row.step, row.policy))) if row.derived else row for row in rows]
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
     console.print(rows_table("rows of policies are derived: predicted, not decoded", rows))
+    _print_checks(checks, why)
 
 
 @policy_app.command()
@@ -225,14 +247,41 @@ def _policy(given: str, checkpoint: str | None) -> Policy:
     return Engine.load(checkpoint).auto.lock("auto") if given == "auto" else Policy.from_toml(Path(given))
 
 
-def _cost(records: Iterable[CallRecord], checkpoint: str | None) -> CostModel:
-    """Returns this machine's cost model; prints a note where records are of other weights."""
+def checks_table(checks: Checks) -> Table:
+    """Returns a table of predictions beside what decoding the same held-out calls gave."""
+    view = _table("predictions checked on held-out calls, which they were not made from", "step", "policy")
+    _numbers(view, "calls", "tokens/s predicted", "decoded", "error", "accepted predicted", "decoded", "x ar")
+    for (step, policy), check in checks.items():
+        shares = (check.predicted_accepted, check.decoded_accepted)
+        accepted = ["" if share is None else f"{share:.0%}" for share in shares]
+        speeds = f"{check.predicted_tokens_per_s:.0f}", f"{check.decoded_tokens_per_s:.0f}", f"{check.error:+.0%}"
+        view.add_row(Text(step), Text(policy), str(check.calls), *speeds, *accepted, f"{check.against_ar:.2f}")
+    return view
+
+
+def _print_checks(checks: Checks, why: str) -> None:
+    if not checks:
+        console.print(f"predictions not checked: {why}", highlight=False, markup=False)
+        return
+    console.print(checks_table(checks))
+    errors = [abs(check.error) for check in checks.values()]
+    shares = [
+        abs(check.predicted_accepted - check.decoded_accepted)
+        for check in checks.values()
+        if check.predicted_accepted is not None and check.decoded_accepted is not None
+    ]
+    line = f"prediction error (median): tokens/s {median(errors):.0%}"
+    console.print(line + (f", acceptance {100 * median(shares):.0f} points" if shares else ""), highlight=False)
+
+
+def _engine(records: Iterable[CallRecord], checkpoint: str | None) -> Engine:
+    """Returns the engine that knows this machine's cost model; prints a note where records are of other weights."""
     from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)
     if {record.runtime.model_sha256 for record in records} - {engine.runtime.model_sha256}:
         print(f"note: some calls were recorded with other weights than {engine.checkpoint.name}", file=sys.stderr)
-    return engine.cost
+    return engine
 
 
 def _table(title: str, *columns: str) -> Table:

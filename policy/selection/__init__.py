@@ -14,7 +14,7 @@ from .lock_file import lock_text, moved
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
 from .posterior import Learned
-from .pricing import ADAPTED, Cost, Costing, Passes, Variant
+from .pricing import ADAPTED, LENGTHS, Cost, Costing, Passes, Variant
 from .settings import (
     NAMES,
     OPTIONS,
@@ -32,8 +32,42 @@ from .switching import Schedule
 from .working_directory import configured
 
 __all__ = [
-    "ADAPTED", "ANY_WEIGHTS", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Cost", "CostModel", "Costing",
-    "DecodePlan", "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy",
-    "PolicyProtocol", "Schedule", "Settings", "StepContext", "StepKind", "Variant", "Weights", "configured", "fit",
-    "known_kind", "known_mode", "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
+    "ADAPTED",
+    "ANY_WEIGHTS",
+    "BASE_CONTEXT",
+    "LENGTHS",
+    "NAMES",
+    "OPTIONS",
+    "STEP_KINDS",
+    "Auto",
+    "Cost",
+    "CostModel",
+    "Costing",
+    "DecodePlan",
+    "Guarantee",
+    "Guided",
+    "Layer",
+    "Learned",
+    "Measurement",
+    "Observation",
+    "Passes",
+    "Policy",
+    "PolicyProtocol",
+    "Schedule",
+    "Settings",
+    "StepContext",
+    "StepKind",
+    "Variant",
+    "Weights",
+    "configured",
+    "fit",
+    "known_kind",
+    "known_mode",
+    "lock_text",
+    "moved",
+    "observed",
+    "options_of",
+    "resolve",
+    "sampling_of",
+    "variant",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
     from trimode.policy.calls import Engine
     from trimode.policy.replay import Checks, Row
-    from trimode.policy.selection import Auto, CostModel, Policy
+    from trimode.policy.selection import Auto, CostModel, Policy, Weights
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -139,9 +139,8 @@ def compare(
 
     records = _records(audit)
     engine, policies = _engine(records, checkpoint), [Policy.from_toml(path) for path in policy]
-    rows = compared(records, policies, engine.cost, engine.weights)
     checks, why = checked(records, policies, engine) if check else ({}, NOT_ASKED)
-    rows = [replace(row, check=checks.get((row.step, row.policy))) if row.derived else row for row in rows]
+    rows = compared(records, policies, engine.cost, engine.weights, checks)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
@@ -156,15 +155,18 @@ def lock(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where the file differs.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Writes every setting of a policy for every step kind as a policy file; or checks such a file."""
+    """Writes every setting of a policy for every step kind as a policy file; or checks such a file.
+
+    With --checkpoint, kinds for which the policy names no mode get one that these weights have.
+    """
     from trimode.policy.selection import lock_text, moved
 
-    found = _policy(policy, checkpoint)
+    found, weights = _policy(policy, checkpoint), _weights(checkpoint)
     if not check:
-        out.write_text(lock_text(found), encoding="utf-8")
+        out.write_text(lock_text(found, weights), encoding="utf-8")
         console.print(f"written: {out} (policy {found.name!r}, sha256 {found.sha256[:16]})", highlight=False)
         return
-    lines = moved(found, out.read_text(encoding="utf-8"))
+    lines = moved(found, out.read_text(encoding="utf-8"), weights)
     if not lines:
         console.print(f"{out}: as policy {found.name!r} is now, sha256 {found.sha256[:16]}", highlight=False)
         return
@@ -247,15 +249,24 @@ def _policy(given: str, checkpoint: str | None) -> Policy:
     return Engine.load(checkpoint).auto.lock("auto") if given == "auto" else Policy.from_toml(Path(given))
 
 
+def _weights(checkpoint: str | None) -> Weights:
+    """Returns the modes of a checkpoint; every mode where none is given. The cost of passes here is left out, because
+    a lock file is for any machine."""
+    from trimode.policy.calls import Engine
+    from trimode.policy.selection import ANY_WEIGHTS
+
+    return ANY_WEIGHTS if checkpoint is None else replace(Engine.load(checkpoint).weights, cost=None)
+
+
 def checks_table(checks: Checks) -> Table:
     """Returns a table of predictions beside what decoding the same held-out calls gave."""
     view = _table("predictions checked on held-out calls, which they were not made from", "step", "policy")
     _numbers(view, "calls", "tokens/s predicted", "decoded", "error", "accepted predicted", "decoded", "x ar")
-    for (step, policy), check in checks.items():
+    for (step, _, _), check in checks.items():
         shares = (check.predicted_accepted, check.decoded_accepted)
         accepted = ["" if share is None else f"{share:.0%}" for share in shares]
         speeds = f"{check.predicted_tokens_per_s:.0f}", f"{check.decoded_tokens_per_s:.0f}", f"{check.error:+.0%}"
-        view.add_row(Text(step), Text(policy), str(check.calls), *speeds, *accepted, f"{check.against_ar:.2f}")
+        view.add_row(Text(step), Text(check.policy), str(check.calls), *speeds, *accepted, f"{check.against_ar:.2f}")
     return view
 
 

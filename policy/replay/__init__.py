@@ -6,9 +6,9 @@ Knows records and an engine. Does not know sessions or files. Start with `decode
 from __future__ import annotations
 
 from .decode_again import NO_CONTENT, Engines, Replay, nothing_to_replay, replay
-from .held_out import Checks, Tuned, checked, tuned_and_checked
+from .held_out import Tuned, checked, tuned_and_checked
 from .under_policies import replayed_under
-from .what_if import Check, Row, compared, explained, tuned
+from .what_if import Check, Checks, Row, compared, explained, tuned
 
 __all__ = [
     "NO_CONTENT", "Check", "Checks", "Engines", "Replay", "Row", "Tuned", "checked", "compared", "explained",

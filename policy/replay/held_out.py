@@ -18,8 +18,8 @@ from ..audit import CallRecord, Runtime
 from ..calls import Engine
 from ..selection import STEP_KINDS, Learned, Policy, Settings, StepKind
 from .decode_again import NO_CONTENT, Engines
-from .under_policies import Decoded, comparable, decoded_under
-from .what_if import Check, counted_row, derived_row, learned_from, refused_share, tuned
+from .under_policies import comparable, decoded_under
+from .what_if import Check, Checks, counted_row, derived_row, learned_from, refused_share, tuned
 
 if TYPE_CHECKING:
     from trimode.engine.result import Stats
@@ -29,8 +29,6 @@ MOST: Final = 8
 REPEATS: Final = 2
 """Times that each is decoded; the fastest counts, because other work can only slow a call down."""
 AR: Final = Policy(name="ar", kinds={kind: Settings(mode="ar") for kind in STEP_KINDS})
-Checks = dict[tuple[str, str], Check]
-"""By (step, name of the policy)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +67,13 @@ def checked(records: Sequence[CallRecord], policies: Sequence[Policy], engine: E
     """Returns the checks of every step that has held-out calls, or why there are none."""
     learning, held = halves(records)
     own = [record for record in held if record.runtime.model_sha256 == engine.runtime.model_sha256]
-    found: Checks = {}
+    found: dict[tuple[str, str, int], Check] = {}
     learned = learned_from(learning, engine.cost)
     try:
         for (step, kind), calls in sorted(comparable(own).items()):
-            refused = refused_share([call for call in learning if call.step == step], learning)
+            refused = refused_share([call for call in learning if (call.step, call.kind) == (step, kind)], learning)
             found |= _of_step(step, kind, calls[:MOST], policies, learned, refused, engine)
-    except TrimodeError as error:  # this machine cannot decode what another one recorded
+    except TrimodeError as error:  # the engine here cannot decode what another one recorded, or in that mode
         return {}, str(error)
     return found, "" if found else _why_not(held, own)
 
@@ -87,20 +85,14 @@ def tuned_and_checked(records: Sequence[CallRecord], engine: Engine, name: str =
     checks, why = checked(records, [policy], engine)
     if not checks:
         return Tuned(policy=tuned(records, engine.cost, name, engine.weights), checks={}, unchecked=why)
-    kinds = {record.step: record.kind for record in records}
-    modes = {**{step: policy.kinds.get(kind) for step, kind in kinds.items()}, **policy.steps}
-    drafting = {step for step, found in modes.items() if found is not None and found.mode != "ar"}
-    refuted = tuple(step for (step, _), check in checks.items() if step in drafting and check.against_ar < 1)
-    ar = Settings(mode="ar")
-    return Tuned(
-        policy=replace(
-            policy,
-            steps={**policy.steps, **dict.fromkeys(refuted, ar)},
-            kinds={**policy.kinds, **{kinds[step]: ar for step in refuted}},
-        ),
-        checks=checks,
-        refuted=refuted,
-    )
+    ar, refuted = Settings(mode="ar"), list[str]()
+    kinds, steps = dict(policy.kinds), dict(policy.steps)
+    for (step, kind, _), check in checks.items():
+        own = policy.steps.get(step) or policy.kinds.get(kind)
+        if own is not None and own.mode != "ar" and check.against_ar < 1:
+            kinds[kind] = steps[step] = ar
+            refuted.append(step)
+    return Tuned(policy=replace(policy, steps=steps, kinds=kinds), checks=checks, refuted=tuple(refuted))
 
 
 def _of_step(
@@ -111,42 +103,33 @@ def _of_step(
     learned: Learned,
     refused: float,
     engine: Engine,
-) -> Checks:
+) -> dict[tuple[str, str, int], Check]:
+    """Returns the check of each policy. Each call is decoded under all of them before the next, so that they run under
+    the same conditions."""
     one = _Loaded(engine)
-    times: dict[str, list[Decoded]] = {}
-    for call in calls:
-        for policy in (AR, *policies):  # each call under all of them, so that they run under the same conditions
-            runs = [decoded_under(call, kind, policy, one) for _ in range(REPEATS)]
-            times.setdefault(_key(policy), []).append(min(runs, key=lambda run: _decoding(run.stats)))
-    ar = _speed([run.stats for run in times[_key(AR)]])
-    found: Checks = {}
-    for policy in policies:
-        stats = [run.stats for run in times[_key(policy)]]
+    fastest = [[_fastest(call, kind, policy, one) for policy in (AR, *policies)] for call in calls]
+    ar, *others = ([call[at] for call in fastest] for at in range(1 + len(policies)))
+    base = counted_row(step, kind, AR.name, "ar", ar).tokens_per_s
+    found: dict[tuple[str, str, int], Check] = {}
+    for number, (policy, stats) in enumerate(zip(policies, others, strict=True)):
         expected = derived_row(step, kind, calls, policy, learned, engine.cost, engine.weights, refused)
         got = counted_row(step, kind, policy.name, expected.mode, stats)
-        if got.tokens_per_s and expected.tokens_per_s and ar:
-            found[step, policy.name] = Check(
+        if got.tokens_per_s and expected.tokens_per_s and base:
+            found[step, kind, number] = Check(
+                policy=policy.name,
                 calls=len(calls),
                 predicted_tokens_per_s=expected.tokens_per_s,
                 decoded_tokens_per_s=got.tokens_per_s,
                 predicted_accepted=expected.accepted,
                 decoded_accepted=got.accepted,
-                against_ar=got.tokens_per_s / ar,
+                against_ar=got.tokens_per_s / base,
             )
     return found
 
 
-def _key(policy: Policy) -> str:
-    return f"{policy.sha256} {policy.name}"
-
-
-def _decoding(stats: Stats) -> float:
-    return stats.seconds - stats.prefill_seconds
-
-
-def _speed(stats: Sequence[Stats]) -> float:
-    seconds = sum(map(_decoding, stats))
-    return sum(each.output_tokens for each in stats) / seconds if seconds > 0 else 0.0
+def _fastest(call: CallRecord, kind: StepKind, policy: Policy, engines: Engines) -> Stats:
+    runs = [decoded_under(call, kind, policy, engines).stats for _ in range(REPEATS)]
+    return min(runs, key=lambda stats: stats.seconds - stats.prefill_seconds)
 
 
 def _why_not(held: Sequence[CallRecord], own: Sequence[CallRecord]) -> str:

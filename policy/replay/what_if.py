@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ..audit import CallRecord, Counts
+from ..audit import CallRecord, Counts, RoundRecord
 from ..errors import PolicyError
 from ..selection import (
     ADAPTED,
@@ -71,6 +71,7 @@ class Check:
     `ar` on the same calls.
     """
 
+    policy: str
     calls: int
     predicted_tokens_per_s: float
     decoded_tokens_per_s: float
@@ -82,6 +83,10 @@ class Check:
     def error(self) -> float:
         """Predicted speed over the decoded one, minus 1."""
         return self.predicted_tokens_per_s / self.decoded_tokens_per_s - 1
+
+
+Checks = Mapping[tuple[str, str, int], Check]
+"""By step, its kind, and the policy's number; two policies may have one name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,20 +151,32 @@ def _paces(record: CallRecord, counts: Counts, cost: CostModel) -> tuple[tuple[s
     known = record.options.get("mode")
     if seconds <= 0 or not counts.forward_passes or modes != {known} or known not in ("ar", *ADAPTED):
         return ()
-    decisions = max(counts.output_tokens - counts.forced, 1)
-    context, ar = counts.prompt_tokens + counts.output_tokens / 2, 1 + counts.forced / decisions
-    rows = ar if known == "ar" else rows_of(record.options, ar)
-    modelled = counts.forward_passes * cost.seconds(rows, context, ADAPTED.get(known, 0.0))
-    return ((known, math.log(seconds / modelled), 1.0),)
+    context = counts.prompt_tokens + counts.output_tokens / 2
+    front = 1 + counts.forced / max(counts.output_tokens - counts.forced, 1)
+    modelled = sum(
+        cost.seconds(rows, context, adapter)
+        for round_ in record.rounds
+        for rows, adapter in _passes(round_, record.options, front)
+    )
+    return ((known, math.log(seconds / modelled), 1.0),) if modelled else ()
 
 
-def rows_of(recorded: Mapping[str, Any], front: float) -> float:
-    """Returns the rows of an average pass of a drafting mode, by its recorded options. `front`: rows before a draft."""
-    mode, rows = str(recorded["mode"]), recorded.get("rows")
-    length = int(recorded.get("block_length") or LENGTHS[mode])
-    if mode == "linear_spec":
-        return length
-    return front + length - 1 + (length if rows is None else min(int(rows), length)) * length
+def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> list[tuple[float, float]]:
+    """Returns rows of each pass of a recorded round, and whether they used the adapter. `front`: rows before a draft.
+
+    A draft ends with the end token that it holds, so what is verified is often shorter than the block; a cost of whole
+    blocks would make long blocks look cheap, and with them, by their mode, short ones.
+    """
+    length = int(options.get("block_length") or LENGTHS.get(round_.mode, 1))
+    if round_.mode == "linear_spec" and round_.drafted:
+        refused = sum(reason == "schema" for _, reason in round_.rejected)
+        verified = 1 + round_.drafted - refused + round_.origins.count("f")
+        return [(length, 1.0), (min(verified, length), 0.0)][: round_.forward_passes]
+    if round_.mode == "quadratic_spec" and round_.drafted:
+        rows = options.get("rows")
+        prepared = length if rows is None else min(int(rows), length)
+        return [(front + length - 1 + prepared * length, 1.0)] * round_.forward_passes
+    return [(front, 0.0)] * round_.forward_passes
 
 
 def tuned(
@@ -174,9 +191,13 @@ def tuned(
 
 
 def compared(
-    records: Sequence[CallRecord], policies: Sequence[Policy], cost: CostModel, weights: Weights = ANY_WEIGHTS
+    records: Sequence[CallRecord],
+    policies: Sequence[Policy],
+    cost: CostModel,
+    weights: Weights = ANY_WEIGHTS,
+    checks: Checks | None = None,
 ) -> list[Row]:
-    """Returns for each step its recorded row, then the expected row of each policy."""
+    """Returns for each step its recorded row, then the expected row of each policy, with its check if there is one."""
     learned = learned_from(records, cost)
     steps: dict[tuple[str, StepKind], list[CallRecord]] = {}
     for record in records:
@@ -186,7 +207,9 @@ def compared(
     for (step, kind), calls in sorted(steps.items()):
         rows.append(recorded_row(step, kind, calls))
         refused = refused_share(calls, records)
-        rows += [derived_row(step, kind, calls, policy, learned, cost, weights, refused) for policy in policies]
+        for number, policy in enumerate(policies):
+            row = derived_row(step, kind, calls, policy, learned, cost, weights, refused)
+            rows.append(replace(row, check=(checks or {}).get((step, kind, number))))
     return rows
 
 
@@ -252,16 +275,17 @@ def derived_row(
     )
 
 
-def refused_share(calls: Iterable[CallRecord], others: Iterable[CallRecord] = ()) -> float:
+def refused_share(calls: Sequence[CallRecord], others: Sequence[CallRecord] = ()) -> float:
     """Returns the share of recorded drafts that the schema refused at once; that of `others` where `calls` drafted
-    nothing.
+    nothing, and 0 without a schema.
 
     Such a draft counts as drafted, and so does the token drafted instead, of which alone acceptance by position knows.
     """
-    rounds = [round_ for call in calls for round_ in call.rounds if round_.mode in ADAPTED]
+    held = [call for call in calls if call.schema_sha256 is not None]
+    rounds = [round_ for call in held for round_ in call.rounds if round_.mode in ADAPTED]
     drafted = sum(round_.drafted for round_ in rounds)
     if not drafted:
-        return refused_share(others) if others else 0.0
+        return refused_share(others) if held and others else 0.0
     return sum(reason == "schema" for round_ in rounds for _, reason in round_.rejected) / drafted
 
 

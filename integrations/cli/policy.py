@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import policy_checks as checks_view
 from . import policy_plots as plots
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
     from trimode.policy.calls import Engine
-    from trimode.policy.replay import Checks, Row
+    from trimode.policy.replay import Row
     from trimode.policy.selection import Auto, CostModel, Policy, Weights
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
@@ -114,7 +114,7 @@ def tune(
     out.write_text(policy.to_toml(), encoding="utf-8")
     if plot is not None:
         plots.recorded(plot, records)
-    _print_checks(found.checks, found.unchecked)
+    checks_view.show(console, found.checks, found.unchecked)
     for step in found.refuted:
         console.print(f"refuted for {step}: what was predicted is slower than ar; ar is written", highlight=False)
     console.print(f"written: {out} ({len(policy.steps)} steps, sha256 {policy.sha256[:16]})", highlight=False)
@@ -145,7 +145,7 @@ def compare(
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
     console.print(rows_table("rows of policies are derived: predicted, not decoded", rows))
-    _print_checks(checks, why)
+    checks_view.show(console, checks, why)
 
 
 @policy_app.command()
@@ -256,33 +256,6 @@ def _weights(checkpoint: str | None) -> Weights:
     from trimode.policy.selection import ANY_WEIGHTS
 
     return ANY_WEIGHTS if checkpoint is None else replace(Engine.load(checkpoint).weights, cost=None)
-
-
-def checks_table(checks: Checks) -> Table:
-    """Returns a table of predictions beside what decoding the same held-out calls gave."""
-    view = _table("predictions checked on held-out calls, which they were not made from", "step", "policy")
-    _numbers(view, "calls", "tokens/s predicted", "decoded", "error", "accepted predicted", "decoded", "x ar")
-    for (step, _, _), check in checks.items():
-        shares = (check.predicted_accepted, check.decoded_accepted)
-        accepted = ["" if share is None else f"{share:.0%}" for share in shares]
-        speeds = f"{check.predicted_tokens_per_s:.0f}", f"{check.decoded_tokens_per_s:.0f}", f"{check.error:+.0%}"
-        view.add_row(Text(step), Text(check.policy), str(check.calls), *speeds, *accepted, f"{check.against_ar:.2f}")
-    return view
-
-
-def _print_checks(checks: Checks, why: str) -> None:
-    if not checks:
-        console.print(f"predictions not checked: {why}", highlight=False, markup=False)
-        return
-    console.print(checks_table(checks))
-    errors = [abs(check.error) for check in checks.values()]
-    shares = [
-        abs(check.predicted_accepted - check.decoded_accepted)
-        for check in checks.values()
-        if check.predicted_accepted is not None and check.decoded_accepted is not None
-    ]
-    line = f"prediction error (median): tokens/s {median(errors):.0%}"
-    console.print(line + (f", acceptance {100 * median(shares):.0f} points" if shares else ""), highlight=False)
 
 
 def _engine(records: Iterable[CallRecord], checkpoint: str | None) -> Engine:

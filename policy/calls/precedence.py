@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
-from ..selection import Auto, DecodePlan, Guided, Layer, PolicyProtocol, StepContext, Weights, configured, resolve
+from ..selection import Auto, DecodePlan, Guided, Layer, PolicyProtocol, StepContext, Weights, resolve, working_policy
 from .scope import Scope, current_scope, overrides
 
 
@@ -37,7 +36,7 @@ def policies_for(engine: Choosing) -> tuple[PolicyProtocol, ...]:
     """The policies in force here; outside a session, that of the working directory."""
     scope = current_scope()
     if scope.policies is None:
-        found = configured(Path.cwd())
+        found = working_policy()
         return () if found is None else (found,)
     if scope.engine is engine:
         return scope.policies

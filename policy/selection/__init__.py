@@ -29,7 +29,7 @@ from .settings import (
     variant,
 )
 from .switching import Schedule
-from .working_directory import configured
+from .working_directory import configured, working_policy
 
 __all__ = [
     "ADAPTED",
@@ -70,4 +70,5 @@ __all__ = [
     "resolve",
     "sampling_of",
     "variant",
+    "working_policy",
 ]  # fmt: skip

@@ -107,8 +107,7 @@ class Policy:
         above = ("tool", "trimode") if path.name == "pyproject.toml" else ()
         table = tool_table(path) if above else read_toml(path)
         try:
-            shown = _shown(path)
-            return replace(cls.from_table(table or {}, shown), source=shown)
+            return replace(cls.from_table(table or {}, shown(path)), source=shown(path))
         except PolicyError as error:
             line = line_of(path.read_text(encoding="utf-8"), (*above, *error.where))
             raise PolicyError(f"{path}:{line}: {error}" if line else f"{path}: {error}", error.where) from None
@@ -149,9 +148,12 @@ def _settings(table: Mapping[str, Any], key: str) -> dict[str, Settings]:
     return found
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """Returns the path as reasons show it: relative in the working directory, because records keep it."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # the directory was removed
+        return str(path)
     return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)
 
 

@@ -32,7 +32,7 @@ from ..calls import (
     overrides,
 )
 from ..errors import PolicyError, StepError, error_type
-from ..selection import Auto, Guided, Policy, PolicyProtocol, Settings, configured
+from ..selection import Auto, Guided, Policy, PolicyProtocol, Settings, working_policy
 from ..telemetry import OwnedSpan, names
 from .budget import Budget, Ledger, Spent
 
@@ -191,7 +191,7 @@ def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[Poli
     if not isinstance(policy, str | Path):
         return (policy,)
     if policy in ("auto", "default"):
-        found = configured(Path.cwd())
+        found = working_policy()
         if policy == "auto":
             return (Guided(found, engine.auto) if found else engine.auto,)
         return (found,) if found else ()

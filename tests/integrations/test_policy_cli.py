@@ -119,7 +119,7 @@ def test_compare_keeps_recorded_and_derived_apart(audit: Path, tmp_path: Path) -
     assert all(row["calls"] == 2 and row["tokens_per_s"] > 0 for row in rows)
     table = run(*words)
     assert "derived: predicted, not decoded" in table.output
-    assert "predictions not checked: the records hold no token ids" in table.output
+    assert "predictions not checked: the record holds no token ids" in table.output
     assert "predictions not checked: --no-check" in run(*words, "--no-check").output
 
 

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 import trimode as tm
+from trimode.policy import cache_file
+from trimode.policy.calls import calibrate
+from trimode.policy.calls import engine as calls_engine
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.fake_engine import FakeEngine
 from trimode.policy.calls.result import Result
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.offers import Weights
 from trimode.policy.selection.policies import CHOICE_REASON, PACKAGE_POLICY, Policy
 from trimode.policy.selection.settings import Settings
 
@@ -170,3 +174,49 @@ def test_auto_is_that_of_the_engine_which_is_called(fake: FakeEngine, here: Path
         assert other.generate("x").plan.policy is its
     assert (mine.learned.calls, its.learned.calls) == (1, 1)
     assert its.path.is_file()  # what the other engine learned is kept like the session's own
+
+
+def test_a_cost_that_was_measured_before_settles_whether_speculation_is_offered(
+    reference: Engine, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = vars(Engine)["weights"].func  # without keeping it on the engine that tests share
+    monkeypatch.setattr(calls_engine, "known_cost", calibrate.known_cost)
+    monkeypatch.setenv("TRIMODE_CACHE", str(here))
+    monkeypatch.setattr(calibrate, "measure", lambda *_: pytest.fail("nothing may be measured for the table"))
+    assert weights(reference).cost is None
+    steep = Curve((1.0, 64.0), (0.0003, 0.0077))
+    slow = CostModel(steep, steep, 0.0)
+    cache_file.write(calibrate._cost_path(reference.tokens, reference.runtime), "cost", slow.as_dict())
+    found = weights(reference)
+    assert (found.cost, found.modes) == (slow, reference.tokens.model.config.family.modes)
+    monkeypatch.setitem(reference.__dict__, "weights", found)
+    unit = reference.generate("Measure:", schema={"enum": ["cm", "m"]}, max_tokens=8)
+    assert unit.plan.mode == "ar"
+    assert "linear_spec cannot pay on this machine" in unit.plan.reason
+    assert reference.generate("Measure:", schema={"enum": ["cm", "m"]}, max_tokens=8, mode="linear_spec").valid
+
+
+def test_steps_know_the_weights_too(fake: FakeEngine) -> None:
+    fake.__dict__["weights"] = Weights(name="Qwen3ForCausalLM", modes=("ar",))
+
+    @tm.step("json")
+    def unit() -> dict[str, int]:
+        """Measure."""
+        ...
+
+    with tm.session(fake):
+        assert unit.result().plan.reason.endswith("Qwen3ForCausalLM weights have no linear_spec")
+
+
+def test_a_removed_working_directory_is_one_without_a_file(
+    fake: FakeEngine, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert fake.generate("x").plan.policy is PACKAGE_POLICY
+    with tm.session(fake):
+        assert fake.generate("x").plan.policy is PACKAGE_POLICY
+    (here / "kept.toml").write_text('[kinds.prose]\nmode = "linear_spec"\n')
+    assert Policy.from_toml(here / "kept.toml").name == str(here / "kept.toml")

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -27,7 +28,7 @@ from trimode.policy.selection import Settings
 
 from . import evaluate, roofline
 from .episodes import MODEL_STEPS, Episode, Step, read_episodes
-from .rows import Readings, Report, bounds, row
+from .rows import Readings, Report, bounds, pass_seconds, row
 from .systems import Group, Question, SystemUnderTest, cold, ours
 
 
@@ -50,7 +51,10 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
     if not questions:
         raise RequestError(f"bench: no step of {', '.join(path.name for path in files)} can be asked ({skipped})")
     bar.begin(description="measuring the machine", total=1)
-    machine = roofline.measure(engine.tokens.model.config, engine.tokens.dtype, engine.tokens.runner.weight_bytes)
+    probe = partial(
+        roofline.measure, engine.tokens.model.config, engine.tokens.dtype, engine.tokens.runner.weight_bytes
+    )
+    machine = probe()
     with TemporaryDirectory(prefix="trimode-bench-") as folder:
         found, cache = systems(engine, plan, questions[0], Path(folder))
         warm = [next(question for question in questions if question.kind == kind) for kind in kinds(questions)]
@@ -58,9 +62,10 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
         measure(found, warm, 1, bar.advance)
         bar.begin(description="measuring", total=len(questions) * plan.rounds)
         readings = measure(found, questions, plan.rounds, bar.advance)
+    machine, holds = roofline.possible(machine, pass_seconds(readings), probe)
     rows = [row(system, kind, questions, readings) for kind in kinds(questions) for system in found]
     about = {**describe(engine, plan), "files": [path.name for path in files], "hf_cache": cache}
-    return Report(about, bounds(machine, readings), skipped, [row for row in rows if row is not None])
+    return Report(about, bounds(machine, readings, holds), skipped, [row for row in rows if row is not None])
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,29 @@ def _rate(runs: dict[int, list[Reading]]) -> float | None:
     return sum(readings[0].decode_tokens for readings in chosen.values()) / seconds if seconds else None
 
 
-def bounds(machine: roofline.Roofline, readings: Readings) -> dict[str, float | None]:
-    """Returns measured rates, the bounds derived from them, and the bound of a pass as a part of the seconds that `ar`
-    needs."""
+def pass_seconds(readings: Readings) -> float | None:
+    """Returns the seconds of a pass of `ar`, None where none was measured."""
     runs = {at: found for at, found in readings.get("ar", {}).items() if found[0].passes}
     passes = sum(found[0].passes for found in runs.values())
-    seconds = sum(_median(runs, "decode_seconds").values()) / passes if passes else None
+    return sum(_median(runs, "decode_seconds").values()) / passes if passes else None
+
+
+def bounds(machine: roofline.Roofline, readings: Readings, holds: bool = True) -> dict[str, float | None]:
+    """Returns measured rates, the bounds derived from them, and the bound of a pass as a part of the seconds that `ar`
+    needs. A bound that a measured pass contradicts (not `holds`) is left out, with the rate that it rests on; what it
+    would have been is `failed_pass_seconds`."""
+    seconds = pass_seconds(readings)
+    if not holds:
+        return {
+            **asdict(machine),
+            "own_size_bytes_per_s": None,
+            "derived_pass_seconds": None,
+            "derived_pass_seconds_from_memory": None,
+            "derived_multiply_seconds_per_row": machine.multiply_seconds_per_row,
+            "ar_pass_seconds": seconds,
+            "derived_ar_share_of_floor": None,
+            "failed_pass_seconds": machine.pass_seconds,
+        }
     return {
         **asdict(machine),
         "derived_pass_seconds": machine.pass_seconds,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from .roofline import TRIES
 from .rows import Report, Row
 
 _COLUMNS = ("n", "tokens", "s/step", "prefill s", "decode tok/s", "x hf", "x hf decode", "ids = hf")
@@ -51,6 +52,12 @@ def lines(report: Report) -> Iterator[str]:
         yield f"hf ran with the {about['hf_cache']} cache, the faster one here; hf-lookup takes the dynamic one only"
     for reason, count in report.skipped.items():
         yield f"not asked: {count} steps ({reason})"
+    if (failed := floor.get("failed_pass_seconds")) is not None:
+        yield (
+            f"the probe of the machine failed: in {TRIES} tries its floor was {_ms(failed)} or more, above the "
+            f"{_ms(floor['ar_pass_seconds'])} that a pass of ar took; no floor is given (was other work running?)"
+        )
+        return
     yield (
         f"measured: reads {_scaled(floor['own_size_bytes_per_s'])}B/s at the weights' size "
         f"({_scaled(floor['weight_bytes'])}B), {_scaled(floor['large_bytes_per_s'])}B/s from memory; "

@@ -109,14 +109,17 @@ def generate(
         str | None, typer.Option(help="grammar, or checked: what no grammar holds is checked in the finished output.")
     ] = None,
     retries: Annotated[int | None, typer.Option(help="Attempts after the first, under --guarantee checked.")] = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    max_tokens: int = 128,
+    temperature: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
     stream: Annotated[bool, typer.Option(help="Print text as it becomes final.")] = False,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decodes one output: its text to stdout, what it cost to stderr."""
+    """Decodes one output: its text to stdout, what it cost to stderr.
+
+    What no option says, trimode.toml or [tool.trimode] of the working directory does, as for every other call.
+    """
     from trimode.policy.calls import Engine
 
     words: dict[str, Any] = {

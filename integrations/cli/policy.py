@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from . import policy_checks as checks_view
 from . import policy_plots as plots
 from .console import AsJson, Checkpoint, console
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
     from trimode.policy.calls import Engine
     from trimode.policy.replay import Row
-    from trimode.policy.selection import Auto, CostModel, Policy
+    from trimode.policy.selection import Auto, CostModel, Policy, Weights
 
 policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
 
 Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
+Checking = Annotated[bool, typer.Option(help="Check predictions by decoding held-out calls again.")]
+NOT_ASKED = "--no-check"
 Plot = Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")]
 
 
@@ -84,18 +87,30 @@ def tune(
     name: Annotated[str, typer.Option(help="The policy's name.")] = "tuned",
     plot: Plot = None,
     checkpoint: Checkpoint = None,
+    check: Checking = True,
 ) -> None:
     """Writes the best fixed table for recorded calls, by this machine's cost model: exact modes only, no exploration.
 
+    With --check it is made from half of each step's calls; the others are decoded again under it and under ar. A mode
+    that is slower than ar there is not written.
+
     The plots show recorded numbers: acceptance by draft position, tokens/s by mode, quality by threshold.
     """
-    from trimode.policy.replay import tuned
+    from trimode.policy.replay import Tuned, tuned, tuned_and_checked
 
     records = _records(audit)
-    policy = tuned(records, _engine(records, checkpoint).cost, name)
+    engine = _engine(records, checkpoint)
+    if check:
+        found = tuned_and_checked(records, engine, name)
+    else:
+        found = Tuned(policy=tuned(records, engine.cost, name, engine.weights), checks={}, unchecked=NOT_ASKED)
+    policy = found.policy
     out.write_text(policy.to_toml(), encoding="utf-8")
     if plot is not None:
         plots.recorded(plot, records)
+    checks_view.show(console, found.checks, found.unchecked)
+    for step in found.refuted:
+        console.print(f"refuted for {step}: what was predicted is slower than ar; ar is written", highlight=False)
     console.print(f"written: {out} ({len(policy.steps)} steps, sha256 {policy.sha256[:16]})", highlight=False)
 
 
@@ -106,19 +121,25 @@ def compare(
         list[str], typer.Option("--policy", help="A policy file, or `auto` as learned here; several may be given.")
     ],
     checkpoint: Checkpoint = None,
+    check: Checking = True,
     as_json: AsJson = False,
 ) -> None:
-    """Compares recorded calls with what other policies are expected to do. Nothing is decoded: their rows are
-    derived."""
-    from trimode.policy.replay import compared
+    """Compares recorded calls with what other policies are expected to do: their rows are derived, not decoded.
+
+    With --check, predictions made from half of each step's calls are compared with decoding the others again.
+    """
+    from trimode.policy.replay import checked, compared
 
     records = _records(audit)
     engine = _engine(records, checkpoint)
-    rows = compared(records, [policy_of(given, engine) for given in policy], engine.cost)
+    policies = [policy_of(given, engine) for given in policy]
+    checks, why = checked(records, policies, engine) if check else ({}, NOT_ASKED)
+    rows = compared(records, policies, engine.cost, engine.weights, checks)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
     console.print(rows_table("rows of policies are derived: predicted, not decoded", rows))
+    checks_view.show(console, checks, why)
 
 
 @policy_app.command()
@@ -128,16 +149,20 @@ def lock(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where the file differs.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Writes every setting of a policy for every step kind as a policy file; or checks such a file."""
+    """Writes every setting of a policy for every step kind as a policy file; or checks such a file.
+
+    With --checkpoint, kinds for which the policy names no mode get one that these weights have.
+    """
     from trimode.policy.calls import Engine
     from trimode.policy.selection import lock_text, moved
 
     found = policy_of(policy, Engine.load(checkpoint) if policy == "auto" else None)
+    weights = _weights(checkpoint)
     if not check:
-        out.write_text(lock_text(found), encoding="utf-8")
+        out.write_text(lock_text(found, weights), encoding="utf-8")
         console.print(f"written: {out} (policy {found.name!r}, sha256 {found.sha256[:16]})", highlight=False)
         return
-    lines = moved(found, out.read_text(encoding="utf-8"))
+    lines = moved(found, out.read_text(encoding="utf-8"), weights)
     if not lines:
         console.print(f"{out}: as policy {found.name!r} is now, sha256 {found.sha256[:16]}", highlight=False)
         return
@@ -220,8 +245,17 @@ def policy_of(given: str, engine: Engine | None) -> Policy:
     return engine.auto.lock("auto") if given == "auto" and engine else Policy.from_toml(Path(given))
 
 
+def _weights(checkpoint: str | None) -> Weights:
+    """Returns the modes of a checkpoint; every mode where none is given. The cost of passes here is left out, because
+    a lock file is for any machine."""
+    from trimode.policy.calls import Engine
+    from trimode.policy.selection import ANY_WEIGHTS
+
+    return ANY_WEIGHTS if checkpoint is None else replace(Engine.load(checkpoint).weights, cost=None)
+
+
 def _engine(records: Iterable[CallRecord], checkpoint: str | None) -> Engine:
-    """Returns the engine whose cost model predicts; prints a note where records are of other weights."""
+    """Returns the engine that knows this machine's cost model; prints a note where records are of other weights."""
     from trimode.policy.calls import Engine
 
     engine = Engine.load(checkpoint)

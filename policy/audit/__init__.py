@@ -24,16 +24,55 @@ from .origins import (
 from .process_trails import add_audit_file, audit_files
 from .record import CallRecord, Counts, PolicyUsed, Runtime, StepKind, record_call, versions
 from .redaction import Redact, redacted_by, redacted_text
-from .round_record import PieceOf, RoundRecord, TextOf, round_record
+from .round_record import PieceOf, RoundRecord, TextOf, record_round
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
 from .trail_files import number_of
 
 __all__ = [
-    "COLOURS", "EMPTY", "LIMIT", "ORIGINS", "SWITCH", "AuditFile", "AuditLine", "CallDiff", "CallRecord", "Counts",
-    "Head", "Piece", "PieceOf", "PolicyUsed", "Problem", "Redact", "RejectedDrafts", "RoundRecord", "Runtime",
-    "StepKind", "TextOf", "acceptance", "add_audit_file", "audit_files", "captures", "clipped", "diff_trails",
-    "has_token_text", "head", "newest", "number_of", "pieces", "plain", "provenance_codes", "qualities",
-    "read_audit", "record_call", "records", "redacted_by", "redacted_text", "rejected", "round_record", "speeds",
-    "verify", "versions",
+    "COLOURS",
+    "EMPTY",
+    "LIMIT",
+    "ORIGINS",
+    "SWITCH",
+    "AuditFile",
+    "AuditLine",
+    "CallDiff",
+    "CallRecord",
+    "Counts",
+    "Head",
+    "Piece",
+    "PieceOf",
+    "PolicyUsed",
+    "Problem",
+    "Redact",
+    "RejectedDrafts",
+    "RoundRecord",
+    "Runtime",
+    "StepKind",
+    "TextOf",
+    "acceptance",
+    "add_audit_file",
+    "audit_files",
+    "captures",
+    "clipped",
+    "diff_trails",
+    "has_token_text",
+    "head",
+    "newest",
+    "number_of",
+    "pieces",
+    "plain",
+    "provenance_codes",
+    "qualities",
+    "read_audit",
+    "record_call",
+    "record_round",
+    "records",
+    "redacted_by",
+    "redacted_text",
+    "rejected",
+    "speeds",
+    "verify",
+    "versions",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
-from .round_record import PieceOf, RoundRecord, TextOf, bare_round, round_record
+from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest, ScoreRequest
@@ -237,7 +237,7 @@ def record_call(
         prompt_sha256=digests[0],
         output_sha256=digests[-1] if result else None,
         counts=_counts(result) if result else None,
-        rounds=tuple([round_record(*part, decoders) if content else bare_round(*part) for part in parts]),
+        rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
     )
     if not content:

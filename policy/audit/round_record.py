@@ -82,7 +82,7 @@ def bare_round(round_: Round, digest: str) -> RoundRecord:
     )
 
 
-def round_record(round_: Round, digest: str, decoders: tuple[TextOf, PieceOf] | None) -> RoundRecord:
+def record_round(round_: Round, digest: str, decoders: tuple[TextOf, PieceOf] | None) -> RoundRecord:
     """Returns the round's record. `digest`: of prompt and output up to its end. `decoders`: None where no texts are
     kept."""
     # Lists, because this runs for every draft of every call and generators cost twice as much.

@@ -73,12 +73,20 @@ class Shape:
 
 def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     """The model for this checkpoint on this machine: from the user's cache, or measured now and kept there."""
-    path = path_of("cost", runtime, tokens.graphs.name if tokens.graphs is not None else "")
-    found = store.read(path, "cost", CostModel.of)
+    found = known_cost(tokens, runtime)
     if found is None:
         found = fit(measure(tokens))
-        store.write(path, "cost", found.as_dict())
+        store.write(_cost_path(tokens, runtime), "cost", found.as_dict())
     return found
+
+
+def known_cost(tokens: TokenEngine, runtime: Runtime) -> CostModel | None:
+    """The model that an earlier process kept; None where there is none. Nothing is measured."""
+    return store.read(_cost_path(tokens, runtime), "cost", CostModel.of)
+
+
+def _cost_path(tokens: TokenEngine, runtime: Runtime) -> Path:
+    return path_of("cost", runtime, tokens.graphs.name if tokens.graphs is not None else "")
 
 
 def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:

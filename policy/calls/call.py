@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
@@ -11,9 +11,12 @@ from trimode.engine.errors import RequestError
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, called, held_to, schema_of, shapes_of
-from ..selection import NAMES, STEP_KINDS, DecodePlan, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
 from .messages import checked_ids, checked_messages, checked_text
+
+Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
+"""Chooses the plan of a call by its context and its own settings."""
 
 
 class CallOptions(SettingArguments, total=False):
@@ -24,8 +27,8 @@ class CallOptions(SettingArguments, total=False):
     `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that the output is
     held to; `formats`: "assert" refuses formats that nobody here can check, which "annotate" leaves out with a note.
     `tools`, in any shape that people have them in, are shown to the model; with step="tool_call" and no schema they
-    are also the schema. Without `mode` the package's table chooses by `step`. The rest are the knobs of `Settings`;
-    None leaves one unsaid.
+    are also the schema. Without `mode` the session, `using` and the policy file in force choose, else the package's
+    table by `step`. The rest are the options of `Settings`; None leaves one open.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -72,7 +75,12 @@ class Call:
         return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages)
 
 
-def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call:
+def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
+    """The plan by the package's table alone."""
+    return resolve(context, (), given)
+
+
+def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **words: Unpack[CallOptions]) -> Call:
     """The call that plain arguments ask for; `name` is the function that took them."""
     known = {*CallOptions.__annotations__}
     if unknown := sorted(set(words) - known):
@@ -94,10 +102,11 @@ def call_of(name: str, prompt: str | None, **words: Unpack[CallOptions]) -> Call
         notes.append(f"retries={said.retries} has no part in this call: {why}")
     if held is None and kind == "tool_call":
         held = called(shapes)
+    context = StepContext(kind=kind, name=name, schema_sha256=None if held is None else held.sha256)
     call = Call(
         step=name,
         kind=kind,
-        plan=resolve(StepContext(kind=kind, name=name), (), [("call argument", said)]),
+        plan=planner(context, [("call argument", said)]),
         tools=tuple(shape.described for shape in shapes),
         schema=held,
         notes=tuple(notes),
@@ -184,6 +193,7 @@ def choice_call(
     messages: Sequence[Mapping[str, Any]] | None,
     tools: Sequence[Any],
     prompt_ids: Sequence[int] | None = None,
+    planner: Planner = by_package,
 ) -> Call:
     """The call of `Engine.choice`. Raises RequestError for options that cannot be told apart."""
     if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
@@ -193,5 +203,5 @@ def choice_call(
         raise RequestError(f"options={shown(listed)}: expected non-empty strings, at least one, each of them once")
     schema = {"enum": listed}
     return call_of(
-        "choice", prompt, messages=messages, prompt_ids=prompt_ids, tools=tools, step="choice", schema=schema
+        "choice", prompt, planner, messages=messages, prompt_ids=prompt_ids, tools=tools, step="choice", schema=schema
     )

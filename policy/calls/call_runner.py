@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -24,11 +25,13 @@ from trimode.engine.result import DecodeResult, ScoreResult
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime
-from ..selection import Auto
+from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
 from .call import Call
 from .finish import finished
+from .precedence import planned
 from .recording import Recording
 from .result import Result
+from .scope import Scope, Spend, current_scope
 from .stream import Growing, StreamEvent
 from .translator import Translator
 
@@ -57,33 +60,45 @@ class CallRunner(ABC):
     def auto(self) -> Auto:
         """The policy that chooses where a call has a deadline and no mode."""
 
+    @cached_property
+    @abstractmethod
+    def weights(self) -> Weights:
+        """What the package's table has to know of the weights."""
+
+    def planned(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
+        """The plan of a call made here, by the same chain as a step's."""
+        return planned(self, context, given)
+
     def run(self, call: Call) -> Result:
         """One resolved call, start to end, with its span and, in a session that keeps them, its record.
 
-        Raises CheckFailed where `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
+        The session's limits count it. Raises BudgetExceeded where they do not let it start, and CheckFailed where
+        `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
         """
-        with self.recording(call) as recording:
+        with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
             self._prepare(recording)
-            return self._finish(recording, awaited(self._submit(recording)))
+            return self._counted(spending, self._finish(recording, awaited(self._submit(recording))))
 
     async def arun(self, call: Call) -> Result:
         """`run` for tasks."""
-        with self.recording(call) as recording:
+        with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
             await self._aprepare(recording)
-            return self._finish(recording, await asyncio.wrap_future(self._submit(recording)))
+            return self._counted(spending, self._finish(recording, await asyncio.wrap_future(self._submit(recording))))
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
         """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
         updates: SimpleQueue[Arrived | None] = SimpleQueue()
-        with recording:
+        with self._limited(recording) as spending, recording:
             request = self._prepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self._submit(recording, lambda update: updates.put((time.perf_counter(), update)))
             future.add_done_callback(lambda _: updates.put(None))
             try:
                 while (arrived := updates.get()) is not None:
-                    yield from _shown(growing, recording, *arrived)
-                result = self._finish(recording, result_of(future))
+                    for event in _shown(growing, recording, *arrived):
+                        self._seen(recording.scope, spending, event)
+                        yield event
+                result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
         yield growing.last(result)
@@ -97,7 +112,7 @@ class CallRunner(ABC):
             arrived = None if update is None else (time.perf_counter(), update)
             loop.call_soon_threadsafe(updates.put_nowait, arrived)
 
-        with recording:
+        with self._limited(recording) as spending, recording:
             request = await self._aprepare(recording)
             growing = Growing(self.tokenizer.decode, request.stop)
             future = self._submit(recording, put)
@@ -105,11 +120,29 @@ class CallRunner(ABC):
             try:
                 while (arrived := await updates.get()) is not None:
                     for event in _shown(growing, recording, *arrived):
+                        self._seen(recording.scope, spending, event)
                         yield event
-                result = self._finish(recording, result_of(future))
+                result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
         yield growing.last(result)
+
+    @contextmanager
+    def _limited(self, recording: Recording) -> Generator[Spend]:
+        """Surrounds a streamed call: it is cut to what the limits of its session leave."""
+        with recording.scope.spending(recording.call) as spending:
+            recording.call = spending.call
+            yield spending
+
+    def _seen(self, scope: Scope, spending: Spend, event: StreamEvent) -> None:
+        """Counts tokens that were shown, for a stream that is left early."""
+        if scope.limits is not None and not event.provisional:
+            spending.shown += len(self.tokenizer.encode(event.text))
+
+    @staticmethod
+    def _counted(spending: Spend, result: Result) -> Result:
+        spending.count(result.stats)
+        return result
 
     def recording(self, call: Call, streamed: bool = False) -> Recording:
         """What `events` takes: it belongs to the session in which this is called."""

@@ -1,4 +1,4 @@
-"""Choice steps: which strings a schema allows, and the likeliest of them as an output like any other.
+"""Choice steps: which strings a schema allows, and the likeliest of them as an output; what infills leave unused.
 
 Knows schemas of strings, scores and results. Does not know how candidates are scored.
 """
@@ -65,4 +65,14 @@ def unused(settings: Settings) -> list[str]:
         f"{name}={said!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
         for name, said in idle.items()
         if said is not None
+    ]
+
+
+def unused_in_infill(settings: Settings) -> list[str]:
+    """Notes on what was said, by whatever layer, and has no part in filling one block."""
+    names = ("block_length", "selection", "rows", "max_thinking_tokens", "stop", "deadline")
+    return [
+        f"{name}={said!r} has no part in an infill: one block is filled between two texts"
+        for name in names
+        if (said := getattr(settings, name))
     ]

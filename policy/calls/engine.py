@@ -25,13 +25,15 @@ from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
 from ..audit import Runtime
 from ..grammar import GrammarCompiler
-from ..selection import Auto, CostModel
-from .calibrate import calibrated, path_of
+from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
+from .calibrate import calibrated, known_cost, path_of
 from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import LOG, CallRunner, awaited
 from .messages import checked_text
+from .precedence import planned
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
+from .scope import current_scope
 from .stream import StreamEvent
 from .translator import Translator
 
@@ -134,19 +136,19 @@ class Engine(CallRunner):
         Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
         QueueFull under overload; CallCancelled where the engine is closed meanwhile.
         """
-        return attempted(call_of("generate", prompt, **words), self.run)
+        return attempted(call_of("generate", prompt, self.planned, **words), self.run)
 
     async def agenerate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
         """`generate` for tasks. Cancelling the task frees what the call holds within one pass."""
-        return await aattempted(call_of("agenerate", prompt, **words), self.arun)
+        return await aattempted(call_of("agenerate", prompt, self.planned, **words), self.arun)
 
     def stream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Generator[StreamEvent]:
         """`generate`, piece by piece. Leaving the loop early cancels the call. What was shown is not tried again."""
-        return self.events(self.recording(call_of("stream", prompt, **words), streamed=True))
+        return self.events(self.recording(call_of("stream", prompt, self.planned, **words), streamed=True))
 
     def astream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> AsyncGenerator[StreamEvent]:
         """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
-        return self.aevents(self.recording(call_of("astream", prompt, **words), streamed=True))
+        return self.aevents(self.recording(call_of("astream", prompt, self.planned, **words), streamed=True))
 
     def choice(
         self,
@@ -158,7 +160,7 @@ class Engine(CallRunner):
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
-        result = self.run(choice_call(options, prompt, messages, tools, prompt_ids))
+        result = self.run(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
         assert result.choice is not None
         return result.choice
 
@@ -172,7 +174,7 @@ class Engine(CallRunner):
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
         """`choice` for tasks."""
-        result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids))
+        result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
         assert result.choice is not None
         return result.choice
 
@@ -180,25 +182,34 @@ class Engine(CallRunner):
         self,
         prefix: str,
         suffix: str,
-        max_tokens: int = 16,
+        max_tokens: int | None = None,
         *,
         threshold: float | None = None,
         temperature: float | None = None,
         seed: int | None = None,
     ) -> Result:
-        """At most `max_tokens` tokens between two raw texts, in one block; their number is the model's choice."""
+        """At most `max_tokens` tokens (16 where nobody says) between two raw texts, in one block.
+
+        Their number is the model's choice. Raises PolicyError under `exact=True`, because a block is filled by
+        diffusion.
+        """
         call = call_of(
             "infill",
             prefix,
+            self._planned_infill,
             mode="diffusion",
             max_tokens=max_tokens,
             threshold=threshold,
             temperature=temperature,
             seed=seed,
         )
-        with self.recording(call) as recording:
-            recording.request, recording.notes = self.translator.infill(call, checked_text(suffix, "suffix"))
-            return self._finish(recording, awaited(self._submit(recording)))
+        with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
+            recording.request, recording.notes = self.translator.infill(recording.call, checked_text(suffix, "suffix"))
+            return self._counted(spending, self._finish(recording, awaited(self._submit(recording))))
+
+    def _planned_infill(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
+        own = [("infill(), which fills a block", settings) for _, settings in given]
+        return planned(self, context, own, [("infill()", Settings(max_tokens=16))])
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
         """Token ids of `text`, for `prompt_ids=`. With `markup`, control markers in it are read as control tokens.
@@ -247,6 +258,14 @@ class Engine(CallRunner):
     def cost(self) -> CostModel:
         """Seconds a pass here: measured in a second or two when first asked for, then kept in the user's cache."""
         return calibrated(self.tokens, self.runtime)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Architecture and modes, with the cost of a pass here if an earlier process measured it: found once, so that
+        an engine chooses alike as long as it lives."""
+        config = self.tokens.model.config
+        cost = known_cost(self.tokens, self.runtime)
+        return Weights(name=config.architecture, modes=config.family.modes, cost=cost)
 
     @cached_property
     def auto(self) -> Auto:

@@ -28,6 +28,7 @@ from trimode.engine.token_engine import TokenEngine
 from ..audit import Runtime
 from ..grammar import COMPLETION_TOKENS, Walker
 from ..json_schema import texts_of
+from ..selection import Weights
 from .call import Call
 from .engine import Engine
 from .recording import Recording
@@ -86,6 +87,11 @@ class FakeEngine(Engine):
     @property
     def live(self) -> int:
         return 0
+
+    @cached_property
+    def weights(self) -> Weights:
+        config = self.translator.config
+        return Weights(name=config.architecture, modes=config.family.modes)
 
     @cached_property
     def runtime(self) -> Runtime:

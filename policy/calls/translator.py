@@ -21,6 +21,7 @@ from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, GrammarCompiler, Relaxed, relaxed
 from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
+from .choice import unused_in_infill
 from .conversation import marker_note
 from .prompts import PromptWriter
 from .trim import Trim
@@ -116,7 +117,9 @@ class Translator:
             options=options,
             sampling=sampling_of(settings),
             max_tokens=settings.max_tokens or 0,
-        ), notes
+            max_passes=call.max_passes,
+            max_seconds=call.max_seconds,
+        ), [*call.notes, *notes, *unused_in_infill(settings)]
 
     def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
         """The parsed value, the oracles' verdict (None: no schema) and notes on the text."""

@@ -6,10 +6,11 @@ Knows records and an engine. Does not know sessions or files. Start with `decode
 from __future__ import annotations
 
 from .decode_again import NO_CONTENT, Engines, Replay, nothing_to_replay, replay
+from .held_out import Tuned, checked, tuned_and_checked
 from .under_policies import replayed_under
-from .what_if import Row, compared, explained, tuned
+from .what_if import Check, Checks, Row, compared, explained, tuned
 
 __all__ = [
-    "NO_CONTENT", "Engines", "Replay", "Row", "compared", "explained", "nothing_to_replay", "replay", "replayed_under",
-    "tuned",
+    "NO_CONTENT", "Check", "Checks", "Engines", "Replay", "Row", "Tuned", "checked", "compared", "explained",
+    "nothing_to_replay", "replay", "replayed_under", "tuned", "tuned_and_checked",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ def decoded_under(record: CallRecord, kind: StepKind, policy: Policy | None, eng
     mode = " ".join(dict.fromkeys(round_.mode for round_ in record.rounds))
     if policy is not None:
         context = StepContext(kind=kind, name=record.step, schema_sha256=record.schema_sha256)
-        plan = resolve(context, (policy,), [("recorded", Settings(max_tokens=record.max_tokens))])
+        plan = resolve(context, (policy,), [("recorded", Settings(max_tokens=record.max_tokens))], engine.weights)
         options = engine.tokens.model.config.fitted(options_of(plan.mode, plan.settings))
         request, exact = replace(request, options=options), exact and plan.exact
         mode = str(Variant.of(plan.mode, plan.settings))

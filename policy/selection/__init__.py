@@ -11,9 +11,10 @@ from .auto_under_table import Guided
 from .cost_model import BASE_CONTEXT, CostModel, Measurement, fit
 from .evidence import Observation, observed
 from .lock_file import lock_text, moved
-from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, configured, resolve
+from .offers import ANY_WEIGHTS, Weights
+from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
 from .posterior import Learned
-from .pricing import ADAPTED, Cost, Costing, Passes, Variant
+from .pricing import ADAPTED, LENGTHS, Cost, Costing, Passes, Variant
 from .settings import (
     NAMES,
     OPTIONS,
@@ -30,11 +31,48 @@ from .settings import (
     without_part,
 )
 from .switching import Schedule
+from .working_directory import configured, working_policy
 
 __all__ = [
-    "ADAPTED", "BASE_CONTEXT", "NAMES", "OPTIONS", "STEP_KINDS", "Auto", "Cost", "CostModel", "Costing", "DecodePlan",
-    "Guarantee", "Guided", "Layer", "Learned", "Measurement", "Observation", "Passes", "Policy", "PolicyProtocol",
-    "Schedule", "SettingArguments", "Settings", "StepContext", "StepKind", "Variant", "configured", "fit",
-    "known_kind", "known_mode", "lock_text", "moved", "observed", "options_of", "resolve", "sampling_of", "variant",
+    "ADAPTED",
+    "ANY_WEIGHTS",
+    "BASE_CONTEXT",
+    "LENGTHS",
+    "NAMES",
+    "OPTIONS",
+    "STEP_KINDS",
+    "Auto",
+    "Cost",
+    "CostModel",
+    "Costing",
+    "DecodePlan",
+    "Guarantee",
+    "Guided",
+    "Layer",
+    "Learned",
+    "Measurement",
+    "Observation",
+    "Passes",
+    "Policy",
+    "PolicyProtocol",
+    "Schedule",
+    "SettingArguments",
+    "Settings",
+    "StepContext",
+    "StepKind",
+    "Variant",
+    "Weights",
+    "configured",
+    "fit",
+    "known_kind",
+    "known_mode",
+    "lock_text",
+    "moved",
+    "observed",
+    "options_of",
+    "resolve",
+    "sampling_of",
+    "variant",
     "without_part",
+    "working_policy",
 ]  # fmt: skip

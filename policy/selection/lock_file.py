@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import unified_diff
 
-from .policies import Policy, StepContext
+from .offers import ANY_WEIGHTS, Weights
+from .policies import Policy, StepContext, resolve
 from .settings import STEP_KINDS, Settings
 
 
-def lock_text(policy: Policy) -> str:
-    """Returns the lock file of a policy: its name, version and digest, then its settings for each step kind."""
+def lock_text(policy: Policy, weights: Weights = ANY_WEIGHTS) -> str:
+    """Returns the lock file of a policy: its name, version and digest, then its settings for each step kind, with a
+    mode that `weights` have where the policy names none."""
     kinds: dict[str, Settings] = {}
     for kind in STEP_KINDS:
-        kinds[kind] = _as_entry(policy.resolve(StepContext(kind=kind, name="")).settings)
+        kinds[kind] = _as_entry(resolve(StepContext(kind=kind, name=""), (policy,), (), weights).settings)
     whole = replace(policy, kinds=kinds)
     head = f"# locked: policy {policy.name!r}, version {policy.version}\n# sha256 {policy.sha256}\n"
     return head + whole.to_toml()
 
 
-def moved(policy: Policy, locked: str) -> Sequence[str]:
+def moved(policy: Policy, locked: str, weights: Weights = ANY_WEIGHTS) -> Sequence[str]:
     """Returns a unified diff of a lock file against the policy's current settings; empty where they agree."""
-    now = lock_text(policy)
+    now = lock_text(policy, weights)
     before, after = (text.rstrip("\n").split("\n") for text in (locked, now))
     return list(unified_diff(before, after, "locked", "now", lineterm="", n=1))
 

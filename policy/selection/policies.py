@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,8 +19,9 @@ from trimode.engine.request import Controller
 from trimode.engine.result import DecodeResult, Mode
 
 from ..errors import PolicyError, shown
+from .offers import ANY_WEIGHTS, Weights, offered
 from .settings import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode
-from .toml_text import as_toml, line_of
+from .toml_text import as_toml, expect_table, line_of, read_toml, tool_table
 
 Layer = tuple[str, Settings]
 """A label for where settings were given, and the settings."""
@@ -40,7 +40,8 @@ class StepContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A fixed table: settings by step kind and by step name (the name wins).
+    """A fixed table: settings by step kind and by step name (the name wins). `source`: path of the file it was read
+    from, which reasons name.
 
     Raises PolicyError for settings that no call could run, and for an entry with mode diffusion without `exact=False`.
     """
@@ -49,6 +50,7 @@ class Policy:
     version: str = "1"
     kinds: Mapping[str, Settings] = field(default_factory=dict)
     steps: Mapping[str, Settings] = field(default_factory=dict)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for key, table in (("kinds", self.kinds), ("steps", self.steps)):
@@ -76,10 +78,11 @@ class Policy:
     def layers(self, context: StepContext) -> list[Layer]:
         """Returns this policy's settings for a step, the stronger layer last."""
         found: list[Layer] = []
+        label = f"policy {self.name!r}" + (f" ({self.source})" if self.source not in ("", self.name) else "")
         if context.kind in self.kinds:
-            found.append((f"policy {self.name!r} for {context.kind} steps", self.kinds[context.kind]))
+            found.append((f"{label} for {context.kind} steps", self.kinds[context.kind]))
         if context.name in self.steps:
-            found.append((f"policy {self.name!r} for step {context.name!r}", self.steps[context.name]))
+            found.append((f"{label} for step {context.name!r}", self.steps[context.name]))
         return found
 
     def choose_mode(self, plan: DecodePlan) -> DecodePlan:
@@ -99,11 +102,14 @@ class Policy:
 
     @classmethod
     def from_toml(cls, path: Path) -> Policy:
-        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml. Raises PolicyError, which names the line."""
+        """Reads `trimode.toml`, or `[tool.trimode]` of a pyproject.toml. Its name is the path where the file has none.
+
+        Raises PolicyError, which names the line.
+        """
         above = ("tool", "trimode") if path.name == "pyproject.toml" else ()
-        table = _tool_table(path) if above else _toml(path)
+        table = tool_table(path) if above else read_toml(path)
         try:
-            return cls.from_table(table or {}, path.stem)
+            return replace(cls.from_table(table or {}, shown_path(path)), source=shown_path(path))
         except PolicyError as error:
             line = line_of(path.read_text(encoding="utf-8"), (*above, *error.where))
             raise PolicyError(f"{path}:{line}: {error}" if line else f"{path}: {error}", error.where) from None
@@ -116,7 +122,7 @@ class Policy:
         if unknown:
             raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps", unknown[:1])
         for key in ("kinds", "steps"):
-            _expect_table(table.get(key, {}), f"[{key}]", (key,))
+            expect_table(table.get(key, {}), f"[{key}]", (key,))
         wrong = sorted(set(table.get("kinds", {})) - set(STEP_KINDS))
         if wrong:
             known = ", ".join(STEP_KINDS)
@@ -138,31 +144,19 @@ def _settings(table: Mapping[str, Any], key: str) -> dict[str, Settings]:
     for name, options in table.get(key, {}).items():
         origin, at = f"[{key}.{name}]", (key, name)
         try:
-            found[name] = Settings.of(_expect_table(options, origin), origin)
+            found[name] = Settings.of(expect_table(options, origin), origin)
         except PolicyError as error:
             raise PolicyError(str(error), (*at, *error.where)) from None
     return found
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def shown_path(path: Path) -> str:
+    """Returns the path as reasons show it: relative in the working directory, because records keep it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
-    except ValueError as error:  # invalid TOML (the message has the line) or invalid UTF-8
-        raise PolicyError(f"{path}: {error}") from None
-
-
-def _tool_table(project: Path) -> Mapping[str, Any] | None:
-    """Returns [tool.trimode] of a pyproject.toml, or None where it has no such table."""
-    tool = _expect_table(_toml(project).get("tool", {}), f"{project} [tool]")
-    return _expect_table(tool["trimode"], f"{project} [tool.trimode]") if "trimode" in tool else None
-
-
-def _expect_table(value: Any, origin: str, where: Sequence[str] = ()) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise PolicyError(f"{origin}: expected a table, found {value!r}", where)
-    return value
+        here = Path.cwd()
+    except FileNotFoundError:  # the directory was removed
+        return str(path)
+    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)
 
 
 PACKAGE_POLICY: Final = Policy(
@@ -252,19 +246,32 @@ class PolicyProtocol(Protocol):
         ...
 
 
-def resolve(context: StepContext, policies: Sequence[PolicyProtocol], given: Sequence[Layer]) -> DecodePlan:
+def resolve(
+    context: StepContext,
+    policies: Sequence[PolicyProtocol],
+    given: Sequence[Layer],
+    weights: Weights = ANY_WEIGHTS,
+    below: Sequence[Layer] = (),
+) -> DecodePlan:
     """Merges the package's table, the layers of `policies` and the `given` layers, each stronger than the ones before.
 
-    Where no layer gives a mode, each policy may replace the package's one.
+    Where no layer gives a mode, the package's table offers one that `weights` have, and each policy may replace it.
+    `below`: settings of the function that was called, weaker than every policy.
     """
-    layers = [layer for policy in policies for layer in policy.layers(context)] + list(given)
+    layers = [*below, *(layer for policy in policies for layer in policy.layers(context)), *given]
     merged, mode, reason, author = DEFAULTS, "ar", "package defaults", "package defaults"
     for label, settings in [*PACKAGE_POLICY.layers(context), *layers]:
         merged = settings.over(merged)
         if settings.mode is not None:
             mode, author = settings.mode, label
             reason = f"{settings.mode}: {label}"
-    chosen = known_mode(mode, author)
+    chosen, named = known_mode(mode, author), any(settings.mode is not None for _, settings in layers)
+    if context.kind == "choice":
+        reason = CHOICE_REASON
+    elif not named:
+        chosen, why = offered(chosen, merged, weights)
+        reason = f"{chosen}: {author}; {why}" if why else reason
+        merged = replace(merged, mode=chosen)
     if merged.exact and chosen == "diffusion":
         raise PolicyError(f"exact=True, but {author} asks for diffusion, which is approximate; allow exact=False")
     plan = DecodePlan(
@@ -274,11 +281,14 @@ def resolve(context: StepContext, policies: Sequence[PolicyProtocol], given: Seq
         policy=policies[-1] if policies else PACKAGE_POLICY,
         context=context,
         exact=merged.exact is not False and chosen != "diffusion",
-        named=any(settings.mode is not None for _, settings in layers),
+        named=named,
     )
     for policy in () if plan.named or context.kind == "choice" else policies:  # a choice is scored, not decoded
         plan = _chosen(policy, plan)
     return plan
+
+
+CHOICE_REASON: Final = "choice: candidates are scored in one pass; no mode decodes them"
 
 
 def _chosen(policy: Any, plan: DecodePlan) -> DecodePlan:
@@ -287,13 +297,3 @@ def _chosen(policy: Any, plan: DecodePlan) -> DecodePlan:
     choose = getattr(policy, "advise", None) or policy.choose_mode
     chosen: DecodePlan = choose(plan)
     return chosen
-
-
-def configured(folder: Path) -> Policy | None:
-    """Returns the policy of `trimode.toml` in `folder`, else of `[tool.trimode]` in its pyproject.toml, else None."""
-    if (own := folder / "trimode.toml").is_file():
-        return Policy.from_toml(own)
-    project = folder / "pyproject.toml"
-    if project.is_file() and _tool_table(project) is not None:
-        return Policy.from_toml(project)
-    return None

@@ -156,6 +156,12 @@ class Learned:
         alone suggests, or more rows."""
         return self._paced(keys[1:], DRAFTS).mean
 
+    def slowdown(self, context: StepContext, temperature: float, mode: str) -> float:
+        """Returns the log of what a call of this step takes in `mode` over the cost model, all factors together."""
+        keys = levels(context, temperature)
+        drafts = self.of_drafts(keys) if mode in DRAFTING else 0.0
+        return self.pace + self.of_step(keys).mean + self.of_mode(mode).mean + drafts
+
     def _paced(self, keys: Iterable[str], name: str) -> Estimate:
         estimate = Estimate(0.0, PRIOR_PACES)
         for key in keys:

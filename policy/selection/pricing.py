@@ -29,6 +29,8 @@ from .settings import Settings
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens in one run of consecutive ones, about."""
+LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16}
+"""Block lengths of drafting modes where nobody says one."""
 ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0}
 """Part of a mode's passes that use the draft adapter; none in other modes."""
 
@@ -174,17 +176,21 @@ class Costing:
                 a_pass = self._pass(1 + self.load.forced)
                 return self._cost("ar", self.remaining, self.remaining, a_pass, 1.0)
             case "linear_spec":
-                return self._linear(variant.block_length or 32)
+                return self._linear(variant.block_length or LENGTHS["linear_spec"])
             case "quadratic_spec":
-                return self._quadratic(variant.block_length or 16, variant.rows)
+                return self._quadratic(variant.block_length or LENGTHS["quadratic_spec"], variant.rows)
             case "diffusion":
                 return self._diffusion(variant.block_length or 32)
 
     def accepted(self, variant: Variant) -> float | None:
-        """Returns the expected share of a draft's decisions that is accepted; None for modes that verify no drafts."""
-        if variant.mode not in self.totals or not variant.block_length:
+        """Returns the expected share of a draft's decisions that is accepted; None for modes that verify no drafts.
+
+        A draft longer than the output ends with it, because drafting stops at an end token.
+        """
+        if variant.mode not in self.totals:
             return None
-        drafted = self._drafted(variant.block_length - 1)
+        length = variant.block_length or LENGTHS[variant.mode]
+        drafted = self._drafted(length - 1)
         return (self._expected(variant.mode, drafted) - 1) / min(drafted, len(self.totals[variant.mode]) - 2)
 
     def _linear(self, length: int) -> Cost:

@@ -1,4 +1,4 @@
-"""TOML as text: the line of a key, and tables as TOML.
+"""TOML as text and as files: the line of a key, tables as TOML, the tables of a file.
 
 Knows TOML. Does not know what the keys mean. A key's line is found by parsing ever longer prefixes of the text, because
 `tomllib` does not report lines, and a second parser might disagree with it.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..errors import PolicyError
 
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
@@ -59,3 +62,26 @@ def _text(value: str, bare: bool = True) -> str:
     if bare and value.isascii() and value.replace("-", "_").isidentifier():
         return value
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file. Raises PolicyError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"cannot read policy {path}: {error.strerror}") from None
+    except ValueError as error:  # invalid TOML (the message has the line) or invalid UTF-8
+        raise PolicyError(f"{path}: {error}") from None
+
+
+def tool_table(project: Path) -> Mapping[str, Any] | None:
+    """Returns [tool.trimode] of a pyproject.toml, or None where it has no such table."""
+    tool = expect_table(read_toml(project).get("tool", {}), f"{project} [tool]")
+    return expect_table(tool["trimode"], f"{project} [tool.trimode]") if "trimode" in tool else None
+
+
+def expect_table(value: Any, origin: str, where: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Returns `value`. Raises PolicyError where it is no table."""
+    if not isinstance(value, Mapping):
+        raise PolicyError(f"{origin}: expected a table, found {value!r}", where)
+    return value

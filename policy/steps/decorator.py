@@ -195,7 +195,7 @@ def resolved(
     """Returns the call of a step in the current session."""
     session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
     context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
-    plan = resolve(context, session.policies, spec.layers())
+    plan = resolve(context, session.policies, spec.layers(), session.engine.weights)
     messages = messages_of(spec.name, function, returned, args, kwargs)
     return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_origin, get_type_hints
 
-from ..calls import candidates_of, check_tool_call
+from ..calls import candidates_of, check_tool_call, overrides
 from ..errors import StepError, shown
 from ..grammar import check, relaxed
 from ..json_schema import Formats
 from ..schema import Target, TextTarget, ToolCall, described, held_to, schema_of, tool_schema
 from ..selection import Layer, Settings, StepKind
 from .prompt_text import check_template
-from .sessions import overrides
 
 NOTHING: Final = Settings()
 

@@ -19,6 +19,7 @@ from ..audit import AuditFile, Redact
 from ..calls import (
     SCOPE,
     TRIMS,
+    USING,
     Call,
     Engine,
     InForce,
@@ -30,12 +31,13 @@ from ..calls import (
     aattempted,
     attempted,
     current_scope,
+    overrides,
     session_html,
 )
 from ..errors import PolicyError, StepError, error_type, shown
-from ..selection import Auto, Guided, Layer, Policy, PolicyProtocol, SettingArguments, Settings, configured
+from ..selection import Auto, Guided, Policy, PolicyProtocol, SettingArguments, Settings, working_policy
 from ..telemetry import AgentSpan
-from .budget import Budget, Ledger, Spending, Spent
+from .budget import Budget, Ledger, Spent
 
 
 @dataclass(slots=True)
@@ -67,13 +69,13 @@ class Session:
         return self.ledger.spent
 
     def run(self, call: Call) -> Result:
-        """Runs one step's call within the session's budget. Raises BudgetExceeded before an attempt that cannot
+        """Runs one step's call. Raises BudgetExceeded before an attempt that the session's budget does not let
         start."""
-        return self._keep(call, attempted(call, self._once))
+        return self._keep(call, attempted(call, self.engine.run))
 
     async def arun(self, call: Call) -> Result:
         """Runs a call as `run` does, for tasks."""
-        return self._keep(call, await aattempted(call, self._aonce))
+        return self._keep(call, await aattempted(call, self.engine.arun))
 
     def stream(self, call: Call) -> Generator[StreamEvent]:
         """Streams a call, in one attempt. A stream left early counts its time and the tokens shown so far."""
@@ -84,38 +86,18 @@ class Session:
         return self._astream(self.engine.recording(call, streamed=True))
 
     def _stream(self, recording: Recording) -> Generator[StreamEvent]:
-        with self.ledger.spending(recording.call) as spending, closing(self.engine.events(recording)) as events:
-            recording.call = spending.call
+        with closing(self.engine.events(recording)) as events:
             for event in events:
-                self._seen(spending, event)
+                if event.result is not None:
+                    self._keep(recording.call, event.result)
                 yield event
 
     async def _astream(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
-        with self.ledger.spending(recording.call) as spending:
-            recording.call = spending.call
-            async with aclosing(self.engine.aevents(recording)) as events:
-                async for event in events:
-                    self._seen(spending, event)
-                    yield event
-
-    def _once(self, call: Call) -> Result:
-        with self.ledger.spending(call) as spending:
-            result = self.engine.run(spending.call)
-            spending.count(result.stats)
-            return result
-
-    async def _aonce(self, call: Call) -> Result:
-        with self.ledger.spending(call) as spending:
-            result = await self.engine.arun(spending.call)
-            spending.count(result.stats)
-            return result
-
-    def _seen(self, spending: Spending, event: StreamEvent) -> None:
-        if event.result is not None:
-            spending.count(event.result.stats)
-            self._keep(spending.call, event.result)
-        elif not event.provisional:
-            spending.shown += len(self.engine.tokenizer.encode(event.text))
+        async with aclosing(self.engine.aevents(recording)) as events:
+            async for event in events:
+                if event.result is not None:
+                    self._keep(recording.call, event.result)
+                yield event
 
     def _keep(self, call: Call, result: Result) -> Result:
         self.results.append((call.kind, result))
@@ -123,7 +105,6 @@ class Session:
 
 
 _SESSION: Final = InForce[Session | None]("trimode_session", None)
-_USING: Final = InForce[tuple[Layer, ...]]("trimode_using", ())
 
 
 @contextmanager
@@ -138,7 +119,8 @@ def session(
     budget: Budget | None = None,
     trim: Trim | None = None,
 ) -> Generator[Session]:
-    """Opens a session: steps called inside decode on `engine`, and every call made inside is recorded.
+    """Opens a session: steps called inside decode on `engine`. Every call made inside, of a step or of an engine,
+    follows the session's policy and is recorded and counted.
 
     `policy`: "default" reads `trimode.toml` or `[tool.trimode]` of the working directory if there is one; a path reads
     that file; a Policy is used as it is; "auto" is `engine.auto`, which learns the fastest mode of each step and saves
@@ -147,7 +129,7 @@ def session(
     token ids in it (by default only where OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT allows it). `agent`: the
     name of an `invoke_agent` span around the session. `redact(text)` returns what may be kept of a text: where it
     changes anything in a call, file and spans keep the changed text, without ids and drafts. `budget` limits what all
-    steps spend together: a step that cannot start raises BudgetExceeded, and others are cut to the remaining budget.
+    calls spend together: one that cannot start raises BudgetExceeded, and others are cut to the remaining budget.
     `trim="oldest"` leaves out the oldest turns of a conversation that does not fit the context, with a note; a tool's
     answer goes with its call. Raises PolicyError for arguments of other types.
     """
@@ -159,6 +141,7 @@ def session(
     around = current_scope()
     span = None if agent is None else AgentSpan(agent, engine.runtime.model, around.parent())
     inherited = None if around.span is None else around.parent()
+    ledger = Ledger(budget or Budget())
     scope = Scope(
         session=uuid4().hex,
         agent=around.agent if agent is None else agent,
@@ -168,8 +151,11 @@ def session(
         span=inherited if span is None else span.context,
         outside=get_current_span().get_span_context(),
         counts=around.counts if span is None else span,
+        engine=engine,
+        policies=policies,
+        limits=ledger,
     )
-    current = Session(engine, policies, scope, ledger=Ledger(budget or Budget()))
+    current = Session(engine, policies, scope, ledger=ledger)
     inside, entered = SCOPE.enter(scope), _SESSION.enter(current)
     failed = None
     try:
@@ -182,7 +168,7 @@ def session(
             span.end(failed)
         _SESSION.leave(entered)
         SCOPE.leave(inside)
-        for learning in current.policies:
+        for learning in (*current.policies, *scope.learning):
             if isinstance(learning, Auto | Guided):
                 learning.save()
 
@@ -204,15 +190,16 @@ def _check(**given: Any) -> None:
 
 @contextmanager
 def using(**settings: Unpack[SettingArguments]) -> Generator[None]:
-    """Overrides the settings of every step inside: `with trimode.using(mode="ar"): ...`. An inner override is
-    stronger."""
+    """Overrides the settings of every call inside, of a step or of an engine: `with trimode.using(mode="ar"): ...`.
+
+    An inner override is stronger."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     layer = (f"using({arguments})", Settings.of(settings, "using()"))
-    entered = _USING.enter((*_USING.get(), layer))
+    entered = USING.enter((*overrides(), layer))
     try:
         yield
     finally:
-        _USING.leave(entered)
+        USING.leave(entered)
 
 
 def current_session() -> Session:
@@ -223,11 +210,6 @@ def current_session() -> Session:
     return found
 
 
-def overrides() -> tuple[Layer, ...]:
-    """Returns the settings of the current `using` blocks, the innermost last."""
-    return _USING.get()
-
-
 def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[PolicyProtocol, ...]:
     if not isinstance(policy, str | Path):
         if not all(callable(getattr(policy, name, None)) for name in ("resolve", "layers", "advise", "observe")):
@@ -236,7 +218,7 @@ def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[Poli
             )
         return (policy,)
     if policy in ("auto", "default"):
-        found = configured(Path.cwd())
+        found = working_policy()
         if policy == "auto":
             return (Guided(found, engine.auto) if found else engine.auto,)
         return (found,) if found else ()

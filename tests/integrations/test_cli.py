@@ -172,6 +172,21 @@ def test_generate_takes_what_its_hints_advise(
     assert "guarantee='maybe'" in fails(capsys, monkeypatch, *words, "--guarantee", "maybe")
 
 
+def test_generate_follows_the_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "trimode.toml"
+    file.write_text('[kinds.prose]\nmode = "linear_spec"\nmax_tokens = 4\n')
+    by_file = json.loads(run("generate", "x", "--json").output)
+    assert by_file["reason"] == "linear_spec: policy 'trimode.toml' for prose steps"
+    assert by_file["output_tokens"] <= 4
+    named = json.loads(run("generate", "x", "--json", "--mode", "ar", "--max-tokens", "6").output)
+    assert (named["reason"], named["output_tokens"] > 4) == ("ar: call argument", True)
+    file.write_text("[kinds.prose\n")
+    broken = run("generate", "x")
+    assert isinstance(broken.exception, tm.PolicyError)
+    assert "trimode.toml" in str(broken.exception)
+
+
 def test_eval_writes_rows(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     result = run("eval", EPISODES, "--limit", "1", "--max-tokens", "40", "--modes", "ar,linear_spec", "--json", out)

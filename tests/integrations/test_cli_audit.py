@@ -69,7 +69,7 @@ def test_replay_under_policies(trail: Path, tmp_path: Path) -> None:
     plain, as_json = (run("replay", trail, "--policy", tmp_path / "spec.toml", *more) for more in ((), ("--json",)))
     assert (plain.exit_code, as_json.exit_code) == (0, 0)
     recorded, again, spec = json.loads(as_json.output)
-    assert [row["policy"] for row in (recorded, again, spec)] == ["as recorded", "again", "spec"]
+    assert [row["policy"] for row in (recorded, again, spec)] == ["as recorded", "again", str(tmp_path / "spec.toml")]
     assert (recorded["same"], again["same"], spec["mode"]) == (None, 6, "linear_spec:4")
     assert 4 <= spec["same"] <= 6
     assert "same tokens" in " ".join(plain.output.split())

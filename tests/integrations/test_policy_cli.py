@@ -26,6 +26,7 @@ from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.engine import Engine
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.offers import Weights
 from trimode.policy.selection.policies import Policy
 
 CURVE = Curve((1, 8, 64), (0.001, 0.0012, 0.008))
@@ -108,16 +109,51 @@ def test_compare_keeps_recorded_and_derived_apart(audit: Path, tmp_path: Path) -
     assert [(row["step"], row["policy"], row["derived"]) for row in rows] == [
         (step, policy, policy != "as recorded")
         for step in ("talk", "think")
-        for policy in ("as recorded", "slow", "fast")
+        for policy in ("as recorded", str(slow), str(fast))
     ]
     by = {(row["step"], row["policy"]): row for row in rows}
-    assert by["think", "fast"]["mode"] == "linear_spec:8"
-    assert 0 < by["think", "fast"]["accepted"] < 1
-    assert by["think", "slow"]["accepted"] is None
-    assert by["think", "slow"]["passes"] > by["think", "as recorded"]["passes"]
+    assert by["think", str(fast)]["mode"] == "linear_spec:8"
+    assert 0 < by["think", str(fast)]["accepted"] < 1
+    assert by["think", str(slow)]["accepted"] is None
+    assert by["think", str(slow)]["passes"] > by["think", "as recorded"]["passes"]
     assert all(row["calls"] == 2 and row["tokens_per_s"] > 0 for row in rows)
     table = run(*words)
     assert "derived: predicted, not decoded" in table.output
+    assert "predictions not checked: the record holds no token ids" in table.output
+    assert "predictions not checked: --no-check" in run(*words, "--no-check").output
+
+
+def test_tune_and_compare_print_how_far_their_predictions_are_off(reference: Engine, tmp_path: Path) -> None:
+    kept, out = tmp_path / "kept.jsonl", tmp_path / "tuned.toml"
+    with tm.session(reference, policy=Policy(), trace=f"file:{kept}", content=True):
+        for seed in range(4):
+            reference.generate("The sea", max_tokens=12, mode="linear_spec", temperature=0.8, seed=seed)
+    found = run("policy", "tune", kept, "-o", out)
+    assert found.exit_code == 0
+    assert "predictions checked on held-out calls" in found.output
+    assert "prediction error (median): tokens/s" in found.output
+    assert Policy.from_toml(out).steps.keys() == {"generate"}
+    spec = tmp_path / "spec.toml"
+    spec.write_text('[kinds.prose]\nmode = "linear_spec"\n')
+    table = run("policy", "compare", kept, "--policy", spec)
+    assert "prediction error (median): tokens/s" in table.output
+    assert "acceptance" in table.output
+    rows = json.loads(run("policy", "compare", kept, "--policy", spec, "--json").output)
+    assert [row["check"] and row["check"]["calls"] for row in rows] == [None, 2]
+
+
+def test_lock_knows_the_weights_that_it_is_asked_for(
+    reference: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, locked = tmp_path / "policy.toml", tmp_path / "lock.toml"
+    policy.write_text('name = "open"\n[kinds.plan]\nmax_tokens = 5\n')
+    assert run("policy", "lock", policy, "-o", locked).exit_code == 0
+    assert Policy.from_toml(locked).kinds["json"].mode == "linear_spec"
+    monkeypatch.setitem(reference.__dict__, "weights", Weights(name="LlamaForCausalLM", modes=("ar",)))
+    assert run("policy", "lock", policy, "-o", locked, "--checkpoint", "llama").exit_code == 0
+    assert {settings.mode for settings in Policy.from_toml(locked).kinds.values()} == {"ar"}
+    assert run("policy", "lock", policy, "-o", locked, "--checkpoint", "llama", "--check").exit_code == 0
+    assert run("policy", "lock", policy, "-o", locked, "--check").exit_code == 1
 
 
 def test_compare_names_the_line_of_a_wrong_policy(audit: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_engine(reference: Engine) -> None:
 def test_a_plain_call_can_be_a_choice(reference: Engine) -> None:
     result = reference.generate("Late?", step="choice", schema=Literal["yes", "no"])
     assert result.value in ("yes", "no")
-    assert result.plan.reason == "ar: policy 'trimode' for choice steps"
+    assert result.plan.reason == "choice: candidates are scored in one pass; no mode decodes them"
 
 
 def test_it_comes_whole_in_a_stream(reference: Engine) -> None:

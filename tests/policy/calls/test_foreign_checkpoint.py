@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -82,14 +82,26 @@ def test_prompts_messages_and_schemas_work_in_ar(loaded_llama: Engine) -> None:
     assert held.token_ids[-1] in loaded_llama.tokens.model.config.eos_token_ids
 
 
-@pytest.mark.parametrize("said", [{}, {"mode": "linear_spec"}, {"mode": "diffusion"}])
-def test_other_modes_are_refused_even_where_the_table_chose_them(loaded_llama: Engine, said: dict[str, Any]) -> None:
+def test_a_tool_call_decodes_in_ar_without_a_word_about_modes(loaded_llama: Engine) -> None:
+    def measure(low: Literal[1, 2]) -> int:
+        """Measure."""
+        return low
+
+    found = loaded_llama.generate(messages=HELLO, tools=[measure], max_tokens=80)
+    assert (found.plan.mode, found.valid) == ("ar", True)
+    assert found.plan.reason == (
+        "ar: policy 'trimode' for tool_call steps; LlamaForCausalLM weights have no linear_spec"
+    )
+
+
+@pytest.mark.parametrize("said", [{"mode": "linear_spec"}, {"mode": "diffusion"}])
+def test_other_modes_are_refused_where_somebody_named_them(loaded_llama: Engine, said: dict[str, Any]) -> None:
     with pytest.raises(ModeUnavailable, match=r"LlamaForCausalLM weights decode in ar only; pass mode='ar'") as caught:
         loaded_llama.generate(messages=HELLO, schema=LENGTH, max_tokens=60, **said)
-    assert caught.value.mode == said.get("mode", "linear_spec")
+    assert caught.value.mode == said["mode"]
 
 
-def test_a_policy_in_trimode_toml_chooses_ar_once_for_all(
+def test_a_policy_in_trimode_toml_is_taken_at_its_word(
     loaded_llama: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @tm.step("json", max_tokens=60)
@@ -98,13 +110,15 @@ def test_a_policy_in_trimode_toml_chooses_ar_once_for_all(
         ...
 
     monkeypatch.chdir(tmp_path)
+    with tm.session(loaded_llama):
+        assert measure.result().plan.reason.endswith("LlamaForCausalLM weights have no linear_spec")
+    (tmp_path / "trimode.toml").write_text('[kinds.json]\nmode = "linear_spec"\n', encoding="utf-8")
     with tm.session(loaded_llama), pytest.raises(ModeUnavailable):
         measure.result()
-    (tmp_path / "trimode.toml").write_text('[kinds.json]\nmode = "ar"\n', encoding="utf-8")
-    with tm.session(loaded_llama):
-        assert measure.result().plan.mode == "ar"
+    with pytest.raises(ModeUnavailable):
+        loaded_llama.generate(messages=HELLO, schema=LENGTH, max_tokens=60)
     with tm.session(loaded_llama), tm.using(mode="ar"):
-        assert measure.result().plan.mode == "ar"
+        assert measure.result().plan.reason == "ar: using(mode='ar')"
 
 
 def test_the_digest_covers_the_generation_config(llama: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_session_takes_both(reference: Engine, tmp_path: Path, monkeypatch: py
     (tmp_path / "trimode.toml").write_text('name = "shop"\n[kinds.plan]\nmode = "quadratic_spec"\nblock_length = 4\n')
     with tm.session(reference, policy="auto"):
         talked, thought = talk.result("tea"), think.result("tea")
-    assert thought.plan.reason == "quadratic_spec: policy 'shop' for plan steps"
+    assert thought.plan.reason == "quadratic_spec: policy 'shop' (trimode.toml) for plan steps"
     assert "policy 'auto' expects" in talked.plan.reason
     assert reference.auto.learned.calls == 2, "it learns from both"
     with tm.session(reference, policy="auto"), tm.using(mode="ar"):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from trimode.engine.errors import RequestError
 from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
 from trimode.policy.errors import PolicyError
-from trimode.policy.selection.policies import PACKAGE_POLICY, DecodePlan, Policy, StepContext, configured, resolve
+from trimode.policy.selection.policies import CHOICE_REASON, PACKAGE_POLICY, DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
+from trimode.policy.selection.working_directory import configured
 
 PLAN: Final = StepContext(kind="plan", name="think")
 AR, LINEAR, DIFFUSION = (Settings(mode=mode) for mode in ("ar", "linear_spec", "diffusion"))
@@ -89,7 +90,8 @@ def test_silent_layers_do_not_take_the_credit() -> None:
 def test_package_table_serves_every_kind_exactly(kind: Any) -> None:
     plan = resolve(StepContext(kind=kind, name="x"), (), ())
     assert plan.mode in ("ar", "linear_spec")
-    assert plan.reason == f"{plan.mode}: policy 'trimode' for {kind} steps"
+    by_table = f"{plan.mode}: policy 'trimode' for {kind} steps"
+    assert plan.reason == (CHOICE_REASON if kind == "choice" else by_table)
     assert plan.policy is PACKAGE_POLICY
 
 

@@ -27,8 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.scope import current_scope
-from trimode.policy.steps.sessions import overrides
+from trimode.policy.calls.scope import current_scope, overrides
 
 THREADS, LOOPS, TASKS = 3, 2, 3
 LONG: dict[str, Any] = {"schema": {"type": "string", "minLength": 300, "maxLength": 310}, "max_tokens": 400}

@@ -19,8 +19,9 @@ from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.engine import Engine
+from trimode.policy.calls.scope import overrides
 from trimode.policy.schema.targets import Schema
-from trimode.policy.steps.sessions import current_session, overrides
+from trimode.policy.steps.sessions import current_session
 
 SECRET = "hippopotamus"
 
@@ -90,7 +91,7 @@ def test_policy_of_a_file_of_the_folder_or_by_hand(
     (tmp_path / "trimode.toml").write_text('name = "mine"\n[kinds.json]\nmode = "ar"\n')
     for policy in ("default", tmp_path / "trimode.toml", "trimode.toml"):
         with tm.session(reference, policy=policy):
-            assert unit.result("the table").plan.reason == "ar: policy 'mine' for json steps"
+            assert unit.result("the table").plan.reason == "ar: policy 'mine' (trimode.toml) for json steps"
     for wrong, message in (("fast", "unknown policy 'fast'"), ("none.toml", "cannot read policy")):
         with pytest.raises(tm.PolicyError, match=message), tm.session(reference, policy=wrong):
             pass

@@ -1,0 +1,86 @@
+"""What the package's table offers: by the modes that weights have, and where speculation can pay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trimode.engine.errors import RequestError
+from trimode.engine.models.families import FAMILIES, check_mode
+from trimode.policy.errors import PolicyError
+from trimode.policy.selection.cost_model import CostModel, Curve
+from trimode.policy.selection.offers import Weights, pays
+from trimode.policy.selection.policies import Policy, StepContext, resolve
+from trimode.policy.selection.pricing import Variant
+from trimode.policy.selection.settings import STEP_KINDS, Settings, StepKind
+
+ACT = StepContext(kind="tool_call", name="act")
+LLAMA = Weights(name="LlamaForCausalLM", modes=FAMILIES["LlamaForCausalLM"].modes)
+SDAR = Weights(name="SDARForCausalLM", modes=FAMILIES["SDARForCausalLM"].modes)
+LEVEL, STEEP = Curve((1.0, 64.0), (0.01, 0.01)), Curve((1.0, 64.0), (0.0003, 0.0077))
+GPU, CPU = CostModel(LEVEL, LEVEL, 0.0), CostModel(STEEP, STEEP, 0.0)
+
+
+@pytest.mark.parametrize("kind", STEP_KINDS)
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if "ar" in family.modes])
+def test_every_kind_gets_a_mode_that_the_weights_have(kind: StepKind, name: str) -> None:
+    weights = Weights(name=name, modes=FAMILIES[name].modes)
+    plan = resolve(replace(ACT, kind=kind), (), (), weights)
+    assert plan.mode in weights.modes
+    assert plan.settings.mode == plan.mode
+    assert plan.exact
+    check_mode(name, plan.mode)
+
+
+def test_the_reason_says_what_the_weights_lack() -> None:
+    plan = resolve(ACT, (), (), LLAMA)
+    assert plan.reason == "ar: policy 'trimode' for tool_call steps; LlamaForCausalLM weights have no linear_spec"
+    silent = Policy(name="silent", kinds={"tool_call": Settings(max_tokens=9)})
+    assert resolve(ACT, (silent,), (), LLAMA).mode == "ar"
+
+
+def test_what_somebody_named_stays() -> None:
+    named = Policy(name="mine", kinds={"tool_call": Settings(mode="linear_spec")})
+    for plan in (
+        resolve(ACT, (named,), (), LLAMA),
+        resolve(ACT, (), [("call argument", Settings(mode="linear_spec"))], LLAMA),
+    ):
+        assert plan.mode == "linear_spec"
+        with pytest.raises(RequestError, match="linear_spec"):
+            check_mode(LLAMA.name, plan.mode)
+    slow = replace(LLAMA, modes=("ar", "linear_spec"), cost=CPU)
+    assert resolve(ACT, (named,), (), slow).mode == "linear_spec"
+
+
+def test_weights_without_an_exact_mode_are_not_decoded_approximately_unless_allowed() -> None:
+    refused = resolve(ACT, (), (), SDAR)
+    assert (refused.mode, refused.exact) == ("linear_spec", True)
+    with pytest.raises(RequestError):
+        check_mode(SDAR.name, refused.mode)
+    allowed = resolve(ACT, (), [("call argument", Settings(exact=False))], SDAR)
+    assert (allowed.mode, allowed.exact) == ("diffusion", False)
+    assert allowed.reason.endswith("SDARForCausalLM weights have no linear_spec")
+    with pytest.raises(PolicyError, match="approximate"):
+        resolve(ACT, (), [("call argument", Settings(exact=True, mode="diffusion"))], SDAR)
+
+
+def test_speculation_is_offered_where_it_can_pay() -> None:
+    weights = Weights(name="any", modes=("ar", "linear_spec", "quadratic_spec"))
+    assert resolve(ACT, (), (), weights).mode == "linear_spec"  # nobody measured a pass
+    assert resolve(ACT, (), (), replace(weights, cost=GPU)).mode == "linear_spec"
+    plan = resolve(ACT, (), (), replace(weights, cost=CPU))
+    assert plan.mode == "ar"
+    assert plan.reason == (
+        "ar: policy 'trimode' for tool_call steps; "
+        "linear_spec cannot pay on this machine, not even with 90% of its drafts accepted"
+    )
+    short = resolve(ACT, (), [("using", Settings(block_length=4))], replace(weights, cost=CPU))
+    assert "linear_spec:4 cannot pay" in short.reason
+    assert resolve(replace(ACT, kind="prose"), (), (), replace(weights, cost=CPU)).reason.endswith("prose steps")
+
+
+def test_pays_is_by_the_round() -> None:
+    assert pays(GPU, Variant("linear_spec", 4))
+    assert not pays(CPU, Variant("linear_spec", 32))
+    assert pays(GPU, Variant("quadratic_spec", 4, 1))

@@ -49,15 +49,21 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-@app.callback()
-def _app(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
-) -> None:
-    if version:
+def _version(asked: bool) -> None:
+    if asked:
         from trimode import __version__
 
         print(f"trimode {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Gives the app its options; `_version` answers this one before a command is asked for."""
 
 
 @app.command()

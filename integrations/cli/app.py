@@ -51,9 +51,7 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from trimode import __version__
-
-        print(f"trimode {__version__}")
+        print(f"trimode {sys.modules['trimode'].__version__}")  # the package above, which is loaded before its parts
         raise typer.Exit
 
 

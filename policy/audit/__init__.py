@@ -24,7 +24,8 @@ from .origins import (
 from .process_trails import add_audit_file, audit_files
 from .record import CallRecord, Counts, PolicyUsed, Runtime, StepKind, record_call, versions
 from .redaction import Redact, redacted_by, redacted_text
-from .round_record import PieceOf, RoundRecord, TextOf, round_record
+from .round_record import PieceOf, RoundRecord, TextOf
+from .round_record import round_record as record_round
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
 from .trail_files import number_of
@@ -34,6 +35,6 @@ __all__ = [
     "Head", "Piece", "PieceOf", "PolicyUsed", "Problem", "Redact", "RejectedDrafts", "RoundRecord", "Runtime",
     "StepKind", "TextOf", "acceptance", "add_audit_file", "audit_files", "captures", "clipped", "diff_trails",
     "has_token_text", "head", "newest", "number_of", "pieces", "plain", "provenance_codes", "qualities",
-    "read_audit", "record_call", "records", "redacted_by", "redacted_text", "rejected", "round_record", "speeds",
+    "read_audit", "record_call", "record_round", "records", "redacted_by", "redacted_text", "rejected", "speeds",
     "verify", "versions",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Final
 
 from trimode.engine.result import Round
 
-from ..audit import COLOURS, ORIGINS, Piece, PieceOf, RejectedDrafts, RoundRecord, TextOf, pieces, plain, round_record
+from ..audit import COLOURS, ORIGINS, Piece, PieceOf, RejectedDrafts, RoundRecord, TextOf, pieces, plain, record_round
 
 TOKENS: Final = 2_000
 """Tokens of one tape; a notebook keeps all of its output in its file."""
@@ -39,7 +39,7 @@ class Spelling:
 
     def records(self, rounds: Sequence[Round]) -> list[RoundRecord]:
         """Returns the rounds with their texts, where this knows them."""
-        return [round_record(made, "", self.decoders) for made in rounds]
+        return [record_round(made, "", self.decoders) for made in rounds]
 
 
 def tape(rounds: Sequence[Round], spelling: Spelling, text: str, limit: int = TOKENS) -> str:

@@ -337,7 +337,8 @@ def test_one_slow_call_does_not_flatten_the_others() -> None:
     assert widths[0] == pytest.approx(100 * 8 / 17)
     assert widths[1:] == pytest.approx([100 / 17] * 9)
     ((at, hidden),) = found.breaks
-    assert (at, hidden) == (pytest.approx(widths[0] / 2), 592 * second)
+    assert at == pytest.approx(widths[0] / 2)
+    assert hidden == 592 * second
     assert found.left_out == 592 * second
     assert (found.place(-1), found.place(10**15)) == (0, 100)
 

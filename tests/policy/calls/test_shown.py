@@ -15,7 +15,7 @@ import pytest
 
 import trimode as tm
 from trimode.engine.result import DecodeResult, Round
-from trimode.policy.audit import EMPTY, pieces, provenance_codes, round_record
+from trimode.policy.audit import EMPTY, pieces, provenance_codes, record_round
 from trimode.policy.audit.origins import Piece
 from trimode.policy.calls import Engine, Result, session_html
 from trimode.policy.calls.result import CALLS
@@ -118,7 +118,7 @@ def test_the_tape_spells_the_text_token_by_token(acted: Result[tm.ToolCall]) -> 
 
 
 def _codes(result: Result, made: Round) -> str:
-    return provenance_codes(round_record(made, "", result.spelling.decoders))
+    return provenance_codes(record_round(made, "", result.spelling.decoders))
 
 
 def test_every_token_has_its_colour(acted: Result[tm.ToolCall]) -> None:

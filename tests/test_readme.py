@@ -6,6 +6,7 @@ A block whose line before is `<!-- not run -->` is left out. What the blocks pri
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -104,3 +105,18 @@ def test_blocks_are_found_and_a_broken_one_fails() -> None:
     run("page", found[:1])
     with pytest.raises(AssertionError):
         run("page", found)
+
+
+def bare_bodies(code: str) -> list[str]:
+    """The steps whose body is a docstring and `...`: mypy does not take them where `empty-body` is on."""
+    functions = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    steps = [one for one in functions if any("step" in ast.unparse(each) for each in one.decorator_list)]
+    return [one.name for one in steps if not isinstance(one.body[-1], ast.Return | ast.Raise)]
+
+
+def test_steps_have_bodies_that_mypy_takes() -> None:
+    assert bare_bodies('@tm.step\ndef a(x: str) -> str:\n    """{x}"""\n    ...\n') == ["a"]
+    pages = {page.name: "\n".join(blocks(page.read_text(encoding="utf-8"))) for page in PAGES}
+    examples = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py"))}
+    assert sum(code.count("@tm.step") for code in [*pages.values(), *examples.values()]) > 8
+    assert {name: bare for name, code in {**pages, **examples}.items() if (bare := bare_bodies(code))} == {}

@@ -49,15 +49,19 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"trimode {sys.modules['trimode'].__version__}")  # the package above, which is loaded before its parts
+        raise typer.Exit
+
+
 @app.callback()
 def _app(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
 ) -> None:
-    if version:
-        from trimode import __version__
-
-        print(f"trimode {__version__}")
-        raise typer.Exit
+    """Gives the app its options; `_version` answers this one before a command is asked for."""
 
 
 @app.command()

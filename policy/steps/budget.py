@@ -11,9 +11,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from threading import Lock
 from typing import Any, Final
 
+from trimode.engine.locks import ForkSafeLock
 from trimode.engine.result import Stats
 
 from ..calls import Call
@@ -85,7 +85,7 @@ class Ledger:
     budget: Budget
     spent: Spent = Spent()
     _reserved: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock)
 
     @contextmanager
     def spending(self, call: Call) -> Generator[Spending]:
@@ -103,7 +103,7 @@ class Ledger:
                 running.count(attempt.stats)
             raise
         except AuditWriteFailed as error:
-            if error.result is not None:
+            if error.result is not None and running.cost is None:  # else the finished call was counted
                 running.count(error.result.stats)
             raise
         except BudgetTooSmall as error:

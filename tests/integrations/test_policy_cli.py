@@ -156,6 +156,25 @@ def test_lock_knows_the_weights_that_it_is_asked_for(
     assert run("policy", "lock", policy, "-o", locked, "--check").exit_code == 1
 
 
+def test_auto_stands_beside_files_wherever_policies_are_compared(reference: Engine, tmp_path: Path) -> None:
+    path, plain = tmp_path / "audit.jsonl", tmp_path / "plain.toml"
+    plain.write_text('name = "plain"\n[kinds.prose]\nmode = "ar"\n')
+
+    @tm.step("prose", max_tokens=8)
+    def talk(task: str) -> str:
+        return tm.ask(f"Talk about {task}.")
+
+    with tm.session(reference, policy=Policy(), trace=f"file:{path}", content=True), tm.using(mode="linear_spec"):
+        talk("tea")
+    both = ("--policy", "auto", "--policy", plain)
+    rows = json.loads(run("policy", "compare", path, *both, "--json").output)
+    assert [row["policy"] for row in rows] == ["as recorded", "auto", "plain"]
+    rows = json.loads(run("audit", "replay", path, *both, "--json").output)
+    assert [(row["policy"], row["same"]) for row in rows] == [
+        ("as recorded", None), ("again", 1), ("auto", 1), ("plain", 1),
+    ]  # fmt: skip
+
+
 def test_compare_names_the_line_of_a_wrong_policy(audit: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[kinds.plan]\nmode = "diffusion"\n')

@@ -131,3 +131,24 @@ def test_wrong_and_stopped_data_are_counted_and_shown() -> None:
     assert "SILENTLY WRONG: a: the grammar takes [1,1]" in shown
     assert "stopped: a: error: out of fuel" in shown
     assert summary([])["compiled_share"] is None
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "bom"])
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_json_lines_end_at_line_feeds_alone(tmp_path: Path, suffix: str, inside: str, start: str) -> None:
+    entry = {"schema": {"const": f"a{inside}b"}, "tests": []}
+    line = json.dumps(entry, ensure_ascii=False)
+    assert inside in line
+    data = f"{start}{line}\r\n\n{line}\n".encode()
+    path = tmp_path / f"lines{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    assert [(name, found) for name, found in entries(path)] == [
+        (f"lines{suffix}:1", entry), (f"lines{suffix}:3", entry),
+    ]  # fmt: skip
+
+
+def test_a_json_file_may_begin_with_a_bom(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"schema": CITY}), encoding="utf-8-sig")
+    assert [found for _, found in entries(path)] == [{"schema": CITY}]

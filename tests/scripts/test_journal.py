@@ -30,3 +30,11 @@ def test_another_measurement_is_refused(tmp_path: Path) -> None:
     Journal(path, {"steps": 3})
     with pytest.raises(SystemExit, match="holds another measurement"):
         Journal(path, {"steps": 4})
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "race.jsonl"
+    Journal(path, {"steps": 3})
+    with path.open("ab") as file:
+        file.write(b'{"number":\r1}\n')
+    assert Journal(path, {"steps": 3}).rows == [{"number": 1}]

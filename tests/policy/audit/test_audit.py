@@ -279,7 +279,9 @@ def test_a_head_that_is_none_is_refused(text: str) -> None:
 def test_tables_show_calls_and_problems(recorded: Recorded, sample: Sample) -> None:
     console = Console(record=True, width=200, file=StringIO())
     failed = recorded("ar", failed=ValueError("x"), step="[bold]odd[/]")
-    console.print(table([sample.record, failed]))
+    view, left_out = table([sample.record, failed], 200)
+    assert left_out == []
+    console.print(view)
     counts = sample.record.counts
     assert counts is not None
     shown = console.export_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimode.policy.errors import PolicyError
+from trimode.policy.selection.lock_file import lock_text, moved
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.settings import MODES, OPTIONS, STEP_KINDS, Settings, StepKind
 from trimode.policy.selection.toml_text import as_toml, line_of
@@ -186,3 +188,12 @@ def test_an_exact_plan_has_an_exact_mode() -> None:
             context=plan.context,
             exact=True,
         )
+
+
+def test_only_a_line_feed_ends_a_line_of_toml() -> None:
+    text = 'name = "a\u2028b\x85c"\n# d\u2029e\n[kinds.plan]\nmode = "ar"\n'
+    assert line_of(text, ("kinds", "plan", "mode")) == 4
+    policy = Policy(name="a\u2028b", kinds={"plan": Settings(mode="ar")})
+    assert moved(policy, lock_text(policy)) == []
+    other = moved(replace(policy, name="a\u2028c"), lock_text(policy))
+    assert '-name = "a\u2028b"' in other

@@ -149,7 +149,8 @@ def test_tasks_have_their_own_overrides_and_share_the_session_around_them(refere
             return (await say.result("Hello")).plan.mode
 
     async def together() -> list[str]:
-        return list(await asyncio.gather(*map(task, ("ar", "linear_spec", "ar"))))
+        modes: tuple[Mode, ...] = ("ar", "linear_spec", "ar")
+        return list(await asyncio.gather(*map(task, modes)))
 
     with tm.session(reference, policy=tm.Policy()) as session:
         assert asyncio.run(together()) == ["ar", "linear_spec", "ar"]

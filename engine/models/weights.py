@@ -43,13 +43,24 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
         raise CheckpointError(f"no checkpoint directory at {directory}")
     begin_in_child()
     config = ModelConfig.load(directory)
-    files = weight_files(directory)
-    with torch.device("meta"):
-        model = Transformer(config)
-    found = dict(_tensors(files, dtype, device, config.family.others))
-    _check_finite(found, directory)
-    _assign(model, found, directory)
+    found = dict(_tensors(weight_files(directory), dtype, device, config.family.others))
+    model = assembled(config, found, directory, device)
     _load_adapter(model, directory / ADAPTER, dtype, device)
+    return model.eval().requires_grad_(False)
+
+
+def assembled(config: ModelConfig, found: dict[str, Tensor], origin: Path, device: torch.device) -> Transformer:
+    """The model of `config` with the tensors `found`, by their names in its family. Raises CheckpointError."""
+    if config.num_hidden_layers > len(found):  # each layer would be made before anybody looks for its tensors
+        raise CheckpointError(f"{origin}: num_hidden_layers={config.num_hidden_layers}, and {len(found)} tensors found")
+    try:
+        with torch.device("meta"):
+            model = Transformer(config)
+    except (RuntimeError, TypeError) as error:  # a size of more than 64 bits
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{origin}: no model can have the sizes that its config names ({reason})") from None
+    _check_finite(found, origin)
+    _assign(model, found, origin)
     model.frequencies = model.frequencies.to(device)
     return model.eval().requires_grad_(False)
 

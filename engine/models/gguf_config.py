@@ -92,8 +92,7 @@ def gguf_config(file: GgufFile) -> ModelConfig:
     }
     config = ModelConfig.from_dict(fields, str(file.path))
     _check_heads(file, name, config)
-    if config.num_hidden_layers > len(file.places):
-        raise file.error(f"{name}.block_count={config.num_hidden_layers}, and {len(file.places)} tensors are there")
+    _check_sizes(file, name, config)
     factors = _factors(file, name, config)
     return replace(config, rope=replace(config.rope, factors=factors)) if factors else config
 
@@ -149,6 +148,17 @@ def _check_heads(file: GgufFile, name: str, config: ModelConfig) -> None:
         said = _number(file, name, key, int, config.head_dim)
         if said != config.head_dim:
             raise file.error(f"expected {name}.{key} to be the length of a head, {config.head_dim}, found {said}")
+
+
+def _check_sizes(file: GgufFile, name: str, config: ModelConfig) -> None:
+    """Raises CheckpointError where numbers are larger than what the tensors bear out, before anything is made of them."""
+    if config.num_hidden_layers > len(file.places):
+        raise file.error(f"{name}.block_count={config.num_hidden_layers}, and {len(file.places)} tensors are there")
+    place, rows = file.places.get("blk.0.attn_q.weight"), config.num_attention_heads * config.head_dim
+    if place is None or place.shape[0] != rows:
+        raise file.error(f"expected blk.0.attn_q.weight with {rows} rows, found {place and list(place.shape)}")
+    if config.max_position_embeddings >= 1 << 31:
+        raise file.error(f"expected {name}.context_length below 2^31, found {config.max_position_embeddings}")
 
 
 def _rope(file: GgufFile, name: str) -> dict[str, Any]:

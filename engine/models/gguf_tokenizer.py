@@ -121,7 +121,7 @@ def _vocabulary(file: GgufFile, tokens: list[str]) -> dict[str, int]:
 
 
 def _added(token: str, at: int, kind: int) -> dict[str, Any]:
-    """An entry of `added_tokens`. Text that a template writes and that reads as one token; control tokens are hidden."""
+    """An entry of `added_tokens`: text that reads as one token in a template. Control tokens are hidden in output."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": at, "content": token, **flags, "special": kind != _USER}
 

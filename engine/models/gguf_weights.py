@@ -102,7 +102,7 @@ def _tensors(file: GgufFile, config: ModelConfig) -> Iterator[tuple[str, Tensor]
 
 
 def halves(rows: Tensor, head_dim: int) -> Tensor:
-    """rows [H * D, E] whose rotated pairs lie side by side in a head, with the pairs in halves, as our rotation has it."""
+    """rows [H * D, E] with rotated pairs side by side in a head: the same with a pair in the two halves of its head."""
     return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
 
 

@@ -15,7 +15,10 @@ from trimode.engine.errors import TrimodeError
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
+    str | None,
+    typer.Option(
+        "--checkpoint", "-c", help="Directory, GGUF file, fetched model or hub id; the bundled one if not given."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

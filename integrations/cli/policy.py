@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import policy_plots as plots
+from .console import Checkpoint
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
@@ -31,9 +32,6 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Checkpoint = Annotated[
-    str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
-]
 
 Plot = Annotated[Path | None, typer.Option(help="Also draw it as PNG here; needs the extra `plots`.")]
 

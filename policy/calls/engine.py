@@ -59,8 +59,8 @@ class Engine(CallRunner):
         graphs: bool | None = None,
         progress: Progress | None = None,
     ) -> Engine:
-        """Loads a checkpoint directory, a GGUF file, a model that `trimode fetch` brought ("smollm2"), a hub repository, or
-        (None) the bundled reference checkpoint.
+        """Loads a checkpoint directory, a GGUF file, a model that `trimode fetch` brought ("smollm2"), a repository of
+        the hub, or (None) the bundled reference checkpoint.
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,

@@ -39,9 +39,9 @@ _DESCRIBED: Final = ("config.json", "generation_config.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory or GGUF file, and the name to show for it.
+    """A checkpoint directory or GGUF file, and the name to show for it. Digests are computed once, when asked for.
 
-    Digests are computed once, when first asked for. Whatever it reads raises CheckpointError, which says what was expected and what was found.
+    Whatever it reads raises CheckpointError, which says what was expected and what was found.
     """
 
     directory: Path
@@ -82,8 +82,8 @@ class Checkpoint:
 
 
 def locate(source: str | Path | None) -> Checkpoint:
-    """None: the bundled reference checkpoint. An existing path: that directory or GGUF file. A name of `PUBLISHED`: what
-    `trimode fetch` brought. `owner/name`: the hub, cache first."""
+    """None: the bundled reference checkpoint. An existing path: that directory or GGUF file. A name of `PUBLISHED`:
+    what `trimode fetch` brought. `owner/name`: the hub, cache first."""
     if source is None:
         return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
     path = Path(source).expanduser()

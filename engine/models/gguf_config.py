@@ -151,7 +151,7 @@ def _check_heads(file: GgufFile, name: str, config: ModelConfig) -> None:
 
 
 def _check_sizes(file: GgufFile, name: str, config: ModelConfig) -> None:
-    """Raises CheckpointError where numbers are larger than what the tensors bear out, before anything is made of them."""
+    """Raises CheckpointError for numbers larger than the tensors bear out, before anything is made of them."""
     if config.num_hidden_layers > len(file.places):
         raise file.error(f"{name}.block_count={config.num_hidden_layers}, and {len(file.places)} tensors are there")
     place, rows = file.places.get("blk.0.attn_q.weight"), config.num_attention_heads * config.head_dim

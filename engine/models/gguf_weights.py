@@ -78,10 +78,10 @@ def _shape(config: ModelConfig, name: str) -> tuple[int, ...]:
 
 
 def _check_shapes(file: GgufFile, config: ModelConfig) -> None:
-    expected = set(names(config).values())
+    expected = dict.fromkeys(names(config).values())
     for said, found in (
-        ("missing", expected - file.places.keys()),
-        ("unexpected", file.places.keys() - expected - {FREQUENCIES}),
+        ("missing", expected.keys() - file.places.keys()),
+        ("unexpected", file.places.keys() - expected.keys() - {FREQUENCIES}),
     ):
         if found:
             listed = ", ".join(sorted(found)[:3])
@@ -103,7 +103,7 @@ def _tensors(file: GgufFile, config: ModelConfig) -> Iterator[tuple[str, Tensor]
 
 def halves(rows: Tensor, head_dim: int) -> Tensor:
     """rows [H * D, E] with rotated pairs side by side in a head: the same with a pair in the two halves of its head."""
-    return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+    return rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
 def dequantised(file: GgufFile, place: Place) -> Tensor:

@@ -51,18 +51,23 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
 
 def assembled(config: ModelConfig, found: dict[str, Tensor], origin: Path, device: torch.device) -> Transformer:
     """The model of `config` with the tensors `found`, by their names in its family. Raises CheckpointError."""
-    if config.num_hidden_layers > len(found):  # each layer would be made before anybody looks for its tensors
-        raise CheckpointError(f"{origin}: num_hidden_layers={config.num_hidden_layers}, and {len(found)} tensors found")
-    try:
-        with torch.device("meta"):
-            model = Transformer(config)
-    except (RuntimeError, TypeError) as error:  # a size of more than 64 bits
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{origin}: no model can have the sizes that its config names ({reason})") from None
+    _check_sizes(config, found, origin)
+    with torch.device("meta"):
+        model = Transformer(config)
     _check_finite(found, origin)
     _assign(model, found, origin)
     model.frequencies = model.frequencies.to(device)
     return model.eval().requires_grad_(False)
+
+
+def _check_sizes(config: ModelConfig, found: Mapping[str, Tensor], origin: Path) -> None:
+    """Raises CheckpointError for sizes beyond all tensors: modules and angles are made before shapes are compared."""
+    if config.num_hidden_layers > len(found):
+        raise CheckpointError(f"{origin}: num_hidden_layers={config.num_hidden_layers}, and {len(found)} tensors found")
+    largest = max(tensor.numel() for tensor in found.values())
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads"):
+        if (size := getattr(config, key)) > largest:
+            raise CheckpointError(f"{origin}: {key}={size}, and its largest tensor holds {largest} numbers")
 
 
 def weight_files(directory: Path) -> list[Path]:

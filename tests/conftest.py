@@ -25,6 +25,7 @@ HELPERS = (
     "engine/vendor.py",
     "engine/automaton.py",
     "engine/mixed.py",
+    "engine/gguf_files.py",
     "policy/recorded_calls.py",
     "policy/loaded.py",
     "policy/calls/bad_inputs.py",

@@ -1,10 +1,12 @@
-"""Where a checkpoint comes from: the bundled one, a directory, or a repository of the Hugging Face hub.
+"""Where a checkpoint comes from: the bundled one, a directory, a GGUF file, a model that `trimode fetch` brought, or a
+repository of the Hugging Face hub; and what is read there.
 
-Knows paths and digests. Does not know models or tokens.
+Knows paths, digests and which reader a path needs. Does not know formats.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +15,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from ..errors import CheckpointError
-from .weights import ADAPTER, sha256, weight_files
+from .config import ModelConfig
+from .gguf_config import gguf_config
+from .gguf_file import GgufFile
+from .gguf_tokenizer import gguf_tokenizer
+from .gguf_weights import load_gguf
+from .model import Transformer
+from .published import PUBLISHED
+from .tokenizer import Tokenizer
+from .weights import ADAPTER, load_model, sha256, weight_files
 
 BUNDLED: Final = "trimode-reference"
 """Name of the checkpoint that comes with the package."""
@@ -27,25 +39,51 @@ _DESCRIBED: Final = ("config.json", "generation_config.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint directory and the name to show for it. Digests are computed once, when first asked for."""
+    """A checkpoint directory or GGUF file, and the name to show for it. Digests are computed once, when asked for.
+
+    Whatever it reads raises CheckpointError, which says what was expected and what was found.
+    """
 
     directory: Path
     name: str
 
+    @property
+    def is_gguf(self) -> bool:
+        return self.directory.is_file()
+
     @cached_property
     def model_sha256(self) -> str:
-        """Digest of the configs that decoding depends on, weights and adapter."""
+        """Digest of the configs that decoding depends on, weights and adapter; of a GGUF file as it is."""
+        if self.is_gguf:
+            return sha256([self.directory])
         adapter: Sequence[Path] = sorted((self.directory / ADAPTER).glob("*"))
         configs = [path for name in _DESCRIBED if (path := self.directory / name).is_file()]
         return sha256([*configs, *weight_files(self.directory), *adapter])
 
     @cached_property
     def tokenizer_sha256(self) -> str:
+        """Digest of tokenizer.json; for a GGUF file, of the one that is made of its metadata."""
+        if self.is_gguf:
+            return hashlib.sha256(self.tokenizer().json.encode()).hexdigest()
         return sha256([self.directory / "tokenizer.json"])
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
+        """The model, with its draft adapter if it has one, and its tokenizer."""
+        if self.is_gguf:
+            file = GgufFile.read(self.directory)
+            return load_gguf(file, dtype, device), gguf_tokenizer(file)
+        return load_model(self.directory, dtype, device), Tokenizer.load(self.directory)
+
+    def config(self) -> ModelConfig:
+        return gguf_config(GgufFile.read(self.directory)) if self.is_gguf else ModelConfig.load(self.directory)
+
+    def tokenizer(self) -> Tokenizer:
+        return gguf_tokenizer(GgufFile.read(self.directory)) if self.is_gguf else Tokenizer.load(self.directory)
 
 
 def locate(source: str | Path | None) -> Checkpoint:
-    """Finds a checkpoint: None is the bundled one, an existing path a directory, `owner/name` the hub, cache first."""
+    """Finds a checkpoint. None: the bundled one. An existing path: that directory or GGUF file. A name of `PUBLISHED`:
+    what `trimode fetch` brought. `owner/name`: the hub, cache first."""
     if source is None:
         return Checkpoint(Path(str(files("trimode"))) / "checkpoints" / "reference", BUNDLED)
     if not isinstance(source, str | Path):
@@ -53,8 +91,10 @@ def locate(source: str | Path | None) -> Checkpoint:
     path = Path(source).expanduser()
     if path.exists():
         return Checkpoint(path, path.name)
+    if isinstance(source, str) and source in PUBLISHED:
+        return Checkpoint(PUBLISHED[source].fetched(), source)
     if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
-        raise CheckpointError(f"no checkpoint directory at {path}")
+        raise CheckpointError(f"no checkpoint directory or GGUF file at {path}")
     return Checkpoint(_download(source), source)
 
 

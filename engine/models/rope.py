@@ -19,6 +19,8 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     YaRN blends extrapolated and interpolated frequencies; a factor below 1 is not clamped.
     """
     powers = rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
+    if rope.factors:
+        return 1.0 / (powers * torch.tensor(rope.factors, dtype=torch.float32, device="cpu"))
     if rope.kind == "default":
         return 1.0 / powers
     if rope.kind == "llama3":

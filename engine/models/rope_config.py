@@ -23,7 +23,10 @@ _PRETRAINED: Final = "original_max_position_embeddings"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeConfig:
-    """Rotary position embedding: `default`, `yarn` (arXiv 2309.00071) with any positive factor, or `llama3` (3.1)."""
+    """Rotary position embedding: `default`, `yarn` (arXiv 2309.00071) with any positive factor, or `llama3` (3.1).
+
+    `factors`, with `default` alone: what divides each of the head_dim / 2 frequencies, as a GGUF file stores scaling.
+    """
 
     theta: float
     kind: str = "default"
@@ -37,6 +40,7 @@ class RopeConfig:
     mscale_all_dim: float | None = None
     attention_factor: float | None = None
     llama_4_scaling_beta: float | None = None
+    factors: tuple[float, ...] = ()
 
 
 def rope_config(fields: Mapping[str, Any], origin: str) -> RopeConfig:
@@ -47,7 +51,7 @@ def rope_config(fields: Mapping[str, Any], origin: str) -> RopeConfig:
         lengths = (fields.get(_PRETRAINED), settings.get(_PRETRAINED), fields.get("max_position_embeddings"))
         settings[_PRETRAINED] = next((length for length in lengths if length is not None), None)
     known: dict[str, Any] = {"theta": number(settings, "rope_theta", origin, float), "kind": kind}
-    for key in RopeConfig.__slots__:
+    for key in set(RopeConfig.__slots__) - {"factors"}:  # no config.json has these
         if settings.get(key) is not None:
             known[key] = number(settings, key, origin, int if key == _PRETRAINED else float)
     rope = RopeConfig(**known)

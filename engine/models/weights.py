@@ -45,15 +45,31 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Tra
         raise CheckpointError(f"no checkpoint directory at {directory}")
     begin_in_child()
     config = ModelConfig.load(directory)
-    files = weight_files(directory)
+    found = dict(_tensors(weight_files(directory), dtype, device, config.family.others))
+    model = assembled(config, found, directory, device)
+    _load_adapter(model, directory / ADAPTER, dtype, device)
+    return model.eval().requires_grad_(False)
+
+
+def assembled(config: ModelConfig, found: dict[str, Tensor], origin: Path, device: torch.device) -> Transformer:
+    """The model of `config` with the tensors `found`, by their names in its family. Raises CheckpointError."""
+    _check_sizes(config, found, origin)
     with torch.device("meta"):
         model = Transformer(config)
-    found = dict(_tensors(files, dtype, device, config.family.others))
-    _check_finite(found, directory)
-    _assign(model, found, directory)
-    _load_adapter(model, directory / ADAPTER, dtype, device)
+    _check_finite(found, origin)
+    _assign(model, found, origin)
     model.frequencies = model.frequencies.to(device)
     return model.eval().requires_grad_(False)
+
+
+def _check_sizes(config: ModelConfig, found: Mapping[str, Tensor], origin: Path) -> None:
+    """Raises CheckpointError for sizes beyond all tensors: modules and angles are made before shapes are compared."""
+    if config.num_hidden_layers > len(found):
+        raise CheckpointError(f"{origin}: num_hidden_layers={config.num_hidden_layers}, and {len(found)} tensors found")
+    largest = max(tensor.numel() for tensor in found.values())
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads"):
+        if (size := getattr(config, key)) > largest:
+            raise CheckpointError(f"{origin}: {key}={size}, and its largest tensor holds {largest} numbers")
 
 
 def weight_files(directory: Path) -> list[Path]:

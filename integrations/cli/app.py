@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | train | doctor`, `audit`, `policy`, `schema`.
+"""The command line: `trimode demo | generate | eval | bench | export | fetch | train | doctor | audit | ...`.
 
 Knows typer and what each command prints. Does not know how anything is computed. Commands import what they need when
 they run, so that `--help` is quick. Exit codes: 0 done, 1 a check found problems, 2 the command failed.
@@ -20,6 +20,7 @@ from trimode.engine.errors import TrimodeError
 from . import audit, audit_out, bench_commands
 from .console import AsJson, Checkpoint, console, run_script
 from .doctor import doctor
+from .fetch import fetch
 from .policy import policy_app
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against th
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
 app.command()(doctor)
+app.command()(fetch)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from rich.box import SIMPLE
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimode.engine.errors import TrimodeError
+from trimode.engine.result import Mode
 from trimode.policy.calls import Engine, Result
 from trimode.policy.json_schema import canonical
 from trimode.policy.schema import ToolCall
@@ -37,13 +38,22 @@ WINDOW: Final = 20
 """Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
 
+def _policy(engine: Engine, console: Output) -> Path:
+    """The table that shows every mode; for weights that lack some of them, one that takes what they have."""
+    modes = engine.tokens.model.config.family.modes
+    if set(modes) >= set(get_args(Mode)):
+        return Path(str(DATA / "demo.toml"))
+    console.print(f"These weights decode in {', '.join(modes)} only: so does every step.", highlight=False)
+    return Path(str(DATA / f"demo_{modes[0]}.toml"))
+
+
 def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = False) -> Session:
     """Runs the loop over the shipped episodes and prints it as it happens. `live`: only episodes whose tools really
     run."""
     results = "tools really run" if live else "tool results come from the record (--live runs tools)"
     console.print(f"live: the model writes every plan, tool_call, json and prose step now; {results}", highlight=False)
     console.print("recorded: user turns, and the order of steps", highlight=False)
-    with session(engine, policy=Path(str(DATA / "demo.toml")), trace=f"file:{audit}", content=True) as current:
+    with session(engine, policy=_policy(engine, console), trace=f"file:{audit}", content=True) as current:
         for episode in episodes(limit, live):
             _show(episode, loop(episode, live), console)
     return current

@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from .console import console
+from .console import Checkpoint, console
 
 if TYPE_CHECKING:
     from trimode.policy.selection import CostModel
 
 PACKAGES: Final = (
     "trimode", "torch", "transformers", "tokenizers", "safetensors", "llguidance", "pydantic", "jsonschema",
-    "opentelemetry-sdk", "triton", "matplotlib",
+    "opentelemetry-sdk", "triton", "gguf", "matplotlib",
 )  # fmt: skip
 
 
 def doctor(
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", "-c", help="Directory or hub id; the bundled checkpoint if not given.")
-    ] = None,
+    checkpoint: Checkpoint = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     kernels: Annotated[str, typer.Option(help="As of Engine.load: auto, native, native-bf16, torch, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,

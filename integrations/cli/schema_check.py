@@ -19,8 +19,6 @@ import numpy as np
 
 from trimode.engine.errors import TrimodeError
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.config import ModelConfig
-from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.errors import GrammarRuntimeError, SchemaError, SchemaRefused, SchemaViolation
 from trimode.policy.grammar import Compiled, GrammarCompiler, Walker
 from trimode.policy.json_schema import Formats, texts_of
@@ -84,8 +82,8 @@ class Checker:
     @classmethod
     def load(cls, source: str | None, formats: Formats, rewrites: bool) -> Checker:
         """Loads the tokenizer of a checkpoint, without its weights. Raises CheckpointError."""
-        directory = locate(source).directory
-        config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
+        checkpoint = locate(source)
+        config, tokenizer = checkpoint.config(), checkpoint.tokenizer()
         compiler = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
         return cls(compiler, Walker(tokenizer, config.eos_token_ids[0]), formats, rewrites)
 

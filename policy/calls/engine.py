@@ -20,7 +20,6 @@ from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
 from trimode.engine.models.checkpoint import Checkpoint, locate
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.models.weights import load_model
 from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
 from ..audit import Runtime
@@ -64,7 +63,8 @@ class Engine(CallRunner):
         graphs: bool | None = None,
         progress: Progress | None = None,
     ) -> Engine:
-        """Loads a directory in the NLD format, a hub repository, or (None) the bundled reference checkpoint.
+        """Loads a checkpoint directory, a GGUF file, a model that `trimode fetch` brought ("smollm2"), a repository of
+        the hub, or (None) the bundled reference checkpoint.
 
         `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
         that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
@@ -81,8 +81,7 @@ class Engine(CallRunner):
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
         began, checkpoint = time.perf_counter(), locate(source)
-        model = load_model(checkpoint.directory, _DTYPES[dtype], device_of(device))
-        tokenizer = Tokenizer.load(checkpoint.directory)
+        model, tokenizer = checkpoint.load(_DTYPES[dtype], device_of(device))
         tokens = TokenEngine(
             model,
             tokenizer.decode,

@@ -19,8 +19,6 @@ from trimode.engine.decoding.output import Output
 from trimode.engine.errors import TrimodeError
 from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.config import ModelConfig
-from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.token_engine import TokenEngine
@@ -66,9 +64,9 @@ class FakeEngine(Engine):
 
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         checkpoint = locate(None)
-        config = ModelConfig.load(checkpoint.directory)
+        config = checkpoint.config()
         absent = SimpleNamespace(model=SimpleNamespace(config=config, adapter=True), close=lambda: None)
-        super().__init__(cast(TokenEngine, absent), Tokenizer.load(checkpoint.directory), checkpoint)
+        super().__init__(cast(TokenEngine, absent), checkpoint.tokenizer(), checkpoint)
         self.answers = dict(answers or {})
         self.calls: list[Call] = []
         self._walker = Walker(self.tokenizer, config.eos_token_ids[0])

@@ -233,7 +233,7 @@ def _policies(policy: PolicyProtocol | str | Path, engine: Engine) -> tuple[Poli
 def _audit(trace: str | None, content: bool | None) -> AuditFile | None:
     if trace is None:
         return None
-    scheme, _, path = trace.partition(":")
+    scheme, _, path = trace.partition(":") if isinstance(trace, str) else ("", "", "")
     if scheme != "file" or not path:
-        raise PolicyError(f"trace={trace!r}: expected 'file:PATH'")
+        raise PolicyError(f"trace={trace!r}: expected 'file:PATH' or an AuditFile")
     return AuditFile(Path(path), content=content)

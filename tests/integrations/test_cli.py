@@ -222,7 +222,7 @@ def test_errors_are_one_line(
         (["generate", "x", "--mode", "turbo"], "unknown mode 'turbo'"),
         (["generate", "x", "--max-tokens", "0"], "max_tokens=0"),
         (["generate", "word " * 3000], "exceeds the context of 1024 tokens"),
-        (["generate", "x", "--checkpoint", "/no/such/place"], "no checkpoint directory at /no/such/place"),
+        (["generate", "x", "--checkpoint", "/no/such/place"], "no checkpoint directory or GGUF file at /no/such/place"),
         (["generate", "x", "--checkpoint", str(pickled)], "architectures"),
         (["generate", "x", "--schema", str(broken)], "cannot read a JSON Schema"),
         (["generate", "x", "--schema", str(tmp_path / "none.json")], "cannot read a JSON Schema"),

@@ -11,17 +11,15 @@ from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
-from .messages import checked_messages, checked_text
 from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, USING, Scope, current_scope, overrides
 from .stream import StreamEvent
-from .trim import TRIMS, Trim
 
 __all__ = [
-    "SCOPE", "TRIMS", "USING", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
-    "ScoredChoice", "ScriptError", "StreamEvent", "Trim", "aattempted", "attempted", "candidates_of",
-    "check_tool_call", "checked_messages", "checked_text", "current_scope", "decoded", "in_turn", "overrides",
+    "SCOPE", "USING", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
+    "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "attempted", "candidates_of",
+    "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
     "session_html", "tools_of",
 ]  # fmt: skip

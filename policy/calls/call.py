@@ -8,12 +8,12 @@ from typing import Any, Final, Unpack
 
 from trimode.engine.errors import RequestError
 
+from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, called, held_to, schema_of, shapes_of
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
-from .messages import checked_ids, checked_messages, checked_text
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
 """Chooses the plan of a call by its context and its own settings."""

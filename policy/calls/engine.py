@@ -23,12 +23,12 @@ from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
 from ..audit import Runtime
+from ..conversation import checked_text
 from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
 from .calibrate import calibrated, known_cost, path_of
 from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import LOG, CallRunner, awaited
-from .messages import checked_text
 from .precedence import planned
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted

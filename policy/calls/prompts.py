@@ -14,10 +14,9 @@ from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.tokenizer import Tokenizer
 
+from ..conversation import Conversation, Message, Trim, check_shown, conversation_of, marker_note, trimmed
 from ..schema import Schema
 from .call import Call
-from .conversation import Conversation, Message, check_shown, conversation_of, marker_note
-from .trim import Trim, trimmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from trimode.engine.request import DecodeRequest, ScoreRequest
 from trimode.engine.result import DecodeResult
 
 from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
+from ..conversation import plain_text
 from ..errors import AuditWriteFailed, OutputRefused
 from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
-from .messages import plain_text
 from .result import Result
 from .scope import Scope, current_scope
 

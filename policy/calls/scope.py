@@ -18,11 +18,11 @@ from opentelemetry.trace import SpanContext
 from trimode.engine.result import Stats
 
 from ..audit import AuditFile, Redact
+from ..conversation import Trim
 from ..selection import Auto, Layer, PolicyProtocol
 from ..telemetry import AgentSpan
 from .call import Call
 from .in_force import InForce
-from .trim import Trim
 
 
 class Spend(Protocol):

@@ -17,14 +17,13 @@ from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
 from trimode.engine.result import DecodeResult
 
+from ..conversation import Trim, marker_note
 from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, GrammarCompiler, Relaxed, relaxed
 from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 from .choice import unused_in_infill
-from .conversation import marker_note
 from .prompts import PromptWriter
-from .trim import Trim
 
 THINKING_END = "</think>"
 

@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ..calls import checked_messages, checked_text
+from ..conversation import checked_messages, checked_text
 from ..errors import StepError
 
 _NOTHING: Final = frozenset(

@@ -18,7 +18,6 @@ from opentelemetry.trace import get_current_span
 from ..audit import AuditFile, Redact
 from ..calls import (
     SCOPE,
-    TRIMS,
     USING,
     Call,
     Engine,
@@ -27,13 +26,13 @@ from ..calls import (
     Result,
     Scope,
     StreamEvent,
-    Trim,
     aattempted,
     attempted,
     current_scope,
     overrides,
     session_html,
 )
+from ..conversation import TRIMS, Trim
 from ..errors import PolicyError, StepError, error_type, shown
 from ..selection import Auto, Guided, Policy, PolicyProtocol, SettingArguments, Settings, working_policy
 from ..telemetry import AgentSpan

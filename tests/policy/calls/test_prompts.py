@@ -17,7 +17,7 @@ from tokenizers import models
 import trimode as tm
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.trim import trimmed
+from trimode.policy.conversation.trim import trimmed
 from trimode.testing import FakeEngine
 
 TALK = [{"role": "user", "content": "There are 5 boxes with 20 apples in each box. How many apples are there?"}]

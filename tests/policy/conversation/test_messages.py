@@ -12,9 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.calls.call import Call
-from trimode.policy.calls.conversation import conversation_of, tools_block
-from trimode.policy.calls.messages import checked_messages
 from trimode.policy.calls.prompts import PromptWriter
+from trimode.policy.conversation.chat import conversation_of, tools_block
+from trimode.policy.conversation.messages import checked_messages
 from trimode.testing import FakeEngine
 
 CALLS = (

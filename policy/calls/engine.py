@@ -28,7 +28,6 @@ from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContex
 from .calibrate import calibrated, known_cost, path_of
 from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import CallRunner, awaited
-from .precedence import planned
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
 from .scope import current_scope
@@ -196,7 +195,7 @@ class Engine(CallRunner):
 
     def _planned_infill(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
         own = [("infill(), which fills a block", settings) for _, settings in given]
-        return planned(self, context, own, [("infill()", Settings(max_tokens=16))])
+        return self.planned(context, own, [("infill()", Settings(max_tokens=16))])
 
     def close(self) -> None:
         """Cancels every call on its way and refuses later ones. Leaving `with Engine.load() as engine:` does it too."""

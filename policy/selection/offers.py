@@ -45,8 +45,8 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
     `first`, which they refuse.
     """
-    instead: tuple[Mode, ...] = ("ar", "diffusion") if settings.exact is False else ("ar",)
-    mode = next((mode for mode in (first, *instead) if mode in weights.modes), first)
+    candidates: list[Mode] = [first, "ar", "diffusion"] if settings.exact is False else [first, "ar"]
+    mode: Mode = next((mode for mode in candidates if mode in weights.modes), first)
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"
     if mode in ADAPTED and "ar" in weights.modes and weights.cost is not None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import update_wrapper
 from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, cast, get_origin, get_type_hints, overload
 
-from ..calls import Call, Result, StreamEvent, candidates_of
+from ..calls import Call, Result, StreamEvent, candidates_of, overrides
 from ..errors import StepError
 from ..grammar import check, relaxed
 from ..schema import Target, TextTarget, ToolCall, described, held_to, schema_of, tool_schema
 from ..selection import STEP_KINDS, Layer, Settings, StepContext, StepKind, resolve
-from .sessions import current_session, overrides
+from .sessions import current_session
 
 NOTHING: Final = Settings()
 P = ParamSpec("P")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loaded import SHORT
@@ -15,6 +16,7 @@ from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import PolicyError
 from trimode.policy.replay import held_out
 from trimode.policy.replay.held_out import MOST, REPEATS, checked, halves, tuned_and_checked
+from trimode.policy.replay.under_policies import decoded_under
 from trimode.policy.replay.what_if import Check, compared, learned_from, refused_share, tuned
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.offers import Weights
@@ -31,7 +33,7 @@ def calls(reference: Engine, tmp_path_factory: pytest.TempPathFactory) -> list[C
     path = tmp_path_factory.mktemp("held") / "audit.jsonl"
     with tm.session(reference, policy=Policy(), trace=f"file:{path}", content=True):
         for seed in range(4):
-            words = {"temperature": 0.8, "seed": seed}
+            words: dict[str, Any] = {"temperature": 0.8, "seed": seed}
             reference.generate("The table is", step="prose", max_tokens=14, mode="linear_spec", **words)
             reference.generate("Measure:", schema=SHORT, max_tokens=30, mode="linear_spec", block_length=8, **words)
     return records(read_audit(path))
@@ -115,12 +117,12 @@ def test_each_call_is_decoded_a_bounded_number_of_times(
     calls: list[CallRecord], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 0
-    decode = held_out.decoded_under
+    decode = decoded_under
 
-    def counted(*words: object) -> object:
+    def counted(*words: Any) -> object:
         nonlocal count
         count += 1
-        return decode(*words)  # type: ignore[arg-type]
+        return decode(*words)
 
     monkeypatch.setattr(held_out, "decoded_under", counted)
     many = [call for call in calls if call.kind == "prose"] * 10

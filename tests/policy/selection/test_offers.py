@@ -13,7 +13,7 @@ from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.offers import Weights, pays
 from trimode.policy.selection.policies import Policy, StepContext, resolve
 from trimode.policy.selection.pricing import Variant
-from trimode.policy.selection.settings import STEP_KINDS, Settings
+from trimode.policy.selection.settings import STEP_KINDS, Settings, StepKind
 
 ACT = StepContext(kind="tool_call", name="act")
 LLAMA = Weights(name="LlamaForCausalLM", modes=FAMILIES["LlamaForCausalLM"].modes)
@@ -24,7 +24,7 @@ GPU, CPU = CostModel(LEVEL, LEVEL, 0.0), CostModel(STEEP, STEEP, 0.0)
 
 @pytest.mark.parametrize("kind", STEP_KINDS)
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if "ar" in family.modes])
-def test_every_kind_gets_a_mode_that_the_weights_have(kind: str, name: str) -> None:
+def test_every_kind_gets_a_mode_that_the_weights_have(kind: StepKind, name: str) -> None:
     weights = Weights(name=name, modes=FAMILIES[name].modes)
     plan = resolve(replace(ACT, kind=kind), (), (), weights)
     assert plan.mode in weights.modes

@@ -34,6 +34,9 @@ class Weights:
     modes: tuple[Mode, ...]
     cost: CostModel | None = None
 
+    def have(self, mode: Mode) -> bool:
+        return mode in self.modes
+
 
 ANY_WEIGHTS: Final = Weights(name="", modes=MODES)
 """Stands for weights that are not known yet: every mode, at unknown cost."""
@@ -46,10 +49,10 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     `first`, which they refuse.
     """
     candidates: list[Mode] = [first, "ar", "diffusion"] if settings.exact is False else [first, "ar"]
-    mode: Mode = next((mode for mode in candidates if mode in weights.modes), first)
+    mode = next(filter(weights.have, candidates), first)
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"
-    if mode in ADAPTED and "ar" in weights.modes and weights.cost is not None:
+    if mode in ADAPTED and weights.have("ar") and weights.cost is not None:
         variant = Variant.of(mode, settings)
         if not pays(weights.cost, variant):
             return "ar", f"{variant} cannot pay on this machine, not even with {LIKELY:.0%} of its drafts accepted"

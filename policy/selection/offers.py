@@ -48,7 +48,9 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
     `first`, which they refuse.
     """
-    candidates: list[Mode] = [first, "ar", "diffusion"] if settings.exact is False else [first, "ar"]
+    candidates: list[Mode] = [first, "ar"]
+    if settings.exact is False:
+        candidates.append("diffusion")
     mode = next(filter(weights.have, candidates), first)
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"

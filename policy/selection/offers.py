@@ -51,7 +51,8 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     candidates: list[Mode] = [first, "ar"]
     if settings.exact is False:
         candidates.append("diffusion")
-    mode = next(filter(weights.have, candidates), first)
+    possible: list[Mode] = [*filter(weights.have, candidates), first]
+    mode: Mode = possible[0]
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"
     if mode in ADAPTED and weights.have("ar") and weights.cost is not None:

@@ -76,16 +76,16 @@ def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     found = known_cost(tokens, runtime)
     if found is None:
         found = fit(measure(tokens))
-        store.write(_cost_path(tokens, runtime), "cost", found.as_dict())
+        store.write(cost_path(tokens, runtime), "cost", found.as_dict())
     return found
 
 
 def known_cost(tokens: TokenEngine, runtime: Runtime) -> CostModel | None:
     """The model that an earlier process kept; None where there is none. Nothing is measured."""
-    return store.read(_cost_path(tokens, runtime), "cost", CostModel.of)
+    return store.read(cost_path(tokens, runtime), "cost", CostModel.of)
 
 
-def _cost_path(tokens: TokenEngine, runtime: Runtime) -> Path:
+def cost_path(tokens: TokenEngine, runtime: Runtime) -> Path:
     return path_of("cost", runtime, tokens.graphs.name if tokens.graphs is not None else "")
 
 

@@ -28,7 +28,7 @@ from ..audit import PieceOf, Runtime
 from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
 from .call import Call
 from .finish import finished
-from .precedence import planned
+from .precedence import Choosing, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
@@ -65,9 +65,9 @@ class CallRunner(ABC):
     def weights(self) -> Weights:
         """What the package's table has to know of the weights."""
 
-    def planned(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
-        """The plan of a call made here, by the same chain as a step's."""
-        return planned(self, context, given)
+    def planned(self, context: StepContext, given: Sequence[Layer], below: Sequence[Layer] = ()) -> DecodePlan:
+        """The plan of a call made here, by the same chain as a step's. `below`: what is weaker than any policy."""
+        return planned(Choosing(self, self.weights, self.live, lambda: self.auto), context, given, below)
 
     def run(self, call: Call) -> Result:
         """One resolved call, start to end, with its span and, in a session that keeps them, its record.

@@ -29,7 +29,6 @@ from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContex
 from .calibrate import calibrated, known_cost, path_of
 from .call import Call, CallOptions, call_of, choice_call
 from .call_runner import LOG, CallRunner, awaited
-from .precedence import planned
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
 from .scope import current_scope
@@ -208,7 +207,7 @@ class Engine(CallRunner):
 
     def _planned_infill(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
         own = [("infill(), which fills a block", settings) for _, settings in given]
-        return planned(self, context, own, [("infill()", Settings(max_tokens=16))])
+        return self.planned(context, own, [("infill()", Settings(max_tokens=16))])
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
         """Token ids of `text`, for `prompt_ids=`. With `markup`, control markers in it are read as control tokens.

@@ -148,7 +148,7 @@ def _paces(record: CallRecord, counts: Counts, cost: CostModel) -> tuple[tuple[s
     """Returns the log slowdown of a call against `cost`; nothing for calls that switched their mode, whose seconds are
     not recorded apart, and for diffusion, whose passes are of blocks that the record does not size."""
     seconds, modes = counts.seconds - counts.prefill_seconds, {round_.mode for round_ in record.rounds}
-    known = record.options.get("mode")
+    known = str(record.options.get("mode"))
     if seconds <= 0 or not counts.forward_passes or modes != {known} or known not in ("ar", *ADAPTED):
         return ()
     context = counts.prompt_tokens + counts.output_tokens / 2
@@ -171,8 +171,7 @@ def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> li
     if round_.mode == "linear_spec" and round_.drafted:
         refused = sum(reason == "schema" for _, reason in round_.rejected)
         verified = 1 + round_.drafted - refused + round_.origins.count("f")
-        both: list[tuple[float, float]] = [(length, 1.0), (min(verified, length), 0.0)]
-        return both[: round_.forward_passes]
+        return [(float(length), 1.0), (float(min(verified, length)), 0.0)][: round_.forward_passes]
     if round_.mode == "quadratic_spec" and round_.drafted:
         rows = options.get("rows")
         prepared = length if rows is None else min(int(rows), length)

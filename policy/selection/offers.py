@@ -34,6 +34,9 @@ class Weights:
     modes: tuple[Mode, ...]
     cost: CostModel | None = None
 
+    def have(self, mode: Mode) -> bool:
+        return mode in self.modes
+
 
 ANY_WEIGHTS: Final = Weights(name="", modes=MODES)
 """Stands for weights that are not known yet: every mode, at unknown cost."""
@@ -45,11 +48,14 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
     `first`, which they refuse.
     """
-    instead: tuple[Mode, ...] = ("ar", "diffusion") if settings.exact is False else ("ar",)
-    mode = next((mode for mode in (first, *instead) if mode in weights.modes), first)
+    candidates: list[Mode] = [first, "ar"]
+    if settings.exact is False:
+        candidates.append("diffusion")
+    possible: list[Mode] = [*filter(weights.have, candidates), first]
+    mode: Mode = possible[0]
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"
-    if mode in ADAPTED and "ar" in weights.modes and weights.cost is not None:
+    if mode in ADAPTED and weights.have("ar") and weights.cost is not None:
         variant = Variant.of(mode, settings)
         if not pays(weights.cost, variant):
             return "ar", f"{variant} cannot pay on this machine, not even with {LIKELY:.0%} of its drafts accepted"

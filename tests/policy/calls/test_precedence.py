@@ -164,11 +164,14 @@ def test_another_engine_counts_in_the_session_around_it(fake: FakeEngine) -> Non
     assert session.spent.passes > 0
 
 
-def test_auto_is_that_of_the_engine_which_is_called(fake: FakeEngine, here: Path) -> None:
+def test_auto_is_that_of_the_engine_which_is_called(
+    fake: FakeEngine, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = FakeEngine()
     mine, its = (Auto(CostModel(LEVEL, LEVEL, 0.0)) for _ in range(2))
     its.path = here / "auto.json"
-    fake.__dict__["auto"], other.__dict__["auto"] = mine, its
+    monkeypatch.setitem(fake.__dict__, "auto", mine)
+    monkeypatch.setitem(other.__dict__, "auto", its)
     with tm.session(fake, policy="auto"):
         assert fake.generate("x").plan.policy is mine
         assert other.generate("x").plan.policy is its
@@ -186,7 +189,7 @@ def test_a_cost_that_was_measured_before_settles_whether_speculation_is_offered(
     assert weights(reference).cost is None
     steep = Curve((1.0, 64.0), (0.0003, 0.0077))
     slow = CostModel(steep, steep, 0.0)
-    cache_file.write(calibrate._cost_path(reference.tokens, reference.runtime), "cost", slow.as_dict())
+    cache_file.write(calibrate.cost_path(reference.tokens, reference.runtime), "cost", slow.as_dict())
     found = weights(reference)
     assert (found.cost, found.modes) == (slow, reference.tokens.model.config.family.modes)
     monkeypatch.setitem(reference.__dict__, "weights", found)
@@ -196,8 +199,8 @@ def test_a_cost_that_was_measured_before_settles_whether_speculation_is_offered(
     assert reference.generate("Measure:", schema={"enum": ["cm", "m"]}, max_tokens=8, mode="linear_spec").valid
 
 
-def test_steps_know_the_weights_too(fake: FakeEngine) -> None:
-    fake.__dict__["weights"] = Weights(name="Qwen3ForCausalLM", modes=("ar",))
+def test_steps_know_the_weights_too(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fake.__dict__, "weights", Weights(name="Qwen3ForCausalLM", modes=("ar",)))
 
     @tm.step("json")
     def unit() -> dict[str, int]:

@@ -14,8 +14,9 @@ from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import PolicyError
-from trimode.policy.replay import held_out, under_policies
+from trimode.policy.replay import held_out
 from trimode.policy.replay.held_out import MOST, REPEATS, checked, halves, tuned_and_checked
+from trimode.policy.replay.under_policies import decoded_under
 from trimode.policy.replay.what_if import Check, compared, learned_from, refused_share, tuned
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.offers import Weights
@@ -116,12 +117,12 @@ def test_each_call_is_decoded_a_bounded_number_of_times(
     calls: list[CallRecord], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 0
-    decode = under_policies.decoded_under
+    decode = decoded_under
 
-    def counted(*words: object) -> object:
+    def counted(*words: Any) -> object:
         nonlocal count
         count += 1
-        return decode(*words)  # type: ignore[arg-type]
+        return decode(*words)
 
     monkeypatch.setattr(held_out, "decoded_under", counted)
     many = [call for call in calls if call.kind == "prose"] * 10

@@ -164,7 +164,10 @@ def test_errors_are_one_line(
         (["bench", EPISODES, "--modes", "ar,turbo"], "--modes: unknown mode 'turbo'"),
         (["bench", EPISODES, "--json", tmp_path / "no" / "rows.json"], "there is no directory"),
         (["bench", empty], "no step of empty.jsonl can be asked"),
-        (["bench", EPISODES, "--checkpoint", "/no/such/place"], "no checkpoint directory or GGUF file at /no/such/place"),
+        (
+            ["bench", EPISODES, "--checkpoint", "/no/such/place"],
+            "no checkpoint directory or GGUF file at",
+        ),
         (["export", tmp_path], "new or empty"),
         (["export", tmp_path / "new", "--format", "gguf"], "export format 'gguf': expected one of ministral3"),
     ]

@@ -1,6 +1,6 @@
 """A published model, SmolLM2-135M-Instruct in Q4_1, end to end: `make real` fetches it and runs these.
 
-Oracles: `gguf`'s own reader for tensors, llama.cpp's ids for texts, transformers' Llama on those tensors for greedy ids.
+Oracles: `gguf`'s own reader for tensors, llama.cpp's ids for texts, transformers' Llama on those tensors for ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROMPTS = (
 )  # fmt: skip
 QUESTIONS = (
     "What is the capital of France?",
-    "Anna is 34 years old. Give name and age as JSON.",
+    "Anna is 34 years old. Name and age as JSON.",
     "Count from 10 to 20.",
 )
 
@@ -68,22 +68,13 @@ def dequantised() -> dict[str, np.ndarray[Any, Any]]:
 def oracle(dequantised: dict[str, np.ndarray[Any, Any]]) -> Any:
     """transformers' Llama on those tensors, its config written down from the model's card."""
     config: Any = LlamaConfig
-    made: Any = LlamaForCausalLM(
-        config(
-            vocab_size=49152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            head_dim=64,
-            max_position_embeddings=8192,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 1e5},
-            eos_token_id=2,
-        )  # fmt: skip
-    )
+    geometry = {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "eos_token_id": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e5},
+    }  # fmt: skip
+    made: Any = LlamaForCausalLM(config(**geometry))
     parts = {
         "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
         "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",

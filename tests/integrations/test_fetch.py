@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,7 +144,7 @@ def test_a_wheel_with_flipped_bytes_is_refused(cache: Path, wheel: Path, small_o
 def test_too_little_room_is_said_first(
     monkeypatch: pytest.MonkeyPatch, cache: Path, wheel: Path, small_one: Published
 ) -> None:
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(NoSpace, match="0 MiB are free; make room, or set TRIMODE_CACHE"):
         brought(small_one, wheel)
     monkeypatch.undo()
@@ -151,7 +153,7 @@ def test_too_little_room_is_said_first(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(NoSpace, match="no space left on device; make room"):
         brought(small_one, wheel)
     assert kept(cache) == []

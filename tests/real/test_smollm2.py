@@ -104,7 +104,8 @@ def greedy(oracle: Any, prompt: Sequence[int], tokens: int, ends: Sequence[int])
             eos_token_id=list(ends),
             pad_token_id=2,
         )
-    return found[0, len(prompt) :].tolist()
+    ids: list[int] = found[0, len(prompt) :].tolist()
+    return ids
 
 
 def test_the_file_is_the_one_that_was_published() -> None:

@@ -1,7 +1,7 @@
 """Small GGUF files, written by the package `gguf` from models of `transformers`, as llama.cpp's converter writes them.
 
-Nothing here is ours: names, the order of query and key rows, and rope factors are spelled out a second time. What is slow
-to import is imported where it is used, because every test run loads this file.
+Nothing here is ours: names, the order of query and key rows, and rope factors are spelled out a second time. Slow
+imports stand where they are used, because every test run loads this file.
 """
 
 from __future__ import annotations

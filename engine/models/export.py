@@ -39,6 +39,10 @@ def export(source: Path, out: Path, kind: str = "ministral3") -> list[str]:
     """
     if kind not in FORMATS:
         raise RequestError(f"export format {kind!r}: expected one of {', '.join(FORMATS)}")
+    if source.is_file():
+        raise CheckpointError(
+            f"{source} is a GGUF file, which other engines read as it is; {kind} is written from an NLD directory"
+        )
     if not source.is_dir():
         raise CheckpointError(f"no checkpoint directory at {source}")
     config, files = ModelConfig.load(source), weight_files(source)

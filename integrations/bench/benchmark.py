@@ -118,8 +118,11 @@ def systems(engine: Engine, plan: Plan, probe: Question, folder: Path) -> tuple[
     if plan.peers:
         from .peers import HuggingFace
 
-        export(engine.checkpoint.directory, folder / "model")
-        peer = HuggingFace(folder / "model", engine.tokens.dtype, plan.settings.max_tokens or 0, probe)
+        whole = engine.checkpoint.directory
+        if not engine.checkpoint.is_gguf:
+            whole = folder / "model"
+            export(engine.checkpoint.directory, whole)
+        peer = HuggingFace(whole, engine.tokens.dtype, plan.settings.max_tokens or 0, probe)
         found += [peer.system(name) for name in plan.peers]
         cache = peer.cache
     alone = cold(engine)

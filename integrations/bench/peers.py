@@ -1,4 +1,5 @@
-"""Peers of `trimode bench`: the same weights, exported as Ministral3, under Hugging Face `generate`.
+"""Peers of `trimode bench`: the same weights, exported as Ministral3 or from the same GGUF file, in Hugging Face's
+`generate`.
 
 Knows transformers, which is imported only when a peer is requested. Does not know our engine. Greedy, batch 1, with a
 key-value cache.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -34,18 +36,25 @@ def known_peers(names: str) -> tuple[str, ...]:
 
 
 class HuggingFace:
-    """An exported checkpoint in transformers. `cache` is the faster of its two cache kinds on this machine."""
+    """An exported checkpoint or a GGUF file in transformers. `cache` is the faster of its two cache kinds here."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
+    def __init__(self, source: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         auto: Any = AutoModelForCausalLM
-        self.model = auto.from_pretrained(directory, dtype=dtype).eval()
+        if source.is_file() and find_spec("accelerate") is None:
+            raise RequestError(
+                "--peers: transformers reads GGUF files with the package accelerate alone: pip install accelerate, or "
+                "bench without peers (--peers '')"
+            )
+        folder, more = (source.parent, {"gguf_file": source.name}) if source.is_file() else (source, {})
+        self.model = auto.from_pretrained(folder, dtype=dtype, **more).eval()
         self.max_tokens = max_tokens
         # generate() requires an id for padding; at batch 1 it is never used.
-        self.pad = self.model.generation_config.eos_token_id[0]
+        ends: int | list[int] = self.model.generation_config.eos_token_id
+        self.pad = ends[0] if isinstance(ends, list) else ends
         self.cache = "dynamic"
         self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
 

@@ -1,6 +1,7 @@
 """Small GGUF files, written by the package `gguf` from models of `transformers`, as llama.cpp's converter writes them.
 
-Nothing here is ours: names, the order of query and key rows, and rope factors are spelled out a second time.
+Nothing here is ours: names, the order of query and key rows, and rope factors are spelled out a second time. Slow
+imports stand where they are used, because every test run loads this file.
 """
 
 from __future__ import annotations
@@ -8,21 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
 import torch
 from tokenizers import pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from transformers.models.ministral3.configuration_ministral3 import Ministral3Config
-from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCausalLM
 
-CLASSES: dict[str, tuple[Any, Any]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-    "mistral3": (Ministral3Config, Ministral3ForCausalLM),
-}
+if TYPE_CHECKING:
+    import gguf
+
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END = 2
 USER = "<think>"
@@ -45,7 +40,7 @@ TEMPLATE = (
 
 def vocabulary(rows: int) -> tuple[list[str], list[int], list[str]]:
     """Tokens, their kinds and merges: control tokens, bytes, merges, one user-defined, then padding up to `rows`."""
-    merges = list(PAIRS)
+    merges: list[str] = list(PAIRS)
     tokens = [*CONTROL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(pair.replace(" ", "") for pair in merges), USER]
     kinds = [3] * len(CONTROL) + [1] * (256 + len(merges)) + [4]
     padding = rows - len(tokens)
@@ -54,7 +49,11 @@ def vocabulary(rows: int) -> tuple[list[str], list[int], list[str]]:
 
 def oracle(arch: str = "llama", seed: int = 0, **changes: Any) -> Any:
     """A random model of `transformers`, norms included."""
-    configure, build = CLASSES[arch]
+    import transformers
+
+    name = {"llama": "Llama", "qwen3": "Qwen3", "mistral3": "Ministral3"}[arch]
+    configure: Any = getattr(transformers, f"{name}Config")
+    build: Any = getattr(transformers, f"{name}ForCausalLM")
     geometry = {
         "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "eos_token_id": END,
@@ -75,6 +74,8 @@ def written(
 ) -> Path:
     """`made` as a GGUF file whose matrices are stored as `kind`. `keys`: metadata to add, with `__` for dots; None
     takes out what would be there."""
+    import gguf
+
     made = oracle(arch) if made is None else made
     writer = gguf.GGUFWriter(path, arch)
     given = {key.replace("__", "."): value for key, value in keys.items()}
@@ -183,6 +184,8 @@ def _add(writer: Any, key: str, value: Any) -> None:
 
 
 def _add_tensor(writer: Any, name: str, array: np.ndarray[Any, Any], kind: str) -> None:
+    import gguf
+
     plain = array.ndim == 1 or name == "rope_freqs.weight"
     meant = gguf.GGMLQuantizationType["F32" if plain else kind]
     if meant.name in ("F32", "F16"):
@@ -193,6 +196,8 @@ def _add_tensor(writer: Any, name: str, array: np.ndarray[Any, Any], kind: str) 
 
 def blocks(array: np.ndarray[Any, Any], kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
     """`array` as `gguf` quantises it; random blocks with sane scales of the types that it only reads (K-quants)."""
+    import gguf
+
     try:
         return gguf.quantize(array, kind)
     except NotImplementedError:
@@ -206,5 +211,7 @@ def blocks(array: np.ndarray[Any, Any], kind: gguf.GGMLQuantizationType) -> np.n
 
 def scales(kind: gguf.GGMLQuantizationType) -> Sequence[int]:
     """Where the half-precision scales of a block lie."""
+    import gguf
+
     width = gguf.GGML_QUANT_SIZES[kind][1]
     return {"Q2_K": (width - 4, width - 2), "Q3_K": (width - 2,), "Q6_K": (width - 2,)}.get(kind.name, (0, 2))

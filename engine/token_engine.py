@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Self, cast, overload
 
 import torch
+from torch import Tensor
 
 from trimode.kernels import ops
 
@@ -21,7 +22,7 @@ from .decoding.output import Decode
 from .errors import CallCancelled, RequestError
 from .exactness import Exactness, exactness
 from .forward.graphs import BUCKETS, Buckets, Graphs, Progress, capturing
-from .forward.memory import planned
+from .forward.memory import Plan, planned
 from .forward.runner import Runner
 from .jobs import Job, Update
 from .kv_cache.pages import PagePool
@@ -46,6 +47,17 @@ class TokenEngine:
     buffers without a graph. `progress` is called after each capture. `exactness`: whether rows were found to be
     invariant, which is checked here. Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
     """
+
+    model: Transformer
+    text: Decode
+    banned: Tensor
+    memory: Plan
+    runner: Runner
+    pool: PagePool
+    index: PrefixIndex
+    graphs: Graphs | None
+    admission: Admission
+    scheduler: Scheduler
 
     def __init__(
         self,

@@ -64,6 +64,11 @@ class SchemaRefused(SchemaError):
     `tool`: the tool into whose description, as it was given, the pointer leads; empty where there are no tools.
     """
 
+    pointer: str
+    keyword: str
+    hint: str
+    tool: str
+
     def __init__(self, message: str, pointer: str, keyword: str, hint: str) -> None:
         super().__init__(f"{message}: {hint}")
         self.pointer, self.keyword, self.hint, self.tool = pointer, keyword, hint, ""
@@ -129,6 +134,9 @@ class UnsupportedSyntax(SchemaRefused):
 class BudgetTooSmall(SchemaError):
     """No complete text of the schema is known that fits. `need` and `got` are in tokens, the end token included."""
 
+    need: int
+    got: int
+
     def __init__(self, need: int, got: int) -> None:
         super().__init__(
             f"the shortest text known to fit the schema takes {need} tokens and {got} are allowed for it; raise "
@@ -191,6 +199,11 @@ class SchemaViolation(OutputRefused):
     `audit_id`: that of the call's record.
     """
 
+    text: str
+    cause: str
+    hint: str
+    audit_id: str
+
     def __init__(self, text: str, cause: str, hint: str = _REPORT) -> None:
         super().__init__(f"constrained output breaks its schema: {cause}; {hint}. The text: {text[:500]!r}")
         self.text, self.cause, self.hint, self.audit_id = text, cause, hint, ""
@@ -198,6 +211,10 @@ class SchemaViolation(OutputRefused):
 
 class CheckFailed(OutputRefused):
     """Every attempt of the tier `checked` broke the schema. `text`, `violation`: the last one's; `attempts`: all."""
+
+    text: str
+    violation: str
+    attempts: tuple[Attempt, ...]
 
     def __init__(self, text: str, violation: str, attempts: Sequence[Attempt] = ()) -> None:
         tries = f"{len(attempts)} attempts" if len(attempts) > 1 else "one attempt"
@@ -218,6 +235,11 @@ class BudgetExceeded(TrimodeError):
     Nothing, or fewer tokens than the shortest text of its schema. `spent` holds what running steps have reserved.
     """
 
+    what: str
+    spent: float
+    allowed: float
+    step: str
+
     def __init__(self, what: str, spent: float, allowed: float, step: str) -> None:
         super().__init__(
             f"step {step!r} cannot start: {spent:g} of the session's {allowed:g} {what} are spent or reserved; "
@@ -233,6 +255,9 @@ class ToolError(TrimodeError):
 class UnknownTool(ToolError, LookupError):
     """No function of that name was handed in. `known`: the names of those that were."""
 
+    name: str
+    known: tuple[str, ...]
+
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no tool is named {name!r}; known: {', '.join(known) or 'none'}; pass its function in tools")
         self.name, self.known = name, tuple(known)
@@ -240,6 +265,10 @@ class UnknownTool(ToolError, LookupError):
 
 class InvalidArguments(ToolError, ValueError):
     """The arguments do not fit the tool's types, so it was not called."""
+
+    name: str
+    arguments: Any
+    cause: str
 
     def __init__(self, name: str, arguments: Any, cause: str) -> None:
         super().__init__(f"tool {name!r} was not called: {cause}")
@@ -251,6 +280,8 @@ class PolicyError(TrimodeError, ValueError):
 
     `where`: the keys that lead to it from the top of a policy's table; empty where it stood in no table.
     """
+
+    where: tuple[str, ...]
 
     def __init__(self, message: str, where: Sequence[str] = ()) -> None:
         super().__init__(message)

@@ -36,16 +36,18 @@ def known_peers(names: str) -> tuple[str, ...]:
 class HuggingFace:
     """An exported checkpoint in transformers. `cache` is the faster of its two cache kinds on this machine."""
 
+    cache: str
+
     def __init__(self, directory: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         auto: Any = AutoModelForCausalLM
-        self.model = auto.from_pretrained(directory, dtype=dtype).eval()
+        self.model: Any = auto.from_pretrained(directory, dtype=dtype).eval()
         self.max_tokens = max_tokens
         # generate() requires an id for padding; at batch 1 it is never used.
-        self.pad = self.model.generation_config.eos_token_id[0]
+        self.pad: int = self.model.generation_config.eos_token_id[0]
         self.cache = "dynamic"
         self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
 
@@ -96,6 +98,10 @@ class HuggingFace:
 
 class Clock:
     """A stopping criterion that never stops: it notes the time of the first tokens, and counts passes."""
+
+    first: float
+    length: int
+    passes: int
 
     def __init__(self) -> None:
         self.first, self.length, self.passes = 0.0, 0, 0

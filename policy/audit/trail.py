@@ -86,13 +86,14 @@ class AuditFile:
     ) -> None:
         if rotate is not None and rotate < 1:
             raise PolicyError(f"rotate={rotate}: expected a number of bytes from 1, or None for one file")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if number_of(self.path) > 1:
             raise PolicyError(f"{self.path}: this is the name of a later part; pass {self.path.with_suffix('')}")
-        self.content, self.fsync, self.rotate = captures("file", content), fsync, rotate
+        self.content: bool = captures("file", content)
+        self.fsync: bool = fsync
+        self.rotate: int | None = rotate
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = ForkSafeLock()
-        self._part, self._end, self._sequence, self._previous = 1, 0, 0, ""
         self._forget()
 
     def write(self, record: CallRecord) -> Head:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -111,6 +111,8 @@ def _behind(keys: ObjectKeys, text: str) -> ObjectKeys | None:
 class Quoted:
     """The tokens that can end a key, by what they write of it. `texts`: of all tokens."""
 
+    texts: dict[int, str]
+
     def __init__(self, texts: Iterable[str]) -> None:
         texts = list(texts)
         self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
@@ -118,7 +120,7 @@ class Quoted:
         self._large = {token: text for token, text in enumerate(texts) if _LARGE.search(text)}
         self._plain = dict[str, list[int]]()
         self._odd = list[int]()
-        self.doubling = lru_cache(maxsize=1024)(self._doubling)
+        self.doubling: Callable[[ObjectKeys], list[int]] = lru_cache(maxsize=1024)(self._doubling)
         for token, text in self.texts.items():
             head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)

@@ -36,6 +36,9 @@ class RawMatcher:
     once it was asked.
     """
 
+    engine: LLMatcher
+    vocabulary: Vocabulary
+
     __slots__ = ("_forced", "engine", "keys", "row", "vocabulary")
 
     def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: ObjectKeys | None) -> None:

@@ -43,6 +43,8 @@ class CompiledGrammar:
     empty text fits; None where not even the first mask could be had.
     """
 
+    made: int
+
     def __init__(self, first: LLMatcher, make: Make, vocabulary: Vocabulary) -> None:
         self._start, self._make, self.made = first, make, 0
         self._lock, self._endings = ForkSafeLock(), dict[tuple[Run, int], list[int] | None]()
@@ -87,6 +89,10 @@ class CallGrammar:
     `made`: which compilation of the grammar the call uses; `renewed`: how often it took another one; `ended`: tokens
     behind which even that could say no more, and what it said.
     """
+
+    made: int
+    renewed: int
+    ended: dict[tuple[int, ...], str]
 
     def __init__(self, source: CompiledGrammar) -> None:
         self.source = source

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLTokenizer
+from torch import Tensor
 
 from trimode.engine.token_mask import all_but, lone
 
@@ -58,23 +59,35 @@ class Vocabulary:
     everything else.
     """
 
+    ends: list[int]
+    all_ends: list[int]
+    quoted: Quoted
+    outside: Order
+    signs: Order
+    words: Order
+    closers: dict[bool, list[int]]
+    weights: list[int]
+    words_of_mask: int
+
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
         self._tokenizer, self.ends, self.all_ends = tokenizer, list(ends[:1]), list(ends)
-        self.spelt = [tokenizer.decode_bytes([token]) for token in range(size)]
-        self.latin = [spelt.decode("latin-1") for spelt in self.spelt]
+        self.spelt: list[bytes] = [tokenizer.decode_bytes([token]) for token in range(size)]
+        self.latin: list[str] = [spelt.decode("latin-1") for spelt in self.spelt]
         self.quoted = Quoted(self.latin)
-        self.texts = texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
-        self.letters = {text: token for token, text in enumerate(texts) if len(text) == 1}
+        texts = [spelt.decode("utf-8", "replace") for spelt in self.spelt]
+        self.texts: list[str] = texts
+        self.letters: dict[str, int] = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.signs, self.words = (_ordered(texts, rank) for rank in (_outside, _signs, _words))
         self.closers = {False: _closers(texts, _outside), True: _closers(texts, _signs)}
         plain = (text for text in (texts[token] for token in self.words.ids) if text.isascii() and text.isalpha())
-        self.filler = next((text for text in plain if text.islower()), "a")
+        self.filler: str = next((text for text in plain if text.islower()), "a")
         self.weights = [1 if set(text) <= set('{}[]":,') else WORN for text in texts]
-        self.behind = lru_cache(maxsize=None)(self._behind)
-        self.steady, self.tokens_of = lru_cache(maxsize=4096)(self._steady), lru_cache(maxsize=4096)(self._tokens_of)
+        self.behind: Callable[[StringState, int], StringState] = lru_cache(maxsize=None)(self._behind)
+        self.steady: Callable[[Run], Run] = lru_cache(maxsize=4096)(self._steady)
+        self.tokens_of: Callable[[bytes], Run] = lru_cache(maxsize=4096)(self._tokens_of)
         self.words_of_mask = -(-size // 32)
-        self.end = lone(self.ends[0], self.words_of_mask)
-        self.going_on = all_but(self.all_ends, self.words_of_mask)
+        self.end: Tensor = lone(self.ends[0], self.words_of_mask)
+        self.going_on: Tensor = all_but(self.all_ends, self.words_of_mask)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
         return b"".join([self.spelt[token] for token in tokens])

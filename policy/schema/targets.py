@@ -36,6 +36,8 @@ _OWN_RULES: Final = (
 class ToolCall(BaseModel):
     """A call that the model chose: the tool's name and arguments that fit the tool's parameters."""
 
+    model_config: ConfigDict
+
     model_config = ConfigDict(frozen=True)
     name: str
     arguments: dict[str, Any]

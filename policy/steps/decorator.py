@@ -61,6 +61,9 @@ class StepSpec:
 class Step(Generic[P, R]):
     """A synchronous step: call it for the value, `result` for the whole `Result`, `options` for other settings."""
 
+    function: Callable[P, Any]
+    spec: StepSpec
+
     def __init__(self, function: Callable[P, Any], spec: StepSpec) -> None:
         self.function, self.spec = function, spec
         update_wrapper(self, function)
@@ -87,6 +90,9 @@ class Step(Generic[P, R]):
 
 class AsyncStep(Generic[P, R]):
     """An asynchronous step; cancelling its task cancels the decoding."""
+
+    function: Callable[P, Awaitable[Any]]
+    spec: StepSpec
 
     def __init__(self, function: Callable[P, Awaitable[Any]], spec: StepSpec) -> None:
         self.function, self.spec = function, spec
@@ -126,6 +132,11 @@ def ask(prompt: str | Sequence[Mapping[str, Any]] | None = None) -> R:  # type: 
 
 class StepDecorator:
     """The decorator that `step(kind, ...)` returns, typed for sync and async functions."""
+
+    name: str | None
+    tools: Sequence[Any]
+    schema: Any
+    settings: Settings
 
     def __init__(
         self, kind: StepKind | None, name: str | None, tools: Sequence[Any], schema: Any, settings: Settings

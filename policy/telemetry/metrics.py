@@ -9,7 +9,7 @@ from collections import defaultdict
 from functools import cache
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import Counter, Histogram, Meter
 from opentelemetry.util.types import AttributeValue
 
 from ..audit import CallRecord, versions
@@ -24,18 +24,22 @@ class Instruments:
     """The instruments of one meter; `instruments` makes them."""
 
     def __init__(self, meter: Meter) -> None:
-        self.duration = meter.create_histogram(
+        self.duration: Histogram = meter.create_histogram(
             names.OPERATION_DURATION,
             unit="s",
             description="Duration of a call",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
-        self.input = meter.create_counter(names.USAGE_INPUT_TOKENS, unit="{token}", description="Prompt tokens")
-        self.output = meter.create_counter(names.USAGE_OUTPUT_TOKENS, unit="{token}", description="Output tokens")
-        self.cached = meter.create_counter(
+        self.input: Counter = meter.create_counter(
+            names.USAGE_INPUT_TOKENS, unit="{token}", description="Prompt tokens"
+        )
+        self.output: Counter = meter.create_counter(
+            names.USAGE_OUTPUT_TOKENS, unit="{token}", description="Output tokens"
+        )
+        self.cached: Counter = meter.create_counter(
             names.USAGE_CACHE_READ_INPUT_TOKENS, unit="{token}", description="Prompt tokens found in the prefix cache"
         )
-        self.acceptance = meter.create_histogram(
+        self.acceptance: Histogram = meter.create_histogram(
             names.ACCEPTANCE_RATE,
             unit="1",
             description="Accepted of the drafted tokens of a call",

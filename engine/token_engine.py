@@ -77,8 +77,8 @@ class TokenEngine:
     ) -> None:
         precision = _precision(quantize, quantize_head)
         self.model, self.text = model, text
-        self.device = model.encoder.norm.weight.device
-        self.dtype = model.encoder.norm.weight.dtype
+        self.device: torch.device = model.encoder.norm.weight.device
+        self.dtype: torch.dtype = model.encoder.norm.weight.dtype
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True

@@ -216,8 +216,7 @@ class Graphs:
 
         A pass that reads nothing fits none, because a graph would compute the logits of all rows.
         """
-        found = smallest(self.buckets, size) if pool is self.pool else "pool"
-        found = found if reads else "unread"
+        found = "unread" if not reads else smallest(self.buckets, size) if pool is self.pool else "pool"
         if isinstance(found, Bucket):
             return found
         self.unfit[found] += 1

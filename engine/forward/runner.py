@@ -31,6 +31,8 @@ class Runner:
     Raises CheckpointError for weights that cannot be quantised, WeightsReleased.
     """
 
+    embedding: Tensor
+
     kernels: Kernels
     why: str
     angles: rope.Angles

@@ -35,6 +35,8 @@ class _Typed(nn.Module):
 class Linear(_Typed, nn.Linear):
     """A matrix without bias whose product is `ops.linear`."""
 
+    weight: Tensor
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
@@ -50,7 +52,7 @@ class Linear(_Typed, nn.Linear):
 class RMSNorm(_Typed):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(size))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,8 +140,8 @@ class Encoder(nn.Module):
         super().__init__()
         # Embedding would draw its weight by normal_, which on the meta device imports torch._dynamo (0.9 s).
         weight = torch.randn(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.embed_tokens: nn.Embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
+        self.layers: nn.ModuleList = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 

@@ -46,6 +46,9 @@ class Tokenizer:
     `special`: markers by the names that templates use, such as bos_token.
     """
 
+    markup: RawTokenizer
+    plain: RawTokenizer
+
     special: dict[str, str]
     has_template: bool
 

@@ -94,7 +94,7 @@ class AuditFile:
         self.rotate: int | None = rotate
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = ForkSafeLock()
-        self._forget()
+        self._part, self._end, self._sequence, self._previous = number_of(parts(self.path)[0]), 0, 0, ""
 
     def write(self, record: CallRecord) -> Head:
         """Appends one line; returns the trail's new head."""

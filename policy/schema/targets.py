@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isinf
-from typing import Annotated, Any, Final, cast, get_origin
+from typing import Annotated, Any, ClassVar, Final, cast, get_origin
 
 import jsonschema.protocols
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -36,9 +36,7 @@ _OWN_RULES: Final = (
 class ToolCall(BaseModel):
     """A call that the model chose: the tool's name and arguments that fit the tool's parameters."""
 
-    model_config: ConfigDict
-
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
     name: str
     arguments: dict[str, Any]
 

@@ -36,6 +36,8 @@ from .metrics import instruments
 class OwnedSpan:
     """A span from start to end, of kind INTERNAL and never current. `context` is the parent context of its children."""
 
+    context: Context
+
     def __init__(
         self, name: str, attributes: Mapping[str, AttributeValue], parent: Context | None, tracer: Tracer | None = None
     ) -> None:

@@ -34,6 +34,13 @@ Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
 class Admission:
     """`banned` [V] bool: ids that are never chosen. `text` decodes output ids for stop strings."""
 
+    config: ModelConfig
+    runner: Runner
+    pool: PagePool
+    index: PrefixIndex
+    banned: Tensor
+    text: Decode
+
     def __init__(
         self, config: ModelConfig, runner: Runner, pool: PagePool, index: PrefixIndex, banned: Tensor, text: Decode
     ) -> None:

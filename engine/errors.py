@@ -49,6 +49,10 @@ class RequestError(TrimodeError, ValueError):
 class ModeUnavailable(RequestError):
     """The model was not trained for the mode that the call or a policy's table chose; no other is taken instead."""
 
+    mode: str
+    architecture: str
+    modes: tuple[str, ...]
+
     def __init__(self, mode: str, architecture: str, modes: Sequence[str]) -> None:
         super().__init__(
             f"mode={mode!r} was chosen, by the call or by a policy's table, but {architecture} weights decode in "
@@ -63,6 +67,11 @@ class PromptTooLong(RequestError):
     `at_least`: the prompt was not encoded, because its characters alone cannot be fewer than `prompt` tokens.
     """
 
+    prompt: int
+    budget: int
+    context: int
+    at_least: bool
+
     def __init__(self, prompt: int, budget: int, context: int, *, at_least: bool = False) -> None:
         super().__init__(
             f"prompt of {'at least ' if at_least else ''}{prompt} tokens + max_tokens={budget} exceeds the context of "
@@ -74,6 +83,9 @@ class PromptTooLong(RequestError):
 class KvMemoryExceeded(RequestError):
     """The request alone needs more memory for keys and values than the engine has. Attributes are in bytes."""
 
+    need: int
+    limit: int
+
     def __init__(self, need: int, limit: int) -> None:
         super().__init__(
             f"prompt and max_tokens need {need:,} bytes of keys and values, the engine has {limit:,}; "
@@ -84,6 +96,10 @@ class KvMemoryExceeded(RequestError):
 
 class DeviceMemoryExceeded(RequestError):
     """The engine does not fit its device. Attributes are in bytes; `parts`: how much each part needs."""
+
+    need: int
+    have: int
+    parts: dict[str, int]
 
     def __init__(self, device: str, have: int, parts: Mapping[str, int]) -> None:
         need = sum(parts.values())
@@ -98,6 +114,9 @@ class DeviceMemoryExceeded(RequestError):
 class RowsDisagree(RequestError):
     """The kernels cannot keep the exact promise here. `found`: the difference found by the check at load."""
 
+    kernels: str
+    found: str
+
     def __init__(self, kernels: str, found: str) -> None:
         other = "" if kernels == "torch" else "kernels='torch' calls no kernels of ours; "
         super().__init__(
@@ -110,6 +129,10 @@ class RowsDisagree(RequestError):
 
 class QueueFull(RequestError):
     """More requests would wait than the engine allows."""
+
+    waiting: int
+    given: int
+    limit: int
 
     def __init__(self, waiting: int, given: int, limit: int) -> None:
         super().__init__(
@@ -140,6 +163,8 @@ class EngineStopped(TrimodeError):
     `cause`: what it was, in words; it is also the error's `__cause__`.
     """
 
+    cause: str
+
     def __init__(self, cause: BaseException) -> None:
         self.cause = f"{type(cause).__name__}: {cause}"
         super().__init__(
@@ -151,6 +176,9 @@ class EngineStopped(TrimodeError):
 class NonFiniteLogits(TrimodeError):
     """A pass gave NaN or infinite logits. `number`: the pass since the engine was loaded; `where`: the part of the
     model where its numbers first stopped to be finite."""
+
+    number: int
+    where: str
 
     def __init__(self, number: int, where: str, dtype: str) -> None:
         super().__init__(

@@ -40,6 +40,13 @@ class Scheduler:
     A forked process begins without jobs, pages in use and stored prefixes.
     """
 
+    runner: Runner
+    pool: PagePool
+    index: PrefixIndex
+    admit: Callable[[DecodeRequest | ScoreRequest], RunningRequest | None]
+    queue: int
+    passes: int
+
     def __init__(
         self,
         runner: Runner,

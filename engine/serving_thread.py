@@ -47,6 +47,8 @@ class Owner(Protocol):
 class ServingThread:
     """`changed`: the lock of the owner's work, notified of more work and of the end."""
 
+    changed: Condition
+
     def __init__(self, owner: Owner) -> None:
         self.changed = Condition()
         self._owner = ref(owner)

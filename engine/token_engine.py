@@ -14,6 +14,7 @@ from numbers import Integral
 from typing import Any, Self, cast, overload
 
 import torch
+from torch import Tensor
 
 from trimode.kernels import ops
 
@@ -22,7 +23,7 @@ from .decoding.output import Decode
 from .errors import CallCancelled, RequestError
 from .exactness import Exactness, exactness
 from .forward.graphs import BUCKETS, Buckets, Graphs, Progress, capturing
-from .forward.memory import planned
+from .forward.memory import Plan, planned
 from .forward.runner import Runner
 from .jobs import Job, Update
 from .kv_cache.pages import PagePool
@@ -48,6 +49,17 @@ class TokenEngine:
     invariant, which is checked here. Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
     """
 
+    model: Transformer
+    text: Decode
+    banned: Tensor
+    memory: Plan
+    runner: Runner
+    pool: PagePool
+    index: PrefixIndex
+    graphs: Graphs | None
+    admission: Admission
+    scheduler: Scheduler
+
     def __init__(
         self,
         model: Transformer,
@@ -69,8 +81,8 @@ class TokenEngine:
         if not isinstance(graphs, bool | None):
             raise RequestError(f"graphs={graphs!r}: expected true, false or None")
         self.model, self.text = model, text
-        self.device = model.encoder.norm.weight.device
-        self.dtype = model.encoder.norm.weight.dtype
+        self.device: torch.device = model.encoder.norm.weight.device
+        self.dtype: torch.dtype = model.encoder.norm.weight.dtype
         self.banned = torch.arange(model.config.vocab_size, device=self.device) >= vocab_size
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True

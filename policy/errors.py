@@ -29,14 +29,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from trimode.engine.errors import TrimodeError
 
-if TYPE_CHECKING:
-    from trimode.engine.result import Stats
+from .refused import Attempt as Attempt
+from .refused import FinishedResult as FinishedResult
+from .refused import RefusedResult as RefusedResult
 
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 CHECKED: Final = "or ask for guarantee='checked', which checks it in the finished output"
@@ -65,6 +65,11 @@ class SchemaRefused(SchemaError):
 
     `tool`: the tool into whose description, as it was given, the pointer leads; empty where there are no tools.
     """
+
+    pointer: str
+    keyword: str
+    hint: str
+    tool: str
 
     def __init__(self, message: str, pointer: str, keyword: str, hint: str) -> None:
         super().__init__(f"{message}: {hint}")
@@ -131,52 +136,15 @@ class UnsupportedSyntax(SchemaRefused):
 class BudgetTooSmall(SchemaError):
     """No complete text of the schema is known that fits. `need` and `got` are in tokens, the end token included."""
 
+    need: int
+    got: int
+
     def __init__(self, need: int, got: int) -> None:
         super().__init__(
             f"the shortest text known to fit the schema takes {need} tokens and {got} are allowed for it; raise "
             "max_tokens (or lower max_thinking_tokens, which is taken from it)"
         )
         self.need, self.got = need, got
-
-
-class RefusedResult(Protocol):
-    """The `Result` of a call whose output was refused: everything that came of it, without a value."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
-    @property
-    def thinking(self) -> str | None: ...
-    @property
-    def token_ids(self) -> tuple[int, ...]: ...
-    @property
-    def valid(self) -> bool | None: ...
-    @property
-    def stats(self) -> Stats: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def audit_id(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """A failed attempt under guarantee="checked": its seed and temperature, its output, and the rule that it broke."""
-
-    seed: int
-    temperature: float
-    text: str
-    violation: str
-    audit_id: str
-    stats: Stats
-
-
-class FinishedResult(RefusedResult, Protocol):
-    """The `Result` of a call that ended, with its value."""
-
-    @property
-    def value(self) -> Any: ...
 
 
 class _WithResult(TrimodeError):
@@ -203,6 +171,11 @@ class SchemaViolation(OutputRefused):
     `audit_id`: that of the call's record.
     """
 
+    text: str
+    cause: str
+    hint: str
+    audit_id: str
+
     def __init__(self, text: str, cause: str, hint: str = _REPORT) -> None:
         super().__init__(f"constrained output breaks its schema: {cause}; {hint}. The text: {text[:500]!r}")
         self.text, self.cause, self.hint, self.audit_id = text, cause, hint, ""
@@ -210,6 +183,10 @@ class SchemaViolation(OutputRefused):
 
 class CheckFailed(OutputRefused):
     """Every attempt of the tier `checked` broke the schema. `text`, `violation`: the last one's; `attempts`: all."""
+
+    text: str
+    violation: str
+    attempts: tuple[Attempt, ...]
 
     def __init__(self, text: str, violation: str, attempts: Sequence[Attempt] = ()) -> None:
         tries = f"{len(attempts)} attempts" if len(attempts) > 1 else "one attempt"
@@ -258,6 +235,11 @@ class BudgetExceeded(TrimodeError):
     Nothing, or fewer tokens than the shortest text of its schema. `spent` holds what running steps have reserved.
     """
 
+    what: str
+    spent: float
+    allowed: float
+    step: str
+
     def __init__(self, what: str, spent: float, allowed: float, step: str) -> None:
         super().__init__(
             f"step {step!r} cannot start: {spent:g} of the session's {allowed:g} {what} are spent or reserved; "
@@ -273,6 +255,9 @@ class ToolError(TrimodeError):
 class UnknownTool(ToolError, LookupError):
     """No function of that name was handed in. `known`: the names of those that were."""
 
+    name: str
+    known: tuple[str, ...]
+
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no tool is named {name!r}; known: {', '.join(known) or 'none'}; pass its function in tools")
         self.name, self.known = name, tuple(known)
@@ -280,6 +265,10 @@ class UnknownTool(ToolError, LookupError):
 
 class InvalidArguments(ToolError, ValueError):
     """The arguments do not fit the tool's types, so it was not called."""
+
+    name: str
+    arguments: Any
+    cause: str
 
     def __init__(self, name: str, arguments: Any, cause: str) -> None:
         super().__init__(f"tool {name!r} was not called: {cause}")
@@ -289,6 +278,8 @@ class InvalidArguments(ToolError, ValueError):
 class PolicyError(TrimodeError, ValueError):
     """A choice that the policy layer does not know or does not allow. `where`: the keys that lead to it from the top of
     a policy's table; empty where it stood in no table."""
+
+    where: tuple[str, ...]
 
     def __init__(self, message: str, where: Sequence[str] = ()) -> None:
         super().__init__(message)

@@ -23,6 +23,11 @@ class Gate:
     within them.
     """
 
+    ends: frozenset[int]
+    mask_words: int
+    thinking_tokens: int
+    token_budget: TokenBudget | None
+
     def __init__(
         self,
         constraint: Constraint | None,

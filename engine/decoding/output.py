@@ -21,6 +21,9 @@ class Output:
     `switch`: set when another mode begins, and recorded in the next round.
     """
 
+    stop: tuple[str, ...]
+    ends: frozenset[int]
+
     def __init__(self, max_tokens: int, stop: Sequence[str], ends: Sequence[int], decode: Decode) -> None:
         self.max_tokens = max_tokens
         self.stop = tuple(stop)

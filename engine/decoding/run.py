@@ -39,7 +39,7 @@ class DecodeState(CacheState):
         None: they ended the output and are committed.
         """
         forced = self.gate.take_forced(self.output.remaining)
-        self.pending += forced
+        self.pending.extend(forced)
         if forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining):
             self.output.commit(self.mode, forced, "f" * len(forced))
             return None

@@ -27,6 +27,11 @@ class Sampler:
     chooses.
     """
 
+    settings: Sampling
+    vocab_size: int
+    banned: Tensor
+    kernels: ops.Kernels
+
     def __init__(self, settings: Sampling, vocab_size: int, banned: Tensor, kernels: ops.Kernels) -> None:
         self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))

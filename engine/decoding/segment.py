@@ -82,6 +82,10 @@ class Logits:
     `sampled`: what the pass has chosen already; without confidence if that was not asked for.
     """
 
+    rows: Tensor
+    first: int
+    sampler: Sampler
+
     def __init__(self, rows: Tensor, first: int, sampler: Sampler, sampled: SampledTokens | None = None) -> None:
         self.rows, self.first, self.sampler, self.sampled = rows, first, sampler, sampled
 

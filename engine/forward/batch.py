@@ -28,6 +28,10 @@ class Batch:
     graph ran the pass.
     """
 
+    replayed: bool
+    segments: Sequence[Segment]
+    tables: Sequence[list[int]]
+
     replayed = False
 
     def __init__(self, segments: Sequence[Segment], tables: Sequence[list[int]]) -> None:

@@ -144,9 +144,9 @@ class Buffers:
     """
 
     def __init__(self, runner: Runner, buckets: list[Bucket], device: torch.device) -> None:
-        rows = max(bucket.rows for bucket in buckets)
-        self.numbers = torch.zeros(max(bucket.numbers for bucket in buckets), dtype=torch.int64, device=device)
-        self.logits = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
+        rows, numbers = max(bucket.rows for bucket in buckets), max(bucket.numbers for bucket in buckets)
+        self.numbers: Tensor = torch.zeros(numbers, dtype=torch.int64, device=device)
+        self.logits: Tensor = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
         kernels = cast(QueuedKernels, runner.kernels)
         self.sampler: StaticSampler | None = kernels.static_sampler(self.logits) if kernels.queued else None
 
@@ -175,12 +175,15 @@ class Graphs:
     """
 
     def __init__(self, runner: Runner, pool: PagePool, buckets: Buckets, capture: Capture) -> None:
-        self.runner, self.pool, self.sizes, self.capture = runner, pool, buckets, capture
-        self.buckets = listed(runner, pool.pages, buckets)
-        self.replayed = 0
+        self.runner: Runner = runner
+        self.pool: PagePool = pool
+        self.sizes: Buckets = buckets
+        self.capture: Capture = capture
+        self.buckets: list[Bucket] = listed(runner, pool.pages, buckets)
+        self.replayed: int = 0
         self.unfit: Counter[str] = Counter()
-        self.buffers = Buffers(runner, self.buckets, runner.embedding.device)
-        self.counts = counted(runner, self.buckets)
+        self.buffers: Buffers = Buffers(runner, self.buckets, runner.embedding.device)
+        self.counts: list[int] = counted(runner, self.buckets)
         self._angles = runner.fresh_angles()
         self._replays: dict[Bucket | int, Work] = {}
 
@@ -213,8 +216,7 @@ class Graphs:
 
         A pass that reads nothing fits none, because a graph would compute the logits of all rows.
         """
-        found = smallest(self.buckets, size) if pool is self.pool else "pool"
-        found = found if reads else "unread"
+        found = "unread" if not reads else smallest(self.buckets, size) if pool is self.pool else "pool"
         if isinstance(found, Bucket):
             return found
         self.unfit[found] += 1

@@ -18,6 +18,7 @@ from trimode.kernels.ops import Block, Choice, Kernels, Layout, Precision, Rotat
 from ..errors import CheckpointError
 from ..kv_cache.pages import PagePool
 from ..models import rope
+from ..models.config import ModelConfig
 from ..models.model import Attention, Layer, Linear, LowRank, Transformer
 
 
@@ -30,6 +31,15 @@ class Runner:
     Raises CheckpointError for weights that cannot be quantised, WeightsReleased.
     """
 
+    embedding: Tensor
+
+    kernels: Kernels
+    why: str
+    angles: rope.Angles
+    whole_head: bool
+    has_adapter: bool
+    stack: Stack
+
     def __init__(
         self,
         model: Transformer,
@@ -40,7 +50,8 @@ class Runner:
         release: bool = False,
     ) -> None:
         model.must_be_whole("an engine")
-        self.config, self.kernels, self.why = model.config, kernels, why
+        self.config: ModelConfig = model.config
+        self.kernels, self.why = kernels, why
         self.precision: Precision | None = precision
         self.whole_head, self._release = whole_head, release and precision is not None
         self.embedding = model.encoder.embed_tokens.weight

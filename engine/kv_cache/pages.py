@@ -31,6 +31,11 @@ class PagePool:
     `references[page]` is the page's reference count.
     """
 
+    pages: int
+    keys: torch.Tensor
+    values: torch.Tensor
+    references: list[int]
+
     def __init__(self, config: ModelConfig, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.pages = size // page_bytes(config, dtype)
         outer = (config.num_hidden_layers, self.pages, config.num_key_value_heads)

@@ -50,6 +50,10 @@ class PrefixIndex:
     enabled.
     """
 
+    pool: PagePool
+    enabled: bool
+    block: int
+
     def __init__(self, pool: PagePool, enabled: bool = True, block: int = 1) -> None:
         self.pool, self.enabled, self.block = pool, enabled and PAGE % block == 0, block
         self._root = Node((), -1, None)

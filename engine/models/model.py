@@ -35,6 +35,8 @@ class _Typed(nn.Module):
 class Linear(_Typed, nn.Linear):
     """A matrix without bias whose product is `ops.linear`."""
 
+    weight: Tensor
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
@@ -50,7 +52,7 @@ class Linear(_Typed, nn.Linear):
 class RMSNorm(_Typed):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(size))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +61,9 @@ class RMSNorm(_Typed):
 
 class LowRank(_Typed):
     """The draft adapter of one output projection: x -> scale * B(A(x)), added for draft rows only."""
+
+    lora_A: Linear
+    lora_B: Linear
 
     def __init__(self, inputs: int, outputs: int, rank: int, scale: float) -> None:
         super().__init__()
@@ -73,6 +78,14 @@ class LowRank(_Typed):
 
 class Attention(nn.Module):
     """The projections, and in a family with `qk_norm` one norm [D] each for all query and all key heads."""
+
+    head_dim: int
+    q_proj: Linear
+    k_proj: Linear
+    v_proj: Linear
+    o_proj: Linear
+    q_norm: RMSNorm | None
+    k_norm: RMSNorm | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -92,6 +105,10 @@ def _per_head(norm: RMSNorm | None, heads: Tensor) -> Tensor:
 
 
 class MLP(_Typed):
+    gate_proj: Linear
+    up_proj: Linear
+    down_proj: Linear
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
@@ -103,6 +120,11 @@ class MLP(_Typed):
 
 
 class Layer(nn.Module):
+    input_layernorm: RMSNorm
+    self_attn: Attention
+    post_attention_layernorm: RMSNorm
+    mlp: MLP
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -112,12 +134,14 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
+    norm: RMSNorm
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Embedding would draw its weight by normal_, which on the meta device imports torch._dynamo (0.9 s).
         weight = torch.randn(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.embed_tokens: nn.Embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
+        self.layers: nn.ModuleList = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -126,6 +150,11 @@ class Transformer(_Typed):
 
     `released`: how the matrices were quantised that are no longer in memory; empty if all are.
     """
+
+    encoder: Encoder
+    diffusion_head: Linear
+    frequencies: Tensor
+    rope_factor: float
 
     released = ""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as RawTokenizer
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +20,9 @@ from transformers import PreTrainedTokenizerFast
 from ..errors import CheckpointError, RequestError
 from .fields import read_object
 from .template import ChatTemplate, Message
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper  # pyright: ignore[reportPrivateUsage]
 
 RENDERINGS = 256
 """Number of template renderings that are cached: an agent's calls have few forms of conversation, tools and schema."""
@@ -46,11 +49,17 @@ class Tokenizer:
     `special`: markers by the names that templates use, such as bos_token.
     """
 
+    markup: RawTokenizer
+    plain: RawTokenizer
+
+    special: dict[str, str]
+    has_template: bool
+
     def __init__(self, tokenizer_json: str, template: str | None, special: Mapping[str, str] | None = None) -> None:
         # Some files contain the lengths of their author's last batch, which would truncate or pad prompts here.
         fields = {**json.loads(tokenizer_json), "truncation": None, "padding": None}
         self.markup = RawTokenizer.from_str(json.dumps(fields))
-        self.markers = tuple(token["content"] for token in fields.get("added_tokens") or [])
+        self.markers: tuple[str, ...] = tuple(token["content"] for token in fields.get("added_tokens") or [])
         self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
         self.special = dict(special or {})
         chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
@@ -60,7 +69,9 @@ class Tokenizer:
         self.has_template = template is not None
         self.json = tokenizer_json
         timed = "strftime_now" in (template or "")  # a rendering with the current time must not be cached
-        self.rendered = lru_cache(maxsize=0 if timed else RENDERINGS)(self._render)
+        self.rendered: _lru_cache_wrapper[tuple[Piece | int, ...]] = lru_cache(maxsize=0 if timed else RENDERINGS)(
+            self._render
+        )
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:

@@ -38,6 +38,8 @@ def known_peers(names: str) -> tuple[str, ...]:
 class HuggingFace:
     """An exported checkpoint or a GGUF file in transformers. `cache` is the faster of its two cache kinds here."""
 
+    cache: str
+
     def __init__(self, source: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -50,11 +52,11 @@ class HuggingFace:
                 "bench without peers (--peers '')"
             )
         folder, more = (source.parent, {"gguf_file": source.name}) if source.is_file() else (source, {})
-        self.model = auto.from_pretrained(folder, dtype=dtype, **more).eval()
+        self.model: Any = auto.from_pretrained(folder, dtype=dtype, **more).eval()
         self.max_tokens = max_tokens
         # generate() requires an id for padding; at batch 1 it is never used.
         ends: int | list[int] = self.model.generation_config.eos_token_id
-        self.pad = ends[0] if isinstance(ends, list) else ends
+        self.pad: int = ends[0] if isinstance(ends, list) else ends
         self.cache = "dynamic"
         self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
 
@@ -105,6 +107,10 @@ class HuggingFace:
 
 class Clock:
     """A stopping criterion that never stops: it notes the time of the first tokens, and counts passes."""
+
+    first: float
+    length: int
+    passes: int
 
     def __init__(self) -> None:
         self.first, self.length, self.passes = 0.0, 0, 0

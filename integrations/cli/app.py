@@ -26,13 +26,13 @@ from .policy import policy_app
 if TYPE_CHECKING:
     from trimode.policy.calls import Result, StreamEvent
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
-schema_app = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
+schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
 app.command()(doctor)

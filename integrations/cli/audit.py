@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
     from trimode.policy.replay import Engines
 
-app = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
 Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 

@@ -49,7 +49,7 @@ class Output(Console):
         self.file.flush()
 
 
-console = Output()
+console: Output = Output()
 
 Checkpoint = Annotated[
     str | None,

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from trimode.policy.replay import Row
     from trimode.policy.selection import Auto, CostModel, Policy, Weights
 
-policy_app = typer.Typer(no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock.")
+policy_app: typer.Typer = typer.Typer(
+    no_args_is_help=True, help="What policies do: show, explain, tune, compare, lock."
+)
 
 Audit = Annotated[Path, typer.Argument(help="An audit file.", exists=True, dir_okay=False)]
 Checking = Annotated[bool, typer.Option(help="Check predictions by decoding held-out calls again.")]

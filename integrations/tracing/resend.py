@@ -36,6 +36,8 @@ class Resender:
     `content`: put recorded text and drafts on spans; None follows `content.captures`.
     """
 
+    content: bool
+
     def __init__(self, resource: Resource, content: bool | None = None) -> None:
         self.content = captures("span", content)
         self._ids = _CallIds()

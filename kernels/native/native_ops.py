@@ -51,6 +51,10 @@ class Packed:
 class Native:
     """The compiled ops. Tensors are fp32, contiguous and on the CPU."""
 
+    row_tile: int
+    queued: bool
+    exact: bool
+
     name = "native"
 
     def __init__(self, library: ctypes.CDLL) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
+from ..layout import SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, torch_ops
 from .fixed_shape import Arithmetic
@@ -44,11 +45,11 @@ def swiglu(both: Tensor) -> Tensor:
 
 
 LIBRARY = Arithmetic(torch.matmul, torch.exp, lambda x: x.sum(-1, keepdim=True))
-attention = partial(attend.attention, LIBRARY)
+attention: partial[Tensor] = partial(attend.attention, LIBRARY)
 """Attention by the library's arithmetic; see `attend.attention`."""
-forward = partial(block.forward, sys.modules[__name__])
+forward: partial[tuple[Tensor, list[SampledTokens]]] = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
-choose = partial(block.choose, sys.modules[__name__])
+choose: partial[list[SampledTokens]] = partial(block.choose, sys.modules[__name__])
 """Token choice by `sample_rows` of this module; see `block.choose`."""
 
 

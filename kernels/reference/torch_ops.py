@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
-from ..layout import PAGE, Layout
+from ..layout import PAGE, Layout, SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, fixed_shape
 from .noise import gumbel as gumbel
@@ -90,9 +90,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-forward = partial(block.forward, sys.modules[__name__])
+forward: partial[tuple[Tensor, list[SampledTokens]]] = partial(block.forward, sys.modules[__name__])
 """A pass by the ops of this module; see `block.forward`."""
-choose = partial(block.choose, sys.modules[__name__])
+choose: partial[list[SampledTokens]] = partial(block.choose, sys.modules[__name__])
 """Token choice by `sample_rows` of this module; see `block.choose`."""
 
 
@@ -110,7 +110,7 @@ def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: Layout) 
     values[pages, :, offsets] = v
 
 
-attention = partial(attend.attention, fixed_shape.FIXED)
+attention: partial[Tensor] = partial(attend.attention, fixed_shape.FIXED)
 """Attention by row-invariant arithmetic; see `attend.attention`."""
 
 

@@ -87,14 +87,15 @@ class AuditFile:
     ) -> None:
         if rotate is not None and rotate < 1:
             raise PolicyError(f"rotate={rotate}: expected a number of bytes from 1, or None for one file")
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if number_of(self.path) > 1:
             raise PolicyError(f"{self.path}: this is the name of a later part; pass {self.path.with_suffix('')}")
-        self.content, self.fsync, self.rotate = captures("file", content), fsync, rotate
+        self.content: bool = captures("file", content)
+        self.fsync: bool = fsync
+        self.rotate: int | None = rotate
         files.check_writable(self.path)
         self._lock = ForkSafeLock()
-        self._part, self._end, self._sequence, self._previous = 1, 0, 0, ""
-        self._forget()
+        self._part, self._end, self._sequence, self._previous = number_of(parts(self.path)[0]), 0, 0, ""
 
     def write(self, record: CallRecord) -> Head:
         """Appends one line, or nothing where it raises AuditWriteFailed. Returns the trail's new head."""
@@ -105,8 +106,7 @@ class AuditFile:
             return head
 
     def _append(self, body: bytes) -> Head | None:
-        """Appends the line to the current part. Returns None, after setting the part to try next, where the line does
-        not belong there."""
+        """Appends the line to the current part; None where it belongs to another, which is then the current one."""
         with files.open_locked(part(self.path, self._part)) as file:
             if os.fstat(file.fileno()).st_size < self._end:
                 self._forget()  # lines were removed by somebody else; the chain continues from the remaining ones

@@ -46,6 +46,10 @@ Arrived = tuple[float, Update]
 class CallRunner(ABC):
     """Turns a `Call` into a `Result`, its span and its record. `Engine` adds the weights and the words of a call."""
 
+    tokens: TokenEngine
+    tokenizer: Tokenizer
+    translator: Translator
+
     def __init__(self, tokens: TokenEngine, tokenizer: Tokenizer, translator: Translator) -> None:
         self.tokens, self.tokenizer, self.translator = tokens, tokenizer, translator
         self._piece: PieceOf = lru_cache(maxsize=1 << 16)(lambda token: tokenizer.decode([token]))

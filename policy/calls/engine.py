@@ -41,6 +41,8 @@ _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 class Engine(CallRunner):
     """One checkpoint in memory. `load` makes it. Threads and tasks may share it: their calls share its passes."""
 
+    grammars: GrammarCompiler
+
     def __init__(self, tokens: TokenEngine, tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         config = tokens.model.config
         self.grammars = GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)

@@ -62,6 +62,8 @@ class FakeEngine(Engine):
     asked, in order. Each token counts as one forward pass.
     """
 
+    answers: dict[str, Any]
+
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         checkpoint = locate(None)
         config = checkpoint.config()

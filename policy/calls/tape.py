@@ -29,6 +29,8 @@ class Spelling:
     """How a call's tokens are spelled. A pickled or copied one knows no tokens, since a tokenizer is no part of a
     result."""
 
+    decoders: tuple[TextOf, PieceOf] | None
+
     __slots__ = ("decoders",)
 
     def __init__(self, decoders: tuple[TextOf, PieceOf] | None = None) -> None:

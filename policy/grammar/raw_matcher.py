@@ -36,6 +36,9 @@ class RawMatcher:
     open objects, None where the grammar itself rules out equal keys. `row`: the mask, once it was computed.
     """
 
+    engine: LLMatcher
+    vocabulary: Vocabulary
+
     __slots__ = ("_forced", "engine", "keys", "row", "vocabulary")
 
     def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: ObjectKeys | None) -> None:

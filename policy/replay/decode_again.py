@@ -73,6 +73,10 @@ class Engines:
     ones.
     """
 
+    model: str | None
+    device: str | None
+    kernels: str | None
+
     def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
         self.model, self.device, self.kernels = model, device, kernels
         self._loaded: dict[tuple[str | None, str, str, str, str], Engine] = {}

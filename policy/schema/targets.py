@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isinf
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -37,7 +37,7 @@ _OWN_RULES: Final = (
 class ToolCall(BaseModel):
     """A tool call by the model: the tool's name, and arguments that fit the tool's parameters."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
     name: str
     arguments: dict[str, Any]
 

@@ -22,7 +22,7 @@ from .python_types import function_of, typed
 
 Json = Any
 Tool = Mapping[str, Json] | Callable[..., Any] | object
-NOTHING: Final = {"type": "object", "properties": {}, "additionalProperties": False}
+NOTHING: Final[dict[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
 """The parameters of a tool without arguments."""
 _PARAMETERS: Final = (
     "parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "args_schema",

@@ -162,6 +162,11 @@ class Costing:
     `passes`: of this workload, or of one that differs in acceptance only; `slow`: factor of slowdown by mode.
     """
 
+    load: Workload
+    remaining: float
+    reached: dict[str, tuple[float, ...]]
+    totals: dict[str, tuple[float, ...]]
+
     def __init__(self, passes: Passes, load: Workload, slow: Mapping[str, float] | None = None) -> None:
         self.load, self._pass, self._slow = load, passes, slow or {}
         # Without the first decision, which the prompt's pass makes in every mode.

@@ -31,6 +31,9 @@ R = TypeVar("R")
 class Step(Generic[P, R]):
     """A synchronous step: call it for the value, `result` for the whole `Result`, `options` for other settings."""
 
+    function: Callable[P, Any]
+    spec: StepSpec
+
     def __init__(self, function: Callable[P, Any], spec: StepSpec) -> None:
         self.function, self.spec = function, spec
         update_wrapper(self, function)
@@ -65,6 +68,9 @@ class Step(Generic[P, R]):
 
 class AsyncStep(Generic[P, R]):
     """An asynchronous step; cancelling its task cancels the decoding."""
+
+    function: Callable[P, Awaitable[Any]]
+    spec: StepSpec
 
     def __init__(self, function: Callable[P, Awaitable[Any]], spec: StepSpec) -> None:
         self.function, self.spec = function, spec
@@ -118,6 +124,11 @@ def _bound(function: Callable[..., Any], owner: object) -> Any:
 
 class StepDecorator:
     """The decorator that `step(kind, ...)` returns, typed for sync and async functions."""
+
+    name: str | None
+    tools: Sequence[Any]
+    schema: Any
+    settings: Settings
 
     def __init__(
         self,

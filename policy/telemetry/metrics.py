@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Histogram, Meter
+from opentelemetry.metrics import Counter, Histogram, Meter
 from opentelemetry.util.types import AttributeValue
 
 from ..audit import CallRecord, versions
@@ -33,26 +33,46 @@ class Instruments:
                 name, unit=unit, description=description, explicit_bucket_boundaries_advisory=bounds
             )
 
-        self.duration = histogram(names.INFERENCE_DURATION, "s", _SECONDS, "Duration of a call")
-        self.former_duration = histogram(
+        self.duration: Histogram = histogram(names.INFERENCE_DURATION, "s", _SECONDS, "Duration of a call")
+        self.former_duration: Histogram = histogram(
             names.OPERATION_DURATION, "s", _SECONDS, "Duration of a call, under its former name"
         )
-        self.first_chunk = histogram(names.TIME_TO_FIRST_CHUNK, "s", _SECONDS, "Time to a stream's first chunk")
-        self.next_chunk = histogram(names.TIME_PER_OUTPUT_CHUNK, "s", _SECONDS, "Time between chunks of a stream")
-        self.call_input = histogram(names.OPERATION_INPUT_TOKENS, "{token}", _TOKENS, "Prompt tokens of a call")
-        self.call_output = histogram(names.OPERATION_OUTPUT_TOKENS, "{token}", _TOKENS, "Output tokens of a call")
-        self.input = meter.create_counter(names.USAGE_INPUT_TOKENS, unit="{token}", description="Prompt tokens")
-        self.output = meter.create_counter(names.USAGE_OUTPUT_TOKENS, unit="{token}", description="Output tokens")
-        self.cached = meter.create_counter(
+        self.first_chunk: Histogram = histogram(
+            names.TIME_TO_FIRST_CHUNK, "s", _SECONDS, "Time to a stream's first chunk"
+        )
+        self.next_chunk: Histogram = histogram(
+            names.TIME_PER_OUTPUT_CHUNK, "s", _SECONDS, "Time between chunks of a stream"
+        )
+        self.call_input: Histogram = histogram(
+            names.OPERATION_INPUT_TOKENS, "{token}", _TOKENS, "Prompt tokens of a call"
+        )
+        self.call_output: Histogram = histogram(
+            names.OPERATION_OUTPUT_TOKENS, "{token}", _TOKENS, "Output tokens of a call"
+        )
+        self.input: Counter = meter.create_counter(
+            names.USAGE_INPUT_TOKENS, unit="{token}", description="Prompt tokens"
+        )
+        self.output: Counter = meter.create_counter(
+            names.USAGE_OUTPUT_TOKENS, unit="{token}", description="Output tokens"
+        )
+        self.cached: Counter = meter.create_counter(
             names.USAGE_CACHE_READ_INPUT_TOKENS, unit="{token}", description="Prompt tokens found in the prefix cache"
         )
-        self.agent_duration = histogram(names.INVOKE_AGENT_DURATION, "s", _AGENT_SECONDS, "Duration of an agent run")
-        self.agent_inferences = histogram(
+        self.agent_duration: Histogram = histogram(
+            names.INVOKE_AGENT_DURATION, "s", _AGENT_SECONDS, "Duration of an agent run"
+        )
+        self.agent_inferences: Histogram = histogram(
             names.INVOKE_AGENT_INFERENCE_CALLS, "{inference_call}", _CALLS, "Model calls of an agent run"
         )
-        self.agent_tools = histogram(names.INVOKE_AGENT_TOOL_CALLS, "{tool_call}", _CALLS, "Tool calls of an agent run")
-        self.tool_duration = histogram(names.EXECUTE_TOOL_DURATION, "s", _SECONDS, "Duration of a tool execution")
-        self.acceptance = histogram(names.ACCEPTANCE_RATE, "1", _RATES, "Accepted of the drafted tokens of a call")
+        self.agent_tools: Histogram = histogram(
+            names.INVOKE_AGENT_TOOL_CALLS, "{tool_call}", _CALLS, "Tool calls of an agent run"
+        )
+        self.tool_duration: Histogram = histogram(
+            names.EXECUTE_TOOL_DURATION, "s", _SECONDS, "Duration of a tool execution"
+        )
+        self.acceptance: Histogram = histogram(
+            names.ACCEPTANCE_RATE, "1", _RATES, "Accepted of the drafted tokens of a call"
+        )
 
     def used(self, seconds: float, labels: Labels, failed: str | None, record: CallRecord | None) -> None:
         """Counts duration and tokens of an inference. Not for calls inside a host's inference span, because the host

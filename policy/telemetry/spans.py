@@ -40,6 +40,8 @@ class OwnedSpan:
     The span lasts as long as `end` returns, by the monotonic clock, so that a metric says the same as the span.
     """
 
+    context: Context
+
     def __init__(
         self, name: str, attributes: Mapping[str, AttributeValue], parent: Context | None, tracer: Tracer | None = None
     ) -> None:

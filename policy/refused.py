@@ -1,0 +1,52 @@
+"""Calls whose output was refused: what errors carry of them.
+
+Knows plain values. Does not know why an output was refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from trimode.engine.result import Stats
+
+
+class RefusedResult(Protocol):
+    """The `Result` of a call whose output was refused: everything that came of it, without a value."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def thinking(self) -> str | None: ...
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def valid(self) -> bool | None: ...
+    @property
+    def stats(self) -> Stats: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def audit_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A failed attempt under guarantee="checked": its seed and temperature, its output, and the rule that it broke."""
+
+    seed: int
+    temperature: float
+    text: str
+    violation: str
+    audit_id: str
+    stats: Stats
+
+
+class FinishedResult(RefusedResult, Protocol):
+    """The `Result` of a call that ended, with its value."""
+
+    @property
+    def value(self) -> Any: ...

@@ -29,7 +29,7 @@ SIGNATURES: Final = {
 
 class Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "rank", "page")),
+        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "page")),
         ("eps", ctypes.c_float),
         ("threads", ctypes.c_int),
     ]
@@ -43,6 +43,7 @@ class Weights(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("norm", "norm2", "q_norm", "k_norm")),
         *((name, Matrix) for name in ("qkv", "out", "gate_up", "down", "low", "high")),
+        ("rank", ctypes.c_int64),
     ]
 
 

@@ -92,8 +92,8 @@ extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t fi
     }
 }
 
-struct Shape { int64_t T, E, H, K, D, I, rank, page; float eps; int threads; };
-struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down, low, high; };
+struct Shape { int64_t T, E, H, K, D, I, page; float eps; int threads; };
+struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down, low, high; int64_t rank; };
 struct Pass {
     const float *cos, *sin, *scale, *flags;
     const int64_t *tables, *request, *seen, *own_first, *own_count, *slot;
@@ -101,7 +101,8 @@ struct Pass {
 };
 
 // Runs a transformer block, the functions above in order: x [T, E] becomes the next layer's x. `scale`, `flags`, the head
-// norms and the adapter (`low`, `high`) may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank) floats.
+// norms and the adapter (`low`, `high`) may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank)
+// floats, for the largest rank of all layers.
 static void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
@@ -118,10 +119,10 @@ static void block(const Shape *s, const Weights *w, const Pass *p, float *x, flo
     keep(qkv, T, N, D, s->H, s->K, p->slot, s->page, keys, values);
     attention(qkv, T, N, s->H, s->K, D, s->page, keys, values, p->tables, p->tiles, p->request, p->seen, p->own_first, p->own_count, mixed, s->threads);
     if (p->flags && w->low.data) {
-        multiply(mixed, T, w->low, s->H * D, s->rank, low, false, s->threads);
+        multiply(mixed, T, w->low, s->H * D, w->rank, low, false, s->threads);
         for (int64_t t = 0; t < T; t++)
-            for (int64_t i = 0; i < s->rank; i++) low[t * s->rank + i] *= p->flags[t];
-        multiply(low, T, w->high, s->rank, E, x, true, s->threads);
+            for (int64_t i = 0; i < w->rank; i++) low[t * w->rank + i] *= p->flags[t];
+        multiply(low, T, w->high, w->rank, E, x, true, s->threads);
     }
     multiply(mixed, T, w->out, s->H * D, E, x, true, s->threads);
     rms_norm(x, T, E, w->norms[1], s->eps, h);

@@ -143,9 +143,9 @@ class Native:
         first, head = stack.blocks[0], stack.head
         if "native" not in first.cache:
             weights = (Weights * len(stack.blocks))(*map(_pointers, stack.blocks))
-            first.cache["native"] = weights, _matrix(head)
-        weights, matrix = first.cache["native"]
-        shape, batch, scratch = _prepared(x, first, rotation, flags, layout)
+            first.cache["native"] = weights, _matrix(head), max(map(_rank, stack.blocks))
+        weights, matrix, rank = first.cache["native"]
+        shape, batch, scratch = _prepared(x, first, rank, rotation, flags, layout)
         logits = x.new_empty(read.shape[0], head.outputs)
         final = FinalStep(
             stack.norm.data_ptr(), matrix, head.outputs, read.shape[0], read.data_ptr(), logits.data_ptr()
@@ -201,13 +201,13 @@ class Native:
 
 
 def _prepared(
-    x: Tensor, weights: Block, rotation: Rotation, flags: Tensor | None, layout: Layout
+    x: Tensor, weights: Block, rank: int, rotation: Rotation, flags: Tensor | None, layout: Layout
 ) -> tuple[Shape, Pass, Tensor]:
-    """Returns what all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of the blocks."""
+    """Returns what all blocks of a pass share: sizes, pointers, scratch memory. `weights`: any one of the blocks;
+    `rank`: the largest of all their adapters."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
-    rank = 0 if weights.adapter is None else weights.adapter[0].outputs
-    shape = Shape(rows, width, heads, groups, dim, inner, rank, PAGE, weights.eps, threads.count())
+    shape = Shape(rows, width, heads, groups, dim, inner, PAGE, weights.eps, threads.count())
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
     batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
@@ -223,7 +223,12 @@ def _pointers(weights: Block) -> Weights:
         *(norm.data_ptr() for norm in weights.norms),
         *map(_maybe, weights.head_norms or (None, None)),
         *map(_matrix, matrices),
+        _rank(weights),
     )
+
+
+def _rank(weights: Block) -> int:
+    return 0 if weights.adapter is None else int(weights.adapter[0].outputs)
 
 
 def _matrix(packed: Packed | None) -> Matrix:

@@ -19,6 +19,7 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import load_model, save_adapter, save_weights
 from trimode.engine.request import DecodeRequest, LinearSpecOptions
+from trimode.engine.token_engine import TokenEngine
 
 CPU = torch.device("cpu")
 LEFT = ("rope", "eos_token_ids", "architecture", "selection")
@@ -103,6 +104,26 @@ def test_layers_of_several_ranks_draft_and_are_saved(tmp_path: Path) -> None:
     assert small.engine(again).decode(request).rounds == then.rounds
     assert again.adapter is not None
     assert [part.scale for part in again.adapter] == pytest.approx([12 / math.sqrt(2), 6.0])
+
+
+@pytest.mark.parametrize("ranks", [[2, 4], [4, 2], [1, 9]])
+def test_native_kernels_take_each_layers_own_rank(tmp_path: Path, ranks: list[int]) -> None:
+    """As torch does: drafts, which the adapter alone decides, have the same tokens."""
+    fields = {"rank_pattern": {f"layers.{at}.self_attn.o_proj": rank for at, rank in enumerate(ranks)}}
+    found = list[list[tuple[int, ...]]]()
+    for kernels in ("native", "torch"):
+        (tmp_path / kernels).mkdir()
+        model, _ = loaded(tmp_path / kernels, fields, ranks)
+        engine = TokenEngine(model, small.text, small.TEXT_VOCAB, kernels=kernels, kv_bytes=1 << 22)
+        ask = [
+            DecodeRequest(prompt=small.prompt(seed, 5), options=LinearSpecOptions(block_length=6), max_tokens=24)
+            for seed in range(6)
+        ]
+        results = engine.decode_many(ask)
+        found.append([tuple(one.token for made in result.rounds for one in made.rejected) for result in results])
+        engine.close()
+    assert all(found[0])
+    assert found[0] == found[1]
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:

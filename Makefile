@@ -62,6 +62,7 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/python scripts/verify_types.py
 
 clean:
 	rm -rf $(VENV)

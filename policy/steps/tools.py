@@ -56,7 +56,7 @@ def execute(call: ToolCall, tools: Sequence[Any], *, call_id: str | None = None)
         raise UnknownTool(call.name, [name for name, _ in known])
     if not is_function(named[0]):
         raise ToolError(f"tool {call.name!r} is a description without a function; pass the function itself in tools")
-    return execute_tool(cast(Any, named[0]), call, call_id=call_id)
+    return execute_tool(named[0], call, call_id=call_id)
 
 
 def _bound(tool: Callable[..., R], call: ToolCall) -> Callable[[], R]:

@@ -43,8 +43,8 @@ def pair(text: str) -> list[int]:
 
 
 def test_strict_is_the_default_and_names_the_option() -> None:
-    unset: dict[str, Any] = {}
-    for words in (unset, {"guarantee": "grammar"}):
+    both: list[dict[str, Any]] = [{}, {"guarantee": "grammar"}]
+    for words in both:
         with pytest.raises(tm.UnsupportedKeyword, match="guarantee='checked'") as caught:
             tm.step("json", schema=UNIQUE, **words)(lambda: "x")
         assert (caught.value.pointer, caught.value.checkable) == ("/uniqueItems", True)

@@ -237,8 +237,8 @@ def test_references_that_lead_nowhere_are_refused_in_the_tool(reference_: str) -
     twice = {f"{at}{key}": {key: held} for one in names for key, held in one.items() for at in "ab"}
     schema = {"properties": {"x": {"$ref": reference_}}, DEFS: twice}
     tools = [{"name": "a", "parameters": {}}, {"name": "b", "inputSchema": schema}]
-    unset: dict[str, Any] = {}
-    for words in (unset, {"guarantee": "checked"}):
+    both: list[dict[str, Any]] = [{}, {"guarantee": "checked"}]
+    for words in both:
         with pytest.raises(tm.UnsupportedKeyword) as caught:
             tm.step("tool_call", tools=tools, **words)(lambda: "x")
         assert (caught.value.pointer, caught.value.tool) == ("/inputSchema/properties/x/$ref", "b")

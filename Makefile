@@ -62,7 +62,7 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python scripts/verify_types.py
+	$(BIN)/python tests/typing/verify_types.py
 
 clean:
 	rm -rf $(VENV)

@@ -69,6 +69,7 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/python tests/typing/verify_types.py
 
 clean:
 	rm -rf $(VENV)

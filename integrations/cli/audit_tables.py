@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _START: Final = ("#", "step", "kind", "mode")
 _NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
 _END: Final = ("schema", "finish", "reason")
+_COLUMNS: Final[tuple[str, ...]] = (*_START, *_NUMBERS, *_END)
 _WRAPPED: Final = {"step": 16, "mode": 16, "reason": 24}
 """Columns that a narrow terminal breaks into lines, and the width from which it does."""
 _SPARE: Final = ("repaired", "forced", "TPF", "kind", "finish", "schema", "reason", "accepted", "passes")
@@ -31,9 +32,10 @@ def table(records: Iterable[CallRecord], width: int) -> tuple[Table, list[str]]:
 
     accepted: accepted/drafted; passes exclude prefill; TPF: tokens per forward pass.
     """
-    names = (*_START, *_NUMBERS, *_END)
-    rows = [dict(zip(names, _row(number, record), strict=True)) for number, record in enumerate(records, start=1)]
-    shown, left_out = _fitting(names, rows, width)
+    rows: list[dict[str, str]] = [
+        dict(zip(_COLUMNS, _row(number, record), strict=True)) for number, record in enumerate(records, start=1)
+    ]
+    shown, left_out = _fitting(_COLUMNS, rows, width)
     view = Table(box=None, header_style="bold", pad_edge=False)
     for name in shown:
         justify: JustifyMethod = "right" if name in ("#", *_NUMBERS) else "left"

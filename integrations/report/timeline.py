@@ -1,7 +1,7 @@
 """Where the bars of a run stand: time in nanoseconds to per cent of the timeline, where one slow call flattens nothing.
 
 Knows starts and ends of calls. Does not know records or the template. Between two neighbouring events (a call starts or
-ends) the scale is linear; a stretch much longer than a typical call is drawn shorter, and marked.
+ends) the scale is linear; a stretch that flattens the rest is drawn shorter, and marked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Final
 
 LONGEST: Final = 8
 """Length at which a stretch without events is cut, in typical (median) calls."""
+SHARE: Final = 0.1
+"""Share of the whole from which a stretch is cut at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,14 @@ def timeline(spans: Sequence[tuple[int, int]]) -> Timeline:
     events = tuple(sorted({moment for span in spans for moment in span}))
     typical = median_low([end - start for start, end in spans])
     longest = LONGEST * typical if typical > 0 else events[-1] - events[0]
-    lengths = [min(after - before, longest) for before, after in pairwise(events)]
+    flattens = max(longest, SHARE * (events[-1] - events[0]))
+    lengths = [longest if after - before > flattens else after - before for before, after in pairwise(events)]
     whole = max(sum(lengths), 1)
     places = tuple(100 * done / whole for done in accumulate(lengths, initial=0))
     stretches = zip(pairwise(events), pairwise(places), strict=True)
     breaks = tuple(
         ((left + right) / 2, after - before - longest)
         for (before, after), (left, right) in stretches
-        if after - before > longest
+        if after - before > flattens
     )
     return Timeline(events=events, places=places, breaks=breaks)

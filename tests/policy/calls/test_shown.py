@@ -1,5 +1,7 @@
 """What people see of engines, steps, results and sessions: one line each, tapes in notebooks, and what is logged."""
 
+# A notebook calls `_repr_html_`.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import logging

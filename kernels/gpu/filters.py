@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import typing
 
-import triton
 import triton.language as tl
 
 from .noise import noise_of
+from .numerics import jit
 
 
-@triton.jit
+@jit()
 def read_tile(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, vocab: typing.Any,
     tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
@@ -37,7 +37,7 @@ def read_tile(
     return token, wide, tl.where(left == 0, 0.0, left)
 
 
-@triton.jit
+@jit()
 def scores_of(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, tile: typing.Any, MASKED: tl.constexpr, TILE: tl.constexpr,
@@ -47,7 +47,7 @@ def scores_of(
     return token, tl.div_rn(left, temperature + tl.zeros_like(left))
 
 
-@triton.jit
+@jit()
 def mask_at(
     allowed: typing.Any, row: typing.Any, which: typing.Any, step: typing.Any, MASKED: tl.constexpr
 ) -> typing.Any:
@@ -59,14 +59,14 @@ def mask_at(
     return allowed + tl.maximum(at, 0) * step, allow_bits
 
 
-@triton.jit
+@jit()
 def highest_of(score: typing.Any, token: typing.Any) -> typing.Any:
     """Returns the highest score and the lowest token id that has it."""
     best = tl.max(score)
     return best, tl.min(tl.where(score == best, token, 0x7FFFFFFF))
 
 
-@triton.jit
+@jit()
 def within_filters(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, seed: typing.Any,
     position: typing.Any, temperature: typing.Any, vocab: typing.Any, chosen: typing.Any, highest: typing.Any,
@@ -108,14 +108,14 @@ def within_filters(
     return chosen
 
 
-@triton.jit
+@jit()
 def order_of(score: typing.Any) -> typing.Any:
     """Maps scores to int64 numbers in the same order."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
 
 
-@triton.jit
+@jit()
 def kth_order(
     logits: typing.Any, banned: typing.Any, allowed: typing.Any, allow_bits: typing.Any, temperature: typing.Any,
     vocab: typing.Any, highest: typing.Any, top_k: typing.Any, TILES: tl.constexpr, MASKED: tl.constexpr,

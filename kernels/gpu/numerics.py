@@ -20,7 +20,7 @@ OPTIONS: Final[dict[str, typing.Any]] = {"enable_fp_fusion": False}
 """Launch options: a product and a sum stay two roundings, so that results do not depend on a tile's compiled code."""
 
 
-def launch(warps: int, stages: int = 3, **sizes: int) -> dict[str, typing.Any]:
+def launch(warps: typing.Any, stages: int = 3, **sizes: typing.Any) -> dict[str, typing.Any]:
     """Returns the options and constants of a launch; `sizes`: the kernel's constants."""
     return {"num_warps": warps, "num_stages": stages, **OPTIONS, **sizes}
 

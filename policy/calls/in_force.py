@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class InForce(Generic[T]):
 
     def enter(self, value: T) -> _Entry[T]:
         """Puts `value` in force; returns what `leave` takes."""
-        frame = _generator(sys._getframe(1))
+        frame = _generator(_caller())
         entry = _Entry(value, self._entry.get(), _flow(), frame, frame is not None)
         self._entry.set(entry)
         return entry
@@ -67,6 +66,12 @@ class InForce(Generic[T]):
         entry.ended, entry.generator = True, None
         if self._entry.get() is entry:
             self._entry.set(entry.outer)
+
+
+def _caller() -> FrameType | None:
+    """The frame that called whoever calls this."""
+    frame = inspect.currentframe()
+    return None if frame is None or frame.f_back is None else frame.f_back.f_back
 
 
 def _flow() -> tuple[int, object]:
@@ -100,7 +105,7 @@ _GENERATORS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 def _runs(generator: FrameType) -> bool:
     """Whether the calling code is run by that generator, at whatever depth."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = _caller()
     while frame is not None and frame is not generator:
         frame = frame.f_back
     return frame is not None

@@ -237,7 +237,7 @@ def test_errors_are_one_line(
             ["eval", str(EPISODES), "--json", str(tmp_path / "no" / "rows.json"), "--limit", "1"],
             "there is no directory",
         ),
-        (["demo", "--audit", str(broken / "audit.jsonl")], "broken.json: File exists"),
+        (["demo", "--audit", str(broken / "audit.jsonl")], "broken.json/audit.jsonl: Not a directory"),
         (["demo", "--trace", "jaeger"], "trace(to='jaeger'): expected 'phoenix', 'mlflow', or a URL"),
         (["audit", "push", str(broken), "--to", "jaeger"], "cannot send spans to 'jaeger': expected 'phoenix'"),
         (["audit", "push", str(sealed), "--to", "http://127.0.0.1:9"], "did not take the spans (0 were sent before)"),

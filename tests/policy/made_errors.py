@@ -10,6 +10,7 @@ from typing import Any, Final
 from trimode.engine import errors as below
 from trimode.engine.errors import TrimodeError
 from trimode.engine.result import Stats
+from trimode.integrations.cli import fetch
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.native.build import NativeUnavailable
 from trimode.kernels.ops import TritonUnavailable
@@ -50,6 +51,10 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     below.EngineStopped: lambda: below.EngineStopped(ZeroDivisionError("division by zero")),
     below.NonFiniteLogits: lambda: below.NonFiniteLogits(7, "block 3", "torch.float32"),
     above.SchemaError: _noted,
+    fetch.FetchError: lambda: fetch.FetchError("not fetched"),
+    fetch.NotReachable: lambda: fetch.NotReachable("pip could not download it"),
+    fetch.WrongContent: lambda: fetch.WrongContent("another digest"),
+    fetch.NoSpace: lambda: fetch.NoSpace("too little room"),
     above.SchemaRefused: lambda: above.SchemaRefused("refused", "/a", "not", "leave it out").elsewhere("/b/a", "look"),
     above.MalformedSchema: lambda: above.MalformedSchema("/type", "type", "$.type", "expected a string"),
     above.UnsupportedKeyword: lambda: above.UnsupportedKeyword("/not", "not", "leave it out", checkable=False),

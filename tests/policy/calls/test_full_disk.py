@@ -96,11 +96,11 @@ def test_the_result_is_in_the_error_and_the_trail_stays_whole(tmp_path: Path) ->
     others = records(read_audit(f"{path}.process"))
     for said, other in zip(found, others[:-1], strict=True):
         assert (said["path"], said["paths"], said["why"]) == (str(path), [str(path)], "File too large")
-        assert said["value"] == {"choice": "yes", "step": [7]}.get(said["way"])
+        assert said["value"] == {"choice": "yes", "step": [7]}.get(said["way"], said["text"])
         assert said["id"] == [other.call] * 2, "the file that had room has the record"
         assert str(path) in said["message"]
         assert "error.result" in said["message"]
-        assert said["spent"] == (said["tokens"] if said["way"] == "step" else 0), "what was spent is counted"
+        assert said["spent"] == (0 if said["way"] == "choice" else said["tokens"]), "what was spent is counted, once"
         assert said["size"] == found[0]["size"]
     assert "".join(said["seen"] for said in found if said["way"] in ("stream", "astream"))
     assert verify(path) == verify(f"{path}.process") == []

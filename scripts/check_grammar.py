@@ -132,7 +132,7 @@ class Walk:
         # llguidance's own way back remembers no keys: those are of the witness.
         rolled = RawMatcher(self.rolled, reference.raw.vocabulary, reference.raw.keys)
         self.counts["mismatch"] += not torch.equal(self.matcher.mask(), expected)
-        self.counts["rolled mismatch"] += not torch.equal(rolled.mask(), expected)
+        self.counts["rolled mismatch"] += not torch.equal(torch.from_numpy(rolled.mask()), expected)
 
     def take(self) -> str:
         """One allowed token; at the end of the text, back to somewhere."""

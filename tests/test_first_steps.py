@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import trimode
 
@@ -41,4 +43,26 @@ assert checked.is_valid("http://example.org/\u00fc") and not checked.is_valid("n
 assert schema_of({"type": "integer"}).parse("3") == 3
 assert "rfc3987_syntax" in sys.modules
 """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_schemas_are_checked_without_torch(tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    data = [{"data": 3, "valid": True}, {"data": "x", "valid": False}]
+    file.write_text(json.dumps({"schema": {"type": "integer"}, "tests": data}))
+    code = """
+import sys
+from trimode.integrations.cli.app import app
+try:
+    app(["schema", "check", sys.argv[1]])
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "compiled" in done.stdout
+
+
+def test_the_command_line_itself_needs_no_torch() -> None:
+    code = "import sys, trimode.integrations.cli.app; assert not {'torch', 'jsonschema', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..constraint import Constraint, Thinking
@@ -51,8 +52,8 @@ class Gate:
         """Returns the mask of what may come next; None if every token may."""
         if self.thinking is not None:
             if self.thinking_tokens == self.thinking.budget:
-                return lone(self.thinking.end, self.mask_words)
-            return None if self.constraint is None else all_but(self.ends, self.mask_words)
+                return torch.from_numpy(lone(self.thinking.end, self.mask_words))
+            return None if self.constraint is None else torch.from_numpy(all_but(self.ends, self.mask_words))
         return None if self.constraint is None else self.constraint.mask()
 
     def forced(self) -> int | None:

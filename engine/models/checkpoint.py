@@ -13,20 +13,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from ..errors import CheckpointError
 from .config import ModelConfig
 from .gguf_config import gguf_config
 from .gguf_file import GgufFile
 from .gguf_tokenizer import gguf_tokenizer
-from .gguf_weights import load_gguf
-from .model import Transformer
 from .published import PUBLISHED
 from .tokenizer import Tokenizer
-from .weights import ADAPTER, load_model, sha256, weight_files
+from .weight_files import ADAPTER, sha256, weight_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import Transformer
 
 BUNDLED: Final = "trimode-reference"
 """Name of the checkpoint that comes with the package."""
@@ -69,6 +70,9 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
         """The model, with its draft adapter if it has one, and its tokenizer."""
+        from .gguf_weights import load_gguf  # here, because schemas are checked without torch
+        from .weights import load_model
+
         if self.is_gguf:
             file = GgufFile.read(self.directory)
             return load_gguf(file, dtype, device), gguf_tokenizer(file)

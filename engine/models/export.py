@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import CheckpointError, RequestError
 from .config import OWN, ModelConfig
 from .fields import read_object
-from .weights import ADAPTER, INDEX, weight_files
+from .weight_files import ADAPTER, INDEX, weight_files
 
 FORMATS: Final = ("ministral3",)
 _PREFIXES: Final = {"encoder.": "model.", "diffusion_head.": "lm_head."}

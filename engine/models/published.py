@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trimode.kernels.ops import cache_folder
+from trimode.kernels.native.build import cache_folder
 
 from ..errors import CheckpointError
 

@@ -7,7 +7,6 @@ decoding.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,12 +22,9 @@ from trimode.kernels.ops import begin_in_child
 from ..errors import CheckpointError
 from .adapter import MODULE, LayerRank, adapter_config, read_adapter_config
 from .config import ModelConfig
-from .fields import read_object
 from .model import LowRank, Transformer
+from .weight_files import ADAPTER, SINGLE, weight_files
 
-SINGLE: Final = "model.safetensors"
-INDEX: Final = "model.safetensors.index.json"
-ADAPTER: Final = "linear_spec_lora"
 _ADAPTER_CONFIG: Final = "adapter_config.json"
 _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _ADAPTER_NAME: Final = f"base_model.model.{MODULE}.{{part}}.weight"
@@ -70,29 +66,6 @@ def _check_sizes(config: ModelConfig, found: Mapping[str, Tensor], origin: Path)
     for key in ("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads"):
         if (size := getattr(config, key)) > largest:
             raise CheckpointError(f"{origin}: {key}={size}, and its largest tensor holds {largest} numbers")
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Returns the safetensors files of a checkpoint, from the single file or the shard index."""
-    single, index = directory / SINGLE, directory / INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        shards = read_object(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise CheckpointError(f"{index}: expected weight_map to map tensor names to file names, found {shards!r}")
-        names = sorted(set(shards.values()))
-        missing = [name for name in names if not (directory / name).is_file()]
-        if missing:
-            raise CheckpointError(f"{index} names shards that are not there: {', '.join(missing)}")
-        return [directory / name for name in names]
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in directory.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"{directory} holds pickle weights ({', '.join(pickles)}), which can run code when read; "
-            f"expected {SINGLE} or {INDEX}: convert them to safetensors"
-        )
-    raise CheckpointError(f"expected {SINGLE} or {INDEX} in {directory}, found neither")
 
 
 def _tensors(
@@ -212,13 +185,3 @@ def save_adapter(model: Transformer, directory: Path) -> None:
         _adapter_key(name): tensor.detach().float().contiguous() for name, tensor in model.adapter.state_dict().items()
     }
     save_file(state, directory / _ADAPTER_WEIGHTS, metadata={"format": "pt"})
-
-
-def sha256(paths: list[Path]) -> str:
-    """Returns one digest over the bytes of several files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

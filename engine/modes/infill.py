@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from math import log
 
+import torch
+
 from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes, Reply, SampledTokens, Segment
 from ..request import InfillOptions
@@ -52,4 +54,5 @@ def best_length(run: DecodeState, options: InfillOptions) -> Generator[Segment, 
 
 def choose(run: DecodeState, logits: Logits, slots: int) -> SampledTokens:
     """Returns the best token of each slot that is not an end token."""
-    return logits.sample_masked(all_but(run.output.ends, run.gate.mask_words), range(slots))
+    no_ends = torch.from_numpy(all_but(run.output.ends, run.gate.mask_words))
+    return logits.sample_masked(no_ends, range(slots))

@@ -24,7 +24,7 @@ from trimode.engine.result import DecodeResult, ScoreResult, Stats
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime
-from ..grammar import COMPLETION_TOKENS, Walker
+from ..grammar import COMPLETION_TOKENS, Matcher, Walker
 from ..json_schema import texts_of
 from ..selection import Weights
 from .call import Call
@@ -130,6 +130,7 @@ class FakeEngine(Engine):
             return text
         if answer is _DEFAULT:
             return self.tokenizer.decode(constraint.completion(COMPLETION_TOKENS) or ())
+        assert isinstance(constraint, Matcher)
         for text in texts_of(to_jsonable_python(answer), self.translator.held(call).schema.document):
             if self._walker.refused_at(constraint.fork(), text) is None:
                 return text

@@ -140,7 +140,7 @@ class GrammarCompiler:
         search = CompletionSearch(self._vocabulary, complete_texts=complete_texts_of(target))
         start = Matcher(CallGrammar(shared), search)
         try:
-            start.mask()
+            start.words()
         except GrammarRuntimeError as error:
             raise UnsatisfiableSchema("", target.kind, f"no text fits it ({error}); loosen it") from None
         return Compiled(_with_completion(start, target.kind, until), target.document, (), False)
@@ -151,7 +151,7 @@ class GrammarCompiler:
     def _compile_cached(self, key: _Key) -> Compiled:
         compiled = self.compile(key.schema)
         # Before the cache shares it: two threads may copy an llguidance matcher at once, but not ask it.
-        compiled.start.mask()
+        compiled.start.words()
         return compiled
 
 

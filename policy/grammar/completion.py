@@ -226,14 +226,14 @@ Choose = Callable[[RawMatcher, Ids, float], list[int]]
 
 def _among(at: RawMatcher, ids: Ids) -> Ids:
     """The `ids` that the mask allows."""
-    mask = at.mask().numpy()
+    mask = at.mask()
     found: Ids = ids[(mask[ids // 32] >> ids % 32 & 1).astype(bool)]
     return found
 
 
 def _all_of(at: RawMatcher) -> Ids:
     """All ids that the mask allows."""
-    mask = at.mask().numpy()
+    mask = at.mask()
     words = np.flatnonzero(mask)
     word, bit = np.nonzero(np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, 32))
     ids: Ids = words[word] * 32 + bit

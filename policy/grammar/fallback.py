@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from trimode.engine.token_mask import allows
+from trimode.engine.token_mask import Mask, allows
 
 from ..errors import GrammarRuntimeError
 from .vocabulary import Vocabulary
@@ -30,7 +28,7 @@ class KnownCompletion:
     remaining: bytes | None
     reason: str
 
-    def mask(self) -> Tensor:
+    def mask(self) -> Mask:
         """All tokens but the ends. Raises GrammarRuntimeError where no completion is known."""
         if self.remaining is None:
             raise GrammarRuntimeError(self.reason)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import inf
 from operator import not_
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from torch import Tensor
+from trimode.engine.token_mask import Mask
 
 from ..errors import GrammarRuntimeError
 from .completion import CompletionSearch
@@ -23,6 +23,9 @@ from .object_keys import ObjectKeys
 from .raw_matcher import RawMatcher
 from .recompile import CallGrammar, engine_stopped
 from .vocabulary import StringState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 _SKIPPED: Final = 64
@@ -63,6 +66,12 @@ class Matcher:
         return self._grammar
 
     def mask(self) -> Tensor:
+        from torch import from_numpy  # here, because schemas are checked without torch
+
+        return from_numpy(self.words())
+
+    def words(self) -> Mask:
+        """The mask as a numpy array, which must not be written to."""
         return self._or_fallback(self._masked, KnownCompletion.mask)
 
     def forced(self) -> Sequence[int]:
@@ -108,7 +117,7 @@ class Matcher:
 
     def for_call(self) -> Matcher:
         """A matcher at the same point for another call, with the mask computed."""
-        self.mask()
+        self.words()
         twin = self.fork()
         twin._grammar = self._grammar.for_call()
         return twin
@@ -168,7 +177,7 @@ class Matcher:
             found.append(token)
         return found[::-1]
 
-    def _masked(self) -> Tensor:
+    def _masked(self) -> Mask:
         row = self._raw.row if self._version == self._grammar.version else None
         return self._asked(RawMatcher.mask) if row is None else row
 

@@ -12,11 +12,9 @@ from math import inf
 from typing import Final
 
 import numpy as np
-import torch
 from llguidance import LLMatcher
-from torch import Tensor
 
-from trimode.engine.token_mask import allows
+from trimode.engine.token_mask import Mask, allows
 
 from ..errors import GrammarRuntimeError
 from ..watchdog import check
@@ -43,7 +41,7 @@ class RawMatcher:
 
     def __init__(self, engine: LLMatcher, vocabulary: Vocabulary, keys: ObjectKeys | None) -> None:
         self.engine, self.vocabulary, self.keys = engine, vocabulary, keys
-        self.row: Tensor | None = None
+        self.row: Mask | None = None
         self._forced: Run | None = None
 
     def fork(self) -> RawMatcher:
@@ -51,7 +49,7 @@ class RawMatcher:
         twin.row, twin._forced = self.row, self._forced
         return twin
 
-    def mask(self) -> Tensor:
+    def mask(self) -> Mask:
         if self.row is None:
             self.row = self._computed_mask()
         return self.row
@@ -120,11 +118,11 @@ class RawMatcher:
             text = text[len(token_bytes[token]) :]
         return [*found, *self.vocabulary.ends]
 
-    def _computed_mask(self) -> Tensor:
+    def _computed_mask(self) -> Mask:
         if self.engine.is_stopped() and self.engine.is_accepting():
             return self.vocabulary.only_end
-        row = torch.empty(self.vocabulary.mask_words, dtype=torch.int32)
-        self.engine.unsafe_compute_mask_ptr(row.data_ptr(), row.nbytes)
+        row: Mask = np.empty(self.vocabulary.mask_words, dtype=np.int32)
+        self.engine.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
         if self.keys is not None:
             self._clear_refused(row, self.keys)
         return row
@@ -138,9 +136,9 @@ class RawMatcher:
             )
         return after
 
-    def _clear_refused(self, row: Tensor, keys: ObjectKeys) -> None:
+    def _clear_refused(self, row: Mask, keys: ObjectKeys) -> None:
         """Clears the bits of tokens that would give an object a key that it has, or make a number infinite."""
-        bits, key_tokens = row.numpy().view(np.uint32), self.vocabulary.key_tokens
+        bits, key_tokens = row.view(np.uint32), self.vocabulary.key_tokens
         numberless = replace(keys, number="") if keys.number else keys
         for token in (*key_tokens.duplicating(numberless), *key_tokens.infinite(keys)):
             bits[token // 32] &= ~np.uint32(1 << token % 32)

@@ -60,5 +60,5 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 def allowed(matcher: Constraint | RawMatcher) -> list[int]:
     """Ids that may come next."""
-    bits = np.unpackbits(matcher.mask().numpy().view(np.uint8), bitorder="little")
+    bits = np.unpackbits(np.asarray(matcher.mask()).view(np.uint8), bitorder="little")
     return [int(token) for token in np.flatnonzero(bits)]

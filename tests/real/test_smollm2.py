@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import trimode as tm
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.models.weights import sha256
+from trimode.engine.models.weight_files import sha256
 from trimode.integrations.cli import app as cli
 from trimode.policy.audit import verify
 from trimode.policy.calls import Engine

@@ -14,7 +14,8 @@ from torch import Tensor
 from trimode.engine.forward.memory import resident
 from trimode.engine.forward.runner import Runner
 from trimode.engine.models.model import Layer, Transformer
-from trimode.engine.models.weights import SINGLE, save_weights
+from trimode.engine.models.weight_files import SINGLE
+from trimode.engine.models.weights import save_weights
 from trimode.kernels import ops
 
 CPU = torch.device("cpu")

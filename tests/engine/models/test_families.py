@@ -40,7 +40,8 @@ from trimode.engine.kv_cache.pages import PagePool, pages_for
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import FAMILIES, NLD, check_mode
 from trimode.engine.models.model import Transformer
-from trimode.engine.models.weights import load_model, save_weights, weight_files
+from trimode.engine.models.weight_files import weight_files
+from trimode.engine.models.weights import load_model, save_weights
 from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Options
 from trimode.engine.result import Mode
 from trimode.engine.token_engine import TokenEngine

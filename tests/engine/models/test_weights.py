@@ -20,7 +20,8 @@ from torch import Tensor
 from trimode.engine.errors import CheckpointError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.models.weights import load_model, save_adapter, save_weights, sha256, weight_files
+from trimode.engine.models.weight_files import sha256, weight_files
+from trimode.engine.models.weights import load_model, save_adapter, save_weights
 from trimode.engine.request import DecodeRequest, LinearSpecOptions
 
 CPU = torch.device("cpu")

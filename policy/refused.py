@@ -1,4 +1,4 @@
-"""Calls whose output was refused: what errors carry of them.
+"""Types of the results and attempts that errors carry.
 
 Knows plain values. Does not know why an output was refused.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RefusedResult(Protocol):
-    """The `Result` of a call whose output was refused: everything that came of it, without a value."""
+    """The `Result` of a call whose output was refused, as far as errors use it; it has no value."""
 
     @property
     def text(self) -> str: ...
@@ -35,7 +35,7 @@ class RefusedResult(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A failed attempt under guarantee="checked": its seed and temperature, its output, and the rule that it broke."""
+    """A failed attempt under guarantee="checked": its seed, temperature and output, and the rule that it violated."""
 
     seed: int
     temperature: float
@@ -46,7 +46,7 @@ class Attempt:
 
 
 class FinishedResult(RefusedResult, Protocol):
-    """The `Result` of a call that ended, with its value."""
+    """The `Result` of a call that finished, with its value."""
 
     @property
     def value(self) -> Any: ...

@@ -77,7 +77,7 @@ class Work:
 
 
 class OutOfTime(Exception):
-    """The work exceeded its time limit; the message tells by how much or what was missing."""
+    """The work exceeded its time limit; the message tells why, without the name of the work."""
 
 
 class Overloaded(OutOfTime):

@@ -41,7 +41,7 @@ ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 LONG_ROWS: Final = (1, 16)
 """Numbers of rows of the passes that are measured at LONG_CONTEXT."""
 CALLS: Final = 8
-"""Number of calls in the pass of CALLS rows, which is also measured as one call, and in the loop of several calls."""
+"""Number of calls, of one row each, in the pass of several calls, and number of calls in the loop of several."""
 LOOP: Final = 24
 """Number of output tokens of the calls whose whole decoding loops are measured."""
 DRAFTED: Final[Sequence[ExactOptions]] = (
@@ -126,7 +126,7 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
         run()
     begin = clock()
     list(_loops(tokens, ()))
-    # Not where passes are long, because there the time between passes hardly matters and these calls take seconds.
+    # Drafted calls are skipped where passes are long, because the time between passes hardly matters there.
     drafted = DRAFTED if clock() - begin < QUICK * budget else ()
     list(_loops(tokens, drafted))
     measured: list[Measurement] = []

@@ -1,6 +1,6 @@
 """One fully resolved call: validates the caller's arguments and turns them into a `Call` for the engine.
 
-Knows arguments, schemas, settings and plans. Does not know engines, tokens or sessions.
+Knows arguments, schemas, settings and plans. Does not know engines or sessions.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from .translator import Translator
 LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""
 LONG_PROMPT: Final = 1 << 14
-"""Number of characters from which tokenizing takes longer than a forward pass."""
+"""Number of characters from which tokenizing may take longer than a forward pass."""
 Arrived = tuple[float, Update]
 """Pair of arrival time (`time.perf_counter` seconds) and update."""
 

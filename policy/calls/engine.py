@@ -118,7 +118,7 @@ class Engine(CallRunner):
 
     @property
     def graphs(self) -> str:
-        """Summary of graph replay: kind and number of graphs, passes with and without replay since loading; or "off"."""
+        """Summary of graph replay: kind and number of graphs, passes with and without replay so far; or "off"."""
         graphs = self.tokens.graphs
         if graphs is None:
             return "off"
@@ -144,7 +144,7 @@ class Engine(CallRunner):
         return await aattempted(call_of("agenerate", prompt, self.planned, **options), self.arun)
 
     def stream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Generator[StreamEvent]:
-        """Yields the output of `generate` in pieces. Leaving the loop early cancels the call. Streams are not retried."""
+        """Yields the output of `generate` in pieces. Leaving the loop early cancels the call. Streams never retry."""
         return self.events(self.recording(call_of("stream", prompt, self.planned, **options), streamed=True))
 
     def astream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> AsyncGenerator[StreamEvent]:

@@ -88,7 +88,7 @@ class Recording:
         return [{"role": message["role"], "content": plain_text(message)} for message in call.messages]
 
     def chunk(self, at: float) -> None:
-        """Notes on the span that a chunk of a stream arrived; `at`: `time.perf_counter` seconds."""
+        """Records on the span that a chunk of a stream arrived; `at`: `time.perf_counter` seconds."""
         self._span.chunk(at)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

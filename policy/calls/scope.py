@@ -87,7 +87,7 @@ class Scope:
         return nullcontext(Unlimited(call)) if self.limits is None else self.limits.spending(call)
 
     def parent(self) -> Context:
-        """Returns the parent context of a new span: the current one if it was opened in the session, else the agent's."""
+        """Returns the parent context of new spans: the current span if it was opened inside, else the agent's."""
         inside = trace.get_current_span().get_span_context() != self.outside
         return otel.get_current() if self.span is None or inside else self.span
 

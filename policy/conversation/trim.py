@@ -15,7 +15,7 @@ TRIMS: Final[tuple[Trim, ...]] = get_args(Trim)
 
 
 def trimmed(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> tuple[Sequence[Message], int]:
-    """Returns the instructions with the longest suffix of the conversation that fits, and the number of messages dropped.
+    """Returns the instructions with the longest suffix of the conversation that fits, and how many messages it dropped.
 
     System messages and the newest user message are always kept. Turns are dropped whole, oldest first; after the
     newest user message, an assistant's message is dropped together with the tools' answers to it. If nothing more may

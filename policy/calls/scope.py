@@ -60,7 +60,7 @@ class Unlimited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The state that calls inherit from the session, agent and step around them; all fields unset outside a session.
+    """The state that calls inherit from the session around them; no field is set outside a session.
 
     `trim`: which messages are dropped from a conversation that does not fit. `span`: the OpenTelemetry context of the
     agent's span, which is never made current. `outside`: the span that was current when the session opened. `counts`:

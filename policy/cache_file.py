@@ -1,7 +1,7 @@
-"""Small JSON files in the user's cache: what was measured or learned on this machine, and can be again.
+"""Small JSON files in the user's cache: measurements and evidence of this machine, which can be reproduced.
 
-Knows files and one envelope, `{"format": 1, "kind": ..., "content": ...}`. A file that cannot be used is set aside with
-a warning and never ends a call; whoever writes last wins, and nobody reads half a file.
+Knows files and one envelope, `{"format": 1, "kind": ..., "content": ...}`. Does not know the content. A file that
+cannot be used is renamed with a warning and never fails a call. Writes are atomic; the last writer wins.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 FORMAT: Final = 1
+"""Version of the envelope."""
 T = TypeVar("T")
 
 
 class CacheWarning(UserWarning):
-    """A cache file was set aside, or could not be written; the work goes on without it."""
+    """A cache file was renamed because it cannot be used, or could not be written; the call continues without it."""
 
 
 def read(path: Path, kind: str, parse: Callable[[Any], T]) -> T | None:
-    """What `parse` makes of the file's content; None where there is no file, or none that can be used.
+    """Returns the file's content as parsed by `parse`; None if there is no file or it cannot be used.
 
-    `parse` raises LookupError, TypeError, ValueError or AttributeError for what it cannot use.
+    `parse` raises LookupError, TypeError, ValueError or AttributeError for content that it cannot use.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -40,7 +41,7 @@ def read(path: Path, kind: str, parse: Callable[[Any], T]) -> T | None:
 
 
 def write(path: Path, kind: str, content: Any) -> None:
-    """Replaces the file in one step; a CacheWarning where that cannot be done."""
+    """Replaces the file atomically. Issues a CacheWarning if that fails."""
     text = json.dumps({"format": FORMAT, "kind": kind, "content": content})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,7 @@ def write(path: Path, kind: str, content: Any) -> None:
 
 
 def _set_aside(path: Path, reason: str) -> None:
+    """Renames the file to `*.broken` and issues a CacheWarning with the reason."""
     aside = path.with_name(f"{path.name}.broken")
     try:
         path.replace(aside)

@@ -1,21 +1,21 @@
-"""What can go wrong in the policy layer, one class a cause. Every message says what was given and what to do.
+"""Errors of the policy layer, one class for each cause. Every message tells what was given and what to do.
 
 TrimodeError (engine)
 ├── SchemaError
 │   ├── SchemaRefused         refused when the schema is defined; has pointer, keyword and hint
 │   │   ├── MalformedSchema       not a JSON Schema, or not JSON at all
-│   │   ├── UnsupportedKeyword    the grammar cannot hold this keyword
+│   │   ├── UnsupportedKeyword    the grammar cannot enforce this keyword
 │   │   ├── UnsatisfiableSchema   no finite value can ever fit
 │   │   ├── SchemaTooComplex      beyond a limit of size, depth or compile time
-│   │   ├── MalformedGrammar      a regex, choice or Lark grammar that is none
-│   │   └── UnsupportedSyntax     a construct of those that the grammar cannot hold
+│   │   ├── MalformedGrammar      not a valid regex, choice or Lark grammar
+│   │   └── UnsupportedSyntax     a construct of one that the grammar cannot enforce
 │   ├── BudgetTooSmall        no complete text of the schema fits max_tokens
-│   ├── OutputRefused         finished output that its schema refuses; has the text and the call's result
+│   ├── OutputRefused         finished output that violates its schema; has the text and the call's result
 │   │   ├── SchemaViolation       a bug of trimode, or a rule in a type's own code
-│   │   └── CheckFailed           guarantee="checked": no attempt fulfilled what the grammar does not hold
+│   │   └── CheckFailed           guarantee="checked": no attempt fulfilled the rules that the grammar cannot enforce
 │   └── GrammarRuntimeError   the grammar engine stopped in the middle of a text
 ├── AuditError
-│   ├── AuditFileRefused      a path that is no audit file, or cannot be read or written
+│   ├── AuditFileRefused      a path that is not an audit file, or cannot be read or written
 │   └── AuditWriteFailed      a call's record could not be appended; has the path and the call's result
 ├── BudgetExceeded            a session's budget leaves nothing for the next step
 ├── ToolError                 a tool call that cannot be run
@@ -37,13 +37,14 @@ from trimode.engine.errors import TrimodeError
 from .refused import Attempt as Attempt
 from .refused import FinishedResult as FinishedResult
 from .refused import RefusedResult as RefusedResult
+from .refused import WithResult
 
 _REPORT: Final = "this is a bug of trimode, not of the model: please report it with the schema and the text"
 CHECKED: Final = "or ask for guarantee='checked', which checks it in the finished output"
 
 
 def shown(value: object) -> str:
-    """The start of what `repr` says, in ASCII; Python refuses to write very long integers and very deep values."""
+    """Returns the first 200 characters of `repr`, in ASCII; a substitute if `repr` fails, as for very deep values."""
     try:
         text = ascii(value)
     except (ValueError, RecursionError):
@@ -52,6 +53,7 @@ def shown(value: object) -> str:
 
 
 def error_type(error: BaseException) -> str:
+    """Returns the qualified name of an error's class, without the module for builtins."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -61,9 +63,9 @@ class SchemaError(TrimodeError, ValueError):
 
 
 class SchemaRefused(SchemaError):
-    """A schema refused before anything is decoded: `pointer` (JSON pointer), `keyword`, and `hint`, what to do.
+    """A schema refused before decoding. `pointer`: JSON pointer to the place; `keyword`; `hint`: what to do.
 
-    `tool`: the tool into whose description, as it was given, the pointer leads; empty where there are no tools.
+    `tool`: name of the tool in whose description, as it was given, the pointer is; empty without tools.
     """
 
     pointer: str
@@ -76,16 +78,16 @@ class SchemaRefused(SchemaError):
         self.pointer, self.keyword, self.hint, self.tool = pointer, keyword, hint, ""
 
     def elsewhere(self, pointer: str, tool: str = "") -> Self:
-        """The same refusal, for those who know the place under another pointer."""
-        made = copy(self)
+        """Returns a copy of the error with another pointer, for a caller who knows the place by that pointer."""
+        moved = copy(self)
         text = str(self).replace(f" at {self.pointer or '#'}", f" at {pointer or '#'}", 1)
-        made.args = (f"tool {tool!r}: {text}" if tool else text,)
-        made.pointer, made.tool = pointer, tool
-        return made
+        moved.args = (f"tool {tool!r}: {text}" if tool else text,)
+        moved.pointer, moved.tool = pointer, tool
+        return moved
 
 
 class MalformedSchema(SchemaRefused):
-    """What was given is not a JSON Schema. `path` is the JSON path that people read."""
+    """The value is not a JSON Schema. `path`: readable JSON path, for the message."""
 
     def __init__(self, pointer: str, keyword: str, path: str, hint: str) -> None:
         super().__init__(f"not a JSON Schema, at {path}", pointer, keyword, hint)
@@ -94,7 +96,7 @@ class MalformedSchema(SchemaRefused):
 class UnsupportedKeyword(SchemaRefused):
     """A keyword that the grammar cannot enforce, refused when the schema is defined.
 
-    `checkable`: finished output can be checked against it, so that `guarantee="checked"` is a way out.
+    `checkable`: finished output can be validated against it, so `guarantee="checked"` is an alternative.
     """
 
     def __init__(self, pointer: str, keyword: str, hint: str, *, checkable: bool = True) -> None:
@@ -106,7 +108,7 @@ class UnsupportedKeyword(SchemaRefused):
 
 
 class UnsatisfiableSchema(SchemaRefused):
-    """No finite value fits, so a grammar could only write for ever."""
+    """No finite value fits the schema, so constrained output would never end."""
 
     def __init__(self, pointer: str, keyword: str, hint: str) -> None:
         super().__init__(f"no value can fit the schema, at {pointer or '#'}", pointer, keyword, hint)
@@ -120,21 +122,21 @@ class SchemaTooComplex(SchemaRefused):
 
 
 class MalformedGrammar(SchemaRefused):
-    """What was given as regex, choice or lark is none; `keyword` says which, `pointer` is empty."""
+    """The value is not a valid regex, choice or Lark grammar; `keyword`: which of them. `pointer` is empty."""
 
     def __init__(self, kind: str, hint: str) -> None:
         super().__init__(f"not a {kind}", "", kind, hint)
 
 
 class UnsupportedSyntax(SchemaRefused):
-    """A construct of a regex or a Lark grammar (`keyword`) that cannot be held."""
+    """A construct of a regex or a Lark grammar (`keyword`) that the grammar engine cannot enforce."""
 
     def __init__(self, kind: str, construct: str, hint: str) -> None:
         super().__init__(f"{construct!r} in a {kind} cannot be held", "", construct, hint)
 
 
 class BudgetTooSmall(SchemaError):
-    """No complete text of the schema is known that fits. `need` and `got` are in tokens, the end token included."""
+    """No known complete text of the schema fits the token budget. `need`, `got`: tokens, including the end token."""
 
     need: int
     got: int
@@ -147,28 +149,18 @@ class BudgetTooSmall(SchemaError):
         self.need, self.got = need, got
 
 
-class _WithResult(TrimodeError):
-    """`result`: what came of the call, or None. A copy that another process gets has none."""
-
-    result: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        rebuild, (kind, args, said) = super().__reduce__()
-        return rebuild, (kind, args, {**said, "result": None})  # a plan may hold locks and functions
-
-
-class OutputRefused(_WithResult, SchemaError):
-    """Finished output that a schema refuses. `text`: what was looked at. `result`: what came of the call, without a
-    value; None where no call wrote the text."""
+class OutputRefused(WithResult, SchemaError):
+    """Finished output that violates its schema. `text`: the text that was validated. `result`: the call's result,
+    without a value; None if the text is not from a call."""
 
     text: str
     result: RefusedResult | None = None
 
 
 class SchemaViolation(OutputRefused):
-    """Finished output does not validate. The grammar makes this impossible, save for rules in a type's own code.
+    """Finished output fails validation. The grammar prevents this, except for rules in a type's own code.
 
-    `audit_id`: that of the call's record.
+    `audit_id`: id of the call's record.
     """
 
     text: str
@@ -182,7 +174,10 @@ class SchemaViolation(OutputRefused):
 
 
 class CheckFailed(OutputRefused):
-    """Every attempt of the tier `checked` broke the schema. `text`, `violation`: the last one's; `attempts`: all."""
+    """Every attempt under guarantee="checked" violated the schema.
+
+    `text`, `violation`: of the last attempt. `attempts`: all of them.
+    """
 
     text: str
     violation: str
@@ -198,29 +193,37 @@ class CheckFailed(OutputRefused):
 
 
 class GrammarRuntimeError(SchemaError):
-    """The grammar engine gave up; no unmasked token was emitted."""
+    """The grammar engine failed during decoding; no token was emitted without its mask."""
 
 
 class AuditError(TrimodeError):
-    """An audit file, at `path`, that cannot be used."""
+    """An audit file that cannot be used. `path`: the file."""
 
     path: Path
 
 
 class AuditFileRefused(AuditError):
-    """The path is no audit file, or cannot be read or written. `why`, in words."""
+    """The path is not an audit file, or cannot be read or written. `why`: the reason as text."""
+
+    path: Path
+    why: str
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}; an audit file is what trimode wrote itself, or a path where nothing is yet")
         self.path, self.why = path, why
 
 
-class AuditWriteFailed(_WithResult, AuditError):
-    """The record of a call could not be appended, because a disk is full, for example. The file holds nothing of it.
+class AuditWriteFailed(WithResult, AuditError):
+    """The record of a call could not be appended, for example because a disk is full. The file has no part of it.
 
-    `path`: the first file concerned, `paths`: all of them; other audit files have the record. `result`: what the call
-    generated, with its value; None where it failed before. `audit_id`: the call's. `why`, in words.
+    `path`: the first file concerned, `paths`: all of them; other audit files have the record. `result`: the call's
+    result with its value; None if the call failed earlier. `audit_id`: id of the record. `why`: the reason as text.
     """
+
+    path: Path
+    paths: tuple[Path, ...]
+    why: str
+    audit_id: str
 
     def __init__(self, paths: Sequence[Path], why: str, audit_id: str, result: FinishedResult | None = None) -> None:
         kept = "" if result is None else "; error.result has what the call generated"
@@ -230,9 +233,9 @@ class AuditWriteFailed(_WithResult, AuditError):
 
 
 class BudgetExceeded(TrimodeError):
-    """The session's budget of `what` (tokens, seconds or passes) leaves too little for `step` to start.
+    """The session's budget of `what` (tokens, seconds or passes) is too small for `step` to start.
 
-    Nothing, or fewer tokens than the shortest text of its schema. `spent` holds what running steps have reserved.
+    Nothing remains, or fewer tokens than the schema's shortest text. `spent` includes what running steps have reserved.
     """
 
     what: str
@@ -253,7 +256,7 @@ class ToolError(TrimodeError):
 
 
 class UnknownTool(ToolError, LookupError):
-    """No function of that name was handed in. `known`: the names of those that were."""
+    """No tool has that name. `known`: names of the tools that were passed."""
 
     name: str
     known: tuple[str, ...]
@@ -276,8 +279,8 @@ class InvalidArguments(ToolError, ValueError):
 
 
 class PolicyError(TrimodeError, ValueError):
-    """A choice that the policy layer does not know or does not allow. `where`: the keys that lead to it from the top of
-    a policy's table; empty where it stood in no table."""
+    """A mode, option, policy or configuration that is unknown or not allowed. `where`: path of keys to it in a policy's
+    table; empty if it is not in a table."""
 
     where: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""Calls whose output was refused: what errors carry of them.
+"""Types of the results and attempts that errors carry.
 
 Knows plain values. Does not know why an output was refused.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trimode.engine.errors import TrimodeError
+
 if TYPE_CHECKING:
     from trimode.engine.result import Stats
 
 
 class RefusedResult(Protocol):
-    """The `Result` of a call whose output was refused: everything that came of it, without a value."""
+    """The `Result` of a call whose output was refused, as far as errors use it; it has no value."""
 
     @property
     def text(self) -> str: ...
@@ -35,7 +37,7 @@ class RefusedResult(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A failed attempt under guarantee="checked": its seed and temperature, its output, and the rule that it broke."""
+    """A failed attempt under guarantee="checked": its seed, temperature and output, and the rule that it violated."""
 
     seed: int
     temperature: float
@@ -46,7 +48,21 @@ class Attempt:
 
 
 class FinishedResult(RefusedResult, Protocol):
-    """The `Result` of a call that ended, with its value."""
+    """The `Result` of a call that finished, with its value."""
 
     @property
     def value(self) -> Any: ...
+
+
+class WithResult(TrimodeError):
+    """An error with the call's `result`, or None. A pickled copy has None."""
+
+    result: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, (kind, args, state) = super().__reduce__()
+        return rebuild, (
+            kind,
+            args,
+            {**state, "result": None},
+        )  # a plan may contain locks and functions, which cannot be pickled

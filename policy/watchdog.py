@@ -1,8 +1,9 @@
-"""Work that has to end soon, in a thread of its own: watched by the CPU time that it takes, with room on its stack.
+"""Watchdog: runs work in a thread with a large stack and gives it up after a limit of CPU time.
 
-Knows threads and clocks. CPU time, because a busy machine must not change what is admitted. The stack, because the
-grammar engine recurses once a reference and once a required key, and what overflows a stack ends the process. A thread
-that was quick serves the next work, too: in a new one, memory is new, and a small compilation takes twice the time.
+Knows threads and clocks. Does not know what the work is. CPU time, because load on the machine must not change which
+schemas are accepted. A large stack, because the grammar engine recurses for each reference and each required key, and a
+stack overflow kills the process. A thread whose work was quick is reused, because a small compilation takes twice as
+long in a new thread, with new memory.
 """
 
 from __future__ import annotations
@@ -20,29 +21,30 @@ from trimode.engine.locks import ForkSafeLock
 
 T = TypeVar("T")
 STACK: Final = 256 << 20
-"""Bytes of address space; memory is taken as it is used. 30,000 required keys need less than half."""
+"""Bytes of stack (address space; memory is committed as it is used). 30,000 required keys need less than half."""
 BLOCKED_SECONDS: Final = 10.0
-"""Wall-clock time after which work counts as blocked, whatever CPU time it took."""
-LEFT_BEHIND: Final = 4
-"""Works of one kind that were given up and may still run before others of that kind are refused."""
+"""Wall-clock seconds after which work counts as blocked, regardless of its CPU time."""
+MAX_ABANDONED: Final = 4
+"""Number of abandoned, still running works of one kind from which new work of that kind is refused."""
 _POLL: Final = 0.004
+"""Wall-clock seconds between two looks at the work's clock."""
 _NAME: Final = "trimode-in-time"
-_KEPT: Final = 2
-"""Threads that wait for work."""
-_QUICK: Final = 0.05
-"""CPU seconds; a thread that took more may have used much of its stack, and is let go."""
+_MAX_IDLE: Final = 2
+"""Maximum number of idle threads."""
+_REUSE_SECONDS: Final = 0.05
+"""CPU seconds of a work from which its thread is not reused, because it may have committed much of its stack."""
 _starting: Final = ForkSafeLock()
 _idle: Final = list[SimpleQueue["Work"]]()
-_left: Final = list["Work"]()
+_abandoned: Final = list["Work"]()
 _collected: Final = dict[int, float]()
-"""CPU seconds that a thread spent in whole collections, whose time is that of everything in memory."""
+"""CPU seconds of full garbage collections by thread id; not counted, because they depend on all objects in memory."""
 _collecting: Final = dict[int, float]()
-"""What a thread's CPU clock said when the collection began that it is in."""
+"""CPU clock in seconds at the start of a running full garbage collection, by thread id."""
 
 
 @dataclass
 class Work:
-    """One call on its way. `clock`: its thread's CPU clock, and what that said when the call began."""
+    """One call in a watched thread. `clock`: id of its thread's CPU clock, and the clock's value at the beginning."""
 
     call: Callable[[], Any]
     kind: str
@@ -62,7 +64,7 @@ class Work:
             self.failed.append(error)
 
     def spent(self, wall: float) -> float:
-        """CPU seconds so far, without collections; `wall` on platforms that have no clocks of threads."""
+        """Returns CPU seconds so far, without full collections; `wall` on platforms without clocks of other threads."""
         if self.clock is None:  # not begun
             return 0.0
         if not self.clock[0]:
@@ -75,50 +77,50 @@ class Work:
 
 
 class OutOfTime(Exception):
-    """The work took longer than it may; the message says so in words."""
+    """The work exceeded its time limit; the message tells why, without the name of the work."""
 
 
 class Overloaded(OutOfTime):
-    """The work was not begun: too many of its kind that were given up still run, or no thread can be started."""
+    """The work was not started, because too much abandoned work of its kind still runs or no thread can be started."""
 
 
-def left_behind() -> list[Work]:
-    """Works that were given up and go on."""
+def abandoned_work() -> list[Work]:
+    """Returns the works that were given up and still run."""
     with _starting:
-        _left[:] = [work for work in _left if not work.over.is_set()]
-        return list(_left)
+        _abandoned[:] = [work for work in _abandoned if not work.over.is_set()]
+        return list(_abandoned)
 
 
 def clock() -> float:
-    """The CPU clock of the calling thread, which stands still in its whole collections."""
+    """Returns the CPU seconds of the calling thread, without full garbage collections."""
     return time.thread_time() - _collected.get(threading.get_ident(), 0.0)
 
 
 def check(until: float) -> None:
-    """Raises OutOfTime where `clock` is beyond `until`."""
+    """Raises OutOfTime if `clock()` is past `until`."""
     if clock() > until:
         raise OutOfTime("no complete text was found")
 
 
 def in_time(call: Callable[[], T], seconds: float, kind: str = "compile") -> T:
-    """What `call` returns or raises. Raises OutOfTime once it took more CPU `seconds`.
+    """Returns or raises what `call` does. Raises OutOfTime once it took more than `seconds` of CPU time.
 
-    A thread cannot be stopped: one left behind goes on until its work ends, and its result is dropped. So that they do
-    not pile up, Crowded is raised while LEFT_BEHIND of the same `kind` still run. Works that begin at the same time may
-    exceed that by their own number.
+    A thread cannot be stopped: abandoned work runs to its end, and its result is dropped. Overloaded is raised while
+    MAX_ABANDONED works of the same `kind` still run, so that they do not accumulate. Works that begin at the same time
+    may exceed the maximum by their own number.
     """
-    if (still := sum(work.kind == kind for work in left_behind())) >= LEFT_BEHIND:
+    if (still := sum(work.kind == kind for work in abandoned_work())) >= MAX_ABANDONED:
         raise Overloaded(f"{still} others that took too long are still at work; try again in some seconds")
     work, began = Work(call, kind), time.perf_counter()
     try:
         _begin(work)
-    except RuntimeError as error:  # no room for its stack, or too many threads
+    except RuntimeError as error:  # no memory for its stack, or too many threads
         raise Overloaded(f"{error}: there is no room for it on this machine now; try again in some seconds") from None
     while not work.over.wait(_POLL):
         wall = time.perf_counter() - began
         if wall > BLOCKED_SECONDS or (wall > seconds and work.spent(wall) > seconds and not work.over.is_set()):
             with _starting:
-                _left.append(work)
+                _abandoned.append(work)
             raise OutOfTime(f"it took more than {seconds} s")
     if work.failed:
         raise work.failed[0]
@@ -127,6 +129,7 @@ def in_time(call: Callable[[], T], seconds: float, kind: str = "compile") -> T:
 
 
 def _begin(work: Work) -> None:
+    """Gives `work` to an idle thread or starts one. Raises RuntimeError if no thread can be started."""
     with _starting:
         if _idle:
             _idle.pop().put(work)
@@ -141,13 +144,13 @@ def _begin(work: Work) -> None:
 
 
 def _serve(jobs: SimpleQueue[Work]) -> None:
-    """A thread's life: works, as long as they are quick and no others wait already."""
+    """Runs works in a thread until one was slow or enough other threads are idle."""
     goes_on = True
     while goes_on:
         work = jobs.get()
         work.run()
         with _starting:
-            goes_on = work.spent(time.monotonic()) < _QUICK and len(_idle) < _KEPT
+            goes_on = work.spent(time.monotonic()) < _REUSE_SECONDS and len(_idle) < _MAX_IDLE
             if goes_on:
                 _idle.append(jobs)
         work.over.set()
@@ -155,29 +158,29 @@ def _serve(jobs: SimpleQueue[Work]) -> None:
 
 
 def _own_clock() -> int:
-    """The calling thread's CPU clock, as others may read it; 0 on platforms that have none."""
+    """Returns the id of the calling thread's CPU clock, which other threads can read; 0 on platforms without one."""
     found: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
     return 0 if found is None else found(threading.get_ident())
 
 
 def _watch_collection(phase: str, info: dict[str, int]) -> None:
-    """Called by the collector in the thread that it interrupts."""
+    """Measures full collections; called by the garbage collector in the thread that it interrupts."""
     if info["generation"] < 2 or not threading.current_thread().name.startswith(_NAME):
         return
     thread = threading.get_ident()
     if phase == "start":
         _collecting[thread] = time.thread_time()
     elif thread in _collecting:
-        # In this order: who watches may look in between, and must not find the collection's time as the work's.
+        # In this order, because the watching thread may read in between and must not count the collection as work.
         _collected[thread] = _collected.get(thread, 0.0) + time.thread_time() - _collecting[thread]
         del _collecting[thread]
 
 
-def _begin_anew() -> None:
-    """In a forked process none of the threads is there: neither those that wait nor those that were given up."""
+def _reset_after_fork() -> None:
+    """Forgets all threads, because a forked process has none of them."""
     _idle.clear()
-    _left.clear()
+    _abandoned.clear()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)
 gc.callbacks.append(_watch_collection)

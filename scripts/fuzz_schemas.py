@@ -32,7 +32,7 @@ from trimode.integrations.cli.schema_check import entries
 from trimode.policy.errors import SchemaError
 from trimode.policy.grammar.compiler import check
 from trimode.policy.schema.targets import schema_of
-from trimode.policy.watchdog import left_behind
+from trimode.policy.watchdog import abandoned_work
 
 Json = Any
 KEYWORDS = (
@@ -90,7 +90,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
         times.append(1000 * (time.process_time() - began))
         verdicts[verdict] += 1
         behind.append(_finish())
-        endless += [f"{seed}:{mutant}"] * bool(left_behind())
+        endless += [f"{seed}:{mutant}"] * bool(abandoned_work())
         slowest = sorted([*slowest, (times[-1], verdict, f"{seed}:{mutant}")], reverse=True)[:10]
     return {
         "mutants": mutants,
@@ -110,7 +110,7 @@ def run(schemas: list[Json], mutants: int, seed: int) -> dict[str, Any]:
 def _finish() -> float:
     """Waits for compiling that goes on after its refusal; its CPU seconds."""
     began = time.process_time()
-    left = left_behind()
+    left = abandoned_work()
     for work in left:
         work.over.wait(PATIENCE)
     return time.process_time() - began if left else 0.0

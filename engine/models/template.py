@@ -7,7 +7,7 @@ found by asking it: it renders a short conversation that holds the thing, and th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -29,8 +29,10 @@ class ChatTemplate:
     """`source`: the jinja text, or None. `special`: markers by the names that templates call them."""
 
     def __init__(self, chat: PreTrainedTokenizerFast, source: str | None, special: Mapping[str, str]) -> None:
-        self._chat, self.source, self.special = chat, source, dict(special)
-        self.shows_key = lru_cache(maxsize=256)(self._shows_key)
+        self._chat = chat
+        self.source: str | None = source
+        self.special: dict[str, str] = dict(special)
+        self.shows_key: Callable[[str, str], bool] = lru_cache(maxsize=256)(self._shows_key)
 
     def render(self, messages: Sequence[Message], **variables: Any) -> str:
         """The conversation as the template writes it. Raises RequestError where the template refuses it."""

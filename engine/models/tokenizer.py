@@ -63,7 +63,7 @@ class Tokenizer:
         self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
         self.special = dict(special or {})
         chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
-        self.template = ChatTemplate(chat, template, self.special)
+        self.template: ChatTemplate = ChatTemplate(chat, template, self.special)
         self._said = _marker_pattern(fields.get("added_tokens") or [])
         self._longest = _bytes_of_longest(fields)
         self.has_template = template is not None

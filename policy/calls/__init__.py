@@ -1,7 +1,7 @@
-"""One call, from what the caller passed to a `Result`, recorded on the way.
+"""The life of one call: from the caller's arguments to a recorded `Result`.
 
-Knows the token engine and the rooms below. Does not know decorators, budgets or tools, and of a session only its
-scope. Start with `call.py`, then `engine.py`.
+Knows the token engine, the rooms below, and a session's scope. Does not know decorators, budgets or tools.
+Start with `call.py`, then `engine.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The cost model of this machine: a second of real passes on the weights as they are, kept for the next process.
+"""Calibrates the cost model: measures real passes for about a second and caches the result on disk.
 
-Knows the engine's passes and what makes two machines the same. Passes run on pages of their own, beside whatever the
-engine serves; a busy machine measures slow passes, which is why each shape takes turns and only its best time counts.
+Knows the engine's passes, and what identifies a machine and its weights. Does not know how the model is fitted. Passes
+run on KV pages of their own, while the engine may serve other calls; because other load slows passes down, shapes are
+measured in turns and only the best time of a turn counts.
 """
 
 from __future__ import annotations
@@ -36,34 +37,37 @@ from ..audit import Runtime, versions
 from ..selection import ADAPTED, BASE_CONTEXT, CostModel, Measurement, fit
 
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of rows of the measured passes."""
 LONG_ROWS: Final = (1, 16)
+"""Numbers of rows of the passes that are measured at LONG_CONTEXT."""
 CALLS: Final = 8
-"""Of the pass that is measured once as one call's and once as that of so many."""
+"""Number of calls, of one row each, in the pass of several calls, and number of calls in the loop of several."""
 LOOP: Final = 24
-"""Tokens of the calls whose whole loops are measured."""
+"""Number of output tokens of the calls whose whole decoding loops are measured."""
 DRAFTED: Final[Sequence[ExactOptions]] = (
     LinearSpecOptions(block_length=4),
     QuadraticSpecOptions(block_length=4, rows=1),
     LinearSpecOptions(block_length=16),
     QuadraticSpecOptions(block_length=6, rows=2),
 )
-"""Calls with drafts whose loops are measured, where they take no longer than the engine's own work is worth knowing."""
-FORM: Final = "4"
-"""Of what is kept; another one lies in another file."""
+"""Options of the calls with drafts whose loops are measured, if loops without drafts are quick enough (QUICK)."""
+_CACHE_VERSION: Final = "4"
+"""Version of the cached content; it is part of the file's name."""
 LONG_CONTEXT: Final = 768
+"""Number of context tokens of the long passes."""
 BUDGET: Final = 1.0
-"""Seconds that measuring takes, if it takes no longer to run each shape once unmeasured and once measured."""
+"""Seconds of measuring; it takes longer if running each shape once unmeasured and once measured does."""
 QUICK: Final = 0.2
-"""Of that, what the loops without drafts may take for those with drafts to be measured, too."""
+"""Fraction of the budget; loops with drafts are measured only if the loops without drafts take less than it."""
 TURN: Final = 0.005
-"""Seconds that a shape runs before the next one does, so that short passes, which noise spoils, run more often."""
+"""Seconds that a shape runs before the next one, so that short passes, which are noisier, run more often."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A pass to measure."""
+    """A pass to measure: total rows, context tokens of each call, draft adapter or not, and number of calls."""
 
     rows: int
     context: int
@@ -72,7 +76,7 @@ class Shape:
 
 
 def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
-    """The model for this checkpoint on this machine: from the user's cache, or measured now and kept there."""
+    """Returns the cost model for this checkpoint and machine: from the user's cache, or measured now and cached."""
     found = known_cost(tokens, runtime)
     if found is None:
         found = fit(measure(tokens))
@@ -81,7 +85,7 @@ def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
 
 
 def known_cost(tokens: TokenEngine, runtime: Runtime) -> CostModel | None:
-    """The model that an earlier process kept; None where there is none. Nothing is measured."""
+    """Returns the cost model that an earlier process cached, or None. Does not measure."""
     return store.read(cost_path(tokens, runtime), "cost", CostModel.of)
 
 
@@ -90,9 +94,9 @@ def cost_path(tokens: TokenEngine, runtime: Runtime) -> Path:
 
 
 def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
-    """The cache file of what was measured or learned under the same weights, machine, threads and code.
+    """Returns the cache file for what was measured or learned with the same weights, machine, threads and code.
 
-    `graphs`: what passes run as, where that is not just passes.
+    `graphs`: name of the kind of graphs that passes run as; empty without graphs.
     """
     device = torch.device(runtime.device)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
@@ -106,23 +110,23 @@ def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
         runtime.kernels,
         runtime.quantize,
     ]
-    parts += [*([graphs] if graphs else []), *code, FORM]
+    parts += [*([graphs] if graphs else []), *code, _CACHE_VERSION]
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 
 def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.perf_counter) -> list[Measurement]:
-    """Passes of every shape in turn until `budget` seconds are over, at least one each after a first unmeasured one.
+    """Measures passes of every shape in turn for `budget` seconds, each at least once after one unmeasured run.
 
-    And whole loops of one call and of several, through the engine's own queue. Raises QueueFull where that is full.
+    Also measures whole loops of one call and of several, through the engine's queue. Raises QueueFull if it is full.
     """
-    asked = list(shapes(tokens))
-    place = _place(tokens, max(_pages(shape) for shape in asked))
-    passes = [(shape, _pass(tokens, shape, place)) for shape in asked]
+    wanted = list(shapes(tokens))
+    scratch = _scratch(tokens, max(_pages(shape) for shape in wanted))
+    passes = [(shape, _pass(tokens, shape, scratch)) for shape in wanted]
     for _, run in passes:
         run()
     begin = clock()
     list(_loops(tokens, ()))
-    # Where passes are long, what the engine does between them hardly counts, and drafted calls would take seconds.
+    # Drafted calls are skipped where passes are long, because the time between passes hardly matters there.
     drafted = DRAFTED if clock() - begin < QUICK * budget else ()
     list(_loops(tokens, drafted))
     measured: list[Measurement] = []
@@ -136,7 +140,7 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
 
 
 def _loops(tokens: TokenEngine, drafted: Sequence[ExactOptions]) -> Iterator[Measurement]:
-    """Calls that decode in `ar`, one and several, and one for each of `drafted` whose mode the weights have."""
+    """Measures the loops of one and of CALLS calls in `ar`, and of one call for each supported mode in `drafted`."""
     config = tokens.model.config
     if "ar" not in config.family.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
         return
@@ -148,13 +152,13 @@ def _loops(tokens: TokenEngine, drafted: Sequence[ExactOptions]) -> Iterator[Mea
 
 
 def _loop(tokens: TokenEngine, options: ExactOptions, calls: int) -> Iterator[Measurement]:
-    """Of calls that begin together, the one that had the most company."""
+    """Decodes calls that begin together; measures the mode run whose passes were shared by the most calls."""
     size = tokens.model.config.vocab_size
     prompts = (tuple((call + at) % size for at in range(BASE_CONTEXT)) for call in range(calls))
     requests = [DecodeRequest(prompt=prompt, max_tokens=LOOP, options=options) for prompt in prompts]
-    stretches = [one for result in tokens.decode_many(requests) for one in result.stats.mode_runs if one.passes]
-    if stretches:  # a text may be over with its first token
-        one = max(stretches, key=lambda one: one.pass_calls / one.passes)
+    runs = [one for result in tokens.decode_many(requests) for one in result.stats.mode_runs if one.passes]
+    if runs:  # empty if every text ends with its first token
+        one = max(runs, key=lambda one: one.pass_calls / one.passes)
         yield Measurement(
             rows=one.pass_rows / one.passes,
             context=BASE_CONTEXT + LOOP // 2,
@@ -166,7 +170,7 @@ def _loop(tokens: TokenEngine, options: ExactOptions, calls: int) -> Iterator[Me
 
 
 def _fastest(run: Callable[[], object], clock: Clock) -> float:
-    """The best time of a turn."""
+    """Runs the pass for TURN seconds; returns the shortest time of one run in seconds."""
     begin = last = clock()
     best = float("inf")
     while last - begin < TURN:
@@ -177,20 +181,21 @@ def _fastest(run: Callable[[], object], clock: Clock) -> float:
 
 
 def shapes(tokens: TokenEngine) -> Iterator[Shape]:
+    """Yields the shapes to measure that fit the model's context."""
     limit = tokens.model.config.max_position_embeddings
-    far = min(LONG_CONTEXT, limit - max(LONG_ROWS))
+    long_context = min(LONG_CONTEXT, limit - max(LONG_ROWS))
     for rows in ROWS:
         for adapter in (False, True) if tokens.model.adapter is not None else (False,):
             if BASE_CONTEXT + rows <= limit:
                 yield Shape(rows, BASE_CONTEXT, adapter)
-    yield from (Shape(rows, far, False) for rows in LONG_ROWS if far > BASE_CONTEXT)
+    yield from (Shape(rows, long_context, False) for rows in LONG_ROWS if long_context > BASE_CONTEXT)
     if limit >= BASE_CONTEXT + 1:
         yield Shape(CALLS, BASE_CONTEXT, False, CALLS)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Pages for passes to be measured, and their own graphs if the engine has some: graphs belong to their pages."""
+class _Scratch:
+    """KV pages for the measured passes. `graphs`: captured over these pages, if the engine uses graphs."""
 
     pool: PagePool
     pages: list[int]
@@ -198,21 +203,22 @@ class Place:
 
 
 def _pages(shape: Shape) -> int:
+    """Returns the number of KV pages that a pass of this shape needs."""
     return shape.calls * pages_for(shape.context + shape.rows // shape.calls)
 
 
-def _place(tokens: TokenEngine, count: int) -> Place:
+def _scratch(tokens: TokenEngine, count: int) -> _Scratch:
     config = tokens.model.config
     pool = PagePool(config, count * page_bytes(config, tokens.dtype), tokens.dtype, tokens.device)
-    return Place(pool, pool.take(count), None if tokens.graphs is None else tokens.graphs.over(pool))
+    return _Scratch(pool, pool.take(count), None if tokens.graphs is None else tokens.graphs.over(pool))
 
 
-def _pass(tokens: TokenEngine, shape: Shape, place: Place) -> Callable[[], object]:
-    """A pass of this shape as the scheduler runs it, up to the choice of a token in each row."""
+def _pass(tokens: TokenEngine, shape: Shape, scratch: _Scratch) -> Callable[[], object]:
+    """Returns a function that runs a pass of this shape as the scheduler does, including sampling in each row."""
     config, runner = tokens.model.config, tokens.runner
     own = shape.rows // shape.calls
     each = pages_for(shape.context + own)
-    pages = [place.pages[call * each : (call + 1) * each] for call in range(shape.calls)]
+    pages = [scratch.pages[call * each : (call + 1) * each] for call in range(shape.calls)]
     ids = tuple(row % config.vocab_size for row in range(own))
     sampler = Sampler(Sampling(), config.vocab_size, tokens.banned, runner.kernels)
     if shape.adapter:
@@ -223,7 +229,7 @@ def _pass(tokens: TokenEngine, shape: Shape, place: Place) -> Callable[[], objec
 
     @torch.inference_mode()
     def run() -> None:
-        found = Batch(segments, pages).forward(runner, place.pool, [sampler] * shape.calls, place.graphs)
+        found = Batch(segments, pages).forward(runner, scratch.pool, [sampler] * shape.calls, scratch.graphs)
         for rows, sampled in found:
             answer = reply(segment, rows, sampled, sampler)
             (answer.branches[0] if shape.adapter else answer.trunk).sample()  # waits for the device

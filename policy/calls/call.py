@@ -1,4 +1,7 @@
-"""One call, fully resolved: the hand-off between what a caller said and what the engine does. Knows plain values."""
+"""One fully resolved call: validates the caller's arguments and turns them into a `Call` for the engine.
+
+Knows arguments, schemas, settings and plans. Does not know engines or sessions.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,19 @@ from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, 
 from .choice import candidates_of
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
-"""Chooses the plan of a call by its context and its own settings."""
+"""Function that returns the plan of a call, from its context and the settings given with the call."""
 
 
 class CallOptions(SettingArguments, total=False):
-    """What `generate`, `stream` and their async twins take besides a raw prompt.
+    """Keyword arguments of `generate`, `stream` and their async versions, besides a raw prompt.
 
-    `messages`, in OpenAI's form, go through the checkpoint's chat template; with `continue_final_message` the output
-    goes on with the last of them, an assistant's. `prompt_ids`: a prompt in token ids, control tokens included.
-    `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that the output is
-    held to; `formats`: "assert" refuses formats that nobody here can check, which "annotate" leaves out with a note.
-    `tools`, in any shape that people have them in, are shown to the model; with step="tool_call" and no schema they
-    are also the schema. Without `mode` the session, `using` and the policy file in force choose, else the package's
-    table by `step`. The rest are the options of `Settings`; None leaves one open.
+    `messages`, in OpenAI's format, are rendered by the checkpoint's chat template; with `continue_final_message` the
+    output continues the last message, which must be an assistant's. `prompt_ids`: a prompt as token ids, control tokens
+    included. `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that
+    constrains the output; `formats`: "assert" refuses formats that cannot be checked, "annotate" ignores them with a
+    note. `tools`, as functions, types or dicts of the common APIs, are shown to the model; with step="tool_call" and no
+    schema they are also the schema. Without `mode`, the session, `using` and the policy file choose it, else the
+    package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -42,12 +45,12 @@ class CallOptions(SettingArguments, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What to write (`prompt`, raw, `prompt_ids`, or `messages` for the chat template), under which plan, held to what.
+    """A prompt (`prompt`, raw; `prompt_ids`; or `messages` for the chat template), a plan and an optional schema.
 
-    `continued`: the last message, an assistant's, goes on. `notes`: what was changed before the engine saw it.
-    `retried`: an attempt before broke what no grammar holds, so this one is held by a check, whatever its grammar
-    holds.
-    `max_passes`, `max_seconds`: where a session's budget ends.
+    `continued`: the output continues the last message, an assistant's. `notes`: changes made before the engine gets
+    the call. `retried`: an earlier attempt violated a rule that the grammar does not enforce, so the guarantee of this
+    one is "checked" even if its grammar enforces the whole schema. `max_passes`, `max_seconds`: what is left of the
+    session's budget.
     """
 
     step: str
@@ -66,51 +69,56 @@ class Call:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """What a choice is made of."""
+        """The strings that a choice step chooses from. Raises StepError if the schema lists none."""
         return candidates_of(self.schema)
 
     @property
     def characters(self) -> int:
-        """Of all that has to be encoded."""
+        """Number of characters of the prompt or messages that have to be tokenized."""
         return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages)
 
 
 def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
-    """The plan by the package's table alone."""
+    """Returns the plan by the package's table alone, without any policy."""
     return resolve(context, (), given)
 
 
-def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **words: Unpack[CallOptions]) -> Call:
-    """The call that plain arguments ask for; `name` is the function that took them."""
+def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **options: Unpack[CallOptions]) -> Call:
+    """Returns the call that the arguments describe; `name`: the public function that received them.
+
+    Raises PolicyError, SchemaError, StepError or RequestError for arguments that cannot be used.
+    """
     known = {*CallOptions.__annotations__}
-    if unknown := sorted(set(words) - known):
+    if unknown := sorted(set(options) - known):
         raise PolicyError(f"{name}(): unknown argument {unknown[0]!r}; known: prompt, {', '.join(sorted(known))}")
-    said = Settings.of({key: word for key, word in words.items() if key in NAMES and word is not None}, f"{name}()")
-    step, tools, schema = words.get("step"), tools_of(words.get("tools"), f"{name}()"), words.get("schema")
+    given = Settings.of(
+        {key: value for key, value in options.items() if key in NAMES and value is not None}, f"{name}()"
+    )
+    step, tools, schema = options.get("step"), tools_of(options.get("tools"), f"{name}()"), options.get("schema")
     if step is not None and step not in STEP_KINDS:
         raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-    held, shapes = held_to(schema), shapes_of(tools)
-    if (formats := words.get("formats")) is not None:
+    target, shapes = held_to(schema), shapes_of(tools)
+    if (formats := options.get("formats")) is not None:
         if schema is None:
             raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
-        held = schema_of(schema, formats=formats)
-    kind: StepKind = step or _kind(held, bool(tools))
-    check_tool_call(kind, held, bool(tools), f"{name}()")
-    notes = [TOOLS_BESIDE_SCHEMA] if tools and held is not None and step is None and kind != "tool_call" else []
-    if said.retries is not None and (said.guarantee != "checked" or name in ("stream", "astream")):
-        why = "guarantee='checked' alone tries again" if said.guarantee != "checked" else "a stream is one attempt"
-        notes.append(f"retries={said.retries} has no part in this call: {why}")
-    if held is None and kind == "tool_call":
-        held = called(shapes)
-    context = StepContext(kind=kind, name=name, schema_sha256=None if held is None else held.sha256)
+        target = schema_of(schema, formats=formats)
+    kind: StepKind = step or _kind(target, bool(tools))
+    check_tool_call(kind, target, bool(tools), f"{name}()")
+    notes = [_TOOLS_AND_SCHEMA] if tools and target is not None and step is None and kind != "tool_call" else []
+    if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
+        why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
+        notes.append(f"retries={given.retries} has no part in this call: {why}")
+    if target is None and kind == "tool_call":
+        target = called(shapes)
+    context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
     call = Call(
         step=name,
         kind=kind,
-        plan=planner(context, [("call argument", said)]),
+        plan=planner(context, [("call argument", given)]),
         tools=tuple(shape.described for shape in shapes),
-        schema=held,
+        schema=target,
         notes=tuple(notes),
-        **_asked(name, prompt, words),
+        **_prompt_fields(name, prompt, options),
     )
     if kind == "choice":
         candidates_of(call.schema)
@@ -118,7 +126,7 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **w
 
 
 def tools_of(tools: Any, origin: str) -> tuple[Any, ...]:
-    """Raises SchemaError for what is no list of tools, such as one tool alone."""
+    """Returns the list of tools as a tuple. Raises SchemaError for anything else, such as a single tool."""
     if tools is None:
         return ()
     if isinstance(tools, str | bytes | Mapping) or callable(tools) or not isinstance(tools, Iterable):
@@ -126,35 +134,39 @@ def tools_of(tools: Any, origin: str) -> tuple[Any, ...]:
     return tuple(tools)
 
 
-def check_tool_call(kind: StepKind, held: Target | None, has_tools: bool, origin: str) -> None:
-    """Raises StepError for a tool call that no tool, or something else than the tools, says the form of."""
+def check_tool_call(kind: StepKind, target: Target | None, has_tools: bool, origin: str) -> None:
+    """Raises StepError for a tool_call step without tools, or with a schema that is not made of its tools."""
     if kind != "tool_call":
         return
-    if held is None and not has_tools:
+    if target is None and not has_tools:
         raise StepError(f"{origin}: a tool_call step needs tools: tools=[...]")
-    if has_tools and held is not None and not (isinstance(held, Schema) and held.tools):
+    if has_tools and target is not None and not (isinstance(target, Schema) and target.tools):
         raise StepError(
             f"{origin}: a tool_call is held to its tools, and a schema beside them says something else; leave one of "
             "them out, or make it a step of kind 'json'"
         )
 
 
-TOOLS_BESIDE_SCHEMA: Final = "tools were shown to the model, and the output is held to the schema beside them"
+_TOOLS_AND_SCHEMA: Final = "tools were shown to the model, and the output is held to the schema beside them"
 
 
-def _kind(held: Target | None, has_tools: bool) -> StepKind:
-    if held is None:
+def _kind(target: Target | None, has_tools: bool) -> StepKind:
+    """Returns the kind of a step for which none was given."""
+    if target is None:
         return "tool_call" if has_tools else "prose"
-    if not isinstance(held, Schema):
+    if not isinstance(target, Schema):
         return "prose"
-    return "tool_call" if held.tools and has_tools else "json"
+    return "tool_call" if target.tools and has_tools else "json"
 
 
-def _asked(name: str, prompt: Any, words: CallOptions) -> dict[str, Any]:
-    """What is to be read: a text, ids or messages, and whether the last message goes on."""
-    messages, ids, continued = words.get("messages"), words.get("prompt_ids"), words.get("continue_final_message")
+def _prompt_fields(name: str, prompt: Any, options: CallOptions) -> dict[str, Any]:
+    """Returns the fields of `Call` that hold the prompt: text, ids or messages, and whether the last message continues.
+
+    Raises RequestError unless exactly one of the three is given and valid.
+    """
+    messages, ids, continued = options.get("messages"), options.get("prompt_ids"), options.get("continue_final_message")
     given = {"prompt": prompt, "prompt_ids": ids, "messages": messages}
-    named = [f"{word}=" for word, found in given.items() if found is not None]
+    named = [f"{key}=" for key, value in given.items() if value is not None]
     if len(named) != 1:
         raise RequestError(
             f"{name}(): pass either prompt= or messages= or prompt_ids=, not {' and '.join(named) or 'none'}"
@@ -169,19 +181,20 @@ def _asked(name: str, prompt: Any, words: CallOptions) -> dict[str, Any]:
     else:
         found["prompt"] = checked_text(prompt, "prompt")
     if continued:
-        _check_continued(found.get("messages", ()), words)
+        _check_continued(found.get("messages", ()), options)
     return found
 
 
-def _check_continued(messages: Sequence[Mapping[str, Any]], words: CallOptions) -> None:
+def _check_continued(messages: Sequence[Mapping[str, Any]], options: CallOptions) -> None:
+    """Raises RequestError where the output cannot continue the last message as plain text."""
     last: Mapping[str, Any] = messages[-1] if messages else {}
     if last.get("role") != "assistant" or not last.get("content") or "tool_calls" in last:
         raise RequestError(
             "continue_final_message: the last of messages= has to be an assistant's, with a text to go on from"
         )
-    beside = [word for word in ("schema", "max_thinking_tokens") if words.get(word) is not None]
-    if beside or words.get("step") in ("tool_call", "choice") or words.get("tools"):
-        what = beside[0] if beside else "step and tools"
+    conflicts = [key for key in ("schema", "max_thinking_tokens") if options.get(key) is not None]
+    if conflicts or options.get("step") in ("tool_call", "choice") or options.get("tools"):
+        what = conflicts[0] if conflicts else "step and tools"
         raise RequestError(
             f"continue_final_message goes on with plain text: {what} would begin anew; leave one of them out"
         )
@@ -195,7 +208,7 @@ def choice_call(
     prompt_ids: Sequence[int] | None = None,
     planner: Planner = by_package,
 ) -> Call:
-    """The call of `Engine.choice`. Raises RequestError for options that cannot be told apart."""
+    """Returns the call of `Engine.choice`. Raises RequestError unless options are distinct, non-empty strings."""
     if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
         raise RequestError(f"options={shown(options)}: expected a list of strings")
     listed = [checked_text(option, f"options[{index}]") for index, option in enumerate(options)]

@@ -1,6 +1,6 @@
-"""How an engine runs one resolved `Call`: for threads and for tasks, at once or piece by piece, recorded all the way.
+"""Runs one resolved `Call` on an engine, for threads and asyncio tasks, at once or as a stream, with its recording.
 
-Knows calls, recordings and futures of the token engine. Does not know checkpoints, or the words of a call.
+Knows calls, recordings and futures of the token engine. Does not know checkpoints, or the keyword arguments of a call.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ..audit import PieceOf, Runtime
 from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
 from .call import Call
 from .finish import finished
-from .precedence import Choosing, planned
+from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
-from .stream import Growing, StreamEvent
+from .stream import IncrementalDetokenizer, StreamEvent
 from .translator import Translator
 
 LOG: Final = logging.getLogger("trimode")
-"""Silent unless the application sets a level: INFO says what was loaded, DEBUG why each mode was chosen."""
+"""Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""
 LONG_PROMPT: Final = 1 << 14
-"""Characters; fewer take less time to encode than a pass does."""
+"""Number of characters from which tokenizing may take longer than a forward pass."""
 Arrived = tuple[float, Update]
-"""An update, and when it arrived by `time.perf_counter`."""
+"""Pair of arrival time (`time.perf_counter` seconds) and update."""
 
 
 class CallRunner(ABC):
-    """Turns a `Call` into a `Result`, its span and its record. `Engine` adds the weights and the words of a call."""
+    """Turns a `Call` into a `Result`, a span and a record. `Engine` adds weights and the calls' keyword arguments."""
 
     tokens: TokenEngine
     tokenizer: Tokenizer
@@ -57,58 +57,58 @@ class CallRunner(ABC):
     @cached_property
     @abstractmethod
     def runtime(self) -> Runtime:
-        """What decodes, with digests: part of every record."""
+        """Model, tokenizer, device and kernels, with digests: part of every record."""
 
     @cached_property
     @abstractmethod
     def auto(self) -> Auto:
-        """The policy that chooses where a call has a deadline and no mode."""
+        """The policy that chooses the mode of a call with a deadline and no mode."""
 
     @cached_property
     @abstractmethod
     def weights(self) -> Weights:
-        """What the package's table has to know of the weights."""
+        """What the package's table needs to know about the weights."""
 
     def planned(self, context: StepContext, given: Sequence[Layer], below: Sequence[Layer] = ()) -> DecodePlan:
-        """The plan of a call made here, by the same chain as a step's. `below`: what is weaker than any policy."""
-        return planned(Choosing(self, self.weights, self.live, lambda: self.auto), context, given, below)
+        """Returns the plan of a call, by the same precedence as a step's. `below`: settings weaker than any policy."""
+        return planned(TargetEngine(self, self.weights, self.live, lambda: self.auto), context, given, below)
 
     def run(self, call: Call) -> Result:
-        """One resolved call, start to end, with its span and, in a session that keeps them, its record.
+        """Runs one resolved call, with its span and, in a session with an audit file, its record.
 
-        The session's limits count it. Raises BudgetExceeded where they do not let it start, and CheckFailed where
-        `call` asks for "checked" and this attempt does not hold; nothing is tried again here.
+        The call counts against the session's limits. Raises BudgetExceeded if they do not let it start, and CheckFailed
+        if `call` asks for "checked" and this attempt violates the schema; `retries.py` makes further attempts.
         """
         with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
             self._prepare(recording)
             return self._counted(spending, self._finish(recording, awaited(self._submit(recording))))
 
     async def arun(self, call: Call) -> Result:
-        """`run` for tasks."""
+        """`run` for asyncio tasks."""
         with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
             await self._aprepare(recording)
             return self._counted(spending, self._finish(recording, await asyncio.wrap_future(self._submit(recording))))
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
-        """`run`, piece by piece, wherever it is read. What was shown is not tried again."""
+        """Yields the events of one call. `recording` fixes the session, wherever the stream is read. Never retried."""
         updates: SimpleQueue[Arrived | None] = SimpleQueue()
         with self._limited(recording) as spending, recording:
             request = self._prepare(recording)
-            growing = Growing(self.tokenizer.decode, request.stop)
+            detokenizer = IncrementalDetokenizer(self.tokenizer.decode, request.stop)
             future = self._submit(recording, lambda update: updates.put((time.perf_counter(), update)))
             future.add_done_callback(lambda _: updates.put(None))
             try:
                 while (arrived := updates.get()) is not None:
-                    for event in _shown(growing, recording, *arrived):
-                        self._seen(recording.scope, spending, event)
+                    for event in _shown(detokenizer, recording, *arrived):
+                        self._count_shown(recording.scope, spending, event)
                         yield event
                 result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
-        yield growing.last(result)
+        yield detokenizer.last(result)
 
     async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
-        """`events` for tasks."""
+        """`events` for asyncio tasks."""
         updates: asyncio.Queue[Arrived | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -118,28 +118,28 @@ class CallRunner(ABC):
 
         with self._limited(recording) as spending, recording:
             request = await self._aprepare(recording)
-            growing = Growing(self.tokenizer.decode, request.stop)
+            detokenizer = IncrementalDetokenizer(self.tokenizer.decode, request.stop)
             future = self._submit(recording, put)
             future.add_done_callback(lambda _: put(None))
             try:
                 while (arrived := await updates.get()) is not None:
-                    for event in _shown(growing, recording, *arrived):
-                        self._seen(recording.scope, spending, event)
+                    for event in _shown(detokenizer, recording, *arrived):
+                        self._count_shown(recording.scope, spending, event)
                         yield event
                 result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
-        yield growing.last(result)
+        yield detokenizer.last(result)
 
     @contextmanager
     def _limited(self, recording: Recording) -> Generator[Spend]:
-        """Surrounds a streamed call: it is cut to what the limits of its session leave."""
+        """Surrounds a streamed call and lowers its limits to what its session has left."""
         with recording.scope.spending(recording.call) as spending:
             recording.call = spending.call
             yield spending
 
-    def _seen(self, scope: Scope, spending: Spend, event: StreamEvent) -> None:
-        """Counts tokens that were shown, for a stream that is left early."""
+    def _count_shown(self, scope: Scope, spending: Spend, event: StreamEvent) -> None:
+        """Counts the tokens that were yielded, because a stream that is left early has no other count."""
         if scope.limits is not None and not event.provisional:
             spending.shown += len(self.tokenizer.encode(event.text))
 
@@ -149,18 +149,18 @@ class CallRunner(ABC):
         return result
 
     def recording(self, call: Call, streamed: bool = False) -> Recording:
-        """What `events` takes: it belongs to the session in which this is called."""
-        call = self._timed(call)
+        """Returns a recording for `events`, in the caller's scope. If a deadline needs it, the mode is chosen now."""
+        call = self._planned_for_deadline(call)
         LOG.debug("step %r (%s): %s", call.step, call.kind, call.plan.reason)
         return Recording(call, self.runtime, self.tokenizer.decode, self._piece, streamed)
 
     @property
     def live(self) -> int:
-        """Calls that run or wait now."""
+        """Number of calls that run or wait now."""
         return self.tokens.scheduler.running + self.tokens.scheduler.waiting
 
-    def _timed(self, call: Call) -> Call:
-        """The call itself; with a deadline, and a mode that nobody named, in the fastest mode that is allowed."""
+    def _planned_for_deadline(self, call: Call) -> Call:
+        """Returns `call`, in the fastest allowed mode if it has a deadline and no mode was given."""
         plan = call.plan
         if call.kind == "choice" or plan.settings.deadline is None or plan.named or plan.forecast is not None:
             return call
@@ -168,17 +168,18 @@ class CallRunner(ABC):
         return replace(call, plan=self.auto.choose_mode(replace(plan, context=context)))
 
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+        """Builds the request and fills in the recording's request, notes and guarantee."""
         call = recording.call
-        recording.request, notes = self.translator.asked(call, recording.scope.trim)
+        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim)
         recording.notes += [*call.notes, *notes]
         if call.schema is not None:
-            dropped = self.translator.held(call).dropped
+            dropped = self.translator.enforced(call).dropped
             recording.notes += [one.note for one in dropped]
             recording.guarantee = "checked" if dropped or call.retried else "grammar"
         return recording.request
 
     async def _aprepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
-        """`_prepare`; a long prompt is encoded in a thread, so that it holds up no other task."""
+        """`_prepare` for asyncio tasks; a long prompt is tokenized in a thread, so as not to block the event loop."""
         if recording.call.characters < LONG_PROMPT:
             return self._prepare(recording)
         return await asyncio.to_thread(self._prepare, recording)
@@ -194,9 +195,12 @@ class CallRunner(ABC):
         return recording.finished
 
 
-def _shown(growing: Growing, recording: Recording, at: float, update: Update) -> Sequence[StreamEvent]:
-    """The events of one update, which is a chunk where there are any, however long the caller takes to read it."""
-    events = tuple(growing.feed(update))
+def _shown(
+    detokenizer: IncrementalDetokenizer, recording: Recording, at: float, update: Update
+) -> Sequence[StreamEvent]:
+    """Returns the events of one update. If there are any, the span gets a chunk at the arrival time `at`, which
+    does not depend on how fast the caller reads."""
+    events = tuple(detokenizer.feed(update))
     if events:
         recording.chunk(at)
     return events
@@ -209,7 +213,7 @@ def _log_switches(call: Call, result: Result) -> None:
 
 
 def awaited(future: Future[Any]) -> Any:
-    """What the token engine found; where the caller is interrupted meanwhile, the call is cancelled."""
+    """Waits for the token engine's result and returns it; cancels the call if the caller is interrupted meanwhile."""
     try:
         return result_of(future)
     finally:

@@ -1,6 +1,6 @@
-"""Choice steps: which strings a schema allows, and the likeliest of them as an output; what infills leave unused.
+"""Choice steps: the strings that a schema allows, the likeliest of them as an output, and notes on unused settings.
 
-Knows schemas of strings, scores and results. Does not know how candidates are scored.
+Knows schemas of strings, scores, settings and results. Does not know how candidates are scored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..selection import Settings
 
 
 def candidates_of(schema: Target | None) -> tuple[str, ...]:
-    """The strings that `schema` lists. Raises StepError where it is anything but a list of different strings."""
+    """Returns the strings that `schema` lists. Raises StepError for a schema that is not a list of distinct strings."""
     if isinstance(schema, Choice):
         return schema.options
     document: Any = {} if schema is None else schema.document
@@ -33,12 +33,12 @@ def candidates_of(schema: Target | None) -> tuple[str, ...]:
 
 
 def best(scored: ScoreResult) -> int:
-    """The likeliest candidate; the first of equals."""
+    """Returns the index of the likeliest candidate, the first one on a tie."""
     return scored.logprobs.index(max(scored.logprobs))
 
 
 def decoded(request: ScoreRequest, scored: ScoreResult, text: str, end: int) -> DecodeResult:
-    """The choice as an output: the candidate's tokens and an end token, all of them the model's own choice."""
+    """Returns the choice as an output: the candidate's tokens and an end token, all of provenance "c" (the model)."""
     tokens = (*request.candidates[best(scored)], end)
     origins, passes = "c" * len(tokens), scored.stats.forward_passes
     return DecodeResult(
@@ -51,8 +51,8 @@ def decoded(request: ScoreRequest, scored: ScoreResult, text: str, end: int) -> 
 
 
 def unused(settings: Settings) -> list[str]:
-    """Notes on what was said and has no part in a choice."""
-    idle = {
+    """Returns notes on settings that were given and do not affect a choice."""
+    ignored = {
         "mode": None if settings.mode == "ar" else settings.mode,
         "temperature": settings.temperature or None,
         "top_k": settings.top_k or None,
@@ -62,17 +62,17 @@ def unused(settings: Settings) -> list[str]:
         **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "deadline")},
     }
     return [
-        f"{name}={said!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
-        for name, said in idle.items()
-        if said is not None
+        f"{name}={given!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
+        for name, given in ignored.items()
+        if given is not None
     ]
 
 
 def unused_in_infill(settings: Settings) -> list[str]:
-    """Notes on what was said, by whatever layer, and has no part in filling one block."""
+    """Returns notes on settings that any layer gave and that do not affect filling one block."""
     names = ("block_length", "selection", "rows", "max_thinking_tokens", "stop", "deadline")
     return [
-        f"{name}={said!r} has no part in an infill: one block is filled between two texts"
+        f"{name}={given!r} has no part in an infill: one block is filled between two texts"
         for name in names
-        if (said := getattr(settings, name))
+        if (given := getattr(settings, name))
     ]

@@ -1,7 +1,7 @@
 """The public engine: text, messages and schemas in, text and values out.
 
 Knows one checkpoint and turns one resolved `Call` into one `Result`, its span and its audit record, at once or as a
-stream, for threads and for tasks. Does not know how tokens are found.
+stream, for threads and for asyncio tasks. Does not know how tokens are decoded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 
 
 class Engine(CallRunner):
-    """One checkpoint in memory. `load` makes it. Threads and tasks may share it: their calls share its passes."""
+    """One checkpoint in memory, made by `load`. Threads and tasks may share it: their calls are batched."""
 
     grammars: GrammarCompiler
 
@@ -64,18 +64,19 @@ class Engine(CallRunner):
         graphs: bool | None = None,
         progress: Progress | None = None,
     ) -> Engine:
-        """Loads a checkpoint directory, a GGUF file, a model that `trimode fetch` brought ("smollm2"), a repository of
+        """Loads a checkpoint directory, a GGUF file, a model downloaded by `trimode fetch` ("smollm2"), a repository of
         the hub, or (None) the bundled reference checkpoint.
 
-        `kv_bytes`: memory for keys and values, of running calls and of prefixes kept for later ones. `queue`: calls
-        that may wait for that memory. `kernels`: "auto" takes the fastest exact ones that run here; "native" (C++,
-        CPU, fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" insist;
-        `engine.kernels` says which and why. `quantize`: "int8" or "fp8" keeps the blocks' matrices in eight bits, with
-        a scale per output, `quantize_head` the head's too: not the tokens of whole weights, but the same ones in all
-        exact modes. `graphs`: passes run as captured CUDA graphs where they fit one (None: on CUDA devices), which are
-        captured here; `progress(done, all)` hears of each. Raises CheckpointError (what was expected, what was found),
-        RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how much) and
-        RowsDisagree (kernels that cannot keep the exact promise on this machine; "torch-fast" does not give it).
+        `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
+        for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
+        fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
+        `engine.kernels` tells which is used and why. `quantize`: "int8" or "fp8" stores the blocks' matrices in eight
+        bits with a scale per output, `quantize_head` the LM head's too: the tokens differ from those of the original
+        weights, but are the same in all exact modes. `graphs`: runs passes as captured CUDA graphs where their shape
+        fits one (None: on CUDA devices); they are captured here, and `progress(done, all)` is called for each. Raises
+        CheckpointError (what was expected, what was found), RequestError (device, dtype, kernels or precision not
+        available), DeviceMemoryExceeded (what needs how much) and RowsDisagree (kernels that are not exact on this
+        machine; "torch-fast" does not promise to be).
         """
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
@@ -106,9 +107,9 @@ class Engine(CallRunner):
 
     @property
     def kernels(self) -> str:
-        """What does the arithmetic, and why; in what, where weights are rounded; and whether rows were found to agree.
+        """The kernels in use and why, the precision of quantized weights, whether the kernels were found to be exact.
 
-        `native (the fastest here), rows checked to agree`.
+        For example `native (the fastest here), rows checked to agree`.
         """
         runner, rounded = self.tokens.runner, ""
         if runner.precision:
@@ -117,7 +118,7 @@ class Engine(CallRunner):
 
     @property
     def graphs(self) -> str:
-        """What passes run as, and how many did since the engine was loaded."""
+        """Summary of graph replay: kind and number of graphs, passes with and without replay so far; or "off"."""
         graphs = self.tokens.graphs
         if graphs is None:
             return "off"
@@ -127,28 +128,28 @@ class Engine(CallRunner):
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and output may have together."""
+        """Maximum number of tokens of prompt and output together."""
         return self.tokens.model.config.max_position_embeddings
 
-    def generate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
-        """Decodes one output for a raw `prompt` (no template) or `messages=`; `CallOptions` has all arguments.
+    def generate(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Result:
+        """Decodes one output for a raw `prompt` (no template) or `messages=`; `CallOptions` lists all arguments.
 
-        Raises RequestError, PolicyError or SchemaError before decoding, where the call cannot be served as asked;
-        QueueFull under overload; CallCancelled where the engine is closed meanwhile.
+        Raises RequestError, PolicyError or SchemaError before decoding, if the call cannot be served as asked;
+        QueueFull under overload; CallCancelled if the engine is closed meanwhile.
         """
-        return attempted(call_of("generate", prompt, self.planned, **words), self.run)
+        return attempted(call_of("generate", prompt, self.planned, **options), self.run)
 
-    async def agenerate(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Result:
-        """`generate` for tasks. Cancelling the task frees what the call holds within one pass."""
-        return await aattempted(call_of("agenerate", prompt, self.planned, **words), self.arun)
+    async def agenerate(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Result:
+        """`generate` for asyncio tasks. Cancelling the task frees the call's memory within one pass."""
+        return await aattempted(call_of("agenerate", prompt, self.planned, **options), self.arun)
 
-    def stream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> Generator[StreamEvent]:
-        """`generate`, piece by piece. Leaving the loop early cancels the call. What was shown is not tried again."""
-        return self.events(self.recording(call_of("stream", prompt, self.planned, **words), streamed=True))
+    def stream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> Generator[StreamEvent]:
+        """Yields the output of `generate` in pieces. Leaving the loop early cancels the call. Streams never retry."""
+        return self.events(self.recording(call_of("stream", prompt, self.planned, **options), streamed=True))
 
-    def astream(self, prompt: str | None = None, **words: Unpack[CallOptions]) -> AsyncGenerator[StreamEvent]:
-        """`stream` for tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
-        return self.aevents(self.recording(call_of("astream", prompt, self.planned, **words), streamed=True))
+    def astream(self, prompt: str | None = None, **options: Unpack[CallOptions]) -> AsyncGenerator[StreamEvent]:
+        """`stream` for asyncio tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
+        return self.aevents(self.recording(call_of("astream", prompt, self.planned, **options), streamed=True))
 
     def choice(
         self,
@@ -159,7 +160,7 @@ class Engine(CallRunner):
         prompt_ids: Sequence[int] | None = None,
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
-        """The likeliest of `options` as the whole answer, scored in one pass, with the log-probability of each."""
+        """Scores `options` as whole answers in one pass; returns all log-probabilities and the likeliest option."""
         result = self.run(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
         assert result.choice is not None
         return result.choice
@@ -173,7 +174,7 @@ class Engine(CallRunner):
         prompt_ids: Sequence[int] | None = None,
         tools: Sequence[Any] = (),
     ) -> ScoredChoice:
-        """`choice` for tasks."""
+        """`choice` for asyncio tasks."""
         result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
         assert result.choice is not None
         return result.choice
@@ -188,9 +189,9 @@ class Engine(CallRunner):
         temperature: float | None = None,
         seed: int | None = None,
     ) -> Result:
-        """At most `max_tokens` tokens (16 where nobody says) between two raw texts, in one block.
+        """Fills in at most `max_tokens` tokens (default 16) between two raw texts, in one block.
 
-        Their number is the model's choice. Raises PolicyError under `exact=True`, because a block is filled by
+        The model chooses their number. Raises PolicyError under `exact=True`, because a block is filled by
         diffusion.
         """
         call = call_of(
@@ -212,10 +213,10 @@ class Engine(CallRunner):
         return self.planned(context, own, [("infill()", Settings(max_tokens=16))])
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
-        """Token ids of `text`, for `prompt_ids=`. With `markup`, control markers in it are read as control tokens.
+        """Returns the token ids of `text`, for `prompt_ids=`. `markup`: parse control markers in it as control tokens.
 
-        That is what a rendered chat needs. Texts of strangers should not be among it: a marker that they typed would
-        end a message.
+        A rendered chat needs `markup`. Do not use it on untrusted text, because a marker typed there would end a
+        message.
         """
         text = checked_text(text, "text")
         return self.tokenizer.encode_markup(text) if markup else self.tokenizer.encode(text)
@@ -226,7 +227,7 @@ class Engine(CallRunner):
         )
 
     def close(self) -> None:
-        """Cancels every call on its way and refuses later ones. Leaving `with Engine.load() as engine:` does it too."""
+        """Cancels all running calls and refuses later ones. Leaving `with Engine.load() as engine:` does it too."""
         self.tokens.close()
 
     def __enter__(self) -> Self:
@@ -236,12 +237,12 @@ class Engine(CallRunner):
         self.close()
 
     def encode(self, call: Call) -> list[int]:
-        """Prompt ids of a call."""
+        """Returns the prompt ids of a call."""
         return self.translator.encode(call)
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What decodes here, with digests: part of every record."""
+        """Model, tokenizer, device and kernels, with digests: part of every record."""
         return Runtime(
             model=self.checkpoint.name,
             model_sha256=self.checkpoint.model_sha256,
@@ -256,19 +257,19 @@ class Engine(CallRunner):
 
     @cached_property
     def cost(self) -> CostModel:
-        """Seconds a pass here: measured in a second or two when first asked for, then kept in the user's cache."""
+        """Predicts seconds per pass on this machine: measured in a second or two on first use, then cached on disk."""
         return calibrated(self.tokens, self.runtime)
 
     @cached_property
     def weights(self) -> Weights:
-        """Architecture and modes, with the cost of a pass here if an earlier process measured it: found once, so that
-        an engine chooses alike as long as it lives."""
+        """Architecture and modes, and the cost model if an earlier process measured it. Looked up once, because an
+        engine has to choose modes in the same way for its whole life."""
         config = self.tokens.model.config
         cost = known_cost(self.tokens, self.runtime)
         return Weights(name=config.architecture, modes=config.family.modes, cost=cost)
 
     @cached_property
     def auto(self) -> Auto:
-        """The policy "auto" of this checkpoint on this machine, with what earlier processes learned."""
+        """The policy "auto" for this checkpoint and machine, with the evidence of earlier processes."""
         modes = self.tokens.model.config.family.modes
         return Auto.kept(self.cost, modes, path_of("auto", self.runtime))

@@ -1,7 +1,7 @@
-"""An engine without a model, for the tests of those who use trimode: it says what it is told to.
+"""An engine without a model, for users' tests: it returns scripted answers.
 
-Knows the public engine, which it is, but for what decodes. Prompts are encoded, schemas compiled, outputs checked,
-spans and records written as they are with a model; only tokens come from a script. Does not know weights.
+Knows the public engine, which it subclasses: prompts are tokenized, schemas compiled, outputs validated, spans and
+records written as with a model; only the tokens come from a script. Does not know weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .recording import Recording
 
 NAME = "trimode-fake"
 _LIKELY = 0.9
-"""Of the candidate that a script names, and of the first where it names none."""
+"""Probability of the candidate that a script names, or of the first candidate if it names none."""
 Watch = Callable[[Update], None]
 
 
@@ -42,7 +42,7 @@ class ScriptError(TrimodeError):
 
 
 def in_turn(*answers: Any) -> Callable[[Call], Any]:
-    """An answer for each call of a step, one after the other. The call after the last one raises ScriptError."""
+    """Returns a script that gives one answer for each call of a step, in order, then raises ScriptError."""
     left: Iterator[Any] = iter(answers)
 
     def answer(call: Call) -> Any:
@@ -57,9 +57,9 @@ class FakeEngine(Engine):
     """An Engine that answers from `answers`, by name of step (`generate`, `stream`, ... for calls without one).
 
     An answer is the value that the step returns (text, a model, a dict, an option), an exception to raise, or a
-    function of the `Call` that returns one of these. Where there is none: a small value that fits the schema, the first
-    option, or the step's name as text. A choice may also be answered by {option: probability}. `calls` holds what was
-    asked, in order. Each token counts as one forward pass.
+    function of the `Call` that returns one of these. The default is a small value that fits the schema, the first
+    option, or the step's name as text. A choice may also be answered by {option: probability}. `calls`: the calls so
+    far, in order. Each token counts as one forward pass.
     """
 
     answers: dict[str, Any]
@@ -121,7 +121,7 @@ class FakeEngine(Engine):
         return future
 
     def _text(self, call: Call, request: DecodeRequest, answer: Any) -> str:
-        """The answer as the step's schema writes it; without one, what the grammar ends with at once."""
+        """Returns the answer as text that the schema accepts; without an answer, the grammar's short completion."""
         constraint = request.constraint
         if call.schema is None or constraint is None:
             text = call.step if answer is _DEFAULT else answer
@@ -131,13 +131,13 @@ class FakeEngine(Engine):
         if answer is _DEFAULT:
             return self.tokenizer.decode(constraint.completion(COMPLETION_TOKENS) or ())
         assert isinstance(constraint, Matcher)
-        for text in texts_of(to_jsonable_python(answer), self.translator.held(call).schema.document):
+        for text in texts_of(to_jsonable_python(answer), self.translator.enforced(call).schema.document):
             if self._walker.refused_at(constraint.fork(), text) is None:
                 return text
         raise ScriptError(f"step {call.step!r}: its answer does not fit the schema: {answer!r}")
 
     def _written(self, request: DecodeRequest, text: str, watch: Watch | None) -> DecodeResult:
-        """The text token by token, each a round of one pass, cut where the request says."""
+        """Returns the text as a decode result: one token per round and pass, cut at the request's limits."""
         ends = self.translator.config.eos_token_ids
         output = Output(request.max_tokens, request.stop, ends, self.tokenizer.decode)
         opening = [] if request.thinking is None else [request.thinking.end]
@@ -164,10 +164,11 @@ class FakeEngine(Engine):
 
 
 _DEFAULT = object()
+"""Marks a step for which the script has no answer."""
 
 
 def _resolved(answer: Any, call: Call) -> Any:
-    """What a script says to one call; raises what it says to raise."""
+    """Returns the script's answer to one call; raises it if it is an exception."""
     if callable(answer) and not isinstance(answer, type):
         answer = answer(call)
     if isinstance(answer, BaseException):
@@ -176,7 +177,7 @@ def _resolved(answer: Any, call: Call) -> Any:
 
 
 def _probabilities(call: Call, answer: Any) -> list[float]:
-    """Of the candidates: as the script says, {option: probability}, or high for the one that it names."""
+    """Returns the candidates' probabilities: the script's {option: probability}, or high for the option it names."""
     options = call.candidates
     plain = options[0] if answer is _DEFAULT else to_jsonable_python(answer)
     if isinstance(plain, dict) and set(plain) == set(options) and min(plain.values()) > 0:

@@ -1,6 +1,6 @@
-"""What the engine found becomes a result: the value, the oracles' verdict, and every word about what went otherwise.
+"""Turns the engine's result into a `Result`: the parsed value, the validators' verdict, and all notes.
 
-Knows calls on their recording, engine results and the translator. Does not know how tokens were found, spans or files.
+Knows calls and their recordings, engine results and the translator. Does not know decoding, spans or files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .translator import Translator
 def finished(
     translator: Translator, recording: Recording, found: DecodeResult | ScoreResult, has_adapter: bool
 ) -> Result:
-    """The result of a recorded call; the recording learns what the record needs.
+    """Returns the result of a recorded call and fills in the recording.
 
-    Raises SchemaViolation where finished output breaks its schema, CheckFailed where its grammar held only a part.
+    Raises SchemaViolation if finished output violates its schema, CheckFailed if that happens under "checked".
     """
     if isinstance(found, ScoreResult):
         return _chosen(translator, recording, found)
@@ -41,6 +41,7 @@ def finished(
 
 
 def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -> Result:
+    """Returns the result of a choice step."""
     call, request = recording.call, recording.request
     assert isinstance(request, ScoreRequest)
     assert call.schema is not None
@@ -56,13 +57,14 @@ def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoic
     assert recording.call.schema is not None
     try:
         return recording.call.schema.parse(json.dumps(choice.text))
-    except SchemaViolation as error:  # a choice is made once: no other seed would change it
+    except SchemaViolation as error:  # not a CheckFailed, because another seed would not change a choice
         recording.valid, error.audit_id = False, recording.id
         error.result = _result(recording, found, None, None, found.text, choice)
         raise
 
 
 def _value(translator: Translator, recording: Recording, request: DecodeRequest, found: DecodeResult) -> Any:
+    """Returns the parsed value, or the text without a schema; attaches the result to the error that it raises."""
     try:
         value, recording.valid, notes = translator.value(recording.call, request, found)
     except SchemaViolation as error:
@@ -70,18 +72,21 @@ def _value(translator: Translator, recording: Recording, request: DecodeRequest,
         error.result = _result(recording, found, None, *_parts(translator, request, found))
         if recording.call.plan.settings.guarantee != "checked":
             raise
-        recording.guarantee = "checked"  # whatever the grammar holds, the type has rules of its own
+        recording.guarantee = (
+            "checked"  # even if the grammar enforces the whole schema: the type has rules in its own code
+        )
         raise _failed(recording, found, error) from None
     recording.notes += notes
     return found.text if recording.call.schema is None else value
 
 
 def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) -> tuple[str | None, str]:
-    """Thinking and answer."""
+    """Returns the thinking (None where none was requested) and the answer."""
     return (None, found.text) if request.thinking is None else translator.parts(request.thinking, found.token_ids)
 
 
 def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -> CheckFailed:
+    """Returns the violation as one failed attempt under "checked"."""
     settings = recording.call.plan.settings
     attempt = Attempt(
         seed=settings.seed or 0,
@@ -121,14 +126,16 @@ def _result(
 
 
 def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, has_adapter: bool) -> list[str]:
-    """What did not go as plainly asked."""
+    """Returns notes on everything that differs from what the caller asked for."""
     call, notes = recording.call, list(recording.call.plan.notes)
     deadline, took = call.plan.settings.deadline, found.stats.seconds
     if deadline is not None and took > deadline:
         notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
-    if {made.mode for made in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
+    if {round_.mode for round_ in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-    if call.plan.controller is None and call.plan.forecast is None:  # whose modes and knobs are their own
+    if (
+        call.plan.controller is None and call.plan.forecast is None
+    ):  # a controller or forecast sets modes and options itself
         notes += without_part(call.plan.settings, call.plan.mode)
     notes += _grammar_notes(request, found)
     if call.schema is not None:
@@ -139,14 +146,14 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
 
 
 def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
-    """What the grammar had to do, or could not."""
+    """Returns notes on recompilations and known completions."""
     grammar = request.constraint.grammar if isinstance(request.constraint, Matcher) else None
     renewed = 0 if grammar is None else grammar.recompilations
     notes = [f"the grammar was compiled anew {renewed} times: its lexer was used up"] if renewed else []
-    held = found.token_ids
-    if request.thinking is not None and request.thinking.end in held:
-        held = held[held.index(request.thinking.end) + 1 :]
-    end = None if grammar is None else grammar.failure(held)
+    constrained = found.token_ids
+    if request.thinking is not None and request.thinking.end in constrained:
+        constrained = constrained[constrained.index(request.thinking.end) + 1 :]
+    end = None if grammar is None else grammar.failure(constrained)
     if end is not None:
         notes.append(f"behind {end[0]} tokens the known ending was written: {end[1]}, also of a grammar compiled anew")
     elif found.forced_close:
@@ -155,7 +162,7 @@ def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
 
 
 def _overrun(recording: Recording, found: DecodeResult) -> list[str]:
-    """What a schema holds is written to its end, past what a session's budget left of passes and seconds."""
+    """Returns notes on a session budget that was exceeded, because constrained output is always completed."""
     call, passes, seconds = recording.call, found.stats.prefill_passes + found.stats.forward_passes, found.stats.seconds
     spent = (("passes", passes, call.max_passes), ("seconds", round(seconds, 3), call.max_seconds))
     return [

@@ -1,8 +1,9 @@
-"""Values that hold inside a `with` block, for whatever is called there, by whatever name.
+"""Context-local values: in force inside a `with` block and in everything called there.
 
-Knows context variables, tasks and generators. Does not know what the values are. A value follows tasks that are started
-inside; new threads begin without. What an async generator put in force does not hold for the code that iterates over
-it: not between its values, and not after a `break`, when the generator is closed only later and by another task.
+Knows context variables, tasks and generators. Does not know what the values are. Tasks started inside the block inherit
+a value, new threads do not. A value that an async generator enters is not visible to the code that iterates over the
+generator, neither between two of its items nor after a `break`, because then the generator is closed later, possibly by
+another task. A plain ContextVar would leak the value in both cases.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[T]):
-    """`flow`: the thread and task that entered. `generator`: the frame of the async generator that did, until it ends;
-    `iterated`: whether one did."""
+    """One entered value and the entry that it shadows (`outer`).
+
+    `flow`: the thread and task that entered it. `generator`: frame of the async generator that entered it, None after
+    its end. `iterated`: whether an async generator entered it.
+    """
 
     value: T
     outer: _Entry[T] | None
@@ -31,10 +35,11 @@ class _Entry(Generic[T]):
     ended: bool = False
 
     @property
-    def holds(self) -> bool:
-        """Tasks and threads that were started inside a block keep its value, though the block ends before them.
+    def visible(self) -> bool:
+        """Whether the calling code sees this value.
 
-        After an async generator's end they do not: it may have ended by a `break` before they were started.
+        Tasks that were started inside a block keep its value after the block ends. If an async generator entered the
+        value, they lose it when the generator ends, because a `break` may have ended it before they were started.
         """
         if self.flow != _flow():
             return not (self.ended and self.iterated)
@@ -42,7 +47,7 @@ class _Entry(Generic[T]):
 
 
 class InForce(Generic[T]):
-    """The innermost value that holds here, `default` where there is none."""
+    """A context-local value: `get` returns the innermost visible one, or `default`."""
 
     def __init__(self, name: str, default: T) -> None:
         self.default = default
@@ -50,31 +55,32 @@ class InForce(Generic[T]):
 
     def get(self) -> T:
         entry = self._entry.get()
-        while entry is not None and not entry.holds:
+        while entry is not None and not entry.visible:
             entry = entry.outer
         return self.default if entry is None else entry.value
 
     def enter(self, value: T) -> _Entry[T]:
-        """Puts `value` in force; returns what `leave` takes."""
+        """Puts `value` in force and returns the entry to pass to `leave`."""
         frame = _generator(_caller())
         entry = _Entry(value, self._entry.get(), _flow(), frame, frame is not None)
         self._entry.set(entry)
         return entry
 
     def leave(self, entry: _Entry[T]) -> None:
-        """Ends a value, also from another context, as when a generator that held it is closed by another task."""
+        """Ends the value of `entry`, also from another context, as when another task closes the generator."""
         entry.ended, entry.generator = True, None
         if self._entry.get() is entry:
             self._entry.set(entry.outer)
 
 
 def _caller() -> FrameType | None:
-    """The frame that called whoever calls this."""
+    """Returns the frame of the caller's caller."""
     frame = inspect.currentframe()
     return None if frame is None or frame.f_back is None else frame.f_back.f_back
 
 
 def _flow() -> tuple[int, object]:
+    """Returns the current thread's id and the current task, None outside an event loop."""
     try:
         task: object = asyncio.current_task()
     except RuntimeError:  # no event loop runs here
@@ -83,9 +89,9 @@ def _flow() -> tuple[int, object]:
 
 
 def _generator(frame: FrameType | None) -> FrameType | None:
-    """The frame of the async generator whose `with` block this is, if it is one's.
+    """Returns `frame`'s async generator frame if the `with` block is in an async generator, else None.
 
-    Generators that `contextlib` runs are context managers: what they put in force is for the block around them.
+    Frames of generator-based context managers are skipped, because what they enter is meant for their caller's block.
     """
     while frame is not None and (_is_contextlib(frame) or _is_manager(frame)):
         frame = frame.f_back
@@ -104,7 +110,7 @@ _GENERATORS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def _runs(generator: FrameType) -> bool:
-    """Whether the calling code is run by that generator, at whatever depth."""
+    """Returns whether `generator` is on the caller's stack."""
     frame: FrameType | None = _caller()
     while frame is not None and frame is not generator:
         frame = frame.f_back

@@ -1,8 +1,8 @@
-"""The plan of a call made without a step: by the same chain as a step's.
+"""Resolves the plan of a call made without a step, by the same precedence as for a step (weakest first):
 
     package table < file of the working directory, or the session's policy < `using` < call
 
-Knows scopes, policies and engines. Does not know the words of a call.
+Knows scopes, policies and engines. Does not know the keyword arguments of a call.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from .scope import Scope, current_scope, overrides
 
 
 @dataclass(frozen=True, slots=True)
-class Choosing:
-    """The engine that is called, its weights, other running calls, and where to get the policy "auto" of its weights,
-    which may have to measure first."""
+class TargetEngine:
+    """The engine that a call is planned for. `live`: number of its other running or waiting calls.
+
+    `auto`: returns the policy "auto" for its weights; a function, because it may have to measure the machine first.
+    """
 
     engine: object
     weights: Weights
@@ -25,25 +27,30 @@ class Choosing:
     auto: Callable[[], Auto]
 
 
-def planned(asked: Choosing, context: StepContext, given: Sequence[Layer], below: Sequence[Layer] = ()) -> DecodePlan:
-    """The plan of a call that is made here on the engine of `asked`. Raises PolicyError, also for a broken file."""
-    context = replace(context, others=asked.live)
-    return resolve(context, policies_for(asked), [*overrides(), *given], asked.weights, below)
+def planned(
+    target: TargetEngine, context: StepContext, given: Sequence[Layer], below: Sequence[Layer] = ()
+) -> DecodePlan:
+    """Returns the plan of a call on `target` in the current scope. Raises PolicyError, also for a broken file."""
+    context = replace(context, others=target.live)
+    return resolve(context, policies_for(target), [*overrides(), *given], target.weights, below)
 
 
-def policies_for(asked: Choosing) -> tuple[PolicyProtocol, ...]:
-    """The policies in force here; outside a session, that of the working directory."""
+def policies_for(target: TargetEngine) -> tuple[PolicyProtocol, ...]:
+    """Returns the policies of the current session; outside a session, the one of the working directory, if any."""
     scope = current_scope()
     if scope.policies is None:
         found = working_policy()
         return () if found is None else (found,)
-    if scope.engine is asked.engine:
+    if scope.engine is target.engine:
         return scope.policies
-    return tuple(_for_other(policy, asked.auto, scope) for policy in scope.policies)
+    return tuple(_for_other(policy, target.auto, scope) for policy in scope.policies)
 
 
 def _for_other(policy: PolicyProtocol, auto: Callable[[], Auto], scope: Scope) -> PolicyProtocol:
-    """The session's policy for an engine that is not the session's: "auto" learns by weights and by machine."""
+    """Returns `policy` adapted to an engine other than the session's.
+
+    "auto" is replaced by the engine's own one, because its evidence is per weights and machine.
+    """
     if not isinstance(policy, Auto | Guided):
         return policy
     own = auto()

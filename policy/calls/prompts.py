@@ -1,7 +1,7 @@
-"""The prompt of a call in token ids: raw text, ids as given, or messages through the chat template.
+"""The prompt of a call as token ids: raw text, ids as given, or messages rendered by the chat template.
 
-Knows the tokenizer, and the context that prompt and output share. Does not know grammars or how tokens are found. What
-cannot fit is refused from the length of the text alone, before anything is encoded.
+Knows the tokenizer, and the context window that prompt and output share. Does not know grammars or decoding. A prompt
+that cannot fit is refused by the length of its text, before it is tokenized.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .call import Call
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`notes`: what the model sees otherwise than it was given."""
+    """Token ids of a prompt. `notes`: how they differ from what the caller passed."""
 
     ids: list[int]
     notes: tuple[str, ...] = ()
@@ -29,21 +29,26 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptWriter:
+    """Tokenizes the prompts of calls for one checkpoint."""
+
     tokenizer: Tokenizer
     config: ModelConfig
 
-    def prompt(self, call: Call, room: int = 0, trim: Trim | None = None) -> Prompt:
-        """`room`: tokens that the output takes of the context. Raises RequestError, PromptTooLong."""
+    def prompt(self, call: Call, reserved: int = 0, trim: Trim | None = None) -> Prompt:
+        """Returns the prompt of `call`. Raises RequestError or PromptTooLong.
+
+        `reserved`: tokens of the context that are kept free for the output. `trim`: how to shorten a conversation.
+        """
         given = [call.prompt is not None, call.prompt_ids is not None, bool(call.messages)]
         if sum(given) != 1:
             raise RequestError("pass one of prompt=, prompt_ids= and messages=, and no other beside it")
         if call.messages:
-            return self._chat(call, room, trim)
+            return self._chat(call, reserved, trim)
         notes = ["tools were not shown: only messages= have a template that shows them"] if call.tools else []
         if call.prompt_ids is not None:
             return Prompt(self._checked_ids(call.prompt_ids), tuple(notes))
         assert call.prompt is not None
-        self._check_length([call.prompt], room)
+        self._check_length([call.prompt], reserved)
         if (marker := self.tokenizer.marker_in(call.prompt)) is not None:
             notes.append(
                 f"{marker_note('prompt', marker)}; prompt_ids=engine.tokenize(text, markup=True) reads it as one"
@@ -57,30 +62,30 @@ class PromptWriter:
             raise RequestError(f"prompt_ids holds {wrong}: expected ids from 0 to {size - 1}")
         return list(ids)
 
-    def _check_length(self, texts: Sequence[str], room: int) -> None:
+    def _check_length(self, texts: Sequence[str], reserved: int) -> None:
         least, context = sum(map(self.tokenizer.fewest, texts)), self.config.max_position_embeddings
-        if least > context:  # where it could fit, the tokens are counted
-            raise PromptTooLong(least, room, context, at_least=True)
+        if least > context:  # a prompt that may fit is tokenized and counted later
+            raise PromptTooLong(least, reserved, context, at_least=True)
 
-    def _chat(self, call: Call, room: int, trim: Trim | None) -> Prompt:
+    def _chat(self, call: Call, reserved: int, trim: Trim | None) -> Prompt:
         if trim is None:
-            self._check_length([message["content"] for message in call.messages], room)
+            self._check_length([message["content"] for message in call.messages], reserved)
         whole = conversation_of(self.tokenizer, call.messages, call.tools)
         if trim is None:
             return Prompt(self._encoded(call, whole), whole.notes)
-        kept, left = trimmed(call.messages, lambda messages: self._fits(call, messages, room))
+        kept, left = trimmed(call.messages, lambda messages: self._fits(call, messages, reserved))
         if not left:
             return Prompt(self._encoded(call, whole), whole.notes)
-        self._check_length([message["content"] for message in kept], room)
+        self._check_length([message["content"] for message in kept], reserved)
         context = self.config.max_position_embeddings
         note = f"the oldest {left} of {len(call.messages)} messages were left out (trim): context of {context} tokens"
         return Prompt(self._encoded(call, conversation_of(self.tokenizer, kept, call.tools)), (*whole.notes, note))
 
-    def _fits(self, call: Call, messages: Sequence[Message], room: int) -> bool:
-        free = self.config.max_position_embeddings - room
-        if sum(self.tokenizer.fewest(message["content"]) for message in messages) > free:
+    def _fits(self, call: Call, messages: Sequence[Message], reserved: int) -> bool:
+        available = self.config.max_position_embeddings - reserved
+        if sum(self.tokenizer.fewest(message["content"]) for message in messages) > available:
             return False
-        return len(self._encoded(call, conversation_of(self.tokenizer, messages, call.tools))) <= free
+        return len(self._encoded(call, conversation_of(self.tokenizer, messages, call.tools))) <= available
 
     def _encoded(self, call: Call, conversation: Conversation) -> list[int]:
         messages, kind = conversation.messages, call.kind
@@ -88,7 +93,7 @@ class PromptWriter:
             messages = (*messages[:-1], {"kind": kind, **messages[-1]})
         variables: dict[str, Any] = {
             "add_generation_prompt": not call.continued,
-            # A choice is an answer in plain text, which models were trained on.
+            # A choice is rendered as plain text, because models were trained on that.
             "kind": "prose" if kind == "choice" else kind,
         }
         if conversation.tools:
@@ -98,9 +103,9 @@ class PromptWriter:
         if call.plan.settings.max_thinking_tokens is not None and kind != "choice":
             variables["enable_thinking"] = True
         pieces = self.tokenizer.pieces(messages, **variables)
-        places = [piece.message for piece in pieces]
-        check_shown(messages, set(places))
-        if call.continued:  # what the template writes behind the last message would end it
+        rendered = [piece.message for piece in pieces]
+        check_shown(messages, set(rendered))
+        if call.continued:  # drop what the template writes after the last message, because it would end the message
             last = len(messages) - 1
-            pieces = pieces[: len(places) - places[::-1].index(last)]
+            pieces = pieces[: len(rendered) - rendered[::-1].index(last)]
         return [token for piece in pieces for token in piece.ids]

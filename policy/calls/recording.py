@@ -1,6 +1,6 @@
-"""Span and audit record of one call, from start to end, whatever happens in between.
+"""Span and audit record of one call, from start to end, also when the call fails or is cancelled.
 
-Knows calls, engine results, records and their two sinks. Does not know how either is decoded.
+Knows calls, engine results, spans and audit files. Does not know how tokens are decoded.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .scope import Scope, current_scope
 
 @dataclass(slots=True)
 class Recording:
-    """A context manager around one call; fill in `request`, `result`, `valid`, `notes` and what the caller gets
-    (`finished`) as they become known. Leaving it raises AuditWriteFailed where the record cannot be kept.
+    """Context manager around one call. The caller sets `request`, `result`, `valid`, `notes` and `finished` (the result
+    that is returned) as they become known. Leaving it raises AuditWriteFailed if the record cannot be written.
 
-    It belongs where it is made: a stream that is read elsewhere is still recorded in the session that asked for it.
+    The scope is that of the creation: a stream that is read elsewhere is recorded in the session that opened it.
     """
 
     call: Call
@@ -66,7 +66,7 @@ class Recording:
             model=self.runtime.model,
             step=call.step,
             kind=call.kind,
-            messages=self._asked(),
+            messages=self._prompt_messages(),
             agent=self.scope.agent,
             session=self.scope.session,
             streamed=self.streamed,
@@ -78,8 +78,8 @@ class Recording:
         self._start = time.time_ns()
         return self
 
-    def _asked(self) -> list[Mapping[str, Any]]:
-        """What the model reads, as messages of plain text."""
+    def _prompt_messages(self) -> list[Mapping[str, Any]]:
+        """Returns the prompt as messages of plain text, for the span."""
         call = self.call
         if call.prompt_ids is not None:
             return [{"role": "user", "content": self.text_of(call.prompt_ids) if captures("span") else ""}]
@@ -88,6 +88,7 @@ class Recording:
         return [{"role": message["role"], "content": plain_text(message)} for message in call.messages]
 
     def chunk(self, at: float) -> None:
+        """Records on the span that a chunk of a stream arrived; `at`: `time.perf_counter` seconds."""
         self._span.chunk(at)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -102,13 +103,15 @@ class Recording:
             self._span.end(record, unwritten or error)
         if unwritten is None:
             return
-        if error is not None and not isinstance(error, Exception):  # the process is asked to end
+        if error is not None and not isinstance(
+            error, Exception
+        ):  # KeyboardInterrupt and the like must not be replaced
             error.add_note(str(unwritten))
             return
         raise unwritten
 
     def _write(self, record: CallRecord, error: BaseException | None) -> AuditWriteFailed | None:
-        """Appends the record to every file that takes it; returns the error of those that do not, with the result."""
+        """Appends the record to all audit files; returns one error for all that failed, with the call's result."""
         failed = list[AuditWriteFailed]()
         for file in audit_files(self.scope.audit):
             try:

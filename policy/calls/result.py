@@ -1,6 +1,6 @@
-"""What a caller gets back from one call: text, value, how it was decoded, and every word about shortcuts.
+"""What a caller gets back from one call: text, value, how it was decoded, and notes on every deviation.
 
-Knows the engine's result and the plan behind it. Does not know spans or files.
+Knows the engine's result and the plan it was decoded by. Does not know spans or files.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from ..selection import DecodePlan, Guarantee
 from .tape import Spelling, legend, panel, tape
 
 CALLS: Final = 50
-"""Results of a session that a notebook shows."""
+"""Number of a session's results that a notebook shows."""
 TOKENS_EACH: Final = 400
-"""Tokens of each of them."""
+"""Number of tokens that a notebook shows of each result of a session."""
 _SHOWN: Final = 60
-"""Characters of text in a result's `repr`."""
+"""Number of characters of text in a result's `repr`."""
 T_co = TypeVar("T_co", covariant=True, default=Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Generic[T_co]):
     """`value`: what the step returns, parsed output under a schema and the text without one; None in an error's result.
-    `valid`: the oracle's verdict; None without a schema.
+    `valid`: the validators' verdict; None without a schema.
 
-    `text` is everything; with a thinking budget, `thinking` and `answer` are its parts, the marker left out.
-    `notes` says each thing that did not go as plainly asked (a cut, a missing draft adapter, ...). `guarantee`: how the
-    schema was held, "grammar" in full, "checked" in part and the rest looked at afterwards; None without a schema.
-    `failed`: attempts before this one, under "checked". `choice`: of a choice, the scores of all candidates.
+    `text` is the whole output; with a thinking budget, `thinking` and `answer` are its parts without the marker.
+    `notes` tells everything that differs from the request (a cut, a missing draft adapter, ...). `guarantee`: how the
+    schema was enforced: "grammar", all of it by the token mask, or "checked", part of it by validating the finished
+    output; None without a schema. `failed`: earlier attempts under "checked". `choice`: the scores of all candidates
+    of a choice step.
     """
 
     text: str
@@ -60,14 +61,14 @@ class Result(Generic[T_co]):
         return f"<Result {_shortened(self.text)}: {', '.join([self.summary, *notes])}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the text, each token in the colour of its origin."""
+        """HTML for notebooks: the text with each token in the colour of its origin."""
         return panel(self.summary, tape(self.trace, self.spelling, self.text), legend(self.trace), notes=self.notes)
 
     @property
     def summary(self) -> str:
         """Step, mode, counts and outcome in one line: `step 'act', linear_spec, 25 tokens in 12 passes, valid`."""
         stats, name = self.stats, self.plan.context.name
-        modes = " > ".join(dict.fromkeys(made.mode for made in self.trace)) or self.plan.mode
+        modes = " > ".join(dict.fromkeys(round_.mode for round_ in self.trace)) or self.plan.mode
         verdict = {True: "valid", False: "INVALID", None: ""}[self.valid]
         failed = f"{len(self.failed)} failed before" if self.failed else ""
         cut = "cut by its limit" if self.finish_reason == "length" else ""
@@ -81,7 +82,7 @@ class Result(Generic[T_co]):
 
     @property
     def seed(self) -> int:
-        """Of the attempt that this is: the one asked for, or under "checked" a later one."""
+        """The seed of this attempt: the requested one or, after failed attempts under "checked", a later one."""
         return self.plan.settings.seed or 0
 
     @property
@@ -94,18 +95,19 @@ class Result(Generic[T_co]):
 
     @property
     def forced_close(self) -> bool:
-        """Whether schema-bound output was ended for the budget's sake, before the model would have ended it."""
+        """Whether constrained output was completed by force to fit the token budget."""
         return self.decoded.forced_close
 
     @property
     def trace(self) -> tuple[Round, ...]:
-        """Rounds in order: what each pass, cycle or block proposed and kept."""
+        """Rounds in order: what each pass, draft-and-verify cycle or block proposed and kept."""
         return self.decoded.rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredChoice:
-    """`logprobs`, in nats: that the model at temperature 1 writes exactly this option and ends. In the given order."""
+    """Scores of a choice. `logprobs`: for each option, in the given order, log-probability in nats that the model at
+    temperature 1 writes exactly this option and then ends."""
 
     options: tuple[str, ...]
     logprobs: tuple[float, ...]
@@ -113,26 +115,26 @@ class ScoredChoice:
 
     @property
     def text(self) -> str:
-        """The likeliest option; the first of equals."""
+        """The likeliest option, the first one on a tie."""
         return self.options[self.logprobs.index(max(self.logprobs))]
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """The options' probabilities, given that it is one of them."""
+        """The options' probabilities, normalized to sum to 1."""
         top = max(self.logprobs)
         weights = [exp(logprob - top) for logprob in self.logprobs]
         return tuple(weight / sum(weights) for weight in weights)
 
 
 def _shortened(text: str) -> str:
-    """The text's beginning, quoted, without line ends."""
+    """Returns the beginning of the text, quoted, without line ends."""
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
 
 
 def session_html(title: str, results: Sequence[Result]) -> str:
-    """Returns the tapes of a session's first CALLS results under each other, for notebooks."""
+    """Returns the first CALLS results of a session as HTML for notebooks, one below the other."""
     shown = results[:CALLS]
     tapes = [(one.summary, tape(one.trace, one.spelling, one.text, TOKENS_EACH)) for one in shown]
     parts = [f"<div>{escape(plain(summary))}{colours}</div>" for summary, colours in tapes]
     left = [f"{len(results) - CALLS} later steps are not shown"] if len(results) > CALLS else []
-    return panel(title, *parts, legend([made for one in shown for made in one.trace]), notes=left)
+    return panel(title, *parts, legend([round_ for one in shown for round_ in one.trace]), notes=left)

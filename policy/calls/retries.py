@@ -1,7 +1,7 @@
-"""Tier `checked`: attempts with other seeds until the finished output fulfils what the grammar does not hold.
+"""Retries under guarantee="checked": new seeds until the output fulfils the rules that the grammar cannot enforce.
 
-Knows calls, and the error of an attempt that failed. Does not know how one attempt is decoded, nor schemas. The number
-of attempts is bounded, and each of them is a call of its own, with its own span and record.
+Knows calls, and the error of a failed attempt. Does not know schemas, or how one attempt is decoded. The number of
+attempts is bounded, and each is a call of its own, with its own span and record.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from .call import Call
 from .result import Result
 
 RETRY_TEMPERATURE: Final = 0.7
-"""Of attempts after a greedy one, which no other seed would change."""
+"""Temperature of attempts after a greedy one, because another seed does not change greedy decoding."""
 _SEEDS: Final = 2**64
 
 
 @dataclass(slots=True)
-class Tries:
-    """The attempts at one call: `call` is the next one's."""
+class Attempts:
+    """The attempts at one call. `call`: the next attempt. `failed`: the earlier ones."""
 
     call: Call
     failed: list[Attempt] = field(default_factory=list)
 
     def failure(self, error: CheckFailed) -> None:
-        """Notes an attempt that failed and prepares the next. Raises CheckFailed, with all of them, after the last."""
+        """Adds a failed attempt and prepares the next one. Raises CheckFailed, with all attempts, after the last."""
         self.failed += error.attempts
         settings = self.call.plan.settings
         tried, retries = len(self.failed), settings.retries or 0
@@ -44,24 +44,25 @@ class Tries:
         self.call = replace(self.call, plan=plan, notes=(*self.call.notes, note), retried=True)
 
     def success(self, result: Result) -> Result:
+        """Returns `result` with the failed attempts before it."""
         return replace(result, failed=tuple(self.failed)) if self.failed else result
 
 
 def attempted(call: Call, once: Callable[[Call], Result]) -> Result:
-    """The result of the first attempt that holds. Raises CheckFailed after the last one allowed."""
-    tries = Tries(call)
+    """Returns the result of the first attempt that fulfils its schema. Raises CheckFailed after the last one."""
+    attempts = Attempts(call)
     while True:
         try:
-            return tries.success(once(tries.call))
+            return attempts.success(once(attempts.call))
         except CheckFailed as error:
-            tries.failure(error)
+            attempts.failure(error)
 
 
 async def aattempted(call: Call, once: Callable[[Call], Awaitable[Result]]) -> Result:
-    """`attempted` for tasks."""
-    tries = Tries(call)
+    """`attempted` for asyncio tasks."""
+    attempts = Attempts(call)
     while True:
         try:
-            return tries.success(await once(tries.call))
+            return attempts.success(await once(attempts.call))
         except CheckFailed as error:
-            tries.failure(error)
+            attempts.failure(error)

@@ -1,7 +1,7 @@
-"""What stands around a call: the session's id, policies, limits and audit file, its agent's span, and `using`.
+"""The context of a call: the session's id, policies, limits and audit file, its agent's span, and `using` blocks.
 
-Knows spans, policies and where a session's calls are written. Does not know engines, so that engines can ask it: a call
-is recorded, limited and settled by policies where it is made, however it is made.
+Knows spans, policies and where a session's calls are recorded. Does not know engines, because engines read the scope:
+every call is recorded, limited and planned by the scope in which it is made, whichever function makes it.
 """
 
 from __future__ import annotations
@@ -26,43 +26,48 @@ from .in_force import InForce
 
 
 class Spend(Protocol):
-    """One running call under a session's limits: `call` as they cut it; `shown`: tokens that a stream has shown."""
+    """One running call under a session's limits.
+
+    `call`: the call with its limits lowered to what the session has left. `shown`: tokens that a stream has yielded.
+    """
 
     call: Call
     shown: int
 
     def count(self, stats: Stats) -> None:
-        """Counts what an attempt has cost."""
+        """Adds the cost of one attempt."""
         ...
 
 
 class Limits(Protocol):
-    """What the calls of a session may spend together."""
+    """The limits on what all calls of a session spend together."""
 
     def spending(self, call: Call) -> AbstractContextManager[Spend]:
-        """Surrounds one call. Raises BudgetExceeded where it cannot start."""
+        """Returns a context manager to run one call in. Raises BudgetExceeded if the call cannot start."""
         ...
 
 
 @dataclass(slots=True)
 class Unlimited:
-    """A call that nothing limits."""
+    """A call without limits."""
 
     call: Call
     shown: int = 0
 
     def count(self, stats: Stats) -> None:
-        """Keeps no count, because nobody asks for it."""
+        """Does nothing, because there is no limit to compare with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """`trim`: what is left out of a conversation that does not fit. `span`: the context of the agent's span, never made
-    current. `outside`: the span that was current when the session opened. `counts`: the agent's span itself, which
-    counts what the agent calls.
+    """The state that calls inherit from the session around them; no field is set outside a session.
 
-    `policies`: the session's, as made for `engine`; None outside a session. `learning`: policies that take the place
-    of "auto" for other engines that are called inside, to be saved with it.
+    `trim`: which messages are dropped from a conversation that does not fit. `span`: the OpenTelemetry context of the
+    agent's span, which is never made current. `outside`: the span that was current when the session opened. `counts`:
+    the agent's span itself, which counts the agent's calls.
+
+    `policies`: the session's policies, made for `engine`; None outside a session. `learning`: the "auto" policies of
+    other engines that are called in the session; they are saved when the session's own "auto" is.
     """
 
     session: str | None = None
@@ -82,7 +87,7 @@ class Scope:
         return nullcontext(Unlimited(call)) if self.limits is None else self.limits.spending(call)
 
     def parent(self) -> Context:
-        """Where a new span belongs: under the current one if that was opened inside, else under the agent's."""
+        """Returns the parent context of new spans: the current span if it was opened inside, else the agent's."""
         inside = trace.get_current_span().get_span_context() != self.outside
         return otel.get_current() if self.span is None or inside else self.span
 
@@ -96,5 +101,5 @@ def current_scope() -> Scope:
 
 
 def overrides() -> tuple[Layer, ...]:
-    """The settings of the current `using` blocks, the innermost last."""
+    """Returns the settings of the current `using` blocks, the innermost last."""
     return USING.get()

@@ -1,4 +1,4 @@
-"""Text as it grows: what is final, what is still tentative, and where a character or a stop string is not whole yet.
+"""Incremental detokenization: turns updates of token ids into pieces of text that are final or still tentative.
 
 Knows ids, the tokenizer's decoder and stop strings. Does not know engines or threads.
 """
@@ -14,16 +14,17 @@ from trimode.engine.jobs import Update
 from .result import Result, T_co
 
 MASKED: Final = "\u2591"
-"""Stands for a slot of a block that is still masked."""
+"""Character shown for a slot of a block that is still masked."""
 _BROKEN: Final = "\ufffd"
+"""Character that the decoder emits for an incomplete UTF-8 sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamEvent(Generic[T_co]):
-    """A piece of output. The final pieces' texts, in order, are the result's text.
+    """A piece of output. The texts of all events that are not provisional, joined, are the result's text.
 
-    `provisional`: the block on its way instead, with `MASKED` for open slots; it may change, and the next event
-    replaces it. `result`: with the last event, whose text is what was held back.
+    `provisional`: the text is a preview of the block being decoded, with `MASKED` for open slots; the next event
+    replaces it. `result`: set in the last event only, whose text is what was still withheld.
     """
 
     text: str
@@ -32,34 +33,40 @@ class StreamEvent(Generic[T_co]):
 
 
 @dataclass(slots=True)
-class Growing:
-    """Turns updates into events. Holds back half a character, and what may become a stop string."""
+class IncrementalDetokenizer:
+    """Turns updates into events. Withholds incomplete characters and text that may become a stop string.
+
+    `sent`: text of the final events so far.
+    """
 
     decode: Callable[[Sequence[int]], str]
     stop: Sequence[str]
     sent: str = ""
-    _shown: tuple[int | None, ...] = field(default=())
+    _previewed: tuple[int | None, ...] = field(default=())
 
     def feed(self, update: Update) -> Iterator[StreamEvent]:
-        safe = self._safe(self.decode(update.tokens))
-        if len(safe) > len(self.sent):
-            yield StreamEvent(text=safe[len(self.sent) :])
-            self.sent = safe
-        if update.tentative and update.tentative != self._shown:
+        """Yields the new final text, then a preview where the tentative tokens have changed."""
+        final = self._final(self.decode(update.tokens))
+        if len(final) > len(self.sent):
+            yield StreamEvent(text=final[len(self.sent) :])
+            self.sent = final
+        if update.tentative and update.tentative != self._previewed:
             yield StreamEvent(text=self._preview(update.tentative), provisional=True)
-        self._shown = update.tentative
+        self._previewed = update.tentative
 
     def last(self, result: Result) -> StreamEvent:
+        """Returns the last event: the text that was withheld, and the result."""
         return StreamEvent(text=result.text[len(self.sent) :], result=result)
 
-    def _safe(self, text: str) -> str:
+    def _final(self, text: str) -> str:
+        """Returns the prefix of `text` that later tokens cannot change, cut before the first stop string."""
         text = text.rstrip(_BROKEN)
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        held = max((_overlap(text, stop) for stop in self.stop), default=0)
-        return text[: min(found)] if found else text[: len(text) - held]
+        withheld = max((_overlap(text, stop) for stop in self.stop), default=0)
+        return text[: min(found)] if found else text[: len(text) - withheld]
 
     def _preview(self, slots: Sequence[int | None]) -> str:
-        """Runs of filled slots as text, masked slots as one sign each."""
+        """Returns runs of filled slots as text and each masked slot as `MASKED`."""
         text, run = "", list[int]()
         for slot in [*slots, None]:
             if slot is not None:
@@ -71,5 +78,5 @@ class Growing:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
+    """Returns the length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

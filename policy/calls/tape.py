@@ -1,7 +1,7 @@
-"""A call's output as a tape for notebooks: each token in the colour of its origin, as HTML that needs nothing else.
+"""A call's output as HTML for notebooks ("tape"): each token in the colour of its origin, without external files.
 
-Knows rounds, their decoders and the origins of tokens. Does not know results. Colours stand in `style`, because a
-notebook's page is not ours; text is escaped, and everything that is left out is named.
+Knows rounds, their decoders and the origins of tokens. Does not know results. Colours are in `style` attributes,
+because the notebook's page has its own style sheet; text is escaped, and every omission is stated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trimode.engine.result import Round
 from ..audit import COLOURS, ORIGINS, Piece, PieceOf, RejectedDrafts, RoundRecord, TextOf, pieces, plain, record_round
 
 TOKENS: Final = 2_000
-"""Tokens of one tape; a notebook keeps all of its output in its file."""
+"""Maximum number of tokens of one tape, because a notebook saves all output in its file."""
 _INK: Final = "color:#1f1e1b;color:light-dark(#1f1e1b,#e9e7e2);"
 _DIM: Final = "color:#66635c;color:light-dark(#66635c,#a19d95);"
 _PANEL: Final = (
@@ -26,8 +26,8 @@ _TEXT: Final = "font-family:monospace;white-space:pre-wrap;overflow-wrap:anywher
 
 
 class Spelling:
-    """How a call's tokens are spelled. A pickled or copied one knows no tokens, since a tokenizer is no part of a
-    result."""
+    """Decoders from a call's token ids to texts. A pickled or copied one has none, because a result does not contain
+    the tokenizer."""
 
     decoders: tuple[TextOf, PieceOf] | None
 
@@ -40,18 +40,18 @@ class Spelling:
         return Spelling, ()
 
     def records(self, rounds: Sequence[Round]) -> list[RoundRecord]:
-        """Returns the rounds with their texts, where this knows them."""
-        return [record_round(made, "", self.decoders) for made in rounds]
+        """Returns the rounds as records, with the texts of their tokens if there are decoders."""
+        return [record_round(round_, "", self.decoders) for round_ in rounds]
 
 
 def tape(rounds: Sequence[Round], spelling: Spelling, text: str, limit: int = TOKENS) -> str:
-    """Returns the rounds that begin within `limit` tokens as HTML. `text`: all of it, shown where tokens cannot be
-    spelled."""
+    """Returns the rounds that begin within `limit` tokens as HTML. `text`: the whole output, shown instead if tokens
+    cannot be decoded."""
     shown, left = _first(rounds, limit)
     spans = "".join(map(_span, _pieces(spelling.records(shown))))
-    unspelled = "" if spelling.decoders else f'<div style="{_TEXT}">{escape(plain(text))}</div>'
+    undecoded = "" if spelling.decoders else f'<div style="{_TEXT}">{escape(plain(text))}</div>'
     more = f'<div style="{_DIM}">{left:,} more tokens are not shown</div>' if left else ""
-    return f'<div style="{_TEXT}">{spans}</div>{unspelled}{more}'
+    return f'<div style="{_TEXT}">{spans}</div>{undecoded}{more}'
 
 
 def legend(rounds: Iterable[Round]) -> str:
@@ -67,19 +67,19 @@ def legend(rounds: Iterable[Round]) -> str:
 
 def panel(title: str, *parts: str, notes: Sequence[str] = ()) -> str:
     """Returns a box with a title, parts that are HTML, and notes that are text."""
-    said = "".join(f'<div style="{_DIM}">note: {escape(plain(note))}</div>' for note in notes)
-    return f'<div style="{_PANEL}"><div><b>{escape(plain(title))}</b></div>{"".join(parts)}{said}</div>'
+    lines = "".join(f'<div style="{_DIM}">note: {escape(plain(note))}</div>' for note in notes)
+    return f'<div style="{_PANEL}"><div><b>{escape(plain(title))}</b></div>{"".join(parts)}{lines}</div>'
 
 
 def _first(rounds: Sequence[Round], limit: int) -> tuple[list[Round], int]:
     """Returns the rounds that begin within `limit` tokens, and the number of tokens in the others."""
     shown, seen = list[Round](), 0
-    for made in rounds:
+    for round_ in rounds:
         if seen >= limit:
             break
-        shown.append(made)
-        seen += len(made.tokens)
-    return shown, sum(len(made.tokens) for made in rounds[len(shown) :])
+        shown.append(round_)
+        seen += len(round_.tokens)
+    return shown, sum(len(round_.tokens) for round_ in rounds[len(shown) :])
 
 
 def _pieces(records: Sequence[RoundRecord]) -> Iterator[Piece | RejectedDrafts]:
@@ -108,5 +108,5 @@ def _style(origin: str) -> str:
 
 
 def _pair(colours: tuple[str, str]) -> tuple[str, str]:
-    """Returns the light colour, for browsers without `light-dark`, and both, by the scheme of the notebook."""
+    """Returns two CSS colours: the light one, for browsers without `light-dark`, and one that follows the scheme."""
     return colours[0], f"light-dark({colours[0]},{colours[1]})"

@@ -1,6 +1,6 @@
-"""A resolved call in token ids, and what came back of it as text and value.
+"""Translates a resolved call into a request in token ids, and the decoded tokens back into text and value.
 
-Knows the tokenizer, grammars and what cannot be asked together. Does not know how tokens are found, spans or files.
+Knows the tokenizer, grammars and which options exclude each other. Does not know decoding, spans or files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .choice import unused_in_infill
 from .prompts import PromptWriter
 
 THINKING_END = "</think>"
+"""Marker token that ends the thinking."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Translator:
     config: ModelConfig
 
     def request(self, call: Call) -> DecodeRequest | ScoreRequest:
-        """Raises RequestError for what cannot be asked together."""
-        return self.asked(call)[0]
+        """Returns the request of `call`. Raises RequestError for options that exclude each other."""
+        return self.request_and_notes(call)[0]
 
-    def asked(self, call: Call, trim: Trim | None = None) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
-        """The request, and notes on what the model sees otherwise than it was given."""
+    def request_and_notes(
+        self, call: Call, trim: Trim | None = None
+    ) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
+        """Returns the request, and notes on how the prompt differs from what the caller passed."""
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
@@ -49,15 +52,15 @@ class Translator:
             raise RequestError(
                 "stop strings cannot be combined with a schema: they could cut the text before it is valid"
             )
-        room = 0 if settings.max_tokens is None else settings.max_tokens
-        prompt = self.prompts.prompt(call, room, trim)
+        max_tokens = 0 if settings.max_tokens is None else settings.max_tokens
+        prompt = self.prompts.prompt(call, max_tokens, trim)
         request = DecodeRequest(
             prompt=tuple(prompt.ids),
             options=self._options(call.plan),
             sampling=sampling_of(settings),
-            max_tokens=room,
+            max_tokens=max_tokens,
             stop=settings.stop or (),
-            constraint=None if call.schema is None else self.grammars.matcher(self.held(call).schema),
+            constraint=None if call.schema is None else self.grammars.matcher(self.enforced(call).schema),
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
@@ -65,8 +68,8 @@ class Translator:
         check_budget(request)
         return request, prompt.notes
 
-    def held(self, call: Call) -> Relaxed:
-        """What the grammar holds of the call's schema: all of it, save under "checked" where it cannot."""
+    def enforced(self, call: Call) -> Relaxed:
+        """Returns the part of the call's schema that the grammar enforces: all, or under "checked" what it can."""
         assert call.schema is not None
         return relaxed(call.schema) if call.plan.settings.guarantee == "checked" else Relaxed(call.schema)
 
@@ -86,29 +89,29 @@ class Translator:
         return PromptWriter(self.tokenizer, self.config)
 
     def encode(self, call: Call) -> list[int]:
-        """Prompt ids of a call."""
+        """Returns the prompt ids of a call."""
         return self.prompts.prompt(call).ids
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
-        """The request for tokens between a call's prompt and `suffix`, and a note where the block holds less of it."""
+        """Returns the request for tokens between the call's prompt and `suffix`, and notes, one if `suffix` was cut."""
         check_infill(self.config.architecture)
         settings = call.plan.settings
         prompt = self.prompts.prompt(call, settings.max_tokens or 0)
-        if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # before it is encoded
+        if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # refused before it is tokenized
             raise RequestError(f"infill with a suffix of {len(suffix)} characters: at most some of one block is seen")
-        space = self.config.block_size - 1 - (settings.max_tokens or 0)
+        capacity = self.config.block_size - 1 - (settings.max_tokens or 0)
         ids = self.tokenizer.encode(suffix)
-        if space < 1 or not ids:
+        if capacity < 1 or not ids:
             raise RequestError(
                 f"infill with max_tokens={settings.max_tokens} and a suffix of {len(ids)} tokens: expected at most "
                 f"{self.config.block_size - 2} tokens, so that some of a non-empty suffix fits the block"
             )
         notes = list(prompt.notes)
-        if len(ids) > space:
-            notes.append(f"the model saw the first {space} of the suffix's {len(ids)} tokens")
+        if len(ids) > capacity:
+            notes.append(f"the model saw the first {capacity} of the suffix's {len(ids)} tokens")
         if (marker := self.tokenizer.marker_in(suffix)) is not None:
             notes.append(marker_note("suffix", marker))
-        options = InfillOptions(suffix=tuple(ids[:space]))
+        options = InfillOptions(suffix=tuple(ids[:capacity]))
         if settings.threshold is not None:
             options = replace(options, threshold=settings.threshold)
         return DecodeRequest(
@@ -121,21 +124,21 @@ class Translator:
         ), [*call.notes, *notes, *unused_in_infill(settings)]
 
     def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
-        """The parsed value, the oracles' verdict (None: no schema) and notes on the text."""
+        """Returns the parsed value, the validators' verdict (None without a schema) and notes on the text."""
         if call.schema is None:
             return None, None, []
         if decoded.finish_reason == "length":
             raise GrammarRuntimeError(f"no way to end was found within {request.max_tokens} tokens: {decoded.text!r}")
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
-        return value, True, [*self.grammars.notes(self.held(call).schema), *call.schema.remarks(text)]
+        return value, True, [*self.grammars.notes(self.enforced(call).schema), *call.schema.remarks(text)]
 
     def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
-        """The text behind the thinking; all of it where no thinking was asked for."""
+        """Returns the text after the thinking; the whole text if no thinking was requested."""
         return decoded.text if request.thinking is None else self.parts(request.thinking, decoded.token_ids)[1]
 
     def parts(self, thinking: Thinking, ids: Sequence[int]) -> tuple[str, str]:
-        """Thinking and answer."""
+        """Returns the thinking and the answer."""
         at = ids.index(thinking.end) if thinking.end in ids else len(ids)
         return self.tokenizer.decode(ids[:at]), self.tokenizer.decode(ids[at + 1 :])
 
@@ -151,10 +154,10 @@ class Translator:
 
 
 def check_budget(request: DecodeRequest) -> None:
-    """Raises BudgetTooSmall where no complete text is known to fit behind the longest thinking."""
+    """Raises BudgetTooSmall if the shortest known complete text does not fit after the longest allowed thinking."""
     if request.constraint is None:
         return
-    got = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
+    remaining = request.max_tokens - (0 if request.thinking is None else request.thinking.budget + 1)
     shortest = request.constraint.completion(COMPLETION_TOKENS)
-    if shortest is not None and len(shortest) > got:
-        raise BudgetTooSmall(len(shortest), got)
+    if shortest is not None and len(shortest) > remaining:
+        raise BudgetTooSmall(len(shortest), remaining)

@@ -1,4 +1,4 @@
-"""Conversations as people have them: messages in OpenAI's form, what a chat template shows of them, and trimming.
+"""Conversations: messages in OpenAI's format, what a chat template can show of them, and trimming to the context.
 
 Knows messages, the tokenizer's chat template and token ids. Does not know calls, schemas or sessions. Start with
 `messages.py`, then `chat.py`.

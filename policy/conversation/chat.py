@@ -1,7 +1,7 @@
-"""Checked messages as one checkpoint's chat template can show them: calls, answers and tools in a place of their own.
+"""Adapts validated messages to one checkpoint's chat template: roles, tool calls, tool answers and tool definitions.
 
-Knows what the template has a place for, and the form in which the rest is written instead; nothing is left out without
-an error or a note. Does not know the shapes in which people have messages, or how many tokens fit.
+Knows which parts the template renders, and the text form of the parts that it does not; nothing is dropped without an
+error or a note. Does not know the input formats of messages, or how many tokens fit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ TOOLS_HEAD: Final = (
     'You can call tools. To call one, answer with {"name": ..., "arguments": {...}} and nothing else. The tools, one a '
     "line, with the JSON Schema of their arguments:"
 )
-"""Opens the default block of tools, for templates without a place for them."""
+"""First line of the default block of tools, for templates that do not render tools."""
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What the template is given. `notes`: what was written in another place or form than the messages had it."""
+    """Input of the template. `notes`: what is shown in another place or form than in the caller's messages."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
@@ -38,7 +38,10 @@ class Conversation:
 def conversation_of(
     tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
 ) -> Conversation:
-    """Raises RequestError, by name, for what the template shows nothing of."""
+    """Returns messages and tools in a form that the template renders in full.
+
+    Raises RequestError, with the key's name, for a key that the template ignores.
+    """
     if not tokenizer.has_template:
         raise RequestError("this checkpoint has no chat template; pass prompt= or prompt_ids= instead of messages=")
     template, notes = tokenizer.template, list[str]()
@@ -52,10 +55,13 @@ def conversation_of(
     return Conversation(tuple(shown), tuple(tools), tuple(dict.fromkeys(notes)))
 
 
-def check_shown(messages: Sequence[Message], places: set[int | None]) -> None:
-    """`places`: of the messages whose content the template wrote. Raises RequestError where one is missing."""
+def check_shown(messages: Sequence[Message], rendered: set[int | None]) -> None:
+    """Raises RequestError for a message whose content the template did not render.
+
+    `rendered`: indices of the messages that it rendered.
+    """
     for index, message in enumerate(messages):
-        if message["content"] and index not in places:
+        if message["content"] and index not in rendered:
             raise RequestError(
                 f"the chat template writes nothing of messages[{index}] (role {message['role']!r}), so the model would "
                 "not see it; give it another role, or leave it out"
@@ -63,15 +69,17 @@ def check_shown(messages: Sequence[Message], places: set[int | None]) -> None:
 
 
 def tools_block(tools: Sequence[Mapping[str, Any]]) -> str:
-    """The default block: a line of instructions, then a line a tool."""
+    """Returns the default block of tools: a line of instructions, then one line for each tool."""
     return "\n".join([TOOLS_HEAD, *map(canonical, tools)])
 
 
 def marker_note(what: str, marker: str) -> str:
+    """Returns the note on a control marker that was tokenized as plain text."""
     return f"{what} holds the control marker {marker!r}, which was read as text"
 
 
 def _check_keys(template: ChatTemplate, messages: Sequence[Message]) -> None:
+    """Raises RequestError for a message key that is not of the common form and that the template ignores."""
     for index, message in enumerate(messages):
         extra = [key for key in message if key not in OWN]
         if message["role"] != "tool" and "name" in message:
@@ -85,7 +93,7 @@ def _check_keys(template: ChatTemplate, messages: Sequence[Message]) -> None:
 
 
 def _with_instructions(template: ChatTemplate, messages: Sequence[Message], notes: list[str]) -> list[Message]:
-    """Developers' messages as the system's, where the template knows no developers."""
+    """Returns the messages, with role "developer" replaced by "system" if the template does not know it."""
     if template.names("developer") or all(message["role"] != "developer" for message in messages):
         return list(messages)
     notes.append("messages of role 'developer' were shown as the system's: the chat template has no such role")
@@ -93,7 +101,9 @@ def _with_instructions(template: ChatTemplate, messages: Sequence[Message], note
     for message in messages:
         if message["role"] != "developer":
             shown.append(message)
-        elif shown and all(one["role"] == "system" for one in shown):  # templates take one, at the beginning
+        elif shown and all(
+            one["role"] == "system" for one in shown
+        ):  # merged, because templates accept one system message, the first
             shown[-1] = {**shown[-1], "content": f"{shown[-1]['content']}\n\n{message['content']}"}
         else:
             shown.append({**message, "role": "system"})
@@ -101,17 +111,17 @@ def _with_instructions(template: ChatTemplate, messages: Sequence[Message], note
 
 
 def _in_order_of_calls(messages: Sequence[Message], notes: list[str]) -> list[Message]:
-    """Answers in the order of their calls, because most templates do not write the ids that would tell."""
+    """Returns the messages with tool answers in the order of their calls, because most templates do not render ids."""
     shown: list[Message] = []
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for message in messages:
         shown.append(message)
-        for place, call in enumerate(message.get("tool_calls") or ()):
-            places[call.get("id", "")] = place
+        for position, call in enumerate(message.get("tool_calls") or ()):
+            positions[call.get("id", "")] = position
         at = len(shown) - 1
-        while at and (mine := places.get(message.get("tool_call_id", ""))) is not None:
-            before = places.get(shown[at - 1].get("tool_call_id", ""))
-            if before is None or before <= mine:
+        while at and (own := positions.get(message.get("tool_call_id", ""))) is not None:
+            before = positions.get(shown[at - 1].get("tool_call_id", ""))
+            if before is None or before <= own:
                 break
             shown[at - 1], shown[at] = shown[at], shown[at - 1]
             notes.append("answers of tools were put in the order of their calls")
@@ -120,31 +130,31 @@ def _in_order_of_calls(messages: Sequence[Message], notes: list[str]) -> list[Me
 
 
 def _with_calls(template: ChatTemplate, message: Message, notes: list[str]) -> list[Message]:
-    """Calls in the place that the template has for them, else as the texts that models write them as."""
+    """Returns `message` with its tool calls where the template renders them, else as the text that models write."""
     calls = message.get("tool_calls") or ()
     if not calls:
         return [message]
     plain = {key: value for key, value in message.items() if key not in ("tool_calls", "kind")}
-    said = [{**plain, **({"kind": message["kind"]} if "kind" in message else {})}] if message["content"] else []
+    text = [{**plain, **({"kind": message["kind"]} if "kind" in message else {})}] if message["content"] else []
     if template.shows_calls:
-        if said and not template.shows_calls_beside_text:
+        if text and not template.shows_calls_beside_text:
             notes.append(
                 "a text and the calls beside it were shown as two messages: the chat template drops one of two"
             )
-            return [*said, {**message, "content": ""}]
+            return [*text, {**message, "content": ""}]
         return [message]
     texts = [call_text(call) for call in calls]
-    if template.names("kind"):  # of which a call is one: a message of its own
-        opening = [{"kind": "plan", **one} for one in said]
-        return [*opening, *({**plain, "kind": "tool_call", "content": text} for text in texts)]
+    if template.names("kind"):  # "tool_call" is a kind, so each call becomes a message
+        opening = [{"kind": "plan", **one} for one in text]
+        return [*opening, *({**plain, "kind": "tool_call", "content": call} for call in texts)]
     notes.append("calls of tools were written as text: the chat template has no place for them")
-    return [{**plain, "content": "\n".join([*([message["content"]] if said else []), *texts])}]
+    return [{**plain, "content": "\n".join([*([message["content"]] if text else []), *texts])}]
 
 
 def _with_tools(
     template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], notes: list[str]
 ) -> list[Message]:
-    """The default block in the system's message, or before the first message where the template takes no system's."""
+    """Adds the default block of tools to the system message, or before the first message if there can be none."""
     block, first, rest = tools_block(tools), messages[0], list(messages[1:])
     if first["role"] == "system":
         where, shown = "behind the system's message", [{**first, "content": _joined(first["content"], block)}, *rest]
@@ -161,5 +171,6 @@ def _joined(first: str, second: str) -> str:
 
 
 def _markers(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[str]:
+    """Returns notes on control markers in the contents."""
     found = [(index, tokenizer.marker_in(message["content"])) for index, message in enumerate(messages)]
     return [marker_note(f"messages[{index}]", marker) for index, marker in found if marker is not None]

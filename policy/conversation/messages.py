@@ -1,7 +1,7 @@
-"""Chat messages as people have them, brought into one form: a role, a text, and the calls and ids beside it.
+"""Validates chat messages and normalizes them to one form: a role, a text, tool calls and ids.
 
-Knows the shapes of OpenAI's messages and which of their parts are text. Does not know chat templates: what a
-checkpoint's template can show of these messages is `conversation.py`'s.
+Knows the variants of OpenAI's messages and which of their parts are text. Does not know chat templates: `chat.py`
+adapts these messages to a checkpoint's template.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..selection import STEP_KINDS
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 OWN: Final = frozenset(("role", "content", "tool_calls", "tool_call_id", "name", "kind", "schema"))
-"""Keys of the one form. Others are kept for templates that have a place for them, and refused by the rest."""
-_TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-"""Content parts that are text, and the key that holds it."""
-_SILENT: Final = frozenset(("id", "type", "status"))
-"""What answers of OpenAI's API say about themselves, which is nothing that was said."""
+"""Keys of the normalized form. Others are kept, because a template may render them; `chat.py` refuses the rest."""
+_TEXT_PARTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Types of content parts that are text, with the key of the text."""
+_METADATA: Final = frozenset(("id", "type", "status"))
+"""Keys of OpenAI's responses that are not part of the conversation; they are dropped."""
 
 Message = Mapping[str, Any]
 
 
 def checked_messages(messages: Any, where: str = "messages") -> tuple[dict[str, Any], ...]:
-    """Raises RequestError for what is no conversation; the error names the message and the part of it."""
+    """Returns the messages in normalized form. Raises RequestError, which names the message and the part of it."""
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise RequestError(
             f"{where}={shown(messages)}: expected a list of messages, such as [{{'role': 'user', 'content': 'Hello'}}]"
@@ -43,7 +43,7 @@ def checked_messages(messages: Any, where: str = "messages") -> tuple[dict[str, 
 
 
 def checked_text(text: Any, name: str) -> str:
-    """Raises RequestError where `text` is none; half a surrogate pair is no character."""
+    """Returns `text`. Raises RequestError if it is not a string, or has an unpaired surrogate (invalid UTF-8)."""
     if not isinstance(text, str):
         raise RequestError(f"{name}={shown(text)}: expected a string{_advice(text)}")
     try:
@@ -57,7 +57,7 @@ def checked_text(text: Any, name: str) -> str:
 
 
 def checked_ids(ids: Any) -> tuple[int, ...]:
-    """Token ids as Python's whole numbers. Raises RequestError for anything else."""
+    """Returns token ids as a tuple of Python ints. Raises RequestError for anything else."""
     try:
         if isinstance(ids, str | bytes | Mapping) or any(isinstance(token, bool) for token in ids):
             raise TypeError
@@ -70,18 +70,19 @@ def checked_ids(ids: Any) -> tuple[int, ...]:
 
 
 def call_text(call: Mapping[str, Any]) -> str:
-    """A call as models of this format write it."""
+    """Returns a tool call as the JSON text that a model writes: {"name": ..., "arguments": ...}."""
     function = call["function"]
     return canonical({"name": function["name"], "arguments": function["arguments"]})
 
 
 def plain_text(message: Message) -> str:
-    """All that a message says, calls included."""
+    """Returns a message's text, followed by its tool calls, one a line."""
     calls = [call_text(call) for call in message.get("tool_calls") or ()]
     return "\n".join([*([message["content"]] if message["content"] or not calls else []), *calls])
 
 
 def _advice(given: Any) -> str:
+    """Returns the end of an error message: which argument takes a value of this type."""
     if isinstance(given, bytes | bytearray):
         return "; decode the bytes first"
     if isinstance(given, Sequence) and given and isinstance(given[0], Mapping):
@@ -90,27 +91,28 @@ def _advice(given: Any) -> str:
 
 
 def _message(given: Any, where: str) -> dict[str, Any]:
+    """Returns one message in normalized form. `where`: its name in errors."""
     if not isinstance(given, Mapping) and callable(getattr(given, "model_dump", None)):
-        given = given.model_dump()  # as the objects of OpenAI's client are
+        given = given.model_dump()  # objects of OpenAI's client are pydantic models
     if not isinstance(given, Mapping):
         raise RequestError(f"{where}={shown(given)}: expected a mapping with 'role' and 'content'")
     if wrong := [key for key in given if not isinstance(key, str)]:
         raise RequestError(f"{where}: {wrong[0]!r} is no key of a message; keys are strings")
-    said = {key: value for key, value in given.items() if value is not None and key not in _SILENT}
-    if not said.get("annotations", True):
-        del said["annotations"]  # an answer without links
-    role = said.get("role")
+    fields = {key: value for key, value in given.items() if value is not None and key not in _METADATA}
+    if not fields.get("annotations", True):
+        del fields["annotations"]  # an empty list: the answer has no links
+    role = fields.get("role")
     if role not in ROLES:
         hint = "; a tool's answer has role 'tool'" if role == "function" else ""
         found = "no role" if role is None else f"role {shown(role)}"
         raise RequestError(f"{where} has {found}: expected one of {', '.join(ROLES)}{hint}")
-    if "function_call" in said:
-        said["tool_calls"] = [{"type": "function", "function": said.pop("function_call")}]
-    calls = _calls(said.pop("tool_calls", []), role, where)
-    content = _content(said.pop("content", None), said.pop("refusal", None), bool(calls), where)
-    made = {**said, "role": role, "content": content, **({"tool_calls": calls} if calls else {})}
-    _check_words(made, where)
-    return made
+    if "function_call" in fields:
+        fields["tool_calls"] = [{"type": "function", "function": fields.pop("function_call")}]
+    calls = _calls(fields.pop("tool_calls", []), role, where)
+    content = _content(fields.pop("content", None), fields.pop("refusal", None), bool(calls), where)
+    message = {**fields, "role": role, "content": content, **({"tool_calls": calls} if calls else {})}
+    _check_fields(message, where)
+    return message
 
 
 def _content(content: Any, refusal: Any, has_calls: bool, where: str) -> str:
@@ -131,9 +133,9 @@ def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(kind, str):
         raise RequestError(f"{where}={shown(part)}: expected a part such as {{'type': 'text', 'text': 'Hello'}}")
-    if kind not in _TEXTS:
+    if kind not in _TEXT_PARTS:
         raise RequestError(f"{where}: a part of type {kind!r} cannot be shown to this model, which reads text alone")
-    return checked_text(part.get(_TEXTS[kind]), f"{where}.{_TEXTS[kind]}")
+    return checked_text(part.get(_TEXT_PARTS[kind]), f"{where}.{_TEXT_PARTS[kind]}")
 
 
 def _calls(calls: Any, role: str, where: str) -> list[dict[str, Any]]:
@@ -161,7 +163,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 
 def _arguments(given: Any, where: str) -> dict[str, Any]:
-    """As an object, which is what templates take; OpenAI has them as a JSON text."""
+    """Returns a call's arguments as a dict, because templates expect one; OpenAI's API has them as JSON text."""
     found = given
     if given is None or (isinstance(given, str) and not given.strip()):
         return {}
@@ -180,8 +182,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_words(message: Message, where: str) -> None:
-    """The small words beside a text."""
+def _check_fields(message: Message, where: str) -> None:
+    """Raises RequestError for an invalid tool_call_id, name, kind or schema."""
     if (found := message.get("tool_call_id")) is not None:
         checked_text(found, f"{where}.tool_call_id")
         if message["role"] != "tool":
@@ -195,7 +197,7 @@ def _check_words(message: Message, where: str) -> None:
 
 
 def _check_answers(messages: Sequence[Message], where: str) -> None:
-    """An answer that names a call stands behind that call, once."""
+    """Raises RequestError unless each tool answer with an id follows the call of that id and is its only answer."""
     open_ids: dict[str, str] = {}
     for at, message in enumerate(messages):
         for call in message.get("tool_calls") or ():

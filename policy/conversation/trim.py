@@ -1,6 +1,6 @@
-"""History that does not fit the context: which messages go first, and which never go alone.
+"""Trims a conversation that does not fit the context: which messages are dropped, and which are dropped together.
 
-Knows roles and turns. Does not know tokens or templates: whether a conversation fits is asked of the caller.
+Knows roles and turns. Does not know tokens or templates: the caller passes a function that tells whether messages fit.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from typing import Any, Final, Literal, get_args
 
 Message = Mapping[str, Any]
 Trim = Literal["oldest"]
-"""Which turns are left out where a conversation does not fit: the oldest first."""
+"""Name of the order in which turns are dropped: the oldest first."""
 TRIMS: Final[tuple[Trim, ...]] = get_args(Trim)
 
 
 def trimmed(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> tuple[Sequence[Message], int]:
-    """The longest end of the conversation that fits, and how many messages were left out of it.
+    """Returns the instructions with the longest suffix of the conversation that fits, and how many messages it dropped.
 
-    What the system says stays, and so does the newest question with all that is needed to go on from it. Turns go
-    whole, oldest first; behind the last question, an assistant's messages go with the tools' answers to them. Where
-    nothing that may go is left, the shortest conversation is returned although it does not fit.
+    System messages and the newest user message are always kept. Turns are dropped whole, oldest first; after the
+    newest user message, an assistant's message is dropped together with the tools' answers to it. If nothing more may
+    be dropped, the shortest conversation is returned although it does not fit.
     """
     head = _head(messages)
-    steps = _steps(messages[head:])
-    low, high = 0, len(steps) - 1
-    while low < high:  # leaving out more never makes it longer
+    suffixes = _suffixes(messages[head:])
+    low, high = 0, len(suffixes) - 1
+    while low < high:  # binary search, because dropping more never makes it longer
         middle = (low + high) // 2
-        if fits([*messages[:head], *steps[middle]]):
+        if fits([*messages[:head], *suffixes[middle]]):
             high = middle
         else:
             low = middle + 1
-    kept = [*messages[:head], *steps[low]]
+    kept = [*messages[:head], *suffixes[low]]
     return kept, len(messages) - len(kept)
 
 
 def _head(messages: Sequence[Message]) -> int:
-    """How many messages at the beginning are instructions."""
-    told = (index for index, message in enumerate(messages) if message["role"] not in ("system", "developer"))
-    return next(told, len(messages))
+    """Returns how many messages at the beginning are instructions."""
+    others = (index for index, message in enumerate(messages) if message["role"] not in ("system", "developer"))
+    return next(others, len(messages))
 
 
-def _steps(messages: Sequence[Message]) -> list[list[Message]]:
-    """What is left after each cut, the whole first. No cut parts an answer of a tool from its call."""
+def _suffixes(messages: Sequence[Message]) -> list[list[Message]]:
+    """Returns the candidates for what is kept, longest first. None separates a tool's answer from its call."""
     questions = [index for index, message in enumerate(messages) if message["role"] == "user"]
     starts = [index for index in questions if index and _whole(messages[index:])]
     last = questions[-1] if questions else -1
@@ -55,7 +55,7 @@ def _steps(messages: Sequence[Message]) -> list[list[Message]]:
 
 
 def _rounds(messages: Sequence[Message], start: int) -> list[int]:
-    """Where, behind `start`, an assistant goes on after tools have answered."""
+    """Returns the indices after `start` of the first message after a group of tool answers."""
     return [
         index
         for index in range(start + 1, len(messages))
@@ -64,7 +64,7 @@ def _rounds(messages: Sequence[Message], start: int) -> list[int]:
 
 
 def _whole(messages: Sequence[Message]) -> bool:
-    """Whether every answer of a tool has its call here."""
+    """Returns whether the call of every tool answer is among `messages`."""
     calls: set[str] = set()
     asked = False
     for message in messages:

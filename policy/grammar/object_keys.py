@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -119,12 +119,12 @@ class KeyTokens:
 
     def __init__(self, texts: Iterable[str]) -> None:
         texts = list(texts)
-        self.texts = {token: text for token, text in enumerate(texts) if '"' in text}
+        self.texts: dict[int, str] = {token: text for token, text in enumerate(texts) if '"' in text}
         self._digits = {token: text for token, text in enumerate(texts) if text and text[0] in _NUMERIC}
         self._large = {token: text for token, text in enumerate(texts) if _LARGE.search(text)}
         self._plain = dict[str, list[int]]()
         self._escaped = list[int]()
-        self.duplicating = lru_cache(maxsize=1024)(self._duplicating)
+        self.duplicating: Callable[[ObjectKeys], list[int]] = lru_cache(maxsize=1024)(self._duplicating)
         for token, text in self.texts.items():
             head = text[: text.index('"')]
             self._plain.setdefault(head, []).append(token)

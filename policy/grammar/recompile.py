@@ -46,6 +46,8 @@ class CompiledGrammar:
     fits, None where even the first mask failed.
     """
 
+    version: int
+
     def __init__(self, first: LLMatcher, make: Make, vocabulary: Vocabulary) -> None:
         self._start, self._make, self.version = first, make, 0
         self._lock, self._completions = ForkSafeLock(), dict[tuple[Run, int], list[int] | None]()
@@ -90,6 +92,10 @@ class CallGrammar:
     `version`: the compilation of the grammar that the call uses. `recompilations`: how often it took a later one.
     `failures`: the engine's message for each text (in tokens) after which even a recompiled grammar failed.
     """
+
+    version: int
+    recompilations: int
+    failures: dict[tuple[int, ...], str]
 
     def __init__(self, compiled: CompiledGrammar) -> None:
         self.compiled = compiled

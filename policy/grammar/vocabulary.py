@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLTokenizer
 
-from trimode.engine.token_mask import all_but, lone
+from trimode.engine.token_mask import Mask, all_but, lone
 
 from .object_keys import KeyTokens
 
@@ -63,26 +63,34 @@ class Vocabulary:
     `only_end`, `all_but_ends`: masks of `mask_words` int32 words.
     """
 
+    ends: list[int]
+    all_ends: list[int]
+    outside: Order
+    short: Order
+    long: Order
+    closers: dict[bool, list[int]]
+
     def __init__(self, tokenizer: LLTokenizer, size: int, ends: Sequence[int]) -> None:
         self._tokenizer, self.ends, self.all_ends = tokenizer, list(ends[:1]), list(ends)
-        self.token_bytes = [tokenizer.decode_bytes([token]) for token in range(size)]
-        self.latin1 = [written.decode("latin-1") for written in self.token_bytes]
-        self.key_tokens = KeyTokens(self.latin1)
-        self.texts = texts = [written.decode("utf-8", "replace") for written in self.token_bytes]
-        self.characters = {text: token for token, text in enumerate(texts) if len(text) == 1}
+        self.token_bytes: list[bytes] = [tokenizer.decode_bytes([token]) for token in range(size)]
+        self.latin1: list[str] = [written.decode("latin-1") for written in self.token_bytes]
+        self.key_tokens: KeyTokens = KeyTokens(self.latin1)
+        texts = [written.decode("utf-8", "replace") for written in self.token_bytes]
+        self.texts: list[str] = texts
+        self.characters: dict[str, int] = {text: token for token, text in enumerate(texts) if len(text) == 1}
         self.outside, self.short, self.long = (
             _ordered(texts, rank) for rank in (_outside_rank, _short_rank, _long_rank)
         )
         self.closers = {False: _closers(texts, _outside_rank), True: _closers(texts, _short_rank)}
         plain = (text for text in (texts[token] for token in self.long.ids) if text.isascii() and text.isalpha())
-        self.filler = next((text for text in plain if text.islower()), "a")
-        self.weights = [1 if set(text) <= set('{}[]":,') else REPEATS for text in texts]
-        self.state_after = lru_cache(maxsize=None)(self._state_after)
-        self.stable_prefix = lru_cache(maxsize=4096)(self._stable_prefix)
-        self.tokens_of = lru_cache(maxsize=4096)(self._tokens_of)
-        self.mask_words = -(-size // 32)
-        self.only_end = lone(self.ends[0], self.mask_words)
-        self.all_but_ends = all_but(self.all_ends, self.mask_words)
+        self.filler: str = next((text for text in plain if text.islower()), "a")
+        self.weights: list[int] = [1 if set(text) <= set('{}[]":,') else REPEATS for text in texts]
+        self.state_after: Callable[[StringState, int], StringState] = lru_cache(maxsize=None)(self._state_after)
+        self.stable_prefix: Callable[[Run], Run] = lru_cache(maxsize=4096)(self._stable_prefix)
+        self.tokens_of: Callable[[bytes], Run] = lru_cache(maxsize=4096)(self._tokens_of)
+        self.mask_words: int = -(-size // 32)
+        self.only_end: Mask = lone(self.ends[0], self.mask_words)
+        self.all_but_ends: Mask = all_but(self.all_ends, self.mask_words)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
         """The bytes that `tokens` write."""

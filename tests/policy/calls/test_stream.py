@@ -16,7 +16,7 @@ import trimode as tm
 from trimode.engine.jobs import Update
 from trimode.engine.result import DecodeResult, Mode
 from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.stream import MASKED, Growing, StreamEvent
+from trimode.policy.calls.stream import MASKED, IncrementalDetokenizer, StreamEvent
 
 ASK: Final = [{"role": "user", "content": "How long is the table, and who made it?"}]
 LONG: Final[dict[str, Any]] = {
@@ -172,7 +172,7 @@ def test_nothing_is_sent_that_the_text_does_not_keep(ids: list[int], cuts: list[
     text = decoded(ids)
     found = [at for stop in stops if (at := text.find(stop)) >= 0]
     text = text[: min(found)] if found else text
-    growing = Growing(decoded, stops)
+    growing = IncrementalDetokenizer(decoded, stops)
     sent = ""
     for cut in sorted(cuts):
         sent += final(list(growing.feed(Update(tuple(ids[:cut]), ()))))
@@ -181,7 +181,7 @@ def test_nothing_is_sent_that_the_text_does_not_keep(ids: list[int], cuts: list[
 
 
 def test_tentative_slots_are_shown_in_place() -> None:
-    growing = Growing(decoded, ())
+    growing = IncrementalDetokenizer(decoded, ())
     (event,) = growing.feed(Update((), (None, 0, 3, None, None, 1)))
     assert event.provisional
     assert event.text == f"{MASKED}aé{MASKED}{MASKED}b"

@@ -41,7 +41,7 @@ from trimode.policy.json_schema.regex_dialect import is_slow
 from trimode.policy.json_schema.serialize import texts_of
 from trimode.policy.schema.targets import Schema, schema_of
 from trimode.policy.schema.texts import Regex
-from trimode.policy.watchdog import LEFT_BEHIND, OutOfTime, in_time, left_behind
+from trimode.policy.watchdog import MAX_ABANDONED, OutOfTime, abandoned_work, in_time
 
 Json = Any
 SECONDS: Final = 1.0
@@ -265,7 +265,7 @@ def test_compiling_and_checking_end_at_their_time(monkeypatch: pytest.MonkeyPatc
 
 def test_what_was_given_up_does_not_pile_up() -> None:
     """While abandoned work still runs, nothing new is compiled, but documents are checked."""
-    for work in left_behind():
+    for work in abandoned_work():
         work.over.wait()
     enough = threading.Event()
 
@@ -274,10 +274,10 @@ def test_what_was_given_up_does_not_pile_up() -> None:
             sum(range(1000))
 
     try:
-        for _ in range(LEFT_BEHIND):
+        for _ in range(MAX_ABANDONED):
             with pytest.raises(OutOfTime):
                 in_time(endless, 0.01)
-        assert len(left_behind()) == LEFT_BEHIND
+        assert len(abandoned_work()) == MAX_ABANDONED
         schema = schema_of({"type": "integer"})
         with pytest.raises(SchemaTooComplex, match="try again in some seconds"):
             check(schema)
@@ -285,7 +285,7 @@ def test_what_was_given_up_does_not_pile_up() -> None:
             check(Regex("a+"))
     finally:
         enough.set()
-    for work in left_behind():
+    for work in abandoned_work():
         work.over.wait()
     check(schema)
 

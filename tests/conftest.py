@@ -29,6 +29,7 @@ HELPERS = (
     "policy/recorded_calls.py",
     "policy/loaded.py",
     "policy/calls/bad_inputs.py",
+    "policy/calls/byte_tokenizer.py",
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
 )

@@ -79,9 +79,13 @@ class CallRunner(ABC):
         The call counts against the session's limits. Raises BudgetExceeded if they do not let it start, and CheckFailed
         if `call` asks for "checked" and this attempt violates the schema; `retries.py` makes further attempts.
         """
+        return self._run(call, self._prepare)
+
+    def _run(self, call: Call, prepare: Callable[[Recording], object]) -> Result:
+        """`run`, with `prepare` to fill in the recording's request, notes and guarantee."""
         with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
-            self._prepare(recording)
-            return self._counted(spending, self._finish(recording, awaited(self._submit(recording))))
+            prepare(recording)
+            return self._counted(spending, self._finish(recording, _awaited(self._submit(recording))))
 
     async def arun(self, call: Call) -> Result:
         """`run` for asyncio tasks."""
@@ -212,7 +216,7 @@ def _log_switches(call: Call, result: Result) -> None:
             LOG.debug("step %r (%s): %s > %s: %s", call.step, call.kind, before.mode, after.mode, after.switch)
 
 
-def awaited(future: Future[Any]) -> Any:
+def _awaited(future: Future[Any]) -> Any:
     """Waits for the token engine's result and returns it; cancels the call if the caller is interrupted meanwhile."""
     try:
         return result_of(future)

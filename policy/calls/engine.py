@@ -28,10 +28,10 @@ from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
 from .calibrate import calibrated, known_cost, path_of
 from .call import Call, CallOptions, call_of, choice_call
-from .call_runner import LOG, CallRunner, awaited
+from .call_runner import LOG, CallRunner
+from .recording import Recording
 from .result import Result, ScoredChoice
 from .retries import aattempted, attempted
-from .scope import current_scope
 from .stream import StreamEvent
 from .translator import Translator
 
@@ -204,9 +204,11 @@ class Engine(CallRunner):
             temperature=temperature,
             seed=seed,
         )
-        with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
+
+        def prepare(recording: Recording) -> None:
             recording.request, recording.notes = self.translator.infill(recording.call, checked_text(suffix, "suffix"))
-            return self._counted(spending, self._finish(recording, awaited(self._submit(recording))))
+
+        return self._run(call, prepare)
 
     def _planned_infill(self, context: StepContext, given: Sequence[Layer]) -> DecodePlan:
         own = [("infill(), which fills a block", settings) for _, settings in given]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as RawTokenizer
+from byte_tokenizer import write_tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import trimode as tm
@@ -28,24 +27,11 @@ LENGTH = {
 }
 
 
-def write_tokenizer(directory: Path) -> int:
-    """A byte-level tokenizer without merges, and the names of its markers; returns its size."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = RawTokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (END, MASK)])
-    raw.save(str(directory / "tokenizer.json"))
-    fields = {"eos_token": END, "mask_token": MASK, "chat_template": TEMPLATE}
-    (directory / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
-    return raw.get_vocab_size()
-
-
 @pytest.fixture(scope="module")
 def sdar(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Random weights; mask token and block length are not in config.json, as in some published checkpoints."""
     directory = tmp_path_factory.mktemp("sdar")
-    size = write_tokenizer(directory)
+    size = write_tokenizer(directory, (END, MASK), {"eos_token": END, "mask_token": MASK, "chat_template": TEMPLATE})
     configure: Any = Qwen3Config
     build: Any = Qwen3ForCausalLM
     config = configure(

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
-from tokenizers import Tokenizer as RawTokenizer
+from byte_tokenizer import write_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import trimode as tm
@@ -27,25 +26,13 @@ LENGTH = {
 }
 
 
-def write_tokenizer(directory: Path) -> int:
-    """A byte-level tokenizer without merges; returns its size."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = RawTokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(alphabet)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (BEGIN, END, TURN)])
-    raw.post_processor = processors.TemplateProcessing(f"{BEGIN} $A", None, [(BEGIN, raw.token_to_id(BEGIN))])
-    raw.save(str(directory / "tokenizer.json"))
-    fields = {"bos_token": BEGIN, "eos_token": TURN, "chat_template": TEMPLATE}
-    (directory / "tokenizer_config.json").write_text(json.dumps(fields), encoding="utf-8")
-    return raw.get_vocab_size()
-
-
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama checkpoint as it would lie on the hub; its end tokens stand in generation_config.json alone."""
     directory = tmp_path_factory.mktemp("llama")
-    size = write_tokenizer(directory)
+    size = write_tokenizer(
+        directory, (BEGIN, END, TURN), {"bos_token": BEGIN, "eos_token": TURN, "chat_template": TEMPLATE}
+    )
     configure: Any = LlamaConfig
     build: Any = LlamaForCausalLM
     config = configure(

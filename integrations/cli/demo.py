@@ -23,6 +23,7 @@ from trimode.engine.result import Mode
 from trimode.policy.calls import Engine, Result
 from trimode.policy.json_schema import canonical
 from trimode.policy.schema import ToolCall
+from trimode.policy.selection import Policy, Settings
 from trimode.policy.steps import Session, Step, ask, execute, session, step
 
 from ..bench.episodes import Episode, Message, read_episodes
@@ -38,13 +39,16 @@ WINDOW: Final = 20
 """Messages of history in a step's prompt, because the reference checkpoint's context is short."""
 
 
-def _policy(engine: Engine, console: Output) -> Path:
-    """The table that shows every mode; for weights that lack some of them, one that takes what they have."""
-    modes = engine.tokens.model.config.family.modes
-    if set(modes) >= set(get_args(Mode)):
-        return Path(str(DATA / "demo.toml"))
-    console.print(f"These weights decode in {', '.join(modes)} only: so does every step.", highlight=False)
-    return Path(str(DATA / f"demo_{modes[0]}.toml"))
+def policy_for(modes: Sequence[Mode]) -> Policy:
+    """Returns the table that shows every mode; for weights that lack some of them, their first mode for every step."""
+    if _has_every(modes):
+        return Policy.from_toml(Path(str(DATA / "demo.toml")))
+    settings = Settings(mode=modes[0], exact=False if modes[0] == "diffusion" else None)
+    return Policy(name=f"demo-{modes[0]}", kinds=dict.fromkeys(("plan", "tool_call", "json", "prose"), settings))
+
+
+def _has_every(modes: Sequence[Mode]) -> bool:
+    return set(modes) >= set(get_args(Mode))
 
 
 def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = False) -> Session:
@@ -53,7 +57,10 @@ def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = 
     results = "tools really run" if live else "tool results come from the record (--live runs tools)"
     console.print(f"live: the model writes every plan, tool_call, json and prose step now; {results}", highlight=False)
     console.print("recorded: user turns, and the order of steps", highlight=False)
-    with session(engine, policy=_policy(engine, console), trace=f"file:{audit}", content=True) as current:
+    modes = engine.tokens.model.config.family.modes
+    if not _has_every(modes):
+        console.print(f"These weights decode in {', '.join(modes)} only: so does every step.", highlight=False)
+    with session(engine, policy=policy_for(modes), trace=f"file:{audit}", content=True) as current:
         for episode in episodes(limit, live):
             _show(episode, loop(episode, live), console)
     return current

@@ -19,13 +19,15 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 import trimode as tm
+from trimode.engine.result import Mode
 from trimode.integrations.bench.episodes import read_episodes
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli.console import UNBROKEN, Output
-from trimode.integrations.cli.demo import DATA, episodes, loop
+from trimode.integrations.cli.demo import DATA, episodes, loop, policy_for
 from trimode.integrations.cli.demo_tools import LIMIT, LIVE_TOOLS, calculator
 from trimode.policy.audit import AuditFile, CallRecord
 from trimode.policy.calls.engine import Engine
+from trimode.policy.selection import STEP_KINDS, StepContext
 
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ANSI = re.compile("\x1b")
@@ -172,6 +174,20 @@ def test_the_demo_says_what_is_recorded_and_what_is_live(tmp_path: Path) -> None
     assert "tool (recorded)" in found
     assert "user (recorded)" in found
     assert "run now" not in found
+
+
+@pytest.mark.parametrize("modes", [("ar",), ("diffusion",), ("ar", "linear_spec")])
+def test_weights_that_lack_modes_play_the_demo_in_their_first(modes: tuple[Mode, ...]) -> None:
+    policy = policy_for(modes)
+    plans = [policy.resolve(StepContext(kind=kind, name="x")) for kind in STEP_KINDS if kind != "choice"]
+    assert {plan.mode for plan in plans} == {modes[0]}
+    assert policy.name == f"demo-{modes[0]}"
+
+
+def test_weights_with_every_mode_show_each_kind_in_its_own() -> None:
+    policy = policy_for(("ar", "diffusion", "linear_spec", "quadratic_spec"))
+    plans = {kind: policy.resolve(StepContext(kind=kind, name="x")).mode for kind in ("plan", "json", "prose")}
+    assert plans == {"plan": "ar", "json": "linear_spec", "prose": "diffusion"}
 
 
 def test_live_tools_really_run(tmp_path: Path) -> None:

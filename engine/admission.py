@@ -5,7 +5,7 @@ Knows one model's config, its pages and the prefix index. Does not know threads,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from operator import index
 from typing import TypeVar
@@ -24,8 +24,8 @@ from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
 from .modes import choice, decode
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
-from .result import EXACT
+from .request import AdaptiveOptions, DecodeRequest, InfillOptions, Options, ScoreRequest, SectionOptions
+from .result import EXACT, Mode
 from .running import RunningRequest
 
 Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
@@ -55,8 +55,7 @@ class Admission:
         request = replace(request, prompt=_ids(request.prompt))
         config = self.config
         if isinstance(request, DecodeRequest):
-            adaptive = isinstance(request.options, AdaptiveOptions)
-            for mode in sorted(EXACT) if adaptive else (request.options.mode,):
+            for mode in sorted(_modes(request.options)):
                 check_mode(config.architecture, mode)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
@@ -126,6 +125,13 @@ class Admission:
         return RunningRequest(
             request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
         )
+
+
+def _modes(options: Options) -> Set[Mode]:
+    """Returns the modes that may decode under `options`."""
+    if isinstance(options, SectionOptions):
+        return {mode for own in [*options.kinds.values(), *options.numbers.values()] for mode in _modes(own)}
+    return EXACT if isinstance(options, AdaptiveOptions) else {options.mode}
 
 
 def _ids(prompt: Sequence[int]) -> tuple[int, ...]:

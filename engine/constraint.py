@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from .result import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +24,21 @@ class Thinking:
     budget: int
 
 
+WHOLE: Final = Section(0, "")
+"""The section of a constraint whose text has no parts."""
+
+
 class Constraint(Protocol):
     """A matcher over token ids at one point of the text.
 
     `mask` is authoritative. `forced`, `allows` and `leads` answer special cases of it more cheaply and must never
     contradict it.
     """
+
+    @property
+    def section(self) -> Section:
+        """The part of the text that the next token belongs to; numbers go up by one from part to part."""
+        ...
 
     def mask(self) -> Tensor:
         """Returns [ceil(V / 32)] int32 on CPU: bit t % 32 of word t // 32 is set if t may come next or end the text."""
@@ -50,7 +61,10 @@ class Constraint(Protocol):
         ...
 
     def completion(self, limit: int, /) -> list[int] | None:
-        """Returns tokens that complete the text, an end token last; None if none of at most `limit` tokens is known."""
+        """Returns tokens that complete the text, an end token last; None if none of at most `limit` tokens is known.
+
+        An empty list, only for a `limit` of 0: the text may be cut here, because it is complete without an end token.
+        """
         ...
 
     def leads(self, token: int, limit: int, /) -> bool:

@@ -6,13 +6,13 @@ combination cannot be expressed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
-from .result import Mode, Round
+from .result import Mode, Round, Section
 
 Selection = Literal["vendor", "text_first"]
 """How a diffusion block selects slots if none reaches the threshold, and after a tentative end token.
@@ -165,6 +165,8 @@ class ChoiceOptions:
 
 
 ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
+SingleOptions = ExactOptions | DiffusionOptions | AlignedOptions
+"""Options of one mode from the begin of an output, or of a section of it, to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,15 +201,52 @@ class AdaptiveOptions:
         return self.first.mode
 
 
-Options = (
-    ArOptions
-    | DiffusionOptions
-    | AlignedOptions
-    | LinearSpecOptions
-    | QuadraticSpecOptions
-    | InfillOptions
-    | AdaptiveOptions
-)
+ModeOptions = SingleOptions | AdaptiveOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionStart:
+    """The mode that takes over where a section begins, and why, as a sentence for people."""
+
+    options: SingleOptions
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionOptions:
+    """Options by section of the output: of its kind, or of its number where that has some of its own (a replay).
+
+    `first`: kind of section 0. `reasons`: why each kind is decoded so, as a sentence for people.
+    """
+
+    first: str
+    kinds: Mapping[str, ModeOptions]
+    reasons: Mapping[str, str]
+    numbers: Mapping[int, ModeOptions] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Mode:
+        return self.of(Section(0, self.first)).mode
+
+    def start(self, section: Section) -> SectionStart:
+        """Returns the mode that takes over where `section` begins."""
+        return SectionStart(options=first_of(self.of(section)), reason=f"{section.kind}: {self.reasons[section.kind]}")
+
+    def of(self, section: Section) -> ModeOptions:
+        """Returns the options of a section. Raises RequestError for a kind without any."""
+        found = self.numbers.get(section.number) or self.kinds.get(section.kind)
+        if found is None:
+            known = ", ".join(self.kinds)
+            raise RequestError(f"no options for a section of kind {section.kind!r}; given for: {known}")
+        return found
+
+
+Options = SingleOptions | InfillOptions | AdaptiveOptions | SectionOptions
+
+
+def first_of(options: ModeOptions) -> SingleOptions:
+    """Returns the options that decoding begins with."""
+    return options.first if isinstance(options, AdaptiveOptions) else options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,9 +281,12 @@ class DecodeRequest:
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
     @property
-    def first_options(self) -> Options:
+    def first_options(self) -> SingleOptions | InfillOptions:
         """Options of the mode that begins."""
-        return self.options.first if isinstance(self.options, AdaptiveOptions) else self.options
+        options = self.options
+        if isinstance(options, SectionOptions):
+            options = options.of(Section(0, options.first))
+        return options if isinstance(options, InfillOptions) else first_of(options)
 
     @property
     def output_positions(self) -> int:

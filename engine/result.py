@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
 FinishReason = Literal["stop", "length"]
@@ -15,6 +15,13 @@ EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec"}
 """Modes that return the same tokens for the same request."""
 
 Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
+
+
+class Section(NamedTuple):
+    """A part of an output that is decoded in a mode of its own: its place among the parts, from 0, and its kind."""
+
+    number: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +49,8 @@ class Round:
     r repaired (the best allowed token where a draft broke the grammar), b forced by the budget (no completion would
     have fit after the choice). `fills`: slots filled by each denoise pass; infill's first pass, which measures lengths,
     fills 0. `switch`: why this round's mode took over from the previous one; empty without a switch. `options`: the new
-    mode's options by name, None without a switch.
+    mode's options by name, None without a switch. `section`: the part of the output that the tokens belong to, None
+    where the whole output is decoded in one mode.
     """
 
     mode: Mode | Literal["choice"]
@@ -54,6 +62,7 @@ class Round:
     fills: tuple[int, ...] = ()
     switch: str = ""
     options: Mapping[str, int | None] | None = None
+    section: Section | None = None
 
     @property
     def accepted(self) -> int:
@@ -67,7 +76,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeRun:
-    """The decoding passes that one call made in one mode, without prefill.
+    """The decoding passes that one call made in one mode, without prefill; in sections of one kind, if there are any.
 
     `rows`: the call's own rows, summed over passes; `pass_rows` and `pass_calls`: rows and calls of whole passes, with
     those of other calls. `seconds`: time from pass to pass, including host work and waiting for other calls.
@@ -79,6 +88,7 @@ class ModeRun:
     pass_rows: int
     pass_calls: int
     seconds: float
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

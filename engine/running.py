@@ -55,9 +55,10 @@ class ModeRunTotals:
         self.pass_calls += shared.calls
         self.seconds += seconds
 
-    def of(self, mode: Mode) -> ModeRun:
+    def of(self, mode: Mode, section: str) -> ModeRun:
         return ModeRun(
             mode=mode,
+            section=section,
             passes=self.passes,
             rows=self.rows,
             pass_rows=self.pass_rows,
@@ -88,7 +89,7 @@ class RunningRequest:
     prefill_passes: int = 0
     forward_passes: int = 0
     query_tokens: int = 0
-    mode_runs: dict[Mode, ModeRunTotals] = field(default_factory=dict)
+    mode_runs: dict[tuple[Mode, str], ModeRunTotals] = field(default_factory=dict)
     resumed: float = 0.0
     graph_passes: int = 0
 
@@ -110,7 +111,7 @@ class RunningRequest:
         segment, begin = self.segment, self.resumed
         assert segment is not None
         # Read before the mode resumes, which may switch it.
-        mode = self.context.mode if isinstance(self.context, DecodeState) else None
+        mode = _mode_of(self.context) if isinstance(self.context, DecodeState) else None
         answer = reply(segment, rows, sampled, self.sampler)
         if then is not None and segment.then is not None:
             answer = replace(answer, then=reply(segment.then, then.rows, then.sampled, self.sampler))
@@ -148,7 +149,7 @@ class RunningRequest:
     def limit(self) -> None:
         """Ends the output with what is committed, if the request's limit of passes or seconds is reached.
 
-        A constrained output continues, because half of it would be invalid.
+        A constrained output continues to where it is complete, because half of it would be invalid.
         """
         request, run = self.request, self.context
         if self.segment is None or not isinstance(run, DecodeState) or not isinstance(request, DecodeRequest):
@@ -156,7 +157,7 @@ class RunningRequest:
         passes, now = self.prefill_passes + self.forward_passes, time.perf_counter()
         spent = request.max_passes is not None and passes >= request.max_passes
         late = request.max_seconds is not None and now - self.begin >= request.max_seconds
-        if request.constraint is None and (spent or late):
+        if (spent or late) and run.gate.complete:
             run.output.give_up(run.mode, self.forward_passes)
             self.segment, self.end = None, now
 
@@ -208,6 +209,11 @@ class RunningRequest:
             prefill_seconds=self.prefill_seconds,
             kernels=self.kernels,
             query_tokens=self.query_tokens,
-            mode_runs=tuple(sums.of(mode) for mode, sums in self.mode_runs.items()),
+            mode_runs=tuple(sums.of(*mode) for mode, sums in self.mode_runs.items()),
             graph_passes=self.graph_passes,
         )
+
+
+def _mode_of(run: DecodeState) -> tuple[Mode, str]:
+    """Returns the mode that runs and the kind of section that it writes, "" for an output without sections."""
+    return run.mode, "" if run.section is None else run.section.kind

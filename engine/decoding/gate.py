@@ -6,13 +6,19 @@ Knows token ids and bit masks. Does not know grammars, schemas or text, nor whic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from ..constraint import Constraint, Thinking
+from ..constraint import WHOLE, Constraint, Thinking
+from ..result import Section
 from ..token_mask import all_but, allows, lone
 from .token_budget import TokenBudget
+
+
+THINKING: Final = "thinking"
+"""Kind of the section of an output in which the model thinks."""
 
 
 class Gate:
@@ -28,6 +34,7 @@ class Gate:
     mask_words: int
     thinking_tokens: int
     token_budget: TokenBudget | None
+    thought: bool
 
     def __init__(
         self,
@@ -40,8 +47,21 @@ class Gate:
         self.constraint = constraint
         self.ends = frozenset(ends)
         self.thinking, self.mask_words = thinking, mask_words
-        self.thinking_tokens = 0
+        self.thinking_tokens, self.thought = 0, thinking is not None
         self.token_budget = None if constraint is None else token_budget_of(constraint, max_tokens, thinking)
+
+    @property
+    def section(self) -> Section:
+        """The part of the output that the next token belongs to; thinking, where it was asked for, is part 0."""
+        if self.thinking is not None:
+            return Section(0, THINKING)
+        number, kind = WHOLE if self.constraint is None else self.constraint.section
+        return Section(number + self.thought, kind)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output may be cut here: it is unconstrained, or complete without an end token."""
+        return self.constraint is None or (self.thinking is None and self.constraint.completion(0) == [])
 
     @property
     def constrains(self) -> bool:
@@ -99,16 +119,17 @@ class Gate:
         other = Gate(None, (), self.thinking, self.mask_words)
         other.constraint = None if self.constraint is None else self.constraint.fork()
         other.token_budget = None if self.token_budget is None else self.token_budget.fork()
-        other.ends, other.thinking_tokens = self.ends, self.thinking_tokens
+        other.ends, other.thinking_tokens, other.thought = self.ends, self.thinking_tokens, self.thought
         return other
 
     def take_forced(self, limit: int) -> list[int]:
-        """Moves past the forced tokens, up to an end token or `limit`, and returns them."""
+        """Moves past the forced tokens, up to an end token, a section's end or `limit`, and returns them."""
         run: list[int] = []
+        section = self.section
         while len(run) < limit and (tokens := self._forced_run()[: limit - len(run)]):
             run += tokens
             self.advance(tokens)
-            if run[-1] in self.ends:
+            if run[-1] in self.ends or self.section != section:
                 break
         return run
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from ..request import Switch
-from ..result import FinishReason, Mode, Reason, Rejected, Round
+from ..request import SectionStart, Switch
+from ..result import FinishReason, Mode, Reason, Rejected, Round, Section
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -18,7 +18,8 @@ Decode = Callable[[Sequence[int]], str]
 class Output:
     """Committed tokens and the rounds that made them.
 
-    `switch`: set when another mode begins, and recorded in the next round.
+    `switch`: set when another mode begins, and recorded in the next round. `section`: the part of the output that rounds
+    are recorded with.
     """
 
     stop: tuple[str, ...]
@@ -32,7 +33,8 @@ class Output:
         self.tokens: list[int] = []
         self.rounds: list[Round] = []
         self.finish: FinishReason | None = None
-        self.switch: Switch | None = None
+        self.switch: Switch | SectionStart | None = None
+        self.section: Section | None = None
         self._cut: int | None = None
 
     @property
@@ -68,6 +70,7 @@ class Output:
                 rejected=(*rejected, *late),
                 forward_passes=forward_passes,
                 fills=tuple(fills),
+                section=self.section,
             )
         )
         return self.finish is None
@@ -77,7 +80,7 @@ class Output:
         self.finish = "length"
         uncounted = forward_passes - sum(round_.forward_passes for round_ in self.rounds)
         if uncounted:
-            self._add(Round(mode=mode, tokens=(), origins="", forward_passes=uncounted))
+            self._add(Round(mode=mode, tokens=(), origins="", forward_passes=uncounted, section=self.section))
 
     @property
     def text(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..result import Mode
+from ..result import Mode, Section
 from .gate import Gate
 from .output import Output
 from .segment import Passes
@@ -20,7 +20,8 @@ from .state import CacheState
 class DecodeState(CacheState):
     """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
+    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue. `section`:
+    the part of the output that the mode may write, None for all of it: rounds end where the part does.
     """
 
     mode: Mode
@@ -28,19 +29,26 @@ class DecodeState(CacheState):
     gate: Gate
     tentative: tuple[int | None, ...] = ()
     should_switch: Callable[[], bool] | None = None
+    section: Section | None = None
 
     def continues(self) -> bool:
         """Returns whether the mode begins another round."""
-        return self.output.finish is None and not (self.should_switch is not None and self.should_switch())
+        return self.in_section and not (self.should_switch is not None and self.should_switch())
+
+    @property
+    def in_section(self) -> bool:
+        """Whether the output goes on, and the next token belongs to the part that the mode may write."""
+        return self.output.finish is None and self.section in (None, self.gate.section)
 
     def force(self) -> list[int] | None:
         """Takes the tokens that the gate forces here and returns them.
 
-        None: they ended the output and are committed.
+        None: they ended the output, or the mode's part of it, and are committed.
         """
         forced = self.gate.take_forced(self.output.remaining)
         self.pending.extend(forced)
-        if forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining):
+        ended = forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining)
+        if ended or not self.in_section:
             self.output.commit(self.mode, forced, "f" * len(forced))
             return None
         return forced

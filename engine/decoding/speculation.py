@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..result import Rejected
+from ..result import Rejected, Section
 from .gate import Gate
 from .output import rejections
 from .run import DecodeState
@@ -21,6 +21,8 @@ from .segment import Logits
 class Draft:
     """Drafted tokens in order with their origins and the drafter's confidence; `ended`: the last one is an end token.
 
+    `leaves`: the last one ends the part of the output that its mode may write.
+
     `gates`: the gate before each token, and the one after the last token unless that is an end token.
     """
 
@@ -30,6 +32,7 @@ class Draft:
     confidence: list[float] = field(default_factory=list)
     refused: list[Rejected] = field(default_factory=list)
     ended: bool = False
+    leaves: bool = False
 
     @property
     def to_verify(self) -> list[int]:
@@ -42,10 +45,10 @@ class Draft:
         self.confidence.append(confidence)
 
 
-def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
+def propose(gate: Gate, logits: Logits | None, limit: int, section: Section | None = None) -> Draft:
     """Returns the drafter's tokens; one that the gate refuses is replaced by the best allowed one.
 
-    `gate` does not move.
+    `gate` does not move. The draft ends where `section`, the part of the output that its mode may write, does.
     """
     draft = Draft([gate])
     sampled = [] if logits is None or limit < 1 or not len(logits.rows) else _pairs(logits)[:limit]
@@ -65,6 +68,9 @@ def propose(gate: Gate, logits: Logits | None, limit: int) -> Draft:
             break
         gate.advance(draft.tokens[-1:])
         draft.gates.append(gate)
+        if section not in (None, gate.section):
+            draft.leaves = True
+            break
     return draft
 
 
@@ -87,7 +93,8 @@ def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int]
     tokens, origins, run.gate = found.tokens, found.origins, found.gate
     accepted = agreement(draft.tokens, tokens)
     rejected = [t for t, o in zip(draft.tokens[accepted:], draft.origins[accepted:], strict=True) if o == "a"]
-    cached = min(accepted, len(draft.to_verify))
+    # One token stays pending, because a pass needs a row: without the draft's successor that is the draft's last.
+    cached = min(accepted, len(draft.to_verify), len(tokens) - 1)
     run.mark_cached(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
         run.mode,
@@ -103,7 +110,7 @@ def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int]
 def verdict(draft: Draft, logits: Logits) -> Verdict:
     """Compares the draft with `logits`, under the draft's own gates; only a choice that differs is resolved again."""
     tokens, origins, unmasked = list[int](), "", logits.sample_unmasked(draft.gates[0].constrains)
-    for at in range(logits.rows.shape[0]):
+    for at in range(logits.rows.shape[0] - draft.leaves):
         drafted = draft.tokens[at] if at < len(draft.tokens) else None
         agreed = unmasked is not None and unmasked.tokens[at] == drafted
         if drafted is not None and (agreed or draft.origins[at] == "f"):

@@ -49,7 +49,7 @@ class TokenBudget:
         ahead = constraint.fork()
         ahead.advance([token])
         completion = ahead.completion(self.remaining - 1)
-        if completion:
+        if completion is not None:
             self._resolved = ahead, completion
             return token
         self.completion = self.completion or constraint.completion(self.remaining)

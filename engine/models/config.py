@@ -7,12 +7,21 @@ a family can run. Does not know weights or devices. Errors say what was expected
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CheckpointError, RequestError
-from ..request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
+from ..request import (
+    SELECTIONS,
+    AlignedOptions,
+    DiffusionOptions,
+    InfillOptions,
+    ModeOptions,
+    Options,
+    SectionOptions,
+    Selection,
+)
 from .families import FAMILIES, NLD, Family, architecture_of
 from .fields import number, read_object
 from .rope_config import RopeConfig, rope_config
@@ -64,11 +73,17 @@ class ModelConfig:
 
         Raises RequestError for a block length that the weights were not trained for, if they take only one.
         """
-        if isinstance(options, DiffusionOptions | AlignedOptions):
-            return self._fitted_diffusion(options)
-        return options
+        if isinstance(options, SectionOptions):
+            kinds = {kind: self._fitted_mode(own) for kind, own in options.kinds.items()}
+            return replace(
+                options, kinds=kinds, numbers={at: self._fitted_mode(own) for at, own in options.numbers.items()}
+            )
+        return options if isinstance(options, InfillOptions) else self._fitted_mode(options)
 
-    def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> Options:
+    def _fitted_mode(self, options: ModeOptions) -> ModeOptions:
+        return self._fitted_diffusion(options) if isinstance(options, DiffusionOptions | AlignedOptions) else options
+
+    def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> DiffusionOptions | AlignedOptions:
         given, threshold, selection = options.block_length, options.threshold, options.selection or self.selection
         if not self.family.aligned_blocks:
             length = _DIFFUSION_BLOCK if given is None else given

@@ -16,8 +16,9 @@ from ..request import (
     LinearSpecOptions,
     Options,
     QuadraticSpecOptions,
+    SectionOptions,
 )
-from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
+from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec, sections
 
 
 def decode(run: DecodeState, options: Options) -> Passes:
@@ -36,3 +37,5 @@ def decode(run: DecodeState, options: Options) -> Passes:
             return infill.decode(run, options)
         case AdaptiveOptions():
             return adaptive.decode(run, options, decode)
+        case SectionOptions():
+            return sections.decode(run, options, decode)

@@ -19,17 +19,18 @@ def decode(run: DecodeState, options: AdaptiveOptions, modes: Callable[[DecodeSt
     The controller is asked between rounds only.
     """
     switch: Switch | None = None
-    current = options.first
+    current, begin = options.first, len(run.output.rounds)
 
     def should_switch() -> bool:
         nonlocal switch
-        rounds = run.output.rounds
+        rounds = run.output.rounds[begin:]
         switch = options.controller(rounds, current) if rounds and run.output.switch is None else None
         return switch is not None
 
     run.should_switch = should_switch
-    while run.output.finish is None:
+    while run.in_section:
         yield from modes(run, current)
         if switch is not None:
             current, run.output.switch, switch = switch.options, switch, None
             run.mode = current.mode
+    run.should_switch = None

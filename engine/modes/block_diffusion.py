@@ -17,12 +17,12 @@ from .diffusion import fill
 
 
 def decode(run: DecodeState, options: AlignedOptions) -> Passes:
-    while run.output.finish is None:
+    while run.in_section:
         forced = run.force()
         if forced is None:
             return
         passes = yield from run.write(options.block_length)
         if forced or passes:
             run.output.commit(run.mode, forced, "f" * len(forced), forward_passes=passes)
-        if run.output.finish is None:
+        if run.in_section:
             yield from fill(run, options.block_length - len(run.pending), options)

@@ -19,13 +19,13 @@ from ..decoding.output import rejections
 from ..decoding.run import DecodeState
 from ..decoding.segment import Logits, Passes
 from ..request import AlignedOptions, DiffusionOptions, Selection
-from ..result import Reason, Rejected
+from ..result import Reason, Rejected, Section
 
 
 def decode(run: DecodeState, options: DiffusionOptions) -> Passes:
     assert options.block_length is not None, "the engine sets the length"
     yield from run.next_token()
-    while run.output.finish is None:
+    while run.in_section:
         forced = run.force()
         if forced is None:
             return
@@ -34,7 +34,7 @@ def decode(run: DecodeState, options: DiffusionOptions) -> Passes:
             yield from run.next_token(forced)
             continue
         yield from fill(run, length, options, forced)
-        if run.output.finish is None:
+        if run.in_section:
             yield from run.next_token()
 
 
@@ -47,7 +47,7 @@ def fill(
     """
     assert options.selection is not None, "the engine sets the weights' selection"
     remaining = run.output.remaining - len(forced)
-    block = Block(run.gate, length, options.threshold, options.selection)
+    block = Block(run.gate, length, options.threshold, options.selection, run.section)
     slots = block.slots
     while not block.done and len(block.tokens) < remaining:
         block.denoise((yield run.block(slots)).branches[0])
@@ -81,12 +81,16 @@ class TentativeToken:
 
 @dataclass(slots=True)
 class Block:
-    """`length` slots: the gated `tokens` at their start, tentative tokens after them (`tentative`), masks elsewhere."""
+    """`length` slots: the gated `tokens` at their start, tentative tokens after them (`tentative`), masks elsewhere.
+
+    It is done where `section`, the part of the output that its mode may write, ends.
+    """
 
     gate: Gate
     length: int
     threshold: float
     selection: Selection
+    section: Section | None = None
     tokens: list[int] = field(default_factory=list)
     tentative: dict[int, TentativeToken] = field(default_factory=dict)
     origins: str = ""
@@ -116,7 +120,8 @@ class Block:
 
     @property
     def done(self) -> bool:
-        return len(self.tokens) == self.length or (bool(self.tokens) and self.tokens[-1] in self.gate.ends)
+        ended = bool(self.tokens) and self.tokens[-1] in self.gate.ends
+        return ended or len(self.tokens) == self.length or self.section not in (None, self.gate.section)
 
     def denoise(self, logits: Logits) -> None:
         """Applies one pass: fills slots, then moves the gate from the left."""

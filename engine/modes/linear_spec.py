@@ -22,7 +22,7 @@ def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:
         # An unconstrained draft is verified as it is, so its verification may be queued before the host has seen it.
         verifiable = 0 if run.gate.constrains else min(slots, remaining - 1)
         reply = yield run.block([None] * slots, adapter=run.adapter, verify=verifiable)
-        draft = propose(run.gate, reply.branches[0], limit=remaining - 1)
+        draft = propose(run.gate, reply.branches[0], limit=remaining - 1, section=run.section)
         if reply.then is not None:
             logits = reply.then.trunk.upto(len(draft.to_verify) + 1)
         else:

@@ -28,7 +28,8 @@ def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
         next_draft = None if between else next_draft  # a pass in between overwrote its logits
         passes = between + run.prefilled
         remaining = run.output.remaining - len(forced)
-        draft = propose(run.gate, next_draft and next_draft.after(len(forced)), limit=remaining - 1)
+        logits = next_draft and next_draft.after(len(forced))
+        draft = propose(run.gate, logits, limit=remaining - 1, section=run.section)
         points = acceptance_points(draft, options.rows, remaining)
         reply = yield run.causal(
             draft.to_verify, fan(run, points, options.block_length), constrained=run.gate.constrains

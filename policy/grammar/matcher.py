@@ -14,6 +14,7 @@ from math import inf
 from operator import not_
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from trimode.engine.constraint import WHOLE
 from trimode.engine.token_mask import Mask
 
 from ..errors import GrammarRuntimeError
@@ -45,6 +46,8 @@ class Matcher:
 
     `keys`: the state of open objects, None where the grammar itself rules out equal keys.
     """
+
+    section: Final = WHOLE
 
     def __init__(self, grammar: CallGrammar, search: CompletionSearch, keys: ObjectKeys | None = None) -> None:
         self._grammar, self._search, self._vocabulary = grammar, search, search.vocabulary

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trimode.engine.constraint import WHOLE
+from trimode.engine.result import Section
+
 
 @dataclass
 class Automaton:
@@ -22,6 +25,10 @@ class Automaton:
     vocab: int
     state: int = 0
     seen: list[int] = field(default_factory=list[int])
+
+    @property
+    def section(self) -> Section:
+        return WHOLE
 
     def mask(self) -> Tensor:
         words = np.zeros(-(-self.vocab // 32), dtype=np.uint32)

@@ -19,6 +19,7 @@ import small
 import torch
 from mixed import mixed_requests
 
+from trimode.engine.constraint import WHOLE
 from trimode.engine.decoding.state import PREFILL_CHUNK
 from trimode.engine.errors import CallCancelled, KvMemoryExceeded, QueueFull, RequestError
 from trimode.engine.jobs import Update
@@ -238,6 +239,8 @@ def test_chunks_change_no_token() -> None:
 
 class Broken:
     """A constraint that fails in the middle of a text."""
+
+    section = WHOLE
 
     def __init__(self, left: int) -> None:
         self.left = left

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trimode.engine.constraint import WHOLE
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
@@ -34,6 +35,8 @@ def _bits(tokens: frozenset[int]) -> Tensor:
 
 class Template:
     """A grammar of fixed length: at each place the ids that may stand there, then the end."""
+
+    section = WHOLE
 
     def __init__(self, places: Sequence[frozenset[int]], at: int = 0) -> None:
         self.places, self.at = places, at

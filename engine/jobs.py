@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .request import DecodeRequest, ScoreRequest
+from .result import Section
 from .running import RunningRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The tokens committed so far, and the slots of the block in progress (None: masked)."""
+    """The tokens committed so far, and the slots of the block in progress (None: masked).
+
+    `sections`: parts of the output so far, each with the number of tokens before it.
+    """
 
     tokens: tuple[int, ...]
     tentative: tuple[int | None, ...]
+    sections: tuple[tuple[Section, int], ...] = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -216,13 +216,15 @@ class SectionStart:
 class SectionOptions:
     """Options by section of the output: of its kind, or of its number where that has some of its own (a replay).
 
-    `first`: kind of section 0. `reasons`: why each kind is decoded so, as a sentence for people.
+    `first`: kind of section 0. `reasons`: why each kind is decoded so, as a sentence for people. `stops`: kinds that stop
+    strings may end.
     """
 
     first: str
     kinds: Mapping[str, ModeOptions]
     reasons: Mapping[str, str]
     numbers: Mapping[int, ModeOptions] = field(default_factory=dict)
+    stops: frozenset[str] = frozenset()
 
     @property
     def mode(self) -> Mode:

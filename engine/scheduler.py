@@ -250,7 +250,8 @@ class Scheduler:
             if prefill:
                 self._share_prompt(running)
             if job.watch is not None and isinstance(running.context, DecodeState):
-                job.watch(Update(tuple(running.context.output.tokens), running.context.tentative))
+                output = running.context.output
+                job.watch(Update(tuple(output.tokens), running.context.tentative, tuple(output.sections)))
             if running.segment is None:
                 self.index.insert(running.cached_tokens, running.pages)
                 result = running.result()

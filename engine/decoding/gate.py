@@ -16,7 +16,6 @@ from ..result import Section
 from ..token_mask import all_but, allows, lone
 from .token_budget import TokenBudget
 
-
 THINKING: Final = "thinking"
 """Kind of the section of an output in which the model thinks."""
 

@@ -18,8 +18,8 @@ Decode = Callable[[Sequence[int]], str]
 class Output:
     """Committed tokens and the rounds that made them.
 
-    `switch`: set when another mode begins, and recorded in the next round. `section`: the part of the output that rounds
-    are recorded with.
+    `switch`: set when another mode begins, and recorded in the next round. `sections`: parts of the output so far, each
+    with the number of tokens before it.
     """
 
     stop: tuple[str, ...]
@@ -34,8 +34,19 @@ class Output:
         self.rounds: list[Round] = []
         self.finish: FinishReason | None = None
         self.switch: Switch | SectionStart | None = None
-        self.section: Section | None = None
+        self.sections: list[tuple[Section, int]] = []
         self._cut: int | None = None
+        self._stops = True
+
+    @property
+    def section(self) -> Section | None:
+        """The part of the output that is written now; None for an output without parts."""
+        return self.sections[-1][0] if self.sections else None
+
+    def enter(self, section: Section, stops: bool) -> None:
+        """Begins a part of the output. `stops`: whether stop strings end it."""
+        self.sections.append((section, len(self.tokens)))
+        self._stops = stops
 
     @property
     def remaining(self) -> int:
@@ -105,10 +116,11 @@ class Output:
         return len(tokens)
 
     def _stopped(self) -> bool:
-        if not self.stop:
+        if not self.stop or not self._stops:
             return False
         text = self.decode(self.tokens)
-        found = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
+        begin = len(self.decode(self.tokens[: self.sections[-1][1]])) if self.sections else 0
+        found = [at for at in (text.find(stop, begin) for stop in self.stop) if at >= 0]
         self._cut = min(found) if found else None
         return bool(found)
 

@@ -74,13 +74,14 @@ class ModelConfig:
         Raises RequestError for a block length that the weights were not trained for, if they take only one.
         """
         if isinstance(options, SectionOptions):
-            kinds = {kind: self._fitted_mode(own) for kind, own in options.kinds.items()}
+            kinds = {kind: self.fitted_mode(own) for kind, own in options.kinds.items()}
             return replace(
-                options, kinds=kinds, numbers={at: self._fitted_mode(own) for at, own in options.numbers.items()}
+                options, kinds=kinds, numbers={at: self.fitted_mode(own) for at, own in options.numbers.items()}
             )
-        return options if isinstance(options, InfillOptions) else self._fitted_mode(options)
+        return options if isinstance(options, InfillOptions) else self.fitted_mode(options)
 
-    def _fitted_mode(self, options: ModeOptions) -> ModeOptions:
+    def fitted_mode(self, options: ModeOptions) -> ModeOptions:
+        """`fitted` for the options of one mode."""
         return self._fitted_diffusion(options) if isinstance(options, DiffusionOptions | AlignedOptions) else options
 
     def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> DiffusionOptions | AlignedOptions:

@@ -6,6 +6,7 @@ found by asking it: it renders a short conversation that holds the thing, and th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -57,6 +58,23 @@ class ChatTemplate:
         return self._writes(_talk(""))
 
     @cached_property
+    def call_frame(self) -> tuple[str, str, str] | None:
+        """What is written before, between and after the JSON texts of two calls, {"name": ..., "arguments": {...}}.
+
+        None where calls are not shown, or in another form. The first text begins where the model is asked to write.
+        """
+        try:
+            asked = self.render([_USER], add_generation_prompt=True)
+            spoken = self.render([_USER, {"role": "assistant", "content": _PROBE}])
+            calls = self.render(_talk("", _PROBE, f"{_PROBE}two")[:2])
+        except RequestError:
+            return None
+        ending = spoken.rpartition(_PROBE)[2]
+        if not calls.startswith(asked) or not calls.endswith(ending):
+            return None
+        return _frame(calls[len(asked) : len(calls) - len(ending)], [_PROBE, f"{_PROBE}two"])
+
+    @cached_property
     def shows_calls_beside_text(self) -> bool:
         """Whether one message may hold a text and calls, and both are written."""
         return self.shows_calls and "trimodetext" in self._written(_talk("trimodetext"))
@@ -85,10 +103,29 @@ class ChatTemplate:
             return ""
 
 
-def _talk(text: str) -> list[Message]:
-    call = {"id": _ID, "type": "function", "function": {"name": _PROBE, "arguments": {}}}
+def _talk(text: str, *names: str) -> list[Message]:
+    """A user's message, an assistant's with calls of tools `names`, and the answer to the first of them."""
+    functions = [{"name": name, "arguments": {}} for name in names or (_PROBE,)]
+    ids = [_ID, *(f"{_ID[:-1]}{at}" for at in range(len(functions) - 1))]
+    calls = [{"id": own, "type": "function", "function": one} for own, one in zip(ids, functions, strict=True)]
     return [
         _USER,
-        {"role": "assistant", "content": text, "tool_calls": [call]},
+        {"role": "assistant", "content": text, "tool_calls": calls},
         {"role": "tool", "tool_call_id": _ID, "content": "y"},
     ]
+
+
+def _frame(text: str, names: Sequence[str]) -> tuple[str, str, str] | None:
+    """Returns the texts around the calls of tools `names` in `text`, two calls without arguments; None if they are not
+    found."""
+    around, at = list[str](), 0
+    for name in names:
+        begin = text.find("{", at)
+        try:
+            call, end = json.JSONDecoder().raw_decode(text, begin) if begin >= 0 else (None, 0)
+        except ValueError:
+            return None
+        if call is None or {**call, "id": None} != {"name": name, "arguments": {}, "id": None}:
+            return None
+        around, at = [*around, text[at:begin]], end
+    return around[0], around[1], text[at:]

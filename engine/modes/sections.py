@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..decoding.output import Output
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..request import ModeOptions, SectionOptions
+from ..result import Mode, Section
 
 
 def decode(run: DecodeState, options: SectionOptions, modes: Callable[[DecodeState, ModeOptions], Passes]) -> Passes:
     """Runs the mode of each section in turn; `modes` returns a mode's generator."""
     while run.output.finish is None:
-        section = run.section = run.output.section = run.gate.section
-        run.mode = options.of(section).mode
-        if section.number:
-            run.output.switch = options.start(section)
-        yield from modes(run, options.of(section))
+        run.section = run.gate.section
+        run.mode = enter(run.output, run.section, options)
+        yield from modes(run, options.of(run.section))
+
+
+def enter(output: Output, section: Section, options: SectionOptions) -> Mode:
+    """Begins a section of `output`, with the reason for its mode unless it is the first one, and returns its mode."""
+    output.enter(section, stops=section.kind in options.stops)
+    if section.number:
+        output.switch = options.start(section)
+    return options.of(section).mode

@@ -57,6 +57,7 @@ def _checks(record: CallRecord) -> Iterator[Check]:
     for index, round_ in enumerate(record.rounds):
         yield from _round_checks(f"rounds[{index}]", f"round {index}", round_)
     yield from _mode_checks(record)
+    yield from _section_checks(record)
     if record.counts is not None:
         yield from _count_checks(record, record.counts)
     elif record.rounds:
@@ -107,7 +108,8 @@ def _mode_checks(record: CallRecord) -> Iterator[Check]:
         if round_.switch:
             both = {str(running.get("mode")), round_.mode}
             yield f"{at}.switch", True, index > 0, f"{name}: a switch needs a round before it"
-            yield f"{at}.mode", both & EXACT, both, f"{name}: only exact modes switch to each other"
+            if round_.section == record.rounds[index - 1].section:
+                yield f"{at}.mode", both & EXACT, both, f"{name}: only exact modes switch to each other in a section"
             running = {"mode": round_.mode} if round_.options is None else round_.options
         else:
             yield f"{at}.options", None, round_.options, f"{name}: options without a switch of the mode"
@@ -116,6 +118,24 @@ def _mode_checks(record: CallRecord) -> Iterator[Check]:
     switches = [round_.options is not None for round_ in record.rounds if round_.switch]
     expected = len(switches) if any(switches) else 0
     yield "rounds", expected, sum(switches), "switches with recorded options: all, or none in older records"
+
+
+def _section_checks(record: CallRecord) -> Iterator[Check]:
+    """Checks that the parts of a turn are numbered in order, and that each begins with its mode and reason."""
+    before: tuple[int, str] | None = None
+    for index, round_ in enumerate(record.rounds):
+        at, name, section = f"rounds[{index}].section", f"round {index}", round_.section
+        yield (
+            at,
+            record.kind == "turn",
+            section is not None,
+            f"{name}: the rounds of turns, and no others, have sections",
+        )
+        if section is None or section == before:
+            continue
+        yield at, 0 if before is None else before[0] + 1, section[0], f"{name}: sections are numbered in order"
+        yield f"rounds[{index}].switch", before is not None, bool(round_.switch), f"{name}: the reason for its mode"
+        before = section
 
 
 def _draft_checks(at: str, name: str, round_: RoundRecord, block: JsonValue) -> Iterator[Check]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest, ScoreRequest
     from trimode.engine.result import DecodeResult
 
-StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
+StepKind = Literal["plan", "tool_call", "json", "prose", "choice", "turn"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

@@ -30,6 +30,7 @@ class RoundRecord:
     `instead`: for each rejected draft the probability of the token that replaced it, where the mode knows it.
     `switch`: why the mode changed before this round, empty if it did not; `options`: the mode and options from then on,
     None also in records of earlier versions.
+    `section`: the number and kind of the part of a turn that the tokens belong to; None outside turns.
     `ends`: offset in `text` where each token's text ends; a character of several tokens belongs to the last of them.
     """
 
@@ -45,6 +46,7 @@ class RoundRecord:
     sha256: str
     switch: str = ""
     options: dict[str, JsonValue] | None = None
+    section: tuple[int, str] | None = None
     tokens: tuple[int, ...] | None = None
     text: str | None = None
     ends: tuple[int, ...] | None = None
@@ -63,6 +65,7 @@ class RoundRecord:
             sha256=self.sha256,
             switch=self.switch,
             options=self.options,
+            section=self.section,
         )
 
 
@@ -79,6 +82,7 @@ def bare_round(round_: Round, digest: str) -> RoundRecord:
         sha256=digest,
         switch=round_.switch,
         options=_options(round_),
+        section=_section(round_),
     )
 
 
@@ -98,6 +102,7 @@ def record_round(round_: Round, digest: str, decoders: tuple[TextOf, PieceOf] | 
         sha256=digest,
         switch=round_.switch,
         options=_options(round_),
+        section=_section(round_),
         tokens=round_.tokens,
         text=text,
         ends=ends,
@@ -108,6 +113,10 @@ def record_round(round_: Round, digest: str, decoders: tuple[TextOf, PieceOf] | 
 
 def _options(round_: Round) -> dict[str, JsonValue] | None:
     return None if round_.options is None else {"mode": round_.mode, **round_.options}
+
+
+def _section(round_: Round) -> tuple[int, str] | None:
+    return None if round_.section is None else (round_.section.number, round_.section.kind)
 
 
 def _texts(round_: Round, text_of: TextOf, piece_of: PieceOf) -> tuple[str, tuple[int, ...], tuple[str, ...]]:

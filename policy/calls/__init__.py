@@ -15,11 +15,13 @@ from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, USING, Scope, current_scope, overrides
-from .stream import StreamEvent
+from .segments import TurnSegment
+from .stream import CallDelta, StreamEvent
+from .turns import planned_turn, section_options, turn_matcher
 
 __all__ = [
-    "SCOPE", "USING", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
-    "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "attempted", "candidates_of",
-    "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
-    "session_html", "tools_of",
+    "SCOPE", "USING", "Call", "CallDelta", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
+    "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "candidates_of",
+    "check_tool_call", "current_scope", "decoded", "in_turn", "overrides", "planned_turn", "section_options",
+    "session_html", "tools_of", "turn_matcher",
 ]  # fmt: skip

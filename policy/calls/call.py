@@ -6,7 +6,7 @@ Knows arguments, schemas, settings and plans. Does not know engines or sessions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Unpack
 
 from trimode.engine.errors import RequestError
@@ -14,9 +14,10 @@ from trimode.engine.errors import RequestError
 from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
-from ..schema import Schema, Target, called, held_to, schema_of, shapes_of
+from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
+from .turns import Segments, planned_turn
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
 """Function that returns the plan of a call, from its context and the settings given with the call."""
@@ -30,7 +31,9 @@ class CallOptions(SettingArguments, total=False):
     included. `schema`: a type, JSON Schema (also as a `response_format`), tool list, Regex, Choice or Lark that
     constrains the output; `formats`: "assert" refuses formats that cannot be checked, "annotate" ignores them with a
     note. `tools`, as functions, types or dicts of the common APIs, are shown to the model; with step="tool_call" and no
-    schema they are also the schema. Without `mode`, the session, `using` and the policy file choose it, else the
+    schema they are also the schema. With `tool_choice` ("auto", "none", "required" or a tool's name) or step="turn" the
+    output is a turn: prose and calls, several unless `parallel_tool_calls` is false; `schema` then constrains what is
+    written instead of calls. Without `mode`, the session, `using` and the policy file choose it, else the
     package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
     """
 
@@ -41,6 +44,8 @@ class CallOptions(SettingArguments, total=False):
     schema: Any
     formats: Formats | None
     step: StepKind | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class Call:
     `continued`: the output continues the last message, an assistant's. `notes`: changes made before the engine gets
     the call. `retried`: an earlier attempt violated a rule that the grammar does not enforce, so the guarantee of this
     one is "checked" even if its grammar enforces the whole schema. `max_passes`, `max_seconds`: what is left of the
-    session's budget.
+    session's budget. `turn`, `segments`: of a turn, the parts that it may have and the plan of each kind of them.
     """
 
     step: str
@@ -62,6 +67,8 @@ class Call:
     continued: bool = False
     tools: tuple[dict[str, Any], ...] = ()
     schema: Target | None = None
+    turn: TurnTarget | None = None
+    segments: Segments = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     retried: bool = False
     max_passes: int | None = None
@@ -71,6 +78,11 @@ class Call:
     def candidates(self) -> tuple[str, ...]:
         """The strings that a choice step chooses from. Raises StepError if the schema lists none."""
         return candidates_of(self.schema)
+
+    @property
+    def used_ids(self) -> frozenset[str]:
+        """Ids of the tool calls in the conversation."""
+        return frozenset(str(one.get("id")) for message in self.messages for one in message.get("tool_calls") or ())
 
     @property
     def characters(self) -> int:
@@ -102,22 +114,36 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
         if schema is None:
             raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
         target = schema_of(schema, formats=formats)
-    kind: StepKind = step or _kind(target, bool(tools))
+    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
+    is_turn = (choice, parallel) != (None, None) or step == "turn"
+    kind: StepKind = step or ("turn" if is_turn else _kind(target, bool(tools)))
+    if is_turn and kind != "turn":
+        raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out step={kind!r}")
     check_tool_call(kind, target, bool(tools), f"{name}()")
-    notes = [_TOOLS_AND_SCHEMA] if tools and target is not None and step is None and kind != "tool_call" else []
+    beside = tools and target is not None and step is None and kind not in ("tool_call", "turn")
+    notes = [_TOOLS_AND_SCHEMA] if beside else []
     if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
         why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
         notes.append(f"retries={given.retries} has no part in this call: {why}")
     if target is None and kind == "tool_call":
         target = called(shapes)
-    context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
+    held: dict[str, Any] = {"schema": target}
+    layers = [("call argument", given)]
+    if kind == "turn":
+        parallel = True if parallel is None else parallel
+        held = {"turn": turn_target(shapes, target, choice or "auto", parallel, f"{name}()")}
+        context = StepContext(kind=kind, name=name)
+        plan, held["segments"] = planned_turn(context, held["turn"], lambda part: planner(part, layers))
+    else:
+        context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
+        plan = planner(context, layers)
     call = Call(
         step=name,
         kind=kind,
-        plan=planner(context, [("call argument", given)]),
+        plan=plan,
         tools=tuple(shape.described for shape in shapes),
-        schema=target,
         notes=tuple(notes),
+        **held,
         **_prompt_fields(name, prompt, options),
     )
     if kind == "choice":
@@ -193,7 +219,7 @@ def _check_continued(messages: Sequence[Mapping[str, Any]], options: CallOptions
             "continue_final_message: the last of messages= has to be an assistant's, with a text to go on from"
         )
     conflicts = [key for key in ("schema", "max_thinking_tokens") if options.get(key) is not None]
-    if conflicts or options.get("step") in ("tool_call", "choice") or options.get("tools"):
+    if conflicts or options.get("step") in ("tool_call", "choice", "turn") or options.get("tools"):
         what = conflicts[0] if conflicts else "step and tools"
         raise RequestError(
             f"continue_final_message goes on with plain text: {what} would begin anew; leave one of them out"

@@ -32,8 +32,10 @@ from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
+from .segments import call_ids
 from .stream import IncrementalDetokenizer, StreamEvent
 from .translator import Translator
+from .turn_stream import CallReader, TurnDetokenizer
 
 LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""
@@ -98,7 +100,7 @@ class CallRunner(ABC):
         updates: SimpleQueue[Arrived | None] = SimpleQueue()
         with self._limited(recording) as spending, recording:
             request = self._prepare(recording)
-            detokenizer = IncrementalDetokenizer(self.tokenizer.decode, request.stop)
+            detokenizer = self._detokenizer(recording, request.stop)
             future = self._submit(recording, lambda update: updates.put((time.perf_counter(), update)))
             future.add_done_callback(lambda _: updates.put(None))
             try:
@@ -109,7 +111,7 @@ class CallRunner(ABC):
                 result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
-        yield detokenizer.last(result)
+        yield from detokenizer.last(result)
 
     async def aevents(self, recording: Recording) -> AsyncGenerator[StreamEvent]:
         """`events` for asyncio tasks."""
@@ -122,7 +124,7 @@ class CallRunner(ABC):
 
         with self._limited(recording) as spending, recording:
             request = await self._aprepare(recording)
-            detokenizer = IncrementalDetokenizer(self.tokenizer.decode, request.stop)
+            detokenizer = self._detokenizer(recording, request.stop)
             future = self._submit(recording, put)
             future.add_done_callback(lambda _: put(None))
             try:
@@ -133,7 +135,15 @@ class CallRunner(ABC):
                 result = self._counted(spending, self._finish(recording, result_of(future)))
             finally:
                 future.cancel()
-        yield detokenizer.last(result)
+        for event in detokenizer.last(result):
+            yield event
+
+    def _detokenizer(self, recording: Recording, stop: Sequence[str]) -> IncrementalDetokenizer:
+        decode, turn = self.tokenizer.decode, recording.call.turn
+        if turn is None:
+            return IncrementalDetokenizer(decode, stop)
+        ids = call_ids(recording.id, recording.call.used_ids)
+        return TurnDetokenizer(decode, stop, markers=self.translator.markers(turn), calls=CallReader(ids))
 
     @contextmanager
     def _limited(self, recording: Recording) -> Generator[Spend]:
@@ -173,11 +183,11 @@ class CallRunner(ABC):
 
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         """Builds the request and fills in the recording's request, notes and guarantee."""
-        call = recording.call
+        call = recording.call = self.translator.written(recording.call)
         recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim)
         recording.notes += [*call.notes, *notes]
-        if call.schema is not None:
-            dropped = self.translator.enforced(call).dropped
+        if call.schema is not None or (call.turn is not None and call.turn.constrains):
+            dropped = self.translator.dropped(call)
             recording.notes += [one.note for one in dropped]
             recording.guarantee = "checked" if dropped or call.retried else "grammar"
         return recording.request

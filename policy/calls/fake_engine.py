@@ -6,7 +6,7 @@ records written as with a model; only the tokens come from a script. Does not kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from math import log
@@ -15,17 +15,20 @@ from typing import Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from trimode.engine.decoding.gate import Gate
 from trimode.engine.decoding.output import Output
 from trimode.engine.errors import TrimodeError
 from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.request import DecodeRequest, ScoreRequest
-from trimode.engine.result import DecodeResult, ScoreResult, Stats
+from trimode.engine.modes.sections import enter
+from trimode.engine.request import DecodeRequest, ScoreRequest, SectionOptions
+from trimode.engine.result import DecodeResult, ScoreResult, Section, Stats
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime
-from ..grammar import COMPLETION_TOKENS, Matcher, Walker
-from ..json_schema import texts_of
+from ..grammar import COMPLETION_TOKENS, Matcher, TurnMatcher, Walker
+from ..json_schema import canonical, texts_of
+from ..schema import Turn, TurnTarget
 from ..selection import Weights
 from .call import Call
 from .engine import Engine
@@ -123,7 +126,9 @@ class FakeEngine(Engine):
     def _text(self, call: Call, request: DecodeRequest, answer: Any) -> str:
         """Returns the answer as text that the schema accepts; without an answer, the grammar's short completion."""
         constraint = request.constraint
-        if call.schema is None or constraint is None:
+        if call.turn is not None and answer is not _DEFAULT:
+            return _spoken(call.turn, call.step, answer)
+        if constraint is None:
             text = call.step if answer is _DEFAULT else answer
             if not isinstance(text, str):
                 raise ScriptError(f"step {call.step!r} returns text, and its answer is {answer!r}")
@@ -145,12 +150,16 @@ class FakeEngine(Engine):
         if request.constraint is not None and len(tokens) > request.max_tokens:
             raise ScriptError(f"{len(tokens)} tokens of answer do not fit max_tokens={request.max_tokens}: {text!r}")
         mode = request.options.mode
+        sections = _sections(request, tokens)
         for passes, token in enumerate(tokens, start=1):
+            section = next(sections)
+            if isinstance(request.options, SectionOptions) and section not in (None, output.section):
+                mode = enter(output, section, request.options)
             goes_on = output.commit(mode, [token], "c", forward_passes=1)
             if goes_on and passes == request.max_passes and request.constraint is None:
                 output.give_up(mode, passes)
             if watch is not None:
-                watch(Update(tuple(output.tokens), ()))
+                watch(Update(tuple(output.tokens), (), tuple(output.sections)))
             if output.finish is not None:
                 break
         assert output.finish is not None
@@ -174,6 +183,37 @@ def _resolved(answer: Any, call: Call) -> Any:
     if isinstance(answer, BaseException):
         raise answer
     return answer
+
+
+def _spoken(turn: TurnTarget, step: str, answer: Any) -> str:
+    """Returns a turn's text: of a text, one call or several, or a `Turn`."""
+    if isinstance(answer, str):
+        return answer
+    said = answer.text if isinstance(answer, Turn) else ""
+    calls = answer.calls if isinstance(answer, Turn) else answer if isinstance(answer, list | tuple) else [answer]
+    plain = [to_jsonable_python(call) for call in calls]
+    if turn.answer is not None and len(plain) == 1 and set(plain[0]) != {"name", "arguments"}:
+        return canonical(plain[0])
+    texts = [canonical({"name": call["name"], "arguments": call["arguments"]}) for call in plain]
+    if len(texts) > 1 and (turn.format.between is None or not turn.parallel):
+        raise ScriptError(f"step {step!r} makes one call in a turn, and its answer has {len(texts)}")
+    written = turn.format.head + (turn.format.between or "").join(texts) + turn.format.tail if texts else ""
+    return said + written
+
+
+def _sections(request: DecodeRequest, tokens: Sequence[int]) -> Iterator[Section | None]:
+    """Yields the section of each token of a turn, None for other calls. Raises ScriptError for a token that may not come
+    there."""
+    at = request.constraint
+    gate = Gate(at.fork(), (), request.thinking) if isinstance(at, TurnMatcher) else None
+    for number, token in enumerate(tokens):
+        yield None if gate is None else gate.section
+        if gate is None or number + 1 == len(tokens):
+            continue
+        if not gate.allows(token):
+            raise ScriptError(f"the answer does not fit what the turn may hold, from its token {number} on")
+        gate.token_budget = None
+        gate.advance([token])
 
 
 def _probabilities(call: Call, answer: Any) -> list[float]:

@@ -14,9 +14,11 @@ from trimode.engine.result import DecodeResult, ScoreResult
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
 from ..selection import without_part
+from .call import Call
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
+from .segments import TurnSegment, part_of
 from .tape import Spelling
 from .translator import Translator
 
@@ -33,11 +35,21 @@ def finished(
     request, schema = recording.request, recording.call.schema
     assert isinstance(request, DecodeRequest)
     recording.result = found
-    recording.call.plan.policy.observe(recording.call.plan, found)
+    _observe(recording.call, found)
     recording.notes += _notes(recording, request, found, has_adapter)
-    recording.valid = False if schema is not None and found.finish_reason == "stop" else None
-    value = _value(translator, recording, request, found)
-    return _result(recording, found, value, *_parts(translator, request, found))
+    held = schema is not None or (recording.call.turn is not None and recording.call.turn.constrains)
+    recording.valid = False if held and found.finish_reason == "stop" else None
+    value, segments = _value(translator, recording, request, found)
+    return _result(recording, found, value, *_parts(translator, request, found), segments=segments)
+
+
+def _observe(call: Call, found: DecodeResult) -> None:
+    """Tells the call's policies what they may learn from: a turn's, of each kind of its segments."""
+    if call.turn is None:
+        call.plan.policy.observe(call.plan, found)
+    for kind, plan in call.segments.items():
+        if (part := part_of(found, kind)) is not None:
+            plan.policy.observe(plan, part)
 
 
 def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -> Result:
@@ -63,10 +75,15 @@ def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoic
         raise
 
 
-def _value(translator: Translator, recording: Recording, request: DecodeRequest, found: DecodeResult) -> Any:
-    """Returns the parsed value, or the text without a schema; attaches the result to the error that it raises."""
+def _value(
+    translator: Translator, recording: Recording, request: DecodeRequest, found: DecodeResult
+) -> tuple[Any, tuple[TurnSegment, ...]]:
+    """Returns the parsed value, or the text without a schema, and the segments of a turn; attaches the result to the
+    error that it raises."""
+    call, segments = recording.call, tuple[TurnSegment, ...]()
     try:
-        value, recording.valid, notes = translator.value(recording.call, request, found)
+        segments = translator.segments(call, found, recording.id) if call.turn is not None else ()
+        value, recording.valid, notes = translator.value(call, request, found, segments)
     except SchemaViolation as error:
         error.audit_id = recording.id
         error.result = _result(recording, found, None, *_parts(translator, request, found))
@@ -77,7 +94,7 @@ def _value(translator: Translator, recording: Recording, request: DecodeRequest,
         )
         raise _failed(recording, found, error) from None
     recording.notes += notes
-    return found.text if recording.call.schema is None else value
+    return (found.text if call.schema is None and call.turn is None else value), segments
 
 
 def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) -> tuple[str | None, str]:
@@ -108,6 +125,7 @@ def _result(
     thinking: str | None,
     answer: str,
     choice: ScoredChoice | None = None,
+    segments: tuple[TurnSegment, ...] = (),
 ) -> Result:
     return Result(
         text=found.text,
@@ -121,6 +139,7 @@ def _result(
         notes=tuple(recording.notes),
         guarantee=recording.guarantee,
         choice=choice,
+        segments=segments,
         spelling=Spelling((recording.text_of, recording.piece_of)),
     )
 
@@ -133,9 +152,8 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
         notes.append(f"deadline of {deadline:g} s missed: the call took {took:.2g} s")
     if {round_.mode for round_ in found.rounds} & {"linear_spec", "quadratic_spec"} and not has_adapter:
         notes.append("drafts used the base weights: this checkpoint has no linear_spec_lora/ adapter")
-    if (
-        call.plan.controller is None and call.plan.forecast is None
-    ):  # a controller or forecast sets modes and options itself
+    # A controller or forecast sets modes and options itself, and a turn has several modes.
+    if call.plan.controller is None and call.plan.forecast is None and call.turn is None:
         notes += without_part(call.plan.settings, call.plan.mode)
     notes += _grammar_notes(request, found)
     if call.schema is not None:

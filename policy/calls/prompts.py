@@ -70,7 +70,7 @@ class PromptWriter:
     def _chat(self, call: Call, reserved: int, trim: Trim | None) -> Prompt:
         if trim is None:
             self._check_length([message["content"] for message in call.messages], reserved)
-        whole = conversation_of(self.tokenizer, call.messages, call.tools)
+        whole = self._conversation(call, call.messages)
         if trim is None:
             return Prompt(self._encoded(call, whole), whole.notes)
         kept, left = trimmed(call.messages, lambda messages: self._fits(call, messages, reserved))
@@ -79,13 +79,16 @@ class PromptWriter:
         self._check_length([message["content"] for message in kept], reserved)
         context = self.config.max_position_embeddings
         note = f"the oldest {left} of {len(call.messages)} messages were left out (trim): context of {context} tokens"
-        return Prompt(self._encoded(call, conversation_of(self.tokenizer, kept, call.tools)), (*whole.notes, note))
+        return Prompt(self._encoded(call, self._conversation(call, kept)), (*whole.notes, note))
+
+    def _conversation(self, call: Call, messages: Sequence[Message]) -> Conversation:
+        return conversation_of(self.tokenizer, messages, call.tools, None if call.turn is None else call.turn.format)
 
     def _fits(self, call: Call, messages: Sequence[Message], reserved: int) -> bool:
         available = self.config.max_position_embeddings - reserved
         if sum(self.tokenizer.fewest(message["content"]) for message in messages) > available:
             return False
-        return len(self._encoded(call, conversation_of(self.tokenizer, messages, call.tools))) <= available
+        return len(self._encoded(call, self._conversation(call, messages))) <= available
 
     def _encoded(self, call: Call, conversation: Conversation) -> list[int]:
         messages, kind = conversation.messages, call.kind
@@ -93,13 +96,13 @@ class PromptWriter:
             messages = (*messages[:-1], {"kind": kind, **messages[-1]})
         variables: dict[str, Any] = {
             "add_generation_prompt": not call.continued,
-            # A choice is rendered as plain text, because models were trained on that.
-            "kind": "prose" if kind == "choice" else kind,
+            "kind": _shown_kind(call),
         }
         if conversation.tools:
             variables["tools"] = [{"type": "function", "function": tool} for tool in conversation.tools]
-        if isinstance(call.schema, Schema) and kind == "json":
-            variables["schema"] = call.schema.document
+        schema = call.schema if kind == "json" else call.turn.answer if call.turn is not None else None
+        if isinstance(schema, Schema):
+            variables["schema"] = schema.document
         if call.plan.settings.max_thinking_tokens is not None and kind != "choice":
             variables["enable_thinking"] = True
         pieces = self.tokenizer.pieces(messages, **variables)
@@ -109,3 +112,11 @@ class PromptWriter:
             last = len(messages) - 1
             pieces = pieces[: len(rendered) - rendered[::-1].index(last)]
         return [token for piece in pieces for token in piece.ids]
+
+
+def _shown_kind(call: Call) -> str:
+    """Returns the kind of message that the template is told to open. Templates that know kinds know those of messages:
+    a choice is plain text, and a turn too, unless it has to be a call."""
+    if call.turn is not None:
+        return "tool_call" if call.turn.choice == "required" else call.turn.segment_kinds[0]
+    return "prose" if call.kind == "choice" else call.kind

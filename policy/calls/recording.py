@@ -127,7 +127,7 @@ class Recording:
         return every
 
     def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
-        call, plan = self.call, self.call.plan
+        call, plan, target = self.call, self.call.plan, self.call.turn or self.call.schema
         keeps = captures("span") or any(file.content for file in audit_files(self.scope.audit))
         return record_call(
             call=self.id,
@@ -144,9 +144,9 @@ class Recording:
             runtime=self.runtime,
             start_ns=self._start,
             end_ns=time.time_ns(),
-            schema=None if call.schema is None else call.schema.document,
+            schema=None if target is None else target.document,
             schema_formats=call.schema.formats if isinstance(call.schema, Schema) else None,
-            schema_sha256=None if call.schema is None else call.schema.sha256,
+            schema_sha256=None if target is None else target.sha256,
             schema_valid=self.valid,
             notes=self.notes,
             error=error,

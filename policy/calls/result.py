@@ -17,7 +17,9 @@ from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
 from ..audit import plain
 from ..errors import Attempt
+from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
+from .segments import TurnSegment
 from .tape import Spelling, legend, panel, tape
 
 CALLS: Final = 50
@@ -38,7 +40,7 @@ class Result(Generic[T_co]):
     `notes` tells everything that differs from the request (a cut, a missing draft adapter, ...). `guarantee`: how the
     schema was enforced: "grammar", all of it by the token mask, or "checked", part of it by validating the finished
     output; None without a schema. `failed`: earlier attempts under "checked". `choice`: the scores of all candidates
-    of a choice step.
+    of a choice step. `segments`: the parts of a turn, empty for other calls.
     """
 
     text: str
@@ -52,6 +54,7 @@ class Result(Generic[T_co]):
     notes: tuple[str, ...] = ()
     guarantee: Guarantee | None = None
     choice: ScoredChoice | None = None
+    segments: tuple[TurnSegment, ...] = ()
     failed: tuple[Attempt, ...] = ()
     spelling: Spelling = field(default_factory=Spelling, repr=False, compare=False)
 
@@ -74,6 +77,19 @@ class Result(Generic[T_co]):
         cut = "cut by its limit" if self.finish_reason == "length" else ""
         counts = f"{stats.output_tokens} tokens in {stats.forward_passes} passes"
         return ", ".join(filter(None, (f"step {name!r}" if name else "", modes, counts, verdict, cut, failed)))
+
+    @property
+    def calls(self) -> tuple[IdentifiedCall, ...]:
+        """Tool calls of a turn, in order, each with an id of its own in the conversation; empty for other calls."""
+        return tuple(call for segment in self.segments for call in segment.calls)
+
+    @property
+    def content(self) -> str | None:
+        """What a turn says besides thinking and calls; None if nothing. For other calls, `answer`."""
+        if not self.segments:
+            return self.answer
+        said = "".join(one.text for one in self.segments if one.kind in ("prose", "json"))
+        return (said.strip() if self.calls else said) or None
 
     @property
     def token_ids(self) -> tuple[int, ...]:

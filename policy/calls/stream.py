@@ -10,13 +10,27 @@ from dataclasses import dataclass, field
 from typing import Final, Generic
 
 from trimode.engine.jobs import Update
+from trimode.engine.result import Section
 
 from .result import Result, T_co
 
 MASKED: Final = "\u2591"
 """Character shown for a slot of a block that is still masked."""
-_BROKEN: Final = "\ufffd"
+BROKEN: Final = "\ufffd"
 """Character that the decoder emits for an incomplete UTF-8 sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDelta:
+    """What an event adds to a tool call. `index`: number of the call in its turn; `id`: as in the result.
+
+    `name`: in the first event of a call, None later. `arguments`: the next piece of their JSON text.
+    """
+
+    index: int
+    id: str
+    name: str | None
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +38,14 @@ class StreamEvent(Generic[T_co]):
     """A piece of output. The texts of all events that are not provisional, joined, are the result's text.
 
     `provisional`: the text is a preview of the block being decoded, with `MASKED` for open slots; the next event
-    replaces it. `result`: set in the last event only, whose text is what was still withheld.
+    replaces it. `result`: set in the last event only, whose text is what was still withheld. Of a turn, `segment`: the
+    number and kind of the segment that the text belongs to, None for a marker between two; `call`: what it adds to a call.
     """
 
     text: str
     provisional: bool = False
+    segment: Section | None = None
+    call: CallDelta | None = None
     result: Result[T_co] | None = None
 
 
@@ -48,21 +65,25 @@ class IncrementalDetokenizer:
         """Yields the new final text, then a preview where the tentative tokens have changed."""
         final = self._final(self.decode(update.tokens))
         if len(final) > len(self.sent):
-            yield StreamEvent(text=final[len(self.sent) :])
+            yield from self._events(update, final)
             self.sent = final
         if update.tentative and update.tentative != self._previewed:
             yield StreamEvent(text=self._preview(update.tentative), provisional=True)
         self._previewed = update.tentative
 
-    def last(self, result: Result) -> StreamEvent:
-        """Returns the last event: the text that was withheld, and the result."""
-        return StreamEvent(text=result.text[len(self.sent) :], result=result)
+    def last(self, result: Result) -> Iterator[StreamEvent]:
+        """Yields what was withheld; the last event has the result."""
+        yield StreamEvent(text=result.text[len(self.sent) :], result=result)
+
+    def _events(self, _: Update, final: str) -> Iterator[StreamEvent]:
+        """Yields the events of the text that is new in `final`."""
+        yield StreamEvent(text=final[len(self.sent) :])
 
     def _final(self, text: str) -> str:
         """Returns the prefix of `text` that later tokens cannot change, cut before the first stop string."""
-        text = text.rstrip(_BROKEN)
+        text = text.rstrip(BROKEN)
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        withheld = max((_overlap(text, stop) for stop in self.stop), default=0)
+        withheld = max((overlap(text, stop) for stop in self.stop), default=0)
         return text[: min(found)] if found else text[: len(text) - withheld]
 
     def _preview(self, slots: Sequence[int | None]) -> str:
@@ -77,6 +98,6 @@ class IncrementalDetokenizer:
         return text[: -len(MASKED)]
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Returns the length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

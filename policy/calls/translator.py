@@ -14,16 +14,26 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
+from trimode.engine.request import (
+    AdaptiveOptions,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    ModeOptions,
+    ScoreRequest,
+)
 from trimode.engine.result import DecodeResult
 
 from ..conversation import Trim, marker_note
 from ..errors import BudgetTooSmall, GrammarRuntimeError
-from ..grammar import COMPLETION_TOKENS, GrammarCompiler, Relaxed, relaxed
+from ..grammar import COMPLETION_TOKENS, Dropped, GrammarCompiler, Matcher, Relaxed, TurnMatcher, relaxed, relaxed_turn
+from ..schema import Turn, TurnTarget
 from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 from .choice import unused_in_infill
 from .prompts import PromptWriter
+from .segments import Markers, TurnSegment, call_ids, segments_of
+from .turns import call_format, marker_of, section_options, turn_matcher
 
 THINKING_END = "</think>"
 """Marker token that ends the thinking."""
@@ -48,25 +58,40 @@ class Translator:
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
-        if call.schema is not None and settings.stop:
-            raise RequestError(
-                "stop strings cannot be combined with a schema: they could cut the text before it is valid"
-            )
+        _check_stop(call)
         max_tokens = 0 if settings.max_tokens is None else settings.max_tokens
         prompt = self.prompts.prompt(call, max_tokens, trim)
         request = DecodeRequest(
             prompt=tuple(prompt.ids),
-            options=self._options(call.plan),
+            options=section_options(call.segments, self._options) if call.turn else self._options(call.plan),
             sampling=sampling_of(settings),
             max_tokens=max_tokens,
             stop=settings.stop or (),
-            constraint=None if call.schema is None else self.grammars.matcher(self.enforced(call).schema),
+            constraint=self.constraint(call),
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
         )
         check_budget(request)
         return request, prompt.notes
+
+    def constraint(self, call: Call) -> Matcher | TurnMatcher | None:
+        """Returns a matcher at the start of the call's output; None where nothing constrains it."""
+        if call.turn is not None:
+            turn = relaxed_turn(call.turn)[0] if call.plan.settings.guarantee == "checked" else call.turn
+            return turn_matcher(self.tokenizer, self.grammars, turn)
+        return None if call.schema is None else self.grammars.matcher(self.enforced(call).schema)
+
+    def written(self, call: Call) -> Call:
+        """Returns `call` with a turn's tool calls in the form of the checkpoint's chat template."""
+        turn = call.turn
+        return call if turn is None else replace(call, turn=turn.written(call_format(self.tokenizer, turn)))
+
+    def dropped(self, call: Call) -> tuple[Dropped, ...]:
+        """Returns the keywords that the call's grammar does not enforce."""
+        if call.turn is None:
+            return () if call.schema is None else self.enforced(call).dropped
+        return relaxed_turn(call.turn)[1] if call.plan.settings.guarantee == "checked" else ()
 
     def enforced(self, call: Call) -> Relaxed:
         """Returns the part of the call's schema that the grammar enforces: all, or under "checked" what it can."""
@@ -78,11 +103,11 @@ class Translator:
         prompt = self.prompts.prompt(call, max(map(len, candidates)), trim)
         return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
 
-    def _options(self, plan: DecodePlan) -> Options:
+    def _options(self, plan: DecodePlan) -> ModeOptions:
         options = options_of(plan.mode, plan.settings)
         if plan.controller is not None and isinstance(options, ExactOptions):
             return AdaptiveOptions(first=options, controller=plan.controller)
-        return self.config.fitted(options)
+        return self.config.fitted_mode(options)
 
     @property
     def prompts(self) -> PromptWriter:
@@ -123,8 +148,12 @@ class Translator:
             max_seconds=call.max_seconds,
         ), [*call.notes, *notes, *unused_in_infill(settings)]
 
-    def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:
+    def value(
+        self, call: Call, request: DecodeRequest, decoded: DecodeResult, segments: Sequence[TurnSegment] = ()
+    ) -> tuple[Any, bool | None, list[str]]:
         """Returns the parsed value, the validators' verdict (None without a schema) and notes on the text."""
+        if call.turn is not None:
+            return self._turn_value(call, decoded, segments)
         if call.schema is None:
             return None, None, []
         if decoded.finish_reason == "length":
@@ -132,6 +161,31 @@ class Translator:
         text = self.answer(request, decoded)
         value = call.schema.parse(text)
         return value, True, [*self.grammars.notes(self.enforced(call).schema), *call.schema.remarks(text)]
+
+    def segments(self, call: Call, decoded: DecodeResult, record: str) -> tuple[TurnSegment, ...]:
+        """Returns the segments of a finished turn; `record`: id of its record. Raises SchemaViolation."""
+        assert call.turn is not None
+        ids = call_ids(record, call.used_ids)
+        return tuple(segments_of(decoded, call.turn, self.markers(call.turn), call.segments, lambda: next(ids)))
+
+    def markers(self, turn: TurnTarget) -> Markers:
+        """Returns the texts that end the sections of a turn."""
+        return Markers(marker_of(self.tokenizer, turn.format).text, THINKING_END, self.tokenizer.decode)
+
+    def _turn_value(
+        self, call: Call, decoded: DecodeResult, segments: Sequence[TurnSegment]
+    ) -> tuple[Turn, bool | None, list[str]]:
+        turn, calls = call.turn, tuple(found for segment in segments for found in segment.calls)
+        assert turn is not None
+        prose = "".join(segment.text for segment in segments if segment.kind == "prose")
+        last = segments[-1] if segments else None
+        if decoded.finish_reason == "length" and last is not None and last.kind not in ("prose", "thinking"):
+            raise GrammarRuntimeError(f"no way to end was found within its budget: {decoded.text!r}")
+        answer = None if turn.answer is None or calls else turn.answer.parse(last.text if last else "")
+        checked = bool(calls) or turn.answer is not None
+        parts = [part for part in (turn.calls if calls else None, None if calls else turn.answer) if part is not None]
+        notes = [note for part in parts for note in self.grammars.notes(part)]
+        return Turn(text=prose, calls=calls, value=answer), checked or None, notes
 
     def answer(self, request: DecodeRequest, decoded: DecodeResult) -> str:
         """Returns the text after the thinking; the whole text if no thinking was requested."""
@@ -151,6 +205,16 @@ class Translator:
                 f"max_thinking_tokens={budget}: this checkpoint's tokenizer has no {THINKING_END!r} token; leave it out"
             )
         return Thinking(end, budget)
+
+
+def _check_stop(call: Call) -> None:
+    """Raises RequestError for stop strings that could cut a text before it is valid."""
+    if not call.plan.settings.stop:
+        return
+    if call.turn is not None and "prose" not in call.turn.segment_kinds:
+        raise RequestError("stop strings apply to prose, and this turn has none: it is held to a schema or to calls")
+    if call.schema is not None:
+        raise RequestError("stop strings cannot be combined with a schema: they could cut the text before it is valid")
 
 
 def check_budget(request: DecodeRequest) -> None:

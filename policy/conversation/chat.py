@@ -15,6 +15,7 @@ from trimode.engine.models.template import ChatTemplate
 from trimode.engine.models.tokenizer import Tokenizer
 
 from ..json_schema import canonical
+from ..schema import CallFormat
 from .messages import OWN, call_text
 
 TOOLS_HEAD: Final = (
@@ -22,6 +23,9 @@ TOOLS_HEAD: Final = (
     "line, with the JSON Schema of their arguments:"
 )
 """First line of the default block of tools, for templates that do not render tools."""
+TOOLS_IN_TEXT: Final = "You can call tools, in the middle of what you say or instead. To call one, write:"
+"""First line of that block where the model may talk and call."""
+_EXAMPLE: Final = '{"name": ..., "arguments": {...}}'
 
 Message = Mapping[str, Any]
 
@@ -36,10 +40,14 @@ class Conversation:
 
 
 def conversation_of(
-    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    form: CallFormat | None = None,
 ) -> Conversation:
     """Returns messages and tools in a form that the template renders in full.
 
+    `form`: how calls are written in running text, where the model may talk and call; None where it writes one or the other.
     Raises RequestError, with the key's name, for a key that the template ignores.
     """
     if not tokenizer.has_template:
@@ -48,9 +56,9 @@ def conversation_of(
     _check_keys(template, messages)
     shown = _with_instructions(template, messages, notes)
     shown = _in_order_of_calls(shown, notes)
-    shown = [one for message in shown for one in _with_calls(template, message, notes)]
+    shown = [one for message in shown for one in _with_calls(template, message, notes, form)]
     if tools and not template.shows_tools:
-        shown, tools = _with_tools(template, shown, tools, notes), ()
+        shown, tools = _with_tools(template, shown, tools_block(tools, form), notes), ()
     notes += _markers(tokenizer, messages)
     return Conversation(tuple(shown), tuple(tools), tuple(dict.fromkeys(notes)))
 
@@ -68,9 +76,19 @@ def check_shown(messages: Sequence[Message], rendered: set[int | None]) -> None:
             )
 
 
-def tools_block(tools: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the default block of tools: a line of instructions, then one line for each tool."""
-    return "\n".join([TOOLS_HEAD, *map(canonical, tools)])
+def tools_block(tools: Sequence[Mapping[str, Any]], form: CallFormat | None = None) -> str:
+    """Returns the default block of tools: instructions, then one line for each tool."""
+    head = TOOLS_HEAD
+    if form is not None and form.head:
+        head = f"{TOOLS_IN_TEXT}\n{_in_text([_EXAMPLE], form)}\nThe tools, one a line, with the JSON Schema of their arguments:"
+    return "\n".join([head, *map(canonical, tools)])
+
+
+def _in_text(calls: Sequence[str], form: CallFormat) -> str:
+    """Returns calls as they are written in running text; each in a block of its own where a block has one call."""
+    if form.between is None:
+        return "\n".join(form.head + call + form.tail for call in calls)
+    return form.head + form.between.join(calls) + form.tail
 
 
 def marker_note(what: str, marker: str) -> str:
@@ -129,7 +147,7 @@ def _in_order_of_calls(messages: Sequence[Message], notes: list[str]) -> list[Me
     return shown
 
 
-def _with_calls(template: ChatTemplate, message: Message, notes: list[str]) -> list[Message]:
+def _with_calls(template: ChatTemplate, message: Message, notes: list[str], form: CallFormat | None) -> list[Message]:
     """Returns `message` with its tool calls where the template renders them, else as the text that models write."""
     calls = message.get("tool_calls") or ()
     if not calls:
@@ -148,14 +166,13 @@ def _with_calls(template: ChatTemplate, message: Message, notes: list[str]) -> l
         opening = [{"kind": "plan", **one} for one in text]
         return [*opening, *({**plain, "kind": "tool_call", "content": call} for call in texts)]
     notes.append("calls of tools were written as text: the chat template has no place for them")
-    return [{**plain, "content": "\n".join([*([message["content"]] if text else []), *texts])}]
+    written = texts if form is None or not form.head else [_in_text(texts, form)]
+    return [{**plain, "content": "\n".join([*([message["content"]] if text else []), *written])}]
 
 
-def _with_tools(
-    template: ChatTemplate, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], notes: list[str]
-) -> list[Message]:
+def _with_tools(template: ChatTemplate, messages: Sequence[Message], block: str, notes: list[str]) -> list[Message]:
     """Adds the default block of tools to the system message, or before the first message if there can be none."""
-    block, first, rest = tools_block(tools), messages[0], list(messages[1:])
+    first, rest = messages[0], list(messages[1:])
     if first["role"] == "system":
         where, shown = "behind the system's message", [{**first, "content": _joined(first["content"], block)}, *rest]
     elif template.shows_system:

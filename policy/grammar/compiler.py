@@ -85,7 +85,7 @@ class GrammarCompiler:
             self._tokenizer = tokenizer
         else:
             self._tokenizer = LLTokenizer(tokenizer.json, n_vocab=vocab_size, eos_token=ends[0])
-        self._vocabulary = Vocabulary(self._tokenizer, vocab_size, ends)
+        self.vocabulary: Vocabulary = Vocabulary(self._tokenizer, vocab_size, ends)
         self._cached = lru_cache(maxsize=256)(self._compile_cached)
 
     def matcher(self, schema: Target) -> Matcher:
@@ -116,14 +116,14 @@ class GrammarCompiler:
 
     def _start(self, matcher: LLMatcher, document: Any, until: float) -> Matcher:
         """A matcher that knows a complete text. Raises SchemaTooComplex where none is found."""
-        shared = CompiledGrammar(matcher, lambda limits: self._parse(_grammar(document), limits), self._vocabulary)
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(_grammar(document), limits), self.vocabulary)
         search = CompletionSearch(
-            self._vocabulary,
+            self.vocabulary,
             lambda: Hints(_json_escaped(samples_of(document)), _json_escaped(names_of(document)), step_of(document)),
         )
         keys = ObjectKeys() if may_repeat(document) or may_overflow(document) else None
         start = Matcher(CallGrammar(shared), search, keys)
-        guess = shortest(document, self._vocabulary.filler)
+        guess = shortest(document, self.vocabulary.filler)
         known = guess is not None and start.learn(guess.encode())
         # A text takes at most one token a byte.
         short = known and len((guess or "").encode()) < COMPLETION_TOKENS
@@ -136,8 +136,8 @@ class GrammarCompiler:
         until, matcher = clock() + COMPLETION_SECONDS, self._parse(grammar_text(target))
         if matcher.is_error():
             raise refused(target, matcher.get_error())
-        shared = CompiledGrammar(matcher, lambda limits: self._parse(grammar_text(target), limits), self._vocabulary)
-        search = CompletionSearch(self._vocabulary, complete_texts=complete_texts_of(target))
+        shared = CompiledGrammar(matcher, lambda limits: self._parse(grammar_text(target), limits), self.vocabulary)
+        search = CompletionSearch(self.vocabulary, complete_texts=complete_texts_of(target))
         start = Matcher(CallGrammar(shared), search)
         try:
             start.words()

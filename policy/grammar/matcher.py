@@ -23,7 +23,7 @@ from .fallback import KnownCompletion
 from .object_keys import ObjectKeys
 from .raw_matcher import RawMatcher
 from .recompile import CallGrammar, engine_stopped
-from .vocabulary import StringState
+from .vocabulary import StringState, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,10 @@ class Matcher:
     def raw(self) -> RawMatcher:
         """The grammar at this point without the test for an exhausted lexer; for measurements."""
         return self._raw
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
 
     @property
     def grammar(self) -> CallGrammar:

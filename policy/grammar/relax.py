@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..errors import SchemaRefused, SchemaTooComplex, UnsupportedKeyword
 from ..json_schema import Formats, References, pointer
-from ..schema import Schema, Target
+from ..schema import Schema, Target, TurnTarget
 from .compiler import check, place_in_tool
 
 Json = Any
@@ -65,6 +65,15 @@ def relaxed(schema: Target) -> Relaxed:
         raise schema.refused(UnsupportedKeyword(*missing, hint, checkable=False))
     located = tuple(replace(one, pointer=place_in_tool(*schema.origin(one.pointer))) for one in dropped)
     return Relaxed(replace(schema, document=json.loads(document)), located)
+
+
+def relaxed_turn(turn: TurnTarget) -> tuple[TurnTarget, tuple[Dropped, ...]]:
+    """`turn` without the keywords of its schemas that no grammar can enforce, and those keywords; see `relaxed`."""
+    calls = None if turn.calls is None else relaxed(turn.calls)
+    answer = None if turn.answer is None else relaxed(turn.answer)
+    dropped = [*(calls.dropped if calls else ()), *(answer.dropped if answer else ())]
+    kept: Any = None if calls is None else calls.schema
+    return replace(turn, calls=kept, answer=None if answer is None else answer.schema), tuple(dropped)
 
 
 @lru_cache(maxsize=256)

@@ -60,7 +60,7 @@ class Vocabulary:
     characters and long tokens. `closers`: the ids that only close something, inside strings (True) and outside.
     `key_tokens`: the tokens that may end an object's key. `characters`: the id of each single character.
     `weights`: how much of REPEATS one use of an id takes up. `filler`: the longest token of lower-case letters.
-    `only_end`, `all_but_ends`: masks of `mask_words` int32 words.
+    `only_end`, `all_but_ends`, `all`: masks of `mask_words` int32 words.
     """
 
     ends: list[int]
@@ -91,6 +91,7 @@ class Vocabulary:
         self.mask_words: int = -(-size // 32)
         self.only_end: Mask = lone(self.ends[0], self.mask_words)
         self.all_but_ends: Mask = all_but(self.all_ends, self.mask_words)
+        self.all: Mask = all_but((), self.mask_words)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
         """The bytes that `tokens` write."""

@@ -10,8 +10,22 @@ from .python_types import function_of, reasons
 from .targets import Schema, Target, ToolCall, called, described, held_to, schema_of, tool_schema
 from .texts import Choice, Lark, Regex, TextTarget
 from .tool_shapes import Tool, is_function, names_of, runnable, shapes_of
+from .turns import (
+    BARE,
+    MARKED,
+    SEGMENT_KINDS,
+    CallFormat,
+    IdentifiedCall,
+    SegmentKind,
+    ToolChoice,
+    Turn,
+    TurnTarget,
+    turn_of,
+    turn_target,
+)
 
 __all__ = [
-    "Choice", "Lark", "Regex", "Schema", "Target", "TextTarget", "Tool", "ToolCall", "called", "described",
+    "BARE", "MARKED", "SEGMENT_KINDS", "CallFormat", "Choice", "IdentifiedCall", "Lark", "Regex", "Schema", "SegmentKind", "Target", "TextTarget", "Tool", "ToolCall", "ToolChoice", "Turn", "TurnTarget", "called", "described",
     "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of", "tool_schema",
+    "turn_of", "turn_target",
 ]  # fmt: skip

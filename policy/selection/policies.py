@@ -20,7 +20,7 @@ from trimode.engine.result import DecodeResult, Mode
 
 from ..errors import PolicyError, shown
 from .offers import ANY_WEIGHTS, Weights, offered
-from .settings import DEFAULTS, STEP_KINDS, Settings, StepKind, check_entry, known_mode
+from .settings import DEFAULTS, PLANNED_KINDS, PlannedKind, Settings, check_entry, known_mode
 from .toml_text import as_toml, expect_table, line_of, read_toml, tool_table
 
 Layer = tuple[str, Settings]
@@ -32,7 +32,7 @@ class StepContext:
     """What a policy may look at: the step's kind and name, its schema's digest, and how many other calls the engine is
     running."""
 
-    kind: StepKind
+    kind: PlannedKind
     name: str
     schema_sha256: str | None = None
     others: int = 0
@@ -123,9 +123,9 @@ class Policy:
             raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps", unknown[:1])
         for key in ("kinds", "steps"):
             expect_table(table.get(key, {}), f"[{key}]", (key,))
-        wrong = sorted(set(table.get("kinds", {})) - set(STEP_KINDS))
+        wrong = sorted(set(table.get("kinds", {})) - set(PLANNED_KINDS))
         if wrong:
-            known = ", ".join(STEP_KINDS)
+            known = ", ".join(PLANNED_KINDS)
             raise PolicyError(f"unknown step kind {wrong[0]!r}; known: {known}", ("kinds", wrong[0]))
         return cls(
             name=str(table.get("name", name)),
@@ -167,6 +167,8 @@ PACKAGE_POLICY: Final = Policy(
         "json": Settings(mode="linear_spec"),
         "prose": Settings(mode="ar"),
         "choice": Settings(mode="ar"),  # candidates are scored by their probabilities under ar
+        "turn": Settings(mode="ar"),  # each of its segments is planned by its own kind
+        "thinking": Settings(mode="ar"),
     },
 )
 """The package's own table: speculative decoding for structured output, `ar` for unconstrained text; exact
@@ -266,8 +268,8 @@ def resolve(
             mode, author = settings.mode, label
             reason = f"{settings.mode}: {label}"
     chosen, named = known_mode(mode, author), any(settings.mode is not None for _, settings in layers)
-    if context.kind == "choice":
-        reason = CHOICE_REASON
+    if context.kind in _NOT_DECODED:
+        reason = _NOT_DECODED[context.kind]
     elif not named:
         chosen, why = offered(chosen, merged, weights)
         reason = f"{chosen}: {author}; {why}" if why else reason
@@ -283,12 +285,17 @@ def resolve(
         exact=merged.exact is not False and chosen != "diffusion",
         named=named,
     )
-    for policy in () if plan.named or context.kind == "choice" else policies:  # a choice is scored, not decoded
+    for policy in () if plan.named or context.kind in _NOT_DECODED else policies:
         plan = _chosen(policy, plan)
     return plan
 
 
 CHOICE_REASON: Final = "choice: candidates are scored in one pass; no mode decodes them"
+_NOT_DECODED: Final[dict[str, str]] = {
+    "choice": CHOICE_REASON,
+    "turn": "turn: each of its segments has a plan of its own",
+}
+"""Reasons for the plans of kinds that no mode decodes as a whole."""
 
 
 def _chosen(policy: Any, plan: DecodePlan) -> DecodePlan:

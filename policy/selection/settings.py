@@ -18,23 +18,26 @@ from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
-    Options,
     QuadraticSpecOptions,
     Sampling,
     Selection,
+    SingleOptions,
 )
 from trimode.engine.result import Mode
 
 from ..errors import PolicyError, shown
 
-StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
+StepKind = Literal["plan", "tool_call", "json", "prose", "choice", "turn"]
 STEP_KINDS: Final[tuple[StepKind, ...]] = get_args(StepKind)
+PlannedKind = Literal[StepKind, "thinking"]
+"""Kinds that a policy plans for: those of steps, and the thinking of a turn."""
+PLANNED_KINDS: Final[tuple[PlannedKind, ...]] = get_args(PlannedKind)
 Guarantee = Literal["grammar", "checked"]
 """Guarantees of a schema: "grammar" enforces it in full while decoding; "checked" enforces what the grammar can express
 and validates the finished output."""
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
-OPTIONS: Final[dict[str, type[Options]]] = {
+OPTIONS: Final[dict[str, type[SingleOptions]]] = {
     options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
 }
 
@@ -190,7 +193,7 @@ def variant(text: str, origin: str) -> Settings:
     return Settings.of({"mode": mode, **named}, origin)
 
 
-def options_of(mode: Mode, settings: Settings) -> Options:
+def options_of(mode: Mode, settings: Settings) -> SingleOptions:
     """Returns the options of `mode`; settings that the mode does not have are left out."""
     kind = OPTIONS[mode]
     return kind(**{f.name: value for f in fields(kind) if (value := getattr(settings, f.name)) is not None})

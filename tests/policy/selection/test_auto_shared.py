@@ -19,12 +19,12 @@ from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
 from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
-from trimode.policy.selection.settings import Settings, StepKind, options_of, variant
+from trimode.policy.selection.settings import Settings, PlannedKind, options_of, variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)
 HOST: Final = 0.4e-3
-KINDS: Final[dict[StepKind, tuple[float, int]]] = {"tool_call": (0.9, 14), "json": (0.9, 20), "plan": (0.2, 40)}
+KINDS: Final[dict[PlannedKind, tuple[float, int]]] = {"tool_call": (0.9, 14), "json": (0.9, 20), "plan": (0.2, 40)}
 """The chance of a draft decision to be accepted, and decisions of an output."""
 FIXED: Final = ("ar", "linear_spec:4", "linear_spec:8", "quadratic_spec:4:1")
 
@@ -129,7 +129,7 @@ def together(plans: list[DecodePlan], seed: float, auto: Auto | None) -> float:
     return total
 
 
-def planned(word: str, auto: Auto, kind: StepKind, others: int) -> DecodePlan:
+def planned(word: str, auto: Auto, kind: PlannedKind, others: int) -> DecodePlan:
     context = StepContext(kind=kind, name=kind, others=others)
     if word == "auto":
         return resolve(context, (auto,), [("test", Settings(temperature=0.0))])

@@ -216,8 +216,8 @@ class SectionStart:
 class SectionOptions:
     """Options by section of the output: of its kind, or of its number where that has some of its own (a replay).
 
-    `first`: kind of section 0. `reasons`: why each kind is decoded so, as a sentence for people. `stops`: kinds that stop
-    strings may end.
+    `first`: kind of section 0. `reasons`: why each kind is decoded so, as a sentence for people. `stops`: kinds that
+    stop strings may end.
     """
 
     first: str

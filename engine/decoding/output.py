@@ -18,8 +18,8 @@ Decode = Callable[[Sequence[int]], str]
 class Output:
     """Committed tokens and the rounds that made them.
 
-    `switch`: set when another mode begins, and recorded in the next round. `sections`: parts of the output so far, each
-    with the number of tokens before it.
+    `switch`: set when another mode begins, and recorded in the next round. `sections`: parts of the output so far,
+    each with the number of tokens before it.
     """
 
     stop: tuple[str, ...]

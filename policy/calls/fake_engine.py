@@ -202,8 +202,8 @@ def _spoken(turn: TurnTarget, step: str, answer: Any) -> str:
 
 
 def _sections(request: DecodeRequest, tokens: Sequence[int]) -> Iterator[Section | None]:
-    """Yields the section of each token of a turn, None for other calls. Raises ScriptError for a token that may not come
-    there."""
+    """Yields the section of each token of a turn, None for other calls. Raises ScriptError for a token that may not
+    come there."""
     at = request.constraint
     gate = Gate(at.fork(), (), request.thinking) if isinstance(at, TurnMatcher) else None
     for number, token in enumerate(tokens):

@@ -27,8 +27,8 @@ ID_LENGTH: Final = 9
 class TurnSegment:
     """One part of a turn. `start`, `end`: its tokens, as a slice of `token_ids`; `modes`: those that decoded it.
 
-    `reason`: why its mode was chosen. `text`: without the marker that ends thinking or opens a call, whose tokens are the
-    last of the segment before. `calls`: of a segment of calls.
+    `reason`: why its mode was chosen. `text`: without the marker that ends thinking or opens a call, whose tokens are
+    the last of the segment before. `calls`: of a segment of calls.
     """
 
     number: int

@@ -39,7 +39,8 @@ class StreamEvent(Generic[T_co]):
 
     `provisional`: the text is a preview of the block being decoded, with `MASKED` for open slots; the next event
     replaces it. `result`: set in the last event only, whose text is what was still withheld. Of a turn, `segment`: the
-    number and kind of the segment that the text belongs to, None for a marker between two; `call`: what it adds to a call.
+    number and kind of the segment that the text belongs to, None for a marker between two; `call`: what it adds to a
+    tool call.
     """
 
     text: str
@@ -65,7 +66,7 @@ class IncrementalDetokenizer:
         """Yields the new final text, then a preview where the tentative tokens have changed."""
         final = self._final(self.decode(update.tokens))
         if len(final) > len(self.sent):
-            yield from self._events(update, final)
+            yield from self._events(final)
             self.sent = final
         if update.tentative and update.tentative != self._previewed:
             yield StreamEvent(text=self._preview(update.tentative), provisional=True)
@@ -75,7 +76,7 @@ class IncrementalDetokenizer:
         """Yields what was withheld; the last event has the result."""
         yield StreamEvent(text=result.text[len(self.sent) :], result=result)
 
-    def _events(self, _: Update, final: str) -> Iterator[StreamEvent]:
+    def _events(self, final: str) -> Iterator[StreamEvent]:
         """Yields the events of the text that is new in `final`."""
         yield StreamEvent(text=final[len(self.sent) :])
 

@@ -179,8 +179,8 @@ class Translator:
         assert turn is not None
         prose = "".join(segment.text for segment in segments if segment.kind == "prose")
         last = segments[-1] if segments else None
-        if decoded.finish_reason == "length" and last is not None and last.kind not in ("prose", "thinking"):
-            raise GrammarRuntimeError(f"no way to end was found within its budget: {decoded.text!r}")
+        if decoded.finish_reason == "length" and last is not None and not _may_be_cut(last, turn):
+            raise GrammarRuntimeError(f"no way to end was found within {len(decoded.token_ids)} tokens: {decoded.text!r}")
         answer = None if turn.answer is None or calls else turn.answer.parse(last.text if last else "")
         checked = bool(calls) or turn.answer is not None
         parts = [part for part in (turn.calls if calls else None, None if calls else turn.answer) if part is not None]
@@ -205,6 +205,11 @@ class Translator:
                 f"max_thinking_tokens={budget}: this checkpoint's tokenizer has no {THINKING_END!r} token; leave it out"
             )
         return Thinking(end, budget)
+
+
+def _may_be_cut(last: TurnSegment, turn: TurnTarget) -> bool:
+    """Returns whether a turn is complete without an end token after its segment `last`."""
+    return last.kind in ("prose", "thinking") or (last.kind == "tool_call" and last.text.endswith(turn.format.tail))
 
 
 def _check_stop(call: Call) -> None:

@@ -87,7 +87,7 @@ class TurnDetokenizer(IncrementalDetokenizer):
 
     def last(self, result: Result) -> Iterator[StreamEvent]:
         self._tokens = result.token_ids
-        yield from self._pieces(result.text)
+        yield from self._events(result.text)
         yield StreamEvent(text="", result=result)
 
     def _final(self, text: str) -> str:
@@ -102,11 +102,7 @@ class TurnDetokenizer(IncrementalDetokenizer):
         withheld = len(marker) if said.endswith(marker) else max(overlap(said, one) for one in (*self.stop, marker))
         return text[: begin + min(found)] if found else text[: len(text) - withheld]
 
-    def _events(self, update: Update, final: str) -> Iterator[StreamEvent]:
-        del update
-        yield from self._pieces(final)
-
-    def _pieces(self, final: str) -> Iterator[StreamEvent]:
+    def _events(self, final: str) -> Iterator[StreamEvent]:
         """Yields the events of the text that is new in `final`, one segment or call each."""
         for span in self.markers.spans(self._tokens, self._sections, len(final)):
             text = final[max(span.begin, len(self.sent)) : span.end]

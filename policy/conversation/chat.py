@@ -25,6 +25,7 @@ TOOLS_HEAD: Final = (
 """First line of the default block of tools, for templates that do not render tools."""
 TOOLS_IN_TEXT: Final = "You can call tools, in the middle of what you say or instead. To call one, write:"
 """First line of that block where the model may talk and call."""
+_TOOLS_LISTED: Final = "The tools, one a line, with the JSON Schema of their arguments:"
 _EXAMPLE: Final = '{"name": ..., "arguments": {...}}'
 
 Message = Mapping[str, Any]
@@ -47,7 +48,7 @@ def conversation_of(
 ) -> Conversation:
     """Returns messages and tools in a form that the template renders in full.
 
-    `form`: how calls are written in running text, where the model may talk and call; None where it writes one or the other.
+    `form`: how calls are written in running text, where the model may talk and call; None where it does one of both.
     Raises RequestError, with the key's name, for a key that the template ignores.
     """
     if not tokenizer.has_template:
@@ -80,7 +81,7 @@ def tools_block(tools: Sequence[Mapping[str, Any]], form: CallFormat | None = No
     """Returns the default block of tools: instructions, then one line for each tool."""
     head = TOOLS_HEAD
     if form is not None and form.head:
-        head = f"{TOOLS_IN_TEXT}\n{_in_text([_EXAMPLE], form)}\nThe tools, one a line, with the JSON Schema of their arguments:"
+        head = f"{TOOLS_IN_TEXT}\n{_in_text([_EXAMPLE], form)}\n{_TOOLS_LISTED}"
     return "\n".join([head, *map(canonical, tools)])
 
 

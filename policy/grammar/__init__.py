@@ -13,6 +13,6 @@ from .turn_matcher import Marker, TurnGrammar, TurnMatcher
 from .walker import Walker
 
 __all__ = [
-    "COMPLETION_TOKENS", "Compiled", "Dropped", "GrammarCompiler", "Marker", "Matcher", "Relaxed", "TurnGrammar", "TurnMatcher",
-    "Walker", "check", "relaxed", "relaxed_turn",
+    "COMPLETION_TOKENS", "Compiled", "Dropped", "GrammarCompiler", "Marker", "Matcher", "Relaxed", "TurnGrammar",
+    "TurnMatcher", "Walker", "check", "relaxed", "relaxed_turn",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from operator import not_
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trimode.engine.constraint import WHOLE
+from trimode.engine.result import Section
 from trimode.engine.token_mask import Mask
 
 from ..errors import GrammarRuntimeError
@@ -47,8 +48,6 @@ class Matcher:
     `keys`: the state of open objects, None where the grammar itself rules out equal keys.
     """
 
-    section: Final = WHOLE
-
     def __init__(self, grammar: CallGrammar, search: CompletionSearch, keys: ObjectKeys | None = None) -> None:
         self._grammar, self._search, self._vocabulary = grammar, search, search.vocabulary
         self._raw, self._version = RawMatcher(grammar.start(), search.vocabulary, keys), grammar.version
@@ -62,6 +61,11 @@ class Matcher:
     def raw(self) -> RawMatcher:
         """The grammar at this point without the test for an exhausted lexer; for measurements."""
         return self._raw
+
+    @property
+    def section(self) -> Section:
+        """The only part of the text."""
+        return WHOLE
 
     @property
     def vocabulary(self) -> Vocabulary:

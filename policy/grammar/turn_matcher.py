@@ -62,8 +62,8 @@ class TurnGrammar:
         answer, head = self._answer(self.answer), self._fixed(self._format.head, self._call, kind=self._answer_kind)
         if not isinstance(head, Fixed) or answer.allows(head.tokens[0]):
             raise SchemaError(
-                f"calls begin with {self._format.head!r}, as the answer's schema may too, so that nobody could tell them "
-                "apart; leave out the schema, or the tools"
+                f"calls begin with {self._format.head!r}, and so may what the answer's schema allows: they could not "
+                "be told apart; leave out the schema, or the tools"
             )
         return Either(self.vocabulary, answer.kind, (head,), answer)
 

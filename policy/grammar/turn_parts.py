@@ -183,7 +183,7 @@ class Constrained:
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """The point where one of several parts follows: fixed texts that differ in their first token, a grammar, the end."""
+    """A point where one of several parts follows: fixed texts that differ in their first token, a grammar, the end."""
 
     vocabulary: Vocabulary
     kind: str

@@ -6,7 +6,7 @@ the recorded one, and the differences are listed, or it is equal, and there is a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Final, Literal, cast
@@ -14,23 +14,16 @@ from typing import Any, Final, Literal, cast
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError, TrimodeError
 from trimode.engine.models.checkpoint import BUNDLED
-from trimode.engine.request import (
-    AdaptiveOptions,
-    DecodeRequest,
-    ExactOptions,
-    InfillOptions,
-    Options,
-    Sampling,
-    ScoreRequest,
-    Switch,
-)
+from trimode.engine.request import DecodeRequest, Sampling, ScoreRequest
 from trimode.engine.result import DecodeResult, Round
 
 from ..audit import CallRecord, RoundRecord, Runtime, versions
-from ..calls import Engine, candidates_of, decoded
-from ..grammar import relaxed
-from ..schema import Schema, Target, schema_of
-from ..selection import OPTIONS, Schedule
+from ..calls import Engine, candidates_of, decoded, turn_matcher
+from ..grammar import Matcher, TurnMatcher, relaxed, relaxed_turn
+from ..schema import Schema, Target, TurnTarget, schema_of
+from ..schema import turn_of as read_turn
+from ..selection import OPTIONS
+from .recorded_options import by_tokens_alone, options_of, sections_of
 
 Outcome = Literal["same", "path", "different", "impossible"]
 """Outcomes of a replay. path: the same ids by other rounds; impossible: there is nothing to decode again, or this
@@ -39,7 +32,7 @@ machine cannot."""
 CHOICE: Final = "choice"
 BUG: Final = "same inputs, different tokens: a bug"
 NO_CONTENT: Final = "the record holds no token ids; record with content=True (or the content switch) to replay"
-_FIELDS: Final = ("tokens", "origins", "mode", "switch", "drafted", "rejected", "forward_passes", "fills")
+_FIELDS: Final = ("tokens", "origins", "mode", "section", "switch", "drafted", "rejected", "forward_passes", "fills")
 _RUNTIME: Final = {
     "model_sha256": "weights",
     "tokenizer_sha256": "tokenizer",
@@ -140,18 +133,35 @@ def was_cut(record: CallRecord) -> bool:
 
 def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
     """Returns the recorded request. Raises RequestError or SchemaError where `engine` cannot serve it."""
-    target = None if record.schema_sha256 is None else target_of(record)
-    if target is not None and record.guarantee == "checked":
-        target = relaxed(target).schema
+    turn = turn_of(record)
     return DecodeRequest(
         prompt=record.prompt_ids or (),
-        options=_options(record, engine),
+        options=options_of(record, engine.tokens.model.config) if turn is None else sections_of(record, turn),
         sampling=Sampling(**asdict(record.sampling)),
         max_tokens=len(record.token_ids or ()) if was_cut(record) else record.max_tokens,
         stop=record.stop,
-        constraint=None if target is None else engine.grammars.matcher(target),
+        constraint=_constraint(record, turn, engine),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
     )
+
+
+def _constraint(record: CallRecord, turn: TurnTarget | None, engine: Engine) -> Matcher | TurnMatcher | None:
+    if turn is not None:
+        return turn_matcher(engine.tokenizer, engine.grammars, turn)
+    if record.schema_sha256 is None:
+        return None
+    target = target_of(record)
+    return engine.grammars.matcher(relaxed(target).schema if record.guarantee == "checked" else target)
+
+
+def turn_of(record: CallRecord) -> TurnTarget | None:
+    """Returns what a recorded turn might hold; None for other calls."""
+    if record.kind != "turn":
+        return None
+    turn = read_turn(cast(dict[str, Any], record.schema), record.schema_formats)
+    if turn is None:
+        raise RequestError(f"schema={record.schema!r}: expected what a turn may hold")
+    return relaxed_turn(turn)[0] if record.guarantee == "checked" else turn
 
 
 def target_of(record: CallRecord) -> Target:
@@ -166,55 +176,6 @@ def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
     texts = candidates_of(target_of(record))
     candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
     return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
-
-
-def _options(record: CallRecord, engine: Engine) -> Options:
-    if record.suffix_ids is not None:
-        options: dict[str, Any] = {name: value for name, value in record.options.items() if name != "mode"}
-        options["suffix"] = record.suffix_ids
-        return InfillOptions(**options)
-    first, switches = _of_mode(record.options), switches_of(record)
-    if switches and isinstance(first, ExactOptions):
-        return AdaptiveOptions(first=first, controller=Schedule(switches=switches))
-    return engine.tokens.model.config.fitted(first)
-
-
-def _of_mode(options: Mapping[str, Any]) -> Options:
-    arguments = {name: value for name, value in options.items() if name != "mode"}
-    if options.get("mode") == "diffusion":  # older records lack it; they were decoded by this rule
-        arguments.setdefault("selection", "text_first")
-    try:
-        return OPTIONS[options["mode"]](**arguments)
-    except (KeyError, TypeError):
-        raise RequestError(f"options={dict(options)!r}: expected a mode and options that it has") from None
-
-
-def switches_of(record: CallRecord) -> dict[int, Switch]:
-    """Returns the call's switches of mode, by the number of rounds before each; none where their options were not
-    recorded. Raises RequestError for options that are not of an exact mode.
-    """
-    if _by_tokens_alone(record):
-        return {}
-    return {
-        number: Switch(options=_exact(round_.options), reason=round_.switch)
-        for number, round_ in enumerate(record.rounds)
-        if round_.options is not None
-    }
-
-
-def _exact(recorded: Mapping[str, Any]) -> ExactOptions:
-    options = _of_mode(recorded)
-    if not isinstance(options, ExactOptions):
-        raise RequestError(
-            f"options={dict(recorded)!r}: expected those of an exact mode; only exact modes can be switched to"
-        )
-    return options
-
-
-def _by_tokens_alone(record: CallRecord) -> bool:
-    """Returns whether only tokens can be compared, because the mode switched in mid-call and its options were not
-    recorded."""
-    return any(round_.switch and round_.options is None for round_ in record.rounds)
 
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
@@ -234,7 +195,7 @@ def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:
 def compare(record: CallRecord, result: DecodeResult, causes: Sequence[str]) -> Replay:
     """Compares a decoded call with its record. Of older records whose mode switched in mid-call, only tokens are
     compared."""
-    tokens_only = _by_tokens_alone(record)
+    tokens_only = by_tokens_alone(record)
     found = (_first_token if tokens_only else _first_difference)(record.rounds, result.rounds)
     same_ids = record.token_ids == result.token_ids and record.finish_reason == result.finish_reason
     if same_ids and found is None:

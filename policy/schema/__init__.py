@@ -25,7 +25,8 @@ from .turns import (
 )
 
 __all__ = [
-    "BARE", "MARKED", "SEGMENT_KINDS", "CallFormat", "Choice", "IdentifiedCall", "Lark", "Regex", "Schema", "SegmentKind", "Target", "TextTarget", "Tool", "ToolCall", "ToolChoice", "Turn", "TurnTarget", "called", "described",
-    "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of", "tool_schema",
-    "turn_of", "turn_target",
+    "BARE", "MARKED", "SEGMENT_KINDS", "CallFormat", "Choice", "IdentifiedCall", "Lark", "Regex", "Schema",
+    "SegmentKind", "Target", "TextTarget", "Tool", "ToolCall", "ToolChoice", "Turn", "TurnTarget", "called",
+    "described", "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of",
+    "tool_schema", "turn_of", "turn_target",
 ]  # fmt: skip

@@ -69,8 +69,8 @@ BARE: Final = CallFormat("", None, "")
 class TurnTarget:
     """The parts that a turn may have. `calls`: the union of its tools, None where none may be called.
 
-    `answer`: constrains what the model writes instead of calls; None for free prose, which may also stand between calls.
-    `parallel`: whether there may be several calls.
+    `answer`: constrains what the model writes instead of calls; None for free prose, which may also stand between
+    calls. `parallel`: whether there may be several calls.
     """
 
     calls: Schema | None
@@ -151,8 +151,8 @@ def turn_target(
     """Returns the target of a turn with tools.
 
     `choice`: a ToolChoice, or the one tool to be called once: its name, or OpenAI's {"type": "function", "function":
-    {"name": ...}} for a tool that is called like a ToolChoice. Raises SchemaError for a tool that is not there, and where
-    a call is required and there are no tools.
+    {"name": ...}} for a tool that is called like a ToolChoice. Raises SchemaError for a tool that is not there, and
+    where a call is required and there are no tools.
     """
     names = [shape.name for shape in shapes]
     if isinstance(choice, Mapping):

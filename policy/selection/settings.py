@@ -177,9 +177,9 @@ def known_mode(mode: str, origin: str) -> Mode:
 
 
 def known_kind(name: str) -> StepKind | None:
-    """Returns `name` as a step kind, or None where policies know no such kind."""
+    """Returns `name` as a step kind, or None where policies plan no steps of such a kind as a whole."""
     for kind in STEP_KINDS:
-        if kind == name:
+        if kind == name != "turn":
             return kind
     return None
 

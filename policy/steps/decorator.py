@@ -15,11 +15,11 @@ from functools import update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-from ..calls import Call, Result, StreamEvent, tools_of
+from ..calls import Call, Result, StreamEvent, planned_turn, tools_of
 from ..errors import StepError, shown
 from ..json_schema import Formats
-from ..selection import STEP_KINDS, SettingArguments, Settings, StepContext, StepKind, resolve
-from .definition import StepSpec, define, listed
+from ..selection import STEP_KINDS, DecodePlan, SettingArguments, Settings, StepContext, StepKind, resolve
+from .definition import Calling, StepSpec, define, listed
 from .prompt_text import messages_of
 from .sessions import current_session
 
@@ -138,9 +138,11 @@ class StepDecorator:
         schema: Any,
         settings: Settings,
         formats: Formats | None = None,
+        calling: Calling = (None, None),
     ) -> None:
         self.kind: StepKind | None = kind
         self.formats: Formats | None = formats
+        self.calling: Calling = calling
         self.name, self.tools, self.schema, self.settings = name, tools, schema, settings
 
     @overload
@@ -150,7 +152,9 @@ class StepDecorator:
     @overload
     def __call__(self, function: Callable[P, R]) -> Step[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Any:
-        spec = define(function, self.kind, self.name, self.tools, self.schema, self.settings, self.formats)
+        spec = define(
+            function, self.kind, self.name, self.tools, self.schema, self.settings, self.formats, self.calling
+        )
         return (AsyncStep if inspect.iscoroutinefunction(function) else Step)(function, spec)
 
 
@@ -168,6 +172,8 @@ def step(
     schema: Any = None,
     choices: Sequence[str] = (),
     formats: Formats | None = None,
+    tool_choice: str | Mapping[str, Any] | None = None,
+    parallel_tool_calls: bool | None = None,
     **settings: Unpack[SettingArguments],
 ) -> StepDecorator: ...
 def step(
@@ -179,11 +185,15 @@ def step(
     schema: Any = None,
     choices: Sequence[str] = (),
     formats: Formats | None = None,
+    tool_choice: str | Mapping[str, Any] | None = None,
+    parallel_tool_calls: bool | None = None,
     **settings: Unpack[SettingArguments],
 ) -> Any:
     """Makes a step of a function, bare (`@step`) or called (`@step("json", mode="ar", max_tokens=80)`).
 
-    Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, else `json`. `schema` (a type or a
+    Without a kind: `prose` for functions that return str, `tool_call` for ToolCall, `turn` for Turn, else `json`. A
+    turn talks and calls as the model likes, or as `tool_choice` ("auto", "none", "required" or a tool's name) and
+    `parallel_tool_calls` say. `schema` (a type or a
     JSON Schema) constrains the output where the annotation is not specific enough. It is compiled here, so that an
     UnsupportedKeyword is raised where the step is defined. A `choice` scores the strings of its annotation (a Literal
     or an Enum), or with `-> str` those of `choices`, in one pass. `formats="assert"` refuses formats
@@ -197,7 +207,8 @@ def step(
         raise StepError(f"step(name={shown(name)}): expected a name")
     if choices:
         schema = listed(kind, schema, choices)
-    return StepDecorator(kind, name, tools_of(tools, "step()"), schema, Settings.of(settings, "step()"), formats)
+    given, calling = Settings.of(settings, "step()"), (tool_choice, parallel_tool_calls)
+    return StepDecorator(kind, name, tools_of(tools, "step()"), schema, given, formats, calling)
 
 
 def resolved(
@@ -206,13 +217,25 @@ def resolved(
     """Returns the call of a step in the current session."""
     session, digest = current_session(), None if spec.schema is None else spec.schema.sha256
     context = StepContext(kind=spec.kind, name=spec.name, schema_sha256=digest, others=session.engine.live)
-    plan = resolve(context, session.policies, spec.layers(), session.engine.weights)
-    messages = messages_of(spec.name, function, returned, args, kwargs)
-    return Call(step=spec.name, kind=spec.kind, plan=plan, messages=messages, tools=spec.tools, schema=spec.schema)
+
+    def plan_of(part: StepContext) -> DecodePlan:
+        return resolve(part, session.policies, spec.layers(), session.engine.weights)
+
+    plan, segments = (plan_of(context), {}) if spec.turn is None else planned_turn(context, spec.turn, plan_of)
+    return Call(
+        step=spec.name,
+        kind=spec.kind,
+        plan=plan,
+        messages=messages_of(spec.name, function, returned, args, kwargs),
+        tools=spec.tools,
+        schema=spec.schema,
+        turn=spec.turn,
+        segments=segments,
+    )
 
 
 def value_of(result: Result, spec: StepSpec) -> Any:
-    return result.text if spec.schema is None else result.value
+    return result.text if spec.schema is None and spec.turn is None else result.value
 
 
 def _described(function: Callable[..., Any], spec: StepSpec) -> str:

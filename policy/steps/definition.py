@@ -13,7 +13,19 @@ from ..calls import candidates_of, check_tool_call, overrides
 from ..errors import StepError, shown
 from ..grammar import check, relaxed
 from ..json_schema import Formats
-from ..schema import Target, TextTarget, ToolCall, described, held_to, schema_of, tool_schema
+from ..schema import (
+    Target,
+    TextTarget,
+    ToolCall,
+    Turn,
+    TurnTarget,
+    described,
+    held_to,
+    schema_of,
+    shapes_of,
+    tool_schema,
+    turn_target,
+)
 from ..selection import Layer, Settings, StepKind
 from .prompt_text import check_template
 
@@ -29,6 +41,7 @@ class StepSpec:
     tools: tuple[dict[str, Any], ...]
     schema: Target | None
     decorated: Settings
+    turn: TurnTarget | None = None
     called: Settings = NOTHING
 
     def layers(self) -> list[Layer]:
@@ -47,13 +60,20 @@ def define(
     target: Any,
     settings: Settings,
     formats: Formats | None = None,
+    calling: Calling = (None, None),
 ) -> StepSpec:
     """Returns the step's kind, schema and settings. The schema is compiled once, so that one that cannot be enforced is
-    refused here."""
+    refused here. `calling`: of a turn."""
     _check_function(function)
     returns = _return_type(function)
     text = returns is str or (get_origin(returns) is Annotated and isinstance(schema_of(returns), TextTarget))
-    chosen: StepKind = kind or ("prose" if text else "tool_call" if returns is ToolCall else "json")
+    chosen: StepKind = kind or ("prose" if text else _KINDS.get(returns, "json"))
+    if (chosen == "turn") != (returns is Turn):
+        raise StepError("a turn is what it returns: @step('turn', tools=[...]) goes above a function '-> Turn'")
+    if chosen != "turn" and calling != (None, None):
+        raise StepError(f"tool_choice and parallel_tool_calls belong to a turn, not to a step of kind {chosen!r}")
+    if chosen == "turn":
+        return _turn(function, name, tools, _held(target, formats), settings, calling)
     schema = _schema(chosen, returns, tools, formats) if target is None else _held(target, formats)
     check_tool_call(chosen, schema, bool(tools), "step()")
     if chosen == "choice":
@@ -63,6 +83,36 @@ def define(
     check_template(function)
     return StepSpec(
         name=name or function.__name__, kind=chosen, tools=described(tools), schema=schema, decorated=settings
+    )
+
+
+Calling = tuple[Any, bool | None]
+"""The `tool_choice` and `parallel_tool_calls` of a turn, None where not given."""
+_KINDS: Final[dict[Any, StepKind]] = {ToolCall: "tool_call", Turn: "turn"}
+"""Kinds of steps by what they return."""
+
+
+def _turn(
+    function: Callable[..., Any],
+    name: str | None,
+    tools: Sequence[Any],
+    answer: Target | None,
+    settings: Settings,
+    calling: Calling,
+) -> StepSpec:
+    choice, parallel = calling
+    turn = turn_target(shapes_of(tools), answer, choice or "auto", True if parallel is None else parallel, "step()")
+    for part in (turn.calls, turn.answer):
+        if part is not None:
+            (relaxed if settings.guarantee == "checked" else check)(part)
+    check_template(function)
+    return StepSpec(
+        name=name or function.__name__,
+        kind="turn",
+        tools=described(tools),
+        schema=None,
+        decorated=settings,
+        turn=turn,
     )
 
 

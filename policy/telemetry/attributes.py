@@ -24,7 +24,8 @@ _INT64: Final = 2**63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Consecutive rounds of one mode with the same options. `first`: the number of the first round.
+    """Consecutive rounds of one mode with the same options, of one segment of a turn. `first`: the number of the first
+    round.
 
     `before`: the mode before the switch, None in the first part; it may be the same mode with other options. `why`: the
     switch's reason. `estimated`: whether the times are shares of the call's time.
@@ -35,6 +36,7 @@ class Part:
     first: int
     before: str | None
     why: str
+    section: tuple[int, str] | None
     start_ns: int
     end_ns: int
     estimated: bool
@@ -59,6 +61,7 @@ def parts_of(record: CallRecord) -> Iterator[Part]:
             first=first,
             before=before,
             why=rounds[0].switch,
+            section=rounds[0].section,
             start_ns=begin + (end - begin) * passes // whole,
             end_ns=begin + (end - begin) * done // whole,
             estimated=len(runs) > 1,
@@ -141,6 +144,8 @@ def decode_attributes(part: Part) -> Attributes:
     return {
         names.OPENINFERENCE_SPAN_KIND: "CHAIN",
         names.DECODE_MODE: part.mode,
+        names.SEGMENT_INDEX: None if part.section is None else part.section[0],
+        names.SEGMENT_KIND: None if part.section is None else part.section[1],
         names.OUTPUT_TOKENS: tokens,
         names.FORWARD_PASSES: passes,
         names.TOKENS_PER_FORWARD: tokens / passes if passes else None,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
-    from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
+    from trimode.policy.calls import CallDelta, Engine, Result, ScoredChoice, StreamEvent, TurnSegment
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         UnsupportedKeyword,
         UnsupportedSyntax,
     )
-    from trimode.policy.schema import Choice, Lark, Regex, ToolCall
+    from trimode.policy.schema import Choice, IdentifiedCall, Lark, Regex, ToolCall, Turn
     from trimode.policy.selection import Policy
     from trimode.policy.steps import (
         Budget,
@@ -75,14 +75,14 @@ _HOMES = {
     ),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
-    "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
+    "trimode.policy.calls": ("CallDelta", "Engine", "Result", "ScoredChoice", "StreamEvent", "TurnSegment"),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",
         "OutputRefused", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
         "StepError", "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
-    "trimode.policy.schema": ("Choice", "Lark", "Regex", "ToolCall"),
+    "trimode.policy.schema": ("Choice", "IdentifiedCall", "Lark", "Regex", "ToolCall", "Turn"),
     "trimode.policy.selection": ("Policy",),
     "trimode.policy.steps": (
         "Budget", "Session", "Spent", "aexecute", "ask", "execute", "execute_tool", "session", "step", "using",
@@ -91,12 +91,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed",
-    "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
-    "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
-    "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
-    "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
-    "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError",
+    "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed", "Budget", "BudgetExceeded", "BudgetTooSmall",
+    "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Engine", "IdentifiedCall",
+    "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema", "ModeUnavailable",
+    "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
+    "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session",
+    "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "Turn", "TurnSegment",
     "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
     "execute_tool", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from trimode.engine.errors import CallCancelled, KvMemoryExceeded, QueueFull, Re
 from trimode.engine.jobs import Update
 from trimode.engine.kv_cache.pages import page_bytes
 from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.result import Section
 from trimode.engine.token_engine import TokenEngine
 
 ENDLESS = small.with_ends(small.MASK)
@@ -240,7 +241,9 @@ def test_chunks_change_no_token() -> None:
 class Broken:
     """A constraint that fails in the middle of a text."""
 
-    section = WHOLE
+    @property
+    def section(self) -> Section:
+        return WHOLE
 
     def __init__(self, left: int) -> None:
         self.left = left

@@ -14,7 +14,7 @@ from trimode.engine.constraint import WHOLE
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
-from trimode.engine.result import DecodeResult
+from trimode.engine.result import DecodeResult, Section
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
 
@@ -36,7 +36,9 @@ def _bits(tokens: frozenset[int]) -> Tensor:
 class Template:
     """A grammar of fixed length: at each place the ids that may stand there, then the end."""
 
-    section = WHOLE
+    @property
+    def section(self) -> Section:
+        return WHOLE
 
     def __init__(self, places: Sequence[frozenset[int]], at: int = 0) -> None:
         self.places, self.at = places, at

@@ -35,6 +35,7 @@ from trimode.engine.request import (
     Options,
     QuadraticSpecOptions,
     Sampling,
+    SectionOptions,
 )
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
@@ -123,8 +124,10 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
         case DiffusionOptions(block_length=length, threshold=threshold, selection=selection):
             plain = vendors if selection == "vendor" else plain
             plain.diffusion(length or 32, threshold)
-        case InfillOptions() | AlignedOptions() | AdaptiveOptions():
-            raise NotImplementedError("test_choice_infill.py, test_sdar.py and test_adaptive.py have their own twins")
+        case InfillOptions() | AlignedOptions() | AdaptiveOptions() | SectionOptions():
+            raise NotImplementedError(
+                "test_choice_infill.py, test_sdar.py, test_adaptive.py and test_sections.py have own"
+            )
     return plain
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-import pytest
 import small
 from automaton import Automaton, accepts, random_automaton
 from hypothesis import given, settings
@@ -185,10 +184,10 @@ def test_text_that_may_be_cut_is_cut_by_a_limit_of_passes_and_other_text_is_not(
 
 
 def test_a_section_without_options_is_an_error_of_its_call() -> None:
-    given = request(4, 0.0, 5, thinking=False)
-    own = sections(given, 4, one=ArOptions())
     engine = small.engine(small.model(1))
-    lacking = replace(own, kinds={own.first: ArOptions()})
-    with pytest.raises(RequestError, match="no options for a section of kind"):
-        for seed in range(20):
-            engine.decode(replace(request(seed, 1.3, 5, thinking=False), options=lacking))
+    asked = [request(seed, 1.3, 5, thinking=False) for seed in range(20)]
+    lacking = [SectionOptions(first="prose", kinds={"prose": ArOptions()}, reasons={}) for _ in asked]
+    futures = [engine.submit(replace(one, options=own)) for one, own in zip(asked, lacking, strict=True)]
+    failed = [error for future in futures if (error := future.exception()) is not None]
+    assert failed
+    assert all(isinstance(error, RequestError) and "no options for a section of kind" in str(error) for error in failed)

@@ -28,7 +28,8 @@ from trimode.policy.audit.round_record import RoundRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.call import Call, call_of
 from trimode.policy.calls.engine import Engine
-from trimode.policy.replay.decode_again import compare, replay, switches_of
+from trimode.policy.replay.decode_again import compare, replay
+from trimode.policy.replay.recorded_options import switches_of
 from trimode.policy.selection.switching import Schedule
 
 POLICY = PolicyUsed(name="fickle", version="1", sha256="e" * 64, reason="by chance")

@@ -19,7 +19,7 @@ from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
 from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
-from trimode.policy.selection.settings import Settings, PlannedKind, options_of, variant
+from trimode.policy.selection.settings import PlannedKind, Settings, options_of, variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)

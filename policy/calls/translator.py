@@ -180,7 +180,8 @@ class Translator:
         prose = "".join(segment.text for segment in segments if segment.kind == "prose")
         last = segments[-1] if segments else None
         if decoded.finish_reason == "length" and last is not None and not _may_be_cut(last, turn):
-            raise GrammarRuntimeError(f"no way to end was found within {len(decoded.token_ids)} tokens: {decoded.text!r}")
+            tokens = len(decoded.token_ids)
+            raise GrammarRuntimeError(f"no way to end was found within {tokens} tokens: {decoded.text!r}")
         answer = None if turn.answer is None or calls else turn.answer.parse(last.text if last else "")
         checked = bool(calls) or turn.answer is not None
         parts = [part for part in (turn.calls if calls else None, None if calls else turn.answer) if part is not None]

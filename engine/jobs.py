@@ -10,8 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from .request import DecodeRequest, ScoreRequest
+from .request import DecodeRequest
 from .running import RunningRequest
+from .scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Update:
 class Job:
     """A submitted request. `future` may be cancelled at any time; `watch` is called from the scheduler's thread."""
 
-    request: DecodeRequest | ScoreRequest
+    request: DecodeRequest | Scoring
     watch: Callable[[Update], None] | None = None
     future: Future[Any] = field(default_factory=Future)
     running: RunningRequest | None = None

@@ -23,8 +23,9 @@ from .digests import sequence_digests
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, ScoreRequest
+    from trimode.engine.request import DecodeRequest
     from trimode.engine.result import DecodeResult
+    from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice"]
 

@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime

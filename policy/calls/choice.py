@@ -9,8 +9,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from trimode.engine.request import ScoreRequest
 from trimode.engine.result import DecodeResult, Round, ScoreResult
+from trimode.engine.scoring import ScoreRequest
 
 from ..errors import StepError
 from ..schema import Choice, Target

@@ -19,8 +19,9 @@ from trimode.engine.decoding.output import Output
 from trimode.engine.errors import TrimodeError
 from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult, ScoreResult, Stats
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.scoring import ScoreRequest
 
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher

@@ -16,8 +16,9 @@ from uuid import uuid4
 from opentelemetry.context import Context
 
 from trimode.engine.errors import CallCancelled
-from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
 from ..conversation import plain_text

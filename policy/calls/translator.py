@@ -14,8 +14,9 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options, ScoreRequest
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, Options
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import ScoreRequest
 
 from ..conversation import Trim, marker_note
 from ..errors import BudgetTooSmall, GrammarRuntimeError

@@ -21,10 +21,10 @@ from trimode.engine.request import (
     InfillOptions,
     Options,
     Sampling,
-    ScoreRequest,
     Switch,
 )
 from trimode.engine.result import DecodeResult, Round
+from trimode.engine.scoring import ScoreRequest
 
 from ..audit import CallRecord, RoundRecord, Runtime, versions
 from ..calls import Engine, candidates_of, decoded

@@ -47,10 +47,10 @@ from trimode.engine.request import (
     Options,
     QuadraticSpecOptions,
     Sampling,
-    ScoreRequest,
     Selection,
 )
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.native.build import NativeUnavailable

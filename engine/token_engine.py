@@ -123,9 +123,7 @@ class TokenEngine:
         """Runs `decode` for tasks; cancelling the task frees the request's pages within one pass."""
         return await asyncio.wrap_future(self.submit(request))
 
-    def submit(
-        self, request: DecodeRequest | Scoring, watch: Callable[[Update], None] | None = None
-    ) -> Future[Any]:
+    def submit(self, request: DecodeRequest | Scoring, watch: Callable[[Update], None] | None = None) -> Future[Any]:
         """Queues a request. Cancelling the future, at any time, frees its pages within one pass.
 
         `watch` is called after each of its passes, from the scheduler's thread; it must not block.

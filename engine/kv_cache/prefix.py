@@ -80,7 +80,7 @@ class PrefixIndex:
         return Match(pages, self._touch(best).page, len(pages) * PAGE + extra)
 
     def insert(self, tokens: Sequence[int], pages: Sequence[int], scope: str | None = None) -> None:
-        """Stores for `scope` that `pages` have `tokens` (the whole blocks of them); adds a reference to each new page."""
+        """Stores for `scope` that `pages` have `tokens` (whole blocks of them); adds a reference to each new page."""
         if not self.enabled:
             return
         tokens = tokens[: len(tokens) // self.block * self.block]

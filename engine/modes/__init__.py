@@ -22,7 +22,18 @@ from ..request import (
     QuadraticSpecOptions,
 )
 from ..scoring import QuestionsRequest, ScoreRequest, Scoring, TokenLogprobsRequest
-from . import adaptive, ar, block_diffusion, choice, diffusion, infill, linear_spec, quadratic_spec, questions, token_logprobs
+from . import (
+    adaptive,
+    ar,
+    block_diffusion,
+    choice,
+    diffusion,
+    infill,
+    linear_spec,
+    quadratic_spec,
+    questions,
+    token_logprobs,
+)
 
 
 def decode(run: DecodeState, options: Options) -> Passes:

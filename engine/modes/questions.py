@@ -100,7 +100,8 @@ def packs(found: Sequence[Path]) -> list[list[Path]]:
 def likelihood(rows: Tensor, ids: Ids, ends: Sequence[int]) -> float:
     """Returns the log-probability of `ids`; row i of `rows` is the distribution after `ids[:i]`."""
     return sum(
-        float(row[list(ends)].logsumexp(0) if token == END else row[token]) for row, token in zip(rows, ids, strict=False)
+        float(row[list(ends)].logsumexp(0) if token == END else row[token])
+        for row, token in zip(rows, ids, strict=False)
     )
 
 

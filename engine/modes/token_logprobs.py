@@ -2,7 +2,8 @@
 
 Knows token ids and logits. Does not know the model, nor which mode made the tokens. A row of logits is the same to the
 bit in any pass, so the figures are those that `ar` reads when it writes these tokens. Rows up to the prompt's last
-token come from the prefix cache where they are stored; logits are read in chunks, because a row has the whole vocabulary.
+token come from the prefix cache where they are stored; logits are read in chunks, because a row has the vocabulary's
+length.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class CallOptions(SettingArguments, total=False):
     constrains the output; `formats`: "assert" refuses formats that cannot be checked, "annotate" ignores them with a
     note. `tools`, as functions, types or dicts of the common APIs, are shown to the model; with step="tool_call" and no
     schema they are also the schema. Without `mode`, the session, `using` and the policy file choose it, else the
-    package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
+    package's table by `step`. `cache_scope`: prefixes of prompts are reused only among calls of the same scope, such as
+    those of one tenant; it changes no token and is not recorded. All other keys are the options of `Settings`; None
+    leaves an option unset.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -41,6 +43,7 @@ class CallOptions(SettingArguments, total=False):
     schema: Any
     formats: Formats | None
     step: StepKind | None
+    cache_scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Call:
     retried: bool = False
     max_passes: int | None = None
     max_seconds: float | None = None
+    cache_scope: str | None = None
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -118,11 +122,19 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
         tools=tuple(shape.described for shape in shapes),
         schema=target,
         notes=tuple(notes),
+        cache_scope=checked_scope(options.get("cache_scope"), name),
         **_prompt_fields(name, prompt, options),
     )
     if kind == "choice":
         candidates_of(call.schema)
     return call
+
+
+def checked_scope(given: Any, name: str) -> str | None:
+    """Returns `cache_scope`. Raises RequestError unless it is a string or None."""
+    if not isinstance(given, str | None):
+        raise RequestError(f"{name}(): cache_scope={shown(given)}: expected a string or None")
+    return given
 
 
 def tools_of(tools: Any, origin: str) -> tuple[Any, ...]:
@@ -207,6 +219,7 @@ def choice_call(
     tools: Sequence[Any],
     prompt_ids: Sequence[int] | None = None,
     planner: Planner = by_package,
+    cache_scope: str | None = None,
 ) -> Call:
     """Returns the call of `Engine.choice`. Raises RequestError unless options are distinct, non-empty strings."""
     if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
@@ -216,5 +229,13 @@ def choice_call(
         raise RequestError(f"options={shown(listed)}: expected non-empty strings, at least one, each of them once")
     schema = {"enum": listed}
     return call_of(
-        "choice", prompt, planner, messages=messages, prompt_ids=prompt_ids, tools=tools, step="choice", schema=schema
+        "choice",
+        prompt,
+        planner,
+        messages=messages,
+        prompt_ids=prompt_ids,
+        tools=tools,
+        step="choice",
+        schema=schema,
+        cache_scope=cache_scope,
     )

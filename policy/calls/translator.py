@@ -65,6 +65,7 @@ class Translator:
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
         )
         check_budget(request)
         return request, prompt.notes
@@ -77,7 +78,7 @@ class Translator:
     def _scoring(self, call: Call, trim: Trim | None) -> tuple[ScoreRequest, tuple[str, ...]]:
         candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
         prompt = self.prompts.prompt(call, max(map(len, candidates)), trim)
-        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
+        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates, cache_scope=call.cache_scope), prompt.notes
 
     def _options(self, plan: DecodePlan) -> Options:
         options = options_of(plan.mode, plan.settings)
@@ -122,6 +123,7 @@ class Translator:
             max_tokens=settings.max_tokens or 0,
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
         ), [*call.notes, *notes, *unused_in_infill(settings)]
 
     def value(self, call: Call, request: DecodeRequest, decoded: DecodeResult) -> tuple[Any, bool | None, list[str]]:

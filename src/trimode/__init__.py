@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     )
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
-    from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
+    from trimode.policy.calls import (
+        Decision,
+        DecisionAnswer,
+        DecisionQuestion,
+        Engine,
+        Result,
+        ScoredChoice,
+        StreamEvent,
+    )
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -75,7 +83,9 @@ _HOMES = {
     ),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
-    "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
+    "trimode.policy.calls": (
+        "Decision", "DecisionAnswer", "DecisionQuestion", "Engine", "Result", "ScoredChoice", "StreamEvent",
+    ),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",
@@ -93,7 +103,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed",
     "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
-    "Choice", "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
+    "Choice", "Decision", "DecisionAnswer", "DecisionQuestion",
+    "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
     "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",
     "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
     "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError",

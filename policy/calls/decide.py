@@ -1,0 +1,146 @@
+"""Decisions: questions put to a model as tokens after one shared prompt, and its scores as an output that is recorded.
+
+Knows calls, questions, prompts as token ids and scores. Does not know how questions are scored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final
+
+from trimode.engine.errors import RequestError
+from trimode.engine.result import DecodeResult, QuestionScores, Round
+from trimode.engine.scoring import Question, QuestionsRequest
+
+from ..conversation import checked_messages, checked_text
+from ..errors import shown
+from ..selection import StepContext
+from .call import Call, Planner, checked_scope
+from .prompts import PromptWriter
+from .questions import Decision, DecisionQuestion, answer_of
+
+STEP: Final = "decide"
+"""Name of the step that policies and records see."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of one call as put to the model: what its record keeps in place of a schema."""
+
+    questions: tuple[DecisionQuestion, ...]
+    tokens: tuple[Question, ...]
+    temperature: float
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The questions as JSON, with their token ids, from which a replay asks them again."""
+        pairs = zip(self.questions, self.tokens, strict=True)
+        return {
+            "temperature": self.temperature,
+            "questions": [
+                {
+                    "kind": question.kind,
+                    "name": question.name,
+                    "text": question.text,
+                    "options": list(question.options),
+                    "tokens": list(tokens.tokens),
+                    "candidates": [list(ids) for ids in tokens.candidates],
+                }
+                for question, tokens in pairs
+            ],
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
+
+
+def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, cache_scope: Any) -> Call:
+    """Returns the call of `Engine.decide`, without its questions. Raises RequestError for input that cannot be used."""
+    if isinstance(given, str):
+        messages: Any = [{"role": "user", "content": checked_text(given, "input")}]
+    elif isinstance(given, Mapping) or not isinstance(given, Sequence):
+        raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
+    else:
+        messages = given
+    return Call(
+        step=STEP,
+        kind="choice",
+        plan=planner(StepContext(kind="choice", name=STEP), []),
+        messages=checked_messages(messages, "input"),
+        tools=tuple(tools),
+        cache_scope=checked_scope(cache_scope, STEP),
+    )
+
+
+def asked(
+    call: Call, questions: Sequence[DecisionQuestion], temperature: float, writer: PromptWriter
+) -> tuple[QuestionsRequest, Asked, tuple[str, ...]]:
+    """Returns the request, what its record keeps, and notes. The prompt is what all questions' prompts begin with."""
+    candidates = [tuple(map(tuple, map(writer.tokenizer.encode, question.options))) for question in questions]
+    prompts = [
+        writer.prompt(replace(call, messages=_with(call.messages, question.text)), max(map(len, ids)))
+        for question, ids in zip(questions, candidates, strict=True)
+    ]
+    shared = common_beginning([prompt.ids[:-1] for prompt in prompts])
+    if not shared:
+        raise RequestError("the input has no tokens that all questions share; this checkpoint's template forbids it")
+    tokens = tuple(
+        Question(tokens=tuple(prompt.ids[len(shared) :]), candidates=ids)
+        for prompt, ids in zip(prompts, candidates, strict=True)
+    )
+    request = QuestionsRequest(prompt=tuple(shared), questions=tokens, cache_scope=call.cache_scope)
+    notes = tuple(dict.fromkeys(note for prompt in prompts for note in prompt.notes))
+    return request, Asked(tuple(questions), tokens, temperature), notes
+
+
+def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
+    """Returns the tokens that all prompts begin with: those that the first and the last in order share."""
+    first, last = min(prompts), max(prompts)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[
+        : next((at for at, (a, b) in pairs if a != b), len(first))
+    ]  # the first is shorter if it begins the last
+
+
+def _with(messages: Sequence[Mapping[str, Any]], text: str) -> tuple[Mapping[str, Any], ...]:
+    """Returns the messages with a question at their end: in the last one if a user's, as templates want turns."""
+    last = messages[-1]
+    if last["role"] == "user":
+        return (*messages[:-1], {**last, "content": f"{last['content']}\n\n{text}"})
+    return (*messages, {"role": "user", "content": text})
+
+
+def decision_of(told: Asked, scored: QuestionScores, audit_id: str, notes: Sequence[str]) -> Decision:
+    """Returns the answers."""
+    pairs = zip(told.questions, scored.logprobs, strict=True)
+    answers = tuple(answer_of(question, logprobs, told.temperature) for question, logprobs in pairs)
+    return Decision(
+        answers=answers, temperature=told.temperature, stats=scored.stats, audit_id=audit_id, notes=tuple(notes)
+    )
+
+
+def answered(request: QuestionsRequest, scored: QuestionScores, text: str, end: int) -> DecodeResult:
+    """Returns the answers as an output: each likeliest candidate's tokens and an end token, all of provenance "c"."""
+    tokens: list[int] = []
+    for question, logprobs in zip(request.questions, scored.logprobs, strict=True):
+        tokens += (*question.candidates[logprobs.index(max(logprobs))], end)
+    made = Round(
+        mode="choice", tokens=tuple(tokens), origins="c" * len(tokens), forward_passes=scored.stats.forward_passes
+    )
+    return DecodeResult(
+        token_ids=made.tokens,
+        text=text,
+        finish_reason="stop",
+        rounds=(made,),
+        stats=replace(scored.stats, output_tokens=len(tokens), corrected=len(tokens)),
+    )
+
+
+def answer_lines(decision: Decision) -> str:
+    """Returns the likeliest options, one a line: the text of the output."""
+    return "\n".join(answer.option for answer in decision.answers)

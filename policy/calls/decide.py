@@ -120,7 +120,12 @@ def decision_of(told: Asked, scored: QuestionScores, audit_id: str, notes: Seque
     pairs = zip(told.questions, scored.logprobs, strict=True)
     answers = tuple(answer_of(question, logprobs, told.temperature) for question, logprobs in pairs)
     return Decision(
-        answers=answers, temperature=told.temperature, stats=scored.stats, audit_id=audit_id, notes=tuple(notes)
+        answers=answers,
+        temperature=told.temperature,
+        question_tokens=sum(len(question.tokens) for question in told.tokens),
+        stats=scored.stats,
+        audit_id=audit_id,
+        notes=tuple(notes),
     )
 
 

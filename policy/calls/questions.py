@@ -113,10 +113,13 @@ class DecisionAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Answers in the order of the questions. `notes`: how the prompt differs from the input."""
+    """Answers in the order of the questions. `question_tokens`: tokens of all questions, each counted once, after those
+    of the prompt, which `stats` counts. `notes`: how the prompt differs from the input.
+    """
 
     answers: tuple[DecisionAnswer, ...]
     temperature: float
+    question_tokens: int
     stats: Stats
     audit_id: str
     notes: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from trimode.policy.calls import DecisionQuestion
 from .decision_wire import (
     CallOutput,
     Choice,
+    CustomCall,
     FunctionCall,
     MessageItem,
     Noul,
@@ -30,6 +31,9 @@ from .decision_wire import (
     TextPart,
     Wire,
 )
+
+
+InputItem = MessageItem | FunctionCall | CustomCall | CallOutput
 
 
 def text_of(parts: Parts | JsonValue) -> str:
@@ -47,7 +51,9 @@ def _part(part: Any) -> str:
     return part.refusal if isinstance(part, RefusalPart) else json.dumps(part.data, ensure_ascii=False)
 
 
-def messages_of(items: str | Sequence[Any]) -> str | list[dict[str, Any]]:
+def messages_of(
+    items: str | Sequence[MessageItem | FunctionCall | CustomCall | CallOutput],
+) -> str | list[dict[str, Any]]:
     """Returns the input as `Engine.decide` takes it; calls in a row become one assistant message."""
     if isinstance(items, str):
         return items

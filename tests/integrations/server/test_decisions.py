@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,8 +55,8 @@ def client(reference: Engine) -> TestClient:
 
 
 @pytest.fixture(scope="module")
-def scripted() -> Iterator[TestClient]:
-    yield client_of(FakeEngine())
+def scripted() -> TestClient:
+    return client_of(FakeEngine())
 
 
 def test_decisions_answer_in_order(client: TestClient, reference: Engine) -> None:

@@ -53,10 +53,10 @@ def test_prefixes_are_shared_within_a_scope_only(fresh: Engine) -> None:
         result = fresh.generate(messages=ASK, max_tokens=2, cache_scope=scope)
         seen.append(result.stats.cached_tokens > 0)
     assert seen == [False, True, False, False, True]
-    asked = {"questions": [tm.DecisionQuestion.predicate("Is it late?")]}
+    asked = [tm.DecisionQuestion.predicate("Is it late?")]
     assert fresh.choice(["a", "b"], messages=ASK, cache_scope="c").stats.cached_tokens == 0
-    assert fresh.decide(ASK, **asked, cache_scope="d").stats.cached_tokens == 0
-    assert fresh.decide(ASK, **asked, cache_scope="d").stats.cached_tokens > 0
+    assert fresh.decide(ASK, asked, cache_scope="d").stats.cached_tokens == 0
+    assert fresh.decide(ASK, asked, cache_scope="d").stats.cached_tokens > 0
     assert fresh.infill("He has 15 x 4 =", " dollars.", cache_scope="e").stats.cached_tokens == 0
     assert fresh.token_logprobs([1, 2], [3], cache_scope="f").stats.cached_tokens == 0
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from trimode.engine.errors import RequestError
-from trimode.policy.calls import DecisionQuestion
+from trimode.policy.decisions import DecisionQuestion
 
 from .decision_wire import (
     CallOutput,
@@ -31,7 +31,6 @@ from .decision_wire import (
     TextPart,
     Wire,
 )
-
 
 InputItem = MessageItem | FunctionCall | CustomCall | CallOutput
 

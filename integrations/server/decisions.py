@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trimode.engine.errors import QueueFull, RequestError, TrimodeError
-from trimode.policy.calls import Decision, DecisionAnswer, Engine
+from trimode.policy.calls import Engine
+from trimode.policy.decisions import Decision, DecisionAnswer
 from trimode.policy.errors import BudgetExceeded, PolicyError, SchemaError
 
 from .decision_questions import messages_of, question_of, system_one_question, text_of

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from .call import Call, check_tool_call, tools_of
 from .choice import candidates_of, decoded
-from .decide import answered
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
-from .questions import Decision, DecisionAnswer, DecisionQuestion
 from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
@@ -20,9 +18,9 @@ from .scope import SCOPE, USING, Scope, current_scope, overrides
 from .stream import StreamEvent
 
 __all__ = [
-    "SCOPE", "USING", "Call", "Decision", "DecisionAnswer", "DecisionQuestion",
+    "SCOPE", "USING", "Call",
     "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
-    "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "answered", "attempted", "candidates_of",
+    "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "attempted", "candidates_of",
     "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
     "session_html", "tools_of",
 ]  # fmt: skip

@@ -82,6 +82,10 @@ class Call:
         return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages)
 
 
+DECIDE: Final = "decide"
+"""Name of the step of decisions, which policies and records see."""
+
+
 def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
     """Returns the plan by the package's table alone, without any policy."""
     return resolve(context, (), given)
@@ -238,4 +242,22 @@ def choice_call(
         step="choice",
         schema=schema,
         cache_scope=cache_scope,
+    )
+
+
+def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, cache_scope: Any) -> Call:
+    """Returns the call of `Engine.decide`, without its questions. Raises RequestError for input that cannot be used."""
+    if isinstance(given, str):
+        messages: Any = [{"role": "user", "content": checked_text(given, "input")}]
+    elif isinstance(given, Mapping) or not isinstance(given, Sequence):
+        raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
+    else:
+        messages = given
+    return Call(
+        step=DECIDE,
+        kind="choice",
+        plan=planner(StepContext(kind="choice", name=DECIDE), []),
+        messages=checked_messages(messages, "input"),
+        tools=tuple(tools),
+        cache_scope=checked_scope(cache_scope, DECIDE),
     )

@@ -25,12 +25,12 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime
+from ..decisions import DecisionQuestion
 from ..grammar import COMPLETION_TOKENS, Matcher, Walker
 from ..json_schema import texts_of
 from ..selection import Weights
 from .call import Call
 from .engine import Engine
-from .questions import DecisionQuestion
 from .recording import Recording
 from .scorer import logprobs_request
 

@@ -12,11 +12,11 @@ from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
+from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
 from ..selection import without_part
 from .choice import decoded, unused
-from .decide import answer_lines, answered, decision_of
 from .recording import Recording
 from .result import Result, ScoredChoice
 from .tape import Spelling

@@ -22,12 +22,12 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
 from ..conversation import plain_text
+from ..decisions import Asked
 from ..errors import AuditWriteFailed, OutputRefused
 from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
-from .decide import Asked
 from .result import Result
 from .scope import Scope, current_scope
 

@@ -13,11 +13,10 @@ from trimode.engine.result import TokenLogprobs
 from trimode.engine.scoring import TokenLogprobsRequest
 
 from ..conversation import checked_ids
+from ..decisions import Decision, DecisionQuestion, checked_questions, checked_temperature
 from ..schema import shapes_of
-from .call import Call, checked_scope, choice_call, tools_of
+from .call import Call, checked_scope, choice_call, decide_call, tools_of
 from .call_runner import CallRunner
-from .decide import asked, decide_call
-from .questions import Decision, DecisionQuestion, checked_questions, checked_temperature
 from .recording import Recording
 from .result import ScoredChoice
 
@@ -123,7 +122,7 @@ class Scorer(CallRunner):
     def _ask(self, recording: Recording, questions: Sequence[DecisionQuestion], temperature: float) -> None:
         """Fills in the recording's request, questions and notes."""
         call = recording.call
-        recording.request, recording.asked, notes = asked(call, questions, temperature, self.translator.prompts)
+        recording.request, recording.asked, notes = self.translator.decision(call, questions, temperature)
         recording.notes += [*call.notes, *notes]
 
 

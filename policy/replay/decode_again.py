@@ -27,7 +27,8 @@ from trimode.engine.result import DecodeResult, Round
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, RoundRecord, Runtime, asked_questions, is_decision, versions
-from ..calls import Engine, answered, candidates_of, decoded
+from ..calls import Engine, candidates_of, decoded
+from ..decisions import answered
 from ..grammar import relaxed
 from ..schema import Schema, Target, schema_of
 from ..selection import OPTIONS, Schedule

@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import (
-        Decision,
-        DecisionAnswer,
-        DecisionQuestion,
         Engine,
         Result,
         ScoredChoice,
         StreamEvent,
     )
+    from trimode.policy.decisions import Decision, DecisionAnswer, DecisionQuestion
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -83,9 +81,8 @@ _HOMES = {
     ),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
-    "trimode.policy.calls": (
-        "Decision", "DecisionAnswer", "DecisionQuestion", "Engine", "Result", "ScoredChoice", "StreamEvent",
-    ),
+    "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
+    "trimode.policy.decisions": ("Decision", "DecisionAnswer", "DecisionQuestion"),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",

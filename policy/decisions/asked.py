@@ -1,6 +1,6 @@
-"""Decisions: questions put to a model as tokens after one shared prompt, and its scores as an output that is recorded.
+"""Questions as they were put to a model: in messages, as tokens after one shared prompt, and its scores as an output.
 
-Knows calls, questions, prompts as token ids and scores. Does not know how questions are scored.
+Knows questions, messages, token ids and scores. Does not know calls, or how questions are scored.
 """
 
 from __future__ import annotations
@@ -10,21 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any
 
-from trimode.engine.errors import RequestError
 from trimode.engine.result import DecodeResult, QuestionScores, Round
 from trimode.engine.scoring import Question, QuestionsRequest
 
-from ..conversation import checked_messages, checked_text
-from ..errors import shown
-from ..selection import StepContext
-from .call import Call, Planner, checked_scope
-from .prompts import PromptWriter
 from .questions import Decision, DecisionQuestion, answer_of
-
-STEP: Final = "decide"
-"""Name of the step that policies and records see."""
 
 
 @dataclass(frozen=True)
@@ -59,45 +50,6 @@ class Asked:
         return sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()
 
 
-def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, cache_scope: Any) -> Call:
-    """Returns the call of `Engine.decide`, without its questions. Raises RequestError for input that cannot be used."""
-    if isinstance(given, str):
-        messages: Any = [{"role": "user", "content": checked_text(given, "input")}]
-    elif isinstance(given, Mapping) or not isinstance(given, Sequence):
-        raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
-    else:
-        messages = given
-    return Call(
-        step=STEP,
-        kind="choice",
-        plan=planner(StepContext(kind="choice", name=STEP), []),
-        messages=checked_messages(messages, "input"),
-        tools=tuple(tools),
-        cache_scope=checked_scope(cache_scope, STEP),
-    )
-
-
-def asked(
-    call: Call, questions: Sequence[DecisionQuestion], temperature: float, writer: PromptWriter
-) -> tuple[QuestionsRequest, Asked, tuple[str, ...]]:
-    """Returns the request, what its record keeps, and notes. The prompt is what all questions' prompts begin with."""
-    candidates = [tuple(map(tuple, map(writer.tokenizer.encode, question.options))) for question in questions]
-    prompts = [
-        writer.prompt(replace(call, messages=_with(call.messages, question.text)), max(map(len, ids)))
-        for question, ids in zip(questions, candidates, strict=True)
-    ]
-    shared = common_beginning([prompt.ids[:-1] for prompt in prompts])
-    if not shared:
-        raise RequestError("the input has no tokens that all questions share; this checkpoint's template forbids it")
-    tokens = tuple(
-        Question(tokens=tuple(prompt.ids[len(shared) :]), candidates=ids)
-        for prompt, ids in zip(prompts, candidates, strict=True)
-    )
-    request = QuestionsRequest(prompt=tuple(shared), questions=tokens, cache_scope=call.cache_scope)
-    notes = tuple(dict.fromkeys(note for prompt in prompts for note in prompt.notes))
-    return request, Asked(tuple(questions), tokens, temperature), notes
-
-
 def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     """Returns the tokens that all prompts begin with: those that the first and the last in order share."""
     first, last = min(prompts), max(prompts)
@@ -107,7 +59,7 @@ def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     ]  # the first is shorter if it begins the last
 
 
-def _with(messages: Sequence[Mapping[str, Any]], text: str) -> tuple[Mapping[str, Any], ...]:
+def with_question(messages: Sequence[Mapping[str, Any]], text: str) -> tuple[Mapping[str, Any], ...]:
     """Returns the messages with a question at their end: in the last one if a user's, as templates want turns."""
     last = messages[-1]
     if last["role"] == "user":

@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.trail import read_audit, records, verify
-from trimode.policy.calls.decide import common_beginning
 from trimode.policy.calls.engine import Engine
-from trimode.policy.calls.questions import answer_of
+from trimode.policy.decisions.asked import common_beginning
+from trimode.policy.decisions.questions import answer_of
 from trimode.policy.replay.decode_again import replay
 from trimode.testing import FakeEngine, ScriptError
 

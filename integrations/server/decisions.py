@@ -1,13 +1,16 @@
 """`/v1/decisions` and `/v1/systemone`: questions about one input over HTTP.
 
 Knows Starlette, both documents and an engine. Does not know limits, keys or queues: the app around these routes does.
-`error_response`, `body_of` and `scope_of` stand for what that app has of its own.
+`error_response`, `body_of` and `scope_of` stand for what that app has of its own. Read of `app.state`: `engine` and, where
+it is there, `calibration`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -16,13 +19,14 @@ from starlette.routing import Route
 
 from trimode.engine.errors import QueueFull, RequestError, TrimodeError
 from trimode.policy.calls import Engine
-from trimode.policy.decisions import Decision, DecisionAnswer
+from trimode.policy.decisions import Calibration, Decision, DecisionAnswer
 from trimode.policy.errors import BudgetExceeded, PolicyError, SchemaError
 
 from .decision_questions import messages_of, question_of, system_one_question, text_of
 from .decision_wire import BadParameter, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
 
-Answer = Callable[[Engine, Any, str], Awaitable[dict[str, Any]]]
+Answer = Callable[[Engine, Any, str, Calibration], Awaitable[dict[str, Any]]]
+PLAIN: Final = Calibration()
 _INVALID: Final = "invalid_request_error"
 
 
@@ -44,8 +48,9 @@ ROUTES: Final = [
 
 async def _answered(request: Request, answer: Answer) -> Response:
     try:
-        tenant = getattr(request.state, "tenant", "")
-        return JSONResponse(await answer(request.app.state.engine, await body_of(request), tenant))
+        tenant, state = getattr(request.state, "tenant", ""), request.app.state
+        calibration = getattr(state, "calibration", PLAIN)
+        return JSONResponse(await answer(state.engine, await body_of(request), tenant, calibration))
     except TrimodeError as error:
         return error_response(error)
 
@@ -79,12 +84,12 @@ def error_response(error: TrimodeError) -> Response:
     return JSONResponse({"error": shape}, status, {"retry-after": "1"} if status == 429 else None)
 
 
-async def decided(engine: Engine, body: Any, tenant: str) -> dict[str, Any]:
+async def decided(engine: Engine, body: Any, tenant: str, calibration: Calibration = PLAIN) -> dict[str, Any]:
     """Returns the document of `/v1/decisions`."""
     asked = validated(DecisionBody, body)
     questions = [_placed(f"questions[{at}]", question_of, one) for at, one in enumerate(asked.questions)]
     scope = scope_of(tenant, asked.prompt_cache_key)
-    found = await engine.adecide(messages_of(asked.input), questions, cache_scope=scope)
+    found = await engine.adecide(messages_of(asked.input), questions, calibration=calibration, cache_scope=scope)
     answers = [
         answer_document(question, answer) for question, answer in zip(asked.questions, found.answers, strict=True)
     ]
@@ -123,12 +128,15 @@ def answer_document(asked: Question, answer: DecisionAnswer) -> dict[str, Any]:
     }
 
 
-async def system_one(engine: Engine, body: Any, tenant: str) -> dict[str, Any]:
+async def system_one(engine: Engine, body: Any, tenant: str, calibration: Calibration = PLAIN) -> dict[str, Any]:
     """Returns the document of `/v1/systemone`."""
     asked = validated(SystemOneBody, body)
     questions = [_placed(f"questions.{name}", system_one_question, one) for name, one in asked.questions.items()]
     found = await engine.adecide(
-        text_of(asked.state), questions, temperature=asked.temperature, cache_scope=scope_of(tenant, None)
+        text_of(asked.state),
+        questions,
+        calibration=_placed("temperature", partial(_warmer, calibration), asked.temperature),
+        cache_scope=scope_of(tenant, None),
     )
     answers = zip(asked.questions.items(), found.answers, strict=True)
     return {
@@ -163,9 +171,13 @@ def report(found: Decision) -> dict[str, Any]:
         "record": found.audit_id,
         "mode": "choice",
         "passes": stats.prefill_passes + stats.forward_passes,
-        "temperature": found.temperature,
+        "calibration": asdict(found.calibration),
         "notes": list(found.notes),
     }
+
+
+def _warmer(calibration: Calibration, temperature: float) -> Calibration:
+    return replace(calibration, temperature=calibration.temperature * temperature)
 
 
 def _placed(place: str, made: Callable[[Any], Any], asked: Any) -> Any:

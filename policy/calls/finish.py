@@ -65,7 +65,7 @@ def _decided(translator: Translator, recording: Recording, scored: QuestionScore
     assert asked is not None
     notes = unused(recording.call.plan.settings)
     decision = decision_of(asked, scored, recording.id, [*recording.notes, *notes])
-    found = answered(request, scored, answer_lines(decision), translator.config.eos_token_ids[0])
+    found = answered(request, scored, answer_lines(asked, scored), translator.config.eos_token_ids[0])
     recording.result, recording.valid = found, True
     recording.logprobs = [logprob for logprobs in scored.logprobs for logprob in logprobs]
     recording.notes += notes + _overrun(recording, found)

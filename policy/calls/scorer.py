@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from trimode.engine.result import TokenLogprobs
 from trimode.engine.scoring import TokenLogprobsRequest
 
 from ..conversation import checked_ids
-from ..decisions import Decision, DecisionQuestion, checked_questions, checked_temperature
+from ..decisions import Calibration, Decision, DecisionQuestion, checked_questions
 from ..schema import shapes_of
 from .call import Call, checked_scope, choice_call, decide_call, tools_of
 from .call_runner import CallRunner
 from .recording import Recording
 from .result import ScoredChoice
+
+PLAIN: Final = Calibration()
+"""Log-probabilities as they are."""
 
 
 class Scorer(CallRunner):
@@ -60,17 +63,17 @@ class Scorer(CallRunner):
         questions: Sequence[DecisionQuestion],
         *,
         tools: Sequence[Any] = (),
-        temperature: float = 1.0,
+        calibration: Calibration = PLAIN,
         cache_scope: str | None = None,
     ) -> Decision:
         """Answers up to 400 questions about one input, a text or messages, which is read once.
 
-        Questions do not see each other. `temperature` divides log-probabilities before they become shares, which a
-        calibration may ask for. `tools` are shown with messages. Raises RequestError and PromptTooLong.
+        Questions do not see each other. `calibration` corrects how log-probabilities become shares; the default takes
+        them as they are. `tools` are shown with messages. Raises RequestError and PromptTooLong.
         """
         call = self._decide_call(input, tools, cache_scope)
-        found, warmth = checked_questions(questions), checked_temperature(temperature)
-        result = self._run(call, lambda recording: self._ask(recording, found, warmth))
+        found = checked_questions(questions)
+        result = self._run(call, lambda recording: self._ask(recording, found, calibration))
         assert isinstance(result.value, Decision)
         return result.value
 
@@ -80,15 +83,15 @@ class Scorer(CallRunner):
         questions: Sequence[DecisionQuestion],
         *,
         tools: Sequence[Any] = (),
-        temperature: float = 1.0,
+        calibration: Calibration = PLAIN,
         cache_scope: str | None = None,
     ) -> Decision:
         """`decide` for asyncio tasks; prompts are tokenized in a thread."""
         call = self._decide_call(input, tools, cache_scope)
-        found, warmth = checked_questions(questions), checked_temperature(temperature)
+        found = checked_questions(questions)
 
         async def prepare(recording: Recording) -> None:
-            await asyncio.to_thread(self._ask, recording, found, warmth)
+            await asyncio.to_thread(self._ask, recording, found, calibration)
 
         result = await self._arun(call, prepare)
         assert isinstance(result.value, Decision)
@@ -119,10 +122,10 @@ class Scorer(CallRunner):
         described = [shape.described for shape in shapes_of(tools_of(tools, "decide()"))]
         return decide_call(given, described, self.planned, cache_scope)
 
-    def _ask(self, recording: Recording, questions: Sequence[DecisionQuestion], temperature: float) -> None:
+    def _ask(self, recording: Recording, questions: Sequence[DecisionQuestion], calibration: Calibration) -> None:
         """Fills in the recording's request, questions and notes."""
         call = recording.call
-        recording.request, recording.asked, notes = self.translator.decision(call, questions, temperature)
+        recording.request, recording.asked, notes = self.translator.decision(call, questions, calibration)
         recording.notes += [*call.notes, *notes]
 
 

@@ -19,7 +19,7 @@ from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..conversation import Trim, marker_note
-from ..decisions import Asked, DecisionQuestion, common_beginning, with_question
+from ..decisions import Asked, Calibration, DecisionQuestion, common_beginning, with_question
 from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, GrammarCompiler, Relaxed, relaxed
 from ..selection import DecodePlan, options_of, sampling_of
@@ -82,7 +82,7 @@ class Translator:
         return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates, cache_scope=call.cache_scope), prompt.notes
 
     def decision(
-        self, call: Call, questions: Sequence[DecisionQuestion], temperature: float
+        self, call: Call, questions: Sequence[DecisionQuestion], calibration: Calibration
     ) -> tuple[QuestionsRequest, Asked, tuple[str, ...]]:
         """Returns the request of a decision, what its record keeps, and notes.
 
@@ -102,7 +102,7 @@ class Translator:
         )
         request = QuestionsRequest(prompt=tuple(shared), questions=tokens, cache_scope=call.cache_scope)
         notes = tuple(dict.fromkeys(note for prompt in prompts for note in prompt.notes))
-        return request, Asked(tuple(questions), tokens, temperature), notes
+        return request, Asked(tuple(questions), tokens, calibration), notes
 
     def _options(self, plan: DecodePlan) -> Options:
         options = options_of(plan.mode, plan.settings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from trimode.engine.result import DecodeResult, QuestionScores, Round
 from trimode.engine.scoring import Question, QuestionsRequest
 
-from .questions import Decision, DecisionQuestion, answer_of
+from .questions import Calibration, Decision, DecisionQuestion, answer_of
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Asked:
 
     questions: tuple[DecisionQuestion, ...]
     tokens: tuple[Question, ...]
-    temperature: float
+    calibration: Calibration
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """The questions as JSON, with their token ids, from which a replay asks them again."""
         pairs = zip(self.questions, self.tokens, strict=True)
         return {
-            "temperature": self.temperature,
+            "calibration": asdict(self.calibration),
             "questions": [
                 {
                     "kind": question.kind,
@@ -70,10 +70,10 @@ def with_question(messages: Sequence[Mapping[str, Any]], text: str) -> tuple[Map
 def decision_of(told: Asked, scored: QuestionScores, audit_id: str, notes: Sequence[str]) -> Decision:
     """Returns the answers."""
     pairs = zip(told.questions, scored.logprobs, strict=True)
-    answers = tuple(answer_of(question, logprobs, told.temperature) for question, logprobs in pairs)
+    answers = tuple(answer_of(question, logprobs, told.calibration) for question, logprobs in pairs)
     return Decision(
         answers=answers,
-        temperature=told.temperature,
+        calibration=told.calibration,
         question_tokens=sum(len(question.tokens) for question in told.tokens),
         stats=scored.stats,
         audit_id=audit_id,
@@ -98,6 +98,7 @@ def answered(request: QuestionsRequest, scored: QuestionScores, text: str, end: 
     )
 
 
-def answer_lines(decision: Decision) -> str:
-    """Returns the likeliest options, one a line: the text of the output."""
-    return "\n".join(answer.option for answer in decision.answers)
+def answer_lines(told: Asked, scored: QuestionScores) -> str:
+    """Returns the options that the model itself finds likeliest, one a line: the text of the output."""
+    pairs = zip(told.questions, scored.logprobs, strict=True)
+    return "\n".join(question.options[logprobs.index(max(logprobs))] for question, logprobs in pairs)

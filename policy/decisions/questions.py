@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp
 from typing import Any, Final, Literal
 
 from trimode.engine.errors import RequestError
@@ -77,9 +77,35 @@ class DecisionQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How log-probabilities become shares, fitted on answers that are known (docs/decisions.md).
+
+    `temperature` divides them. Of predicates, the difference of yes and no is then taken times `slope` plus `offset`
+    (Platt's line). Raises RequestError for a temperature that is not above 0 and at most 1000, and for other values.
+    """
+
+    temperature: float = 1.0
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "slope", "offset"):
+            given: Any = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) <= _MOST:
+                raise RequestError(f"{name}={shown(given)}: expected a number, at most {_MOST}")
+        if self.temperature < _LEAST:
+            raise RequestError(f"temperature={self.temperature!r}: expected a number from {_LEAST} to {_MOST}")
+
+
+_LEAST: Final = 1e-6
+"""Below it, differences of log-probabilities overflow."""
+_MOST: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionAnswer:
     """The answer to a question. `logprobs`: of each option, in nats, that the model at temperature 1 goes on with it;
-    `probabilities`: the options' shares at the decision's temperature, which sum to 1.
+    `probabilities`: the options' shares by the decision's calibration, which sum to 1.
     """
 
     question: DecisionQuestion
@@ -118,7 +144,7 @@ class Decision:
     """
 
     answers: tuple[DecisionAnswer, ...]
-    temperature: float
+    calibration: Calibration
     question_tokens: int
     stats: Stats
     audit_id: str
@@ -132,10 +158,13 @@ class Decision:
         raise KeyError(name)
 
 
-def answer_of(question: DecisionQuestion, logprobs: Sequence[float], temperature: float) -> DecisionAnswer:
-    """Returns the answer: shares in proportion to exp(log-probability / temperature)."""
-    top = max(logprobs)
-    weights = [exp((logprob - top) / temperature) for logprob in logprobs]
+def answer_of(question: DecisionQuestion, logprobs: Sequence[float], calibration: Calibration) -> DecisionAnswer:
+    """Returns the answer: shares in proportion to exp(log-probability), as `calibration` corrects it."""
+    scores = [logprob / calibration.temperature for logprob in logprobs]
+    if question.kind == "predicate":
+        scores = [calibration.slope * (scores[0] - scores[1]) + calibration.offset, 0.0]
+    top = max(scores)
+    weights = [exp(score - top) for score in scores]
     shares = tuple(weight / sum(weights) for weight in weights)
     return DecisionAnswer(question=question, logprobs=tuple(logprobs), probabilities=shares)
 
@@ -154,13 +183,6 @@ def checked_questions(questions: Any) -> tuple[DecisionQuestion, ...]:
     if len(set(names)) < len(names):
         raise RequestError(f"questions of the same name: {shown(sorted(names))}; give each its own, or none")
     return found
-
-
-def checked_temperature(given: Any) -> float:
-    """Returns the temperature. Raises RequestError unless it is a number above 0 and at most 100."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given) or not 0 < given <= 100:
-        raise RequestError(f"temperature={shown(given)}: expected a number above 0, at most 100")
-    return max(float(given), 1e-6)  # below it, differences of log-probabilities overflow
 
 
 def _checked(kind: QuestionKind, instructions: Any, options: Iterable[tuple[Any, Any]], name: Any) -> DecisionQuestion:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         ScoredChoice,
         StreamEvent,
     )
-    from trimode.policy.decisions import Decision, DecisionAnswer, DecisionQuestion
+    from trimode.policy.decisions import Calibration, Decision, DecisionAnswer, DecisionQuestion
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -82,7 +82,7 @@ _HOMES = {
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
-    "trimode.policy.decisions": ("Decision", "DecisionAnswer", "DecisionQuestion"),
+    "trimode.policy.decisions": ("Calibration", "Decision", "DecisionAnswer", "DecisionQuestion"),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",
@@ -99,7 +99,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed",
-    "Budget", "BudgetExceeded", "BudgetTooSmall", "CallCancelled", "CheckFailed", "CheckpointError",
+    "Budget", "BudgetExceeded", "BudgetTooSmall", "Calibration", "CallCancelled", "CheckFailed", "CheckpointError",
     "Choice", "Decision", "DecisionAnswer", "DecisionQuestion",
     "Engine", "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema",
     "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex",

@@ -182,6 +182,20 @@ def test_what_is_wrong_is_refused_by_name(
     )
 
 
+def test_a_calibration_of_the_app_is_applied_and_told(reference: Engine) -> None:
+    app = Starlette(routes=ROUTES)
+    app.state.engine, app.state.calibration = reference, tm.Calibration(temperature=2.0, offset=9.0)
+    body = TestClient(app).post("/v1/systemone", json={**ONE, "temperature": 3.0}).json()
+    assert body["answers"]["late"]["noul"] > 0.5
+    assert body["trimode"]["calibration"] == {"temperature": 6.0, "slope": 1.0, "offset": 9.0}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "1", 5000.0])
+def test_temperatures_out_of_range_are_refused(scripted: TestClient, wrong: Any) -> None:
+    found = scripted.post("/v1/systemone", json={**ONE, "temperature": wrong})
+    assert (found.status_code, found.json()["error"]["param"]) == (400, "temperature")
+
+
 @pytest.mark.parametrize("extra", ["images", "assets", "audio", "videos", "weights"])
 def test_system_one_refuses_what_it_does_not_read(scripted: TestClient, extra: str) -> None:
     found = scripted.post("/v1/systemone", json={**ONE, extra: []})

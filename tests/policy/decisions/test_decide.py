@@ -76,19 +76,35 @@ def test_a_question_joins_the_last_turn_of_a_user_or_has_its_own(reference: Engi
 
 def test_temperature_flattens_the_shares_and_keeps_their_order(reference: Engine) -> None:
     plain = reference.decide(INPUT, QUESTIONS)
-    warm = reference.decide(INPUT, QUESTIONS, temperature=3)
+    warm = reference.decide(INPUT, QUESTIONS, calibration=tm.Calibration(temperature=3))
     for one, other in zip(plain.answers, warm.answers, strict=True):
         assert one.logprobs == other.logprobs
         assert one.option == other.option
         assert one.confidence >= other.confidence
-    assert warm.temperature == 3
+    assert warm.calibration.temperature == 3
+
+
+def test_a_line_corrects_predicates_alone_and_leaves_the_record_to_the_model(reference: Engine, tmp_path: Path) -> None:
+    path, turned = tmp_path / "audit.jsonl", tm.Calibration(slope=-1.0, offset=0.5)
+    plain = reference.decide(INPUT, QUESTIONS)
+    with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}", content=True):
+        found = reference.decide(INPUT, QUESTIONS, calibration=turned)
+    yes, no = plain["late"].logprobs
+    assert found["late"].probability == pytest.approx(1 / (1 + exp(yes - no - 0.5)))
+    assert found["tool"] == plain["tool"]
+    (record,) = records(read_audit(path))
+    assert verify(path) == []
+    assert record.text == "\n".join(answer.option for answer in plain.answers)
+    assert isinstance(record.schema, dict)
+    assert record.schema["calibration"] == {"temperature": 1.0, "slope": -1.0, "offset": 0.5}
+    assert replay(record, reference).outcome == "same"
 
 
 @given(logprobs=st.lists(st.floats(-1000, 0), min_size=2, max_size=9), temperature=st.floats(1e-6, 100))
 @settings(derandomize=True)
 def test_shares_are_probabilities(logprobs: list[float], temperature: float) -> None:
     question = Ask.choice("?", [str(number) for number in range(len(logprobs))])
-    found = answer_of(question, logprobs, temperature)
+    found = answer_of(question, logprobs, tm.Calibration(temperature=temperature))
     assert sum(found.probabilities) == pytest.approx(1)
     assert found.option == str(logprobs.index(max(logprobs))) or found.probabilities.count(found.confidence) > 1
 
@@ -214,10 +230,12 @@ def test_decisions_that_are_refused(arguments: tuple[Any, Any], message: str) ->
         FakeEngine().decide(*arguments)
 
 
-@pytest.mark.parametrize("temperature", [0, -1, 101, float("nan"), True, "1"])
-def test_temperatures_out_of_range_are_refused(temperature: Any) -> None:
+@pytest.mark.parametrize("wrong", [0, -1, 1001, float("nan"), True, "1", None])
+def test_temperatures_out_of_range_are_refused(wrong: Any) -> None:
     with pytest.raises(tm.RequestError, match="temperature"):
-        FakeEngine().decide(INPUT, QUESTIONS, temperature=temperature)
+        tm.Calibration(temperature=wrong)
+    with pytest.raises(tm.RequestError, match="slope"):
+        tm.Calibration(slope=float("inf"))
 
 
 def test_answers_have_what_their_kind_has() -> None:

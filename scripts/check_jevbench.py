@@ -72,7 +72,7 @@ def main() -> None:
             "suite": asked.suite,
             "domains": asked.domains,
             "seconds": round(time.perf_counter() - began, 1),
-            "scores": report.scores,
+            "scores": {name: report.scores[name] for name in ("overall", "pillars", "groups")},
         }
     print(report.table("dimension"))
     if asked.json is not None:

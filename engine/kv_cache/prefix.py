@@ -103,6 +103,11 @@ class PrefixIndex:
         return freed
 
     @property
+    def scopes(self) -> int:
+        """Scopes that have pages in the index."""
+        return len(self._roots)
+
+    @property
     def pages(self) -> int:
         """Pages in the index."""
         return sum(1 for _ in self.nodes())

@@ -1,8 +1,8 @@
 """`/v1/decisions` and `/v1/systemone`: questions about one input over HTTP.
 
 Knows Starlette, both documents and an engine. Does not know limits, keys or queues: the app around these routes does.
-`error_response`, `body_of` and `scope_of` stand for what that app has of its own. Read of `app.state`: `engine` and, where
-it is there, `calibration`.
+`error_response`, `body_of` and `scope_of` stand for what that app has of its own. Read of `app.state`: `engine` and,
+where it is there, `calibration`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_evicted_scopes_leave_nothing_behind() -> None:
     for number in range(50):
         engine.decode(DecodeRequest(prompt=(1,) * 100, max_tokens=3, cache_scope=f"tenant {number}"))
     assert engine.index.pages <= 4
-    assert len(engine.index._roots) <= 4
+    assert engine.index.scopes <= 4
     engine.index.clear()
     assert engine.pool.free == engine.pool.pages
 

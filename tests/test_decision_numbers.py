@@ -29,11 +29,14 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("choice, as scored", choice["as_scored"]),
         (f"choice, temperature {choice['temperature']:.1f}", choice["with_temperature"]),
     ]
-    return [
-        f"| {model} | {name} | {row['answers']:,} | {100 * row['accuracy']:.0f} % | {row['ece']:.3f} | {row['nll']:.2f} | "
-        + (f"{row['auc']:.2f} | {row['brier']:.3f} ({row['brier_of_the_base_rate']:.3f}) |" if "auc" in row else "| |")
-        for name, row in rows
-    ]
+    return [f"| {model} | {name} | {' | '.join(cells(row))} |" for name, row in rows]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    accuracy, ranked = f"{100 * row['accuracy']:.0f} %", "auc" in row
+    brier = f"{row['brier']:.3f} ({row['brier_of_the_base_rate']:.3f})" if ranked else "-"
+    auc = f"{row['auc']:.2f}" if ranked else "-"
+    return [f"{row['answers']:,}", accuracy, f"{row['ece']:.3f}", f"{row['nll']:.2f}", auc, brier]
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -43,10 +46,8 @@ def test_calibration(path: Path) -> None:
 
 
 def bins(found: dict[str, Any]) -> list[str]:
-    return [
-        f"| {row['low']:.1f} to {row['low'] + 0.1:.1f} | {row['count']} | {row['confidence']:.2f} | {row['right']:.2f} |"
-        for row in found["bins"]
-    ]
+    spans = [(f"{row['low']:.1f} to {row['low'] + 0.1:.1f}", row) for row in found["bins"]]
+    return [f"| {span} | {row['count']} | {row['confidence']:.2f} | {row['right']:.2f} |" for span, row in spans]
 
 
 def test_reliability_of_the_bundled_weights() -> None:

@@ -7,7 +7,7 @@ jevbench 0.1 speak it). Does not know engines or HTTP. Whatever the models here 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, ValidationError
 
@@ -30,7 +30,7 @@ class BadParameter(RequestError):
 class Wire(BaseModel):
     """A document of a request: unknown keys and values of other types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Breakpoint(Wire):

@@ -40,7 +40,7 @@ async def systemone(request: Request) -> Response:
     return await _answered(request, system_one)
 
 
-ROUTES: Final = [
+ROUTES: Final[list[Route]] = [
     Route("/v1/decisions", decisions, methods=["POST"]),
     Route("/v1/systemone", systemone, methods=["POST"]),
 ]

@@ -59,7 +59,6 @@ def main() -> None:
     asked = parser.parse_args()
     with Engine.load(asked.model) as engine, served(engine) as url:
         client: Any = jevbench.systemone(f"{url}/v1/systemone", model=engine.checkpoint.name)
-        began = time.perf_counter()
         with client.client:
             report = jevbench.evaluate(
                 client, suite=asked.suite, domains=asked.domains, cache=":memory:", progress=True
@@ -71,7 +70,6 @@ def main() -> None:
             "versions": {"trimode": trimode.__version__, "jevbench": version("jevbench")},
             "suite": asked.suite,
             "domains": asked.domains,
-            "seconds": round(time.perf_counter() - began, 1),
             "scores": {name: report.scores[name] for name in ("overall", "pillars", "groups")},
         }
     print(report.table("dimension"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, log
@@ -223,7 +222,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    points, began = sampled(given.folder, given.points, given.seed), time.perf_counter()
+    points = sampled(given.folder, given.points, given.seed)
     with Engine.load(given.model) as engine:
         predicates, choices, left = scored(engine, points)
         runtime = asdict(engine.runtime)
@@ -235,7 +234,6 @@ def main() -> None:
         "version": trimode.__version__,
         "points": len(points) - left,
         "too_long": left,
-        "seconds": round(time.perf_counter() - began, 1),
         "predicate": {
             "as_scored": predicate_report(held, [shares(one, 1.0)[0] for one in held]),
             "temperature": round(warmth, 3),

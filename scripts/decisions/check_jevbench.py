@@ -1,6 +1,6 @@
 """Runs jevbench, whose tests ask whether answers cohere, against `/v1/systemone` of an engine on loopback.
 
-    python scripts/decisions/check_jevbench.py --model smollm2 --suite jevbench-mini --json docs/benchmarks/jevbench-smollm2.json
+    python scripts/decisions/check_jevbench.py --json docs/benchmarks/jevbench-reference.json
 
 Needs the packages of `make test-server`. The scores are those of the weights; that all requests are answered in the
 benchmark's format is the endpoint's part.

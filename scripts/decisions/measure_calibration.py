@@ -1,7 +1,7 @@
 """Measures how far the probabilities of decisions can be trusted: on recorded dialogues, what the assistant did next.
 
-    python scripts/decisions/measure_calibration.py EVAL_FOLDER --json docs/benchmarks/decision-calibration-reference.json
-    python scripts/decisions/measure_calibration.py EVAL_FOLDER --model smollm2 --points 200 --json ...
+    python scripts/decisions/measure_calibration.py EVAL_FOLDER --points 600 --json reference.json
+    python scripts/decisions/measure_calibration.py EVAL_FOLDER --model smollm2 --points 200 --json smollm2.json
 
 At the end of a user's turn there is one predicate for each tool ("does the assistant call it before the user speaks
 again?") and one choice among the tools and none of them; the recording has the answers. Dialogues are split in halves:

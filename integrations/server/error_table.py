@@ -7,6 +7,7 @@ cannot be forgotten here.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,7 +96,11 @@ PARAMETERS: Final[dict[type[BaseException], str]] = {
     policy.UnknownTool: "tool_choice",
     policy.CheckFailed: "response_format",
 }
-"""The parameter that most often caused an error, where its class alone says which."""
+"""The parameter that most often caused an error, where its class alone says which, as the chat API calls it."""
+NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "/v1/completions": {"messages": "prompt", "max_completion_tokens": "max_tokens"},
+}
+"""Other names of parameters, by path of the API."""
 _RENAMED: Final = {
     "max_tokens": "max_completion_tokens",
     "prompt_ids": "prompt",
@@ -121,14 +126,17 @@ def retry_after(error: BaseException) -> int | None:
     return 1 if given is None and shape_of(error).status in (429, 503) else given
 
 
-def document(error: BaseException) -> dict[str, Any]:
+def document(error: BaseException, path: str = "") -> dict[str, Any]:
     """Returns the body of the response: {"error": {"message", "type", "param", "code"}}.
 
-    The message of an error that is the server's own fault is left out; logs have it.
+    `path`: of the API, whose names parameters get. The message of an error that is the server's own fault is left out;
+    logs have it.
     """
     shape = shape_of(error)
     message = str(error) if shape.shown else "the server could not complete this request; its log says why"
-    return {"error": {"message": message, "type": shape.type, "param": param_of(error), "code": shape.code}}
+    param = param_of(error)
+    named = param if param is None else NAMES.get(path, {}).get(param, param)
+    return {"error": {"message": message, "type": shape.type, "param": named, "code": shape.code}}
 
 
 def param_of(error: BaseException) -> str | None:
@@ -139,11 +147,12 @@ def param_of(error: BaseException) -> str | None:
         return None
     if isinstance(error, policy.SchemaRefused):
         return f"{'tools' if error.tool else 'response_format'}{error.pointer.replace('/', '.')}"
-    if isinstance(error, policy.PolicyError) and error.where:
-        return _named(error.where[0], "") or f"trimode.{'.'.join(error.where)}"
+    if isinstance(error, policy.PolicyError):
+        return _named(error.where[0], "") or f"trimode.{'.'.join(error.where)}" if error.where else "trimode"
+    if type(error) in PARAMETERS:
+        return PARAMETERS[type(error)]
     found = _ARGUMENT.match(str(error))
-    named = None if found is None else _named(found["name"], found["place"])
-    return named or PARAMETERS.get(type(error))
+    return None if found is None else _named(found["name"], found["place"])
 
 
 def _named(argument: str, place: str) -> str | None:

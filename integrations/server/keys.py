@@ -20,7 +20,7 @@ from trimode.engine.errors import TrimodeError
 
 PREFIX: Final = "tm-"
 """Beginning of every key, by which scanners find one that leaked."""
-_LINE: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+_LINE: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-f]{64})")
 
 
 class KeyFileRefused(TrimodeError):

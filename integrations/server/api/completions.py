@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,9 +24,11 @@ from ..wire.completions import NEUTRAL, CompletionRequest, completion_asks
 from ..wire.headers import finished_headers
 from .chat import Frame, usage_document
 
+PATH: Final = "/v1/completions"
+
 
 async def completions(request: Request) -> Response:
-    """Answers `POST /v1/completions`."""
+    """Answers `POST` to PATH."""
     served = await exchange(request)
     asked = validated(CompletionRequest, served.body, NEUTRAL)
     served.check_model(asked.model)
@@ -106,7 +108,7 @@ class CompletionWriter:
                 pass  # this API has no place for them
 
     def failed(self, error: Exception) -> Iterable[bytes]:
-        yield sse(document(error))
+        yield sse(document(error, PATH))
 
     def end(self) -> Iterable[bytes]:
         if self.options.include_usage:

@@ -42,7 +42,7 @@ class FairQueue:
     @property
     def waiting(self) -> int:
         """Number of calls that wait for a slot."""
-        return sum(map(len, self._waiting.values()))
+        return sum(not place.cancelled() for line in self._waiting.values() for place in line)
 
     @asynccontextmanager
     async def slot(self, tenant: str, patience: float | None = None) -> AsyncGenerator[None]:
@@ -107,15 +107,17 @@ class FairQueue:
     def _fill(self) -> None:
         """Gives free slots to the waiting, one tenant after another."""
         while (tenant := next((name for name in self._waiting if self._may_run(name)), None)) is not None:
-            line = self._waiting[tenant]
-            self._running[tenant] += 1
-            line.popleft().set_result(None)
+            place = self._waiting[tenant].popleft()
             self._waiting.move_to_end(tenant)
-            if not line:
+            if not self._waiting[tenant]:
                 del self._waiting[tenant]
+            if not place.cancelled():  # its task has not run since it was cancelled
+                self._running[tenant] += 1
+                place.set_result(None)
 
     def _forget(self, tenant: str, place: asyncio.Future[None]) -> None:
-        line = self._waiting[tenant]
-        line.remove(place)
-        if not line:
-            del self._waiting[tenant]
+        line = self._waiting.get(tenant, deque())
+        if place in line:
+            line.remove(place)
+            if not line:
+                del self._waiting[tenant]

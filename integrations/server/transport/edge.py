@@ -27,12 +27,12 @@ OPEN: Final = ("/health", "/ready")
 """Paths that need no key, because load balancers ask them."""
 
 
-def refusal(error: Exception) -> Response:
-    """Returns the response to an error."""
+def refusal(error: Exception, path: str = "") -> Response:
+    """Returns the response to an error. `path`: of the API that was asked."""
     headers = {} if (after := retry_after(error)) is None else {"retry-after": str(after)}
     if isinstance(error, NoKey):
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(document(error), shape_of(error).status, headers)
+    return JSONResponse(document(error, path), shape_of(error).status, headers)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Edge:
         if status == 500:
             LOG.error("request failed", exc_info=error, extra={"fields": {"request": leaving.request}})
         if leaving.status == 0 and status != 499:
-            await refusal(error)(scope, receive, sent)
+            await refusal(error, scope["path"])(scope, receive, sent)
         leaving.status = leaving.status or status
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, get_current_span
 
 from trimode.policy.calls import SCOPE, Call, Engine, Scope, call_of
-from trimode.policy.selection import DecodePlan, Layer, PolicyProtocol, StepContext, StepKind
+from trimode.policy.selection import DecodePlan, Layer, PolicyProtocol, StepContext
 
 from ..refusals import BadParameter
 from .ask import Ask
@@ -72,9 +72,6 @@ class CallMaker:
             options |= {**infill_options(ask), "mode": "diffusion", "exact": False}
         if index:
             options["seed"] = (options.get("seed", 0) + index) % _SEEDS
-        kind = ask.policy.kind or _kind(ask)
-        if kind is not None:
-            options["step"] = kind
         name = ask.policy.step or "agenerate"
 
         def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
@@ -108,20 +105,34 @@ def infill_options(ask: Ask) -> dict[str, Any]:
 
 
 def _content(ask: Ask) -> dict[str, Any]:
-    """Returns the options that say what is asked, not how it is decoded."""
+    """Returns the options that say what is asked, not how it is decoded.
+
+    With tools, or to think, the output is a turn; a request that names another kind of step gets that.
+    """
+    kind = ask.policy.kind
     found: dict[str, Any] = {
         "messages": ask.messages,
         "prompt_ids": ask.prompt_ids,
         "tools": ask.tools or None,
         "schema": ask.schema,
+        "step": kind,
     }
-    if ask.named is not None:
-        found["tools"] = [tool for tool in ask.tools if tool["function"]["name"] == ask.named]
+    if kind in (None, "turn") and (
+        ask.tools or kind or "max_thinking_tokens" in {**ask.settings, **ask.policy.settings}
+    ):
+        found |= {"tool_choice": _choice(ask), "parallel_tool_calls": ask.parallel}
+    elif kind == "tool_call" and ask.named is not None:
+        found["schema"] = [tool for tool in ask.tools if tool["function"]["name"] == ask.named]
+    elif kind != "tool_call" and ask.choice == "required":
+        raise BadParameter(
+            f"trimode.kind: a step of kind {kind} makes no calls, and tool_choice asks for one", "trimode.kind"
+        )
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _kind(ask: Ask) -> StepKind | None:
-    """Returns the kind of step where the request does not say one; None leaves it to the engine."""
-    if ask.tools and ask.choice == "required":
-        return "tool_call"
-    return "prose" if ask.tools and ask.schema is None else None
+def _choice(ask: Ask) -> Any:
+    """Returns the choice of tools as the engine takes it: a name stands in a document, because a tool may be called
+    "auto"."""
+    if ask.named is None:
+        return ask.choice
+    return {"type": "function", "function": {"name": ask.named}}

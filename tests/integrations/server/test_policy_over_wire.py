@@ -23,12 +23,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     (folder / "own.toml").write_text('[kinds]\nprose = { mode = "quadratic_spec", block_length = 4 }\n')
     (folder / "fast.toml").write_text('[kinds]\nprose = { mode = "linear_spec", block_length = 8 }\n')
+    (folder / "mixed.toml").write_text('[kinds]\njson = { mode = "linear_spec" }\nthinking = { mode = "ar" }\n')
     return folder
 
 
 @pytest.fixture(scope="module")
 def client(reference: Engine, files: Path) -> Iterator[TestClient]:
-    settings = {"policy": str(files / "own.toml"), "policies": {"fast": str(files / "fast.toml")}}
+    settings = {
+        "policy": str(files / "own.toml"),
+        "policies": {name: str(files / f"{name}.toml") for name in ("fast", "mixed")},
+    }
     with client_of(reference, audit=files / "audit.jsonl", **settings) as made:
         yield made
 
@@ -82,10 +86,37 @@ def test_headers_say_the_same(client: TestClient) -> None:
         ({"response_format": held_to(FLAG), "max_completion_tokens": 30}, "json"),
         ({"tools": [TOOL], "tool_choice": "required", "max_completion_tokens": 60}, "tool_call"),
         ({"tools": [TOOL], "tool_choice": "none"}, "prose"),
+        (
+            {"tools": [TOOL], "response_format": held_to(FLAG), "tool_choice": "none", "max_completion_tokens": 60},
+            "json",
+        ),
     ],
 )
 def test_kinds_are_inferred(client: TestClient, more: dict[str, Any], kind: str) -> None:
-    assert done(client, **more)["kind"] == kind
+    found = done(client, **more)
+    assert [one["kind"] for one in found["segments"]] == [kind]
+    assert found["kind"] == ("turn" if "tools" in more else kind)
+
+
+def test_each_segment_has_its_own_mode(client: TestClient, files: Path) -> None:
+    del files
+    found = done(
+        client, tools=[TOOL], response_format=held_to(FLAG), reasoning_effort="low", tool_choice="none",
+        max_completion_tokens=60, trimode={"policy": "mixed"},
+    )  # fmt: skip
+    assert {one["kind"]: one["modes"] for one in found["segments"]} == {"thinking": ["ar"], "json": ["linear_spec"]}
+    assert all(one["reason"] for one in found["segments"])
+
+
+def test_a_step_may_be_one_call(client: TestClient) -> None:
+    body = chat(tools=[TOOL], tool_choice="required", max_completion_tokens=60, trimode={"kind": "tool_call"})
+    for stream in (False, True):
+        reply = client.post(PATH, json={**body, "stream": stream})
+        assert reply.status_code == 200
+        assert '"finish_reason":"tool_calls"' in reply.text
+        assert '"name":"calculator"' in reply.text
+    wrong = client.post(PATH, json={**body, "trimode": {"kind": "prose"}})
+    assert wrong.json()["error"]["param"] == "trimode.kind"
 
 
 def test_the_step_s_name_comes_from_metadata(client: TestClient) -> None:

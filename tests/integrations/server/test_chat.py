@@ -39,7 +39,7 @@ def test_the_answer_is_the_engine_s_own(client: TestClient, reference: Engine) -
     reply = client.post(PATH, json=chat(temperature=0.8, seed=3, top_p=0.9, max_completion_tokens=20))
     found = reply.json()
     choice, usage, done = found["choices"][0], found["usage"], found["trimode"]
-    assert choice["message"] == {"role": "assistant", "content": own.text, "refusal": None}
+    assert choice["message"] == {"role": "assistant", "content": own.text, "refusal": None, "annotations": []}
     assert choice["finish_reason"] == own.finish_reason
     assert usage["completion_tokens"] == own.stats.output_tokens == done["accepted"] + done["corrected"]
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
@@ -181,6 +181,24 @@ def test_paths_and_methods(client: TestClient) -> None:
     assert (reply.status_code, reply.json()["error"]["code"], reply.headers["allow"]) == (
         405, "method_not_allowed", "POST",
     )  # fmt: skip
+
+
+def test_what_a_template_cannot_show_is_noted(client: TestClient) -> None:
+    system = [{"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Be kind."}]
+    named = [*system, {**ASK[0], "name": "ada"}]
+    notes = answer(client, messages=named)["trimode"]["notes"]
+    assert any("joined" in note for note in notes)
+    assert any("messages[1].name" in note for note in notes)
+    plain = [{"role": "system", "content": "Be brief.\n\nBe kind."}, *ASK]
+    said = [answer(client, messages=given)["choices"][0]["message"]["content"] for given in (named, plain)]
+    assert said[0] == said[1]
+
+
+def test_tools_take_what_they_list(client: TestClient) -> None:
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    found = answer(client, tools=[tool], tool_choice="required", max_completion_tokens=60)
+    (call,) = found["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["arguments"] == "{}"
 
 
 def test_bodies_that_are_no_json(client: TestClient) -> None:

@@ -24,7 +24,9 @@ from .api.catalog import detokenize, model, models, tokenize
 from .api.chat import chat_completions
 from .api.completions import completions
 from .api.health import health, metrics, ready
+from .api.messages import count_tokens, messages
 from .api.openapi import openapi
+from .api.responses import responses, stored
 from .refusals import UnknownPath, WrongMethod
 from .service import service_of
 from .settings import ServerSettings
@@ -39,6 +41,10 @@ ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/v1/models/{name:path}", model),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/responses", responses, methods=["POST"]),
+    Route("/v1/responses/{rest:path}", stored, methods=["GET", "POST", "DELETE"]),
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
 )

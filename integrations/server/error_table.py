@@ -99,8 +99,18 @@ PARAMETERS: Final[dict[type[BaseException], str]] = {
 """The parameter that most often caused an error, where its class alone says which, as the chat API calls it."""
 NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "/v1/completions": {"messages": "prompt", "max_completion_tokens": "max_tokens"},
-}
+    "/v1/responses": {
+        "messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
+        "reasoning_effort": "reasoning.effort",
+    },
+}  # fmt: skip
 """Other names of parameters, by path of the API."""
+ANTHROPIC: Final = ("/v1/messages", "/v1/messages/count_tokens")
+"""Paths whose errors have Anthropic's shape."""
+_ANTHROPIC_TYPES: Final = {
+    400: INVALID, 401: "authentication_error", 404: "not_found_error", 413: "request_too_large",
+    429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
+}  # fmt: skip
 _RENAMED: Final = {
     "max_tokens": "max_completion_tokens",
     "prompt_ids": "prompt",
@@ -127,13 +137,16 @@ def retry_after(error: BaseException) -> int | None:
 
 
 def document(error: BaseException, path: str = "") -> dict[str, Any]:
-    """Returns the body of the response: {"error": {"message", "type", "param", "code"}}.
+    """Returns the body of the response: {"error": {"message", "type", "param", "code"}}, or Anthropic's.
 
-    `path`: of the API, whose names parameters get. The message of an error that is the server's own fault is left out;
-    logs have it.
+    `path`: of the API, whose shape the body and whose names its parameters get. The message of an error that is the
+    server's own fault is left out; logs have it.
     """
     shape = shape_of(error)
     message = str(error) if shape.shown else "the server could not complete this request; its log says why"
+    if path in ANTHROPIC:
+        kind = _ANTHROPIC_TYPES.get(shape.status, INVALID if shape.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}}
     param = param_of(error)
     named = param if param is None else NAMES.get(path, {}).get(param, param)
     return {"error": {"message": message, "type": shape.type, "param": named, "code": shape.code}}

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..wire import chat, completions
+from ..wire import chat, completions, messages, responses
 from ..wire.base import Neutral, Wire
 from .catalog import DetokenizeRequest, TokenizeRequest
 
@@ -21,6 +21,9 @@ _REF: Final = "#/components/schemas/{model}"
 _POSTS: Final[Mapping[str, tuple[type[Wire], Neutral, str]]] = {
     "/v1/chat/completions": (chat.ChatRequest, chat.NEUTRAL, "Answers a conversation."),
     "/v1/completions": (completions.CompletionRequest, completions.NEUTRAL, "Continues a text."),
+    "/v1/responses": (responses.ResponsesRequest, responses.NEUTRAL, "Answers a conversation; nothing is stored."),
+    "/v1/messages": (messages.MessagesRequest, messages.NEUTRAL, "Answers a conversation, in Anthropic's shape."),
+    "/v1/messages/count_tokens": (messages.Countable, messages.NEUTRAL, "Tokens of a conversation."),
     "/tokenize": (TokenizeRequest, {"return_token_strs": (False, None)}, "Token ids of a text or conversation."),
     "/detokenize": (DetokenizeRequest, {}, "The text of token ids."),
 }

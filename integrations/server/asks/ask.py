@@ -43,7 +43,7 @@ class Ask:
     `choice`: whether tools are called; `named`: the tool that has to be. `schema`: what the output is held to.
     `settings`: sampling and limits, as options of a call. `n`: how many outputs, with seeds one after another.
     `top_logprobs`: alternatives for each token; None for no log-probabilities at all. `notes`: what was left out of the
-    request.
+    request. `fits`: lower the number of output tokens to what the context leaves, with a note.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -63,3 +63,4 @@ class Ask:
     top_logprobs: int | None = None
     logit_bias: Mapping[int, float] | None = None
     notes: tuple[str, ...] = ()
+    fits: bool = False

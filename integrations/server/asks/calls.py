@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, cast
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, get_current_span
@@ -80,8 +81,18 @@ class CallMaker:
         def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
             return self.engine.planned(replace(context, name=name), given)
 
-        call = call_of("astream" if ask.stream else "agenerate", ask.prompt, planned, **cast(Any, options))
+        made = partial(call_of, "astream" if ask.stream else "agenerate", ask.prompt, planned)
+        call = made(**cast(Any, options))
+        if ask.fits and (left := self._left(call)) is not None:
+            notes.append(f"max_tokens={options['max_tokens']} was lowered to {left}, which the context leaves")
+            call = made(**cast(Any, {**options, "max_tokens": left}))
         return replace(call, step=name, notes=(*call.notes, *notes))
+
+    def _left(self, call: Call) -> int | None:
+        """Returns the number of output tokens that the context leaves; None where what is asked for fits, or nothing
+        does."""
+        left = self.engine.context - len(self.engine.encode(call))
+        return left if 0 < left < (call.plan.settings.max_tokens or 0) else None
 
     def _without_names(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
         """Returns the messages without authors' names that the chat template has no place for, and a note for each."""

@@ -51,7 +51,7 @@ class Decoder:
     async def _whole(self, call: Call, view: TurnView, put: Put) -> Result:
         """Decodes at once, which alone tries again under guarantee="checked"."""
         result = await aattempted(call, self.maker.engine.arun)
-        put(_started(view, result.audit_id, call))
+        put(_started(view, result.audit_id, call, result.stats.prompt_tokens))
         return result
 
     async def _infilled(self, ask: Ask, call: Call, view: TurnView, put: Put) -> Result:
@@ -60,7 +60,7 @@ class Decoder:
         result = await asyncio.to_thread(
             infill, ask.prompt or "", ask.suffix or "", **infill_options(ask), seed=settings.seed
         )
-        put(_started(view, result.audit_id, call))
+        put(_started(view, result.audit_id, call, result.stats.prompt_tokens))
         if ask.stream and result.text:
             put(TextDelta(choice=view.choice, text=result.text))
         return result
@@ -71,7 +71,14 @@ class Decoder:
         async with aclosing(engine.aevents(recording)) as events:
             async for event in events:
                 if timer.pieces == 0:
-                    put(_started(view, recording.id, recording.call))
+                    put(
+                        _started(
+                            view,
+                            recording.id,
+                            recording.call,
+                            0 if recording.request is None else len(recording.request.prompt),
+                        )
+                    )
                 timer.piece()
                 for one in view.feed(event):
                     put(one)
@@ -80,5 +87,5 @@ class Decoder:
         return result
 
 
-def _started(view: TurnView, record: str, call: Call) -> Started:
-    return Started(choice=view.choice, record=record, mode=call.plan.mode, kind=call.kind)
+def _started(view: TurnView, record: str, call: Call, prompt: int) -> Started:
+    return Started(choice=view.choice, record=record, mode=call.plan.mode, kind=call.kind, prompt=prompt)

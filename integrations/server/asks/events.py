@@ -56,12 +56,13 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The call was handed to the engine. `mode`: the one it begins in."""
+    """The call was handed to the engine. `mode`: the one it begins in. `prompt`: tokens of the prompt."""
 
     choice: int
     record: str
     mode: str
     kind: str
+    prompt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

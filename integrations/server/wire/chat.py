@@ -14,7 +14,7 @@ from ..asks.ask import Ask, Caller, ToolChoice
 from ..refusals import BadParameter
 from ..settings import ServerSettings
 from .base import NAME, ChosenTool, Neutral, ResponseFormat, StreamOptions, Tool, TrimodeOptions, Wire
-from .common import asked_policy, sampling, schema_of_format, thinking_budget
+from .common import asked_policy, named_tool, sampling, schema_of_format, thinking_budget, within
 from .conversation import closed, joined
 
 NEUTRAL: Final[Neutral] = {
@@ -109,11 +109,9 @@ class ChatRequest(Wire):
 
 def chat_ask(request: ChatRequest, caller: Caller, limits: ServerSettings, headers: TrimodeOptions) -> Ask:
     """Returns the request as an ask. Raises BadParameter for parameters that do not fit together."""
-    if len(request.messages) > limits.max_messages:
-        raise BadParameter(f"messages: {len(request.messages)} of them, at most {limits.max_messages}", "messages")
     tools = request.tools or []
-    if len(tools) > limits.max_tools:
-        raise BadParameter(f"tools: {len(tools)} of them, at most {limits.max_tools}", "tools")
+    within(request.messages, limits.max_messages, "messages")
+    within(tools, limits.max_tools, "tools")
     _check_together(request)
     max_tokens = request.max_completion_tokens or request.max_tokens
     messages, notes = joined([_message(message) for message in request.messages])
@@ -123,7 +121,7 @@ def chat_ask(request: ChatRequest, caller: Caller, limits: ServerSettings, heade
         messages=messages,
         tools=tuple(closed(tool.model_dump(exclude_none=True)) for tool in tools),
         choice=_choice(request),
-        named=_named(request, [tool.function.name for tool in tools]),
+        named=named_tool(_named(request), [tool.function.name for tool in tools], "tool_choice.function.name"),
         parallel=request.parallel_tool_calls is not False,
         schema=schema_of_format(request.response_format, "response_format"),
         settings=sampling(request, max_tokens) | thinking_budget(request.reasoning_effort, max_tokens),
@@ -164,16 +162,8 @@ def _choice(request: ChatRequest) -> ToolChoice:
     return given if isinstance(given, str) else "required"
 
 
-def _named(request: ChatRequest, names: list[str]) -> str | None:
-    """Returns the name of the tool that has to be called, if one has to be."""
-    if not isinstance(request.tool_choice, ChosenTool):
-        return None
-    name = request.tool_choice.function.name
-    if name not in names:
-        raise BadParameter(
-            f"tool_choice: no tool is named {name[:64]!r}; known: {', '.join(names)}", "tool_choice.function.name"
-        )
-    return name
+def _named(request: ChatRequest) -> str | None:
+    return request.tool_choice.function.name if isinstance(request.tool_choice, ChosenTool) else None
 
 
 def bias_of(given: Mapping[str, float] | None) -> dict[int, float] | None:

@@ -5,7 +5,7 @@ Knows the shared models of `wire.py`. Does not know one API's request from anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final, Protocol
 
 from ..asks.ask import PolicyAsked
@@ -79,3 +79,16 @@ def asked_policy(
             raise BadParameter(f"trimode.{name} and its header differ; leave one of them out", f"trimode.{name}")
     step = said.pop("step", None) or (metadata or {}).get("step") or (metadata or {}).get("step_name")
     return PolicyAsked(kind=said.pop("kind", None), step=step, policy=said.pop("policy", None), settings=said)
+
+
+def within(given: Sized, most: int, name: str) -> None:
+    """Raises BadParameter for a list that is longer than the server takes."""
+    if len(given) > most:
+        raise BadParameter(f"{name}: {len(given)} of them, at most {most}", name)
+
+
+def named_tool(name: str | None, known: Sequence[str], param: str) -> str | None:
+    """Returns the name of the tool that has to be called. Raises BadParameter for one that is not there."""
+    if name is not None and name not in known:
+        raise BadParameter(f"tool_choice: no tool is named {name[:64]!r}; known: {', '.join(known)}", param)
+    return name

@@ -32,6 +32,11 @@ from .blocks import Block, Blocks, Step, blocks_of
 
 PATH: Final = "/v1/messages"
 _REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+_ENDS: Final = ("stop_reason", "stop_sequence", "stop_details", "container")
+_ABSENT: Final[dict[str, Any]] = {
+    "cache_creation": None, "inference_geo": None, "server_tool_use": None, "service_tier": "standard",
+}  # fmt: skip
+"""Fields of a usage that are always the same here."""
 
 
 async def messages(request: Request) -> Response:
@@ -54,8 +59,8 @@ async def messages(request: Request) -> Response:
         return await event_stream(request, events, MessageWriter(frame), served.service.settings)
     (finished,) = await finished_of(request, served, [ask])
     whole = {
-        **frame, "content": [_block(one) for one in blocks_of(finished)], "stop_reason": _REASONS[finished.finish],
-        "stop_sequence": None, "usage": _usage(finished.usage), "trimode": finished.report,
+        **frame, "content": [_block(one) for one in blocks_of(finished)], **dict.fromkeys(_ENDS),
+        "stop_reason": _REASONS[finished.finish], "usage": _usage(finished.usage), "trimode": finished.report,
     }  # fmt: skip
     return JSONResponse(whole, headers=finished_headers(finished))
 
@@ -75,7 +80,8 @@ def _block(block: Block) -> dict[str, Any]:
     if block.kind == "thinking":
         return {"type": "thinking", "thinking": block.text, "signature": ""}
     if block.kind == "call":
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": json.loads(block.text or "{}")}
+        made = json.loads(block.text or "{}")
+        return {"type": "tool_use", "id": block.id, "name": block.name, "input": made, "caller": {"type": "direct"}}
     return {"type": "text", "text": block.text, "citations": None}
 
 
@@ -86,6 +92,8 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached,
         "cache_creation_input_tokens": 0,
         "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.thinking},
+        **_ABSENT,
     }
 
 
@@ -99,12 +107,12 @@ class MessageWriter:
     def write(self, event: Event) -> Iterable[bytes]:
         if isinstance(event, Started):
             usage = _usage(Usage(prompt=event.prompt))
-            begun = {**self.frame, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+            begun = {**self.frame, "content": [], "usage": usage, **dict.fromkeys(_ENDS)}
             yield _event("message_start", message=begun)
         for step, block, text in self._blocks.feed(event):
             yield from self._step(step, block, text)
         if isinstance(event, Finished):
-            delta = {"stop_reason": _REASONS[event.finish], "stop_sequence": None}
+            delta = {**dict.fromkeys(_ENDS), "stop_reason": _REASONS[event.finish]}
             yield _event("message_delta", delta=delta, usage=_usage(event.usage), trimode=event.report)
 
     def failed(self, error: Exception) -> Iterable[bytes]:

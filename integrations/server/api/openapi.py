@@ -13,6 +13,8 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..error_table import ANTHROPIC
+from ..service import Service
 from ..wire import chat, completions, messages, responses
 from ..wire.base import Neutral, Wire
 from .catalog import DetokenizeRequest, TokenizeRequest
@@ -62,46 +64,60 @@ _ERROR: Final = {
         }
     },
 }
+_ANTHROPIC_ERROR: Final = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
 
 
-async def openapi(_: Request) -> Response:
+async def openapi(request: Request) -> Response:
     """Answers `GET /openapi.json`."""
-    return JSONResponse(description())
+    service: Service = request.app.state.service
+    return JSONResponse(description(service.names))
 
 
 @cache
-def description() -> dict[str, Any]:
-    """Returns the description of all endpoints."""
+def description(names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the description of all endpoints. `names`: of the model."""
     models = [(model, "validation") for model, _, _ in _POSTS.values()]
     _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     schemas = definitions["$defs"]
     for model, neutral, _ in _POSTS.values():
         schemas[model.__name__]["properties"] |= {name: {"enum": list(values)} for name, values in neutral.items()}
-    paths = {path: {"post": _post(model, about)} for path, (model, _, about) in _POSTS.items()}
+        schemas[model.__name__]["properties"]["model"] = {"enum": list(names)}
+    paths = {path: {"post": _post(path, model, about)} for path, (model, _, about) in _POSTS.items()}
     paths |= {path: {"get": {"summary": about, "responses": _responses()}} for path, about in _GETS.items()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "trimode", "version": "1"},
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Error": _ERROR},
+            "schemas": {**schemas, "Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
 
 
-def _post(model: type[Wire], about: str) -> dict[str, Any]:
+def _post(path: str, model: type[Wire], about: str) -> dict[str, Any]:
     schema = {"$ref": _REF.format(model=model.__name__)}
     return {
         "summary": about,
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": _responses(),
+        "responses": _responses("AnthropicError" if path in ANTHROPIC else "Error"),
     }
 
 
-def _responses() -> dict[str, Any]:
-    refused = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+def _responses(error: str = "Error") -> dict[str, Any]:
+    refused = {"application/json": {"schema": {"$ref": _REF.format(model=error)}}}
     done = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
     return {
         "200": {"description": "Done.", "content": done},

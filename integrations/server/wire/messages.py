@@ -50,6 +50,7 @@ class ToolUseBlock(Wire):
     name: str
     input: dict[str, Any]
     cache_control: Any = None
+    caller: Any = None
 
 
 class ToolResultBlock(Wire):

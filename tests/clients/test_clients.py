@@ -1,6 +1,7 @@
 """Clients that people have, against `trimode serve`: each in an environment of its own, which `make test-server` makes.
 
-What does not pass has its reason in EXPECTED; anything else fails the test. The table of docs/server.md is written here.
+What does not pass has its reason in EXPECTED; anything else fails the test. The table of docs/server.md is written
+here.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def by_schemathesis(url: str, folder: Path) -> list[Outcome]:
     options = ["--checks", checks, "--phases", "examples,fuzzing", "--seed", "1", "--request-timeout", "60"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=folder)
     told = re.sub(r"\s+", " ", done.stdout)[-1500:]
-    return [{"check": "description and fuzzing", "outcome": "passed" if done.returncode == 0 else "failed", "why": told}]
+    outcome = "passed" if done.returncode == 0 else "failed"
+    return [{"check": "description and fuzzing", "outcome": outcome, "why": told}]
 
 
 TABLE: dict[str, list[Outcome]] = {}
@@ -149,8 +151,8 @@ def test_the_table_is_written() -> None:
         lines.append(f"| {client} | {counts['passed']} | {counts['failed']} | {counts[_SKIPPED]} |")
     lines += ["", "What did not pass:", ""]
     lines += [f"- {client}, {check}: {why}." for (client, check), why in EXPECTED.items() if client in TABLE]
-    skipped = [one["why"].split(": ", 1)[-1].rstrip(".") for one in TABLE.get("langchain", ()) if one["outcome"] == _SKIPPED]
-    if skipped:
+    whys = [one["why"] for one in TABLE.get("langchain", ()) if one["outcome"] == _SKIPPED]
+    if skipped := [why.split(": ", 1)[-1].rstrip(".") for why in whys]:
         lines.append(f"- langchain, skipped by its suite: {'; '.join(dict.fromkeys(skipped))}.")
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split("<!-- clients -->\n")

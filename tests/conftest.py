@@ -32,6 +32,7 @@ HELPERS = (
     "policy/calls/byte_tokenizer.py",
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
+    "integrations/server/served.py",
 )
 
 

@@ -6,7 +6,7 @@ Start with `call.py`, then `engine.py`.
 
 from __future__ import annotations
 
-from .call import Call, check_tool_call, tools_of
+from .call import Call, CallOptions, call_of, check_tool_call, tools_of
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
@@ -20,8 +20,8 @@ from .stream import CallDelta, StreamEvent
 from .turns import planned_turn, section_options, turn_matcher
 
 __all__ = [
-    "SCOPE", "USING", "Call", "CallDelta", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
-    "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "candidates_of",
-    "check_tool_call", "current_scope", "decoded", "in_turn", "overrides", "planned_turn", "section_options",
-    "session_html", "tools_of", "turn_matcher",
+    "SCOPE", "USING", "Call", "CallDelta", "CallOptions", "Engine", "FakeEngine", "InForce", "Recording", "Result",
+    "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "call_of",
+    "candidates_of", "check_tool_call", "current_scope", "decoded", "in_turn", "overrides", "planned_turn",
+    "section_options", "session_html", "tools_of", "turn_matcher",
 ]  # fmt: skip

@@ -59,13 +59,13 @@ test-browser: $(VENV)/.browser
 	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
 
 $(VENV)/.server: $(VENV)/.installed
-	$(PYTHON) -m venv --system-site-packages .server
+	$(BIN)/python -m venv .server
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.server/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
 	.server/bin/pip install --quiet --disable-pip-version-check 'openai==3.57.*' 'jevbench==0.1.0' 'pydantic-ai-slim==2.68.*'
 	touch $@
 
 test-server: $(VENV)/.server
-	.server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
+	PYTHONPATH=src .server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
 
 check: format lint types test
 

@@ -64,7 +64,7 @@ bench-gpu-%:
 
 # Clients that tests call in their own process, so they see the packages of .venv too.
 .clients/decisions/.installed: Makefile $(VENV)/.installed
-	$(PYTHON) -m venv .clients/decisions
+	$(BIN)/python -m venv .clients/decisions
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
 		"$$(.clients/decisions/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
 	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
@@ -76,8 +76,8 @@ bench-gpu-%:
 	touch $@
 
 test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
-	$(BIN)/pytest --numprocesses=0 -m clients tests/clients
-	.clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
+	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

@@ -122,6 +122,7 @@ class Admission:
             mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,
+            known=(*request.lookup, request.prompt),
         )
         return RunningRequest(
             request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name

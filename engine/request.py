@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal, Protocol, get_args
+from typing import ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
+from .option_checks import check, check_block_length, check_threshold, is_number
 from .result import Mode, Round
 
 Selection = Literal["vendor", "text_first"]
@@ -23,25 +24,8 @@ loop; text_first: the most confident slot without an end token, and no slot afte
 SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
 
 
-def _check(ok: bool, name: str, given: object, allowed: str) -> None:
-    if not ok:
-        raise RequestError(f"{name}={given!r}: expected {allowed}")
-
-
-def _number(given: object, kind: Any = int) -> bool:
-    return isinstance(given, kind) and not isinstance(given, bool)  # true and false are no numbers
-
-
-def _check_block_length(given: int) -> None:
-    _check(_number(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
-
-
-def _check_threshold(given: float) -> None:
-    _check(_number(given, int | float) and 0 < given <= 1, "threshold", given, "a number above 0, at most 1")
-
-
 def _check_selection(given: str | None) -> None:
-    _check(given is None or given in SELECTIONS, "selection", given, " or ".join(map(repr, SELECTIONS)))
+    check(given is None or given in SELECTIONS, "selection", given, " or ".join(map(repr, SELECTIONS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +43,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
-        fits = _number(self.temperature, int | float) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
-        _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
-        _check(_number(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
-        fits = _number(self.top_p, int | float) and 0 < self.top_p <= 1
-        _check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        fits = is_number(self.temperature, int | float) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
+        check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
+        check(is_number(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
+        fits = is_number(self.top_p, int | float) and 0 < self.top_p <= 1
+        check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
+        check(is_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +73,8 @@ class DiffusionOptions:
 
     def __post_init__(self) -> None:
         if self.block_length is not None:
-            _check_block_length(self.block_length)
-        _check_threshold(self.threshold)
+            check_block_length(self.block_length)
+        check_threshold(self.threshold)
         _check_selection(self.selection)
 
 
@@ -107,9 +91,9 @@ class AlignedOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        fits = _number(self.block_length) and self.block_length >= 1
-        _check(fits, "block_length", self.block_length, "a whole number from 1")
-        _check_threshold(self.threshold)
+        fits = is_number(self.block_length) and self.block_length >= 1
+        check(fits, "block_length", self.block_length, "a whole number from 1")
+        check_threshold(self.threshold)
         _check_selection(self.selection)
 
 
@@ -121,7 +105,7 @@ class LinearSpecOptions:
     block_length: int = 32
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
+        check_block_length(self.block_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +120,26 @@ class QuadraticSpecOptions:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
-        fits = self.rows is None or (_number(self.rows) and self.rows >= 1)
-        _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
+        check_block_length(self.block_length)
+        fits = self.rows is None or (is_number(self.rows) and self.rows >= 1)
+        check(fits, "rows", self.rows, "None (all) or a whole number from 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupSpecOptions:
+    """Drafts of at most `block_length` - 1 tokens copied from known text, each verified in the pass that `ar` would run.
+
+    `min_match`: how many of the last tokens have to be found there, at least.
+    """
+
+    mode: ClassVar[Mode] = "lookup_spec"
+    block_length: int = 8
+    min_match: int = 2
+
+    def __post_init__(self) -> None:
+        check_block_length(self.block_length)
+        fits = is_number(self.min_match) and 1 <= self.min_match <= 16
+        check(fits, "min_match", self.min_match, "a whole number from 1 to 16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ class InfillOptions:
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ class ChoiceOptions:
     candidates: tuple[tuple[int, ...], ...]
 
 
-ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
+ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions | LookupSpecOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,7 @@ class Switch:
     reason: str
 
     def __post_init__(self) -> None:
-        _check(bool(self.reason), "reason", self.reason, "some words")
+        check(bool(self.reason), "reason", self.reason, "some words")
 
 
 class Controller(Protocol):
@@ -205,6 +206,7 @@ Options = (
     | AlignedOptions
     | LinearSpecOptions
     | QuadraticSpecOptions
+    | LookupSpecOptions
     | InfillOptions
     | AdaptiveOptions
 )
@@ -216,7 +218,8 @@ class DecodeRequest:
 
     `constraint` applies to what follows the thinking, if there is any. `max_passes` (prefill included) and
     `max_seconds` (from admission) end an unconstrained output between two passes; a constrained output is never cut
-    there.
+    there. `lookup`: runs of token ids, the oldest first, from which `lookup_spec` may copy drafts, as from the prompt
+    and the output; they change no token, and other modes do not read them.
     """
 
     prompt: tuple[int, ...]
@@ -228,16 +231,17 @@ class DecodeRequest:
     thinking: Thinking | None = None
     max_passes: int | None = None
     max_seconds: float | None = None
+    lookup: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        _check(_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
-        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
-        _check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
-        _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
+        check(is_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
+        check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
+        check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
+        check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
         budget = None if self.thinking is None else self.thinking.budget
-        fits = budget is None or (_number(budget) and 0 <= budget < self.max_tokens)
-        _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
+        fits = budget is None or (is_number(budget) and 0 <= budget < self.max_tokens)
+        check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
         if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
@@ -265,8 +269,8 @@ class ScoreRequest:
     candidates: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(len(self.candidates) >= 1 and all(self.candidates), "candidates", self.candidates, "non-empty strings")
+        check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
+        check(len(self.candidates) >= 1 and all(self.candidates), "candidates", self.candidates, "non-empty strings")
 
     @property
     def sampling(self) -> Sampling:

@@ -20,13 +20,14 @@ from .state import CacheState
 class DecodeState(CacheState):
     """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
+    `known`: runs of tokens from which drafts may be copied, the prompt last. `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
     """
 
     mode: Mode
     output: Output
     gate: Gate
     tentative: tuple[int | None, ...] = ()
+    known: tuple[tuple[int, ...], ...] = ()
     should_switch: Callable[[], bool] | None = None
 
     def continues(self) -> bool:

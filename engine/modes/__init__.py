@@ -14,10 +14,11 @@ from ..request import (
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
 )
-from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, quadratic_spec
+from . import adaptive, ar, block_diffusion, diffusion, infill, linear_spec, lookup_spec, quadratic_spec
 
 
 def decode(run: DecodeState, options: Options) -> Passes:
@@ -32,6 +33,8 @@ def decode(run: DecodeState, options: Options) -> Passes:
             return linear_spec.decode(run, options)
         case QuadraticSpecOptions():
             return quadratic_spec.decode(run, options)
+        case LookupSpecOptions():
+            return lookup_spec.decode(run, options)
         case InfillOptions():
             return infill.decode(run, options)
         case AdaptiveOptions():

@@ -18,6 +18,7 @@ from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
     Sampling,
@@ -35,7 +36,8 @@ and validates the finished output."""
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[Options]]] = {
-    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
+    options.mode: options
+    for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions, LookupSpecOptions)
 }
 
 
@@ -47,6 +49,7 @@ class SettingArguments(TypedDict, total=False):
     threshold: float | None
     selection: Selection | None
     rows: int | None
+    min_match: int | None
     exact: bool | None
     temperature: float | None
     top_k: int | None
@@ -65,8 +68,8 @@ class Settings:
     """Settings of one call; None means that this layer leaves the setting open.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
-    has its own defaults for `block_length` (some weights accept one value only), `threshold` and `rows`. `selection`,
-    "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
+    has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and `min_match`.
+    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
     turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
     full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
     seconds, asks for the fastest mode that is allowed.
@@ -77,6 +80,7 @@ class Settings:
     threshold: float | None = None
     selection: str | None = None
     rows: int | None = None
+    min_match: int | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -134,7 +138,8 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "min_match": int,
+    "exact": bool,
     "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
     "guarantee": str, "retries": int,

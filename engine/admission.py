@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from operator import index
 from typing import TypeVar
 
@@ -24,8 +25,17 @@ from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
 from .modes import choice, decode
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, ScoreRequest
-from .result import EXACT
+from .request import (
+    AdaptiveOptions,
+    Controller,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    Options,
+    ScoreRequest,
+    Switch,
+)
+from .result import Round
 from .running import RunningRequest
 
 Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
@@ -55,23 +65,35 @@ class Admission:
         request = replace(request, prompt=_ids(request.prompt))
         config = self.config
         if isinstance(request, DecodeRequest):
-            adaptive = isinstance(request.options, AdaptiveOptions)
-            for mode in sorted(EXACT) if adaptive else (request.options.mode,):
-                check_mode(config.architecture, mode)
+            check_mode(config.architecture, request.options.mode)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
-            request = replace(request, options=config.fitted(request.options))
+            lookup = tuple(map(_ids, request.lookup))
+            request = replace(request, options=self._within_modes(config.fitted(request.options)), lookup=lookup)
         else:
             check_scoring(config.architecture)
         if request.output_positions > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
-        if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
-            raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
+        self._check_ids("prompt", request.prompt)
+        for run in request.lookup if isinstance(request, DecodeRequest) else ():
+            self._check_ids("lookup", run)
         need = self._pages(request)
         if need > self.pool.pages:
             size = page_bytes(config, self.pool.keys.dtype)
             raise KvMemoryExceeded(need * size, self.pool.pages * size)
         return request
+
+    def _check_ids(self, name: str, ids: tuple[int, ...]) -> None:
+        size = self.config.vocab_size
+        if ids and (max(ids) >= size or min(ids) < 0):
+            raise RequestError(f"{name} holds ids outside 0..{size - 1}")
+
+    def _within_modes(self, options: Options) -> Options:
+        """Returns `options`; a controller among them then raises ModeUnavailable for a switch to a mode that the
+        weights lack."""
+        if not isinstance(options, AdaptiveOptions):
+            return options
+        return replace(options, controller=partial(_checked_switch, self.config.architecture, options.controller))
 
     def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
         """Returns the number of pages for everything that the request may commit."""
@@ -127,6 +149,15 @@ class Admission:
         return RunningRequest(
             request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
         )
+
+
+def _checked_switch(
+    architecture: str, controller: Controller, rounds: Sequence[Round], options: ExactOptions
+) -> Switch | None:
+    switch = controller(rounds, options)
+    if switch is not None:
+        check_mode(architecture, switch.options.mode)
+    return switch
 
 
 def _ids(prompt: Sequence[int]) -> tuple[int, ...]:

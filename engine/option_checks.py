@@ -5,6 +5,7 @@ Knows ranges. Does not know which mode an option belongs to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import RequestError
@@ -13,6 +14,11 @@ from .errors import RequestError
 def check(ok: bool, name: str, given: object, allowed: str) -> None:
     if not ok:
         raise RequestError(f"{name}={given!r}: expected {allowed}")
+
+
+def check_one_of(allowed: Sequence[str], name: str, given: str | None) -> None:
+    """Raises RequestError unless `given` is None or one of the `allowed` values."""
+    check(given is None or given in allowed, name, given, " or ".join(map(repr, allowed)))
 
 
 def is_number(given: object, kind: Any = int) -> bool:

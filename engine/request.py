@@ -12,7 +12,7 @@ from typing import ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
-from .option_checks import check, check_block_length, check_threshold, is_number
+from .option_checks import check, check_block_length, check_one_of, check_threshold, is_number
 from .result import Mode, Round
 
 Selection = Literal["vendor", "text_first"]
@@ -22,10 +22,6 @@ vendor: the most confident slot, whatever its token, and slots after an end like
 loop; text_first: the most confident slot without an end token, and no slot after a tentative end.
 """
 SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
-
-
-def _check_selection(given: str | None) -> None:
-    check(given is None or given in SELECTIONS, "selection", given, " or ".join(map(repr, SELECTIONS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +71,7 @@ class DiffusionOptions:
         if self.block_length is not None:
             check_block_length(self.block_length)
         check_threshold(self.threshold)
-        _check_selection(self.selection)
+        check_one_of(SELECTIONS, "selection", self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +90,7 @@ class AlignedOptions:
         fits = is_number(self.block_length) and self.block_length >= 1
         check(fits, "block_length", self.block_length, "a whole number from 1")
         check_threshold(self.threshold)
-        _check_selection(self.selection)
+        check_one_of(SELECTIONS, "selection", self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +123,7 @@ class QuadraticSpecOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookupSpecOptions:
-    """Drafts of at most `block_length` - 1 tokens copied from known text, each verified in the pass that `ar` would run.
+    """Drafts of at most `block_length` - 1 tokens, copied from known text, which ride in the passes of `ar`.
 
     `min_match`: how many of the last tokens have to be found there, at least.
     """

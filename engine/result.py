@@ -33,7 +33,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One pass (ar, lookup_spec), draft-and-verify cycle (linear_spec), block or writing of finished blocks (diffusion).
+    """One pass (ar, lookup_spec), draft-and-verify cycle (linear_spec), block or writing of finished ones (diffusion).
 
     `choice`, which no caller asks for as a mode, is a chosen answer. A round without tokens is a block that was
     abandoned because a limit of passes or seconds ended the output.

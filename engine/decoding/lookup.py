@@ -43,7 +43,7 @@ class TextIndex:
         self.extend(bordered[-CAPACITY:])
 
     def extend(self, tokens: Iterable[int]) -> None:
-        """Appends tokens to the last run. The n-gram before each is indexed with it, since now it has a continuation."""
+        """Appends tokens to the last run; the n-gram before each is indexed now that it has a continuation."""
         text, earlier, latest, size = self.text, self._earlier, self._latest, self.size
         for token in tokens:
             place, before = len(text), _NOWHERE

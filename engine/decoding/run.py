@@ -20,7 +20,8 @@ from .state import CacheState
 class DecodeState(CacheState):
     """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `known`: runs of tokens from which drafts may be copied, the prompt last. `should_switch`: called at the end of each round; True stops the mode, so that another one may continue.
+    `known`: runs of tokens from which drafts may be copied, the prompt last. `should_switch`: called at the end of each
+    round; True stops the mode, so that another one may continue.
     """
 
     mode: Mode

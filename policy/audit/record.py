@@ -113,7 +113,8 @@ class CallRecord:
 
     `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
-    choice, one for each candidate, in nats. The last block of fields is content.
+    choice, one for each candidate, in nats. `lookup_ids`: earlier outputs from which lookup_spec could copy its drafts.
+    The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -148,6 +149,7 @@ class CallRecord:
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
+    lookup_ids: tuple[tuple[int, ...], ...] | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
     schema: JsonValue = None
@@ -167,6 +169,7 @@ class CallRecord:
             rounds=tuple(part.redacted() for part in self.rounds),
             prompt_ids=None,
             suffix_ids=None,
+            lookup_ids=None,
             token_ids=None,
             text=None,
             schema=None,
@@ -246,6 +249,7 @@ def record_call(
         bare,
         prompt_ids=tuple(request.prompt),
         suffix_ids=getattr(request.options, "suffix", None),
+        lookup_ids=getattr(request, "lookup", ()) or None,
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,

@@ -11,6 +11,7 @@ from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
+from .recent_outputs import RecentOutputs
 from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
@@ -18,7 +19,8 @@ from .scope import SCOPE, USING, Scope, current_scope, overrides
 from .stream import StreamEvent
 
 __all__ = [
-    "SCOPE", "USING", "Call", "Engine", "FakeEngine", "InForce", "Recording", "Result", "Scope",
+    "SCOPE", "USING", "Call", "Engine", "FakeEngine", "InForce", "RecentOutputs", "Recording", "Result",
+    "Scope",
     "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "attempted", "candidates_of",
     "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
     "session_html", "tools_of",

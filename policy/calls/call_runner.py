@@ -173,8 +173,8 @@ class CallRunner(ABC):
 
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         """Builds the request and fills in the recording's request, notes and guarantee."""
-        call = recording.call
-        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim)
+        call, outputs = recording.call, recording.scope.outputs_of(self)
+        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim, outputs)
         recording.notes += [*call.notes, *notes]
         if call.schema is not None:
             dropped = self.translator.enforced(call).dropped
@@ -193,6 +193,8 @@ class CallRunner(ABC):
         return self.tokens.submit(recording.request, watch)
 
     def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
+        if isinstance(found, DecodeResult) and (outputs := recording.scope.outputs_of(self)) is not None:
+            outputs.add(found.token_ids)
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
         if LOG.isEnabledFor(logging.DEBUG):
             _log_switches(recording.call, recording.finished)

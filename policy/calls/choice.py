@@ -59,7 +59,8 @@ def unused(settings: Settings) -> list[str]:
         "top_p": None if settings.top_p == 1 else settings.top_p,
         "stop": settings.stop or None,
         "max_thinking_tokens": settings.max_thinking_tokens,
-        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "deadline")},
+        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "min_match")},
+        "deadline": settings.deadline,
     }
     return [
         f"{name}={given!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
@@ -70,7 +71,7 @@ def unused(settings: Settings) -> list[str]:
 
 def unused_in_infill(settings: Settings) -> list[str]:
     """Returns notes on settings that any layer gave and that do not affect filling one block."""
-    names = ("block_length", "selection", "rows", "max_thinking_tokens", "stop", "deadline")
+    names = ("block_length", "selection", "rows", "min_match", "max_thinking_tokens", "stop", "deadline")
     return [
         f"{name}={given!r} has no part in an infill: one block is filled between two texts"
         for name in names

@@ -24,6 +24,7 @@ from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 from .choice import unused_in_infill
 from .prompts import PromptWriter
+from .recent_outputs import RecentOutputs
 
 THINKING_END = "</think>"
 """Marker token that ends the thinking."""
@@ -42,9 +43,12 @@ class Translator:
         return self.request_and_notes(call)[0]
 
     def request_and_notes(
-        self, call: Call, trim: Trim | None = None
+        self, call: Call, trim: Trim | None = None, outputs: RecentOutputs | None = None
     ) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
-        """Returns the request, and notes on how the prompt differs from what the caller passed."""
+        """Returns the request, and notes on how the prompt differs from what the caller passed.
+
+        `outputs`: text of which only `lookup_spec` makes use.
+        """
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
@@ -64,6 +68,7 @@ class Translator:
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            lookup=outputs.runs if outputs is not None and call.plan.mode == "lookup_spec" else (),
         )
         check_budget(request)
         return request, prompt.notes

@@ -151,6 +151,7 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
         stop=record.stop,
         constraint=None if target is None else engine.grammars.matcher(target),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
+        lookup=record.lookup_ids or (),
     )
 
 

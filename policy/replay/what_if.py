@@ -176,6 +176,9 @@ def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> li
         rows = options.get("rows")
         prepared = length if rows is None else min(int(rows), length)
         return [(front + length - 1 + prepared * length, 1.0)] * round_.forward_passes
+    if round_.mode == "lookup_spec" and round_.drafted:
+        refused = sum(reason == "schema" for _, reason in round_.rejected)
+        return [(1.0 + round_.drafted - refused + round_.origins.count("f"), 0.0)] * round_.forward_passes
     return [(front, 0.0)] * round_.forward_passes
 
 

@@ -26,7 +26,8 @@ Reading = tuple[str, float, float]
 class Observation:
     """The counts of one finished call. A decision is an unforced token: the grammar allowed more than one.
 
-    `drafts`: (mode, accepted draft decisions, whether one was refused) of each round that drafted. `passes`: forward
+    `drafts`: (mode, accepted draft decisions, whether one was refused) of each round that drafted. `lookups`: rounds of
+    lookup_spec; `copied`: those of them that drafted something. `passes`: forward
     passes of decoding; `rows`: the call's own rows in them. `paces`: for each mode that ran, the log of its measured
     seconds over those that the cost model gives for the same passes, other calls' rows included; the weight is the
     mode's part of the passes.
@@ -40,6 +41,8 @@ class Observation:
     drafts: tuple[tuple[str, int, bool], ...] = ()
     fills: int = 0
     denoises: int = 0
+    lookups: int = 0
+    copied: int = 0
     passes: int = 0
     rows: int = 0
     paces: tuple[Reading, ...] = ()
@@ -64,12 +67,14 @@ class RoundCounts(Protocol):
 
 def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
     """Returns the fields of an `Observation` that follow from the rounds of a result or of a record."""
-    decisions = forced = fills = denoises = 0
+    decisions = forced = fills = denoises = lookups = copied = 0
     drafts: list[tuple[str, int, bool]] = []
     for round_ in rounds:
         undecided = round_.origins.count("f") + round_.origins.count("b")  # forced by the grammar or by the budget
         forced += undecided
         decisions += len(round_.origins) - undecided
+        if round_.mode == "lookup_spec":
+            lookups, copied = lookups + 1, copied + (round_.drafted > 0)
         if round_.fills:
             fills, denoises = fills + sum(round_.fills), denoises + len(round_.fills)
         elif round_.drafted:
@@ -77,6 +82,7 @@ def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
             drafts.append((round_.mode, round_.accepted, refused))
     return {
         "decisions": decisions, "forced": forced, "drafts": tuple(drafts), "fills": fills, "denoises": denoises,
+        "lookups": lookups, "copied": copied,
     }  # fmt: skip
 
 
@@ -100,6 +106,8 @@ class Evidence:
     others: float = 0.0
     fills: float = 0.0
     denoises: float = 0.0
+    lookups: float = 0.0
+    copied: float = 0.0
     passes: float = 0.0
     rows: float = 0.0
     total: float = 0.0
@@ -157,7 +165,7 @@ class Evidence:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Evidence:
         """Reads what `asdict` wrote. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
-        sums = {name: finite(found[name]) for name in (*_SUMS, "total", "spent")}
+        sums = {name: finite(found[name] if name not in _LATER else found.get(name, 0.0)) for name in _NUMBERS}
         trials, hits, pace = (
             {str(mode): [finite(value) for value in values] for mode, values in found[name].items()}
             for name in ("trials", "hits", "pace")
@@ -169,7 +177,12 @@ class Evidence:
         return cls(**sums, trials=trials, hits=hits, pace=pace)
 
 
-_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows")
+_LATER: Final = ("lookups", "copied")
+"""Sums that files of earlier versions lack."""
+_SUMS: Final = (
+    "calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows", *_LATER,
+)  # fmt: skip
+_NUMBERS: Final = (*_SUMS, "total", "spent")
 
 
 def finite(value: Any) -> float:

@@ -30,7 +30,7 @@ def learn(cost: CostModel, learned: Learned, plan: DecodePlan, result: DecodeRes
     learned.add(plan.context, temperature, _observation(cost, plan, result))
     draft_error = _draft_error(cost, learned, plan, result)  # the error that remains after the call's acceptance counts
     if draft_error is not None:
-        learned.add_draft_error(plan.context, temperature, *draft_error)
+        learned.add_draft_error(plan.context, temperature, plan.mode, *draft_error)
 
 
 def _observation(cost: CostModel, plan: DecodePlan, result: DecodeResult) -> Observation:

@@ -19,6 +19,11 @@ from .settings import MODES, Settings
 LIKELY: Final = 0.9
 """Probability of each draft token to be accepted with which speculation has to pay to be offered: more than recorded
 steps of the reference checkpoint reach."""
+COPIED: Final = (0.55, 0.65, 0.7, 0.75, 0.75, 0.75, 0.75)
+"""Probability of each copied draft token, from the first, to be accepted with which copying has to pay to be offered:
+what recorded tool_call and json steps of SmolLM2-135M reach (docs/policy.md)."""
+MATCH: Final = 0.6
+"""Part of their rounds that found something to copy."""
 OUTPUT: Final = 256.0
 """Decisions of the output that is priced, long enough for its last, partly used round not to matter."""
 FORCED: Final = 0.5
@@ -45,9 +50,19 @@ ANY_WEIGHTS: Final = Weights(name="", modes=MODES)
 def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, str]:
     """Returns the mode to offer, and why it is not `first`, the table's own; the reason is empty where it is.
 
-    `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
-    `first`, which they refuse.
+    Where speculation by the weights' own drafts is lacking or cannot pay, copied drafts take its place if the cost of
+    passes is known and they are expected to pay. `diffusion`, which is approximate, is offered only under
+    `exact=False`. Weights without any mode to offer get `first`, which they refuse.
     """
+    mode, why = _without_copies(first, settings, weights)
+    copies = Variant.of("lookup_spec", settings)
+    drafts = first in ADAPTED and mode == "ar" and weights.have("lookup_spec")
+    if not drafts or weights.cost is None or not copying_pays(weights.cost, copies):
+        return mode, why
+    return "lookup_spec", f"{why}, and {copies} is expected to pay on this machine"
+
+
+def _without_copies(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, str]:
     candidates: list[Mode] = [first, "ar"]
     if settings.exact is False:
         candidates.append("diffusion")
@@ -69,3 +84,13 @@ def pays(cost: CostModel, variant: Variant) -> bool:
     costing = Costing(Passes(cost, load), load)
     (decisions, price), (_, ar_price) = costing.cost(variant).a_round, costing.cost(AR).a_round
     return price < decisions * ar_price
+
+
+@lru_cache(maxsize=64)
+def copying_pays(cost: CostModel, variant: Variant) -> bool:
+    """Returns whether an output in `variant`, of mode lookup_spec, is expected to cost less than in `ar`, under COPIED
+    acceptance and MATCH."""
+    curve = (*COPIED, *COPIED[-1:] * 249)
+    load = Workload(decisions=OUTPUT, forced=FORCED, acceptance={variant.mode: curve}, match=MATCH)
+    costing = Costing(Passes(cost, load), load)
+    return costing.cost(variant).price < costing.cost(AR).price

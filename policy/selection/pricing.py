@@ -29,10 +29,10 @@ from .settings import Settings
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens in one run of consecutive ones, about."""
-LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16}
+LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16, "lookup_spec": 8}
 """Block lengths of drafting modes where nobody says one."""
-ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0}
-"""Part of a mode's passes that use the draft adapter; none in other modes."""
+ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0, "lookup_spec": 0.0}
+"""Part of a drafting mode's passes that use the draft adapter; none in other modes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,9 @@ class Workload:
 
     decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
     probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
-    of each of these probabilities; fill: slots that one denoise pass fills; context: tokens that a row attends to;
-    calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
+    of each of these probabilities; fill: slots that one denoise pass fills; match: part of the rounds of lookup_spec
+    that find something to copy; context: tokens that a row attends to; calls: running calls in the batch, this one
+    included; rows_of_others: rows that each other call brings to a pass.
     """
 
     decisions: float
@@ -83,6 +84,7 @@ class Workload:
     acceptance: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fill: float = 1.5
+    match: float = 1.0
     context: float = BASE_CONTEXT
     calls: int = 1
     rows_of_others: float = 1.0
@@ -99,8 +101,8 @@ class Workload:
         return replace(self, acceptance=curves)
 
     def at_best(self) -> Workload:
-        """Returns a workload with every draft accepted and every block filled in one pass."""
-        return replace(self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf)
+        """Returns a workload with a draft in every round, all of them accepted, and every block filled in one pass."""
+        return replace(self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf, match=1.0)
 
 
 CERTAIN: Final = (1.0,) * 256
@@ -110,7 +112,7 @@ class Cost(NamedTuple):
     """The cost of one output after its first token: seconds, its share of shared passes (`price`, seconds), passes,
     tokens.
 
-    `a_round`: decisions and price of one round.
+    `a_round`: decisions and price of one round; of one with a draft in lookup_spec, whose others are those of ar.
     """
 
     seconds: float
@@ -184,6 +186,8 @@ class Costing:
                 return self._linear(variant.block_length or LENGTHS["linear_spec"])
             case "quadratic_spec":
                 return self._quadratic(variant.block_length or LENGTHS["quadratic_spec"], variant.rows)
+            case "lookup_spec":
+                return self._lookup(variant.block_length or LENGTHS["lookup_spec"])
             case "diffusion":
                 return self._diffusion(variant.block_length or 32)
 
@@ -215,9 +219,17 @@ class Costing:
         front = 1 + self.load.forced
         drafting = self._pass(front + length - 1 + prepared * length, True)
         bare = self._pass(front + length, True)
-        a_pass = (share * drafting[0] + (1 - share) * bare[0], share * drafting[1] + (1 - share) * bare[1])
         passes = self._rounds(share * first + 1 - share, per_pass)
-        return self._cost("quadratic_spec", passes, passes, a_pass, per_pass)
+        return self._cost("quadratic_spec", passes, passes, _mixed(share, drafting, bare), per_pass)
+
+    def _lookup(self, length: int) -> Cost:
+        """Averages passes with a draft and passes of `ar`, where nothing to copy is found."""
+        first, later = self._decisions("lookup_spec", length - 1)
+        match, front = self.load.match, 1 + self.load.forced
+        drafting, bare = self._pass(front + length - 1), self._pass(front)
+        passes = self._rounds(match * first + 1 - match, match * later + 1 - match)
+        cost = self._cost("lookup_spec", passes, passes, _mixed(match, drafting, bare), later)
+        return cost._replace(a_round=(later, drafting[1] * self._slow.get("lookup_spec", 1.0)))
 
     def _diffusion(self, length: int) -> Cost:
         slots = max(length - 1, 1)
@@ -279,6 +291,10 @@ def _sums(curve: Iterable[float]) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 _EVERY: Final = _sums(CERTAIN)
+
+
+def _mixed(share: float, one: Pair, other: Pair) -> Pair:
+    return share * one[0] + (1 - share) * other[0], share * one[1] + (1 - share) * other[1]
 
 
 def _sum(one: Pair, other: Pair) -> Pair:

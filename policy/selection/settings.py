@@ -69,10 +69,10 @@ class Settings:
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
     has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and `min_match`.
-    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
-    turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
-    full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
-    seconds, asks for the fastest mode that is allowed.
+    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights.
+    `max_thinking_tokens` turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the
+    grammar cannot express in full: the finished output is validated, and retried with other seeds at most `retries`
+    times. `deadline`, in seconds, asks for the fastest mode that is allowed.
     """
 
     mode: str | None = None

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
@@ -41,7 +41,7 @@ class Sharing:
 
     def __post_init__(self) -> None:
         options = options_of(self.plan.mode, self.plan.settings)
-        assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
+        assert isinstance(options, ExactOptions)
         self.options: ExactOptions = options
         self.rounds.append(Round(mode=options.mode, tokens=(1,), origins="c"))
         self.passes = self.decode(*KINDS[self.plan.context.kind])
@@ -55,7 +55,8 @@ class Sharing:
                 found = self.plan.controller(self.rounds, self.options)
                 self.options = found.options if found else self.options
             options, ready = self.options, ready and self.options is before
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
+            # In this world there is nothing to copy.
+            limit = 0 if isinstance(options, ArOptions | LookupSpecOptions) else options.block_length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
             took = next((at for at in range(limit) if self.rng.random() > chance), limit)
             widths, ready = [1], True

@@ -129,8 +129,8 @@ class LookupSpecOptions:
     """
 
     mode: ClassVar[Mode] = "lookup_spec"
-    block_length: int = 8
-    min_match: int = 2
+    block_length: int = 16
+    min_match: int = 1
 
     def __post_init__(self) -> None:
         check_block_length(self.block_length)

@@ -15,17 +15,17 @@ from ..request import LookupSpecOptions
 
 
 def decode(run: DecodeState, options: LookupSpecOptions) -> Passes:
-    index, read = TextIndex(run.known, options.min_match), 0
+    index, indexed = TextIndex(run.known, options.min_match), 0
     while run.continues():
         forced = run.force()
         if forced is None:
             return
-        new = [*run.output.tokens[read:], *forced]
+        new = [*run.output.tokens[indexed:], *forced]
         index.extend(new)
-        read += len(new)
+        indexed += len(new)
         remaining = run.output.remaining - len(forced)
         draft = copy_draft(index, run.gate, limit=min(options.block_length, remaining) - 1)
-        if not draft.tokens and not draft.refused:
+        if not draft.tokens:
             yield from run.next_token(forced)
             continue
         passes = (yield from run.prefill()) + run.prefilled

@@ -38,10 +38,10 @@ from .exploration import (
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .posterior import DRAFTING, KEYS, Learned, levels, step_of
-from .pricing import AR, Cost, Passes, Variant
+from .pricing import Cost, Passes
 from .settings import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
-from .variants import VARIANTS, with_given
+from .variants import AR, VARIANTS, Variant, with_given
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult

@@ -26,8 +26,8 @@ Reading = tuple[str, float, float]
 class Observation:
     """The counts of one finished call. A decision is an unforced token: the grammar allowed more than one.
 
-    `drafts`: (mode, accepted draft decisions, whether one was refused) of each round that drafted. `lookups`: rounds of
-    lookup_spec; `copied`: those of them that drafted something. `passes`: forward
+    `drafts`: (mode, accepted draft decisions, whether the next one was not) of each round that drafted. `lookups`:
+    rounds of lookup_spec; `matches`: those of them that drafted; `copies`: tokens that they drafted. `passes`: forward
     passes of decoding; `rows`: the call's own rows in them. `paces`: for each mode that ran, the log of its measured
     seconds over those that the cost model gives for the same passes, other calls' rows included; the weight is the
     mode's part of the passes.
@@ -42,7 +42,8 @@ class Observation:
     fills: int = 0
     denoises: int = 0
     lookups: int = 0
-    copied: int = 0
+    matches: int = 0
+    copies: int = 0
     passes: int = 0
     rows: int = 0
     paces: tuple[Reading, ...] = ()
@@ -67,22 +68,24 @@ class RoundCounts(Protocol):
 
 def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
     """Returns the fields of an `Observation` that follow from the rounds of a result or of a record."""
-    decisions = forced = fills = denoises = lookups = copied = 0
+    decisions = forced = fills = denoises = lookups = matches = copies = 0
     drafts: list[tuple[str, int, bool]] = []
     for round_ in rounds:
         undecided = round_.origins.count("f") + round_.origins.count("b")  # forced by the grammar or by the budget
         forced += undecided
         decisions += len(round_.origins) - undecided
         if round_.mode == "lookup_spec":
-            lookups, copied = lookups + 1, copied + (round_.drafted > 0)
+            lookups, matches, copies = lookups + 1, matches + (round_.drafted > 0), copies + round_.drafted
         if round_.fills:
             fills, denoises = fills + sum(round_.fills), denoises + len(round_.fills)
         elif round_.drafted:
-            refused = any(_reason(rejected) == "target" for rejected in round_.rejected)
+            # A copied draft has no fixed length: where it ends before the output does, it lacks the next token.
+            short = round_.mode == "lookup_spec" and round_.origins.endswith("c")
+            refused = short or any(_reason(rejected) == "target" for rejected in round_.rejected)
             drafts.append((round_.mode, round_.accepted, refused))
     return {
         "decisions": decisions, "forced": forced, "drafts": tuple(drafts), "fills": fills, "denoises": denoises,
-        "lookups": lookups, "copied": copied,
+        "lookups": lookups, "matches": matches, "copies": copies,
     }  # fmt: skip
 
 
@@ -107,7 +110,8 @@ class Evidence:
     fills: float = 0.0
     denoises: float = 0.0
     lookups: float = 0.0
-    copied: float = 0.0
+    matches: float = 0.0
+    copies: float = 0.0
     passes: float = 0.0
     rows: float = 0.0
     total: float = 0.0
@@ -177,7 +181,7 @@ class Evidence:
         return cls(**sums, trials=trials, hits=hits, pace=pace)
 
 
-_LATER: Final = ("lookups", "copied")
+_LATER: Final = ("lookups", "matches", "copies")
 """Sums that files of earlier versions lack."""
 _SUMS: Final = (
     "calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows", *_LATER,

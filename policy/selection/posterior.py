@@ -37,6 +37,8 @@ PRIOR_DECISIONS: Final = 24.0
 """Decisions of an output, before any call was seen."""
 PRIOR_MATCH: Final = 0.5
 """Part of the rounds of `lookup_spec` that find something to copy, before any call was seen."""
+PRIOR_COPIES: Final = 4.0
+"""Tokens of a copied draft, before any call was seen."""
 PRIOR_ROWS: Final = 1.5
 """Rows of a call in one pass, before any call was seen: those of ar where a few tokens are forced."""
 COMMON: Final = 0.2
@@ -128,11 +130,11 @@ class Learned:
             decisions = (one.decisions + decisions) / weight
             prompt = (one.prompt + prompt) / weight
             forced = (one.forced + forced) / (one.decisions + 1)
-        fill, match = Estimate(1.5, 2.0), Estimate(PRIOR_MATCH, 2.0)
+        fill, match, copies = Estimate(1.5, 2.0), Estimate(PRIOR_MATCH, 2.0), Estimate(PRIOR_COPIES, 2.0)
         for one in found:
             if one.denoises:
                 fill = _pooled(fill, one.fills, one.denoises)
-            match = _pooled(match, one.copied, one.lookups)
+            match, copies = _pooled(match, one.matches, one.lookups), _pooled(copies, one.copies, one.matches)
         decisions = min(decisions, max_tokens)
         all_steps = self.evidence.get(keys[0]) or Evidence()
         curves = {mode: _curve(found, mode) for mode in DRAFTING}
@@ -143,6 +145,7 @@ class Learned:
             trials={mode: trials for mode, (_, trials) in curves.items()},
             fill=fill.mean,
             match=match.mean,
+            copies=copies.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
             rows_of_others=(all_steps.rows + PRIOR_ROWS) / (all_steps.passes + 1),

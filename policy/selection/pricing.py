@@ -24,48 +24,15 @@ from typing import Final, NamedTuple
 from trimode.engine.result import Mode
 
 from .cost_model import BASE_CONTEXT, CostModel
-from .settings import Settings
+from .variants import Variant
 
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens in one run of consecutive ones, about."""
-LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16, "lookup_spec": 8}
+LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16, "lookup_spec": 16}
 """Block lengths of drafting modes where nobody says one."""
 ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0, "lookup_spec": 0.0}
 """Part of a drafting mode's passes that use the draft adapter; none in other modes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A mode with its options, as policies compare it; None where the mode has no such option, or for its default."""
-
-    mode: Mode
-    block_length: int | None = None
-    rows: int | None = None
-    threshold: float | None = None
-
-    def __str__(self) -> str:
-        options = (self.block_length, self.rows)
-        parts = [self.mode, *(str(option) for option in options if option is not None)]
-        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
-
-    @classmethod
-    def of(cls, mode: Mode, given: Settings) -> Variant:
-        """Returns a variant of `mode` with those of the given options that the mode has."""
-        match mode:
-            case "ar":
-                return cls("ar")
-            case "quadratic_spec":
-                return cls("quadratic_spec", given.block_length, given.rows)
-            case _:
-                return cls(mode, given.block_length)
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(mode=self.mode, block_length=self.block_length, rows=self.rows, threshold=self.threshold)
-
-
-AR: Final = Variant("ar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +42,8 @@ class Workload:
     decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
     probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
     of each of these probabilities; fill: slots that one denoise pass fills; match: part of the rounds of lookup_spec
-    that find something to copy; context: tokens that a row attends to; calls: running calls in the batch, this one
-    included; rows_of_others: rows that each other call brings to a pass.
+    that find something to copy; copies: tokens that they copy; context: tokens that a row attends to; calls: running
+    calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
     """
 
     decisions: float
@@ -85,6 +52,7 @@ class Workload:
     trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fill: float = 1.5
     match: float = 1.0
+    copies: float = math.inf
     context: float = BASE_CONTEXT
     calls: int = 1
     rows_of_others: float = 1.0
@@ -102,7 +70,9 @@ class Workload:
 
     def at_best(self) -> Workload:
         """Returns a workload with a draft in every round, all of them accepted, and every block filled in one pass."""
-        return replace(self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf, match=1.0)
+        return replace(
+            self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf, match=1.0, copies=math.inf
+        )
 
 
 CERTAIN: Final = (1.0,) * 256
@@ -226,7 +196,7 @@ class Costing:
         """Averages passes with a draft and passes of `ar`, where nothing to copy is found."""
         first, later = self._decisions("lookup_spec", length - 1)
         match, front = self.load.match, 1 + self.load.forced
-        drafting, bare = self._pass(front + length - 1), self._pass(front)
+        drafting, bare = self._pass(front + min(length - 1, self.load.copies * front)), self._pass(front)
         passes = self._rounds(match * first + 1 - match, match * later + 1 - match)
         cost = self._cost("lookup_spec", passes, passes, _mixed(match, drafting, bare), later)
         return cost._replace(a_round=(later, drafting[1] * self._slow.get("lookup_spec", 1.0)))

@@ -1,15 +1,49 @@
-"""The variants that `auto` compares, and what becomes of them where the caller has given an option.
+"""Variants, which are modes with their options, and those of them that `auto` compares.
 
 Knows modes and options. Does not know their prices.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from .pricing import Variant
+from trimode.engine.result import Mode
+
 from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A mode with its options, as policies compare it; None where the mode has no such option, or for its default."""
+
+    mode: Mode
+    block_length: int | None = None
+    rows: int | None = None
+    threshold: float | None = None
+
+    def __str__(self) -> str:
+        options = (self.block_length, self.rows)
+        parts = [self.mode, *(str(option) for option in options if option is not None)]
+        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
+
+    @classmethod
+    def of(cls, mode: Mode, given: Settings) -> Variant:
+        """Returns a variant of `mode` with those of the given options that the mode has."""
+        match mode:
+            case "ar":
+                return cls("ar")
+            case "quadratic_spec":
+                return cls("quadratic_spec", given.block_length, given.rows)
+            case _:
+                return cls(mode, given.block_length)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(mode=self.mode, block_length=self.block_length, rows=self.rows, threshold=self.threshold)
+
+
+AR: Final = Variant("ar")
 
 VARIANTS: Final = (
     Variant("ar"),

@@ -28,10 +28,10 @@ from trimode.policy.selection.evidence import Observation, observed
 from trimode.policy.selection.exploration import GRACE, SHARE, explored, loss_of
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
-from trimode.policy.selection.pricing import Cost, Variant
+from trimode.policy.selection.pricing import Cost
 from trimode.policy.selection.settings import Settings, options_of
 from trimode.policy.selection.switching import Breakeven
-from trimode.policy.selection.variants import VARIANTS
+from trimode.policy.selection.variants import VARIANTS, Variant
 
 
 def machine(*points: tuple[float, float]) -> CostModel:

@@ -18,8 +18,9 @@ from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, 
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
-from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.pricing import Costing, Passes, Workload
 from trimode.policy.selection.settings import Settings, StepKind, options_of, variant
+from trimode.policy.selection.variants import Variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)

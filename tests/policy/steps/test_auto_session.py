@@ -28,9 +28,9 @@ from trimode.policy.selection.cost_model import CostModel, Curve, Measurement
 from trimode.policy.selection.evidence import Evidence
 from trimode.policy.selection.policies import StepContext, resolve
 from trimode.policy.selection.posterior import levels
-from trimode.policy.selection.pricing import ADAPTED, Variant
+from trimode.policy.selection.pricing import ADAPTED
 from trimode.policy.selection.settings import Settings
-from trimode.policy.selection.variants import VARIANTS
+from trimode.policy.selection.variants import VARIANTS, Variant
 
 FLAT = Curve((1, 64), (0.001, 0.0011))
 TALK = StepContext(kind="prose", name="talk")

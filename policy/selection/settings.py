@@ -187,11 +187,15 @@ def known_kind(name: str) -> StepKind | None:
 
 
 def variant(text: str, origin: str) -> Settings:
-    """Parses `linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    """Parses `linear_spec`, `linear_spec:8`, `quadratic_spec:8:2` or `lookup_spec:8:3` as settings: mode, block_length,
+    and rows or min_match."""
     mode, *numbers = text.strip().split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise PolicyError(f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
-    named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
+        raise PolicyError(
+            f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS (lookup_spec: MIN_MATCH)"
+        )
+    second = "min_match" if mode == "lookup_spec" else "rows"
+    named = dict(zip(("block_length", second), map(int, numbers), strict=False))
     return Settings.of({"mode": mode, **named}, origin)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..audit import CallRecord, Counts, RoundRecord
 from ..errors import PolicyError
@@ -135,7 +135,7 @@ def learned_from(records: Iterable[CallRecord], cost: CostModel) -> Learned:
         if kind is None or record.counts is None:
             continue
         seen = Observation(
-            **observed(record.rounds),
+            **observed(record.rounds, cast(int, record.options.get("block_length")) or 1),
             prompt=record.counts.prompt_tokens,
             prefilled=record.counts.prompt_tokens - record.counts.cached_tokens,
             paces=_paces(record, record.counts, cost),

@@ -14,7 +14,7 @@ from .cost_model import CostModel
 from .evidence import Observation, Reading, observed
 from .policies import DecodePlan
 from .posterior import DRAFTING, Learned
-from .pricing import ADAPTED, Costing, Pair, Passes
+from .pricing import ADAPTED, LENGTHS, Costing, Pair, Passes
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def learn(cost: CostModel, learned: Learned, plan: DecodePlan, result: DecodeRes
 def _observation(cost: CostModel, plan: DecodePlan, result: DecodeResult) -> Observation:
     stats = result.stats
     return Observation(
-        **observed(result.rounds),
+        **observed(result.rounds, plan.settings.block_length or LENGTHS.get(plan.mode, 1)),
         prompt=stats.prompt_tokens,
         prefilled=stats.prefilled_tokens,
         others=plan.context.others,

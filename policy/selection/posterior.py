@@ -38,7 +38,7 @@ PRIOR_DECISIONS: Final = 24.0
 PRIOR_MATCH: Final = 0.5
 """Part of the rounds of `lookup_spec` that find something to copy, before any call was seen."""
 PRIOR_COPIES: Final = 4.0
-"""Tokens of a copied draft, before any call was seen."""
+"""Tokens after which a copied draft ends, before any call was seen."""
 PRIOR_ROWS: Final = 1.5
 """Rows of a call in one pass, before any call was seen: those of ar where a few tokens are forced."""
 COMMON: Final = 0.2
@@ -134,7 +134,7 @@ class Learned:
         for one in found:
             if one.denoises:
                 fill = _pooled(fill, one.fills, one.denoises)
-            match, copies = _pooled(match, one.matches, one.lookups), _pooled(copies, one.copies, one.matches)
+            match, copies = _pooled(match, one.matches, one.lookups), _pooled(copies, one.copies, one.ends)
         decisions = min(decisions, max_tokens)
         all_steps = self.evidence.get(keys[0]) or Evidence()
         curves = {mode: _curve(found, mode) for mode in DRAFTING}

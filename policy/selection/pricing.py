@@ -42,8 +42,9 @@ class Workload:
     decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
     probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
     of each of these probabilities; fill: slots that one denoise pass fills; match: part of the rounds of lookup_spec
-    that find something to copy; copies: tokens that they copy; context: tokens that a row attends to; calls: running
-    calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
+    that find something to copy; copies: tokens after which a copied draft ends by itself; context: tokens that a row
+    attends to; calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings
+    to a pass.
     """
 
     decisions: float
@@ -196,7 +197,7 @@ class Costing:
         """Averages passes with a draft and passes of `ar`, where nothing to copy is found."""
         first, later = self._decisions("lookup_spec", length - 1)
         match, front = self.load.match, 1 + self.load.forced
-        drafting, bare = self._pass(front + min(length - 1, self.load.copies * front)), self._pass(front)
+        drafting, bare = self._pass(front + min(self._copied(length - 1) * front, length - 1)), self._pass(front)
         passes = self._rounds(match * first + 1 - match, match * later + 1 - match)
         cost = self._cost("lookup_spec", passes, passes, _mixed(match, drafting, bare), later)
         return cost._replace(a_round=(later, drafting[1] * self._slow.get("lookup_spec", 1.0)))
@@ -221,6 +222,11 @@ class Costing:
         drafted = self._drafted(slots)
         far = self._expected(mode, drafted)
         return (self._expected(mode, self.remaining - 1) if drafted > self.remaining - 1 else far), far
+
+    def _copied(self, slots: int) -> float:
+        """Returns the expected tokens of a copied draft of at most `slots`, which ends after each with one chance."""
+        goes_on = 1 - 1 / max(self.load.copies, 1.0)
+        return slots if goes_on == 1 else (1 - goes_on**slots) / (1 - goes_on)
 
     def _drafted(self, slots: float) -> float:
         """Returns the decisions among `slots` drafted tokens. Short drafts contain fewer forced tokens, because these

@@ -183,6 +183,8 @@ WORLDS: Final[dict[str, Callable[[], World]]] = {
     "gpu, short outputs": lambda: World(GPU, 0.9, decisions=5),
     "drafting slower than the model says": lambda: World(GPU, 0.6, slow={"linear_spec": 3.0, "quadratic_spec": 3.5}),
     "drafting quicker than the model says": lambda: World(CPU, 0.8, slow={"linear_spec": 0.4, "quadratic_spec": 0.9}),
+    "cpu, much to copy": lambda: World(CPU, 0.8, match=0.8),
+    "gpu, something to copy": lambda: World(GPU, 0.6, match=0.5),
     "everything slower": lambda: World(CPU, 0.6, slow=dict.fromkeys(EXACT, 5.0)),
 }
 
@@ -197,6 +199,33 @@ def test_after_fifty_calls_it_is_as_good_as_the_best_fixed_mode() -> None:
         shares.append(world.best() / (sum(later) / len(later)))
         assert shares[-1] >= 0.9
     assert sum(shares) / len(shares) >= 0.97
+
+
+@pytest.mark.parametrize(("model", "match", "chance", "mode"), [
+    (GPU, 0.6, 0.6, "lookup_spec"), (CPU, 0.8, 0.8, "lookup_spec"), (CPU, 0.9, 0.1, "ar"), (CPU, 0.0, 0.9, "ar"),
+])  # fmt: skip
+def test_weights_that_cannot_draft_copy_where_it_pays(
+    model: CostModel, match: float, chance: float, mode: Mode
+) -> None:
+    auto, world = Auto(model, modes=("ar", "lookup_spec")), World(model, chance, match=match)
+    play(auto, world, 60)
+    modes = [plan.mode for plan in (auto.resolve(ACT) for _ in range(20))]
+    assert modes.count(mode) >= 18
+    load = auto.learned.workload(ACT, 0.0, 256)
+    assert mode == "ar" or abs(load.match - match) < 0.15
+
+
+def test_counts_of_earlier_versions_are_read() -> None:
+    """Files that know nothing of copies: what they hold of other modes is kept."""
+    auto = Auto(GPU)
+    play(auto, World(GPU, 0.9), 5)
+    written = json.loads(json.dumps(auto.learned.as_dict()))
+    for counts in written["evidence"].values():
+        for name in ("lookups", "matches", "copies", "ends"):
+            del counts[name]
+    found = Learned.of(written)
+    assert found.workload(ACT, 0.0, 256).acceptance["linear_spec"]
+    assert found.calls == 5
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -558,10 +587,21 @@ def test_rounds_as_drafts() -> None:
         made("ac", 2, "schema"),
         made("aar", 2, mode="diffusion", fills=(1, 1)),
     ]
-    seen = observed(rounds)
+    seen = observed(rounds, 8)
     assert seen["drafts"] == (("linear_spec", 3, True), ("linear_spec", 3, False), ("linear_spec", 1, False))
     assert (seen["decisions"], seen["forced"]) == (1 + 4 + 3 + 2 + 3, 4)
     assert (seen["fills"], seen["denoises"]) == (2, 2)
+    assert {seen[name] for name in ("lookups", "matches", "copies", "ends")} == {0}
+    copying = [
+        made("ffc", 0, mode="lookup_spec"),  # nothing was found
+        made("aac", 2, mode="lookup_spec"),  # the draft ended before the block did
+        made("affac", 2, mode="lookup_spec"),  # with what the grammar forced it filled the block
+        made("ac", 4, "target", "target", "target", mode="lookup_spec"),
+        made("aa", 2, mode="lookup_spec"),  # the output ended
+    ]
+    seen = observed(copying, 5)
+    assert [seen[name] for name in ("lookups", "matches", "copies", "ends")] == [5, 4, 10, 2]
+    assert seen["drafts"] == tuple(("lookup_spec", *each) for each in ((2, True), (2, False), (1, True), (2, False)))
 
 
 def test_breakeven_waits_for_rounds_and_then_speaks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, Switch
+from trimode.engine.result import Round
 from trimode.policy.audit.redaction import CHANGED
 from trimode.policy.audit.trail import read_audit, records, verify
+from trimode.policy.calls.call import call_of
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.recent_outputs import TOKENS, RecentOutputs
 from trimode.policy.calls.result import Result
@@ -112,8 +116,25 @@ def test_the_latest_outputs_are_kept() -> None:
     assert outputs.runs == (tuple(range(2 * TOKENS, 3 * TOKENS)),)
 
 
-def test_a_plan_of_auto_may_be_lookup_spec_and_switch(reference: Engine) -> None:
-    """A controller that never lets it go on: `ar` takes over, and the tokens stay."""
-    plain = reference.generate(messages=ASK, mode="ar", max_tokens=40)
-    with tm.session(reference, policy="auto"):
-        assert reference.generate(messages=ASK, max_tokens=40).token_ids == plain.token_ids
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_it_may_give_way_in_mid_call_and_take_over_again(
+    reference: Engine, fresh: Engine, tmp_path: Path, temperature: float
+) -> None:
+    """To each exact mode in turn, under a schema: the tokens stay, and the record replays by the same rounds."""
+
+    def turns(rounds: Sequence[Round], options: ExactOptions) -> Switch | None:  # noqa: ARG001
+        others = (ArOptions(), LookupSpecOptions(block_length=4), LinearSpecOptions(block_length=6))
+        return Switch(options=others[len(rounds) % 3], reason="its turn")
+
+    plain = reference.generate(messages=ASK, mode="ar", schema=ROWS, max_tokens=90, temperature=temperature)
+    path = tmp_path / "audit.jsonl"
+    call = call_of(
+        "generate", None, messages=ASK, mode="lookup_spec", schema=ROWS, max_tokens=90, temperature=temperature
+    )
+    with tm.session(reference, trace=f"file:{path}", content=True):
+        found = reference.run(replace(call, plan=replace(call.plan, controller=turns)))
+    assert found.token_ids == plain.token_ids
+    assert len({round_.mode for round_ in found.trace}) == 3
+    assert verify(path) == []
+    (record,) = records(read_audit(path))
+    assert replay(record, fresh).outcome == "same"

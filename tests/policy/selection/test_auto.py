@@ -604,6 +604,17 @@ def test_rounds_as_drafts() -> None:
     assert seen["drafts"] == tuple(("lookup_spec", *each) for each in ((2, True), (2, False), (1, True), (2, False)))
 
 
+def test_rounds_that_found_nothing_to_copy_cost_a_call_nothing() -> None:
+    watch = Breakeven(variant="lookup_spec:8", needed=1.5)
+    first = Round(mode="lookup_spec", tokens=(1,), origins="c")
+    refused = Round(mode="lookup_spec", tokens=(1,), origins="c", drafted=7)
+    assert watch([first] * 50, LookupSpecOptions()) is None
+    assert watch([first, *[first, refused] * 6], LookupSpecOptions()) is None
+    found = watch([first, *[first, refused] * 7], LookupSpecOptions())
+    assert found is not None
+    assert found.reason == "lookup_spec:8 is under break-even: 1.0 decisions a round over the last 7, 1.5 needed"
+
+
 def test_breakeven_waits_for_rounds_and_then_speaks() -> None:
     watch = Breakeven(variant="linear_spec:8", needed=3.0)
     options = LinearSpecOptions(block_length=8)

@@ -15,7 +15,7 @@ from .gate import Gate
 from .speculation import Draft
 
 CAPACITY: Final = 1 << 15
-"""Tokens of known text that are indexed at the start; older ones are left out. A token takes about 200 bytes."""
+"""Tokens of known text that are indexed at the start; older ones are left out. A token takes 70 to 150 bytes."""
 CANDIDATES: Final = 32
 """Places that one search compares, the latest first: on recorded steps 128 save no more passes, 8 save 1 % fewer."""
 LONGEST: Final = 32

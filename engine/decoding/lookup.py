@@ -73,7 +73,7 @@ class TextIndex:
             if place == _NOWHERE or best.length >= LONGEST:
                 break
             token = self.text[place]
-            if token not in refused and (length := self._matched(place)) > best.length:
+            if token not in refused and (length := self.matched(place)) > best.length:
                 if allows(token):
                     best = Match(place, length)
                 else:
@@ -81,7 +81,7 @@ class TextIndex:
             place = self._earlier[place]
         return best if best.length else None
 
-    def _matched(self, place: int) -> int:
+    def matched(self, place: int) -> int:
         """Returns how many tokens before `place` equal the last ones of the text, at most LONGEST."""
         text, end, length = self.text, len(self.text), self.size
         limit = min(place, LONGEST)

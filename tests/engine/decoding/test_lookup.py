@@ -95,12 +95,12 @@ def test_the_latest_text_is_kept_where_there_is_too_much() -> None:
 @pytest.mark.parametrize("text", [[5] * 5000, [5, 6] * 2500, [*range(30), *range(30)] * 90])
 def test_a_search_compares_few_places_in_text_that_repeats(text: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     index, compared = TextIndex([text], 1), list[int]()
-    matched = TextIndex._matched
+    original = TextIndex.matched
 
     def counted(self: TextIndex, place: int) -> int:
         compared.append(place)
-        return matched(self, place)
+        return original(self, place)
 
-    monkeypatch.setattr(TextIndex, "_matched", counted)
+    monkeypatch.setattr(TextIndex, "matched", counted)
     assert index.longest(lambda token: token == 99) is None
     assert len(compared) <= lookup.CANDIDATES

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from functools import partial
 from operator import index
 from typing import TypeVar
 
@@ -24,8 +25,18 @@ from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
 from .modes import decode, score
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, Options, SectionOptions
-from .result import EXACT, Mode
+from .request import (
+    AdaptiveOptions,
+    Controller,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    ModeOptions,
+    Options,
+    SectionOptions,
+    Switch,
+)
+from .result import Mode, Round
 from .running import RunningRequest
 from .scoring import Scoring
 
@@ -60,7 +71,8 @@ class Admission:
                 check_mode(config.architecture, mode)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
-            request = replace(request, options=config.fitted(request.options))
+            lookup = tuple(map(_ids, request.lookup))
+            request = replace(request, options=self._within_modes(config.fitted(request.options)), lookup=lookup)
         else:
             check_scoring(config.architecture)
         if request.output_positions > config.max_position_embeddings - len(request.prompt):
@@ -68,6 +80,8 @@ class Admission:
         given = {"prompt": request.prompt, "logit_bias": [token for token, _ in request.sampling.logit_bias]}
         if isinstance(request, Scoring):
             given |= {f"what follows the prompt ({number})": ids for number, ids in enumerate(request.read)}
+        else:
+            given |= {f"lookup ({number})": ids for number, ids in enumerate(request.lookup)}
         for name, ids in given.items():
             if ids and (max(ids) >= config.vocab_size or min(ids) < 0):
                 raise RequestError(f"{name} holds ids outside 0..{config.vocab_size - 1}")
@@ -76,6 +90,20 @@ class Admission:
             size = page_bytes(config, self.pool.keys.dtype)
             raise KvMemoryExceeded(need * size, self.pool.pages * size)
         return request
+
+    def _within_modes(self, options: Options) -> Options:
+        """Returns `options`; a controller among them then raises ModeUnavailable for a switch to a mode that the
+        weights lack."""
+        if isinstance(options, SectionOptions):
+            kinds = {kind: self._checked(own) for kind, own in options.kinds.items()}
+            numbers = {number: self._checked(own) for number, own in options.numbers.items()}
+            return replace(options, kinds=kinds, numbers=numbers)
+        return options if isinstance(options, InfillOptions) else self._checked(options)
+
+    def _checked(self, options: ModeOptions) -> ModeOptions:
+        if not isinstance(options, AdaptiveOptions):
+            return options
+        return replace(options, controller=partial(_checked_switch, self.config.architecture, options.controller))
 
     def _pages(self, request: DecodeRequest | Scoring) -> int:
         """Returns the number of pages for everything that the request may commit."""
@@ -126,6 +154,7 @@ class Admission:
             mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,
+            known=(*request.lookup, request.prompt),
         )
         return RunningRequest(
             request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
@@ -133,10 +162,19 @@ class Admission:
 
 
 def _modes(options: Options) -> Set[Mode]:
-    """Returns the modes that may decode under `options`."""
+    """Returns the modes that may begin an output or a section of it under `options`."""
     if isinstance(options, SectionOptions):
-        return {mode for own in [*options.kinds.values(), *options.numbers.values()] for mode in _modes(own)}
-    return EXACT if isinstance(options, AdaptiveOptions) else {options.mode}
+        return {own.mode for own in [*options.kinds.values(), *options.numbers.values()]}
+    return {options.mode}
+
+
+def _checked_switch(
+    architecture: str, controller: Controller, rounds: Sequence[Round], options: ExactOptions
+) -> Switch | None:
+    switch = controller(rounds, options)
+    if switch is not None:
+        check_mode(architecture, switch.options.mode)
+    return switch
 
 
 def _ids(prompt: Sequence[int]) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ HELPERS = (
     "kernels/row_invariance.py",
     "kernels/devices.py",
     "engine/small.py",
+    "engine/naive_lookup.py",
     "engine/naive.py",
     "engine/vendor.py",
     "engine/automaton.py",

@@ -18,6 +18,7 @@ from ..request import (
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
     SectionOptions,
@@ -31,6 +32,7 @@ from . import (
     diffusion,
     infill,
     linear_spec,
+    lookup_spec,
     quadratic_spec,
     questions,
     sections,
@@ -50,6 +52,8 @@ def decode(run: DecodeState, options: Options) -> Passes:
             return linear_spec.decode(run, options)
         case QuadraticSpecOptions():
             return quadratic_spec.decode(run, options)
+        case LookupSpecOptions():
+            return lookup_spec.decode(run, options)
         case InfillOptions():
             return infill.decode(run, options)
         case AdaptiveOptions():

@@ -107,7 +107,7 @@ def demo(
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
-    mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
+    mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec, quadratic_spec or lookup_spec.")] = None,
     step: Annotated[str | None, typer.Option(help="Kind of step: plan, tool_call, json, prose or choice.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
     formats: Annotated[

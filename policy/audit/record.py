@@ -118,7 +118,8 @@ class CallRecord:
     `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
-    questions in order. A decision's `schema` is its questions, with token ids. The last block of fields is content.
+    questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
+    lookup_spec could copy its drafts. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -153,6 +154,7 @@ class CallRecord:
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
+    lookup_ids: tuple[tuple[int, ...], ...] | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
     schema: JsonValue = None
@@ -172,6 +174,7 @@ class CallRecord:
             rounds=tuple(part.redacted() for part in self.rounds),
             prompt_ids=None,
             suffix_ids=None,
+            lookup_ids=None,
             token_ids=None,
             text=None,
             schema=None,
@@ -251,6 +254,7 @@ def record_call(
         bare,
         prompt_ids=tuple(request.prompt),
         suffix_ids=getattr(request.options, "suffix", None),
+        lookup_ids=getattr(request, "lookup", ()) or None,
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,

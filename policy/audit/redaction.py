@@ -46,7 +46,7 @@ def redacted_text(redact: Redact | None, text: str) -> str:
 
 def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
     """Yields every text of a record, each rejected draft after the prefix that it followed."""
-    for ids in (record.prompt_ids, record.suffix_ids):
+    for ids in (record.prompt_ids, record.suffix_ids, *(record.lookup_ids or ())):
         yield text_of(ids or ())
     yield record.text or ""
     yield record.error_message or ""

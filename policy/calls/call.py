@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Unpack
 
 from trimode.engine.errors import RequestError
+from trimode.engine.result import Mode
 
 from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
@@ -82,6 +83,11 @@ class Call:
     def candidates(self) -> tuple[str, ...]:
         """The strings that a choice step chooses from. Raises StepError if the schema lists none."""
         return candidates_of(self.schema)
+
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """Modes that begin the output or a segment of it."""
+        return frozenset({self.plan.mode, *(plan.mode for plan in self.segments.values())})
 
     @property
     def used_ids(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import DecodeRequest
+from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine, result_of
 
@@ -188,7 +189,8 @@ class CallRunner(ABC):
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         """Builds the request and fills in the recording's request, notes and guarantee."""
         call = recording.call = self.translator.written(recording.call)
-        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim)
+        outputs = recording.scope.outputs_of(self)
+        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim, outputs)
         recording.notes += [*call.notes, *notes]
         if call.schema is not None or (call.turn is not None and call.turn.constrains):
             dropped = self.translator.dropped(call)
@@ -207,6 +209,8 @@ class CallRunner(ABC):
         return self.tokens.submit(recording.request, watch)
 
     def _finish(self, recording: Recording, found: Found) -> Result:
+        if isinstance(found, DecodeResult) and (outputs := recording.scope.outputs_of(self)) is not None:
+            outputs.add(found.token_ids)
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
         if LOG.isEnabledFor(logging.DEBUG):
             _log_switches(recording.call, recording.finished)

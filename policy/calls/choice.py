@@ -60,7 +60,8 @@ def unused(settings: Settings) -> list[str]:
         "stop": settings.stop or None,
         "max_thinking_tokens": settings.max_thinking_tokens,
         "logit_bias": settings.given().get("logit_bias"),
-        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "deadline")},
+        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "min_match")},
+        "deadline": settings.deadline,
     }
     return [
         f"{name}={given!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
@@ -71,7 +72,7 @@ def unused(settings: Settings) -> list[str]:
 
 def unused_in_infill(settings: Settings) -> list[str]:
     """Returns notes on settings that any layer gave and that do not affect filling one block."""
-    names = ("block_length", "selection", "rows", "max_thinking_tokens", "stop", "deadline", "logit_bias")
+    names = ("block_length", "selection", "rows", "min_match", "max_thinking_tokens", "stop", "deadline", "logit_bias")
     return [
         f"{name}={given!r} has no part in an infill: one block is filled between two texts"
         for name in names

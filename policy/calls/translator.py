@@ -27,6 +27,7 @@ from ..selection import DecodePlan, options_of, sampling_of
 from .call import Call
 from .choice import unused_in_infill
 from .prompts import PromptWriter
+from .recent_outputs import RecentOutputs
 from .segments import Markers, TurnSegment, call_ids, segments_of
 from .turns import call_format, marker_of, section_options, turn_matcher
 
@@ -47,9 +48,12 @@ class Translator:
         return self.request_and_notes(call)[0]
 
     def request_and_notes(
-        self, call: Call, trim: Trim | None = None
+        self, call: Call, trim: Trim | None = None, outputs: RecentOutputs | None = None
     ) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
-        """Returns the request, and notes on how the prompt differs from what the caller passed."""
+        """Returns the request, and notes on how the prompt differs from what the caller passed.
+
+        `outputs`: text of which only `lookup_spec` makes use.
+        """
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
@@ -67,6 +71,7 @@ class Translator:
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
             cache_scope=call.cache_scope,
+            lookup=outputs.runs if outputs is not None and "lookup_spec" in call.modes else (),
         )
         check_budget(request)
         return request, prompt.notes

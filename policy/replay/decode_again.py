@@ -148,6 +148,7 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
         stop=record.stop,
         constraint=_constraint(record, turn, engine),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
+        lookup=record.lookup_ids or (),
     )
 
 

@@ -18,6 +18,7 @@ from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     QuadraticSpecOptions,
     Sampling,
     Selection,
@@ -38,7 +39,8 @@ and validates the finished output."""
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[SingleOptions]]] = {
-    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
+    options.mode: options
+    for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions, LookupSpecOptions)
 }
 
 
@@ -50,6 +52,7 @@ class SettingArguments(TypedDict, total=False):
     threshold: float | None
     selection: Selection | None
     rows: int | None
+    min_match: int | None
     exact: bool | None
     temperature: float | None
     top_k: int | None
@@ -69,13 +72,13 @@ class Settings:
     """Settings of one call; None means that this layer leaves the setting open.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
-    has its own defaults for `block_length` (some weights accept one value only), `threshold` and `rows`. `selection`,
-    "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
-    turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
-    full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
-    seconds, asks for the fastest mode that is allowed. `logit_bias` maps token ids to numbers from -100 to 100 that
-    are added to their logits, as in OpenAI's API: -100 bans a token wherever another one may come; a schema stays in
-    force. It is kept as pairs in order of ids.
+    has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and `min_match`.
+    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights.
+    `max_thinking_tokens` turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the
+    grammar cannot express in full: the finished output is validated, and retried with other seeds at most `retries`
+    times. `deadline`, in seconds, asks for the fastest mode that is allowed. `logit_bias` maps token ids to numbers
+    from -100 to 100 that are added to their logits, as in OpenAI's API: -100 bans a token wherever another one may
+    come; a schema stays in force. It is kept as pairs in order of ids.
     """
 
     mode: str | None = None
@@ -83,6 +86,7 @@ class Settings:
     threshold: float | None = None
     selection: str | None = None
     rows: int | None = None
+    min_match: int | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -145,7 +149,8 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "min_match": int,
+    "exact": bool,
     "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
     "guarantee": str, "retries": int,
@@ -193,11 +198,15 @@ def known_kind(name: str) -> StepKind | None:
 
 
 def variant(text: str, origin: str) -> Settings:
-    """Parses `linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    """Parses `linear_spec`, `linear_spec:8`, `quadratic_spec:8:2` or `lookup_spec:8:3` as settings: mode, block_length,
+    and rows or min_match."""
     mode, *numbers = text.strip().split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise PolicyError(f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
-    named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
+        raise PolicyError(
+            f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS (lookup_spec: MIN_MATCH)"
+        )
+    second = "min_match" if mode == "lookup_spec" else "rows"
+    named = dict(zip(("block_length", second), map(int, numbers), strict=False))
     return Settings.of({"mode": mode, **named}, origin)
 
 

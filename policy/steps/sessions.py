@@ -22,6 +22,7 @@ from ..calls import (
     Call,
     Engine,
     InForce,
+    RecentOutputs,
     Recording,
     Result,
     Scope,
@@ -153,6 +154,7 @@ def session(
         engine=engine,
         policies=policies,
         limits=ledger,
+        outputs=RecentOutputs(),
     )
     current = Session(engine, policies, scope, ledger=ledger)
     inside, entered = SCOPE.enter(scope), _SESSION.enter(current)

@@ -16,13 +16,11 @@ from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, USING, Scope, current_scope, overrides
-from .segments import TurnSegment
-from .stream import CallDelta, StreamEvent
-from .turns import planned_turn, section_options, turn_matcher
+from .stream import StreamEvent
 
 __all__ = [
-    "SCOPE", "USING", "Call", "CallDelta", "CallOptions", "Engine", "FakeEngine", "InForce", "RecentOutputs",
-    "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted",
+    "SCOPE", "USING", "Call", "CallOptions", "Engine", "FakeEngine", "InForce", "RecentOutputs",
+    "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted",
     "attempted", "call_of", "candidates_of", "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
-    "planned_turn", "section_options", "session_html", "tools_of", "turn_matcher",
+    "session_html", "tools_of",
 ]  # fmt: skip

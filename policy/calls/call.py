@@ -17,8 +17,8 @@ from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..turns import Segments, planned_turn
 from .choice import candidates_of
-from .turns import Segments, planned_turn
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
 """Function that returns the plan of a call, from its context and the settings given with the call."""

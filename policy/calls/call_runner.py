@@ -27,16 +27,16 @@ from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime
 from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
+from ..turns import CallReader, call_ids
 from .call import Call
 from .finish import Found, finished
 from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
-from .segments import call_ids
 from .stream import IncrementalDetokenizer, StreamEvent
 from .translator import Translator
-from .turn_stream import CallReader, TurnDetokenizer
+from .turn_stream import TurnDetokenizer
 
 LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""

@@ -16,11 +16,11 @@ from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
 from ..selection import without_part
+from ..turns import TurnSegment, part_of
 from .call import Call
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
-from .segments import TurnSegment, part_of
 from .tape import Spelling
 from .translator import Translator
 

@@ -19,7 +19,7 @@ from ..audit import plain
 from ..errors import Attempt
 from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
-from .segments import TurnSegment
+from ..turns import TurnSegment
 from .tape import Spelling, legend, panel, tape
 
 CALLS: Final = 50

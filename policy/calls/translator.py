@@ -24,12 +24,20 @@ from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, Dropped, GrammarCompiler, Matcher, Relaxed, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Turn, TurnTarget
 from ..selection import DecodePlan, options_of, sampling_of
+from ..turns import (
+    Markers,
+    TurnSegment,
+    call_format,
+    call_ids,
+    marker_of,
+    section_options,
+    segments_of,
+    turn_matcher,
+)
 from .call import Call
 from .choice import unused_in_infill
 from .prompts import PromptWriter
 from .recent_outputs import RecentOutputs
-from .segments import Markers, TurnSegment, call_ids, segments_of
-from .turns import call_format, marker_of, section_options, turn_matcher
 
 THINKING_END = "</think>"
 """Marker token that ends the thinking."""

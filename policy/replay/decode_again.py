@@ -19,12 +19,13 @@ from trimode.engine.result import DecodeResult, Round
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, RoundRecord, Runtime, asked_questions, is_decision, versions
-from ..calls import Engine, candidates_of, decoded, turn_matcher
+from ..calls import Engine, candidates_of, decoded
 from ..decisions import answered
 from ..grammar import Matcher, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Schema, Target, TurnTarget, schema_of
 from ..schema import turn_of as read_turn
 from ..selection import OPTIONS
+from ..turns import turn_matcher
 from .recorded_options import by_tokens_alone, options_of, sections_of
 
 Outcome = Literal["same", "path", "different", "impossible"]

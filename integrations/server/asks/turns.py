@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
-from trimode.policy import calls
+from trimode.policy import turns
 from trimode.policy.calls import Call, Result, StreamEvent
 
 from .ask import Ask
@@ -54,7 +54,7 @@ class TurnView:
             token_ids=result.token_ids,
         )
 
-    def _piece(self, delta: calls.CallDelta) -> CallDelta:
+    def _piece(self, delta: turns.CallDelta) -> CallDelta:
         first = delta.name is not None
         return CallDelta(
             choice=self.choice,

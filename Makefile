@@ -66,8 +66,9 @@ bench-gpu-%:
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
 	touch $@
 
-test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+test-server: $(VENV)/.server $(CLIENTS:%=.clients/%/.installed)
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients
+	.server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends
@@ -78,6 +79,12 @@ $(VENV)/.browser: $(VENV)/.installed
 
 test-browser: $(VENV)/.browser
 	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
+
+$(VENV)/.server: $(VENV)/.installed
+	$(PYTHON) -m venv --system-site-packages .server
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.server/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.server/bin/pip install --quiet --disable-pip-version-check 'openai==3.57.*' 'jevbench==0.1.0' 'pydantic-ai-slim==2.68.*'
+	touch $@
 
 check: format lint types test
 

@@ -23,12 +23,13 @@ from .kv_cache.pages import PagePool, page_bytes, pages_for
 from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
-from .modes import choice, decode
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, Options, ScoreRequest, SectionOptions
+from .modes import decode, score
+from .request import AdaptiveOptions, DecodeRequest, InfillOptions, Options, SectionOptions
 from .result import EXACT, Mode
 from .running import RunningRequest
+from .scoring import Scoring
 
-Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
+Request = TypeVar("Request", bound=DecodeRequest | Scoring)
 
 
 class Admission:
@@ -64,21 +65,25 @@ class Admission:
             check_scoring(config.architecture)
         if request.output_positions > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
-        if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
-            raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
+        given = {"prompt": request.prompt, "logit_bias": [token for token, _ in request.sampling.logit_bias]}
+        if isinstance(request, Scoring):
+            given |= {f"what follows the prompt ({number})": ids for number, ids in enumerate(request.read)}
+        for name, ids in given.items():
+            if ids and (max(ids) >= config.vocab_size or min(ids) < 0):
+                raise RequestError(f"{name} holds ids outside 0..{config.vocab_size - 1}")
         need = self._pages(request)
         if need > self.pool.pages:
             size = page_bytes(config, self.pool.keys.dtype)
             raise KvMemoryExceeded(need * size, self.pool.pages * size)
         return request
 
-    def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
+    def _pages(self, request: DecodeRequest | Scoring) -> int:
         """Returns the number of pages for everything that the request may commit."""
         return pages_for(len(request.prompt) + request.cached_positions)
 
-    def admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
+    def admit(self, request: DecodeRequest | Scoring) -> RunningRequest | None:
         """Returns a running request with its pages, shared ones first; None while too many pages are in use."""
-        match = self.index.match(request.prompt[:-1])
+        match = self.index.match(request.prompt[:-1], request.cache_scope)
         fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None and match.partial is not None:
             match = match.whole  # the page to copy from may be the one that is missing
@@ -104,13 +109,13 @@ class Admission:
         self.pool.drop(source)
         return fresh
 
-    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> RunningRequest:
+    def _open(self, request: DecodeRequest | Scoring, pages: list[int], reused: int) -> RunningRequest:
         config = self.config
         sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.runner.has_adapter
-        if isinstance(request, ScoreRequest):
+        if isinstance(request, Scoring):
             context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
-            passes = choice.score(context, request.candidates, config.eos_token_ids)
+            passes = score(context, request, config.eos_token_ids)
             return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
         run = DecodeState(

@@ -49,13 +49,15 @@ class Sampling:
     """Sampling settings; temperature 0 is greedy.
 
     The token at position p depends on (seed, p) and the logits, in every mode. Filters act after the schema mask and
-    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
+    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off. `logit_bias`: pairs of a token id and what is
+    added to its logit, before all of these; -100 bans the token wherever another one may come.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
@@ -65,6 +67,20 @@ class Sampling:
         fits = _number(self.top_p, int | float) and 0 < self.top_p <= 1
         _check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
         _check(_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        _check_bias(self.logit_bias)
+
+
+BIASES: Final = 1024
+"""Maximum number of tokens that a call may bias, because each of its rows adds all of them."""
+
+
+def _check_bias(given: tuple[tuple[int, float], ...]) -> None:
+    _check(len(given) <= BIASES, "logit_bias", f"{len(given)} tokens", f"at most {BIASES} of them")
+    for token, bias in given:
+        _check(_number(token) and token >= 0, "logit_bias", token, "token ids, whole numbers from 0")
+        fits = _number(bias, int | float) and -100 <= bias <= 100
+        _check(fits, f"logit_bias[{token}]", bias, "a number from -100 (never, where another token may come) to 100")
+    _check(len({token for token, _ in given}) == len(given), "logit_bias", given, "each token id once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +170,6 @@ class InfillOptions:
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceOptions:
-    """Whole answers, in token ids, scored in parallel; the likeliest one is the output."""
-
-    mode: ClassVar[Literal["choice"]] = "choice"
-    candidates: tuple[tuple[int, ...], ...]
 
 
 ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
@@ -257,7 +265,7 @@ class DecodeRequest:
 
     `constraint` applies to what follows the thinking, if there is any. `max_passes` (prefill included) and
     `max_seconds` (from admission) end an unconstrained output between two passes; a constrained output is never cut
-    there.
+    there. `cache_scope`: only prefixes that requests of the same scope have stored are reused.
     """
 
     prompt: tuple[int, ...]
@@ -269,6 +277,7 @@ class DecodeRequest:
     thinking: Thinking | None = None
     max_passes: int | None = None
     max_seconds: float | None = None
+    cache_scope: str | None = None
 
     def __post_init__(self) -> None:
         _check(_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
@@ -299,46 +308,3 @@ class DecodeRequest:
     def cached_positions(self) -> int:
         """Tokens after the prompt whose keys and values are cached."""
         return self.max_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest:
-    """Candidates, in token ids, to be scored as the whole answer to `prompt`."""
-
-    prompt: tuple[int, ...]
-    candidates: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(len(self.candidates) >= 1 and all(self.candidates), "candidates", self.candidates, "non-empty strings")
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling()
-
-    @property
-    def options(self) -> ChoiceOptions:
-        return ChoiceOptions(candidates=self.candidates)
-
-    @property
-    def first_options(self) -> ChoiceOptions:
-        return self.options
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens of the longest candidate, with its end token."""
-        return self.output_positions + 1
-
-    @property
-    def output_positions(self) -> int:
-        """Positions used after the prompt."""
-        return max(map(len, self.candidates))
-
-    @property
-    def cached_positions(self) -> int:
-        """Tokens after the prompt whose keys and values are cached."""
-        return 0

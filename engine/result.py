@@ -166,3 +166,25 @@ class ScoreResult:
 
     logprobs: tuple[float, ...]
     stats: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """`logprobs`: for each given token its log-probability, in nats, after all before it, at temperature 1 over the
+    vocabulary without banned ids (a banned id has -inf). `top`: the likeliest tokens at its place as pairs of id and
+    log-probability, the likeliest first and the lower id first on a tie.
+    """
+
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionScores:
+    """`logprobs`: for each question one log-probability per candidate, in nats: that the model, at temperature 1,
+    goes on with this candidate; and then ends, for questions of which one candidate begins another.
+    """
+
+    logprobs: tuple[tuple[float, ...], ...]
+    stats: Stats

@@ -103,11 +103,11 @@ def check_mode(architecture: str, mode: Mode) -> None:
 
 
 def check_scoring(architecture: str) -> None:
-    """Raises RequestError if no pass of these weights is causal, which scoring whole answers needs."""
+    """Raises RequestError if no pass of these weights is causal, which scoring given tokens needs."""
     if "ar" not in FAMILIES[architecture].modes:
         raise RequestError(
-            f"choice() reads whole answers causally, as mode 'ar' writes them, and {architecture} weights have no such "
-            "mode; generate with a schema that allows the options alone"
+            f"choice(), decide() and token_logprobs() read given tokens causally, as mode 'ar' writes them, and "
+            f"{architecture} weights have no such mode; to choose, generate with a schema that allows the options alone"
         )
 
 

@@ -23,8 +23,9 @@ from .digests import sequence_digests
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, ScoreRequest
+    from trimode.engine.request import DecodeRequest
     from trimode.engine.result import DecodeResult
+    from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice", "turn"]
 
@@ -78,12 +79,15 @@ class ThinkingUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingUsed:
+    """The sampling settings. `logit_bias`: pairs of token id and bias; none in older records."""
+
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     temperature: float
     top_k: int
     top_p: float
     seed: int
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,8 @@ class CallRecord:
 
     `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
-    choice, one for each candidate, in nats. The last block of fields is content.
+    choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
+    questions in order. A decision's `schema` is its questions, with token ids. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -180,7 +185,7 @@ def record_call(
     step: str,
     kind: StepKind,
     requested: Mapping[str, JsonValue],
-    request: DecodeRequest | ScoreRequest,
+    request: DecodeRequest | ScoreRequest | QuestionsRequest,
     result: DecodeResult | None,
     policy: PolicyUsed,
     runtime: Runtime,
@@ -254,7 +259,7 @@ def record_call(
     )
 
 
-def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
+def _options(request: DecodeRequest | ScoreRequest | QuestionsRequest) -> dict[str, JsonValue]:
     """Returns the mode's options; token ids among them are content, so only their number is kept."""
     return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.first_options).items()}
 

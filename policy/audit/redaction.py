@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from .decisions import asked_questions
 from .record import CallRecord
 from .round_record import TextOf
 
@@ -49,6 +50,7 @@ def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
         yield text_of(ids or ())
     yield record.text or ""
     yield record.error_message or ""
+    yield from (text_of(question.tokens) for question in asked_questions(record))
     done: list[int] = []
     for round_ in record.rounds:
         rejected = [token for token, _ in round_.rejected if token is not None]

@@ -34,7 +34,9 @@ class CallOptions(SettingArguments, total=False):
     schema they are also the schema. With `tool_choice` ("auto", "none", "required" or a tool's name) or step="turn" the
     output is a turn: prose and calls, several unless `parallel_tool_calls` is false; `schema` then constrains what is
     written instead of calls. Without `mode`, the session, `using` and the policy file choose it, else the
-    package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
+    package's table by `step`. `cache_scope`: prefixes of prompts are reused only among calls of the same scope, such as
+    those of one tenant; it changes no token and is not recorded. All other keys are the options of `Settings`; None
+    leaves an option unset.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -46,6 +48,7 @@ class CallOptions(SettingArguments, total=False):
     step: StepKind | None
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
+    cache_scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class Call:
     retried: bool = False
     max_passes: int | None = None
     max_seconds: float | None = None
+    cache_scope: str | None = None
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -88,6 +92,10 @@ class Call:
     def characters(self) -> int:
         """Number of characters of the prompt or messages that have to be tokenized."""
         return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages)
+
+
+DECIDE: Final = "decide"
+"""Name of the step of decisions, which policies and records see."""
 
 
 def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
@@ -144,11 +152,19 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
         tools=tuple(shape.described for shape in shapes),
         notes=tuple(notes),
         **held,
+        cache_scope=checked_scope(options.get("cache_scope"), name),
         **_prompt_fields(name, prompt, options),
     )
     if kind == "choice":
         candidates_of(call.schema)
     return call
+
+
+def checked_scope(given: Any, name: str) -> str | None:
+    """Returns `cache_scope`. Raises RequestError unless it is a string or None."""
+    if not isinstance(given, str | None):
+        raise RequestError(f"{name}(): cache_scope={shown(given)}: expected a string or None")
+    return given
 
 
 def tools_of(tools: Any, origin: str) -> tuple[Any, ...]:
@@ -233,6 +249,7 @@ def choice_call(
     tools: Sequence[Any],
     prompt_ids: Sequence[int] | None = None,
     planner: Planner = by_package,
+    cache_scope: str | None = None,
 ) -> Call:
     """Returns the call of `Engine.choice`. Raises RequestError unless options are distinct, non-empty strings."""
     if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
@@ -242,5 +259,31 @@ def choice_call(
         raise RequestError(f"options={shown(listed)}: expected non-empty strings, at least one, each of them once")
     schema = {"enum": listed}
     return call_of(
-        "choice", prompt, planner, messages=messages, prompt_ids=prompt_ids, tools=tools, step="choice", schema=schema
+        "choice",
+        prompt,
+        planner,
+        messages=messages,
+        prompt_ids=prompt_ids,
+        tools=tools,
+        step="choice",
+        schema=schema,
+        cache_scope=cache_scope,
+    )
+
+
+def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, cache_scope: Any) -> Call:
+    """Returns the call of `Engine.decide`, without its questions. Raises RequestError for input that cannot be used."""
+    if isinstance(given, str):
+        messages: Any = [{"role": "user", "content": checked_text(given, "input")}]
+    elif isinstance(given, Mapping) or not isinstance(given, Sequence):
+        raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
+    else:
+        messages = given
+    return Call(
+        step=DECIDE,
+        kind="choice",
+        plan=planner(StepContext(kind="choice", name=DECIDE), []),
+        messages=checked_messages(messages, "input"),
+        tools=tuple(tools),
+        cache_scope=checked_scope(cache_scope, DECIDE),
     )

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,14 +20,14 @@ from typing import Any, Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import DecodeRequest, ScoreRequest
-from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.request import DecodeRequest
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime
 from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
 from .call import Call
-from .finish import finished
+from .finish import Found, finished
 from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
@@ -91,8 +91,12 @@ class CallRunner(ABC):
 
     async def arun(self, call: Call) -> Result:
         """`run` for asyncio tasks."""
+        return await self._arun(call, self._aprepare)
+
+    async def _arun(self, call: Call, prepare: Callable[[Recording], Awaitable[object]]) -> Result:
+        """`_run` for asyncio tasks."""
         with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
-            await self._aprepare(recording)
+            await prepare(recording)
             return self._counted(spending, self._finish(recording, await asyncio.wrap_future(self._submit(recording))))
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
@@ -202,7 +206,7 @@ class CallRunner(ABC):
         assert recording.request is not None
         return self.tokens.submit(recording.request, watch)
 
-    def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
+    def _finish(self, recording: Recording, found: Found) -> Result:
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
         if LOG.isEnabledFor(logging.DEBUG):
             _log_switches(recording.call, recording.finished)

@@ -14,17 +14,12 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import (
-    AdaptiveOptions,
-    DecodeRequest,
-    ExactOptions,
-    InfillOptions,
-    ModeOptions,
-    ScoreRequest,
-)
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, ModeOptions
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..conversation import Trim, marker_note
+from ..decisions import Asked, Calibration, DecisionQuestion, common_beginning, with_question
 from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, Dropped, GrammarCompiler, Matcher, Relaxed, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Turn, TurnTarget
@@ -71,6 +66,7 @@ class Translator:
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
         )
         check_budget(request)
         return request, prompt.notes
@@ -101,7 +97,30 @@ class Translator:
     def _scoring(self, call: Call, trim: Trim | None) -> tuple[ScoreRequest, tuple[str, ...]]:
         candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
         prompt = self.prompts.prompt(call, max(map(len, candidates)), trim)
-        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
+        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates, cache_scope=call.cache_scope), prompt.notes
+
+    def decision(
+        self, call: Call, questions: Sequence[DecisionQuestion], calibration: Calibration
+    ) -> tuple[QuestionsRequest, Asked, tuple[str, ...]]:
+        """Returns the request of a decision, what its record keeps, and notes.
+
+        The prompt is what all questions' prompts begin with. Raises RequestError or PromptTooLong.
+        """
+        candidates = [tuple(map(tuple, map(self.tokenizer.encode, question.options))) for question in questions]
+        prompts = [
+            self.prompts.prompt(replace(call, messages=with_question(call.messages, question.text)), max(map(len, ids)))
+            for question, ids in zip(questions, candidates, strict=True)
+        ]
+        shared = common_beginning([prompt.ids[:-1] for prompt in prompts])
+        if not shared:
+            raise RequestError("the chat template puts questions before the input, so that there is no prompt to share")
+        tokens = tuple(
+            Question(tokens=tuple(prompt.ids[len(shared) :]), candidates=ids)
+            for prompt, ids in zip(prompts, candidates, strict=True)
+        )
+        request = QuestionsRequest(prompt=tuple(shared), questions=tokens, cache_scope=call.cache_scope)
+        notes = tuple(dict.fromkeys(note for prompt in prompts for note in prompt.notes))
+        return request, Asked(tuple(questions), tokens, calibration), notes
 
     def _options(self, plan: DecodePlan) -> ModeOptions:
         options = options_of(plan.mode, plan.settings)
@@ -146,6 +165,7 @@ class Translator:
             max_tokens=settings.max_tokens or 0,
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
         ), [*call.notes, *notes, *unused_in_infill(settings)]
 
     def value(
@@ -180,7 +200,8 @@ class Translator:
         prose = "".join(segment.text for segment in segments if segment.kind == "prose")
         last = segments[-1] if segments else None
         if decoded.finish_reason == "length" and last is not None and not _may_be_cut(last, turn):
-            raise GrammarRuntimeError(f"no way to end was found within {len(decoded.token_ids)} tokens: {decoded.text!r}")
+            tokens = len(decoded.token_ids)
+            raise GrammarRuntimeError(f"no way to end was found within {tokens} tokens: {decoded.text!r}")
         answer = None if turn.answer is None or calls else turn.answer.parse(last.text if last else "")
         checked = bool(calls) or turn.answer is not None
         parts = [part for part in (turn.calls if calls else None, None if calls else turn.answer) if part is not None]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import CallDelta, Engine, Result, ScoredChoice, StreamEvent, TurnSegment
+    from trimode.policy.decisions import Calibration, Decision, DecisionAnswer, DecisionQuestion
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -76,6 +77,7 @@ _HOMES = {
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("CallDelta", "Engine", "Result", "ScoredChoice", "StreamEvent", "TurnSegment"),
+    "trimode.policy.decisions": ("Calibration", "Decision", "DecisionAnswer", "DecisionQuestion"),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",
@@ -92,13 +94,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed", "Budget", "BudgetExceeded", "BudgetTooSmall",
-    "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Engine", "IdentifiedCall",
-    "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema", "ModeUnavailable",
-    "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
-    "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session",
-    "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "Turn", "TurnSegment",
-    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
-    "execute_tool", "session", "step", "testing", "trace", "using",
+    "Calibration", "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Decision",
+    "DecisionAnswer", "DecisionQuestion", "Engine", "IdentifiedCall", "InvalidArguments", "KvMemoryExceeded", "Lark",
+    "MalformedGrammar", "MalformedSchema", "ModeUnavailable", "OutputRefused", "Policy", "PolicyError",
+    "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused",
+    "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall",
+    "ToolError", "TrimodeError", "Turn", "TurnSegment", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
+    "UnsupportedSyntax", "aexecute", "ask", "execute", "execute_tool", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def _varied() -> Iterator[DecodeRequest]:
                 yield request
 
 
-DECODED = tuple(kind for kind in get_args(StepKind) if kind != "choice")
+DECODED = tuple(kind for kind in get_args(StepKind) if kind not in ("choice", "turn"))
 """Kinds whose tokens a mode decodes; a choice is scored."""
 
 

@@ -93,7 +93,7 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     TensorRefused: lambda: TensorRefused("expected fp32"),
     **{kind: partial(kind, "not served", "messages", 3) for kind in _OF_SERVER},
     **{kind: partial(kind, "not started") for kind in _AT_START},
-    decision_wire.BadParameter: lambda: decision_wire.BadParameter("questions: none", "questions"),
+    decision_wire.BadDecision: lambda: decision_wire.BadDecision("questions: none", "questions"),
 }
 
 

@@ -15,8 +15,9 @@ CLIENT_litellm := litellm==1.110.2
 CLIENT_instructor := instructor==1.17.0
 CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
 CLIENT_schemathesis := schemathesis==4.32.5
+CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
-CLIENTS := openai litellm instructor langchain schemathesis node
+CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
@@ -61,14 +62,22 @@ bench-gpu-%:
 	cd .clients/node && npm install --silent --no-save $(CLIENT_node)
 	touch $@
 
+# Clients that tests call in their own process, so they see the packages of .venv too.
+.clients/decisions/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .clients/decisions
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.clients/decisions/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
+	touch $@
+
 .clients/%/.installed: Makefile
 	$(PYTHON) -m venv .clients/$*
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
 	touch $@
 
-test-server: $(VENV)/.server $(CLIENTS:%=.clients/%/.installed)
-	$(BIN)/pytest --numprocesses=0 -m clients tests/clients
-	.server/bin/python -m pytest --numprocesses=0 -m clients tests/integrations/server
+test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
+	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends
@@ -79,12 +88,6 @@ $(VENV)/.browser: $(VENV)/.installed
 
 test-browser: $(VENV)/.browser
 	$(BIN)/pytest --numprocesses=0 -m browser tests/browser
-
-$(VENV)/.server: $(VENV)/.installed
-	$(PYTHON) -m venv --system-site-packages .server
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(.server/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
-	.server/bin/pip install --quiet --disable-pip-version-check 'openai==3.57.*' 'jevbench==0.1.0' 'pydantic-ai-slim==2.68.*'
-	touch $@
 
 check: format lint types test
 

@@ -15,7 +15,7 @@ from trimode.engine import errors as engine
 from trimode.policy import errors as policy
 
 from . import refusals
-from .decision_wire import BadDecision
+from .wire.decisions import BadDecision
 
 INVALID: Final = "invalid_request_error"
 _TIMEOUT: Final = "timeout_error"

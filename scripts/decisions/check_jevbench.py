@@ -24,7 +24,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import trimode
-from trimode.integrations.server.decisions import ROUTES
+from trimode.integrations.server.api.decisions import ROUTES
 from trimode.policy.calls import Engine
 
 jevbench: Any = import_module("jevbench")  # it has no types

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..asks.ask import Ask
-from ..decisions import PLAIN, Answer, decided, system_one
 from ..transport.connection import while_connected
 from ..transport.exchange import exchange
+from .decisions import PLAIN, Answer, decided, system_one
 
 NAME: Final = "model"
 

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 import trimode as tm
 from trimode.engine.errors import QueueFull
-from trimode.integrations.server.decision_questions import messages_of, option_texts
-from trimode.integrations.server.decision_wire import DecisionBody, validated
-from trimode.integrations.server.decisions import ROUTES, error_response, scope_of
+from trimode.integrations.server.api.decisions import ROUTES, error_response, scope_of
+from trimode.integrations.server.wire.decisions import DecisionBody, validated
+from trimode.integrations.server.wire.questions import messages_of, option_texts
 from trimode.policy.calls.engine import Engine
 from trimode.testing import FakeEngine
 

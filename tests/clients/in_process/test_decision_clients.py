@@ -27,7 +27,7 @@ def url(reference: Engine) -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn")
     from starlette.applications import Starlette
 
-    from trimode.integrations.server.decisions import ROUTES
+    from trimode.integrations.server.api.decisions import ROUTES
 
     app = Starlette(routes=ROUTES)
     app.state.engine = reference

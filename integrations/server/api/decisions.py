@@ -22,8 +22,8 @@ from trimode.policy.calls import Engine
 from trimode.policy.decisions import Calibration, Decision, DecisionAnswer
 from trimode.policy.errors import BudgetExceeded, PolicyError, SchemaError
 
-from .decision_questions import messages_of, question_of, system_one_question, text_of
-from .decision_wire import BadDecision, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
+from ..wire.decisions import BadDecision, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
+from ..wire.questions import messages_of, question_of, system_one_question, text_of
 
 Answer = Callable[[Engine, Any, str, Calibration], Awaitable[dict[str, Any]]]
 PLAIN: Final = Calibration()

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from trimode.engine.errors import RequestError
 from trimode.policy.decisions import DecisionQuestion
 
-from .decision_wire import (
+from .decisions import (
     CallOutput,
     Choice,
     CustomCall,

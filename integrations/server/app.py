@@ -23,6 +23,7 @@ from trimode.policy.calls import Engine
 from .api.catalog import detokenize, model, models, tokenize
 from .api.chat import chat_completions
 from .api.completions import completions
+from .api.decided import decisions, systemone
 from .api.health import health, metrics, ready
 from .api.messages import count_tokens, messages
 from .api.openapi import openapi
@@ -45,6 +46,8 @@ ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/v1/responses/{rest:path}", stored, methods=["GET", "POST", "DELETE"]),
     Route("/v1/messages", messages, methods=["POST"]),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
+    Route("/v1/decisions", decisions, methods=["POST"]),
+    Route("/v1/systemone", systemone, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
 )

@@ -15,6 +15,7 @@ from trimode.engine import errors as engine
 from trimode.policy import errors as policy
 
 from . import refusals
+from .wire.decisions import BadDecision
 
 INVALID: Final = "invalid_request_error"
 _TIMEOUT: Final = "timeout_error"
@@ -147,15 +148,15 @@ def document(error: BaseException, path: str = "") -> dict[str, Any]:
     if path in ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(shape.status, INVALID if shape.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": message}}
-    param = param_of(error)
+    param, code = param_of(error), error.code if isinstance(error, BadDecision) else shape.code
     named = param if param is None else NAMES.get(path, {}).get(param, param)
-    return {"error": {"message": message, "type": shape.type, "param": named, "code": shape.code}}
+    return {"error": {"message": message, "type": shape.type, "param": named, "code": code}}
 
 
 def param_of(error: BaseException) -> str | None:
     """Returns the path of the request's parameter that caused the error; None if none did."""
-    if isinstance(error, refusals.ServerError):
-        return error.param
+    if isinstance(error, refusals.ServerError | BadDecision):
+        return error.param or None
     if shape_of(error).status >= 500:
         return None
     if isinstance(error, policy.SchemaRefused):

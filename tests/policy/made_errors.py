@@ -13,6 +13,7 @@ from trimode.engine.errors import TrimodeError
 from trimode.engine.result import Stats
 from trimode.integrations.cli import fetch
 from trimode.integrations.server import keys, process, refusals, settings
+from trimode.integrations.server.wire.decisions import BadDecision
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.native.build import NativeUnavailable
 from trimode.kernels.ops import TritonUnavailable
@@ -93,6 +94,7 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     TensorRefused: lambda: TensorRefused("expected fp32"),
     **{kind: partial(kind, "not served", "messages", 3) for kind in _OF_SERVER},
     **{kind: partial(kind, "not started") for kind in _AT_START},
+    BadDecision: lambda: BadDecision("questions: none", "questions"),
 }
 
 

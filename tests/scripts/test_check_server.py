@@ -9,7 +9,7 @@ from pathlib import Path
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls.engine import Engine
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "serving"))
 
 import check_server
 

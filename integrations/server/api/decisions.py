@@ -22,7 +22,7 @@ from trimode.policy.calls import Engine
 from trimode.policy.decisions import Calibration, Decision, DecisionAnswer
 from trimode.policy.errors import BudgetExceeded, PolicyError, SchemaError
 
-from ..wire.decisions import BadParameter, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
+from ..wire.decisions import BadDecision, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
 from ..wire.questions import messages_of, question_of, system_one_question, text_of
 
 Answer = Callable[[Engine, Any, str, Calibration], Awaitable[dict[str, Any]]]
@@ -56,11 +56,11 @@ async def _answered(request: Request, answer: Answer) -> Response:
 
 
 async def body_of(request: Request) -> Any:
-    """Returns the body's JSON. Raises BadParameter."""
+    """Returns the body's JSON. Raises BadDecision."""
     try:
         return json.loads(await request.body(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BadParameter(f"the body is not JSON: {error}", "", "invalid_json") from None
+        raise BadDecision(f"the body is not JSON: {error}", "", "invalid_json") from None
 
 
 def _no_constant(name: str) -> Any:
@@ -185,4 +185,4 @@ def _placed(place: str, made: Callable[[Any], Any], asked: Any) -> Any:
     try:
         return made(asked)
     except RequestError as error:
-        raise BadParameter(f"{place}: {error}", place) from None
+        raise BadDecision(f"{place}: {error}", place) from None

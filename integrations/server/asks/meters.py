@@ -97,13 +97,14 @@ class Meters:
         stats = result.stats
         self._prompt.inc(stats.prompt_tokens)
         self._cached.inc(stats.cached_tokens)
-        for round_ in result.trace:
-            labels = (round_.mode, call.kind)
-            self._output.labels(*labels).inc(len(round_.tokens))
-            self._drafted.labels(*labels).inc(round_.drafted)
-            self._accepted.labels(*labels).inc(round_.accepted)
-            self._forced.labels(*labels).inc(round_.origins.count("f") + round_.origins.count("b"))
-            self._passes.labels(*labels).inc(round_.forward_passes)
+        for mode in dict.fromkeys(round_.mode for round_ in result.trace):
+            rounds = [round_ for round_ in result.trace if round_.mode == mode]
+            labels, origins = (mode, call.kind), "".join(round_.origins for round_ in rounds)
+            self._output.labels(*labels).inc(len(origins))
+            self._drafted.labels(*labels).inc(sum(round_.drafted for round_ in rounds))
+            self._accepted.labels(*labels).inc(origins.count("a"))
+            self._forced.labels(*labels).inc(origins.count("f") + origins.count("b"))
+            self._passes.labels(*labels).inc(sum(round_.forward_passes for round_ in rounds))
 
 
 @dataclass(frozen=True, slots=True)

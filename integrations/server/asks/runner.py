@@ -8,8 +8,9 @@ nor a slot.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trimode.policy.calls import Call
 
@@ -18,6 +19,8 @@ from .ask import Ask
 from .decoder import Decoder, Put
 from .events import Event
 from .fair_queue import FairQueue
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -56,10 +59,26 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _admitted(self, asks: Sequence[Ask]) -> list[tuple[Ask, Call]]:
-        """Returns the calls of the asks, one a choice, if they may at least wait."""
+    async def in_slot(self, ask: Ask, work: Awaitable[T]) -> T:
+        """Returns what `work` returns, done in a slot and in the scope of who asks, under the limits of its time.
+
+        Raises what `events` raises.
+        """
+        self._check_running()
+        try:
+            async with asyncio.timeout(self.timeout), self.queue.slot(ask.caller.tenant, self.timeout):
+                with self.decoder.maker.inside(ask):
+                    return await work
+        except TimeoutError:
+            raise OutOfTime(f"the output was not complete within {self.timeout:g} s") from None
+
+    def _check_running(self) -> None:
         if self.draining:
             raise ShuttingDown("the server is shutting down; send the request again", retry_after=1)
+
+    def _admitted(self, asks: Sequence[Ask]) -> list[tuple[Ask, Call]]:
+        """Returns the calls of the asks, one a choice, if they may at least wait."""
+        self._check_running()
         self.queue.check(sum(ask.n for ask in asks), asks[0].caller.tenant)
         return [(ask, call) for ask in asks for call in self.decoder.maker.calls(ask)]
 

@@ -5,6 +5,7 @@ Knows their names in the engine. Does not know HTTP. What an engine lacks is ref
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
@@ -24,7 +25,7 @@ def options_of(ask: Ask, tenant_cache: bool) -> dict[str, Any]:
     if ask.logit_bias is not None:
         found["logit_bias"] = ask.logit_bias
     if tenant_cache:
-        found["cache_scope"] = ask.caller.tenant
+        found["cache_scope"] = json.dumps([ask.caller.tenant, None])  # as decisions write it
     for name in found.keys() - CallOptions.__annotations__.keys():
         raise UnsupportedParameter(f"{name} is not supported by this engine; leave it out", name)
     return found

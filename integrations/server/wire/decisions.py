@@ -16,7 +16,7 @@ from trimode.engine.errors import RequestError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class BadParameter(RequestError):
+class BadDecision(RequestError):
     """A parameter that is unknown, missing or of a wrong value; `param` is its path, such as `questions[0].type`."""
 
     param: str
@@ -191,17 +191,17 @@ class SystemOneBody(Wire):
 
 
 def validated(model: type[Model], body: Any) -> Model:
-    """Returns the body as a model. Raises BadParameter, which names the first parameter that is wrong."""
+    """Returns the body as a model. Raises BadDecision, which names the first parameter that is wrong."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
         first = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
     place = path_of(first["loc"], body)
     if first["type"] == "extra_forbidden":
-        raise BadParameter(f"unknown parameter {place}", place, "unknown_parameter")
+        raise BadDecision(f"unknown parameter {place}", place, "unknown_parameter")
     if first["type"] == "missing":
-        raise BadParameter(f"missing parameter {place}", place, "missing_required_parameter")
-    raise BadParameter(f"{place}: {first['msg']}", place)
+        raise BadDecision(f"missing parameter {place}", place, "missing_required_parameter")
+    raise BadDecision(f"{place}: {first['msg']}", place)
 
 
 def path_of(location: Sequence[str | int], body: Any) -> str:

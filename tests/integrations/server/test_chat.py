@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from served import ASK, MODEL, TOOL, chat, client_of, held_to
+from served import ASK, MODEL, TOOL, chat, client_of, documents, held_to
 from starlette.testclient import TestClient
 
 from trimode.policy.calls import Engine
@@ -126,8 +126,6 @@ REFUSED: list[tuple[dict[str, Any], str | None, str, int]] = [
     ({"frequency_penalty": False}, "frequency_penalty", "unsupported_parameter", 400),
     ({"store": True}, "store", "unsupported_parameter", 400),
     ({"functions": [{}]}, "functions", "unsupported_parameter", 400),
-    ({"logprobs": True}, "logprobs", "unsupported_parameter", 400),
-    ({"logit_bias": {"5": 3}}, "logit_bias", "unsupported_parameter", 400),
     ({"logit_bias": {"x": 3}}, "logit_bias", "invalid_value", 400),
     ({"top_logprobs": 2}, "top_logprobs", "invalid_value", 400),
     ({"temperature": "0.5"}, "temperature", "invalid_value", 400),
@@ -192,6 +190,36 @@ def test_what_a_template_cannot_show_is_noted(client: TestClient) -> None:
     plain = [{"role": "system", "content": "Be brief.\n\nBe kind."}, *ASK]
     said = [answer(client, messages=given)["choices"][0]["message"]["content"] for given in (named, plain)]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_are_those_of_the_text(client: TestClient, stream: bool) -> None:
+    reply = client.post(PATH, json=chat(logprobs=True, top_logprobs=2, stream=stream))
+    if stream:
+        choices = [one["choices"][0] for one in documents(reply.text)[:-1]]
+        text, told = "".join(one["delta"].get("content", "") for one in choices), choices[-1]["logprobs"]["content"]
+    else:
+        choice = reply.json()["choices"][0]
+        text, told = choice["message"]["content"], choice["logprobs"]["content"]
+    assert "".join(one["token"] for one in told) == text
+    for one in told:
+        assert one["logprob"] <= 0
+        assert bytes(one["bytes"]).decode() == one["token"]
+        assert len(one["top_logprobs"]) == 2
+        assert one["top_logprobs"][0]["token"] == one["token"]  # greedy decoding takes the likeliest
+
+
+def test_a_bias_keeps_a_token_out(client: TestClient, reference: Engine) -> None:
+    first = reference.generate(messages=ASK, max_tokens=1).token_ids[0]
+    found = answer(client, logit_bias={str(first): -100})
+    assert found["choices"][0]["message"]["content"] != answer(client)["choices"][0]["message"]["content"]
+
+
+def test_tenants_may_have_a_cache_of_their_own(reference: Engine) -> None:
+    with client_of(reference, tenant_cache=True) as own:
+        first, again = (answer(own, messages=[{"role": "user", "content": "A cache of my own."}]) for _ in range(2))
+        assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+        assert first["choices"] == again["choices"]
 
 
 def test_tools_take_what_they_list(client: TestClient) -> None:

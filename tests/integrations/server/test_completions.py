@@ -57,6 +57,33 @@ def test_a_gap_is_filled(client: TestClient, reference: Engine) -> None:
     assert "".join(one["choices"][0]["text"] for one in pieces) == own.text
 
 
+def test_log_probabilities(client: TestClient) -> None:
+    choice = completed(client, prompt="Once upon", logprobs=2)["choices"][0]
+    told = choice["logprobs"]
+    assert "".join(told["tokens"]) == choice["text"]
+    assert told["text_offset"][0] == 0
+    assert all(one <= 0 for one in told["token_logprobs"])
+
+
+def test_decisions_are_made_under_the_server_s_rules(client: TestClient) -> None:
+    question: dict[str, Any] = {"type": "predicate", "instructions": "Is it late?", "name": "late"}
+    body: dict[str, Any] = {"model": MODEL, "input": "It is ten to midnight.", "questions": [question]}
+    found = client.post("/v1/decisions", json=body).json()
+    assert 0 <= found["answers"][0]["probability"] <= 1
+    assert found["model"] == MODEL
+    one = {"late": {"type": "noul", "instructions": "Is it late?"}}
+    assert client.post("/v1/systemone", json={"model": MODEL, "state": "x", "questions": one}).json()["answers"]
+    refused: list[tuple[dict[str, Any], int, str, str]] = [
+        ({"model": "other"}, 404, "model", "model_not_found"),
+        ({"speed": 1}, 400, "speed", "unknown_parameter"),
+        ({"questions": [{**question, "type": "x"}]}, 400, "questions[0]", "invalid_value"),
+    ]
+    for more, status, param, code in refused:
+        reply = client.post("/v1/decisions", json={**body, **more})
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"], error["code"]) == (status, param, code)
+
+
 def test_a_stream_adds_up(client: TestClient) -> None:
     whole = completed(client, prompt="Once upon")
     body = {"model": MODEL, "max_tokens": 6, "prompt": "Once upon", "stream": True}
@@ -78,7 +105,6 @@ def test_a_stream_adds_up(client: TestClient) -> None:
         ({"prompt": "x", "max_tokens": 10**6}, "prompt"),
         ({"prompt": "x", "best_of": 2}, "best_of"),
         ({"prompt": "x", "echo": True}, "echo"),
-        ({"prompt": "x", "logprobs": 2}, "logprobs"),
         ({"prompt": ["x"] * 3, "n": 2}, "n"),
         ({"prompt": [1], "suffix": "x"}, "suffix"),
     ],

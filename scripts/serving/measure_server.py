@@ -1,6 +1,6 @@
 """What the server adds to a call: the same calls by `engine.agenerate` in one process, and over HTTP on loopback.
 
-    python scripts/measure_server.py --clients 1 16 --calls 200 --rounds 5 --json OUT
+    python scripts/serving/measure_server.py --clients 1 16 --calls 200 --rounds 5 --json OUT
 
 Rounds alternate between the two sides. Both run in this process, the server in a thread of its own, as does the engine;
 the HTTP client shares the machine with both, so that its own work counts as the server's. Reported for each number of

@@ -1,6 +1,6 @@
 """Counts that the server gives right answers under load, gives everything back, and survives what nobody should send.
 
-    python scripts/check_server.py --requests 2000 --clients 32 --mutants 10000 --json OUT
+    python scripts/serving/check_server.py --requests 2000 --clients 32 --mutants 10000 --json OUT
 
 A server on loopback, in a thread of this process, over the bundled checkpoint. Soak: chats of all kinds (text, schemas,
 calls; at once and as streams; three exact modes), `--clients` at a time; one in eight leaves before its end. Every

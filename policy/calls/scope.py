@@ -19,10 +19,10 @@ from trimode.engine.result import Stats
 
 from ..audit import AuditFile, Redact
 from ..conversation import Trim
+from ..in_force import InForce
 from ..selection import Auto, Layer, PolicyProtocol
 from ..telemetry import AgentSpan
 from .call import Call
-from .in_force import InForce
 from .recent_outputs import RecentOutputs
 
 

@@ -21,7 +21,6 @@ from ..calls import (
     USING,
     Call,
     Engine,
-    InForce,
     RecentOutputs,
     Recording,
     Result,
@@ -35,6 +34,7 @@ from ..calls import (
 )
 from ..conversation import TRIMS, Trim
 from ..errors import PolicyError, StepError, error_type, shown
+from ..in_force import InForce
 from ..selection import Auto, Guided, Policy, PolicyProtocol, SettingArguments, Settings, working_policy
 from ..telemetry import AgentSpan
 from .budget import Budget, Ledger, Spent

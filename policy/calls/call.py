@@ -5,7 +5,7 @@ Knows arguments, schemas, settings and plans. Does not know engines or sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Unpack
 
@@ -15,11 +15,13 @@ from trimode.engine.result import Mode
 from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
-from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
+from ..schema import Schema, Target, ToolShape, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from ..turns import Segments, planned_turn
 from .choice import candidates_of
 
+PlanOf = Callable[[StepContext], DecodePlan]
+"""Function that returns the plan of a call, or of a segment of it, from its context."""
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
 """Function that returns the plan of a call, from its context and the settings given with the call."""
 
@@ -120,50 +122,68 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
     given = Settings.of(
         {key: value for key, value in options.items() if key in NAMES and value is not None}, f"{name}()"
     )
-    step, tools, schema = options.get("step"), tools_of(options.get("tools"), f"{name}()"), options.get("schema")
-    if step is not None and step not in STEP_KINDS:
-        raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-    target, shapes = held_to(schema), shapes_of(tools)
-    if (formats := options.get("formats")) is not None:
-        if schema is None:
-            raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
-        target = schema_of(schema, formats=formats)
-    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
-    is_turn = (choice, parallel) != (None, None) or step == "turn"
-    kind: StepKind = step or ("turn" if is_turn else _kind(target, bool(tools)))
-    if is_turn and kind != "turn":
-        raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out step={kind!r}")
-    check_tool_call(kind, target, bool(tools), f"{name}()")
-    beside = tools and target is not None and step is None and kind not in ("tool_call", "turn")
-    notes = [_TOOLS_AND_SCHEMA] if beside else []
-    if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
-        why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
-        notes.append(f"retries={given.retries} has no part in this call: {why}")
-    if target is None and kind == "tool_call":
-        target = called(shapes)
-    held: dict[str, Any] = {"schema": target}
-    layers = [("call argument", given)]
-    if kind == "turn":
-        parallel = True if parallel is None else parallel
-        held = {"turn": turn_target(shapes, target, choice or "auto", parallel, f"{name}()")}
-        context = StepContext(kind=kind, name=name)
-        plan, held["segments"] = planned_turn(context, held["turn"], lambda part: planner(part, layers))
-    else:
-        context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
-        plan = planner(context, layers)
-    call = Call(
+    shapes = shapes_of(tools_of(options.get("tools"), f"{name}()"))
+    kind, target = _held(name, options, shapes)
+
+    def plan_of(context: StepContext) -> DecodePlan:
+        return planner(context, [("call argument", given)])
+
+    turn = _turn(name, options, target, shapes) if kind == "turn" else None
+    return Call(
         step=name,
         kind=kind,
-        plan=plan,
         tools=tuple(shape.described for shape in shapes),
-        notes=tuple(notes),
-        **held,
+        notes=tuple(_notes(name, options, given, kind, target)),
+        **(_planned(name, kind, target, plan_of) if turn is None else _planned_turn(name, turn, plan_of)),
         cache_scope=checked_scope(options.get("cache_scope"), name),
         **_prompt_fields(name, prompt, options),
     )
+
+
+def _held(name: str, options: CallOptions, shapes: Sequence[ToolShape]) -> tuple[StepKind, Target | None]:
+    """Returns the kind of a call, and what constrains its output besides the tools of a turn."""
+    step, formats, target = options.get("step"), options.get("formats"), held_to(options.get("schema"))
+    if step is not None and step not in STEP_KINDS:
+        raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
+    if formats is not None:
+        if options.get("schema") is None:
+            raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
+        target = schema_of(options.get("schema"), formats=formats)
+    chooses = any(options.get(key) is not None for key in ("tool_choice", "parallel_tool_calls"))
+    if chooses and step not in (None, "turn"):
+        raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out step={step!r}")
+    kind: StepKind = step or ("turn" if chooses else _kind(target, bool(shapes)))
+    check_tool_call(kind, target, bool(shapes), f"{name}()")
+    return kind, called(list(shapes)) if target is None and kind == "tool_call" else target
+
+
+def _planned(name: str, kind: StepKind, target: Target | None, plan_of: PlanOf) -> dict[str, Any]:
+    """Returns the schema and plan of a call, as fields of `Call`."""
     if kind == "choice":
-        candidates_of(call.schema)
-    return call
+        candidates_of(target)
+    context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
+    return {"schema": target, "plan": plan_of(context)}
+
+
+def _planned_turn(name: str, turn: TurnTarget, plan_of: PlanOf) -> dict[str, Any]:
+    """Returns the parts and plans of a turn, as fields of `Call`."""
+    plan, segments = planned_turn(StepContext(kind="turn", name=name), turn, plan_of)
+    return {"turn": turn, "plan": plan, "segments": segments}
+
+
+def _turn(name: str, options: CallOptions, answer: Target | None, shapes: Sequence[ToolShape]) -> TurnTarget:
+    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
+    return turn_target(shapes, answer, choice or "auto", True if parallel is None else parallel, f"{name}()")
+
+
+def _notes(name: str, options: CallOptions, given: Settings, kind: StepKind, target: Target | None) -> Iterator[str]:
+    """Yields notes on arguments that were taken in one of several ways, or that have no part in the call."""
+    beside = options.get("tools") and target is not None and options.get("step") is None
+    if beside and kind not in ("tool_call", "turn"):
+        yield "tools were shown to the model, and the output is held to the schema beside them"
+    if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
+        why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
+        yield f"retries={given.retries} has no part in this call: {why}"
 
 
 def checked_scope(given: Any, name: str) -> str | None:
@@ -193,9 +213,6 @@ def check_tool_call(kind: StepKind, target: Target | None, has_tools: bool, orig
             f"{origin}: a tool_call is held to its tools, and a schema beside them says something else; leave one of "
             "them out, or make it a step of kind 'json'"
         )
-
-
-_TOOLS_AND_SCHEMA: Final = "tools were shown to the model, and the output is held to the schema beside them"
 
 
 def _kind(target: Target | None, has_tools: bool) -> StepKind:

@@ -203,7 +203,7 @@ class Translator:
 
     def markers(self, turn: TurnTarget) -> Markers:
         """Returns the texts that end the sections of a turn."""
-        return Markers(marker_of(self.tokenizer, turn.format).text, THINKING_END, self.tokenizer.decode)
+        return Markers(marker_of(self.tokenizer, turn.format), THINKING_END, self.tokenizer.decode)
 
     def _turn_value(
         self, call: Call, decoded: DecodeResult, segments: Sequence[TurnSegment]

@@ -42,7 +42,7 @@ class TurnDetokenizer(IncrementalDetokenizer):
         begin = len(self.decode(self._tokens[:start]))
         said = text[begin:]
         found = [at for stop in self.stop if (at := said.find(stop)) >= 0]
-        marker = self.markers.call or " "
+        marker = self.markers.call.text or " "
         withheld = len(marker) if said.endswith(marker) else max(overlap(said, one) for one in (*self.stop, marker))
         return text[: begin + min(found)] if found else text[: len(text) - withheld]
 

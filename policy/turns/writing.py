@@ -31,7 +31,7 @@ def marker_of(tokenizer: Tokenizer, form: CallFormat) -> Marker:
     """Returns what opens a call in running text: the control marker that the head begins with, else all of the head."""
     control = [marker for marker in tokenizer.markers if form.head.startswith(marker)]
     text = max(control, key=len, default=form.head.strip())
-    return Marker(text, tokenizer.marker(text))
+    return Marker(text, form.head.partition(text)[2] if text else "", tokenizer.marker(text))
 
 
 def turn_matcher(tokenizer: Tokenizer, grammars: GrammarCompiler, target: TurnTarget) -> TurnMatcher:

@@ -6,10 +6,11 @@ Knows the engine, policies, keys and the parts of the server. Does not know HTTP
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from trimode.policy.calls import Engine, Scope
+from trimode.policy.decisions import Calibration
 from trimode.policy.selection import PolicyProtocol
 from trimode.policy.steps import session
 
@@ -20,7 +21,7 @@ from .asks.meters import Meters
 from .asks.runner import Runner
 from .keys import Keys, read_keys
 from .refusals import BadParameter
-from .settings import ServerSettings
+from .settings import ServerSettings, SettingsRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Service:
     meters: Meters
     names: tuple[str, ...]
     fingerprint: str
+    calibration: Calibration
 
     @property
     def name(self) -> str:
@@ -48,7 +50,7 @@ class Service:
 def service_of(engine: Engine, settings: ServerSettings, until_end: ExitStack) -> Service:
     """Returns the service. Its policies learn, and its audit file is open, until `until_end` closes.
 
-    Raises KeyFileRefused, PolicyError or AuditFileRefused.
+    Raises KeyFileRefused, PolicyError, AuditFileRefused, or SettingsRefused and RequestError for a calibration.
     """
     keys = read_keys(settings.api_key_file)
     share = 2 if keys.digests else 1
@@ -71,7 +73,14 @@ def service_of(engine: Engine, settings: ServerSettings, until_end: ExitStack) -
         meters=meters,
         names=(settings.name,) if settings.name else (runtime.model, *_aliases(settings)),
         fingerprint=f"trimode-{runtime.model_sha256[:12]}-{runtime.kernels}",
+        calibration=_calibration(settings),
     )
+
+
+def _calibration(settings: ServerSettings) -> Calibration:
+    if unknown := sorted(set(settings.calibration) - {field.name for field in fields(Calibration)}):
+        raise SettingsRefused(f"calibration: {unknown[0]!r} is none of temperature, slope and offset")
+    return Calibration(**settings.calibration)
 
 
 def _opened(engine: Engine, settings: ServerSettings, until_end: ExitStack) -> tuple[Scope, tuple[PolicyProtocol, ...]]:

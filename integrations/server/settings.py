@@ -48,6 +48,9 @@ class ServerSettings(BaseModel):
     policies: dict[str, str] = Field(
         default={}, description="Other policies that requests may name, and their .toml files."
     )
+    calibration: dict[str, float] = Field(
+        default={}, description="Correction of decisions' shares: temperature, slope and offset."
+    )
     audit: Path | None = Field(default=None, description="Audit file that every call is appended to.")
     content: bool | None = Field(
         default=None, description="Keep text and ids in the audit file; None: as the environment says."
@@ -90,8 +93,9 @@ class ServerSettings(BaseModel):
         Raises SettingsRefused, which names the source.
         """
         named = {name: environment[key] for name in cls.model_fields if (key := _variable(name)) in environment}
-        if "policies" in named:
-            raise SettingsRefused(f"{_variable('policies')}: named policies belong into the configuration file")
+        for table in ("policies", "calibration"):
+            if table in named:
+                raise SettingsRefused(f"{_variable(table)}: a table belongs into the configuration file")
         given = {name: value for name, value in options.items() if value is not None}
         sources = [
             (str(file), _of_file(file)),

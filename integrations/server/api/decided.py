@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ..asks.ask import Ask
 from ..transport.connection import while_connected
 from ..transport.exchange import exchange
-from .decisions import PLAIN, Answer, decided, system_one
+from .decisions import Answer, decided, system_one
 
 NAME: Final = "model"
 
@@ -34,7 +34,7 @@ async def _answered(request: Request, answer: Answer) -> Response:
     if isinstance(name := served.body.get(NAME), str):
         served.check_model(name)
     engine, caller = served.service.engine, served.caller
-    work = answer(engine, served.body, caller.tenant, PLAIN)
+    work = answer(engine, served.body, caller.tenant, served.service.calibration)
     found = await while_connected(request.receive, served.service.runner.in_slot(Ask(caller=caller), work))
     served.log["record"] = found["trimode"]["record"]
     return JSONResponse({**found, NAME: served.service.name})

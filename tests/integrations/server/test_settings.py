@@ -34,6 +34,8 @@ def test_a_file_may_be_the_table_itself(tmp_path: Path) -> None:
     file.write_text('port = 1\ncors = ["http://a"]\n[policies]\nfast = "fast.toml"\n')
     assert gathered({}, {"TRIMODE_HOSTS": "a, b"}, file).hosts == ["a", "b"]
     assert gathered({}, {}, file).policies == {"fast": "fast.toml"}
+    with pytest.raises(SettingsRefused, match="TRIMODE_CALIBRATION: a table belongs into the configuration file"):
+        gathered({}, {"TRIMODE_CALIBRATION": "2"}, file)
 
 
 def test_other_variables_are_left_alone() -> None:

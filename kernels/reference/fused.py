@@ -45,8 +45,16 @@ def adapted_parts(x: Tensor, weight: Tensor | Quantized, adapter: tuple[Tensor, 
     return found
 
 
-def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
-    return torch_ops.swiglu(_product(x, weight)).to(x.dtype)
+def gated(
+    x: Tensor,
+    weight: Tensor | Quantized,
+    adapter: tuple[Tensor, Tensor] | None = None,
+    flags: Tensor | None = None,
+) -> Tensor:
+    both = _product(x, weight)
+    if adapter is not None and flags is not None:
+        both += _product(linear(x, adapter[0]), adapter[1]) * (flags != 0)[:, None]
+    return torch_ops.swiglu(both).to(x.dtype)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -47,8 +47,8 @@ def prepare(weight: Tensor) -> Tensor:
     return weight
 
 
-prepare_adapter = prepare
-"""`prepare` for a matrix of an adapter, which no implementation rounds."""
+prepare_adapter = block.joined_terms
+"""`prepare` for the terms of an adapter at one product, whose matrices no implementation rounds."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

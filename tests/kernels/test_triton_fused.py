@@ -105,7 +105,7 @@ def low_rank(rank: int, outputs: int, inputs: int, dtype: torch.dtype, device: s
 @on_each_device
 @each_dtype
 @each_precision
-@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (20, 70)])
+@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (20, 70), (150, 70)])
 @pytest.mark.usefixtures("short_parts")
 def test_marked_rows_get_the_adapter_and_others_keep_their_bits(
     device: str, dtype: torch.dtype, precision: str, rank: int, inputs: int
@@ -127,6 +127,29 @@ def test_marked_rows_get_the_adapter_and_others_keep_their_bits(
         triton_lora.adapted_linear(x[i : i + 1], weight, adapter, flags[i : i + 1], onto[i : i + 1]) for i in (1, 2)
     ]
     assert torch.equal(torch.cat(alone), found[1:3])
+
+
+@on_each_device
+@each_dtype
+@each_precision
+@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (150, 70)])
+@pytest.mark.usefixtures("short_parts")
+def test_marked_rows_are_gated_with_the_adapter(
+    device: str, dtype: torch.dtype, precision: str, rank: int, inputs: int
+) -> None:
+    """A rank above 128 takes two steps."""
+    x = draw(33, inputs, dtype=dtype, device=device)
+    weight = kept(draw(70, inputs, seed=1, dtype=dtype, device=device), precision)
+    adapter, flags = low_rank(rank, 70, inputs, dtype, device), torch.arange(33, device=device) % 3 == 1
+    with poisoned():
+        found = triton_swiglu.gated(gaps(x), weight, triton_lora.delta(gaps(x), adapter, flags))
+        bare = triton_swiglu.gated(x, weight)
+    assert torch.equal(found[~flags], bare[~flags])
+    assert (found[flags] != bare[flags]).any(1).all()
+    expected = fused.gated(x, weight, adapter, flags)
+    torch.testing.assert_close(found, expected, rtol=2**-6 if dtype == torch.bfloat16 else 1e-4, atol=1e-2)
+    alone = triton_swiglu.gated(x[1:2], weight, triton_lora.delta(x[1:2], adapter, flags[1:2]))
+    assert torch.equal(alone, found[1:2])
 
 
 @on_each_device

@@ -28,7 +28,7 @@ from .numerics import jit, launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
 """dtypes that rows may have."""
-LARGEST_RANK = 128
+LARGEST_RANK = 32
 """Numbers of a low-rank term that a program multiplies at a time; a larger rank takes several steps."""
 FOLD = 512
 """Outputs of one program that adds parts."""
@@ -139,13 +139,11 @@ def delta_arguments(delta: Delta | None) -> dict[str, typing.Any]:
     if delta is None:
         return {
             "low": None, "high": None, "low_part": 0, "low_row": 0, "high_row": 0, "rank": 0, "PARTS": 0, "RANK": 0,
-            "STEPS": 0,
         }  # fmt: skip
     split, _, rank = delta.low.shape
-    step = min(LARGEST_RANK, max(16, triton.next_power_of_2(rank)))
     return {
         "low": delta.low, "high": delta.high, "low_part": delta.low.stride(0), "low_row": delta.low.stride(1),
-        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split, "RANK": step, "STEPS": triton.cdiv(rank, step),
+        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split, "RANK": min(LARGEST_RANK, max(16, triton.next_power_of_2(rank))),
     }  # fmt: skip
 
 
@@ -176,17 +174,16 @@ def _fold(
 def with_delta(
     total: typing.Any, part: typing.Any, marked: typing.Any, low: typing.Any, low_part: typing.Any, high: typing.Any,
     there: typing.Any, rank: typing.Any, DTYPE: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
-    STEPS: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
     """Adds B times low to marked columns of total [OUTPUTS, ROWS]; low [1, ROWS] and high [OUTPUTS, 1] are pointers.
 
-    RANK numbers of the term are multiplied at a time, STEPS times; a loop without a copy in advance, because the
-    product before it has taken the shared memory.
+    RANK numbers of the term are multiplied at a time, in a loop that loads nothing in advance, because the product
+    before it has taken registers and shared memory.
     """
     if (part == 0) & (tl.max(marked.to(tl.int32), 0) != 0):
         term = tl.zeros_like(total)
-        for step in tl.static_range(STEPS):  # pyright: ignore[reportGeneralTypeIssues]
-            at = step * RANK + tl.arange(0, RANK)
+        for start in tl.range(0, rank, RANK, num_stages=1):  # pyright: ignore[reportGeneralTypeIssues]
+            at = start + tl.arange(0, RANK)
             inside = marked[None, :] & (at < rank)[:, None]
             short = rounded(summed(low + at[:, None], low_part, inside, PARTS), DTYPE)
             b = tl.load(high + at[None, :], mask=there[:, None] & (at < rank)[None, :], other=0.0)
@@ -201,7 +198,7 @@ def _products(
     rows: typing.Any, outputs: typing.Any, inputs: typing.Any, chunk: typing.Any, x_row: typing.Any,
     weight_row: typing.Any, onto_row: typing.Any, low: typing.Any, high: typing.Any, low_part: typing.Any,
     low_row: typing.Any, high_row: typing.Any, rank: typing.Any, PARTS: tl.constexpr, RANK: tl.constexpr,
-    STEPS: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, STEP: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, STEP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (tile of rows, tile of outputs, part); y [parts, T, out]."""
     row, output = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
@@ -227,7 +224,6 @@ def _products(
         total = with_delta(
             total, part, marked, low + row.to(tl.int64)[None, :] * low_row, low_part,
             high + output.to(tl.int64)[:, None] * high_row, there, rank, x.dtype.element_ty, PARTS, RANK,
-            STEPS,
         )  # fmt: skip
     inside = there[:, None] & real[None, :]
     if onto is not None:

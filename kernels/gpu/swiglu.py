@@ -51,7 +51,7 @@ def _gated(
     x: typing.Any, weight: typing.Any, scales: typing.Any, flags: typing.Any, y: typing.Any, rows: typing.Any,
     size: typing.Any, inputs: typing.Any, x_row: typing.Any, weight_row: typing.Any, low: typing.Any, high: typing.Any,
     low_part: typing.Any, low_row: typing.Any, high_row: typing.Any, rank: typing.Any, PARTS: tl.constexpr,
-    RANK: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, STEP: tl.constexpr,
+    RANK: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, STEP: tl.constexpr,
 ) -> None:  # fmt: skip
     """Program (tile of rows, tile of outputs)."""
     row, output = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
@@ -75,10 +75,10 @@ def _gated(
         low_at = low + row.to(tl.int64)[None, :] * low_row
         high_at = high + output.to(tl.int64)[:, None] * high_row
         gate = with_delta(
-            gate, 0, marked, low_at, low_part, high_at, there, rank, x.dtype.element_ty, PARTS, RANK, STEPS
+            gate, 0, marked, low_at, low_part, high_at, there, rank, x.dtype.element_ty, PARTS, RANK
         )
         up_high = high_at + size.to(tl.int64) * high_row
-        up = with_delta(up, 0, marked, low_at, low_part, up_high, there, rank, x.dtype.element_ty, PARTS, RANK, STEPS)
+        up = with_delta(up, 0, marked, low_at, low_part, up_high, there, rank, x.dtype.element_ty, PARTS, RANK)
     small = tl.exp(-tl.abs(gate))
     mixed = gate * tl.where(gate < 0, small, 1.0) / (1 + small) * up
     y_at = y + row.to(tl.int64)[None, :] * size + output[:, None]

@@ -57,7 +57,7 @@ class Admission:
         if isinstance(request, DecodeRequest):
             adaptive = isinstance(request.options, AdaptiveOptions)
             for mode in sorted(EXACT) if adaptive else (request.options.mode,):
-                check_mode(config.architecture, mode)
+                check_mode(config.architecture, mode, config.modes)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
             request = replace(request, options=config.fitted(request.options))
@@ -110,7 +110,9 @@ class Admission:
         sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.runner.has_adapter
         if isinstance(request, ScoreRequest):
-            context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
+            context = CacheState(
+                pending=pending, mask_id=config.mask_id, drafting=config.drafting, adapter=adapter, cached=reused
+            )
             passes = choice.score(context, request.candidates, config.eos_token_ids)
             return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
@@ -120,7 +122,9 @@ class Admission:
             output=Output(request.max_tokens, request.stop, ends, self.text),
             gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
             mask_id=config.mask_id,
+            drafting=config.drafting,
             adapter=adapter,
+            seed=request.sampling.seed,
             cached=reused,
         )
         return RunningRequest(

@@ -115,28 +115,39 @@ class AlignedOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearSpecOptions:
-    """A draft of `block_length` - 1 tokens in one pass, verified in the next."""
+    """A draft of `block_length` - 1 tokens in one pass, verified in the next.
+
+    `exact_first`: the causal row of the last known token, in the trunk of the drafting pass, decides the next token, so
+    that two passes commit two tokens at least; the draft follows it. Otherwise that row belongs to the draft. None: as
+    the weights draft better; a `block_length` of None: 32, or the longest that they were trained for. The engine sets
+    both.
+    """
 
     mode: ClassVar[Mode] = "linear_spec"
-    block_length: int = 32
+    block_length: int | None = None
+    exact_first: bool | None = None
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
+        if self.block_length is not None:
+            _check_block_length(self.block_length)
+        _check(isinstance(self.exact_first, bool | None), "exact_first", self.exact_first, "true, false or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticSpecOptions:
     """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
 
-    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft.
+    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft. A
+    `block_length` of None: 16, or the longest that the weights were trained for. The engine sets it.
     """
 
     mode: ClassVar[Mode] = "quadratic_spec"
-    block_length: int = 16
+    block_length: int | None = None
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
+        if self.block_length is not None:
+            _check_block_length(self.block_length)
         fits = self.rows is None or (_number(self.rows) and self.rows >= 1)
         _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
 

@@ -119,16 +119,18 @@ class RunningRequest:
         if segment.prefill:
             self.prefill_passes += 1
             self.prefill_seconds += shared.seconds
-            return
+        else:
+            self._count(mode, segment, shared, self.resumed - begin)
+        # A verification of a text that had ended before is no pass of the call: alone, it would not have run.
+        if then is not None and segment.then is not None and self.context.cached > segment.then.start:
+            self._count(mode, segment.then, then.shared, 0.0)
+
+    def _count(self, mode: Mode | None, segment: Segment, shared: Pass, seconds: float) -> None:
+        """Counts one forward pass after the prompt's."""
         self.forward_passes += 1
         self.query_tokens += segment.rows
         if mode is not None:
-            self.mode_runs.setdefault(mode, ModeRunTotals()).add(segment.rows, shared, self.resumed - begin)
-        if then is not None and segment.then is not None:
-            self.forward_passes += 1
-            self.query_tokens += segment.then.rows
-            if mode is not None:
-                self.mode_runs[mode].add(segment.then.rows, then.shared, 0.0)
+            self.mode_runs.setdefault(mode, ModeRunTotals()).add(segment.rows, shared, seconds)
 
     @property
     def can_chain(self) -> bool:

@@ -23,6 +23,7 @@ HELPERS = (
     "engine/small.py",
     "engine/naive.py",
     "engine/vendor.py",
+    "engine/twins.py",
     "engine/automaton.py",
     "engine/mixed.py",
     "engine/gguf_files.py",

@@ -23,7 +23,7 @@ class Branch:
     """Rows next to the trunk, at the positions after its first `after` tokens; they are read once and never cached.
 
     Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
-    `read`: trailing rows whose logits are needed; each predicts its own position, or with `causal` the next one.
+    `read`: trailing rows whose logits are needed; each predicts its own position, or with `ahead` the next one.
     `adapter`: the rows take the draft adapter.
     """
 
@@ -31,6 +31,7 @@ class Branch:
     read: int
     after: int = 0
     causal: bool = False
+    ahead: bool = False
     adapter: bool = False
 
 
@@ -47,8 +48,8 @@ class Segment:
     because that token, if allowed, is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
     sampling waits until the mask is known.
 
-    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.read` - 1 placeholders for the first
-    tokens sampled in the branch. It may run with this pass, before the host has seen the draft; if not, the mode asks.
+    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.open` placeholders for the first
+    tokens that this pass samples. It may run with this pass, before the host has seen the draft; if not, the mode asks.
     """
 
     start: int
@@ -59,6 +60,7 @@ class Segment:
     block: int = 1
     choose: bool = False
     constrained: bool = False
+    open: int = 0
     then: Segment | None = None
 
     @property
@@ -71,7 +73,7 @@ class Segment:
         after = self.start + len(self.trunk) + 1
         found = list(range(after - self.read, after))
         for branch in self.branches:
-            after = self.start + branch.after + len(branch.tokens) + branch.causal
+            after = self.start + branch.after + len(branch.tokens) + branch.ahead
             found += range(after - branch.read, after)
         return found
 

@@ -7,12 +7,24 @@ a family can run. Does not know weights or devices. Errors say what was expected
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from ..drafting import LINEAR_BLOCK, QUADRATIC_BLOCK, Drafting, Noise
 from ..errors import CheckpointError, RequestError
-from ..request import SELECTIONS, AlignedOptions, DiffusionOptions, Options, Selection
+from ..request import (
+    SELECTIONS,
+    AdaptiveOptions,
+    AlignedOptions,
+    DiffusionOptions,
+    ExactOptions,
+    LinearSpecOptions,
+    Options,
+    QuadraticSpecOptions,
+    Selection,
+)
+from ..result import Mode
 from .families import FAMILIES, NLD, Family, architecture_of
 from .fields import number, read_object
 from .rope_config import RopeConfig, rope_config
@@ -22,11 +34,16 @@ _DIFFUSION_BLOCK: Final = 32
 OWN: Final = "trimode"
 """Key of config.json for this engine's own settings: how these weights are best decoded, if not by the defaults."""
 _SELECTION: Final = "diffusion_selection"
+_EXACT_FIRST: Final = "exact_first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Family, geometry, special tokens and rope of one model. Lengths are in tokens."""
+    """Family, geometry, special tokens and rope of one model. Lengths are in tokens.
+
+    `exact_first`: whether the model's own drafts are better with the option of `linear_spec` of that name. `drafts`:
+    how the draft adapter that was loaded for the model drafts; None if it says nothing of its own.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -44,6 +61,8 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     architecture: str = NLD
     selection: Selection = "vendor"
+    exact_first: bool = False
+    drafts: Drafting | None = None
 
     @property
     def family(self) -> Family:
@@ -51,8 +70,23 @@ class ModelConfig:
 
     @property
     def mask_id(self) -> int:
-        """The id in masked slots; -1, which no embedding has, for a family without masks."""
+        """The id in masked slots; -1, which no embedding has, for weights without masks."""
+        if self.mask_token_id is None and self.drafts is not None and self.drafts.fills:
+            return self.drafts.noise.first
         return -1 if self.mask_token_id is None else self.mask_token_id
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What the weights can decode: the family's modes, and those of the draft adapter."""
+        if self.drafts is None:
+            return self.family.modes
+        more = {"linear_spec", "quadratic_spec", *(("diffusion",) if self.drafts.fills else ())}
+        return tuple(mode for mode in get_args(Mode) if mode in more.union(self.family.modes))
+
+    @property
+    def drafting(self) -> Drafting:
+        """How drafts are made: as the adapter says, or as weights do that fill masked blocks."""
+        return self.drafts or Drafting(noise=Noise.mask(self.mask_id), exact_first=self.exact_first)
 
     @property
     def aligned_block(self) -> int:
@@ -62,11 +96,35 @@ class ModelConfig:
     def fitted(self, options: Options) -> Options:
         """Returns `options` for these weights, with every default replaced by a value.
 
-        Raises RequestError for a block length that the weights were not trained for, if they take only one.
+        Raises RequestError for a block length or a layout that the weights were not trained for, if they take only one.
         """
-        if isinstance(options, DiffusionOptions | AlignedOptions):
-            return self._fitted_diffusion(options)
-        return options
+        match options:
+            case DiffusionOptions() | AlignedOptions():
+                return self._fitted_diffusion(options)
+            case LinearSpecOptions() | QuadraticSpecOptions():
+                return self._fitted_drafts(options)
+            case AdaptiveOptions():
+                return replace(options, first=self._fitted_drafts(options.first))
+            case _:
+                return options
+
+    def _fitted_drafts(self, options: ExactOptions) -> ExactOptions:
+        """Returns `options` with the block length and layout of this model's drafts, where these are left open."""
+        drafting = self.drafting
+        match options:
+            case LinearSpecOptions():
+                exact = drafting.exact_first if options.exact_first is None else options.exact_first
+                if not exact and not drafting.seed_in_draft:
+                    raise RequestError(
+                        "exact_first=False: the draft adapter was trained with the last known token outside the draft; "
+                        "leave it out"
+                    )
+                length = drafting.block_length(options.block_length, LINEAR_BLOCK)
+                return replace(options, block_length=length, exact_first=exact)
+            case QuadraticSpecOptions():
+                return replace(options, block_length=drafting.block_length(options.block_length, QUADRATIC_BLOCK))
+            case _:
+                return options
 
     def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> Options:
         given, threshold, selection = options.block_length, options.threshold, options.selection or self.selection
@@ -109,6 +167,7 @@ class ModelConfig:
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             architecture=architecture,
             selection=_selection(fields, origin),
+            exact_first=_exact_first(fields, origin),
         )
         _check_geometry(config, origin)
         return config
@@ -172,11 +231,24 @@ def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> No
         raise CheckpointError(f"{origin}: expected layer_types to be 'full_attention' throughout, found {kinds!r}")
 
 
-def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
+def _own(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
     own = fields.get(OWN, {})
-    if not isinstance(own, dict) or own.keys() - {_SELECTION}:
-        raise CheckpointError(f"{origin}: expected {OWN} to be an object with {_SELECTION} alone, found {own!r}")
-    given = own.get(_SELECTION, "vendor")
+    if not isinstance(own, dict) or own.keys() - {_SELECTION, _EXACT_FIRST}:
+        raise CheckpointError(
+            f"{origin}: expected {OWN} to be an object with {_SELECTION} and {_EXACT_FIRST} alone, found {own!r}"
+        )
+    return own
+
+
+def _exact_first(fields: Mapping[str, Any], origin: str) -> bool:
+    given = _own(fields, origin).get(_EXACT_FIRST, False)
+    if not isinstance(given, bool):
+        raise CheckpointError(f"{origin}: expected {OWN}.{_EXACT_FIRST} to be true or false, found {given!r}")
+    return given
+
+
+def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
+    given = _own(fields, origin).get(_SELECTION, "vendor")
     for known in SELECTIONS:
         if given == known:
             return known

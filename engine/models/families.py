@@ -92,12 +92,12 @@ def architecture_of(found: object, origin: str) -> str:
     raise CheckpointError(f"{origin}: expected architectures to hold one of {known}, found {found!r}")
 
 
-def check_mode(architecture: str, mode: Mode) -> None:
+def check_mode(architecture: str, mode: Mode, modes: tuple[Mode, ...] | None = None) -> None:
     """Raises ModeUnavailable if the weights of `architecture` cannot decode in `mode`.
 
-    No other mode is taken instead.
+    `modes`: what they can decode, if not what the family can. No other mode is taken instead.
     """
-    modes = FAMILIES[architecture].modes
+    modes = FAMILIES[architecture].modes if modes is None else modes
     if mode not in modes:
         raise ModeUnavailable(mode, architecture, modes)
 

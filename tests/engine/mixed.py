@@ -26,6 +26,7 @@ MODES: list[ExactOptions] = [
     ArOptions(),
     LinearSpecOptions(block_length=3),
     LinearSpecOptions(block_length=9),
+    LinearSpecOptions(block_length=5, exact_first=True),
     QuadraticSpecOptions(block_length=5),
     QuadraticSpecOptions(block_length=8, rows=2),
 ]
@@ -55,6 +56,7 @@ def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:
         DiffusionOptions(block_length=9, threshold=0.5),
         LinearSpecOptions(block_length=7),
         LinearSpecOptions(block_length=20),
+        LinearSpecOptions(block_length=10, exact_first=True),
         QuadraticSpecOptions(block_length=6),
         QuadraticSpecOptions(block_length=9, rows=2),
     ]

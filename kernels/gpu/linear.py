@@ -143,7 +143,8 @@ def delta_arguments(delta: Delta | None) -> dict[str, typing.Any]:
     split, _, rank = delta.low.shape
     return {
         "low": delta.low, "high": delta.high, "low_part": delta.low.stride(0), "low_row": delta.low.stride(1),
-        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split, "RANK": min(LARGEST_RANK, max(16, triton.next_power_of_2(rank))),
+        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split,
+        "RANK": min(LARGEST_RANK, max(16, triton.next_power_of_2(rank))),
     }  # fmt: skip
 
 

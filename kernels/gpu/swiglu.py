@@ -74,9 +74,7 @@ def _gated(
         marked = tl.load(flags + row, mask=real, other=0).to(tl.float32) != 0
         low_at = low + row.to(tl.int64)[None, :] * low_row
         high_at = high + output.to(tl.int64)[:, None] * high_row
-        gate = with_delta(
-            gate, 0, marked, low_at, low_part, high_at, there, rank, x.dtype.element_ty, PARTS, RANK
-        )
+        gate = with_delta(gate, 0, marked, low_at, low_part, high_at, there, rank, x.dtype.element_ty, PARTS, RANK)
         up_high = high_at + size.to(tl.int64) * high_row
         up = with_delta(up, 0, marked, low_at, low_part, up_high, there, rank, x.dtype.element_ty, PARTS, RANK)
     small = tl.exp(-tl.abs(gate))

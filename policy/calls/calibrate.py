@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +51,7 @@ DRAFTED: Final[Sequence[ExactOptions]] = (
     QuadraticSpecOptions(block_length=6, rows=2),
 )
 """Options of the calls with drafts whose loops are measured, if loops without drafts are quick enough (QUICK)."""
-_CACHE_VERSION: Final = "4"
+_CACHE_VERSION: Final = "5"
 """Version of the cached content; it is part of the file's name."""
 LONG_CONTEXT: Final = 768
 """Number of context tokens of the long passes."""
@@ -79,7 +79,8 @@ def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     """Returns the cost model for this checkpoint and machine: from the user's cache, or measured now and cached."""
     found = known_cost(tokens, runtime)
     if found is None:
-        found = fit(measure(tokens))
+        drafting = tokens.model.config.drafting
+        found = replace(fit(measure(tokens)), exact_first=drafting.exact_first, longest=drafting.longest)
         store.write(cost_path(tokens, runtime), "cost", found.as_dict())
     return found
 
@@ -142,12 +143,12 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
 def _loops(tokens: TokenEngine, drafted: Sequence[ExactOptions]) -> Iterator[Measurement]:
     """Measures the loops of one and of CALLS calls in `ar`, and of one call for each supported mode in `drafted`."""
     config = tokens.model.config
-    if "ar" not in config.family.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
+    if "ar" not in config.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
         return
     for calls in (1, CALLS):
         yield from _loop(tokens, ArOptions(), calls)
     for options in drafted:
-        if options.mode in config.family.modes:
+        if options.mode in config.modes:
             yield from _loop(tokens, options, 1)
 
 

@@ -268,10 +268,10 @@ class Engine(CallRunner):
         engine has to choose modes in the same way for its whole life."""
         config = self.tokens.model.config
         cost = known_cost(self.tokens, self.runtime)
-        return Weights(name=config.architecture, modes=config.family.modes, cost=cost)
+        return Weights(name=config.architecture, modes=config.modes, cost=cost)
 
     @cached_property
     def auto(self) -> Auto:
         """The policy "auto" for this checkpoint and machine, with the evidence of earlier processes."""
-        modes = self.tokens.model.config.family.modes
+        modes = self.tokens.model.config.modes
         return Auto.kept(self.cost, modes, path_of("auto", self.runtime))

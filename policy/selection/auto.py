@@ -38,9 +38,10 @@ from .exploration import (
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .posterior import DRAFTING, KEYS, Learned, levels, step_of
-from .pricing import AR, Cost, Passes, Variant
+from .pricing import Cost, Passes
 from .settings import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
+from .variants import AR, Variant
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult
@@ -174,7 +175,7 @@ class Auto:
             if len(self._cache) >= KEYS:
                 self._cache.clear()
             cached = self._cache[key] = CachedComparison(1 if found is None else max(int(found.calls / 4), 1))
-        options = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
+        options = (settings.max_tokens, settings.block_length, settings.rows, settings.exact_first, settings.deadline)
         request = (context.name, context.others, *options, exact)
         comparison = cached.comparisons.get(request)
         if comparison is None:
@@ -206,9 +207,9 @@ class Auto:
     def _allowed(self, settings: Settings, exact: bool) -> list[Variant]:
         """Returns the variants that the weights and the caller allow, with the options that the caller gave."""
         allowed = [v for v in self.variants if v.mode in self.modes and (v.mode in EXACT or not exact)]
-        if settings.block_length is None and settings.rows is None:
+        if settings.block_length is None and settings.rows is None and settings.exact_first is None:
             return allowed
-        return list(dict.fromkeys(_with_given(variant, settings) for variant in allowed))
+        return list(dict.fromkeys(variant.with_given(settings) for variant in allowed))
 
     def _candidates(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
         temperature = settings.temperature or 0.0
@@ -259,16 +260,6 @@ class Auto:
 
 
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
-
-
-def _with_given(variant: Variant, settings: Settings) -> Variant:
-    """Returns `variant` with the block length and rows that were given, where its mode has these options."""
-    if variant.mode == "ar" or (settings.block_length is None and settings.rows is None):
-        return variant
-    length = settings.block_length or variant.block_length
-    if variant.mode == "quadratic_spec":
-        return replace(variant, block_length=length, rows=settings.rows or variant.rows)
-    return replace(variant, block_length=length)
 
 
 def _reason(variant: Variant, comparison: Comparison, forecast: Forecast, context: StepContext) -> str:

@@ -14,7 +14,8 @@ from .cost_model import CostModel
 from .evidence import Observation, Reading, observed
 from .policies import DecodePlan
 from .posterior import DRAFTING, Learned
-from .pricing import ADAPTED, Costing, Pair, Passes, Variant
+from .pricing import Costing, Pair, Passes
+from .variants import ADAPTED, Variant
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult, Stats

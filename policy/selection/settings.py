@@ -47,6 +47,7 @@ class SettingArguments(TypedDict, total=False):
     threshold: float | None
     selection: Selection | None
     rows: int | None
+    exact_first: bool | None
     exact: bool | None
     temperature: float | None
     top_k: int | None
@@ -66,10 +67,11 @@ class Settings:
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
     has its own defaults for `block_length` (some weights accept one value only), `threshold` and `rows`. `selection`,
-    "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
-    turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
-    full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
-    seconds, asks for the fastest mode that is allowed.
+    "vendor" or "text_first", applies to `diffusion` only; `exact_first`, whether the drafting pass decides a token of
+    its own, to `linear_spec` only; the defaults of both come with the weights. `max_thinking_tokens` turns thinking on
+    and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in full: the finished
+    output is validated, and retried with other seeds at most `retries` times. `deadline`, in seconds, asks for the
+    fastest mode that is allowed.
     """
 
     mode: str | None = None
@@ -77,6 +79,7 @@ class Settings:
     threshold: float | None = None
     selection: str | None = None
     rows: int | None = None
+    exact_first: bool | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -134,7 +137,8 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact_first": bool,
+    "exact": bool,
     "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
     "guarantee": str, "retries": int,

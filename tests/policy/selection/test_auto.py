@@ -28,9 +28,10 @@ from trimode.policy.selection.evidence import Observation, observed
 from trimode.policy.selection.exploration import GRACE, SHARE, explored, loss_of
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
-from trimode.policy.selection.pricing import Cost, Variant
+from trimode.policy.selection.pricing import Cost
 from trimode.policy.selection.settings import Settings, options_of
 from trimode.policy.selection.switching import Breakeven
+from trimode.policy.selection.variants import Variant
 
 
 def machine(*points: tuple[float, float]) -> CostModel:
@@ -81,7 +82,7 @@ class World:
             if controller is not None and (found := controller(rounds, options)) is not None:
                 options, switch = found.options, found.reason
             ready = ready and before is options
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
+            limit = 0 if isinstance(options, ArOptions) else (options.block_length or 0) - 1
             if isinstance(options, QuadraticSpecOptions) and not ready:
                 limit = 0
             limit = min(limit, left - 1)
@@ -117,7 +118,7 @@ class World:
         """Passes of a round, their rows, and whether the next one has a draft."""
         if isinstance(options, ArOptions):
             return 1, [1], False
-        length = options.block_length
+        length = options.block_length or 0
         if isinstance(options, LinearSpecOptions):
             return 2, [length, length], False
         points = sorted({limit, *range(limit if options.rows is None else min(options.rows - 1, limit))})

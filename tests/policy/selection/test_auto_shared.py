@@ -18,8 +18,9 @@ from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, 
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
-from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.pricing import Costing, Passes, Workload
 from trimode.policy.selection.settings import Settings, StepKind, options_of, variant
+from trimode.policy.selection.variants import Variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)
@@ -55,14 +56,15 @@ class Sharing:
                 found = self.plan.controller(self.rounds, self.options)
                 self.options = found.options if found else self.options
             options, ready = self.options, ready and self.options is before
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
+            length = 1 if isinstance(options, ArOptions) else options.block_length or 0
+            limit = length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
             took = next((at for at in range(limit) if self.rng.random() > chance), limit)
             widths, ready = [1], True
             if isinstance(options, LinearSpecOptions):
-                widths = [options.block_length] * 2
+                widths = [length] * 2
             elif isinstance(options, QuadraticSpecOptions):
-                widths, ready = [1 + limit + options.block_length], took == limit
+                widths, ready = [1 + limit + length], took == limit
             for rows in widths:
                 yield options.mode, rows
             rejected = (Rejected(token=2, reason="target"),) * (limit - took)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.policy.selection.cost_model import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
-from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.pricing import Costing, Passes, Workload
+from trimode.policy.selection.variants import Variant
 
 seconds = st.floats(1e-6, 10)
 measurements = st.lists(

@@ -12,8 +12,8 @@ from trimode.policy.errors import PolicyError
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.offers import Weights, pays
 from trimode.policy.selection.policies import Policy, StepContext, resolve
-from trimode.policy.selection.pricing import Variant
 from trimode.policy.selection.settings import STEP_KINDS, Settings, StepKind
+from trimode.policy.selection.variants import Variant
 
 ACT = StepContext(kind="tool_call", name="act")
 LLAMA = Weights(name="LlamaForCausalLM", modes=FAMILIES["LlamaForCausalLM"].modes)

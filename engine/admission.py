@@ -59,7 +59,7 @@ class Admission:
             for mode in sorted(EXACT) if adaptive else (request.options.mode,):
                 check_mode(config.architecture, mode, config.modes)
             if isinstance(request.options, InfillOptions):
-                check_infill(config.architecture)
+                check_infill(config.architecture, config.drafting.fills)
             request = replace(request, options=config.fitted(request.options))
         else:
             check_scoring(config.architecture)

@@ -24,11 +24,16 @@ _ROOT: Final = "base_model.model."
 """What PEFT puts in front of the base's own names."""
 
 
-def load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Adds the adapter of `directory` to `model`. Raises CheckpointError."""
+def check_files(directory: Path) -> None:
+    """Raises CheckpointError if a file of the adapter is missing."""
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory} has no {name}, which an adapter needs: {CONFIG} and {WEIGHTS}")
+
+
+def load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Adds the adapter of `directory` to `model`. Raises CheckpointError."""
+    check_files(directory)
     prefix = _prefix(model)
     ranks = read_adapter_config(directory / CONFIG, model.config.num_hidden_layers, prefix)
     with torch.device("meta"):  # sizes are compared before memory is taken

@@ -28,6 +28,7 @@ from ..result import Mode
 from .families import FAMILIES, NLD, Family, architecture_of
 from .fields import number, read_object
 from .rope_config import RopeConfig, rope_config
+from .special_tokens import generation_ends, named_mask
 
 _DIFFUSION_BLOCK: Final = 32
 """Length of a diffusion block if neither the request nor the weights fix it."""
@@ -145,9 +146,9 @@ class ModelConfig:
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
         family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
-        extra = {} if family.self_contained else _generation_ends(directory)
+        extra = {} if family.self_contained else generation_ends(directory)
         if family.masks and not family.self_contained and fields.get("mask_token_id") is None:
-            extra["mask_token_id"] = _named_mask(directory)
+            extra["mask_token_id"] = named_mask(directory)
         return cls.from_dict({**_flat(fields, family, str(path)), **extra}, str(path))
 
     @classmethod
@@ -254,32 +255,6 @@ def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
             return known
     expected = " or ".join(map(repr, SELECTIONS))
     raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {given!r}")
-
-
-def _generation_ends(directory: Path) -> dict[str, Any]:
-    """Returns `eos_token_id` of generation_config.json, if it has one.
-
-    Llama and Qwen chat models name the token that ends a turn there, and sometimes only there; `transformers` stops at
-    those ids and ignores config.json's if both are given, and so does this engine.
-    """
-    path = directory / "generation_config.json"
-    ends = read_object(path).get("eos_token_id") if path.is_file() else None
-    return {} if ends is None else {"eos_token_id": ends}
-
-
-def _named_mask(directory: Path) -> int:
-    """Returns the id of the mask token that tokenizer_config.json names, from tokenizer.json."""
-    settings, tokenizer = directory / "tokenizer_config.json", directory / "tokenizer.json"
-    mask = read_object(settings).get("mask_token") if settings.is_file() else None
-    text = mask.get("content") if isinstance(mask, dict) else mask
-    added = read_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
-    for token in added if isinstance(added, list) else ():
-        if text is not None and isinstance(token, dict) and token.get("content") == text:
-            return int(number(token, "id", f"{tokenizer} added_tokens {text!r}"))
-    raise CheckpointError(
-        f"{directory}: expected mask_token_id in config.json, or mask_token in tokenizer_config.json and its text in "
-        f"added_tokens of tokenizer.json; found no mask_token_id, and mask_token {text!r}"
-    )
 
 
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:

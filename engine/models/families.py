@@ -111,8 +111,16 @@ def check_scoring(architecture: str) -> None:
         )
 
 
-def check_infill(architecture: str) -> None:
-    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, which infilling needs."""
+def check_infill(architecture: str, fills: bool = False) -> None:
+    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, which infilling needs.
+
+    `fills`: a draft adapter fills the blocks.
+    """
+    if fills:
+        raise RequestError(
+            "infill() fills one block with the prompt's last token in it, and the draft adapter fills slots after that "
+            "token; generate from the prompt instead"
+        )
     if FAMILIES[architecture].aligned_blocks:
         raise RequestError(
             f"infill() fills one block that begins where the prompt ends, and blocks of {architecture} weights begin "

@@ -28,15 +28,15 @@ _HEAD: Final = "diffusion_head.weight"
 _EMBEDDING: Final = "encoder.embed_tokens.weight"
 
 
-def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """Loads the model of `directory` with its draft adapter, if it has one, in evaluation mode."""
+def load_model(directory: Path, dtype: torch.dtype, device: torch.device, with_adapter: bool = True) -> Transformer:
+    """Loads the model of `directory` in evaluation mode, with the draft adapter that lies with it, if it is wanted."""
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint directory at {directory}")
     begin_in_child()
     config = ModelConfig.load(directory)
     found = dict(read_tensors(weight_files(directory), dtype, device, config.family.others))
     model = assembled(config, found, directory, device)
-    if (directory / ADAPTER).is_dir():
+    if with_adapter and (directory / ADAPTER).is_dir():
         load_adapter(model, directory / ADAPTER, dtype, device)
     return model.eval().requires_grad_(False)
 

@@ -18,7 +18,7 @@ import typer
 from trimode.engine.errors import TrimodeError
 
 from . import audit, audit_out, bench_commands
-from .console import AsJson, Checkpoint, console, run_script
+from .console import Adapter, AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
@@ -120,6 +120,7 @@ def generate(
     max_tokens: int | None = None,
     stream: Annotated[bool, typer.Option(help="Print text as it becomes final.")] = False,
     checkpoint: Checkpoint = None,
+    adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Decodes one output: its text to stdout, what it cost to stderr.
@@ -140,7 +141,7 @@ def generate(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    engine = Engine.load(checkpoint)
+    engine = Engine.load(checkpoint, adapter=adapter)
     raw = None if chat else prompt
     shown = stream and not as_json
     result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)

@@ -111,7 +111,7 @@ def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
         runtime.kernels,
         runtime.quantize,
     ]
-    parts += [*([graphs] if graphs else []), *code, _CACHE_VERSION]
+    parts += [*filter(None, (graphs, runtime.adapter_sha256)), *code, _CACHE_VERSION]
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 

@@ -54,6 +54,7 @@ class Engine(CallRunner):
         cls,
         source: str | Path | None = None,
         *,
+        adapter: str | Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         kv_bytes: int = KV_BYTES,
@@ -67,6 +68,8 @@ class Engine(CallRunner):
         """Loads a checkpoint directory, a GGUF file, a model downloaded by `trimode fetch` ("smollm2"), a repository of
         the hub, or (None) the bundled reference checkpoint.
 
+        `adapter`: the directory or hub repository of a draft adapter for it, in PEFT's files; it acts on draft rows
+        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md).
         `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
         for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
         fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
@@ -82,7 +85,7 @@ class Engine(CallRunner):
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
-        began, checkpoint = time.perf_counter(), locate(source)
+        began, checkpoint = time.perf_counter(), locate(source, adapter)
         model, tokenizer = checkpoint.load(_DTYPES[dtype], device_of(device))
         tokens = TokenEngine(
             model,
@@ -103,7 +106,8 @@ class Engine(CallRunner):
     def __repr__(self) -> str:
         """One line: weights, device, arithmetic and context."""
         where = f"{self.tokens.device}, {str(self.tokens.dtype).removeprefix('torch.')}"
-        return f"<Engine {self.checkpoint.name} on {where}, {self.kernels}, context of {self.context} tokens>"
+        adapter = f" with adapter {self.checkpoint.adapter_name}" if self.checkpoint.adapter_name else ""
+        return f"<Engine {self.checkpoint.name}{adapter} on {where}, {self.kernels}, context of {self.context} tokens>"
 
     @property
     def kernels(self) -> str:
@@ -255,6 +259,8 @@ class Engine(CallRunner):
             hardware=hardware_of(self.tokens.device),
             quantize=self.tokens.runner.quantize,
             exactness=self.tokens.exactness,
+            adapter=self.checkpoint.adapter_name,
+            adapter_sha256=self.checkpoint.adapter_sha256,
         )
 
     @cached_property

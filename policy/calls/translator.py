@@ -94,7 +94,7 @@ class Translator:
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
         """Returns the request for tokens between the call's prompt and `suffix`, and notes, one if `suffix` was cut."""
-        check_infill(self.config.architecture)
+        check_infill(self.config.architecture, self.config.drafting.fills)
         settings = call.plan.settings
         prompt = self.prompts.prompt(call, settings.max_tokens or 0)
         if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # refused before it is tokenized

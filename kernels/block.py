@@ -39,7 +39,7 @@ def logits_and_tokens(
     ops: Any, x: Tensor, stack: Stack, read: Tensor, choices: Sequence[Choice]
 ) -> tuple[Tensor, list[SampledTokens]]:
     """Returns what `forward` returns, from x [T, E] after all blocks."""
-    logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps), stack.head)
+    logits = ops.linear(ops.rms_norm(x[read], stack.norm, stack.eps, stack.norm_groups), stack.head)
     return logits, ops.choose(logits, choices)
 
 
@@ -76,7 +76,7 @@ def run_block(
 ) -> Tensor:
     """Returns x [T, E] after the block. `flags` [T, 1] is 1 for rows that take the adapter; None for no row."""
     heads, adapter = weights.queries + weights.groups, adapter_of(weights, flags)
-    normed = ops.rms_norm(x, weights.norms[0], weights.eps)
+    normed = ops.rms_norm(x, weights.norms[0], weights.eps, weights.norm_groups)
     qkv = adapted_linear(ops, normed, weights.qkv, adapter.qkv, flags).unflatten(-1, (-1, weights.dim))
     if weights.head_norms is not None:
         _norm_heads(ops, qkv, weights, weights.head_norms)
@@ -84,7 +84,7 @@ def run_block(
     ops.keep(qkv, weights.queries, keys, values, layout)
     mixed = ops.attention(qkv, weights.queries, keys, values, layout).flatten(1)
     x = adapted_linear(ops, mixed, weights.out, adapter.out, flags, x)
-    normed = ops.rms_norm(x, weights.norms[1], weights.eps)
+    normed = ops.rms_norm(x, weights.norms[1], weights.eps, weights.norm_groups)
     both = adapted_linear(ops, normed, weights.gate_up, adapter.gate_up, flags)
     return adapted_linear(ops, ops.swiglu(both), weights.down, adapter.down, flags, x)
 

@@ -78,8 +78,9 @@ NO_ADAPTER = Adapter()
 class Block:
     """One transformer block: norms [E] (per head [D], where a family has them), matrices as `prepare` returns them.
 
-    `queries` query heads and `groups` key-value heads of `dim`. `adapter`: for marked rows only. `cache`: values that
-    an implementation computes once for all passes.
+    `queries` query heads and `groups` key-value heads of `dim`. `adapter`: for marked rows only. `norm_groups`: equal
+    parts of a row that `norms` normalise each on its own. `cache`: values that an implementation computes once for all
+    passes.
     """
 
     queries: int
@@ -93,17 +94,22 @@ class Block:
     gate_up: Any
     down: Any
     adapter: Adapter | None
+    norm_groups: int = 1
     cache: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The whole model after the embedding: blocks, then norm [E] and LM head [V, E] (as `prepare` returns it)."""
+    """The whole model after the embedding: blocks, then norm [E] and LM head [V, E] (as `prepare` returns it).
+
+    `norm_groups`: as in a block.
+    """
 
     blocks: Sequence[Block]
     norm: Tensor
     eps: float
     head: Any
+    norm_groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Runner:
             model.encoder.norm.weight,
             self.config.rms_norm_eps,
             self._kept([model.diffusion_head], None if whole_head else precision),
+            self.config.norm_groups,
         )
         if self._release:
             model.released = self.quantize
@@ -148,6 +149,7 @@ class Runner:
             gate_up=self._kept([mlp.gate_proj, mlp.up_proj], precision),
             down=self._kept([mlp.down_proj], precision),
             adapter=_adapter(layer, terms, self.kernels) if terms else None,
+            norm_groups=self.config.norm_groups,
         )
 
     def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:

@@ -92,8 +92,13 @@ def is_uno(fields: Mapping[str, Any]) -> bool:
 
 
 def _uno(directory: Path, config: ModelConfig, base: Base) -> Drafting:
-    """Returns UNO's drafting: after the seed random ids from 1 to below the mask token, each row causal."""
+    """Returns UNO's drafting: after the seed random ids from 1 to below the mask token, each row causal.
+
+    K2-Horizon has no mask token; there its authors draw from the whole vocabulary.
+    """
     mask = base.mask_token_id()
+    if mask is None and config.architecture == "K2HorizonForCausalLM":
+        mask = config.vocab_size
     if mask is None:
         raise CheckpointError(
             f"{directory} is an adapter of UNO, whose noise ids end before the mask token, and the files of "

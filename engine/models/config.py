@@ -42,7 +42,8 @@ _EXACT_FIRST: Final = "exact_first"
 class ModelConfig:
     """Family, geometry, special tokens and rope of one model. Lengths are in tokens.
 
-    `exact_first`: whether the model's own drafts are better with the option of `linear_spec` of that name. `drafts`:
+    `norm_groups`: equal parts of a hidden row that its norms normalise each on its own. `exact_first`: whether the
+    model's own drafts are better with the option of `linear_spec` of that name. `drafts`:
     how the draft adapter that was loaded for the model drafts; None if it says nothing of its own.
     """
 
@@ -63,6 +64,7 @@ class ModelConfig:
     architecture: str = NLD
     selection: Selection = "vendor"
     exact_first: bool = False
+    norm_groups: int = 1
     drafts: Drafting | None = None
 
     @property
@@ -169,6 +171,7 @@ class ModelConfig:
             architecture=architecture,
             selection=_selection(fields, origin),
             exact_first=_exact_first(fields, origin),
+            norm_groups=number(fields, family.norm_groups, origin) if family.norm_groups else 1,
         )
         _check_geometry(config, origin)
         return config
@@ -188,6 +191,11 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
         raise CheckpointError(
             f"{origin}: num_attention_heads={config.num_attention_heads} is no multiple of "
             f"num_key_value_heads={config.num_key_value_heads}"
+        )
+    if config.norm_groups == 0 or config.hidden_size % config.norm_groups:
+        raise CheckpointError(
+            f"{origin}: expected {config.family.norm_groups} to divide hidden_size={config.hidden_size}, found "
+            f"{config.norm_groups}"
         )
     if config.head_dim % 2:
         raise CheckpointError(f"{origin}: expected head_dim to be even, found {config.head_dim}")
@@ -225,6 +233,11 @@ def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> No
     for key, allowed in family.allowed.items():
         if fields.get(key) not in allowed:
             raise CheckpointError(f"{origin}: expected {key} to be {allowed[0]!r}, found {fields[key]!r}")
+    if fields.get("rope_head_dim") not in (None, fields.get("head_dim")):
+        raise CheckpointError(
+            f"{origin}: expected rope_head_dim to be head_dim={fields.get('head_dim')}, found "
+            f"{fields['rope_head_dim']!r}"
+        )
     if fields.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{origin}: expected hidden_act 'silu', found {fields['hidden_act']!r}")
     kinds = fields.get("layer_types")

@@ -22,6 +22,15 @@ _LLAMA_NAMES: Final = (("encoder.", "model."), ("diffusion_head.", "lm_head."))
 _NO_BIAS: Final[Allowed] = {"attention_bias": (False, None), "mlp_bias": (False, None)}
 _NO_WINDOW: Final[Allowed] = {"sliding_window": (None,)}
 _HUGGING_FACE: Final[Allowed] = {**_NO_BIAS, "quantization_config": (None,)}
+# The larger K2-Horizon models gate their attention, normalise queries and keys or have experts.
+_K2_HORIZON: Final[Allowed] = {
+    **_HUGGING_FACE,
+    **_NO_WINDOW,
+    "use_sliding_window": (False, None),
+    "query_key_norm": (False, None),
+    "attention_gate_func": (None,),
+    **dict.fromkeys(("num_experts", "num_shared_experts", "mova_num_experts"), (0, None)),
+}
 _QWEN3: Final[Allowed] = {**_HUGGING_FACE, "use_sliding_window": (False, None)}
 
 
@@ -32,17 +41,20 @@ class Family:
     `modes`: what its weights can decode. `aligned_blocks`: they were trained on blocks counted from position 0, causal
     between blocks and bidirectional inside, without a causal first token; a block's length is then the weights' own.
     `block_size`: the default if config.json names none. `names`: (our prefix, the checkpoint's prefix) of tensor names.
-    `qk_norm`: queries and keys are normalised per head, before the rotation. `self_contained`: config.json alone names
-    end and mask tokens, otherwise the files next to it may. `allowed`: config values that change the model. `absent`:
-    the meaning of a key that config.json omits. `derived`: head_dim and num_key_value_heads may be omitted, for
-    hidden_size / num_attention_heads and num_attention_heads. `inner`: the key of the text model's config, if the model
-    has other parts as well; `others`: the prefixes of their tensors, which are not read.
+    `norm_groups`: the key of config.json that says into how many equal parts the norms of hidden rows cut a row;
+    empty for whole rows. `qk_norm`: queries and keys are normalised per head, before the rotation.
+    `self_contained`: config.json alone names end and mask tokens, otherwise the files next to it may. `allowed`:
+    config values that change the model. `absent`: the meaning of a key that config.json omits. `derived`: head_dim
+    and num_key_value_heads may be omitted, for hidden_size / num_attention_heads and num_attention_heads. `inner`:
+    the key of the text model's config, if the model has other parts as well; `others`: the prefixes of their
+    tensors, which are not read.
     """
 
     modes: tuple[Mode, ...] = _AR
     aligned_blocks: bool = False
     block_size: int = 32
     names: tuple[tuple[str, str], ...] = _LLAMA_NAMES
+    norm_groups: str = ""
     qk_norm: bool = False
     self_contained: bool = False
     allowed: Allowed = field(default_factory=lambda: {**_HUGGING_FACE, **_NO_WINDOW})
@@ -70,6 +82,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     NLD: Family(modes=get_args(Mode), names=(), self_contained=True, allowed={**_NO_BIAS, **_NO_WINDOW}),
     "LlamaForCausalLM": Family(derived=True, absent={"rope_theta": 10000.0}),
     "Qwen3ForCausalLM": Family(qk_norm=True, allowed=_QWEN3),
+    "K2HorizonForCausalLM": Family(norm_groups="layernorm_num_groups", allowed=_K2_HORIZON),
     "SDARForCausalLM": Family(modes=("diffusion",), aligned_blocks=True, block_size=4, qk_norm=True, allowed=_QWEN3),
     "Ministral3ForCausalLM": Family(),
     "Mistral3ForConditionalGeneration": Family(  # Ministral 3 as published, with a vision tower

@@ -51,13 +51,15 @@ class Linear(_Typed, nn.Linear):
 
 
 class RMSNorm(_Typed):
-    def __init__(self, size: int, eps: float) -> None:
+    """RMSNorm of a row, or of each of its `groups` equal parts."""
+
+    def __init__(self, size: int, eps: float, groups: int = 1) -> None:
         super().__init__()
         self.weight: nn.Parameter = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.eps, self.groups = eps, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.rms_norm(x, self.weight, self.eps)
+        return ops.rms_norm(x, self.weight, self.eps, self.groups)
 
 
 class LowRank(_Typed):
@@ -125,9 +127,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
         self.mlp = MLP(config)
 
 
@@ -140,7 +142,7 @@ class Encoder(nn.Module):
         weight = torch.randn(config.vocab_size, config.hidden_size)
         self.embed_tokens: nn.Embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
         self.layers: nn.ModuleList = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
 
 
 class Transformer(_Typed):

@@ -70,18 +70,19 @@ def _through(
     layout: Layout,
 ) -> Tensor:
     """Returns x [T, E] after all blocks."""
-    normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
+    normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps, blocks[0].norm_groups)
     for index, (block, k, v) in enumerate(zip(blocks, keys, values, strict=True)):
         adapter = adapter_of(block, flags)
         qkv = linear(normed, block.qkv, None, delta_of(normed, adapter.qkv, flags)).unflatten(-1, (-1, block.dim))
         place(qkv, block.queries, block.head_norms, block.eps, rotation, k, v, layout)
         mixed = attention(qkv, block.queries, k, v, layout).flatten(1)
         out = parts(mixed, block.out, delta=delta_of(mixed, adapter.out, flags))
-        x, normed = add_rms_norm(out, x, block.norms[1], block.eps)
+        x, normed = add_rms_norm(out, x, block.norms[1], block.eps, block.norm_groups)
         inner = gated(normed, block.gate_up, delta_of(normed, adapter.gate_up, flags))
         down = parts(inner, block.down, delta=delta_of(inner, adapter.down, flags))
         if index + 1 < len(blocks):
-            x, normed = add_rms_norm(down, x, blocks[index + 1].norms[0], blocks[index + 1].eps)
+            after = blocks[index + 1]
+            x, normed = add_rms_norm(down, x, after.norms[0], after.eps, after.norm_groups)
         else:
             x = fold(down, x.dtype, x)
     return x

@@ -15,7 +15,7 @@ SIGNATURES: Final = {
     "strip_width": "",
     "multiplies_bf16": "",
     "linear": "pnpnnnpii",
-    "rms_norm": "pnnpfp",
+    "rms_norm": "pnnnpfp",
     "silu_mul": "pnnp",
     "rotate": "pnnnppnnp",
     "keep": "pnnnnnpnpp",
@@ -29,7 +29,7 @@ SIGNATURES: Final = {
 
 class Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "page")),
+        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "page", "norm_groups")),
         ("eps", ctypes.c_float),
         ("threads", ctypes.c_int),
     ]

@@ -112,10 +112,10 @@ class Native:
         )  # fmt: skip
         return y
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
         assert x.is_contiguous()
         y = torch.empty_like(x)
-        self._library.rms_norm(x.data_ptr(), x.shape[0], x.shape[1], weight.data_ptr(), eps, y.data_ptr())
+        self._library.rms_norm(x.data_ptr(), x.shape[0], x.shape[1], groups, weight.data_ptr(), eps, y.data_ptr())
         return y
 
     def swiglu(self, both: Tensor) -> Tensor:
@@ -224,7 +224,9 @@ def _prepared(
     `rank`: the largest of all their adapters."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
-    shape = Shape(rows, width, heads, groups, dim, inner, PAGE, weights.eps, threads.count())
+    shape = Shape(
+        rows, width, heads, groups, dim, inner, PAGE, weights.norm_groups, weights.eps, threads.count()
+    )  # fmt: skip
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
     batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),

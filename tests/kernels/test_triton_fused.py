@@ -23,19 +23,22 @@ each_precision = pytest.mark.parametrize("precision", ["whole", "int8", "fp8"])
 
 @on_each_device
 @each_dtype
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 7), (5, 64), (2, 1000), (1, 5120)])
-def test_norm_equals_plain_torch(device: str, dtype: torch.dtype, rows: int, size: int) -> None:
+def test_norm_equals_plain_torch(device: str, dtype: torch.dtype, rows: int, size: int, groups: int) -> None:
+    """`size`: of a group where there are several."""
+    size = size if groups == 1 else groups * min(size, 100)
     x, weight = draw(rows, size, dtype=dtype, device=device) * 3, draw(size, seed=1, dtype=dtype, device=device)
     onto, parts = draw(rows, size, seed=2, dtype=dtype, device=device), draw(3, rows, size, seed=3, device=device)
     with poisoned():
-        normed = triton_norm.rms_norm(gaps(x), weight, 1e-5)
-        added = [triton_norm.add_rms_norm(more, gaps(onto), weight, 1e-5) for more in (x, parts)]
-    close(normed, fused.rms_norm(x, weight, 1e-5))
+        normed = triton_norm.rms_norm(gaps(x), weight, 1e-5, groups)
+        added = [triton_norm.add_rms_norm(more, gaps(onto), weight, 1e-5, groups) for more in (x, parts)]
+    close(normed, fused.rms_norm(x, weight, 1e-5, groups))
     for more, (total, after) in zip((x, parts), added, strict=True):
-        expected = fused.add_rms_norm(more, onto, weight, 1e-5)
+        expected = fused.add_rms_norm(more, onto, weight, 1e-5, groups)
         assert torch.equal(total, expected[0])
         close(after, expected[1])
-        assert torch.equal(after, triton_norm.rms_norm(total, weight, 1e-5))
+        assert torch.equal(after, triton_norm.rms_norm(total, weight, 1e-5, groups))
 
 
 @on_each_device
@@ -174,6 +177,7 @@ def test_without_a_marked_row_the_adapter_is_not_read(device: str, dtype: torch.
         ("odd", "3 rows; gate and up need an even number"),
         ("long", r"rows of 16385 numbers are too long for one program; at most 16384"),
         ("norm", r"weight has shape \[3\]; this op takes \[4\]"),
+        ("groups", "rows of 4 numbers cannot be cut into 3 equal groups"),
         ("onto", r"x has shape \[2, 4\]; this op takes \[3, 4\]"),
         ("half", "x is bfloat16; this op takes float32"),
         ("flags", r"flags has shape \[3\]; this op takes \[2\]"),
@@ -191,6 +195,7 @@ def test_what_does_not_fit_is_refused(device: str, case: str, message: str) -> N
         "odd": lambda: triton_swiglu.gated(x, ones(3, 4)),
         "long": lambda: triton_norm.rms_norm(ones(1, 16385), ones(16385), 1e-5),
         "norm": lambda: triton_norm.rms_norm(x, ones(3), 1e-5),
+        "groups": lambda: triton_norm.rms_norm(x, ones(4), 1e-5, 3),
         "onto": lambda: triton_norm.add_rms_norm(x, ones(3, 4), ones(4), 1e-5),
         "half": lambda: triton_norm.add_rms_norm(x.bfloat16(), ones(2, 4), ones(4), 1e-5),
         "flags": lambda: triton_lora.adapted_linear(x, ones(6, 4), (ones(5, 4), ones(6, 5)), ones(3)),

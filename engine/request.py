@@ -32,8 +32,9 @@ def _number(given: object, kind: Any = int) -> bool:
     return isinstance(given, kind) and not isinstance(given, bool)  # true and false are no numbers
 
 
-def _check_block_length(given: int) -> None:
-    _check(_number(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
+def _check_block_length(given: int | None) -> None:
+    fits = given is None or (_number(given) and 2 <= given <= 256)
+    _check(fits, "block_length", given, "a whole number from 2 to 256")
 
 
 def _check_threshold(given: float) -> None:
@@ -88,8 +89,7 @@ class DiffusionOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        if self.block_length is not None:
-            _check_block_length(self.block_length)
+        _check_block_length(self.block_length)
         _check_threshold(self.threshold)
         _check_selection(self.selection)
 
@@ -117,10 +117,9 @@ class AlignedOptions:
 class LinearSpecOptions:
     """A draft of `block_length` - 1 tokens in one pass, verified in the next.
 
-    `exact_first`: the causal row of the last known token, in the trunk of the drafting pass, decides the next token, so
-    that two passes commit two tokens at least; the draft follows it. Otherwise that row belongs to the draft. None: as
-    the weights draft better; a `block_length` of None: 32, or the longest that they were trained for. The engine sets
-    both.
+    `exact_first`: the drafting pass itself decides the token before the draft, as `ar` does, so that two passes commit
+    two tokens at least. Where they are None the engine sets them: `exact_first` as the weights draft better,
+    `block_length` to 32 or the weights' longest.
     """
 
     mode: ClassVar[Mode] = "linear_spec"
@@ -128,8 +127,7 @@ class LinearSpecOptions:
     exact_first: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.block_length is not None:
-            _check_block_length(self.block_length)
+        _check_block_length(self.block_length)
         _check(isinstance(self.exact_first, bool | None), "exact_first", self.exact_first, "true, false or None")
 
 
@@ -138,7 +136,7 @@ class QuadraticSpecOptions:
     """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
 
     `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft. A
-    `block_length` of None: 16, or the longest that the weights were trained for. The engine sets it.
+    `block_length` of None: 16, or the weights' longest; the engine sets it.
     """
 
     mode: ClassVar[Mode] = "quadratic_spec"
@@ -146,8 +144,7 @@ class QuadraticSpecOptions:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block_length is not None:
-            _check_block_length(self.block_length)
+        _check_block_length(self.block_length)
         fits = self.rows is None or (_number(self.rows) and self.rows >= 1)
         _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
 
@@ -210,15 +207,7 @@ class AdaptiveOptions:
         return self.first.mode
 
 
-Options = (
-    ArOptions
-    | DiffusionOptions
-    | AlignedOptions
-    | LinearSpecOptions
-    | QuadraticSpecOptions
-    | InfillOptions
-    | AdaptiveOptions
-)
+Options = ExactOptions | DiffusionOptions | AlignedOptions | InfillOptions | AdaptiveOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

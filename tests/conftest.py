@@ -31,7 +31,7 @@ HELPERS = (
     "policy/loaded.py",
     "policy/calls/bad_inputs.py",
     "policy/calls/byte_tokenizer.py",
-    "policy/calls/peft_adapters.py",
+    "policy/drafts/peft_adapters.py",
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
 )

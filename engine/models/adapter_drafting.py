@@ -87,7 +87,7 @@ def is_uno(fields: Mapping[str, Any]) -> bool:
         fields.get("r") == _UNO_RANK
         and fields.get("lora_alpha") in _UNO_ALPHAS
         and isinstance(targets, list)
-        and set(map(str, targets)) == PROJECTIONS.keys()
+        and set(map(str, targets)) == set(PROJECTIONS)
     )
 
 
@@ -171,14 +171,14 @@ def _drafting(fields: Mapping[str, Any], config: ModelConfig, origin: str) -> Dr
 
 def _noise(found: object, config: ModelConfig, origin: str) -> Noise:
     match found:
-        case {"mask_token_id": first, **rest} if not rest:
-            last = first
+        case {"mask_token_id": token, **rest} if not rest:
+            ends: list[Any] = [token, token]
         case {"ids": [first, last], **rest} if not rest:
-            pass
+            ends = [first, last]
         case _:
-            first = last = None
-    if type(first) is type(last) is int and 0 <= first <= last < config.vocab_size:
-        return Noise(first=first, last=last)
+            ends = []
+    if list(map(type, ends)) == [int, int] and 0 <= ends[0] <= ends[1] < config.vocab_size:
+        return Noise(first=ends[0], last=ends[1])
     raise CheckpointError(
         f"{origin}: expected noise to be {{'mask_token_id': ID}} or {{'ids': [FIRST, LAST]}} with ids below "
         f"vocab_size={config.vocab_size}, found {found!r}"

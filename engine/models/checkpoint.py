@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from ..errors import CheckpointError
 from .adapter_drafting import DRAFTING, Base, read_drafting
 from .config import ModelConfig
-from .gguf_config import gguf_config
-from .gguf_file import GgufFile
-from .gguf_tokenizer import gguf_tokenizer
+from .gguf.config import gguf_config
+from .gguf.file import GgufFile
+from .gguf.tokenizer import gguf_tokenizer
 from .published import PUBLISHED
 from .special_tokens import mask_of_files
 from .tokenizer import Tokenizer
@@ -85,7 +85,7 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
         """The model, with its draft adapter if it has one, and its tokenizer."""
-        from .gguf_weights import load_gguf  # here, because schemas are checked without torch
+        from .gguf.weights import load_gguf  # here, because schemas are checked without torch
         from .weights import load_model
 
         if self.is_gguf:

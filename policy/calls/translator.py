@@ -79,10 +79,10 @@ class Translator:
         return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
 
     def _options(self, plan: DecodePlan) -> Options:
-        options = options_of(plan.mode, plan.settings)
+        options = self.config.fitted(options_of(plan.mode, plan.settings))
         if plan.controller is not None and isinstance(options, ExactOptions):
             return AdaptiveOptions(first=options, controller=plan.controller)
-        return self.config.fitted(options)
+        return options
 
     @property
     def prompts(self) -> PromptWriter:

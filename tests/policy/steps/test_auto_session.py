@@ -86,7 +86,7 @@ def test_a_call_that_does_not_pay_is_switched_and_says_why(
     assert verify(path) == []
     (record,) = records(read_audit(path))
     assert [made.switch for made in record.rounds if made.switch] == [switched[0].switch]
-    assert record.options == {"mode": "linear_spec", "block_length": 16}
+    assert record.options == {"mode": "linear_spec", "block_length": 16, "exact_first": True}
     assert record.policy.name == "auto"
     assert record.policy.sha256 == auto.sha256
     found = [span for span in spans.get_finished_spans() if span.name.startswith("decode")][:2]
@@ -101,8 +101,9 @@ def test_the_options_of_an_adaptive_call(reference: Engine) -> None:
     plan = resolve(TALK, (deceived(),), [("call", Settings(temperature=1.0))])
     assert plan.controller is not None
     request = reference.translator.request(Call(step="talk", kind="prose", plan=plan, prompt="x"))
-    assert request.options == AdaptiveOptions(first=LinearSpecOptions(block_length=16), controller=plan.controller)
-    assert request.first_options == LinearSpecOptions(block_length=16)
+    first = LinearSpecOptions(block_length=16, exact_first=True)
+    assert request.options == AdaptiveOptions(first=first, controller=plan.controller)
+    assert request.first_options == first
 
 
 def test_tasks_share_one_policy(reference: Engine) -> None:

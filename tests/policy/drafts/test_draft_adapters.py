@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from naive import Naive
-from peft_adapters import HOW, SEVEN, write_adapter, write_base
+from peft_adapters import HOW, write_adapter, write_base
 
 import trimode as tm
 from trimode.engine.drafting import Drafting, Noise
@@ -254,4 +254,3 @@ def test_the_bundled_checkpoint_takes_another_adapter_too(tmp_path: Path) -> Non
         (tmp_path / "copy" / "trimode_adapter.json").write_text(json.dumps(how))
         found = Engine.load(adapter=tmp_path / "copy").generate("a", mode="linear_spec", max_tokens=12)
         assert found.token_ids == bundled.generate("a", mode="ar", max_tokens=12).token_ids
-        assert SEVEN

@@ -23,16 +23,21 @@ class Branch:
     """Rows next to the trunk, at the positions after its first `after` tokens; they are read once and never cached.
 
     Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
-    `read`: trailing rows whose logits are needed; each predicts its own position, or with `ahead` the next one.
-    `adapter`: the rows take the draft adapter.
+    `read`: trailing rows whose logits are needed; each predicts its own position, or with `ahead` the next one (None:
+    with `causal`, as known tokens do). `adapter`: the rows take the draft adapter.
     """
 
     tokens: tuple[int, ...]
     read: int
     after: int = 0
     causal: bool = False
-    ahead: bool = False
+    ahead: bool | None = None
     adapter: bool = False
+
+    @property
+    def shift(self) -> int:
+        """Positions from a row to the one that it predicts."""
+        return int(self.causal if self.ahead is None else self.ahead)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +78,7 @@ class Segment:
         after = self.start + len(self.trunk) + 1
         found = list(range(after - self.read, after))
         for branch in self.branches:
-            after = self.start + branch.after + len(branch.tokens) + branch.ahead
+            after = self.start + branch.after + len(branch.tokens) + branch.shift
             found += range(after - branch.read, after)
         return found
 

@@ -25,9 +25,7 @@ def score(
     yield from context.prefill()
     found: list[float] = []
     for pack in packs(candidates):
-        branches = [
-            Branch(tokens=ids, read=len(ids), after=len(context.pending), causal=True, ahead=True) for ids in pack
-        ]
+        branches = [Branch(tokens=ids, read=len(ids), after=len(context.pending), causal=True) for ids in pack]
         reply = yield context.causal(branches=branches)
         context.mark_cached(len(context.pending) - 1, context.pending[-1:])
         pairs = zip(pack, reply.branches, strict=True)

@@ -84,8 +84,7 @@ class DiffusionOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        if self.block_length is not None:
-            check_block_length(self.block_length)
+        check_block_length(self.block_length)
         check_threshold(self.threshold)
         check_one_of(SELECTIONS, "selection", self.selection)
 
@@ -111,24 +110,32 @@ class AlignedOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearSpecOptions:
-    """A draft of `block_length` - 1 tokens in one pass, verified in the next."""
+    """A draft of `block_length` - 1 tokens in one pass, verified in the next.
+
+    `exact_first`: the drafting pass itself decides the token before the draft, as `ar` does, so that two passes commit
+    two tokens at least. Where they are None the engine sets them: `exact_first` as the weights draft better,
+    `block_length` to 32 or the weights' longest.
+    """
 
     mode: ClassVar[Mode] = "linear_spec"
-    block_length: int = 32
+    block_length: int | None = None
+    exact_first: bool | None = None
 
     def __post_init__(self) -> None:
         check_block_length(self.block_length)
+        check(isinstance(self.exact_first, bool | None), "exact_first", self.exact_first, "true, false or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticSpecOptions:
     """A draft of `block_length` - 1 tokens, verified in the pass that drafts what may follow.
 
-    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft.
+    `rows`: acceptance points that a pass prepares for (None: each); after any other point one pass has no draft. A
+    `block_length` of None: 16, or the weights' longest; the engine sets it.
     """
 
     mode: ClassVar[Mode] = "quadratic_spec"
-    block_length: int = 16
+    block_length: int | None = None
     rows: int | None = None
 
     def __post_init__(self) -> None:

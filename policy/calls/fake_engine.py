@@ -98,7 +98,7 @@ class FakeEngine(Engine):
     @cached_property
     def weights(self) -> Weights:
         config = self.translator.config
-        return Weights(name=config.architecture, modes=config.family.modes)
+        return Weights(name=config.architecture, modes=config.modes)
 
     @cached_property
     def runtime(self) -> Runtime:

@@ -136,10 +136,10 @@ class Translator:
         return request, Asked(tuple(questions), tokens, calibration), notes
 
     def _options(self, plan: DecodePlan) -> ModeOptions:
-        options = options_of(plan.mode, plan.settings)
+        options = self.config.fitted_mode(options_of(plan.mode, plan.settings))
         if plan.controller is not None and isinstance(options, ExactOptions):
             return AdaptiveOptions(first=options, controller=plan.controller)
-        return self.config.fitted_mode(options)
+        return options
 
     @property
     def prompts(self) -> PromptWriter:
@@ -151,7 +151,7 @@ class Translator:
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
         """Returns the request for tokens between the call's prompt and `suffix`, and notes, one if `suffix` was cut."""
-        check_infill(self.config.architecture)
+        check_infill(self.config.architecture, self.config.drafting.fills)
         settings = call.plan.settings
         prompt = self.prompts.prompt(call, settings.max_tokens or 0)
         if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # refused before it is tokenized

@@ -43,6 +43,8 @@ def _of_mode(options: Mapping[str, Any]) -> SingleOptions:
     arguments = {name: value for name, value in options.items() if name != "mode"}
     if options.get("mode") == "diffusion":  # older records lack it; they were decoded by this rule
         arguments.setdefault("selection", "text_first")
+    if options.get("mode") == "linear_spec":  # so did drafts
+        arguments.setdefault("exact_first", False)
     try:
         return OPTIONS[options["mode"]](**arguments)
     except (KeyError, TypeError):

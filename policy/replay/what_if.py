@@ -170,8 +170,10 @@ def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> li
     length = int(options.get("block_length") or LENGTHS.get(round_.mode, 1))
     if round_.mode == "linear_spec" and round_.drafted:
         refused = sum(reason == "schema" for _, reason in round_.rejected)
-        verified = 1 + round_.drafted - refused + round_.origins.count("f")
-        return [(float(length), 1.0), (float(min(verified, length)), 0.0)][: round_.forward_passes]
+        verified = float(min(1 + round_.drafted - refused + round_.origins.count("f"), length))
+        if options.get("exact_first"):  # the prompt's pass has drafted for the first round
+            return [(front + length, 1.0), (verified, 0.0)][-round_.forward_passes :]
+        return [(float(length), 1.0), (verified, 0.0)][: round_.forward_passes]
     if round_.mode == "quadratic_spec" and round_.drafted:
         rows = options.get("rows")
         prepared = length if rows is None else min(int(rows), length)

@@ -20,10 +20,10 @@ import torch
 
 from trimode.engine.errors import CheckpointError, ModeUnavailable
 from trimode.engine.models.checkpoint import Checkpoint, locate
-from trimode.engine.models.gguf_config import gguf_config
-from trimode.engine.models.gguf_file import READS, GgufFile
-from trimode.engine.models.gguf_tokenizer import gguf_tokenizer
-from trimode.engine.models.gguf_weights import dequantised
+from trimode.engine.models.gguf.config import gguf_config
+from trimode.engine.models.gguf.file import READS, GgufFile
+from trimode.engine.models.gguf.tokenizer import gguf_tokenizer
+from trimode.engine.models.gguf.weights import dequantised
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import load_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -70,8 +71,10 @@ def test_exact_modes_take_the_tokens_of_the_biased_rows(seed: int, sampling: Sam
 class BiasedVendor(Vendor):
     """The vendor's diffusion loop over biased rows."""
 
-    def forward(self, context: object, block: object = (), adapter: bool = False) -> Tensor:
-        rows = super().forward(context, block, adapter)  # type: ignore[arg-type]
+    def forward(
+        self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False, causal: bool = False
+    ) -> Tensor:
+        rows = super().forward(context, block, adapter, causal)
         return torch.stack([added(row, self.sampling) for row in rows])
 
 

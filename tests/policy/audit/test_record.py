@@ -67,7 +67,7 @@ def test_record_holds_what_a_replay_needs(recorded: Recorded) -> None:
         max_tokens=record.max_tokens,
         stop=record.stop,
     )
-    assert record.options == {"mode": "linear_spec", "block_length": 6}
+    assert record.options == {"mode": "linear_spec", "block_length": 6, "exact_first": None}
     assert again.sampling == Sampling(temperature=0.7, seed=7)
     assert again.stop == ("!!",)
     assert record.schema == {"type": "array"}

@@ -91,7 +91,8 @@ def test_package_table_serves_every_kind_exactly(kind: Any) -> None:
     plan = resolve(StepContext(kind=kind, name="x"), (), ())
     assert plan.mode in ("ar", "linear_spec")
     by_table = f"{plan.mode}: policy 'trimode' for {kind} steps"
-    assert plan.reason == (CHOICE_REASON if kind == "choice" else by_table)
+    undecoded = {"choice": CHOICE_REASON, "turn": "turn: each of its segments has a plan of its own"}
+    assert plan.reason == undecoded.get(kind, by_table)
     assert plan.policy is PACKAGE_POLICY
 
 

@@ -25,10 +25,9 @@ from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
 from .modes import decode, score
-from .request import (
+from .options import (
     AdaptiveOptions,
     Controller,
-    DecodeRequest,
     ExactOptions,
     InfillOptions,
     ModeOptions,
@@ -36,6 +35,7 @@ from .request import (
     SectionOptions,
     Switch,
 )
+from .request import DecodeRequest
 from .result import Mode, Round
 from .running import RunningRequest
 from .scoring import Scoring

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 
 from ..drafting import LINEAR_BLOCK, QUADRATIC_BLOCK, Drafting, Noise
 from ..errors import CheckpointError, RequestError
-from ..request import (
+from ..options import (
     SELECTIONS,
     AdaptiveOptions,
     AlignedOptions,

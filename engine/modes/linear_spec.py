@@ -11,7 +11,7 @@ from ..decoding.run import DecodeState
 from ..decoding.segment import Passes, Reply
 from ..decoding.speculation import propose, verify
 from ..drafting import LINEAR_BLOCK
-from ..request import LinearSpecOptions
+from ..options import LinearSpecOptions
 
 
 def decode(run: DecodeState, options: LinearSpecOptions) -> Passes:

@@ -16,7 +16,7 @@ from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes
 from ..decoding.speculation import Draft, propose, verify
 from ..drafting import QUADRATIC_BLOCK
-from ..request import QuadraticSpecOptions
+from ..options import QuadraticSpecOptions
 
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:

@@ -21,15 +21,8 @@ from trimode.engine.decoding.segment import Branch, Segment, reply
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.graphs import Graphs
 from trimode.engine.kv_cache.pages import PagePool, page_bytes, pages_for
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    ExactOptions,
-    LinearSpecOptions,
-    LookupSpecOptions,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels.ops import cache_folder, processor
 

@@ -14,7 +14,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, ModeOptions
+from trimode.engine.options import AdaptiveOptions, ExactOptions, InfillOptions, ModeOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 

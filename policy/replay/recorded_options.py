@@ -11,7 +11,7 @@ from typing import Any
 
 from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
-from trimode.engine.request import (
+from trimode.engine.options import (
     AdaptiveOptions,
     ExactOptions,
     InfillOptions,

@@ -13,17 +13,17 @@ from operator import attrgetter
 from typing import Any, Final, Literal, TypedDict, get_args
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     QuadraticSpecOptions,
-    Sampling,
     Selection,
     SingleOptions,
 )
+from trimode.engine.request import Sampling
 from trimode.engine.result import Mode
 
 from ..errors import PolicyError, shown

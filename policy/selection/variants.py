@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from trimode.engine.drafting import LINEAR_BLOCK, QUADRATIC_BLOCK
-from trimode.engine.request import LookupSpecOptions
+from trimode.engine.options import LookupSpecOptions
 from trimode.engine.result import Mode
 
 from .settings import Settings

@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 import small
 from automaton import random_automaton
 
-from trimode.engine.request import (
+from trimode.engine.options import (
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     ExactOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
     Switch,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import Round
 
 MODES: list[ExactOptions] = [

@@ -10,19 +10,18 @@ from hypothesis import strategies as st
 from naive import Naive
 from vendor import Vendor
 
-from trimode.engine.request import (
+from trimode.engine.options import (
     AdaptiveOptions,
     AlignedOptions,
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     QuadraticSpecOptions,
-    Sampling,
     SectionOptions,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
 

@@ -22,7 +22,8 @@ from trimode.engine.kv_cache.pages import PagePool, pages_for
 from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.rope_config import RopeConfig
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.options import ArOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.gpu import norm as triton_norm

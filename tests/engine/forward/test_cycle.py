@@ -16,7 +16,8 @@ from mixed import mixed_requests
 from torch import Tensor
 
 from trimode.engine.forward.graphs import Buckets
-from trimode.engine.request import DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.options import LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.layout import Choice, SampledTokens

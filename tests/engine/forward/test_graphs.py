@@ -27,7 +27,8 @@ from trimode.engine.forward.memory import planned
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
 from trimode.engine.models.config import ModelConfig
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.options import ArOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops

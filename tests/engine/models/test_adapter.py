@@ -20,7 +20,8 @@ from trimode.engine.models.adapter_weights import save_adapter
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import load_model, save_weights
-from trimode.engine.request import DecodeRequest, LinearSpecOptions
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 
 CPU = torch.device("cpu")

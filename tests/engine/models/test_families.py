@@ -42,7 +42,8 @@ from trimode.engine.models.families import FAMILIES, NLD, check_mode
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weight_files import weight_files
 from trimode.engine.models.weights import load_model, save_weights
-from trimode.engine.request import DecodeRequest, DiffusionOptions, LinearSpecOptions, Options
+from trimode.engine.options import DiffusionOptions, LinearSpecOptions, Options
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import Mode
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops

@@ -27,7 +27,8 @@ from trimode.engine.models.gguf.weights import dequantised
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import load_model
-from trimode.engine.request import DecodeRequest, DiffusionOptions
+from trimode.engine.options import DiffusionOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 
 CPU = torch.device("cpu")

@@ -29,7 +29,8 @@ from trimode.engine.errors import CheckpointError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.weights import load_model, save_weights
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions
+from trimode.engine.options import ArOptions, LinearSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels.native.native_ops import Native
 from trimode.kernels.reference import torch_fast, torch_ops

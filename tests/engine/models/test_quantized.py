@@ -16,14 +16,8 @@ from devices import on_each_device
 from trimode.engine.errors import CheckpointError, RequestError, WeightsReleased
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import save_weights
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.quantize import Precision, dequantize, quantize

@@ -23,7 +23,8 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weight_files import sha256, weight_files
 from trimode.engine.models.weights import load_model, save_weights
-from trimode.engine.request import DecodeRequest, LinearSpecOptions
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest
 
 CPU = torch.device("cpu")
 

@@ -18,15 +18,8 @@ from trimode.engine.drafting import Drafting, Noise
 from trimode.engine.errors import RequestError
 from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    ExactOptions,
-    LinearSpecOptions,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 
 UNO = Drafting(

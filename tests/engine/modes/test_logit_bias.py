@@ -16,16 +16,8 @@ from torch import Tensor
 from vendor import Vendor
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
-    BIASES,
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import BIASES, DecodeRequest, Sampling
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]

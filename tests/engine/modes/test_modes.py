@@ -22,17 +22,16 @@ from twins import add_up, decode, run_naive, samplings
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)

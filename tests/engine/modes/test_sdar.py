@@ -37,19 +37,18 @@ from trimode.engine.kv_cache.prefix import PrefixIndex
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import load_model
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
     AlignedOptions,
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
     Selection,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.content import SWITCH, captures
 from trimode.policy.audit.digests import sequence_digests

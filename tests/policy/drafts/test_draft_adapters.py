@@ -17,7 +17,8 @@ from trimode.engine.drafting import Drafting, Noise
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
 from trimode.engine.models.adapter_drafting import drafting_fields
 from trimode.engine.models.checkpoint import locate
-from trimode.engine.request import DecodeRequest, LinearSpecOptions, QuadraticSpecOptions, Sampling
+from trimode.engine.options import LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import Mode
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.calls.engine import Engine

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import trimode as tm
-from trimode.engine.request import LinearSpecOptions
+from trimode.engine.options import LinearSpecOptions
 from trimode.integrations.cli.app import app
 from trimode.policy.audit import CallRecord, read_audit, records
 from trimode.policy.calls.engine import Engine

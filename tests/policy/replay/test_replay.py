@@ -12,7 +12,7 @@ from loaded import SHORT
 
 import trimode as tm
 from trimode.engine.models.checkpoint import BUNDLED
-from trimode.engine.request import DiffusionOptions, InfillOptions
+from trimode.engine.options import DiffusionOptions, InfillOptions
 from trimode.engine.result import DecodeResult, Mode
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify

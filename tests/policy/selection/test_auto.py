@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import EXACT, DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy import cache_file as store
 from trimode.policy.errors import PolicyError

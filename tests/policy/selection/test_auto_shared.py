@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve

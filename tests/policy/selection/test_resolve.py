@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions
+from trimode.engine.request import Sampling
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.policies import CHOICE_REASON, PACKAGE_POLICY, DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.engine.forward.graphs import Buckets, Eager, Graphs
 from trimode.engine.kv_cache.pages import PagePool
-from trimode.engine.request import AdaptiveOptions, LinearSpecOptions
+from trimode.engine.options import AdaptiveOptions, LinearSpecOptions
 from trimode.kernels.ops import cache_folder
 from trimode.policy import cache_file as store
 from trimode.policy.audit.trail import read_audit, records, verify

@@ -34,6 +34,7 @@ from ..turns import (
     section_options,
     segments_of,
     turn_matcher,
+    writing_notes,
 )
 from .call import Call
 from .choice import unused_in_infill
@@ -94,8 +95,10 @@ class Translator:
 
     def written(self, call: Call) -> Call:
         """Returns `call` with a turn's tool calls in the form of the checkpoint's chat template."""
-        turn = call.turn
-        return call if turn is None else replace(call, turn=turn.written(call_format(self.tokenizer, turn)))
+        if call.turn is None:
+            return call
+        turn = call.turn.written(call_format(self.tokenizer, call.turn))
+        return replace(call, turn=turn, notes=(*call.notes, *writing_notes(self.tokenizer, turn)))
 
     def dropped(self, call: Call) -> tuple[Dropped, ...]:
         """Returns the keywords that the call's grammar does not enforce."""

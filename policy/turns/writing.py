@@ -27,6 +27,17 @@ def call_format(tokenizer: Tokenizer, target: TurnTarget) -> CallFormat:
     return CallFormat(head.lstrip(), between, tail)
 
 
+def writing_notes(tokenizer: Tokenizer, target: TurnTarget) -> tuple[str, ...]:
+    """Returns a note where the model may know calls in another form than the turn's, because its template has one."""
+    template = tokenizer.template
+    own = tokenizer.has_template and (template.shows_calls or template.shows_tools) and not template.names("kind")
+    if target.calls is None or target.format != MARKED or not own or template.call_frame is not None:
+        return ()
+    return (
+        f"calls are opened by {MARKED.head.strip()!r}: the chat template writes them in a form that is not read here",
+    )
+
+
 def marker_of(tokenizer: Tokenizer, form: CallFormat) -> Marker:
     """Returns what opens a call in running text: the control marker that the head begins with, else all of the head."""
     control = [marker for marker in tokenizer.markers if form.head.startswith(marker)]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trimode as tm
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.result import Section
 from trimode.engine.token_mask import allows
 from trimode.policy.grammar import Marker, TurnGrammar, TurnMatcher
@@ -20,7 +21,7 @@ from trimode.policy.grammar.trigger import Opened, Trigger
 from trimode.policy.schema import CallFormat, schema_of, shapes_of
 from trimode.policy.schema.turns import turn_target
 from trimode.policy.turns.segments import Markers
-from trimode.policy.turns.writing import marker_of, turn_matcher
+from trimode.policy.turns.writing import call_format, marker_of, turn_matcher, writing_notes
 
 FORMATS = (
     CallFormat("<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"),
@@ -173,3 +174,26 @@ def test_the_mask_of_prose_refuses_what_would_go_on_wrongly(reference: tm.Engine
     assert right
     assert not any(at.allows(token) for token in wrong)
     assert all(at.allows(token) for token in right)
+
+
+LLAMA = (
+    "{% for m in messages %}{% if m.tool_calls %}{% for t in m.tool_calls %}"
+    '{"name": "{{ t.function.name }}", "parameters": {{ t.function.arguments | tojson }}}'
+    "{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+)
+HERMES = (
+    "{% for m in messages %}>{% if m.tool_calls %}{% for t in m.tool_calls %}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + t.function.name + \'", "arguments": \' }}'
+    "{{ t.function.arguments | tojson }}{{ '}\\n</tool_call>' }}"
+    "{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+)
+
+
+def test_a_template_s_own_form_is_taken_and_one_that_is_not_read_is_noted(reference: tm.Engine) -> None:
+    target = turn_target(shapes_of([weather]), None, "auto", True, "test")
+    hermes, llama = (Tokenizer(reference.tokenizer.json, template) for template in (HERMES, LLAMA))
+    assert call_format(hermes, target) == FORMATS[0]
+    assert writing_notes(hermes, target) == ()
+    assert call_format(llama, target) == FORMATS[0]
+    assert "in a form that is not read here" in writing_notes(llama, target)[0]
+    assert writing_notes(reference.tokenizer, target) == ()

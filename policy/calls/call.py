@@ -17,6 +17,7 @@ from ..json_schema import Formats
 from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
+from .naming import naming
 from .turns import Segments, planned_turn
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
@@ -33,7 +34,8 @@ class CallOptions(SettingArguments, total=False):
     note. `tools`, as functions, types or dicts of the common APIs, are shown to the model; with step="tool_call" and no
     schema they are also the schema. With `tool_choice` ("auto", "none", "required" or a tool's name) or step="turn" the
     output is a turn: prose and calls, several unless `parallel_tool_calls` is false; `schema` then constrains what is
-    written instead of calls. Without `mode`, the session, `using` and the policy file choose it, else the
+    written instead of calls. Without `step`, the kind is that of `using(kind=...)`, or follows from the other
+    arguments. Without `mode`, the session, `using` and the policy file choose it, else the
     package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
     """
 
@@ -115,12 +117,11 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
             raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
         target = schema_of(schema, formats=formats)
     choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
-    is_turn = (choice, parallel) != (None, None) or step == "turn"
-    kind: StepKind = step or ("turn" if is_turn else _kind(target, bool(tools)))
-    if is_turn and kind != "turn":
-        raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out step={kind!r}")
+    named = naming()
+    kind = _kind_given(step, (choice, parallel), name) or _kind(target, bool(tools))
+    is_turn = kind == "turn"
     check_tool_call(kind, target, bool(tools), f"{name}()")
-    beside = tools and target is not None and step is None and kind not in ("tool_call", "turn")
+    beside = tools and target is not None and (step or named.kind) is None and kind not in ("tool_call", "turn")
     notes = [_TOOLS_AND_SCHEMA] if beside else []
     if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
         why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
@@ -129,16 +130,17 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
         target = called(shapes)
     held: dict[str, Any] = {"schema": target}
     layers = [("call argument", given)]
-    if kind == "turn":
+    called_as = named.step or name
+    if is_turn:
         parallel = True if parallel is None else parallel
         held = {"turn": turn_target(shapes, target, choice or "auto", parallel, f"{name}()")}
-        context = StepContext(kind=kind, name=name)
+        context = StepContext(kind=kind, name=called_as)
         plan, held["segments"] = planned_turn(context, held["turn"], lambda part: planner(part, layers))
     else:
-        context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
+        context = StepContext(kind=kind, name=called_as, schema_sha256=None if target is None else target.sha256)
         plan = planner(context, layers)
     call = Call(
-        step=name,
+        step=called_as,
         kind=kind,
         plan=plan,
         tools=tuple(shape.described for shape in shapes),
@@ -174,6 +176,20 @@ def check_tool_call(kind: StepKind, target: Target | None, has_tools: bool, orig
 
 
 _TOOLS_AND_SCHEMA: Final = "tools were shown to the model, and the output is held to the schema beside them"
+
+
+def _kind_given(step: StepKind | None, calling: tuple[Any, Any], name: str) -> StepKind | None:
+    """Returns the kind that the arguments or `using` give, None if it is open. `calling`: the arguments of a turn.
+
+    Raises StepError where they contradict each other.
+    """
+    kind = step or naming().kind
+    if kind != "turn" and calling != (None, None):
+        if kind is not None:
+            origin = f"step={kind!r}" if step else f"using(kind={kind!r}) around it"
+            raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out {origin}")
+        return "turn"
+    return kind
 
 
 def _kind(target: Target | None, has_tools: bool) -> StepKind:

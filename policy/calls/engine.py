@@ -198,6 +198,7 @@ class Engine(CallRunner):
             "infill",
             prefix,
             self._planned_infill,
+            step="prose",
             mode="diffusion",
             max_tokens=max_tokens,
             threshold=threshold,

@@ -1,0 +1,48 @@
+"""LangChain's standard tests of chat models, unit and integration, on `ChatTrimode` with the bundled checkpoint.
+
+What is declared false is skipped by the suite. What the bundled model cannot do is in `UNTRAINED`, with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from trimode.integrations.frameworks.langchain import ChatTrimode
+
+
+class Params:
+    """The properties that both suites ask for."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatTrimode
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        """Without max_retries, because in one process there is no connection to try again."""
+        return {"temperature": 0, "max_tokens": 100, "timeout": 120, "stop": []}
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def has_tool_choice(self) -> bool:
+        return True
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+
+class TestUnit(Params, ChatModelUnitTests):
+    """The unit suite."""
+
+
+class TestIntegration(Params, ChatModelIntegrationTests):
+    """The integration suite."""

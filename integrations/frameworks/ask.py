@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimode.policy.calls import Engine, Result, naming
+from trimode.policy.calls import Engine, Result, StreamEvent, naming
 from trimode.policy.selection import StepKind
 from trimode.policy.steps import using
 
+from .conventions import one_system
 from .kinds import DEFAULT_STEP, kind_of
 from .pieces import Piece, piece_of
 
@@ -53,7 +54,7 @@ class Ask:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `Engine.generate`, without name and kind."""
         calling = {"tool_choice": self.tool_choice or "auto", "parallel_tool_calls": self.parallel}
-        asked = {"messages": self.messages, "schema": self.schema, **self.settings}
+        asked = {"messages": one_system(self.messages), "schema": self.schema, **self.settings}
         found = {**asked, **({"tools": self.tools, **calling} if self.tools else {})}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -73,10 +74,20 @@ class Ask:
                 return await engine.agenerate(**self.options)
 
     def stream(self, engine: Engine) -> Iterator[Piece]:
-        """Yields the output in pieces; the last one has the result. Leaving early cancels the call."""
-        end = None if self.timeout is None else time.monotonic() + self.timeout
+        """Returns the output in pieces; the last one has the result. Leaving early cancels the call.
+
+        Name, kind and session are those of the moment of this call, wherever the pieces are read.
+        """
         with self._inside():
-            events = engine.stream(**self.options)
+            return self._pieces(engine.stream(**self.options))
+
+    def astream(self, engine: Engine) -> AsyncGenerator[Piece]:
+        """Returns what `stream` does, for tasks. Close it (`contextlib.aclosing`) where it may be left early."""
+        with self._inside():
+            return self._apieces(engine.astream(**self.options))
+
+    def _pieces(self, events: Generator[StreamEvent]) -> Iterator[Piece]:
+        end = None if self.timeout is None else time.monotonic() + self.timeout
         with closing(events):
             for event in events:
                 if end is not None and event.result is None and time.monotonic() > end:
@@ -84,12 +95,8 @@ class Ask:
                 if (piece := piece_of(event)) is not None:
                     yield piece
 
-    async def astream(self, engine: Engine) -> AsyncIterator[Piece]:
-        """Yields what `stream` does, for tasks. Close it (`contextlib.aclosing`) where it may be left early."""
-        loop = asyncio.get_running_loop()
-        end = None if self.timeout is None else loop.time() + self.timeout
-        with self._inside():
-            events = engine.astream(**self.options)
+    async def _apieces(self, events: AsyncGenerator[StreamEvent]) -> AsyncGenerator[Piece]:
+        end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
         async with aclosing(events):
             while True:
                 async with asyncio.timeout_at(end):

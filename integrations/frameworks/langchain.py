@@ -25,10 +25,11 @@ try:
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
     from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+    from langchain_core.utils.pydantic import is_basemodel_subclass
 except ImportError as error:
     raise missing("langchain", error) from error
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from trimode.policy.calls import CallDelta, Engine, Result
 from trimode.policy.errors import PolicyError
@@ -36,6 +37,7 @@ from trimode.policy.selection import StepKind
 
 from .ask import Ask
 from .causes import Cause, translated
+from .conventions import closed
 from .facts import PROVIDER, ending_of, facts_of
 from .pieces import Piece
 
@@ -61,7 +63,7 @@ class ChatTrimode(BaseChatModel):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
-    engine: Any = None
+    engine: Engine | None = None
     model: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
@@ -72,11 +74,10 @@ class ChatTrimode(BaseChatModel):
     kind: StepKind | None = None
     settings: dict[str, Any] = {}
 
-    @property
-    def loaded(self) -> Engine:
-        """The engine; loaded at the first use where none was given."""
-        found: Engine = self.engine if self.engine is not None else loaded(self.model)
-        return found
+    def _engine(self, kwargs: Mapping[str, Any]) -> Engine:
+        """Returns the engine, loaded at the first use where none was given; `model=` of one call takes another."""
+        asked: str | None = kwargs.get("model")
+        return self.engine if self.engine is not None and asked is None else loaded(asked or self.model)
 
     @property
     def _llm_type(self) -> str:
@@ -92,7 +93,7 @@ class ChatTrimode(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         found = super()._get_ls_params(stop=stop, **kwargs)
-        found["ls_provider"], found["ls_model_name"] = PROVIDER, self._name
+        found["ls_provider"], found["ls_model_name"] = PROVIDER, kwargs.get("model") or self._name
         return found
 
     def _resolve_model_profile(self) -> ModelProfile:
@@ -111,15 +112,15 @@ class ChatTrimode(BaseChatModel):
     ) -> Runnable[Any, AIMessage]:  # fmt: skip
         """Returns the model with tools. `tool_choice`: "auto", "none", "any", a tool's name, True for the only tool.
 
-        `strict` changes nothing, because every call fulfils its tool's schema anyway.
+        Every call fulfils its tool's schema. With `strict`, and for tools made of Python functions and types, that means
+        the arguments listed there and no others.
         """
-        described = [convert_to_openai_tool(tool) for tool in tools]
+        described = [_tool(tool, strict) for tool in tools]
         if tool_choice is True:
             if len(described) != 1:
                 raise ValueError(f"tool_choice=True means the only tool, and there are {len(described)}")
             tool_choice = described[0]["function"]["name"]
-        choice = {"any": "required", False: None, None: None}.get(tool_choice, tool_choice) \
-            if isinstance(tool_choice, str | bool | None) else tool_choice  # fmt: skip
+        choice = "required" if tool_choice == "any" else tool_choice or None
         more = {"tool_choice": choice, "parallel_tool_calls": parallel_tool_calls}
         given = {name: value for name, value in more.items() if value is not None}
         return self.bind(tools=described, **given, **kwargs)
@@ -130,16 +131,17 @@ class ChatTrimode(BaseChatModel):
     ) -> Runnable[Any, Any]:  # fmt: skip
         """Returns a runnable of values of `schema`, to which the output is constrained while it is decoded.
 
-        `method`: "json_schema"; "function_calling", as the call of a tool; "json_mode", any JSON object.
+        `method`: "json_schema"; "function_calling", as the call of a tool; "json_mode", any JSON object. `strict`: a
+        JSON Schema's objects have no other properties than those it lists, as those of a type never have.
         """
         if method not in get_args(Method):
             raise ValueError(f"method={method!r}: expected one of {', '.join(get_args(Method))}")
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        typed = isinstance(schema, type) and issubclass(schema, BaseModel)
-        document = {"type": "object"} if method == "json_mode" else _document(schema)
+        document = {"type": "object"} if method == "json_mode" else _document(schema, strict)
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(schema=document, ls_structured_output_format=told, **kwargs)
+        typed = is_basemodel_subclass(schema) if isinstance(schema, type) else False
         parser: Any = PydanticOutputParser(pydantic_object=schema) if typed else JsonOutputParser()
         if not include_raw:
             return llm | parser
@@ -152,21 +154,21 @@ class ChatTrimode(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
         with translated(_error):
-            return _answered(self._ask(messages, stop, run_manager, kwargs).generate(self.loaded), self._name)
+            return _answered(self._ask(messages, stop, run_manager, kwargs).generate(self._engine(kwargs)), self._name)
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
         with translated(_error):
-            return _answered(await self._ask(messages, stop, run_manager, kwargs).agenerate(self.loaded), self._name)
+            return _answered(await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs)), self._name)
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:  # fmt: skip
         with translated(_error):
-            for piece in self._ask(messages, stop, run_manager, kwargs).stream(self.loaded):
+            for piece in self._ask(messages, stop, run_manager, kwargs).stream(self._engine(kwargs)):
                 chunk = _chunk(piece, self._name)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -177,7 +179,7 @@ class ChatTrimode(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:  # fmt: skip
         with translated(_error):
-            async with aclosing(self._ask(messages, stop, run_manager, kwargs).astream(self.loaded)) as pieces:
+            async with aclosing(self._ask(messages, stop, run_manager, kwargs).astream(self._engine(kwargs))) as pieces:
                 async for piece in pieces:
                     chunk = _chunk(piece, self._name)
                     if run_manager is not None:
@@ -188,11 +190,12 @@ class ChatTrimode(BaseChatModel):
         """Returns the call as the core takes it; `kwargs` that the core does not name are settings."""
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or self.stop or None}
         given = {**own, **self.settings, **kwargs}
+        given.pop("model", None)
         schema, envelope = given.pop("schema", None), given.pop("response_format", None)
         if schema is not None and envelope is not None:
             raise PolicyError("schema= and response_format=: they say the same; leave one of them out")
         return Ask(
-            messages=convert_to_openai_messages(messages),
+            messages=[*map(_told_by_name, convert_to_openai_messages(messages))],
             tools=given.pop("tools", ()),
             tool_choice=given.pop("tool_choice", None),
             parallel=given.pop("parallel_tool_calls", None),
@@ -212,9 +215,29 @@ def node_of(metadata: Mapping[str, Any]) -> str:
     return next((str(name) for name in names if name and name not in _PREBUILT), "")
 
 
-def _document(schema: dict[str, Any] | type) -> Any:
-    """Returns the JSON Schema; of a pydantic model its own, which its validators are checked against."""
-    return schema if isinstance(schema, type) and issubclass(schema, BaseModel) else convert_to_json_schema(schema)
+def _told_by_name(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message without a name, which few chat templates show: a user's is written before the text.
+
+    That of an agent or a tool is left out, because the conversation itself tells whose message it is.
+    """
+    name = message.pop("name", None)
+    if name and message["role"] == "user" and isinstance(message["content"], str):
+        return {**message, "content": f"{name}: {message['content']}"}
+    return message
+
+
+def _document(schema: dict[str, Any] | type, strict: bool | None) -> Any:
+    """Returns the JSON Schema of a type, of a tool's description, or as it is."""
+    document = convert_to_json_schema(schema)
+    return closed(document) if strict or not isinstance(schema, Mapping) else document
+
+
+def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+    described = convert_to_openai_tool(tool)
+    function = described["function"]
+    if strict or not isinstance(tool, Mapping):
+        function["parameters"] = closed(function.get("parameters", {"type": "object", "properties": {}}))
+    return described
 
 
 def _error(cause: Cause, message: str) -> Exception:

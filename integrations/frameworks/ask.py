@@ -47,7 +47,8 @@ class Ask:
         """The name and the kind of the call, from the strongest source that gives them."""
         given = naming()
         step = self.step or given.step or self.node or DEFAULT_STEP
-        kind = self.kind or given.kind or kind_of(bool(self.tools), self.schema, step)
+        thinks = self.settings.get("max_thinking_tokens") is not None
+        kind = self.kind or given.kind or kind_of(bool(self.tools) or thinks, self.schema, step)
         return step, kind
 
     @property
@@ -79,23 +80,23 @@ class Ask:
         Name, kind and session are those of the moment of this call, wherever the pieces are read.
         """
         with self._inside():
-            return self._pieces(engine.stream(**self.options))
+            return self._pieces(engine.stream(**self.options), self.named[1] == "turn")
 
     def astream(self, engine: Engine) -> AsyncGenerator[Piece]:
         """Returns what `stream` does, for tasks. Close it (`contextlib.aclosing`) where it may be left early."""
         with self._inside():
-            return self._apieces(engine.astream(**self.options))
+            return self._apieces(engine.astream(**self.options), self.named[1] == "turn")
 
-    def _pieces(self, events: Generator[StreamEvent]) -> Iterator[Piece]:
+    def _pieces(self, events: Generator[StreamEvent], is_turn: bool) -> Iterator[Piece]:
         end = None if self.timeout is None else time.monotonic() + self.timeout
         with closing(events):
             for event in events:
                 if end is not None and event.result is None and time.monotonic() > end:
                     raise TimeoutError(f"the call took longer than {self.timeout} s")
-                if (piece := piece_of(event)) is not None:
+                if (piece := piece_of(event, is_turn)) is not None:
                     yield piece
 
-    async def _apieces(self, events: AsyncGenerator[StreamEvent]) -> AsyncGenerator[Piece]:
+    async def _apieces(self, events: AsyncGenerator[StreamEvent], is_turn: bool) -> AsyncGenerator[Piece]:
         end = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
         async with aclosing(events):
             while True:
@@ -103,7 +104,7 @@ class Ask:
                     event = await anext(events, None)
                 if event is None:
                     return
-                if (piece := piece_of(event)) is not None:
+                if (piece := piece_of(event, is_turn)) is not None:
                     yield piece
 
     @contextmanager

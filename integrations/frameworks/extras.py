@@ -18,4 +18,6 @@ def loaded(model: str | None = None) -> Engine:
 
 def missing(extra: str, error: ImportError) -> ImportError:
     """Returns the error for an adapter whose SDK cannot be imported; `extra`: what to install it with."""
-    return ImportError(f"{error}; this adapter needs an SDK of its own: pip install 'trimode[{extra}]'", name=error.name)
+    return ImportError(
+        f"{error}; this adapter needs an SDK of its own: pip install 'trimode[{extra}]'", name=error.name
+    )

@@ -16,7 +16,7 @@ DEFAULT_STEP: Final = "chat"
 _PLANNING: Final = re.compile(r"(?:^|[^a-z])(?:re)?plan(?:ner|ning|s)?(?:[^a-z]|$)", re.IGNORECASE)
 """Names of nodes and agents that plan: plan, planner, re-plan, plan_trip, TripPlanner written trip_planner."""
 KINDS: Final[tuple[tuple[str, StepKind], ...]] = (
-    ("tools", "turn"),
+    ("tools, or thinking", "turn"),
     ("a JSON Schema or type", "json"),
     ("a regular expression, choice or grammar", "prose"),
     ("neither, and a name with the word plan, planner or planning", "plan"),
@@ -25,9 +25,12 @@ KINDS: Final[tuple[tuple[str, StepKind], ...]] = (
 """The table, as documents show it: what is asked for, and the kind; the first row that fits."""
 
 
-def kind_of(has_tools: bool, schema: Any, name: str) -> StepKind:
-    """Returns the kind of a call by the table. `name`: of the step, node or agent."""
-    if has_tools:
+def kind_of(in_parts: bool, schema: Any, name: str) -> StepKind:
+    """Returns the kind of a call by the table.
+
+    `in_parts`: whether calls of tools or thinking are told apart from text; `name`: of the step, node or agent.
+    """
+    if in_parts:
         return "turn"
     if isinstance(schema, Regex | Choice | Lark):
         return "prose"

@@ -29,7 +29,7 @@ try:
 except ImportError as error:
     raise missing("langchain", error) from error
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from trimode.policy.calls import CallDelta, Engine, Result
 from trimode.policy.errors import PolicyError
@@ -72,7 +72,7 @@ class ChatTrimode(BaseChatModel):
     streaming: bool | None = None
     step: str | None = None
     kind: StepKind | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     def _engine(self, kwargs: Mapping[str, Any]) -> Engine:
         """Returns the engine, loaded at the first use where none was given; `model=` of one call takes another."""
@@ -112,7 +112,7 @@ class ChatTrimode(BaseChatModel):
     ) -> Runnable[Any, AIMessage]:  # fmt: skip
         """Returns the model with tools. `tool_choice`: "auto", "none", "any", a tool's name, True for the only tool.
 
-        Every call fulfils its tool's schema. With `strict`, and for tools made of Python functions and types, that means
+        Every call fulfils its tool's schema. With `strict`, and for tools made of Python functions and types, it has
         the arguments listed there and no others.
         """
         described = [_tool(tool, strict) for tool in tools]
@@ -161,7 +161,9 @@ class ChatTrimode(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
         with translated(_error):
-            return _answered(await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs)), self._name)
+            return _answered(
+                await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs)), self._name
+            )
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
@@ -274,6 +276,4 @@ def _chunk(piece: Piece, model: str) -> ChatGenerationChunk:
 
 def _call_chunk(call: CallDelta) -> Any:
     opened = call.name is not None
-    return tool_call_chunk(
-        name=call.name, args=call.arguments, id=call.id if opened else None, index=call.index
-    )
+    return tool_call_chunk(name=call.name, args=call.arguments, id=call.id if opened else None, index=call.index)

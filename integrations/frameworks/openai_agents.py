@@ -15,7 +15,16 @@ from typing import Any, Final
 from .extras import loaded, missing
 
 try:
-    from agents import AgentOutputSchemaBase, Handoff, Model, ModelProvider, ModelSettings, ModelTracing, Tool, exceptions
+    from agents import (
+        AgentOutputSchemaBase,
+        Handoff,
+        Model,
+        ModelProvider,
+        ModelSettings,
+        ModelTracing,
+        Tool,
+        exceptions,
+    )
     from agents.items import ModelResponse, TResponseInputItem, TResponseStreamEvent
     from agents.models.chatcmpl_converter import Converter
     from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler

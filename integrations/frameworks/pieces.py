@@ -20,16 +20,15 @@ class Piece:
     result: Result | None = None
 
 
-def piece_of(event: StreamEvent) -> Piece | None:
-    """Returns what an event adds; None for previews and markers, which are no output of a turn."""
+def piece_of(event: StreamEvent, is_turn: bool) -> Piece | None:
+    """Returns what an event adds; None for previews, and of a turn for the markers between its segments."""
     if event.result is not None:
-        return Piece(text="" if event.result.segments else event.text, result=event.result)
+        return Piece(text="" if is_turn else event.text, result=event.result)
     if event.provisional or not (event.text or event.call):
         return None
     if event.call is not None:
         return Piece(call=event.call)
-    if event.segment is None:
-        return Piece(text=event.text)
-    if event.segment.kind == "thinking":
+    kind = event.segment.kind if event.segment is not None else None if is_turn else "prose"
+    if kind == "thinking":
         return Piece(thinking=event.text)
-    return Piece(text=event.text) if event.segment.kind != "tool_call" else None
+    return Piece(text=event.text) if kind in ("prose", "json") else None

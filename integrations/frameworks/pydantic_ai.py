@@ -1,7 +1,7 @@
 """trimode as a model of pydantic-ai: `TrimodeModel`, with settings of its own.
 
-Knows pydantic-ai's messages, request parameters, stream events and errors. Does not know agents, except their names, which
-become names of steps.
+Knows pydantic-ai's messages, request parameters, stream events and errors. Does not know agents, except their names,
+which become names of steps.
 """
 
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
@@ -117,8 +117,9 @@ class TrimodeModel(Model[None]):
     ) -> ModelResponse:  # fmt: skip
         """Returns the model's turn."""
         check_allow_model_requests()
+        settings, parameters = self.prepare_request(model_settings, model_request_parameters)
         with translated(self.error_of):
-            result = await self._ask(messages, model_settings, model_request_parameters).agenerate(self.engine)
+            result = await self._ask(messages, settings, parameters, get_current_run_context()).agenerate(self.engine)
         return self._response(result)
 
     @asynccontextmanager
@@ -128,29 +129,30 @@ class TrimodeModel(Model[None]):
     ) -> AsyncGenerator[StreamedResponse]:  # fmt: skip
         """Yields the turn as a stream; leaving the block cancels what is not decoded yet."""
         check_allow_model_requests()
+        settings, parameters = self.prepare_request(model_settings, model_request_parameters)
         with translated(self.error_of):
-            stream = self._ask(messages, model_settings, model_request_parameters).astream(self.engine)
+            run = run_context or get_current_run_context()
+            stream = self._ask(messages, settings, parameters, run).astream(self.engine)
         async with aclosing(stream) as pieces:
-            yield TrimodeStreamedResponse(
-                model_request_parameters=self.prepare_request(model_settings, model_request_parameters)[1],
-                _model=self, _pieces=pieces,
-            )  # fmt: skip
+            yield TrimodeStreamedResponse(model_request_parameters=parameters, _model=self, _pieces=pieces)
 
-    def _ask(self, messages: list[ModelMessage], given: ModelSettings | None, asked: ModelRequestParameters) -> Ask:
-        found, parameters = self.prepare_request(given, asked)
-        settings: dict[str, Any] = {**(found or {})}
+    def _ask(
+        self, messages: list[ModelMessage], given: ModelSettings | None, parameters: ModelRequestParameters,
+        run: RunContext[Any] | None,
+    ) -> Ask:  # fmt: skip
+        settings: dict[str, Any] = {**(given or {})}
         own = {key.removeprefix(_PREFIX): settings[key] for key in settings if key.startswith(_PREFIX)}
         timeout = settings.get("timeout")
         if timeout is not None and not isinstance(timeout, int | float):
             raise exceptions.UserError(f"timeout={timeout!r}: expected seconds; there is no connection to time")
-        choice = resolve_tool_choice(found, parameters)
+        choice = resolve_tool_choice(given, parameters)
         mode, named = choice if isinstance(choice, tuple) else (choice, set(parameters.declared_tool_defs))
         tools = [tool_of(tool) for name, tool in parameters.declared_tool_defs.items() if name in named]
-        output, run = parameters.output_object, get_current_run_context()
-        agent = None if run is None or run.agent is None else run.agent.name
+        output, agent = parameters.output_object, None if run is None or run.agent is None else run.agent.name
+        prepared = self.prepare_messages(messages, parameters)
+        said = [one for message in prepared for one in chat_messages(message)]
         return Ask(
-            messages=[*system_messages(self._get_instruction_parts(messages, parameters)),
-                      *(one for message in self.prepare_messages(messages, parameters) for one in chat_messages(message))],
+            messages=[*system_messages(self._get_instruction_parts(messages, parameters)), *said],
             tools=tools,
             tool_choice=mode if tools else None,
             parallel=settings.get("parallel_tool_calls") if tools else None,

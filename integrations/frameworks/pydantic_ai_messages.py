@@ -59,4 +59,6 @@ def _requested(part: Any) -> dict[str, Any]:
         texts = [one if isinstance(one, str) else getattr(one, "content", None) for one in content]
         if all(isinstance(text, str) for text in texts):
             return {"role": "user", "content": "\n".join(map(str, texts))}
-    raise exceptions.UserError(f"a {type(part).__name__} with {part!r:.200} cannot be shown to this model, which reads text")
+    raise exceptions.UserError(
+        f"a {type(part).__name__} with {part!r:.200} cannot be shown to this model, which reads text"
+    )

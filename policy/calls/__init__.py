@@ -21,8 +21,8 @@ from .stream import CallDelta, StreamEvent
 from .turns import planned_turn, section_options, turn_matcher
 
 __all__ = [
-    "NAMING", "SCOPE", "USING", "Call", "CallDelta", "Engine", "FakeEngine", "InForce", "Naming", "Recording", "Result", "Scope",
-    "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "candidates_of",
+    "NAMING", "SCOPE", "USING", "Call", "CallDelta", "Engine", "FakeEngine", "InForce", "Naming", "Recording", "Result",
+    "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "candidates_of",
     "check_tool_call", "current_scope", "decoded", "in_turn", "naming", "overrides", "planned_turn", "section_options",
     "session_html", "tools_of", "turn_matcher",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """The agent that runs in every framework: three tools of a recorded STAR episode, with the recorded results.
 
-For each of the three requests the agent has to call a tool, hears its recorded result, and talks. Without a framework it is
-`tokens_without_framework`; in a framework it has to give the same tokens, by the audit file.
+For each of the three requests the agent has to call a tool, gets its recorded result, and talks. Without a framework
+it is `tokens_without_framework`; in a framework it has to give the same tokens, by the audit file.
 """
 
 from __future__ import annotations

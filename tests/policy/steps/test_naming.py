@@ -74,8 +74,9 @@ def test_an_inner_block_changes_only_what_it_gives() -> None:
         with tm.using(step="inner", mode="ar"):
             engine.generate(messages=ASKED)
         engine.generate(messages=ASKED)
-    assert [(one.step, one.kind, one.plan.mode) for one in engine.calls][0] == ("inner", "plan", "ar")
-    assert [(one.step, one.kind) for one in engine.calls][1] == ("outer", "plan")
+    inner, outer = engine.calls
+    assert (inner.step, inner.kind, inner.plan.mode) == ("inner", "plan", "ar")
+    assert (outer.step, outer.kind) == ("outer", "plan")
 
 
 def test_a_call_that_gives_its_kind_keeps_it() -> None:
@@ -94,8 +95,7 @@ def test_a_call_that_gives_its_kind_keeps_it() -> None:
 def test_a_step_keeps_its_own_name() -> None:
     @tm.step("prose")
     def reply(facts: str) -> str:
-        """{facts}"""
-        return tm.ask()
+        return tm.ask(facts)
 
     engine = FakeEngine()
     with tm.session(engine), tm.using(step="other", kind="plan"):

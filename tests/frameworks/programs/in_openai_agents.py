@@ -1,4 +1,7 @@
-"""`TrimodeModel` in OpenAI's Agents SDK, on the bundled checkpoint. The names of tests are rows of docs/integrations.md."""
+"""`TrimodeModel` in OpenAI's Agents SDK, on the bundled checkpoint.
+
+The names of tests are rows of docs/integrations.md.
+"""
 
 from __future__ import annotations
 
@@ -180,7 +183,7 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
         ran(Agent("helper", model=model), "long " * 9000)
     assert isinstance(found.value.__cause__, tm.PromptTooLong)
     for settings in (ModelSettings(extra_args={"top_z": 3}), ModelSettings(presence_penalty=0.5)):
-        with pytest.raises(exceptions.UserError, match="top_z|presence_penalty"):
+        with pytest.raises(exceptions.UserError, match=r"top_z|presence_penalty"):
             ran(Agent("helper", model=model, model_settings=settings), "Hello")
 
 
@@ -224,7 +227,7 @@ def test_one_span_tree_and_one_record_a_call(
 
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:
     def described(one: dict[str, Any]) -> FunctionTool:
-        async def invoked(_: Any, arguments: str) -> str:
+        async def invoked(_: Any, __: str) -> str:
             return recorded(one["name"])
 
         return FunctionTool(one["name"], one["description"], one["parameters"], invoked, strict_json_schema=False)

@@ -1,4 +1,7 @@
-"""`ChatTrimode` in LangChain and LangGraph, on the bundled checkpoint. The names of tests are rows of docs/integrations.md."""
+"""`ChatTrimode` in LangChain and LangGraph, on the bundled checkpoint.
+
+The names of tests are rows of docs/integrations.md.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,9 @@ def test_a_stream_is_the_turn_in_pieces(model: ChatTrimode) -> None:
 
 def test_output_of_a_type_is_constrained(model: ChatTrimode) -> None:
     assert isinstance(model.with_structured_output(Length).invoke("How long is it?"), Length)
-    found = model.with_structured_output(Length.model_json_schema(), include_raw=True, strict=True).invoke("How long is it?")
+    found = model.with_structured_output(Length.model_json_schema(), include_raw=True, strict=True).invoke(
+        "How long is it?"
+    )
     assert set(found["parsed"]) == {"low", "unit"}
     assert found["raw"].response_metadata["guarantee"] == "grammar"
     agent = create_agent(model, [], response_format=Length)

@@ -12,7 +12,7 @@ _SYSTEM: Final = ("system", "developer")
 _MAPS: Final = ("properties", "$defs", "definitions", "patternProperties")
 _LISTS: Final = ("anyOf", "oneOf", "prefixItems")
 _SINGLE: Final = ("items", "additionalProperties")
-"""Keywords with schemas of a value or its parts. `allOf` is left as it is: closed parts would refuse each other's keys."""
+"""Keywords with schemas of a value or its parts. `allOf` is left as it is: closed parts would refuse others' keys."""
 
 
 def one_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -74,6 +74,9 @@ class ChatTrimode(BaseChatModel):
     kind: StepKind | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    def _model(self, kwargs: Mapping[str, Any]) -> str:
+        return str(kwargs.get("model") or self._name)
+
     def _engine(self, kwargs: Mapping[str, Any]) -> Engine:
         """Returns the engine, loaded at the first use where none was given; `model=` of one call takes another."""
         asked: str | None = kwargs.get("model")
@@ -93,7 +96,7 @@ class ChatTrimode(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         found = super()._get_ls_params(stop=stop, **kwargs)
-        found["ls_provider"], found["ls_model_name"] = PROVIDER, kwargs.get("model") or self._name
+        found["ls_provider"], found["ls_model_name"] = PROVIDER, self._model(kwargs)
         return found
 
     def _resolve_model_profile(self) -> ModelProfile:
@@ -154,16 +157,16 @@ class ChatTrimode(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
         with translated(_error):
-            return _answered(self._ask(messages, stop, run_manager, kwargs).generate(self._engine(kwargs)), self._name)
+            result = self._ask(messages, stop, run_manager, kwargs).generate(self._engine(kwargs))
+        return _answered(result, self._model(kwargs))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
         with translated(_error):
-            return _answered(
-                await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs)), self._name
-            )
+            result = await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs))
+        return _answered(result, self._model(kwargs))
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
@@ -171,7 +174,7 @@ class ChatTrimode(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:  # fmt: skip
         with translated(_error):
             for piece in self._ask(messages, stop, run_manager, kwargs).stream(self._engine(kwargs)):
-                chunk = _chunk(piece, self._name)
+                chunk = _chunk(piece, self._model(kwargs))
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -183,15 +186,15 @@ class ChatTrimode(BaseChatModel):
         with translated(_error):
             async with aclosing(self._ask(messages, stop, run_manager, kwargs).astream(self._engine(kwargs))) as pieces:
                 async for piece in pieces:
-                    chunk = _chunk(piece, self._name)
+                    chunk = _chunk(piece, self._model(kwargs))
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
     def _ask(self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any]) -> Ask:
         """Returns the call as the core takes it; `kwargs` that the core does not name are settings."""
-        own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stop or self.stop or None}
-        given = {**own, **self.settings, **kwargs}
+        own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop or None}
+        given = {**own, **self.settings, **({"stop": stop} if stop else {}), **kwargs}
         given.pop("model", None)
         schema, envelope = given.pop("schema", None), given.pop("response_format", None)
         if schema is not None and envelope is not None:

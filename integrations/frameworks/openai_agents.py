@@ -129,7 +129,8 @@ class TrimodeModel(Model):
     ) -> Ask:  # fmt: skip
         _check(**{name: getattr(settings, name) for name in _REFUSED})
         own = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
-        given = {**own, **self._settings, **(settings.extra_args or {})}
+        own = {name: value for name, value in own.items() if value is not None}
+        given = {**self._settings, **own, **(settings.extra_args or {})}
         described = [*map(Converter.tool_to_openai, tools), *map(Converter.convert_handoff_tool, handoffs)]
         messages: list[Any] = [{"role": "system", "content": system}] if system else []
         return Ask(

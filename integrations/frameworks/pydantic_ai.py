@@ -7,6 +7,7 @@ which become names of steps.
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,11 @@ _ERRORS: Final[Mapping[Cause, type[exceptions.ModelAPIError]]] = {
 """pydantic-ai's errors by cause; "output" is its UnexpectedModelBehavior, all others its ModelAPIError."""
 
 
+_TUNING: Final = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "service_tier"})
+"""Settings that we do not have, and that pydantic-ai itself leaves out without a word."""
+_WARNING: Final = exceptions.UnsupportedSettingWarning
+
+
 class TrimodeModelSettings(ModelSettings, total=False):
     """pydantic-ai's settings, and ours with a prefix: name and kind of the step, and keyword arguments of `using`."""
 
@@ -82,10 +88,7 @@ class TrimodeModel(Model[None]):
     Output types are constrained while they are decoded (`NativeOutput`, the default here), and so are tool calls.
     """
 
-    unsupported_settings = frozenset(
-        {"presence_penalty", "frequency_penalty", "logit_bias", "extra_headers", "extra_body", "service_tier",
-         "max_retries", "citations"}
-    )  # fmt: skip
+    unsupported_settings = frozenset({*_TUNING, "extra_headers", "extra_body", "max_retries", "citations"})
     _unsupported_file_inputs = frozenset({"image", "document", "audio", "video"})
 
     def __init__(self, engine: Engine | str | None = None, *, settings: ModelSettings | None = None) -> None:
@@ -145,6 +148,8 @@ class TrimodeModel(Model[None]):
         timeout = settings.get("timeout")
         if timeout is not None and not isinstance(timeout, int | float):
             raise exceptions.UserError(f"timeout={timeout!r}: expected seconds; there is no connection to time")
+        for name in sorted(_TUNING & settings.keys()):
+            warnings.warn(f"{name} has no part in this call: {PROVIDER} has no such setting", _WARNING, stacklevel=2)
         choice = resolve_tool_choice(given, parameters)
         mode, named = choice if isinstance(choice, tuple) else (choice, set(parameters.declared_tool_defs))
         tools = [tool_of(tool) for name, tool in parameters.declared_tool_defs.items() if name in named]

@@ -32,7 +32,6 @@ SKIPS: Final = {
     "test_image_tool_message": _TEXT,
     "test_pdf_tool_message": _TEXT,
     "test_anthropic_inputs": _TEXT,
-    "test_model_override": "it needs a second checkpoint, and one is bundled",
     "test_stream_time": "it replays recorded HTTP traffic, and there is none",
 }
 """Skips of LangChain's own suites, by the beginning of the test's name."""

@@ -18,7 +18,7 @@ from langchain_core.tools import StructuredTool, tool
 from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
-from same_agent import SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded, tokens, tokens_without_framework
+from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded, tokens, tokens_without_framework
 
 import trimode as tm
 from trimode.integrations.frameworks.langchain import ChatTrimode
@@ -141,20 +141,25 @@ def test_errors_are_the_frameworks_own(model: ChatTrimode) -> None:
 
 def test_cancelling_stops_the_decoding(model: ChatTrimode, engine: tm.Engine, trail: Path) -> None:
     with tm.session(engine, trace=f"file:{trail}"):
-        stream = model.stream("Tell me everything", max_tokens=400)
+        stream = model.stream("Tell me everything", schema=LONG, max_tokens=700)
         next(stream)
         stream.close()
     (call,) = calls_in(trail)
     assert call.error == "trimode.engine.errors.CallCancelled"
 
     async def cancelled() -> None:
-        task = asyncio.ensure_future(model.ainvoke("Tell me everything else", max_tokens=400))
-        await asyncio.sleep(0)
+        while engine.live:
+            await asyncio.sleep(0)
+        task = asyncio.ensure_future(model.ainvoke("Tell me everything else", schema=LONG, max_tokens=700))
+        while engine.live == 0:
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(cancelled())
+    with tm.session(engine, trace=f"file:{trail}"):
+        asyncio.run(cancelled())
+    assert [one.error for one in calls_in(trail)] == [call.error] * 2
 
 
 def test_a_timeout_is_the_frameworks_own(model: ChatTrimode) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from agents import (
@@ -24,7 +24,7 @@ from agents import (
 )
 from agents.tracing import GenerationSpanData, TracingProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from same_agent import SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded, tokens, tokens_without_framework
 
 import trimode as tm
@@ -40,6 +40,12 @@ class Length(BaseModel):
 
     low: int
     unit: str
+
+
+class Long(BaseModel):
+    """An output of 400 tokens and more."""
+
+    digits: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=200, max_length=200)]
 
 
 @function_tool
@@ -188,7 +194,7 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
 
 
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:
-    agent = Agent("helper", model=model, model_settings=ModelSettings(max_tokens=400))
+    agent = Agent("helper", model=model, output_type=Long, model_settings=ModelSettings(max_tokens=700))
 
     async def left() -> None:
         run = Runner.run_streamed(agent, "Tell me everything")

@@ -11,10 +11,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 from pydantic_ai import Agent, RunContext, Tool, exceptions
+from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, ToolCallPart
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.instrumented import InstrumentationSettings
+from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings
-from same_agent import SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded, tokens, tokens_without_framework
+from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded, tokens, tokens_without_framework
 
 import trimode as tm
 from trimode.integrations.frameworks.pydantic_ai import TrimodeModel, TrimodeModelSettings
@@ -131,24 +134,30 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
         agent.run_sync("Hello", model_settings=TrimodeModelSettings(trimode_mode="diffusion", trimode_exact=True))
     with pytest.raises(exceptions.UserError):
         agent.run_sync(["Look", ImageUrl("https://example.org/a.png")])
-    with pytest.warns(match="presence_penalty|service_tier"):
-        agent.run_sync("Hello", model_settings=ModelSettings(service_tier="flex", presence_penalty=0.5))
+    for setting in (ModelSettings(presence_penalty=0.5), ModelSettings(extra_body={"a": 1})):
+        with pytest.warns(exceptions.UnsupportedSettingWarning, match=next(iter(setting))):
+            agent.run_sync("Hello", model_settings=setting)
 
 
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:
-    agent = Agent(model, model_settings=ModelSettings(max_tokens=400))
+    asked = ModelRequestParameters(output_mode="native", output_object=OutputObjectDefinition(json_schema=LONG))
+    settings, messages = ModelSettings(max_tokens=700), [ModelRequest.user_text_prompt("Tell me everything")]
 
     async def left() -> None:
-        async with agent.run_stream("Tell me everything") as run:
-            await anext(run.stream_text(delta=True, debounce_by=None))
-            await run.cancel()
-            assert run.response.state in ("interrupted", "incomplete")
+        async with model_request_stream(
+            model, messages, model_settings=settings, model_request_parameters=asked
+        ) as stream:
+            await anext(aiter(stream))
+            await stream.cancel()
+            assert stream.get().state == "interrupted"
 
     async def cancelled() -> None:
         while engine.live:
             await asyncio.sleep(0)
-        task = asyncio.ensure_future(agent.run("Tell me everything else"))
-        while engine.live == 0 and not task.done():
+        task = asyncio.ensure_future(
+            model_request(model, messages, model_settings=settings, model_request_parameters=asked)
+        )
+        while engine.live == 0:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

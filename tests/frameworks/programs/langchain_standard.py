@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from trimode.engine.models.checkpoint import locate
 from trimode.integrations.frameworks.langchain import ChatTrimode
 
 UNTRAINED = "the bundled checkpoint has 5.6 million parameters and was trained on other tasks"
@@ -36,6 +37,15 @@ class Params:
     @property
     def has_tool_choice(self) -> bool:
         return True
+
+    @property
+    def supports_model_override(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        """The same checkpoint by another name, because no second one is bundled."""
+        return str(locate(None).directory)
 
     @property
     def structured_output_kwargs(self) -> dict[str, Any]:

@@ -21,6 +21,8 @@ TOOLS: list[dict[str, Any]] = EPISODE["tools"]
 SYSTEM = "You help with travel."
 SETTINGS = {"temperature": 0.0, "max_tokens": 60}
 STEP = "travel"
+LONG = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 200, "maxItems": 200}
+"""An output of 400 tokens and more, for tests that leave before its end."""
 
 
 def recorded(name: str) -> str:

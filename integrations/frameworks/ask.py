@@ -12,7 +12,7 @@ from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimode.policy.calls import Engine, Result, StreamEvent, naming
+from trimode.policy.calls import Engine, Result, StreamEvent, current_naming
 from trimode.policy.selection import StepKind
 from trimode.policy.steps import using
 
@@ -45,7 +45,7 @@ class Ask:
     @property
     def named(self) -> tuple[str, StepKind]:
         """The name and the kind of the call, from the strongest source that gives them."""
-        given = naming()
+        given = current_naming()
         step = self.step or given.step or self.node or DEFAULT_STEP
         thinks = self.settings.get("max_thinking_tokens") is not None
         kind = self.kind or given.kind or kind_of(bool(self.tools) or thinks, self.schema, step)

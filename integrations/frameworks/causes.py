@@ -30,7 +30,8 @@ _CAUSES: Final[tuple[tuple[type[Exception], Cause], ...]] = (
 
 def cause_of(error: Exception) -> Cause:
     """Returns the class of a failure."""
-    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "internal")
+    internal: Cause = "internal"
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), internal)
 
 
 @contextmanager

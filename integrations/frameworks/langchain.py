@@ -4,7 +4,6 @@ Knows langchain-core's messages, chunks, callbacks and errors. Does not know age
 nodes, which become names of steps.
 """
 
-# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -194,7 +193,7 @@ class ChatTrimode(BaseChatModel):
     def _ask(self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any]) -> Ask:
         """Returns the call as the core takes it; `kwargs` that the core does not name are settings."""
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop or None}
-        given = {**own, **self.settings, **({"stop": stop} if stop else {}), **kwargs}
+        given: dict[str, Any] = {**own, **self.settings, **({"stop": stop} if stop else {}), **kwargs}
         given.pop("model", None)
         schema, envelope = given.pop("schema", None), given.pop("response_format", None)
         if schema is not None and envelope is not None:

@@ -4,7 +4,6 @@ Knows requests of agents and the names of their nodes. Does not know models: set
 agent has.
 """
 
-# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -4,7 +4,6 @@ Knows the SDK's items, stream events, model settings, errors and generation span
 names, which become names of steps. Items become messages and messages items by the SDK's own converter.
 """
 
-# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 import time

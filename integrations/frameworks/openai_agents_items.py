@@ -3,7 +3,6 @@
 Knows results and pieces. Does not know models, settings or spans.
 """
 
-# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping

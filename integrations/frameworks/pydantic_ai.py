@@ -4,7 +4,6 @@ Knows pydantic-ai's messages, request parameters, stream events and errors. Does
 which become names of steps.
 """
 
-# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 from __future__ import annotations
 
 import warnings
@@ -66,7 +65,7 @@ _TUNING: Final = frozenset({"presence_penalty", "frequency_penalty", "logit_bias
 _WARNING: Final = exceptions.UnsupportedSettingWarning
 
 
-class TrimodeModelSettings(ModelSettings, total=False):
+class TrimodeModelSettings(ModelSettings, total=False):  # type: ignore[call-arg]
     """pydantic-ai's settings, and ours with a prefix: name and kind of the step, and keyword arguments of `using`."""
 
     trimode_step: str
@@ -217,7 +216,7 @@ class TrimodeStreamedResponse(StreamedResponse):
     async def close_stream(self) -> None:
         """Cancels the decoding of what has not been read. A pending read ends first, within one pass."""
         self._closed = True
-        if not self._pieces.ag_running:
+        if not getattr(self._pieces, "ag_running", False):
             await self._pieces.aclose()
 
     @property

@@ -3,7 +3,6 @@
 Knows the parts of pydantic-ai's messages. Does not know models or settings.
 """
 
-# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

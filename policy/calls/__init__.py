@@ -11,7 +11,7 @@ from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .in_force import InForce
-from .naming import NAMING, Naming, naming
+from .naming import NAMING, Naming, current_naming
 from .recording import Recording
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
@@ -23,6 +23,6 @@ from .turns import planned_turn, section_options, turn_matcher
 __all__ = [
     "NAMING", "SCOPE", "USING", "Call", "CallDelta", "Engine", "FakeEngine", "InForce", "Naming", "Recording", "Result",
     "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "TurnSegment", "aattempted", "attempted", "candidates_of",
-    "check_tool_call", "current_scope", "decoded", "in_turn", "naming", "overrides", "planned_turn", "section_options",
-    "session_html", "tools_of", "turn_matcher",
+    "check_tool_call", "current_naming", "current_scope", "decoded", "in_turn", "overrides", "planned_turn",
+    "section_options", "session_html", "tools_of", "turn_matcher",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from ..json_schema import Formats
 from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
 from .choice import candidates_of
-from .naming import naming
+from .naming import current_naming
 from .turns import Segments, planned_turn
 
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
@@ -117,7 +117,7 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
             raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
         target = schema_of(schema, formats=formats)
     choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
-    named = naming()
+    named = current_naming()
     kind = _kind_given(step, (choice, parallel), name) or _kind(target, bool(tools))
     is_turn = kind == "turn"
     check_tool_call(kind, target, bool(tools), f"{name}()")
@@ -183,7 +183,7 @@ def _kind_given(step: StepKind | None, calling: tuple[Any, Any], name: str) -> S
 
     Raises StepError where they contradict each other.
     """
-    kind = step or naming().kind
+    kind = step or current_naming().kind
     if kind != "turn" and calling != (None, None):
         if kind is not None:
             origin = f"step={kind!r}" if step else f"using(kind={kind!r}) around it"

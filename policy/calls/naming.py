@@ -26,6 +26,6 @@ class Naming:
 NAMING: Final = InForce("trimode_naming", Naming())
 
 
-def naming() -> Naming:
+def current_naming() -> Naming:
     """Returns the name and kind of the current `using` blocks; of each, the innermost that was given."""
     return NAMING.get()

@@ -30,8 +30,8 @@ from ..calls import (
     StreamEvent,
     aattempted,
     attempted,
+    current_naming,
     current_scope,
-    naming,
     overrides,
     session_html,
 )
@@ -226,7 +226,7 @@ def _named(step: Any, kind: Any) -> Naming:
         raise PolicyError(f"using(step={shown(step)}): expected the name of a step")
     if kind is not None and kind not in STEP_KINDS:
         raise PolicyError(f"using(kind={shown(kind)}): unknown step kind; known: {', '.join(STEP_KINDS)}")
-    around = naming()
+    around = current_naming()
     return Naming(around.step if step is None else step, around.kind if kind is None else kind)
 
 

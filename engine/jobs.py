@@ -10,9 +10,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from .request import DecodeRequest, ScoreRequest
+from .request import DecodeRequest
 from .result import Section
 from .running import RunningRequest
+from .scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Update:
 class Job:
     """A submitted request. `future` may be cancelled at any time; `watch` is called from the scheduler's thread."""
 
-    request: DecodeRequest | ScoreRequest
+    request: DecodeRequest | Scoring
     watch: Callable[[Update], None] | None = None
     future: Future[Any] = field(default_factory=Future)
     running: RunningRequest | None = None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal, Protocol, get_args
+from typing import ClassVar, Final, Literal, Protocol, get_args
 
 from .constraint import Constraint, Thinking
 from .errors import RequestError
+from .option_checks import check, check_block_length, check_one_of, check_threshold, is_number
 from .result import Mode, Round, Section
 
 Selection = Literal["vendor", "text_first"]
@@ -23,48 +24,43 @@ loop; text_first: the most confident slot without an end token, and no slot afte
 SELECTIONS: Final[tuple[Selection, ...]] = get_args(Selection)
 
 
-def _check(ok: bool, name: str, given: object, allowed: str) -> None:
-    if not ok:
-        raise RequestError(f"{name}={given!r}: expected {allowed}")
-
-
-def _number(given: object, kind: Any = int) -> bool:
-    return isinstance(given, kind) and not isinstance(given, bool)  # true and false are no numbers
-
-
-def _check_block_length(given: int) -> None:
-    _check(_number(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
-
-
-def _check_threshold(given: float) -> None:
-    _check(_number(given, int | float) and 0 < given <= 1, "threshold", given, "a number above 0, at most 1")
-
-
-def _check_selection(given: str | None) -> None:
-    _check(given is None or given in SELECTIONS, "selection", given, " or ".join(map(repr, SELECTIONS)))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """Sampling settings; temperature 0 is greedy.
 
     The token at position p depends on (seed, p) and the logits, in every mode. Filters act after the schema mask and
-    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off.
+    the temperature, in the order top_k, top_p; 0 and 1.0 switch them off. `logit_bias`: pairs of a token id and what is
+    added to its logit, before all of these; -100 bans the token wherever another one may come.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         # Below 1e-20 logits / temperature overflows fp32, and the argmax of infinities could be a refused token.
-        fits = _number(self.temperature, int | float) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
-        _check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
-        _check(_number(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
-        fits = _number(self.top_p, int | float) and 0 < self.top_p <= 1
-        _check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
-        _check(_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        fits = is_number(self.temperature, int | float) and (self.temperature == 0 or 1e-20 <= self.temperature < 100)
+        check(fits, "temperature", self.temperature, "0 (greedy) or a number from 1e-20 to below 100")
+        check(is_number(self.top_k) and self.top_k >= 0, "top_k", self.top_k, "a whole number from 0 (off) up")
+        fits = is_number(self.top_p, int | float) and 0 < self.top_p <= 1
+        check(fits, "top_p", self.top_p, "a number above 0, at most 1.0 (off)")
+        check(is_number(self.seed) and 0 <= self.seed < 2**64, "seed", self.seed, "a whole number from 0 to 2**64 - 1")
+        _check_bias(self.logit_bias)
+
+
+BIASES: Final = 1024
+"""Maximum number of tokens that a call may bias, because each of its rows adds all of them."""
+
+
+def _check_bias(given: tuple[tuple[int, float], ...]) -> None:
+    check(len(given) <= BIASES, "logit_bias", f"{len(given)} tokens", f"at most {BIASES} of them")
+    for token, bias in given:
+        check(is_number(token) and token >= 0, "logit_bias", token, "token ids, whole numbers from 0")
+        fits = is_number(bias, int | float) and -100 <= bias <= 100
+        check(fits, f"logit_bias[{token}]", bias, "a number from -100 (never, where another token may come) to 100")
+    check(len({token for token, _ in given}) == len(given), "logit_bias", given, "each token id once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +85,9 @@ class DiffusionOptions:
 
     def __post_init__(self) -> None:
         if self.block_length is not None:
-            _check_block_length(self.block_length)
-        _check_threshold(self.threshold)
-        _check_selection(self.selection)
+            check_block_length(self.block_length)
+        check_threshold(self.threshold)
+        check_one_of(SELECTIONS, "selection", self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +103,10 @@ class AlignedOptions:
     selection: Selection | None = None
 
     def __post_init__(self) -> None:
-        fits = _number(self.block_length) and self.block_length >= 1
-        _check(fits, "block_length", self.block_length, "a whole number from 1")
-        _check_threshold(self.threshold)
-        _check_selection(self.selection)
+        fits = is_number(self.block_length) and self.block_length >= 1
+        check(fits, "block_length", self.block_length, "a whole number from 1")
+        check_threshold(self.threshold)
+        check_one_of(SELECTIONS, "selection", self.selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +117,7 @@ class LinearSpecOptions:
     block_length: int = 32
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
+        check_block_length(self.block_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +132,26 @@ class QuadraticSpecOptions:
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        _check_block_length(self.block_length)
-        fits = self.rows is None or (_number(self.rows) and self.rows >= 1)
-        _check(fits, "rows", self.rows, "None (all) or a whole number from 1")
+        check_block_length(self.block_length)
+        fits = self.rows is None or (is_number(self.rows) and self.rows >= 1)
+        check(fits, "rows", self.rows, "None (all) or a whole number from 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupSpecOptions:
+    """Drafts of at most `block_length` - 1 tokens, copied from known text, which ride in the passes of `ar`.
+
+    `min_match`: how many of the last tokens have to be found there, at least.
+    """
+
+    mode: ClassVar[Mode] = "lookup_spec"
+    block_length: int = 16
+    min_match: int = 1
+
+    def __post_init__(self) -> None:
+        check_block_length(self.block_length)
+        fits = is_number(self.min_match) and 1 <= self.min_match <= 16
+        check(fits, "min_match", self.min_match, "a whole number from 1 to 16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,18 +166,10 @@ class InfillOptions:
     threshold: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        check_threshold(self.threshold)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceOptions:
-    """Whole answers, in token ids, scored in parallel; the likeliest one is the output."""
-
-    mode: ClassVar[Literal["choice"]] = "choice"
-    candidates: tuple[tuple[int, ...], ...]
-
-
-ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions
+ExactOptions = ArOptions | LinearSpecOptions | QuadraticSpecOptions | LookupSpecOptions
 SingleOptions = ExactOptions | DiffusionOptions | AlignedOptions
 """Options of one mode from the begin of an output, or of a section of it, to the end."""
 
@@ -177,7 +182,7 @@ class Switch:
     reason: str
 
     def __post_init__(self) -> None:
-        _check(bool(self.reason), "reason", self.reason, "some words")
+        check(bool(self.reason), "reason", self.reason, "some words")
 
 
 class Controller(Protocol):
@@ -257,7 +262,9 @@ class DecodeRequest:
 
     `constraint` applies to what follows the thinking, if there is any. `max_passes` (prefill included) and
     `max_seconds` (from admission) end an unconstrained output between two passes; a constrained output is never cut
-    there.
+    there. `cache_scope`: only prefixes that requests of the same scope have stored are reused. `lookup`: runs of token
+    ids, the oldest first, from which `lookup_spec` may copy drafts, as from the prompt and the output; they change no
+    token, and other modes do not read them.
     """
 
     prompt: tuple[int, ...]
@@ -269,16 +276,18 @@ class DecodeRequest:
     thinking: Thinking | None = None
     max_passes: int | None = None
     max_seconds: float | None = None
+    cache_scope: str | None = None
+    lookup: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        _check(_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
-        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
-        _check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
-        _check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
+        check(is_number(self.max_tokens) and self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
+        check(all(isinstance(stop, str) and stop for stop in self.stop), "stop", self.stop, "non-empty strings")
+        check(self.max_passes is None or self.max_passes >= 1, "max_passes", self.max_passes, "at least 1")
+        check(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0")
         budget = None if self.thinking is None else self.thinking.budget
-        fits = budget is None or (_number(budget) and 0 <= budget < self.max_tokens)
-        _check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
+        fits = budget is None or (is_number(budget) and 0 <= budget < self.max_tokens)
+        check(fits, "max_thinking_tokens", budget, f"a whole number from 0 to below max_tokens={self.max_tokens}")
         if isinstance(self.options, InfillOptions) and (self.constraint or self.thinking or self.stop):
             raise RequestError("infill takes no schema, thinking budget or stop strings")
 
@@ -299,46 +308,3 @@ class DecodeRequest:
     def cached_positions(self) -> int:
         """Tokens after the prompt whose keys and values are cached."""
         return self.max_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest:
-    """Candidates, in token ids, to be scored as the whole answer to `prompt`."""
-
-    prompt: tuple[int, ...]
-    candidates: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        _check(len(self.prompt) >= 1, "prompt", self.prompt, "at least one token")
-        _check(len(self.candidates) >= 1 and all(self.candidates), "candidates", self.candidates, "non-empty strings")
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling()
-
-    @property
-    def options(self) -> ChoiceOptions:
-        return ChoiceOptions(candidates=self.candidates)
-
-    @property
-    def first_options(self) -> ChoiceOptions:
-        return self.options
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens of the longest candidate, with its end token."""
-        return self.output_positions + 1
-
-    @property
-    def output_positions(self) -> int:
-        """Positions used after the prompt."""
-        return max(map(len, self.candidates))
-
-    @property
-    def cached_positions(self) -> int:
-        """Tokens after the prompt whose keys and values are cached."""
-        return 0

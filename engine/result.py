@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec"]
+Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec", "lookup_spec"]
 FinishReason = Literal["stop", "length"]
-EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec"})
+EXACT: frozenset[Mode] = frozenset[Mode]({"ar", "linear_spec", "quadratic_spec", "lookup_spec"})
 """Modes that return the same tokens for the same request."""
 
 Reason = Literal["", "schema", "budget", "target", "low_confidence", "stop"]
@@ -40,7 +40,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One pass (ar), draft-and-verify cycle (linear_spec), block or writing of finished blocks (diffusion).
+    """One pass (ar, lookup_spec), draft-and-verify cycle (linear_spec), block or writing of finished ones (diffusion).
 
     `choice`, which no caller asks for as a mode, is a chosen answer. A round without tokens is a block that was
     abandoned because a limit of passes or seconds ended the output.
@@ -165,4 +165,26 @@ class ScoreResult:
     """`logprobs`: for each candidate the log-probability, in nats, that `ar` at temperature 1 writes it and ends."""
 
     logprobs: tuple[float, ...]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """`logprobs`: for each given token its log-probability, in nats, after all before it, at temperature 1 over the
+    vocabulary without banned ids (a banned id has -inf). `top`: the likeliest tokens at its place as pairs of id and
+    log-probability, the likeliest first and the lower id first on a tie.
+    """
+
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionScores:
+    """`logprobs`: for each question one log-probability per candidate, in nats: that the model, at temperature 1,
+    goes on with this candidate; and then ends, for questions of which one candidate begins another.
+    """
+
+    logprobs: tuple[tuple[float, ...], ...]
     stats: Stats

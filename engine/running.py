@@ -16,8 +16,9 @@ from .decoding.run import DecodeState
 from .decoding.sampling import Sampler
 from .decoding.segment import Reply, SampledTokens, Segment, reply
 from .decoding.state import CacheState
-from .request import DecodeRequest, ScoreRequest
-from .result import DecodeResult, Mode, ModeRun, ScoreResult, Stats
+from .request import DecodeRequest
+from .result import DecodeResult, Mode, ModeRun, Stats
+from .scoring import Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class RunningRequest:
     `pages` have the context's keys and values; `reused`: prompt tokens found in the cache.
     """
 
-    request: DecodeRequest | ScoreRequest
+    request: DecodeRequest | Scoring
     context: CacheState
     passes: Generator[Segment, Reply, Any]
     pages: list[int]
@@ -133,15 +134,15 @@ class RunningRequest:
 
     @property
     def can_chain(self) -> bool:
-        """Whether the waiting segment's `then` may run with it: not if passes or seconds are limited.
+        """Whether the waiting segment's `then` may run with it: not if passes or seconds are limited, or logits biased.
 
-        A limit counts single passes.
+        A limit counts single passes; biased logits are sampled by the host's request, not by the pass.
         """
         request = self.request
         limited = isinstance(request, DecodeRequest) and (
             request.max_passes is not None or request.max_seconds is not None
         )
-        return self.segment is not None and self.segment.then is not None and not limited
+        return self.segment is not None and self.segment.then is not None and not limited and not self.sampler.biased
 
     def close(self) -> None:
         self.passes.close()
@@ -167,11 +168,14 @@ class RunningRequest:
         tokens = list(self.request.prompt)
         if isinstance(self.context, DecodeState):
             tokens += self.context.output.tokens
+        elif isinstance(self.request, Scoring):
+            tokens += self.request.cached
         return tokens[: self.context.cached]
 
-    def result(self) -> DecodeResult | ScoreResult:
-        if isinstance(self.request, ScoreRequest):
-            return ScoreResult(logprobs=self.returned, stats=self._stats())
+    def result(self) -> Any:
+        """Returns the request's kind of result."""
+        if isinstance(self.request, Scoring):
+            return self.request.result(self.returned, self._stats())
         assert isinstance(self.context, DecodeState)
         output = self.context.output
         assert output.finish is not None

@@ -26,10 +26,13 @@ from .forward.runner import Runner
 from .jobs import Job, Update, deliver
 from .kv_cache.pages import PAGE, PagePool
 from .kv_cache.prefix import PrefixIndex, Tokens, page_prefixes
-from .request import DecodeRequest, ScoreRequest
+from .request import DecodeRequest
 from .running import ChainedPass, Pass, RunningRequest
+from .scoring import Scoring
 from .serving_thread import ServingThread
 
+Scoped = tuple[str | None, Tokens]
+"""A prefix and the scope that may use it."""
 PASS_ROWS = 512
 """Rows after which a pass takes no further prompt."""
 
@@ -43,7 +46,7 @@ class Scheduler:
     runner: Runner
     pool: PagePool
     index: PrefixIndex
-    admit: Callable[[DecodeRequest | ScoreRequest], RunningRequest | None]
+    admit: Callable[[DecodeRequest | Scoring], RunningRequest | None]
     queue: int
     passes: int
 
@@ -52,7 +55,7 @@ class Scheduler:
         runner: Runner,
         pool: PagePool,
         index: PrefixIndex,
-        admit: Callable[[DecodeRequest | ScoreRequest], RunningRequest | None],
+        admit: Callable[[DecodeRequest | Scoring], RunningRequest | None],
         queue: int,
         graphs: Graphs | None = None,
     ) -> None:
@@ -147,12 +150,12 @@ class Scheduler:
         coming = (
             {prefix for job in self._running for prefix in self._pending_prefixes(job)}
             if self._waiting
-            else set[Tokens]()
+            else set[Scoped]()
         )
         at = 0
         while at < len(self._waiting) and not self._full:
             job = self._waiting[at]
-            if self._is_pending(job.request.prompt, coming):
+            if self._is_pending(job.request, coming):
                 at += 1
                 continue
             try:
@@ -170,18 +173,20 @@ class Scheduler:
             self._step(job, job.running.start)
             coming.update(self._pending_prefixes(job))
 
-    def _pending_prefixes(self, job: Job) -> Iterator[Tokens]:
-        """Yields the prefixes, to whole pages, that will be stored when the job's prompt is read."""
+    def _pending_prefixes(self, job: Job) -> Iterator[Scoped]:
+        """Yields the prefixes, to whole pages, that will be stored when the job's prompt is read; with their scope."""
         running = job.running
         reads = self.index.enabled and running is not None and running.segment is not None and running.segment.prefill
-        return page_prefixes(job.request.prompt) if reads else iter(())
+        scope = job.request.cache_scope
+        return ((scope, prefix) for prefix in page_prefixes(job.request.prompt)) if reads else iter(())
 
-    def _is_pending(self, prompt: Tokens, coming: Set[Tokens]) -> bool:
-        """Returns whether the first page that `prompt` would have to compute is being computed by another job."""
+    def _is_pending(self, request: DecodeRequest | Scoring, coming: Set[Scoped]) -> bool:
+        """Returns whether the first page that `request` would have to compute is being computed by another job."""
+        prompt, scope = request.prompt, request.cache_scope
         if not coming or len(prompt) <= PAGE:
             return False
-        end = (len(self.index.match(prompt[:-1]).pages) + 1) * PAGE
-        return end < len(prompt) and prompt[:end] in coming
+        end = (len(self.index.match(prompt[:-1], scope).pages) + 1) * PAGE
+        return end < len(prompt) and (scope, prompt[:end]) in coming
 
     def _pass(self) -> None:
         jobs = self._next_jobs()
@@ -253,7 +258,7 @@ class Scheduler:
                 output = running.context.output
                 job.watch(Update(tuple(output.tokens), running.context.tentative, tuple(output.sections)))
             if running.segment is None:
-                self.index.insert(running.cached_tokens, running.pages)
+                self.index.insert(running.cached_tokens, running.pages, running.request.cache_scope)
                 result = running.result()
                 self._release(job)
                 deliver(job, result=result)
@@ -264,7 +269,7 @@ class Scheduler:
     def _share_prompt(self, running: RunningRequest) -> None:
         """Stores a prompt's whole pages in the prefix index as soon as they are written."""
         known = running.cached_tokens
-        self.index.insert(known[: len(known) // PAGE * PAGE], running.pages)
+        self.index.insert(known[: len(known) // PAGE * PAGE], running.pages, running.request.cache_scope)
 
     def _release(self, job: Job) -> None:
         """Closes the mode and gives its pages back."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Self, cast, overload
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor
@@ -29,9 +29,10 @@ from .jobs import Job, Update
 from .kv_cache.pages import PagePool
 from .kv_cache.prefix import PrefixIndex
 from .models.model import Transformer
-from .request import DecodeRequest, ScoreRequest
-from .result import DecodeResult, ScoreResult
+from .request import DecodeRequest
+from .result import DecodeResult, QuestionScores, ScoreResult, TokenLogprobs
 from .scheduler import Scheduler
+from .scoring import QuestionsRequest, ScoreRequest, Scoring, TokenLogprobsRequest
 
 KV_BYTES = 1 << 30
 
@@ -105,8 +106,12 @@ class TokenEngine:
     def decode(self, request: DecodeRequest) -> DecodeResult: ...
     @overload
     def decode(self, request: ScoreRequest) -> ScoreResult: ...
-    def decode(self, request: DecodeRequest | ScoreRequest) -> DecodeResult | ScoreResult:
-        return cast(DecodeResult | ScoreResult, _all_results([self.submit(request)])[0])
+    @overload
+    def decode(self, request: TokenLogprobsRequest) -> TokenLogprobs: ...
+    @overload
+    def decode(self, request: QuestionsRequest) -> QuestionScores: ...
+    def decode(self, request: DecodeRequest | Scoring) -> Any:
+        return _all_results([self.submit(request)])[0]
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[DecodeResult]:
         """Decodes all requests together; each gets the tokens that it would get alone."""
@@ -114,13 +119,11 @@ class TokenEngine:
         self.scheduler.submit(jobs)
         return _all_results([job.future for job in jobs])
 
-    async def adecode(self, request: DecodeRequest | ScoreRequest) -> Any:
+    async def adecode(self, request: DecodeRequest | Scoring) -> Any:
         """Runs `decode` for tasks; cancelling the task frees the request's pages within one pass."""
         return await asyncio.wrap_future(self.submit(request))
 
-    def submit(
-        self, request: DecodeRequest | ScoreRequest, watch: Callable[[Update], None] | None = None
-    ) -> Future[Any]:
+    def submit(self, request: DecodeRequest | Scoring, watch: Callable[[Update], None] | None = None) -> Future[Any]:
         """Queues a request. Cancelling the future, at any time, frees its pages within one pass.
 
         `watch` is called after each of its passes, from the scheduler's thread; it must not block.

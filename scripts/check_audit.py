@@ -29,7 +29,14 @@ from rich.progress import Progress
 
 import trimode as tm
 from trimode.engine.errors import PromptTooLong, RequestError
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions, Switch
+from trimode.engine.request import (
+    ArOptions,
+    ExactOptions,
+    LinearSpecOptions,
+    LookupSpecOptions,
+    QuadraticSpecOptions,
+    Switch,
+)
 from trimode.engine.result import Round
 from trimode.integrations.bench.episodes import Episode, Step, read_episodes
 from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
@@ -46,7 +53,12 @@ from trimode.policy.selection.settings import MODES, Settings
 COMPANY = 8
 GAP_EVERY = 40
 SWITCHED = "switched"
-EXACT: tuple[ExactOptions, ...] = (ArOptions(), LinearSpecOptions(block_length=8), QuadraticSpecOptions(block_length=6))
+EXACT: tuple[ExactOptions, ...] = (
+    ArOptions(),
+    LinearSpecOptions(block_length=8),
+    QuadraticSpecOptions(block_length=6),
+    LookupSpecOptions(),
+)
 CHOICES = ("yes", "no", "a table", "something else")
 VARIANTS = (
     Settings(temperature=0.0),

@@ -31,7 +31,7 @@ from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
 from trimode.policy.selection.policies import StepContext, resolve
-from trimode.policy.selection.settings import Settings
+from trimode.policy.selection.settings import Settings, known_mode
 
 MAX_TOKENS = 96
 COMPANY = 16
@@ -40,14 +40,16 @@ VARIANTS: tuple[tuple[Settings, ...], ...] = (
         Settings(mode="ar"),
         Settings(mode="linear_spec", block_length=8),
         Settings(mode="quadratic_spec", block_length=6),
+        Settings(mode="lookup_spec", block_length=8, min_match=2),
     ),
     (
         Settings(mode="ar"),
         Settings(mode="linear_spec", block_length=32),
         Settings(mode="quadratic_spec", block_length=8, rows=2),
+        Settings(mode="lookup_spec"),
     ),
 )
-"""Options of the modes; a step takes the next row in turn."""
+"""Options of the modes; a step takes the next row in turn, without the modes that the weights lack."""
 
 Ids = tuple[int, ...]
 
@@ -64,7 +66,7 @@ def main() -> None:
         "model_sha256": engine.checkpoint.model_sha256,
         "files": [path.name for path in args.files],
         "exact": [exact(engine, args, *arm) for arm in itertools.product(args.temperatures, ("schema", "free"))],
-        "diffusion": held(engine, args),
+        "diffusion": held(engine, args) if engine.weights.have("diffusion") else {"invalid": 0},
     }
     report["tokens"] = sum(row["tokens"] for row in report["exact"])
     report["differ"] = sum(row["differ"] for row in report["exact"])
@@ -108,7 +110,7 @@ class Tally:
 def exact(engine: Engine, args: argparse.Namespace, temperature: float, arm: str) -> dict[str, Any]:
     """Decodes steps until each mode has `--tokens` alone; counts what is not the same as `ar` alone."""
     tally = Tally()
-    want = args.tokens * 2 * len(VARIANTS[0])
+    want = args.tokens * 2 * len(variants(engine, 0))
     with Progress() as bar:
         task = bar.add_task(f"T={temperature} {arm}", total=want)
         for group in _grouped(askable(engine, args.files, temperature, arm)):
@@ -144,13 +146,18 @@ def _grouped(calls: Iterator[list[Call]]) -> Iterator[list[list[Call]]]:
         yield group
 
 
+def variants(engine: Engine, count: int) -> list[Settings]:
+    return [
+        one for one in VARIANTS[count % len(VARIANTS)] if engine.weights.have(known_mode(one.mode or "", "check_exact"))
+    ]
+
+
 def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> Iterator[list[Call]]:
     """For each step that fits the context and whose schema is not refused: its calls, one a mode."""
     count = 0
     for episode, step in steps(files):
         if arm == "schema" and step.kind not in CONSTRAINED:
             continue
-        variants = VARIANTS[count % len(VARIANTS)]
         settings = Settings(temperature=temperature, seed=step.index, max_tokens=MAX_TOKENS)
         try:
             call = call_of(engine, episode, step, Plan(modes=("ar",), settings=settings, prompt_tokens=608))
@@ -158,9 +165,10 @@ def askable(engine: Engine, files: list[Path], temperature: float, arm: str) -> 
             engine.tokens.check(engine.translator.request(call))
         except (PromptTooLong, SchemaError):
             continue
+        given = variants(engine, count)
         count += 1
         context = StepContext(kind=call.kind, name=call.step)
-        layers = [[("check_exact", variant.over(settings))] for variant in variants]
+        layers = [[("check_exact", variant.over(settings))] for variant in given]
         yield [replace(call, plan=resolve(context, (), layer)) for layer in layers]
 
 

@@ -40,6 +40,7 @@ MODES: tuple[dict[str, Any], ...] = (
     {"mode": "ar"},
     {"mode": "linear_spec", "block_length": 8},
     {"mode": "quadratic_spec", "block_length": 6},
+    {"mode": "lookup_spec"},
     {"mode": "diffusion", "block_length": 16, "threshold": 0.5},
 )
 

@@ -21,6 +21,7 @@ HELPERS = (
     "kernels/row_invariance.py",
     "kernels/devices.py",
     "engine/small.py",
+    "engine/naive_lookup.py",
     "engine/naive.py",
     "engine/vendor.py",
     "engine/automaton.py",
@@ -32,6 +33,7 @@ HELPERS = (
     "policy/calls/byte_tokenizer.py",
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
+    "integrations/server/served.py",
 )
 
 

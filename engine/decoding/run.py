@@ -20,14 +20,16 @@ from .state import CacheState
 class DecodeState(CacheState):
     """A request's state. `tentative`: slots of a block in progress, None where masked; for observers, no mode reads it.
 
-    `should_switch`: called at the end of each round; True stops the mode, so that another one may continue. `section`:
-    the part of the output that the mode may write, None for all of it: rounds end where the part does.
+    `known`: runs of tokens from which drafts may be copied, the prompt last. `should_switch`: called at the end of each
+    round; True stops the mode, so that another one may continue. `section`: the part of the output that the mode may
+    write, None for all of it: rounds end where the part does.
     """
 
     mode: Mode
     output: Output
     gate: Gate
     tentative: tuple[int | None, ...] = ()
+    known: tuple[tuple[int, ...], ...] = ()
     should_switch: Callable[[], bool] | None = None
     section: Section | None = None
 

@@ -18,6 +18,8 @@ from ..request import Sampling
 
 _CHUNK_ELEMENTS = 1 << 18
 _KEPT_CHUNKS = 4
+_BAN = -1e5
+"""What a bias of -100 adds. Finite, so that a banned token is still chosen where a grammar allows no other."""
 
 
 class Sampler:
@@ -36,12 +38,26 @@ class Sampler:
         self.settings, self.vocab_size, self.banned, self.kernels = settings, vocab_size, banned, kernels
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
+        self._biases = _biases(settings.logit_bias, banned.device)
         self._draw = ops.SamplingParams(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
 
     @property
     def filters(self) -> bool:
         """Whether top-k or top-p is on; both rank allowed tokens only."""
         return self._draw.filters
+
+    @property
+    def biased(self) -> bool:
+        """Whether logits are changed before tokens are chosen from them, which a pass alone does not do."""
+        return self._biases is not None
+
+    def bias(self, rows: Tensor) -> Tensor:
+        """Returns logits [R, V] with the request's biases added, in fp32; `rows` themselves if it has none."""
+        if self._biases is None:
+            return rows
+        biased = rows.to(torch.float32, copy=True)
+        biased[:, self._biases[0]] += self._biases[1]
+        return biased
 
     def noise(self, positions: Sequence[int]) -> Tensor | None:
         """Returns [len(positions), V] fp32 Gumbel noise, or None at temperature 0."""
@@ -62,3 +78,12 @@ class Sampler:
             noise = self.kernels.gumbel(self.settings.seed, positions, self.vocab_size)
             self._chunks[index] = noise.to(self.banned.device)
         return self._chunks[index]
+
+
+def _biases(given: Sequence[tuple[int, float]], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Returns ids and what is added to their logits; None without biases."""
+    if not given:
+        return None
+    ids, values = zip(*given, strict=True)
+    added = [_BAN if value == -100 else float(value) for value in values]
+    return torch.tensor(ids, device=device), torch.tensor(added, dtype=torch.float32, device=device)

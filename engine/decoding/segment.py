@@ -134,9 +134,13 @@ class Logits:
 
     def logprobs(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Tensor:
         """Returns log-probabilities [len(tokens)], in nats, fp64: one token per row (all or `rows`), temperature 1."""
-        chosen = self.rows if rows is None else self.rows[list(rows)]
-        scores = chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
+        scores = self.distribution(rows)
         return scores[range(len(tokens)), list(tokens)]
+
+    def distribution(self, rows: Sequence[int] | None = None) -> Tensor:
+        """Returns log-probabilities [R, V], in nats, fp64: of all rows or `rows`, temperature 1; banned ids -inf."""
+        chosen = self.rows if rows is None else self.rows[list(rows)]
+        return chosen.double().masked_fill(self.sampler.banned, float("-inf")).log_softmax(-1)
 
 
 def part_of(sampled: SampledTokens, start: int, stop: int | None = None) -> SampledTokens:
@@ -162,7 +166,7 @@ def reply(segment: Segment, rows: Tensor, sampled: SampledTokens | None, sampler
 
     `sampled`: the tokens that the pass has chosen.
     """
-    at, found, positions = 0, list[Logits](), segment.positions
+    at, found, positions, rows = 0, list[Logits](), segment.positions, sampler.bias(rows)
     for read in (segment.read, *[branch.read for branch in segment.branches]):
         part = None if sampled is None else part_of(sampled, at, at + read)
         # Without branches all rows are the trunk's.

@@ -155,7 +155,8 @@ class Batch:
             return [None] * len(self.segments)
         found, row = list[Choice | None](), 0
         for segment, reads, sampler in zip(self.segments, self.reads, samplers, strict=True):
-            wanted = (segment.choose or (all_of_them and reads > 0)) and not (segment.constrained and sampler.filters)
+            waits = sampler.biased or (segment.constrained and sampler.filters)
+            wanted = (segment.choose or (all_of_them and reads > 0)) and not waits
             found.append(sampler.choice(row, segment.positions) if wanted else None)
             row += reads
         return found

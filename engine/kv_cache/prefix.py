@@ -2,8 +2,9 @@
 
 Knows token ids and page numbers. Does not know requests. A radix tree whose edges are pages: a node is one page and the
 tokens in it, below the pages before it. Reuse changes no token, because entries are bitwise what prefill would write.
-If an entry has seen the later tokens of its block, only whole blocks are stored and found. The index has one reference
-to each of its pages; pages without other references may be evicted, least recently used first.
+If an entry has seen the later tokens of its block, only whole blocks are stored and found. Each scope has a tree of its
+own, so that neither time nor counts of one tenant's requests tell what another's have read. The index has one reference
+to each of its pages; pages without other references may be evicted, least recently used first, of whatever scope.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Node:
     parent: Node | None
     used: int = 0
     children: dict[Tokens, Node] = field(default_factory=dict)
+
+
+_EMPTY = Node((), -1, None)
+"""The tree of a scope that has stored nothing; never changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,12 @@ class PrefixIndex:
 
     def __init__(self, pool: PagePool, enabled: bool = True, block: int = 1) -> None:
         self.pool, self.enabled, self.block = pool, enabled and PAGE % block == 0, block
-        self._root = Node((), -1, None)
+        self._roots: dict[str | None, Node] = {}
         self._clock = 0
 
-    def match(self, tokens: Sequence[int]) -> Match:
-        """Returns the longest stored prefix of `tokens`, to the token or the last whole block."""
-        node, pages = self._root, list[int]()
+    def match(self, tokens: Sequence[int], scope: str | None = None) -> Match:
+        """Returns the longest prefix of `tokens` that `scope` has stored, to the token or the last whole block."""
+        node, pages = self._roots.get(scope, _EMPTY), list[int]()
         while found := node.children.get(tuple(tokens[len(pages) * PAGE : (len(pages) + 1) * PAGE])):
             if len(found.tokens) < PAGE:
                 break
@@ -74,12 +79,14 @@ class PrefixIndex:
             return Match(pages, None, len(pages) * PAGE)
         return Match(pages, self._touch(best).page, len(pages) * PAGE + extra)
 
-    def insert(self, tokens: Sequence[int], pages: Sequence[int]) -> None:
-        """Stores that `pages` have `tokens` (the whole blocks of them); adds a reference to each new page."""
+    def insert(self, tokens: Sequence[int], pages: Sequence[int], scope: str | None = None) -> None:
+        """Stores for `scope` that `pages` have `tokens` (whole blocks of them); adds a reference to each new page."""
         if not self.enabled:
             return
         tokens = tokens[: len(tokens) // self.block * self.block]
-        node = self._root
+        if not tokens:
+            return
+        node = self._roots.setdefault(scope, Node((), -1, None))
         for at, page in enumerate(pages[: pages_for(len(tokens))]):
             part = tuple(tokens[at * PAGE : (at + 1) * PAGE])
             node = self._touch(self._child(node, part, page))
@@ -92,7 +99,13 @@ class PrefixIndex:
             for leaf in leaves:
                 self._remove(leaf)
             freed += len(leaves)
+        self._roots = {scope: root for scope, root in self._roots.items() if root.children}
         return freed
+
+    @property
+    def scopes(self) -> int:
+        """Scopes that have pages in the index."""
+        return len(self._roots)
 
     @property
     def pages(self) -> int:
@@ -107,7 +120,7 @@ class PrefixIndex:
 
     def forget(self) -> None:
         """Begins empty, of a pool whose pages were all freed."""
-        self._root.children.clear()
+        self._roots.clear()
 
     def _child(self, node: Node, part: Tokens, page: int) -> Node:
         """Returns the child for `part`, created if needed; a shorter child that `part` continues is replaced."""
@@ -135,7 +148,7 @@ class PrefixIndex:
 
     def nodes(self) -> Iterator[Node]:
         """Yields every stored page, parents before children."""
-        stack = list(self._root.children.values())
+        stack = [node for root in self._roots.values() for node in root.children.values()]
         while stack:
             node = stack.pop()
             yield node

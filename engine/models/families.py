@@ -17,7 +17,8 @@ Allowed = Mapping[str, tuple[Any, ...]]
 """Allowed values by config key; the first one is named in errors."""
 
 NLD: Final = "NemotronLabsDiffusionModel"
-_AR: Final[tuple[Mode, ...]] = ("ar",)
+_CAUSAL: Final[tuple[Mode, ...]] = ("ar", "lookup_spec")
+"""Modes of any weights that decode from left to right: neither masked slots nor a draft adapter are needed."""
 _LLAMA_NAMES: Final = (("encoder.", "model."), ("diffusion_head.", "lm_head."))
 _NO_BIAS: Final[Allowed] = {"attention_bias": (False, None), "mlp_bias": (False, None)}
 _NO_WINDOW: Final[Allowed] = {"sliding_window": (None,)}
@@ -39,7 +40,7 @@ class Family:
     has other parts as well; `others`: the prefixes of their tensors, which are not read.
     """
 
-    modes: tuple[Mode, ...] = _AR
+    modes: tuple[Mode, ...] = _CAUSAL
     aligned_blocks: bool = False
     block_size: int = 32
     names: tuple[tuple[str, str], ...] = _LLAMA_NAMES
@@ -54,7 +55,7 @@ class Family:
     @property
     def masks(self) -> bool:
         """Whether some mode fills masked slots; such a family has a mask token."""
-        return self.modes != _AR
+        return not set(self.modes) <= set(_CAUSAL)
 
     def stored(self, name: str) -> str:
         """Returns the checkpoint's name of our tensor `name`."""
@@ -103,11 +104,11 @@ def check_mode(architecture: str, mode: Mode) -> None:
 
 
 def check_scoring(architecture: str) -> None:
-    """Raises RequestError if no pass of these weights is causal, which scoring whole answers needs."""
+    """Raises RequestError if no pass of these weights is causal, which scoring given tokens needs."""
     if "ar" not in FAMILIES[architecture].modes:
         raise RequestError(
-            f"choice() reads whole answers causally, as mode 'ar' writes them, and {architecture} weights have no such "
-            "mode; generate with a schema that allows the options alone"
+            f"choice(), decide() and token_logprobs() read given tokens causally, as mode 'ar' writes them, and "
+            f"{architecture} weights have no such mode; to choose, generate with a schema that allows the options alone"
         )
 
 

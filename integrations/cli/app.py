@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | eval | bench | export | fetch | train | doctor | audit | ...`.
+"""The command line: `trimode demo | generate | serve | eval | bench | export | fetch | train | doctor | audit | ...`.
 
 Knows typer and what each command prints. Does not know how anything is computed. Commands import what they need when
 they run, so that `--help` is quick. Exit codes: 0 done, 1 a check found problems, 2 the command failed.
@@ -17,6 +17,7 @@ import typer
 
 from trimode.engine.errors import TrimodeError
 
+from ..server import command as server_commands
 from . import audit, audit_out, bench_commands
 from .console import AsJson, Checkpoint, console, run_script
 from .doctor import doctor
@@ -32,6 +33,7 @@ app: typer.Typer = typer.Typer(
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
+server_commands.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
@@ -105,7 +107,7 @@ def demo(
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; with --chat it becomes a user message.")],
     chat: Annotated[bool, typer.Option(help="Use the chat template.")] = True,
-    mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec or quadratic_spec.")] = None,
+    mode: Annotated[str | None, typer.Option(help="ar, diffusion, linear_spec, quadratic_spec or lookup_spec.")] = None,
     step: Annotated[str | None, typer.Option(help="Kind of step: plan, tool_call, json, prose or choice.")] = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that constrains the output.")] = None,
     formats: Annotated[

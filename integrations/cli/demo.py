@@ -59,7 +59,7 @@ def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = 
     console.print("recorded: user turns, and the order of steps", highlight=False)
     modes = engine.tokens.model.config.family.modes
     if not _has_every(modes):
-        console.print(f"These weights decode in {', '.join(modes)} only: so does every step.", highlight=False)
+        console.print(f"These weights decode in {', '.join(modes)} only: every step in {modes[0]}.", highlight=False)
     with session(engine, policy=policy_for(modes), trace=f"file:{audit}", content=True) as current:
         for episode in episodes(limit, live):
             _show(episode, loop(episode, live), console)

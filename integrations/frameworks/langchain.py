@@ -30,9 +30,10 @@ except ImportError as error:
 
 from pydantic import ConfigDict, Field
 
-from trimode.policy.calls import CallDelta, Engine, Result
+from trimode.policy.calls import Engine, Result
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection import StepKind
+from trimode.policy.turns import CallDelta
 
 from .ask import Ask
 from .causes import Cause, translated

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimode.policy.calls import CallDelta, Result, StreamEvent
+from trimode.policy.calls import Result, StreamEvent
+from trimode.policy.turns import CallDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

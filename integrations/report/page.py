@@ -29,7 +29,7 @@ CALLS: Final = 2_000
 """Rows on a page."""
 TOKENS: Final = 20_000
 """Output tokens in the details of a page; a browser on a phone still scrolls through them."""
-MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec")
+MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec", "lookup_spec")
 _ASSETS: Final = files("trimode.integrations.report") / "assets"
 
 

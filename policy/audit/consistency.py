@@ -6,13 +6,14 @@ once, at its own field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from trimode.engine.result import EXACT
 
+from .decisions import asked_questions, is_decision
 from .digests import sequence_digests
 from .record import CallRecord, Counts
 from .round_record import RoundRecord
@@ -171,10 +172,24 @@ def _choice_checks(record: CallRecord) -> Iterator[Check]:
     if record.counts is not None:
         yield "rounds", ["choice"], [round_.mode for round_ in record.rounds], "a choice has one round"
         yield "counts.corrected", record.counts.output_tokens, record.counts.corrected, "a choice is not drafted"
-    if record.logprobs:
+    if record.logprobs and is_decision(record):
+        yield from _decision_checks(record, record.logprobs)
+    elif record.logprobs:
         best = record.logprobs.index(max(record.logprobs))
         yield "logprobs", record.options.get("candidates"), len(record.logprobs), "one score for each candidate"
         yield "text", _candidates(record)[best : best + 1], [record.text], "the likeliest candidate"
+
+
+def _decision_checks(record: CallRecord, logprobs: Sequence[float]) -> Iterator[Check]:
+    """Checks that each question of a decision has its scores, and that the text are the likeliest options."""
+    questions, at, lines = asked_questions(record), 0, list[str]()
+    yield "schema", record.options.get("questions"), len(questions), "the questions of the decision"
+    for question in questions:
+        scores = logprobs[at : at + len(question.options)]
+        lines += question.options[scores.index(max(scores)) :][:1] if scores else []
+        at += len(question.options)
+    yield "logprobs", at, len(logprobs), "one score for each option of each question"
+    yield "text", "\n".join(lines), record.text, "the likeliest option of each question"
 
 
 def _candidates(record: CallRecord) -> list[JsonValue]:

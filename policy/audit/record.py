@@ -23,8 +23,9 @@ from .digests import sequence_digests
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest, ScoreRequest
+    from trimode.engine.request import DecodeRequest
     from trimode.engine.result import DecodeResult
+    from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice", "turn"]
 
@@ -78,12 +79,15 @@ class ThinkingUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingUsed:
+    """The sampling settings. `logit_bias`: pairs of token id and bias; none in older records."""
+
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     temperature: float
     top_k: int
     top_p: float
     seed: int
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,9 @@ class CallRecord:
 
     `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
-    choice, one for each candidate, in nats. The last block of fields is content.
+    choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
+    questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
+    lookup_spec could copy its drafts. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -148,6 +154,7 @@ class CallRecord:
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
+    lookup_ids: tuple[tuple[int, ...], ...] | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
     schema: JsonValue = None
@@ -167,6 +174,7 @@ class CallRecord:
             rounds=tuple(part.redacted() for part in self.rounds),
             prompt_ids=None,
             suffix_ids=None,
+            lookup_ids=None,
             token_ids=None,
             text=None,
             schema=None,
@@ -180,7 +188,7 @@ def record_call(
     step: str,
     kind: StepKind,
     requested: Mapping[str, JsonValue],
-    request: DecodeRequest | ScoreRequest,
+    request: DecodeRequest | ScoreRequest | QuestionsRequest,
     result: DecodeResult | None,
     policy: PolicyUsed,
     runtime: Runtime,
@@ -246,6 +254,7 @@ def record_call(
         bare,
         prompt_ids=tuple(request.prompt),
         suffix_ids=getattr(request.options, "suffix", None),
+        lookup_ids=getattr(request, "lookup", ()) or None,
         token_ids=result.token_ids if result else None,
         text=result.text if result else None,
         schema=schema,
@@ -254,7 +263,7 @@ def record_call(
     )
 
 
-def _options(request: DecodeRequest | ScoreRequest) -> dict[str, JsonValue]:
+def _options(request: DecodeRequest | ScoreRequest | QuestionsRequest) -> dict[str, JsonValue]:
     """Returns the mode's options; token ids among them are content, so only their number is kept."""
     return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.first_options).items()}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from .decisions import asked_questions
 from .record import CallRecord
 from .round_record import TextOf
 
@@ -45,10 +46,11 @@ def redacted_text(redact: Redact | None, text: str) -> str:
 
 def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
     """Yields every text of a record, each rejected draft after the prefix that it followed."""
-    for ids in (record.prompt_ids, record.suffix_ids):
+    for ids in (record.prompt_ids, record.suffix_ids, *(record.lookup_ids or ())):
         yield text_of(ids or ())
     yield record.text or ""
     yield record.error_message or ""
+    yield from (text_of(question.tokens) for question in asked_questions(record))
     done: list[int] = []
     for round_ in record.rounds:
         rejected = [token for token, _ in round_.rejected if token is not None]

@@ -26,6 +26,7 @@ from trimode.engine.request import (
     DecodeRequest,
     ExactOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     QuadraticSpecOptions,
     Sampling,
 )
@@ -49,9 +50,10 @@ DRAFTED: Final[Sequence[ExactOptions]] = (
     QuadraticSpecOptions(block_length=4, rows=1),
     LinearSpecOptions(block_length=16),
     QuadraticSpecOptions(block_length=6, rows=2),
+    LookupSpecOptions(block_length=8),
 )
 """Options of the calls with drafts whose loops are measured, if loops without drafts are quick enough (QUICK)."""
-_CACHE_VERSION: Final = "4"
+_CACHE_VERSION: Final = "5"
 """Version of the cached content; it is part of the file's name."""
 LONG_CONTEXT: Final = 768
 """Number of context tokens of the long passes."""

@@ -5,21 +5,24 @@ Knows arguments, schemas, settings and plans. Does not know engines or sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Unpack
 
 from trimode.engine.errors import RequestError
+from trimode.engine.result import Mode
 
 from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
-from ..schema import Schema, Target, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
+from ..schema import Schema, Target, ToolShape, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
 from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..turns import Segments, planned_turn
 from .choice import candidates_of
-from .naming import current_naming
-from .turns import Segments, planned_turn
+from .naming import current_naming, kind_given
 
+PlanOf = Callable[[StepContext], DecodePlan]
+"""Function that returns the plan of a call, or of a segment of it, from its context."""
 Planner = Callable[[StepContext, Sequence[Layer]], DecodePlan]
 """Function that returns the plan of a call, from its context and the settings given with the call."""
 
@@ -35,8 +38,9 @@ class CallOptions(SettingArguments, total=False):
     schema they are also the schema. With `tool_choice` ("auto", "none", "required" or a tool's name) or step="turn" the
     output is a turn: prose and calls, several unless `parallel_tool_calls` is false; `schema` then constrains what is
     written instead of calls. Without `step`, the kind is that of `using(kind=...)`, or follows from the other
-    arguments. Without `mode`, the session, `using` and the policy file choose it, else the
-    package's table by `step`. All other keys are the options of `Settings`; None leaves an option unset.
+    arguments; without `mode`, the session, `using` and the policy file choose it, else the package's table by `step`.
+    `cache_scope`: prefixes of prompts are reused only among calls of the same scope, such as those of one tenant; it
+    changes no token and is not recorded. All other keys are the options of `Settings`; None leaves an option unset.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -48,6 +52,7 @@ class CallOptions(SettingArguments, total=False):
     step: StepKind | None
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
+    cache_scope: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +80,17 @@ class Call:
     retried: bool = False
     max_passes: int | None = None
     max_seconds: float | None = None
+    cache_scope: str | None = None
 
     @property
     def candidates(self) -> tuple[str, ...]:
         """The strings that a choice step chooses from. Raises StepError if the schema lists none."""
         return candidates_of(self.schema)
+
+    @property
+    def modes(self) -> frozenset[Mode]:
+        """Modes that begin the output or a segment of it."""
+        return frozenset({self.plan.mode, *(plan.mode for plan in self.segments.values())})
 
     @property
     def used_ids(self) -> frozenset[str]:
@@ -90,6 +101,10 @@ class Call:
     def characters(self) -> int:
         """Number of characters of the prompt or messages that have to be tokenized."""
         return len(self.prompt or "") + sum(len(message["content"]) for message in self.messages)
+
+
+DECIDE: Final = "decide"
+"""Name of the step of decisions, which policies and records see."""
 
 
 def by_package(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
@@ -108,49 +123,73 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
     given = Settings.of(
         {key: value for key, value in options.items() if key in NAMES and value is not None}, f"{name}()"
     )
-    step, tools, schema = options.get("step"), tools_of(options.get("tools"), f"{name}()"), options.get("schema")
-    if step is not None and step not in STEP_KINDS:
-        raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
-    target, shapes = held_to(schema), shapes_of(tools)
-    if (formats := options.get("formats")) is not None:
-        if schema is None:
-            raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
-        target = schema_of(schema, formats=formats)
-    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
-    named = current_naming()
-    kind = _kind_given(step, (choice, parallel), name) or _kind(target, bool(tools))
-    is_turn = kind == "turn"
-    check_tool_call(kind, target, bool(tools), f"{name}()")
-    beside = tools and target is not None and (step or named.kind) is None and kind not in ("tool_call", "turn")
-    notes = [_TOOLS_AND_SCHEMA] if beside else []
-    if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
-        why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
-        notes.append(f"retries={given.retries} has no part in this call: {why}")
-    if target is None and kind == "tool_call":
-        target = called(shapes)
-    held: dict[str, Any] = {"schema": target}
-    layers = [("call argument", given)]
-    called_as = named.step or name
-    if is_turn:
-        parallel = True if parallel is None else parallel
-        held = {"turn": turn_target(shapes, target, choice or "auto", parallel, f"{name}()")}
-        context = StepContext(kind=kind, name=called_as)
-        plan, held["segments"] = planned_turn(context, held["turn"], lambda part: planner(part, layers))
-    else:
-        context = StepContext(kind=kind, name=called_as, schema_sha256=None if target is None else target.sha256)
-        plan = planner(context, layers)
-    call = Call(
-        step=called_as,
+    shapes = shapes_of(tools_of(options.get("tools"), f"{name}()"))
+    kind, target = _held(name, options, shapes)
+
+    def plan_of(context: StepContext) -> DecodePlan:
+        return planner(context, [("call argument", given)])
+
+    turn, step = _turn(name, options, target, shapes) if kind == "turn" else None, current_naming().step or name
+    return Call(
+        step=step,
         kind=kind,
-        plan=plan,
         tools=tuple(shape.described for shape in shapes),
-        notes=tuple(notes),
-        **held,
+        notes=tuple(_notes(name, options, given, kind, target)),
+        **(_planned(step, kind, target, plan_of) if turn is None else _planned_turn(step, turn, plan_of)),
+        cache_scope=checked_scope(options.get("cache_scope"), name),
         **_prompt_fields(name, prompt, options),
     )
+
+
+def _held(name: str, options: CallOptions, shapes: Sequence[ToolShape]) -> tuple[StepKind, Target | None]:
+    """Returns the kind of a call, and what constrains its output besides the tools of a turn."""
+    step, formats, target = options.get("step"), options.get("formats"), held_to(options.get("schema"))
+    if step is not None and step not in STEP_KINDS:
+        raise PolicyError(f"{name}(): unknown step kind {step!r}; known: {', '.join(STEP_KINDS)}")
+    if formats is not None:
+        if options.get("schema") is None:
+            raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
+        target = schema_of(options.get("schema"), formats=formats)
+    chooses = any(options.get(key) is not None for key in ("tool_choice", "parallel_tool_calls"))
+    kind = kind_given(step, chooses, name) or _kind(target, bool(shapes))
+    check_tool_call(kind, target, bool(shapes), f"{name}()")
+    return kind, called(list(shapes)) if target is None and kind == "tool_call" else target
+
+
+def _planned(name: str, kind: StepKind, target: Target | None, plan_of: PlanOf) -> dict[str, Any]:
+    """Returns the schema and plan of a call, as fields of `Call`."""
     if kind == "choice":
-        candidates_of(call.schema)
-    return call
+        candidates_of(target)
+    context = StepContext(kind=kind, name=name, schema_sha256=None if target is None else target.sha256)
+    return {"schema": target, "plan": plan_of(context)}
+
+
+def _planned_turn(name: str, turn: TurnTarget, plan_of: PlanOf) -> dict[str, Any]:
+    """Returns the parts and plans of a turn, as fields of `Call`."""
+    plan, segments = planned_turn(StepContext(kind="turn", name=name), turn, plan_of)
+    return {"turn": turn, "plan": plan, "segments": segments}
+
+
+def _turn(name: str, options: CallOptions, answer: Target | None, shapes: Sequence[ToolShape]) -> TurnTarget:
+    choice, parallel = options.get("tool_choice"), options.get("parallel_tool_calls")
+    return turn_target(shapes, answer, choice or "auto", True if parallel is None else parallel, f"{name}()")
+
+
+def _notes(name: str, options: CallOptions, given: Settings, kind: StepKind, target: Target | None) -> Iterator[str]:
+    """Yields notes on arguments that were taken in one of several ways, or that have no part in the call."""
+    beside = options.get("tools") and target is not None and (options.get("step") or current_naming().kind) is None
+    if beside and kind not in ("tool_call", "turn"):
+        yield "tools were shown to the model, and the output is held to the schema beside them"
+    if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
+        why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
+        yield f"retries={given.retries} has no part in this call: {why}"
+
+
+def checked_scope(given: Any, name: str) -> str | None:
+    """Returns `cache_scope`. Raises RequestError unless it is a string or None."""
+    if not isinstance(given, str | None):
+        raise RequestError(f"{name}(): cache_scope={shown(given)}: expected a string or None")
+    return given
 
 
 def tools_of(tools: Any, origin: str) -> tuple[Any, ...]:
@@ -173,23 +212,6 @@ def check_tool_call(kind: StepKind, target: Target | None, has_tools: bool, orig
             f"{origin}: a tool_call is held to its tools, and a schema beside them says something else; leave one of "
             "them out, or make it a step of kind 'json'"
         )
-
-
-_TOOLS_AND_SCHEMA: Final = "tools were shown to the model, and the output is held to the schema beside them"
-
-
-def _kind_given(step: StepKind | None, calling: tuple[Any, Any], name: str) -> StepKind | None:
-    """Returns the kind that the arguments or `using` give, None if it is open. `calling`: the arguments of a turn.
-
-    Raises StepError where they contradict each other.
-    """
-    kind = step or current_naming().kind
-    if kind != "turn" and calling != (None, None):
-        if kind is not None:
-            origin = f"step={kind!r}" if step else f"using(kind={kind!r}) around it"
-            raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out {origin}")
-        return "turn"
-    return kind
 
 
 def _kind(target: Target | None, has_tools: bool) -> StepKind:
@@ -249,6 +271,7 @@ def choice_call(
     tools: Sequence[Any],
     prompt_ids: Sequence[int] | None = None,
     planner: Planner = by_package,
+    cache_scope: str | None = None,
 ) -> Call:
     """Returns the call of `Engine.choice`. Raises RequestError unless options are distinct, non-empty strings."""
     if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
@@ -258,5 +281,31 @@ def choice_call(
         raise RequestError(f"options={shown(listed)}: expected non-empty strings, at least one, each of them once")
     schema = {"enum": listed}
     return call_of(
-        "choice", prompt, planner, messages=messages, prompt_ids=prompt_ids, tools=tools, step="choice", schema=schema
+        "choice",
+        prompt,
+        planner,
+        messages=messages,
+        prompt_ids=prompt_ids,
+        tools=tools,
+        step="choice",
+        schema=schema,
+        cache_scope=cache_scope,
+    )
+
+
+def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, cache_scope: Any) -> Call:
+    """Returns the call of `Engine.decide`, without its questions. Raises RequestError for input that cannot be used."""
+    if isinstance(given, str):
+        messages: Any = [{"role": "user", "content": checked_text(given, "input")}]
+    elif isinstance(given, Mapping) or not isinstance(given, Sequence):
+        raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
+    else:
+        messages = given
+    return Call(
+        step=DECIDE,
+        kind="choice",
+        plan=planner(StepContext(kind="choice", name=DECIDE), []),
+        messages=checked_messages(messages, "input"),
+        tools=tuple(tools),
+        cache_scope=checked_scope(cache_scope, DECIDE),
     )

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,22 +20,23 @@ from typing import Any, Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import DecodeRequest, ScoreRequest
-from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.request import DecodeRequest
+from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime
 from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
+from ..turns import CallReader, call_ids
 from .call import Call
-from .finish import finished
+from .finish import Found, finished
 from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
-from .segments import call_ids
 from .stream import IncrementalDetokenizer, StreamEvent
 from .translator import Translator
-from .turn_stream import CallReader, TurnDetokenizer
+from .turn_stream import TurnDetokenizer
 
 LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""
@@ -91,8 +92,12 @@ class CallRunner(ABC):
 
     async def arun(self, call: Call) -> Result:
         """`run` for asyncio tasks."""
+        return await self._arun(call, self._aprepare)
+
+    async def _arun(self, call: Call, prepare: Callable[[Recording], Awaitable[object]]) -> Result:
+        """`_run` for asyncio tasks."""
         with current_scope().spending(call) as spending, self.recording(spending.call) as recording:
-            await self._aprepare(recording)
+            await prepare(recording)
             return self._counted(spending, self._finish(recording, await asyncio.wrap_future(self._submit(recording))))
 
     def events(self, recording: Recording) -> Generator[StreamEvent]:
@@ -184,7 +189,8 @@ class CallRunner(ABC):
     def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
         """Builds the request and fills in the recording's request, notes and guarantee."""
         call = recording.call = self.translator.written(recording.call)
-        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim)
+        outputs = recording.scope.outputs_of(self)
+        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim, outputs)
         recording.notes += [*call.notes, *notes]
         if call.schema is not None or (call.turn is not None and call.turn.constrains):
             dropped = self.translator.dropped(call)
@@ -202,7 +208,9 @@ class CallRunner(ABC):
         assert recording.request is not None
         return self.tokens.submit(recording.request, watch)
 
-    def _finish(self, recording: Recording, found: DecodeResult | ScoreResult) -> Result:
+    def _finish(self, recording: Recording, found: Found) -> Result:
+        if isinstance(found, DecodeResult) and (outputs := recording.scope.outputs_of(self)) is not None:
+            outputs.add(found.token_ids)
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)
         if LOG.isEnabledFor(logging.DEBUG):
             _log_switches(recording.call, recording.finished)

@@ -9,8 +9,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from trimode.engine.request import ScoreRequest
 from trimode.engine.result import DecodeResult, Round, ScoreResult
+from trimode.engine.scoring import ScoreRequest
 
 from ..errors import StepError
 from ..schema import Choice, Target
@@ -59,7 +59,9 @@ def unused(settings: Settings) -> list[str]:
         "top_p": None if settings.top_p == 1 else settings.top_p,
         "stop": settings.stop or None,
         "max_thinking_tokens": settings.max_thinking_tokens,
-        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "deadline")},
+        "logit_bias": settings.given().get("logit_bias"),
+        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "min_match")},
+        "deadline": settings.deadline,
     }
     return [
         f"{name}={given!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
@@ -70,7 +72,7 @@ def unused(settings: Settings) -> list[str]:
 
 def unused_in_infill(settings: Settings) -> list[str]:
     """Returns notes on settings that any layer gave and that do not affect filling one block."""
-    names = ("block_length", "selection", "rows", "max_thinking_tokens", "stop", "deadline")
+    names = ("block_length", "selection", "rows", "min_match", "max_thinking_tokens", "stop", "deadline", "logit_bias")
     return [
         f"{name}={given!r} has no part in an infill: one block is filled between two texts"
         for name in names

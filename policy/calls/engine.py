@@ -7,7 +7,7 @@ stream, for threads and for asyncio tasks. Does not know how tokens are decoded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
@@ -27,18 +27,19 @@ from ..conversation import checked_text
 from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
 from .calibrate import calibrated, known_cost, path_of
-from .call import Call, CallOptions, call_of, choice_call
-from .call_runner import LOG, CallRunner
+from .call import Call, CallOptions, call_of
+from .call_runner import LOG
 from .recording import Recording
-from .result import Result, ScoredChoice
+from .result import Result
 from .retries import aattempted, attempted
+from .scorer import Scorer
 from .stream import StreamEvent
 from .translator import Translator
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Engine(CallRunner):
+class Engine(Scorer):
     """One checkpoint in memory, made by `load`. Threads and tasks may share it: their calls are batched."""
 
     grammars: GrammarCompiler
@@ -151,34 +152,6 @@ class Engine(CallRunner):
         """`stream` for asyncio tasks. Close it (`contextlib.aclosing`) where the loop may be left early."""
         return self.aevents(self.recording(call_of("astream", prompt, self.planned, **options), streamed=True))
 
-    def choice(
-        self,
-        options: Sequence[str],
-        prompt: str | None = None,
-        *,
-        messages: Sequence[Mapping[str, Any]] | None = None,
-        prompt_ids: Sequence[int] | None = None,
-        tools: Sequence[Any] = (),
-    ) -> ScoredChoice:
-        """Scores `options` as whole answers in one pass; returns all log-probabilities and the likeliest option."""
-        result = self.run(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
-        assert result.choice is not None
-        return result.choice
-
-    async def achoice(
-        self,
-        options: Sequence[str],
-        prompt: str | None = None,
-        *,
-        messages: Sequence[Mapping[str, Any]] | None = None,
-        prompt_ids: Sequence[int] | None = None,
-        tools: Sequence[Any] = (),
-    ) -> ScoredChoice:
-        """`choice` for asyncio tasks."""
-        result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids, self.planned))
-        assert result.choice is not None
-        return result.choice
-
     def infill(
         self,
         prefix: str,
@@ -188,6 +161,7 @@ class Engine(CallRunner):
         threshold: float | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        cache_scope: str | None = None,
     ) -> Result:
         """Fills in at most `max_tokens` tokens (default 16) between two raw texts, in one block.
 
@@ -204,6 +178,7 @@ class Engine(CallRunner):
             threshold=threshold,
             temperature=temperature,
             seed=seed,
+            cache_scope=cache_scope,
         )
 
         def prepare(recording: Recording) -> None:

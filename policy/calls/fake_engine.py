@@ -21,11 +21,13 @@ from trimode.engine.errors import TrimodeError
 from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.modes.sections import enter
-from trimode.engine.request import DecodeRequest, ScoreRequest, SectionOptions
-from trimode.engine.result import DecodeResult, ScoreResult, Section, Stats
+from trimode.engine.request import DecodeRequest, SectionOptions
+from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult, Section, Stats, TokenLogprobs
+from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 
 from ..audit import Runtime
+from ..decisions import DecisionQuestion
 from ..grammar import COMPLETION_TOKENS, Matcher, TurnMatcher, Walker
 from ..json_schema import canonical, texts_of
 from ..schema import Turn, TurnTarget
@@ -33,6 +35,7 @@ from ..selection import Weights
 from .call import Call
 from .engine import Engine
 from .recording import Recording
+from .scorer import logprobs_request
 
 NAME = "trimode-fake"
 _LIKELY = 0.9
@@ -61,7 +64,8 @@ class FakeEngine(Engine):
 
     An answer is the value that the step returns (text, a model, a dict, an option), an exception to raise, or a
     function of the `Call` that returns one of these. The default is a small value that fits the schema, the first
-    option, or the step's name as text. A choice may also be answered by {option: probability}. `calls`: the calls so
+    option, or the step's name as text. A choice may also be answered by {option: probability}, and "decide" by a list
+    of such answers, one for each question. To `token_logprobs` every token is certain. `calls`: the calls so
     far, in order. Each token counts as one forward pass.
     """
 
@@ -108,6 +112,19 @@ class FakeEngine(Engine):
             exactness="not checked",
         )
 
+    def token_logprobs(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top: int = 0, *, cache_scope: str | None = None
+    ) -> TokenLogprobs:
+        request = logprobs_request(prompt_ids, token_ids, top, cache_scope)
+        best = tuple(((token, 0.0),)[: request.top] for token in request.tokens)
+        logprobs = (0.0,) * len(request.tokens)
+        return TokenLogprobs(logprobs=logprobs, top=best, stats=_stats(len(request.prompt), 0, 1))
+
+    async def atoken_logprobs(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top: int = 0, *, cache_scope: str | None = None
+    ) -> TokenLogprobs:
+        return self.token_logprobs(prompt_ids, token_ids, top, cache_scope=cache_scope)
+
     def _submit(self, recording: Recording, watch: Watch | None = None) -> Future[Any]:
         future: Future[Any] = Future()
         request, call = recording.request, recording.call
@@ -116,7 +133,10 @@ class FakeEngine(Engine):
         try:
             answer = _resolved(self.answers.get(call.step, _DEFAULT), call)
             if isinstance(request, ScoreRequest):
-                future.set_result(_scored(request, _probabilities(call, answer)))
+                future.set_result(_scored(request, _probabilities(call, call.candidates, answer)))
+            elif isinstance(request, QuestionsRequest):
+                assert recording.asked is not None
+                future.set_result(_decided(call, request, recording.asked.questions, answer))
             else:
                 future.set_result(self._written(request, self._text(call, request, answer), watch))
         except Exception as error:
@@ -216,9 +236,8 @@ def _sections(request: DecodeRequest, tokens: Sequence[int]) -> Iterator[Section
         gate.advance([token])
 
 
-def _probabilities(call: Call, answer: Any) -> list[float]:
+def _probabilities(call: Call, options: Sequence[str], answer: Any) -> list[float]:
     """Returns the candidates' probabilities: the script's {option: probability}, or high for the option it names."""
-    options = call.candidates
     plain = options[0] if answer is _DEFAULT else to_jsonable_python(answer)
     if isinstance(plain, dict) and set(plain) == set(options) and min(plain.values()) > 0:
         return [float(plain[option]) for option in options]
@@ -233,6 +252,18 @@ def _probabilities(call: Call, answer: Any) -> list[float]:
 
 def _scored(request: ScoreRequest, probabilities: list[float]) -> ScoreResult:
     return ScoreResult(logprobs=tuple(log(p) for p in probabilities), stats=_stats(len(request.prompt), 0, 1))
+
+
+def _decided(
+    call: Call, request: QuestionsRequest, questions: Sequence[DecisionQuestion], answer: Any
+) -> QuestionScores:
+    """Returns the scores of a decision, whose script has one answer for each question, in order."""
+    answers = [_DEFAULT] * len(questions) if answer is _DEFAULT else answer
+    if not isinstance(answers, Sequence) or isinstance(answers, str) or len(answers) != len(questions):
+        raise ScriptError(f"step {call.step!r} asks {len(questions)} questions; its answer should be a list of as many")
+    pairs = zip(questions, answers, strict=True)
+    scores = tuple(tuple(map(log, _probabilities(call, question.options, one))) for question, one in pairs)
+    return QuestionScores(logprobs=scores, stats=_stats(len(request.prompt), 0, 1))
 
 
 def _stats(prompt: int, tokens: int, passes: int) -> Stats:

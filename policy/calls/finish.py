@@ -8,30 +8,35 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trimode.engine.request import DecodeRequest, ScoreRequest
-from trimode.engine.result import DecodeResult, ScoreResult
+from trimode.engine.request import DecodeRequest
+from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult
+from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
+from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
 from ..selection import without_part
+from ..turns import TurnSegment, part_of
 from .call import Call
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
-from .segments import TurnSegment, part_of
 from .tape import Spelling
 from .translator import Translator
 
+Found = DecodeResult | ScoreResult | QuestionScores
+"""What the engine returns for a recorded request."""
 
-def finished(
-    translator: Translator, recording: Recording, found: DecodeResult | ScoreResult, has_adapter: bool
-) -> Result:
+
+def finished(translator: Translator, recording: Recording, found: Found, has_adapter: bool) -> Result:
     """Returns the result of a recorded call and fills in the recording.
 
     Raises SchemaViolation if finished output violates its schema, CheckFailed if that happens under "checked".
     """
     if isinstance(found, ScoreResult):
         return _chosen(translator, recording, found)
+    if isinstance(found, QuestionScores):
+        return _decided(translator, recording, found)
     request, schema = recording.request, recording.call.schema
     assert isinstance(request, DecodeRequest)
     recording.result = found
@@ -63,6 +68,20 @@ def _chosen(translator: Translator, recording: Recording, scored: ScoreResult) -
     recording.notes += unused(call.plan.settings) + _overrun(recording, found)
     value = _chosen_value(recording, found, choice)
     return _result(recording, found, value, None, found.text, choice)
+
+
+def _decided(translator: Translator, recording: Recording, scored: QuestionScores) -> Result:
+    """Returns the result of a decision, whose value is the `Decision`."""
+    request, asked = recording.request, recording.asked
+    assert isinstance(request, QuestionsRequest)
+    assert asked is not None
+    notes = unused(recording.call.plan.settings)
+    decision = decision_of(asked, scored, recording.id, [*recording.notes, *notes])
+    found = answered(request, scored, answer_lines(asked, scored), translator.config.eos_token_ids[0])
+    recording.result, recording.valid = found, True
+    recording.logprobs = [logprob for logprobs in scored.logprobs for logprob in logprobs]
+    recording.notes += notes + _overrun(recording, found)
+    return _result(recording, found, decision, None, found.text)
 
 
 def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoice) -> Any:
@@ -140,6 +159,7 @@ def _result(
         guarantee=recording.guarantee,
         choice=choice,
         segments=segments,
+        prompt_ids=() if recording.request is None else recording.request.prompt,
         spelling=Spelling((recording.text_of, recording.piece_of)),
     )
 

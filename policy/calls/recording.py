@@ -16,11 +16,13 @@ from uuid import uuid4
 from opentelemetry.context import Context
 
 from trimode.engine.errors import CallCancelled
-from trimode.engine.request import DecodeRequest, ScoreRequest
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
 from ..conversation import plain_text
+from ..decisions import Asked
 from ..errors import AuditWriteFailed, OutputRefused
 from ..schema import Schema
 from ..selection import Guarantee
@@ -29,11 +31,15 @@ from .call import Call
 from .result import Result
 from .scope import Scope, current_scope
 
+Recorded = DecodeRequest | ScoreRequest | QuestionsRequest
+"""Requests that leave a record."""
+
 
 @dataclass(slots=True)
 class Recording:
     """Context manager around one call. The caller sets `request`, `result`, `valid`, `notes` and `finished` (the result
-    that is returned) as they become known. Leaving it raises AuditWriteFailed if the record cannot be written.
+    that is returned) as they become known; of a decision also `asked`, its questions, which take the schema's place.
+    Leaving it raises AuditWriteFailed if the record cannot be written.
 
     The scope is that of the creation: a stream that is read elsewhere is recorded in the session that opened it.
     """
@@ -45,11 +51,12 @@ class Recording:
     streamed: bool = False
     scope: Scope = field(default_factory=current_scope)
     id: str = field(default_factory=lambda: uuid4().hex)
-    request: DecodeRequest | ScoreRequest | None = None
+    request: Recorded | None = None
     result: DecodeResult | None = None
     valid: bool | None = None
     guarantee: Guarantee | None = None
     logprobs: Sequence[float] | None = None
+    asked: Asked | None = None
     notes: list[str] = field(default_factory=list)
     finished: Result | None = None
     _parent: Context = field(init=False)
@@ -126,8 +133,8 @@ class Recording:
         every.__cause__ = failed[0].__cause__
         return every
 
-    def _record(self, request: DecodeRequest | ScoreRequest, error: BaseException | None) -> CallRecord:
-        call, plan, target = self.call, self.call.plan, self.call.turn or self.call.schema
+    def _record(self, request: Recorded, error: BaseException | None) -> CallRecord:
+        call, plan, held = self.call, self.call.plan, self.asked or self.call.turn or self.call.schema
         keeps = captures("span") or any(file.content for file in audit_files(self.scope.audit))
         return record_call(
             call=self.id,
@@ -144,9 +151,9 @@ class Recording:
             runtime=self.runtime,
             start_ns=self._start,
             end_ns=time.time_ns(),
-            schema=None if target is None else target.document,
+            schema=None if held is None else held.document,
             schema_formats=call.schema.formats if isinstance(call.schema, Schema) else None,
-            schema_sha256=None if target is None else target.sha256,
+            schema_sha256=None if held is None else held.sha256,
             schema_valid=self.valid,
             notes=self.notes,
             error=error,

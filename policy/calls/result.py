@@ -19,7 +19,7 @@ from ..audit import plain
 from ..errors import Attempt
 from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
-from .segments import TurnSegment
+from ..turns import TurnSegment
 from .tape import Spelling, legend, panel, tape
 
 CALLS: Final = 50
@@ -40,7 +40,8 @@ class Result(Generic[T_co]):
     `notes` tells everything that differs from the request (a cut, a missing draft adapter, ...). `guarantee`: how the
     schema was enforced: "grammar", all of it by the token mask, or "checked", part of it by validating the finished
     output; None without a schema. `failed`: earlier attempts under "checked". `choice`: the scores of all candidates
-    of a choice step. `segments`: the parts of a turn, empty for other calls.
+    of a choice step. `segments`: the parts of a turn, empty for other calls. `prompt_ids`: the prompt as the model read
+    it, which `Engine.token_logprobs` takes.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Result(Generic[T_co]):
     choice: ScoredChoice | None = None
     segments: tuple[TurnSegment, ...] = ()
     failed: tuple[Attempt, ...] = ()
+    prompt_ids: tuple[int, ...] = field(default=(), repr=False)
     spelling: Spelling = field(default_factory=Spelling, repr=False, compare=False)
 
     def __repr__(self) -> str:

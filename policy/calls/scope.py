@@ -19,10 +19,11 @@ from trimode.engine.result import Stats
 
 from ..audit import AuditFile, Redact
 from ..conversation import Trim
+from ..in_force import InForce
 from ..selection import Auto, Layer, PolicyProtocol
 from ..telemetry import AgentSpan
 from .call import Call
-from .in_force import InForce
+from .recent_outputs import RecentOutputs
 
 
 class Spend(Protocol):
@@ -67,7 +68,8 @@ class Scope:
     the agent's span itself, which counts the agent's calls.
 
     `policies`: the session's policies, made for `engine`; None outside a session. `learning`: the "auto" policies of
-    other engines that are called in the session; they are saved when the session's own "auto" is.
+    other engines that are called in the session; they are saved when the session's own "auto" is. `outputs`: those of
+    its calls of `engine`.
     """
 
     session: str | None = None
@@ -82,9 +84,14 @@ class Scope:
     policies: tuple[PolicyProtocol, ...] | None = None
     limits: Limits | None = None
     learning: list[Auto] = field(default_factory=list)
+    outputs: RecentOutputs | None = None
 
     def spending(self, call: Call) -> AbstractContextManager[Spend]:
         return nullcontext(Unlimited(call)) if self.limits is None else self.limits.spending(call)
+
+    def outputs_of(self, engine: object) -> RecentOutputs | None:
+        """Returns the session's recent outputs if they are token ids of `engine`."""
+        return self.outputs if engine is self.engine else None
 
     def parent(self) -> Context:
         """Returns the parent context of new spans: the current span if it was opened inside, else the agent's."""

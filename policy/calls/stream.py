@@ -12,25 +12,13 @@ from typing import Final, Generic
 from trimode.engine.jobs import Update
 from trimode.engine.result import Section
 
+from ..turns import CallDelta
 from .result import Result, T_co
 
 MASKED: Final = "\u2591"
 """Character shown for a slot of a block that is still masked."""
 BROKEN: Final = "\ufffd"
 """Character that the decoder emits for an incomplete UTF-8 sequence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallDelta:
-    """What an event adds to a tool call. `index`: number of the call in its turn; `id`: as in the result.
-
-    `name`: in the first event of a call, None later. `arguments`: the next piece of their JSON text.
-    """
-
-    index: int
-    id: str
-    name: str | None
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

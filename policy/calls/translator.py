@@ -14,26 +14,30 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import (
-    AdaptiveOptions,
-    DecodeRequest,
-    ExactOptions,
-    InfillOptions,
-    ModeOptions,
-    ScoreRequest,
-)
+from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, ModeOptions
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..conversation import Trim, marker_note
+from ..decisions import Asked, Calibration, DecisionQuestion, common_beginning, with_question
 from ..errors import BudgetTooSmall, GrammarRuntimeError
 from ..grammar import COMPLETION_TOKENS, Dropped, GrammarCompiler, Matcher, Relaxed, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Turn, TurnTarget
 from ..selection import DecodePlan, options_of, sampling_of
+from ..turns import (
+    Markers,
+    TurnSegment,
+    call_format,
+    call_ids,
+    marker_of,
+    section_options,
+    segments_of,
+    turn_matcher,
+)
 from .call import Call
 from .choice import unused_in_infill
 from .prompts import PromptWriter
-from .segments import Markers, TurnSegment, call_ids, segments_of
-from .turns import call_format, marker_of, section_options, turn_matcher
+from .recent_outputs import RecentOutputs
 
 THINKING_END = "</think>"
 """Marker token that ends the thinking."""
@@ -52,9 +56,12 @@ class Translator:
         return self.request_and_notes(call)[0]
 
     def request_and_notes(
-        self, call: Call, trim: Trim | None = None
+        self, call: Call, trim: Trim | None = None, outputs: RecentOutputs | None = None
     ) -> tuple[DecodeRequest | ScoreRequest, tuple[str, ...]]:
-        """Returns the request, and notes on how the prompt differs from what the caller passed."""
+        """Returns the request, and notes on how the prompt differs from what the caller passed.
+
+        `outputs`: text of which only `lookup_spec` makes use.
+        """
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
@@ -71,6 +78,8 @@ class Translator:
             thinking=self._thinking(settings.max_thinking_tokens),
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
+            lookup=outputs.runs if outputs is not None and "lookup_spec" in call.modes else (),
         )
         check_budget(request)
         return request, prompt.notes
@@ -101,7 +110,30 @@ class Translator:
     def _scoring(self, call: Call, trim: Trim | None) -> tuple[ScoreRequest, tuple[str, ...]]:
         candidates = tuple(tuple(self.tokenizer.encode(candidate)) for candidate in call.candidates)
         prompt = self.prompts.prompt(call, max(map(len, candidates)), trim)
-        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates), prompt.notes
+        return ScoreRequest(prompt=tuple(prompt.ids), candidates=candidates, cache_scope=call.cache_scope), prompt.notes
+
+    def decision(
+        self, call: Call, questions: Sequence[DecisionQuestion], calibration: Calibration
+    ) -> tuple[QuestionsRequest, Asked, tuple[str, ...]]:
+        """Returns the request of a decision, what its record keeps, and notes.
+
+        The prompt is what all questions' prompts begin with. Raises RequestError or PromptTooLong.
+        """
+        candidates = [tuple(map(tuple, map(self.tokenizer.encode, question.options))) for question in questions]
+        prompts = [
+            self.prompts.prompt(replace(call, messages=with_question(call.messages, question.text)), max(map(len, ids)))
+            for question, ids in zip(questions, candidates, strict=True)
+        ]
+        shared = common_beginning([prompt.ids[:-1] for prompt in prompts])
+        if not shared:
+            raise RequestError("the chat template puts questions before the input, so that there is no prompt to share")
+        tokens = tuple(
+            Question(tokens=tuple(prompt.ids[len(shared) :]), candidates=ids)
+            for prompt, ids in zip(prompts, candidates, strict=True)
+        )
+        request = QuestionsRequest(prompt=tuple(shared), questions=tokens, cache_scope=call.cache_scope)
+        notes = tuple(dict.fromkeys(note for prompt in prompts for note in prompt.notes))
+        return request, Asked(tuple(questions), tokens, calibration), notes
 
     def _options(self, plan: DecodePlan) -> ModeOptions:
         options = options_of(plan.mode, plan.settings)
@@ -146,6 +178,7 @@ class Translator:
             max_tokens=settings.max_tokens or 0,
             max_passes=call.max_passes,
             max_seconds=call.max_seconds,
+            cache_scope=call.cache_scope,
         ), [*call.notes, *notes, *unused_in_infill(settings)]
 
     def value(
@@ -170,7 +203,7 @@ class Translator:
 
     def markers(self, turn: TurnTarget) -> Markers:
         """Returns the texts that end the sections of a turn."""
-        return Markers(marker_of(self.tokenizer, turn.format).text, THINKING_END, self.tokenizer.decode)
+        return Markers(marker_of(self.tokenizer, turn.format), THINKING_END, self.tokenizer.decode)
 
     def _turn_value(
         self, call: Call, decoded: DecodeResult, segments: Sequence[TurnSegment]

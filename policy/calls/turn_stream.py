@@ -1,75 +1,19 @@
-"""The stream of a turn: pieces of text with their segments, and of tool calls their names and arguments.
+"""The stream of a turn: pieces of text with their segments, and what they add to tool calls.
 
-Knows sections, markers and the JSON text of calls. Does not know engines or threads.
+Knows updates, sections and markers. Does not know engines or threads.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from trimode.engine.jobs import Update
 from trimode.engine.result import Section
 
+from ..turns import CallDelta, CallReader, Markers
 from .result import Result
-from .segments import Markers
-from .stream import BROKEN, CallDelta, IncrementalDetokenizer, StreamEvent, overlap
-
-_NAME: Final = re.compile(r'\{"name":("(?:[^"\\]|\\.)*"),"arguments":')
-"""The text of a call up to its arguments."""
-
-
-@dataclass(slots=True)
-class CallReader:
-    """Reads the JSON texts of calls as they grow. `ids`: yields an id for each of them."""
-
-    ids: Iterator[str]
-    _index: int = -1
-    _id: str = ""
-    _head: str | None = None
-    _depth: int = 0
-    _quoted: bool = False
-    _escaped: bool = False
-
-    def feed(self, text: str) -> Iterator[CallDelta]:
-        """Yields what `text` adds to calls; text between them adds nothing."""
-        arguments = ""
-        for character in text:
-            if self._head is not None:
-                self._head += character
-                if found := _NAME.fullmatch(self._head):
-                    yield self._opened(json.loads(found[1]))
-            elif self._depth and not self._closes(character):
-                arguments += character
-            elif self._depth == 0 and character == "{":
-                if arguments:
-                    yield self._delta(arguments)
-                arguments, self._head = "", character
-        if arguments:
-            yield self._delta(arguments)
-
-    def _opened(self, name: str) -> CallDelta:
-        self._index, self._id, self._head, self._depth = self._index + 1, next(self.ids), None, 1
-        return CallDelta(index=self._index, id=self._id, name=name, arguments="")
-
-    def _delta(self, arguments: str) -> CallDelta:
-        return CallDelta(index=self._index, id=self._id, name=None, arguments=arguments)
-
-    def _closes(self, character: str) -> bool:
-        """Returns whether `character` ends the call, after counting it."""
-        if self._quoted:
-            self._quoted = self._escaped or character != '"'
-            self._escaped = character == "\\" and not self._escaped
-        elif character == '"':
-            self._quoted = True
-        elif character in "{[":
-            self._depth += 1
-        elif character in "}]":
-            self._depth -= 1
-        return self._depth == 0
+from .stream import BROKEN, IncrementalDetokenizer, StreamEvent, overlap
 
 
 @dataclass(slots=True)
@@ -98,7 +42,7 @@ class TurnDetokenizer(IncrementalDetokenizer):
         begin = len(self.decode(self._tokens[:start]))
         said = text[begin:]
         found = [at for stop in self.stop if (at := said.find(stop)) >= 0]
-        marker = self.markers.call or " "
+        marker = self.markers.call.text or " "
         withheld = len(marker) if said.endswith(marker) else max(overlap(said, one) for one in (*self.stop, marker))
         return text[: begin + min(found)] if found else text[: len(text) - withheld]
 

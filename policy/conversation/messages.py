@@ -56,16 +56,16 @@ def checked_text(text: Any, name: str) -> str:
     return text
 
 
-def checked_ids(ids: Any) -> tuple[int, ...]:
+def checked_ids(ids: Any, name: str = "prompt_ids") -> tuple[int, ...]:
     """Returns token ids as a tuple of Python ints. Raises RequestError for anything else."""
     try:
         if isinstance(ids, str | bytes | Mapping) or any(isinstance(token, bool) for token in ids):
             raise TypeError
         found = tuple(map(index, ids))
     except TypeError:
-        raise RequestError(f"prompt_ids={shown(ids)}: expected token ids, a list of whole numbers") from None
+        raise RequestError(f"{name}={shown(ids)}: expected token ids, a list of whole numbers") from None
     if not found:
-        raise RequestError("prompt_ids is empty: pass at least one token")
+        raise RequestError(f"{name} is empty: pass at least one token")
     return found
 
 

@@ -28,10 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What opens a call in running text: `text`, and its id where that is a control token."""
+    """What opens a call in running text: `text`, with `rest` after it, and its id where it is a control token."""
 
     text: str
+    rest: str
     control: int | None = None
+
+    def closing(self, prose: str) -> int:
+        """Returns where the marker begins that `prose` ends with, its length where it ends with none.
+
+        The token that completes the marker may have written some of `rest` too.
+        """
+        at = prose.rfind(self.text) if self.text else -1
+        return at if at >= 0 and self.rest.startswith(prose[at + len(self.text) :]) else len(prose)
 
 
 @dataclass(frozen=True)
@@ -80,19 +89,14 @@ class TurnGrammar:
 
     def _opened(self, beyond: bytes) -> Part:
         """Returns the part after the marker of a call; `beyond`: what is written of it already."""
-        return self._fixed(self._rest.encode()[len(beyond) :].decode("utf-8", "replace"), self._call)
-
-    @property
-    def _rest(self) -> str:
-        """The head of a call after its marker."""
-        return self._format.head.partition(self.marker.text)[2]
+        return self._fixed(self.marker.rest.encode()[len(beyond) :].decode("utf-8", "replace"), self._call)
 
     @cached_property
     def _trigger(self) -> Trigger | None:
         if self.calls is None and self.target.choice != "none":
             return None
         marker = self.marker
-        return Trigger(self.vocabulary, marker.text, self._rest, marker.control, banned=self.calls is None)
+        return Trigger(self.vocabulary, marker.text, marker.rest, marker.control, banned=self.calls is None)
 
     def _answer(self, answer: Matcher) -> Constrained:
         return Constrained(answer.fork(), self._answer_kind)

@@ -14,15 +14,18 @@ from typing import Any, Final, Literal, cast
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError, TrimodeError
 from trimode.engine.models.checkpoint import BUNDLED
-from trimode.engine.request import DecodeRequest, Sampling, ScoreRequest
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Round
+from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
-from ..audit import CallRecord, RoundRecord, Runtime, versions
-from ..calls import Engine, candidates_of, decoded, turn_matcher
+from ..audit import CallRecord, RoundRecord, Runtime, asked_questions, is_decision, versions
+from ..calls import Engine, candidates_of, decoded
+from ..decisions import answered
 from ..grammar import Matcher, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Schema, Target, TurnTarget, schema_of
 from ..schema import turn_of as read_turn
 from ..selection import OPTIONS
+from ..turns import turn_matcher
 from .recorded_options import by_tokens_alone, options_of, sections_of
 
 Outcome = Literal["same", "path", "different", "impossible"]
@@ -109,8 +112,12 @@ def replay(record: CallRecord, engine: Engine) -> Replay:
 def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
     if record.options.get("mode") != CHOICE:
         return engine.tokens.decode(request_of(record, engine))
+    end = engine.tokens.model.config.eos_token_ids[0]
+    if is_decision(record):
+        asked = questions_of(record)
+        return answered(asked, engine.tokens.decode(asked), "", end)
     request = scoring_of(record, engine)
-    return decoded(request, engine.tokens.decode(request), "", engine.tokens.model.config.eos_token_ids[0])
+    return decoded(request, engine.tokens.decode(request), "", end)
 
 
 def nothing_to_replay(record: CallRecord) -> str | None:
@@ -142,6 +149,7 @@ def request_of(record: CallRecord, engine: Engine) -> DecodeRequest:
         stop=record.stop,
         constraint=_constraint(record, turn, engine),
         thinking=None if record.thinking is None else Thinking(record.thinking.end, record.thinking.budget),
+        lookup=record.lookup_ids or (),
     )
 
 
@@ -176,6 +184,12 @@ def scoring_of(record: CallRecord, engine: Engine) -> ScoreRequest:
     texts = candidates_of(target_of(record))
     candidates = tuple(tuple(engine.tokenizer.encode(text)) for text in texts)
     return ScoreRequest(prompt=record.prompt_ids or (), candidates=candidates)
+
+
+def questions_of(record: CallRecord) -> QuestionsRequest:
+    """Returns the request of a decision, from the token ids in its record."""
+    questions = tuple(Question(tokens=one.tokens, candidates=one.candidates) for one in asked_questions(record))
+    return QuestionsRequest(prompt=record.prompt_ids or (), questions=questions)
 
 
 def changed(record: CallRecord, runtime: Runtime) -> Iterator[str]:

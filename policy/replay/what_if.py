@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..audit import CallRecord, Counts, RoundRecord
 from ..errors import PolicyError
@@ -135,7 +135,7 @@ def learned_from(records: Iterable[CallRecord], cost: CostModel) -> Learned:
         if kind is None or record.counts is None:
             continue
         seen = Observation(
-            **observed(record.rounds),
+            **observed(record.rounds, cast(int, record.options.get("block_length")) or 1),
             prompt=record.counts.prompt_tokens,
             prefilled=record.counts.prompt_tokens - record.counts.cached_tokens,
             paces=_paces(record, record.counts, cost),
@@ -176,6 +176,9 @@ def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> li
         rows = options.get("rows")
         prepared = length if rows is None else min(int(rows), length)
         return [(front + length - 1 + prepared * length, 1.0)] * round_.forward_passes
+    if round_.mode == "lookup_spec" and round_.drafted:
+        refused = sum(reason == "schema" for _, reason in round_.rejected)
+        return [(1.0 + round_.drafted - refused + round_.origins.count("f"), 0.0)] * round_.forward_passes
     return [(front, 0.0)] * round_.forward_passes
 
 

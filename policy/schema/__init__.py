@@ -9,7 +9,7 @@ from __future__ import annotations
 from .python_types import function_of, reasons
 from .targets import Schema, Target, ToolCall, called, described, held_to, schema_of, tool_schema
 from .texts import Choice, Lark, Regex, TextTarget
-from .tool_shapes import Tool, is_function, names_of, runnable, shapes_of
+from .tool_shapes import Tool, ToolShape, is_function, names_of, runnable, shapes_of
 from .turns import (
     BARE,
     MARKED,
@@ -26,7 +26,7 @@ from .turns import (
 
 __all__ = [
     "BARE", "MARKED", "SEGMENT_KINDS", "CallFormat", "Choice", "IdentifiedCall", "Lark", "Regex", "Schema",
-    "SegmentKind", "Target", "TextTarget", "Tool", "ToolCall", "ToolChoice", "Turn", "TurnTarget", "called",
-    "described", "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of", "shapes_of",
-    "tool_schema", "turn_of", "turn_target",
+    "SegmentKind", "Target", "TextTarget", "Tool", "ToolCall", "ToolChoice", "ToolShape", "Turn", "TurnTarget",
+    "called", "described", "function_of", "held_to", "is_function", "names_of", "reasons", "runnable", "schema_of",
+    "shapes_of", "tool_schema", "turn_of", "turn_target",
 ]  # fmt: skip

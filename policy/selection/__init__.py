@@ -14,7 +14,7 @@ from .lock_file import lock_text, moved
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
 from .posterior import Learned
-from .pricing import ADAPTED, LENGTHS, Cost, Costing, Passes, Variant
+from .pricing import ADAPTED, LENGTHS, Cost, Costing, Passes
 from .settings import (
     NAMES,
     OPTIONS,
@@ -33,6 +33,7 @@ from .settings import (
     without_part,
 )
 from .switching import Schedule
+from .variants import Variant
 from .working_directory import configured, working_policy
 
 __all__ = [

@@ -38,20 +38,13 @@ from .exploration import (
 from .feedback import learn
 from .policies import DecodePlan, Forecast, Layer, Policy, StepContext, resolve
 from .posterior import DRAFTING, KEYS, Learned, levels, step_of
-from .pricing import AR, Cost, Passes, Variant
+from .pricing import Cost, Passes
 from .settings import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
+from .variants import AR, VARIANTS, Variant, with_given
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult
-
-VARIANTS: Final = (
-    Variant("ar"),
-    *(Variant("linear_spec", length) for length in (4, 6, 8, 16, 32)),
-    *(Variant("quadratic_spec", length, rows) for length, rows in ((4, 1), (6, 1), (6, 2), (8, 2), (16, 2))),
-    *(Variant("quadratic_spec", length) for length in (6, 12)),
-    *(Variant("diffusion", length) for length in (8, 16, 32)),
-)
 
 
 @dataclass(slots=True)
@@ -208,14 +201,13 @@ class Auto:
         allowed = [v for v in self.variants if v.mode in self.modes and (v.mode in EXACT or not exact)]
         if settings.block_length is None and settings.rows is None:
             return allowed
-        return list(dict.fromkeys(_with_given(variant, settings) for variant in allowed))
+        return list(dict.fromkeys(with_given(variant, settings) for variant in allowed))
 
     def _candidates(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
         temperature = settings.temperature or 0.0
         keys = levels(context, temperature)
         modes: set[str] = {variant.mode for variant in offered}
-        drafts = self.learned.of_drafts(keys)
-        paces = {mode: self.learned.of_mode(mode).over(drafts if mode in DRAFTING else 0.0) for mode in modes}
+        paces = {mode: self.learned.of_mode(mode).over(self.learned.of_drafts(keys, mode)) for mode in modes}
         load = self.learned.workload(context, temperature, settings.max_tokens or 256)
         common = self.learned.pace + self.learned.of_step(keys).mean
         return Candidates(load, Passes(self.cost, load), offered, common, paces)
@@ -259,16 +251,6 @@ class Auto:
 
 
 _BUCKETS: Final = {"0": 0.0, "low": 0.5, "mid": 1.0, "high": 1.5}
-
-
-def _with_given(variant: Variant, settings: Settings) -> Variant:
-    """Returns `variant` with the block length and rows that were given, where its mode has these options."""
-    if variant.mode == "ar" or (settings.block_length is None and settings.rows is None):
-        return variant
-    length = settings.block_length or variant.block_length
-    if variant.mode == "quadratic_spec":
-        return replace(variant, block_length=length, rows=settings.rows or variant.rows)
-    return replace(variant, block_length=length)
 
 
 def _reason(variant: Variant, comparison: Comparison, forecast: Forecast, context: StepContext) -> str:

@@ -26,7 +26,9 @@ Reading = tuple[str, float, float]
 class Observation:
     """The counts of one finished call. A decision is an unforced token: the grammar allowed more than one.
 
-    `drafts`: (mode, accepted draft decisions, whether one was refused) of each round that drafted. `passes`: forward
+    `drafts`: (mode, accepted draft decisions, whether the next one was not) of each round that drafted. `lookups`:
+    rounds of lookup_spec; `matches`: those of them that drafted; `copies`: tokens that they drafted; `ends`: their
+    drafts that ended before the block did. `passes`: forward
     passes of decoding; `rows`: the call's own rows in them. `paces`: for each mode that ran, the log of its measured
     seconds over those that the cost model gives for the same passes, other calls' rows included; the weight is the
     mode's part of the passes.
@@ -40,6 +42,10 @@ class Observation:
     drafts: tuple[tuple[str, int, bool], ...] = ()
     fills: int = 0
     denoises: int = 0
+    lookups: int = 0
+    matches: int = 0
+    copies: int = 0
+    ends: int = 0
     passes: int = 0
     rows: int = 0
     paces: tuple[Reading, ...] = ()
@@ -62,21 +68,33 @@ class RoundCounts(Protocol):
     def fills(self) -> Sequence[int]: ...
 
 
-def observed(rounds: Iterable[RoundCounts]) -> dict[str, Any]:
-    """Returns the fields of an `Observation` that follow from the rounds of a result or of a record."""
-    decisions = forced = fills = denoises = 0
+def observed(rounds: Iterable[RoundCounts], block_length: int) -> dict[str, Any]:
+    """Returns the fields of an `Observation` that follow from the rounds of a result or of a record.
+
+    `block_length`: of the call, because a copied draft may be shorter than its block allows.
+    """
+    decisions = forced = fills = denoises = lookups = matches = copies = ends = 0
     drafts: list[tuple[str, int, bool]] = []
     for round_ in rounds:
         undecided = round_.origins.count("f") + round_.origins.count("b")  # forced by the grammar or by the budget
         forced += undecided
         decisions += len(round_.origins) - undecided
+        early = False
+        if round_.mode == "lookup_spec":
+            early = round_.drafted > 0 and round_.drafted + round_.origins.count("f") < block_length - 1
+            lookups, matches, copies = lookups + 1, matches + (round_.drafted > 0), copies + round_.drafted
+            ends += early
         if round_.fills:
             fills, denoises = fills + sum(round_.fills), denoises + len(round_.fills)
         elif round_.drafted:
-            refused = any(_reason(rejected) == "target" for rejected in round_.rejected)
+            # A draft that ends early, and before the output does, lacks the next token.
+            lacking = early and round_.origins.endswith("c")
+            refused = lacking or any(_reason(rejected) == "target" for rejected in round_.rejected)
             drafts.append((round_.mode, round_.accepted, refused))
     return {
         "decisions": decisions, "forced": forced, "drafts": tuple(drafts), "fills": fills, "denoises": denoises,
+        "lookups": lookups, "matches": matches, "copies": copies,
+        "ends": ends,
     }  # fmt: skip
 
 
@@ -100,6 +118,10 @@ class Evidence:
     others: float = 0.0
     fills: float = 0.0
     denoises: float = 0.0
+    lookups: float = 0.0
+    matches: float = 0.0
+    copies: float = 0.0
+    ends: float = 0.0
     passes: float = 0.0
     rows: float = 0.0
     total: float = 0.0
@@ -157,7 +179,7 @@ class Evidence:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Evidence:
         """Reads what `asdict` wrote. Raises LookupError, TypeError, ValueError or AttributeError for anything else."""
-        sums = {name: finite(found[name]) for name in (*_SUMS, "total", "spent")}
+        sums = {name: finite(found[name] if name not in _LATER else found.get(name, 0.0)) for name in _NUMBERS}
         trials, hits, pace = (
             {str(mode): [finite(value) for value in values] for mode, values in found[name].items()}
             for name in ("trials", "hits", "pace")
@@ -169,7 +191,12 @@ class Evidence:
         return cls(**sums, trials=trials, hits=hits, pace=pace)
 
 
-_SUMS: Final = ("calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows")
+_LATER: Final = ("lookups", "matches", "copies", "ends")
+"""Sums that files of earlier versions lack."""
+_SUMS: Final = (
+    "calls", "decisions", "forced", "prompt", "prefilled", "others", "fills", "denoises", "passes", "rows", *_LATER,
+)  # fmt: skip
+_NUMBERS: Final = (*_SUMS, "total", "spent")
 
 
 def finite(value: Any) -> float:

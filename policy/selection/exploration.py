@@ -20,8 +20,9 @@ from typing import Final
 from .evidence import Evidence
 from .policies import Forecast
 from .posterior import DRAFTING, HORIZON, Estimate, Learned, is_observed, spread
-from .pricing import AR, Cost, Costing, Passes, Variant, Workload
+from .pricing import Cost, Costing, Passes, Workload
 from .switching import PATIENCE, TOLERANCE, Breakeven
+from .variants import AR, Variant
 
 SHARE: Final = 0.005
 """Part of the expected decoding time that exploring may cost: of all steps, and of each one."""

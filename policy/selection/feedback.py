@@ -14,7 +14,8 @@ from .cost_model import CostModel
 from .evidence import Observation, Reading, observed
 from .policies import DecodePlan
 from .posterior import DRAFTING, Learned
-from .pricing import ADAPTED, Costing, Pair, Passes, Variant
+from .pricing import ADAPTED, LENGTHS, Costing, Pair, Passes
+from .variants import Variant
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult, Stats
@@ -30,13 +31,13 @@ def learn(cost: CostModel, learned: Learned, plan: DecodePlan, result: DecodeRes
     learned.add(plan.context, temperature, _observation(cost, plan, result))
     draft_error = _draft_error(cost, learned, plan, result)  # the error that remains after the call's acceptance counts
     if draft_error is not None:
-        learned.add_draft_error(plan.context, temperature, *draft_error)
+        learned.add_draft_error(plan.context, temperature, plan.mode, *draft_error)
 
 
 def _observation(cost: CostModel, plan: DecodePlan, result: DecodeResult) -> Observation:
     stats = result.stats
     return Observation(
-        **observed(result.rounds),
+        **observed(result.rounds, plan.settings.block_length or LENGTHS.get(plan.mode, 1)),
         prompt=stats.prompt_tokens,
         prefilled=stats.prefilled_tokens,
         others=plan.context.others,

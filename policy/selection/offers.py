@@ -13,12 +13,23 @@ from typing import Final
 from trimode.engine.result import Mode
 
 from .cost_model import CostModel
-from .pricing import ADAPTED, AR, Costing, Passes, Variant, Workload
+from .pricing import ADAPTED, Costing, Passes, Workload
 from .settings import MODES, Settings
+from .variants import AR, Variant
 
 LIKELY: Final = 0.9
 """Probability of each draft token to be accepted with which speculation has to pay to be offered: more than recorded
 steps of the reference checkpoint reach."""
+COPIED: Final = (0.5, 0.55, 0.6, 0.75, 0.65, 0.85, *(0.75,) * 250)
+"""Probability of each copied draft token to be accepted with which copying has to pay to be offered, a draft that ends
+counted as refused. COPIED, MATCH and COPIES are what recorded tool_call and json steps of two models reach
+(docs/policy.md)."""
+MATCH: Final = 0.6
+"""Part of those rounds that found something to copy."""
+COPIES: Final = 3.7
+"""Tokens of a copied draft of those."""
+MARGIN: Final = 0.9
+"""Part of the price of `ar` that copying may cost to be offered, because costs and acceptance of other steps differ."""
 OUTPUT: Final = 256.0
 """Decisions of the output that is priced, long enough for its last, partly used round not to matter."""
 FORCED: Final = 0.5
@@ -45,9 +56,19 @@ ANY_WEIGHTS: Final = Weights(name="", modes=MODES)
 def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, str]:
     """Returns the mode to offer, and why it is not `first`, the table's own; the reason is empty where it is.
 
+    Weights that cannot draft are offered copied drafts where the cost of passes is known and these are expected to pay.
     `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
     `first`, which they refuse.
     """
+    mode, why = _without_copies(first, settings, weights)
+    copies = Variant.of("lookup_spec", settings)
+    lacking = first in ADAPTED and not weights.have(first) and weights.have("lookup_spec")
+    if mode != "ar" or not lacking or weights.cost is None or not copying_pays(weights.cost, copies):
+        return mode, why
+    return "lookup_spec", f"{why}, and {copies} is expected to pay on this machine"
+
+
+def _without_copies(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, str]:
     candidates: list[Mode] = [first, "ar"]
     if settings.exact is False:
         candidates.append("diffusion")
@@ -69,3 +90,11 @@ def pays(cost: CostModel, variant: Variant) -> bool:
     costing = Costing(Passes(cost, load), load)
     (decisions, price), (_, ar_price) = costing.cost(variant).a_round, costing.cost(AR).a_round
     return price < decisions * ar_price
+
+
+@lru_cache(maxsize=64)
+def copying_pays(cost: CostModel, variant: Variant) -> bool:
+    """Returns whether an output by `variant`, copied drafts, is expected to cost at most MARGIN of one in `ar`."""
+    load = Workload(decisions=OUTPUT, forced=FORCED, acceptance={variant.mode: COPIED}, match=MATCH, copies=COPIES)
+    costing = Costing(Passes(cost, load), load)
+    return costing.cost(variant).price <= MARGIN * costing.cost(AR).price

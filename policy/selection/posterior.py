@@ -35,6 +35,10 @@ KIN: Final = 12.0
 """Trials that drafts of one mode count for in the other, at most, by position."""
 PRIOR_DECISIONS: Final = 24.0
 """Decisions of an output, before any call was seen."""
+PRIOR_MATCH: Final = 0.5
+"""Part of the rounds of `lookup_spec` that find something to copy, before any call was seen."""
+PRIOR_COPIES: Final = 4.0
+"""Tokens after which a copied draft ends, before any call was seen."""
 PRIOR_ROWS: Final = 1.5
 """Rows of a call in one pass, before any call was seen: those of ar where a few tokens are forced."""
 COMMON: Final = 0.2
@@ -51,9 +55,11 @@ OBSERVED: Final = 0.75
 """Readings from which on a slowdown counts as observed; below 1, because a call's prefill passes are not counted."""
 
 
-ANY, DRAFTS = "any", "drafts"
-"""Names in a step's `Evidence.pace`: ANY for the slowdown in all modes, DRAFTS for log(actual / expected draft
-work)."""
+ANY: Final = "any"
+"""Name in a step's `Evidence.pace` of the slowdown in all modes."""
+DRAFTING: Final[Mapping[str, str]] = {"linear_spec": "drafts", "quadratic_spec": "drafts", "lookup_spec": "copies"}
+"""Modes that draft, each with the name in `Evidence.pace` of its log(actual / expected draft work). Two modes have one
+name because they have one drafter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +115,10 @@ class Learned:
         while len(self.evidence) > KEYS:
             del self.evidence[next(iter(self.evidence))]
 
-    def add_draft_error(self, context: StepContext, temperature: float, value: float, part: float) -> None:
-        """Adds log(actual / expected draft work) of a call of this step, with weight `part`."""
+    def add_draft_error(self, context: StepContext, temperature: float, mode: str, value: float, part: float) -> None:
+        """Adds log(actual / expected draft work) of a call of this step in `mode`, with weight `part`."""
         for key in levels(context, temperature)[1:]:
-            self.evidence[key].add_reading(DRAFTS, value, part)
+            self.evidence[key].add_reading(DRAFTING[mode], value, part)
 
     def workload(self, context: StepContext, temperature: float, max_tokens: int) -> Workload:
         """Returns the expected workload of a call."""
@@ -124,10 +130,11 @@ class Learned:
             decisions = (one.decisions + decisions) / weight
             prompt = (one.prompt + prompt) / weight
             forced = (one.forced + forced) / (one.decisions + 1)
-        fill = Estimate(1.5, 2.0)
+        fill, match, copies = Estimate(1.5, 2.0), Estimate(PRIOR_MATCH, 2.0), Estimate(PRIOR_COPIES, 2.0)
         for one in found:
             if one.denoises:
                 fill = _pooled(fill, one.fills, one.denoises)
+            match, copies = _pooled(match, one.matches, one.lookups), _pooled(copies, one.copies, one.ends)
         decisions = min(decisions, max_tokens)
         all_steps = self.evidence.get(keys[0]) or Evidence()
         curves = {mode: _curve(found, mode) for mode in DRAFTING}
@@ -137,6 +144,8 @@ class Learned:
             acceptance={mode: chances for mode, (chances, _) in curves.items()},
             trials={mode: trials for mode, (_, trials) in curves.items()},
             fill=fill.mean,
+            match=match.mean,
+            copies=copies.mean,
             context=prompt + decisions / 2,
             calls=1 + context.others,
             rows_of_others=(all_steps.rows + PRIOR_ROWS) / (all_steps.passes + 1),
@@ -151,16 +160,15 @@ class Learned:
         at each token."""
         return self._paced(keys[1:], ANY)
 
-    def of_drafts(self, keys: Sequence[str]) -> float:
-        """Returns log(actual / expected draft work) of a step: its drafts may contain fewer decisions than acceptance
-        alone suggests, or more rows."""
-        return self._paced(keys[1:], DRAFTS).mean
+    def of_drafts(self, keys: Sequence[str], mode: str) -> float:
+        """Returns log(actual / expected draft work) of a step in `mode`, 0 for modes without drafts: these may contain
+        fewer decisions than acceptance alone suggests, or more rows."""
+        return self._paced(keys[1:], DRAFTING[mode]).mean if mode in DRAFTING else 0.0
 
     def slowdown(self, context: StepContext, temperature: float, mode: str) -> float:
         """Returns the log of what a call of this step takes in `mode` over the cost model, all factors together."""
         keys = levels(context, temperature)
-        drafts = self.of_drafts(keys) if mode in DRAFTING else 0.0
-        return self.pace + self.of_step(keys).mean + self.of_mode(mode).mean + drafts
+        return self.pace + self.of_step(keys).mean + self.of_mode(mode).mean + self.of_drafts(keys, mode)
 
     def _paced(self, keys: Iterable[str], name: str) -> Estimate:
         estimate = Estimate(0.0, PRIOR_PACES)
@@ -184,9 +192,6 @@ class Learned:
         evidence = {str(key): Evidence.of(one) for key, one in found["evidence"].items()}
         numbers = {name: finite(found[name]) for name in ("pace", "paced", "total", "spent")}
         return cls(evidence=evidence, calls=int(found["calls"]), planned=int(found["planned"]), **numbers)
-
-
-DRAFTING: Final = ("linear_spec", "quadratic_spec")
 
 
 def levels(context: StepContext, temperature: float) -> tuple[str, str, str]:
@@ -230,12 +235,11 @@ def _curve(found: Sequence[Evidence], mode: str) -> tuple[list[float], list[floa
 
 
 def _drafts(one: Evidence, mode: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Returns trials and hits by position. Those of the other drafting mode count too, for at most KIN trials, because
-    both modes use the same drafter."""
+    """Returns trials and hits by position. Those of another mode with the same drafter count too, for at most KIN
+    trials."""
     trials, hits = one.trials.get(mode, ()), one.hits.get(mode, ())
-    other = next(drafting for drafting in DRAFTING if drafting != mode)
-    other_trials = one.trials.get(other, ())
-    if not other_trials:
+    other = next((kin for kin, drafter in DRAFTING.items() if drafter == DRAFTING[mode] and kin != mode), None)
+    if other is None or not (other_trials := one.trials.get(other, ())):
         return trials, hits
     parts = [1.0 if tried <= KIN else KIN / tried for tried in other_trials]
     borrowed = (list(map(mul, parts, each)) for each in (other_trials, one.hits[other]))

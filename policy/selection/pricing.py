@@ -24,48 +24,15 @@ from typing import Final, NamedTuple
 from trimode.engine.result import Mode
 
 from .cost_model import BASE_CONTEXT, CostModel
-from .settings import Settings
+from .variants import Variant
 
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens in one run of consecutive ones, about."""
-LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16}
+LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16, "lookup_spec": 16}
 """Block lengths of drafting modes where nobody says one."""
-ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0}
-"""Part of a mode's passes that use the draft adapter; none in other modes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A mode with its options, as policies compare it; None where the mode has no such option, or for its default."""
-
-    mode: Mode
-    block_length: int | None = None
-    rows: int | None = None
-    threshold: float | None = None
-
-    def __str__(self) -> str:
-        options = (self.block_length, self.rows)
-        parts = [self.mode, *(str(option) for option in options if option is not None)]
-        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
-
-    @classmethod
-    def of(cls, mode: Mode, given: Settings) -> Variant:
-        """Returns a variant of `mode` with those of the given options that the mode has."""
-        match mode:
-            case "ar":
-                return cls("ar")
-            case "quadratic_spec":
-                return cls("quadratic_spec", given.block_length, given.rows)
-            case _:
-                return cls(mode, given.block_length)
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(mode=self.mode, block_length=self.block_length, rows=self.rows, threshold=self.threshold)
-
-
-AR: Final = Variant("ar")
+ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0, "lookup_spec": 0.0}
+"""Part of a drafting mode's passes that use the draft adapter; none in other modes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +41,10 @@ class Workload:
 
     decisions: unforced tokens of one output; forced: forced tokens for each decision; acceptance: by drafting mode, the
     probability of each draft decision, from the first, to be accepted when those before it were; trials: observations
-    of each of these probabilities; fill: slots that one denoise pass fills; context: tokens that a row attends to;
-    calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings to a pass.
+    of each of these probabilities; fill: slots that one denoise pass fills; match: part of the rounds of lookup_spec
+    that find something to copy; copies: tokens after which a copied draft ends by itself; context: tokens that a row
+    attends to; calls: running calls in the batch, this one included; rows_of_others: rows that each other call brings
+    to a pass.
     """
 
     decisions: float
@@ -83,6 +52,8 @@ class Workload:
     acceptance: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trials: Mapping[str, Sequence[float]] = field(default_factory=dict)
     fill: float = 1.5
+    match: float = 1.0
+    copies: float = math.inf
     context: float = BASE_CONTEXT
     calls: int = 1
     rows_of_others: float = 1.0
@@ -99,8 +70,10 @@ class Workload:
         return replace(self, acceptance=curves)
 
     def at_best(self) -> Workload:
-        """Returns a workload with every draft accepted and every block filled in one pass."""
-        return replace(self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf)
+        """Returns a workload with a draft in every round, all of them accepted, and every block filled in one pass."""
+        return replace(
+            self, acceptance=dict.fromkeys(self.acceptance, CERTAIN), fill=math.inf, match=1.0, copies=math.inf
+        )
 
 
 CERTAIN: Final = (1.0,) * 256
@@ -110,7 +83,7 @@ class Cost(NamedTuple):
     """The cost of one output after its first token: seconds, its share of shared passes (`price`, seconds), passes,
     tokens.
 
-    `a_round`: decisions and price of one round.
+    `a_round`: decisions and price of one round; of one with a draft in lookup_spec, whose others are those of ar.
     """
 
     seconds: float
@@ -184,6 +157,8 @@ class Costing:
                 return self._linear(variant.block_length or LENGTHS["linear_spec"])
             case "quadratic_spec":
                 return self._quadratic(variant.block_length or LENGTHS["quadratic_spec"], variant.rows)
+            case "lookup_spec":
+                return self._lookup(variant.block_length or LENGTHS["lookup_spec"])
             case "diffusion":
                 return self._diffusion(variant.block_length or 32)
 
@@ -215,9 +190,17 @@ class Costing:
         front = 1 + self.load.forced
         drafting = self._pass(front + length - 1 + prepared * length, True)
         bare = self._pass(front + length, True)
-        a_pass = (share * drafting[0] + (1 - share) * bare[0], share * drafting[1] + (1 - share) * bare[1])
         passes = self._rounds(share * first + 1 - share, per_pass)
-        return self._cost("quadratic_spec", passes, passes, a_pass, per_pass)
+        return self._cost("quadratic_spec", passes, passes, _mixed(share, drafting, bare), per_pass)
+
+    def _lookup(self, length: int) -> Cost:
+        """Averages passes with a draft and passes of `ar`, where nothing to copy is found."""
+        first, later = self._decisions("lookup_spec", length - 1)
+        match, front = self.load.match, 1 + self.load.forced
+        drafting, bare = self._pass(front + min(self._copied(length - 1) * front, length - 1)), self._pass(front)
+        passes = self._rounds(match * first + 1 - match, match * later + 1 - match)
+        cost = self._cost("lookup_spec", passes, passes, _mixed(match, drafting, bare), later)
+        return cost._replace(a_round=(later, drafting[1] * self._slow.get("lookup_spec", 1.0)))
 
     def _diffusion(self, length: int) -> Cost:
         slots = max(length - 1, 1)
@@ -239,6 +222,11 @@ class Costing:
         drafted = self._drafted(slots)
         far = self._expected(mode, drafted)
         return (self._expected(mode, self.remaining - 1) if drafted > self.remaining - 1 else far), far
+
+    def _copied(self, slots: int) -> float:
+        """Returns the expected tokens of a copied draft of at most `slots`, which ends after each with one chance."""
+        goes_on = 1 - 1 / max(self.load.copies, 1.0)
+        return slots if goes_on == 1 else (1 - goes_on**slots) / (1 - goes_on)
 
     def _drafted(self, slots: float) -> float:
         """Returns the decisions among `slots` drafted tokens. Short drafts contain fewer forced tokens, because these
@@ -279,6 +267,10 @@ def _sums(curve: Iterable[float]) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 _EVERY: Final = _sums(CERTAIN)
+
+
+def _mixed(share: float, one: Pair, other: Pair) -> Pair:
+    return share * one[0] + (1 - share) * other[0], share * one[1] + (1 - share) * other[1]
 
 
 def _sum(one: Pair, other: Pair) -> Pair:

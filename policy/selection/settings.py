@@ -18,6 +18,7 @@ from trimode.engine.request import (
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     QuadraticSpecOptions,
     Sampling,
     Selection,
@@ -38,7 +39,8 @@ and validates the finished output."""
 GUARANTEES: Final[tuple[Guarantee, ...]] = get_args(Guarantee)
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 OPTIONS: Final[dict[str, type[SingleOptions]]] = {
-    options.mode: options for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions)
+    options.mode: options
+    for options in (ArOptions, DiffusionOptions, LinearSpecOptions, QuadraticSpecOptions, LookupSpecOptions)
 }
 
 
@@ -50,6 +52,7 @@ class SettingArguments(TypedDict, total=False):
     threshold: float | None
     selection: Selection | None
     rows: int | None
+    min_match: int | None
     exact: bool | None
     temperature: float | None
     top_k: int | None
@@ -61,6 +64,7 @@ class SettingArguments(TypedDict, total=False):
     guarantee: Guarantee | None
     retries: int | None
     deadline: float | None
+    logit_bias: Mapping[int, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +72,13 @@ class Settings:
     """Settings of one call; None means that this layer leaves the setting open.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
-    has its own defaults for `block_length` (some weights accept one value only), `threshold` and `rows`. `selection`,
-    "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights. `max_thinking_tokens`
-    turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the grammar cannot express in
-    full: the finished output is validated, and retried with other seeds at most `retries` times. `deadline`, in
-    seconds, asks for the fastest mode that is allowed.
+    has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and `min_match`.
+    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights.
+    `max_thinking_tokens` turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the
+    grammar cannot express in full: the finished output is validated, and retried with other seeds at most `retries`
+    times. `deadline`, in seconds, asks for the fastest mode that is allowed. `logit_bias` maps token ids to numbers
+    from -100 to 100 that are added to their logits, as in OpenAI's API: -100 bans a token wherever another one may
+    come; a schema stays in force. It is kept as pairs in order of ids.
     """
 
     mode: str | None = None
@@ -80,6 +86,7 @@ class Settings:
     threshold: float | None = None
     selection: str | None = None
     rows: int | None = None
+    min_match: int | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -91,6 +98,7 @@ class Settings:
     guarantee: str | None = None
     retries: int | None = None
     deadline: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] | None = None
 
     def over(self, below: Settings) -> Settings:
         """Returns these settings, completed from `below` where a setting here is None."""
@@ -99,8 +107,10 @@ class Settings:
 
     def given(self) -> dict[str, Any]:
         """Returns the settings that are not None, as JSON values."""
-        values = zip(NAMES, _values(self), strict=True)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values if v is not None}
+        found = {name: v for name, v in zip(NAMES, _values(self), strict=True) if v is not None}
+        if self.logit_bias is not None:
+            found["logit_bias"] = {str(token): bias for token, bias in self.logit_bias}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
     said = given
     """The former name of `given`, kept for one release."""
@@ -115,6 +125,8 @@ class Settings:
         typed: dict[str, Any] = {**options}
         if isinstance(options.get("stop"), str | Sequence):
             typed["stop"] = _tuple(options["stop"])
+        if options.get("logit_bias") is not None:
+            typed["logit_bias"] = _biases(options["logit_bias"], origin)
         for name, kind in _KINDS.items():
             if typed.get(name) is not None:
                 typed[name] = _number(typed[name], kind) if kind in _NUMBERS else typed[name]
@@ -137,11 +149,12 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "exact": bool,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "min_match": int,
+    "exact": bool,
     "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,
     "guarantee": str, "retries": int,
-    "deadline": int | float,
+    "deadline": int | float, "logit_bias": tuple,
 }  # fmt: skip
 _EXPECTED: Final[dict[Any, str]] = {
     int: "a whole number", int | float: "a number", bool: "true or false", tuple: "a string or a list of strings",
@@ -185,11 +198,15 @@ def known_kind(name: str) -> StepKind | None:
 
 
 def variant(text: str, origin: str) -> Settings:
-    """Parses `linear_spec`, `linear_spec:8` or `quadratic_spec:8:2` as settings: mode, block_length, rows."""
+    """Parses `linear_spec`, `linear_spec:8`, `quadratic_spec:8:2` or `lookup_spec:8:3` as settings: mode, block_length,
+    and rows or min_match."""
     mode, *numbers = text.strip().split(":")
     if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
-        raise PolicyError(f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS")
-    named = dict(zip(("block_length", "rows"), map(int, numbers), strict=False))
+        raise PolicyError(
+            f"{origin}: {text!r}: expected MODE, MODE:BLOCK_LENGTH or MODE:BLOCK_LENGTH:ROWS (lookup_spec: MIN_MATCH)"
+        )
+    second = "min_match" if mode == "lookup_spec" else "rows"
+    named = dict(zip(("block_length", second), map(int, numbers), strict=False))
     return Settings.of({"mode": mode, **named}, origin)
 
 
@@ -257,3 +274,22 @@ def _number(value: Any, kind: Any) -> Any:
 
 def _tuple(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _biases(given: Any, origin: str) -> tuple[tuple[int, float], ...]:
+    """Returns pairs of token id and bias, in order of ids; ids may be strings of digits, as JSON's keys are."""
+    what = f"{origin}: logit_bias={shown(given)}: expected numbers by token id, from -100 to 100"
+    if not isinstance(given, Mapping):
+        raise PolicyError(what, ["logit_bias"])
+    found: dict[int, float] = {}
+    for key, value in given.items():
+        digits = isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= _DIGITS
+        token, bias = _number(int(key) if digits else key, int), _number(value, int | float)
+        if token is None or bias is None or token in found:
+            raise PolicyError(f"{what}; found {shown(key)}: {shown(value)}", ["logit_bias"])
+        found[token] = float(bias)
+    return tuple(sorted(found.items()))
+
+
+_DIGITS: Final = 12
+"""Maximum number of digits of a token id, because `int` of a long text is slow."""

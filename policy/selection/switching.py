@@ -33,8 +33,8 @@ class Breakeven:
             return None
         loss, decisions, count = 0.0, 0, 0
         for round_ in rounds[1:]:  # the first round is the prompt's
-            if not round_.drafted and options.mode == "linear_spec":
-                continue
+            if not round_.drafted and options.mode != "quadratic_spec":
+                continue  # such a round cost what one of ar does; in quadratic_spec it has paid for a draft
             loss, decisions, count = (
                 loss + self.needed - round_.unforced_tokens,
                 decisions + round_.unforced_tokens,

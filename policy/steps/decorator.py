@@ -15,10 +15,11 @@ from functools import update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-from ..calls import Call, Result, StreamEvent, planned_turn, tools_of
+from ..calls import Call, Result, StreamEvent, tools_of
 from ..errors import StepError, shown
 from ..json_schema import Formats
 from ..selection import STEP_KINDS, DecodePlan, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..turns import planned_turn
 from .definition import Calling, StepSpec, define, listed
 from .prompt_text import messages_of
 from .sessions import current_session

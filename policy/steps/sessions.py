@@ -22,8 +22,8 @@ from ..calls import (
     USING,
     Call,
     Engine,
-    InForce,
     Naming,
+    RecentOutputs,
     Recording,
     Result,
     Scope,
@@ -37,6 +37,7 @@ from ..calls import (
 )
 from ..conversation import TRIMS, Trim
 from ..errors import PolicyError, StepError, error_type, shown
+from ..in_force import InForce
 from ..selection import (
     STEP_KINDS,
     Auto,
@@ -166,6 +167,7 @@ def session(
         engine=engine,
         policies=policies,
         limits=ledger,
+        outputs=RecentOutputs(),
     )
     current = Session(engine, policies, scope, ledger=ledger)
     inside, entered = SCOPE.enter(scope), _SESSION.enter(current)

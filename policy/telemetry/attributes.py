@@ -169,11 +169,13 @@ def decode_attributes(part: Part) -> Attributes:
 
 
 def choice_attributes(record: CallRecord, content: bool) -> Attributes:
-    """Returns the number of a choice's candidates and, with `content`, their scores; nothing for other calls."""
+    """Returns the number of a choice's candidates, or of a decision's questions, and, with `content`, the scores of all
+    candidates; nothing for other calls."""
     if record.kind != "choice":
         return {}
-    count = record.options.get("candidates")
+    count, asked = record.options.get("candidates"), record.options.get("questions")
     return {
+        names.DECISION_QUESTIONS: asked if isinstance(asked, int) else None,
         names.CHOICE_CANDIDATES: count if isinstance(count, int) else None,
         names.CHOICE_LOGPROBS: record.logprobs if content else None,
     }

@@ -139,6 +139,7 @@ BLOCK_SELECTION: Final = "trimode.block.selection"
 """vendor or text_first: the rule by which diffusion fills slots when no token is confident, and after a tentative
 end."""
 CHOICE_CANDIDATES: Final = "trimode.choice.candidates"
+DECISION_QUESTIONS: Final = "trimode.decision.questions"
 CHOICE_LOGPROBS: Final = "trimode.choice.logprobs"
 """Log probabilities in nats, in the order of the candidates; content."""
 SWITCH_FROM: Final = "trimode.switch.from"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
-    from trimode.policy.calls import CallDelta, Engine, Result, ScoredChoice, StreamEvent, TurnSegment
+    from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
+    from trimode.policy.decisions import Calibration, Decision, DecisionAnswer, DecisionQuestion
     from trimode.policy.errors import (
         AuditError,
         AuditFileRefused,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         step,
         using,
     )
+    from trimode.policy.turns import CallDelta, TurnSegment
 
 __version__ = "0.1.0"
 
@@ -75,7 +77,8 @@ _HOMES = {
     ),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
-    "trimode.policy.calls": ("CallDelta", "Engine", "Result", "ScoredChoice", "StreamEvent", "TurnSegment"),
+    "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
+    "trimode.policy.decisions": ("Calibration", "Decision", "DecisionAnswer", "DecisionQuestion"),
     "trimode.policy.errors": (
         "AuditError", "AuditFileRefused", "AuditWriteFailed", "BudgetExceeded", "BudgetTooSmall", "CheckFailed",
         "InvalidArguments", "MalformedGrammar", "MalformedSchema",
@@ -87,18 +90,19 @@ _HOMES = {
     "trimode.policy.steps": (
         "Budget", "Session", "Spent", "aexecute", "ask", "execute", "execute_tool", "session", "step", "using",
     ),
+    "trimode.policy.turns": ("CallDelta", "TurnSegment"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed", "Budget", "BudgetExceeded", "BudgetTooSmall",
-    "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Engine", "IdentifiedCall",
-    "InvalidArguments", "KvMemoryExceeded", "Lark", "MalformedGrammar", "MalformedSchema", "ModeUnavailable",
-    "OutputRefused", "Policy", "PolicyError", "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result",
-    "RowsDisagree", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session",
-    "Spent", "StepError", "StreamEvent", "ToolCall", "ToolError", "TrimodeError", "Turn", "TurnSegment",
-    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
-    "execute_tool", "session", "step", "testing", "trace", "using",
+    "Calibration", "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Decision",
+    "DecisionAnswer", "DecisionQuestion", "Engine", "IdentifiedCall", "InvalidArguments", "KvMemoryExceeded", "Lark",
+    "MalformedGrammar", "MalformedSchema", "ModeUnavailable", "OutputRefused", "Policy", "PolicyError",
+    "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused",
+    "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall",
+    "ToolError", "TrimodeError", "Turn", "TurnSegment", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
+    "UnsupportedSyntax", "aexecute", "ask", "execute", "execute_tool", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

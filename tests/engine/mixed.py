@@ -15,6 +15,7 @@ from trimode.engine.request import (
     DiffusionOptions,
     ExactOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
     Sampling,
@@ -28,6 +29,7 @@ MODES: list[ExactOptions] = [
     LinearSpecOptions(block_length=9),
     QuadraticSpecOptions(block_length=5),
     QuadraticSpecOptions(block_length=8, rows=2),
+    LookupSpecOptions(block_length=6),
 ]
 
 
@@ -57,6 +59,8 @@ def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:
         LinearSpecOptions(block_length=20),
         QuadraticSpecOptions(block_length=6),
         QuadraticSpecOptions(block_length=9, rows=2),
+        LookupSpecOptions(block_length=7),
+        LookupSpecOptions(block_length=20, min_match=2),
     ]
     usable = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import naive_lookup
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -175,6 +176,21 @@ class Naive:
         adapted = torch.arange(len(tokens)) >= len(trunk) if self.model.adapter is not None else None
         logits = self.pass_over(tokens, positions, seen, adapted)
         return logits[len(known) - 1 : len(trunk)], list(logits[len(trunk) :].split(block_length))
+
+    def lookup_spec(self, block_length: int, min_match: int, runs: Sequence[Sequence[int]] = ()) -> None:
+        prefill = True
+        while not self.finished:
+            known = [*self.prompt, *self.out]
+            limit = min(block_length, self.remaining) - 1
+            draft = naive_lookup.copied([*runs, known], min_match, limit, self.ends)
+            logits = self.forward([*known, *draft])[len(known) - 1 :]
+            chosen = [self.choose(row, len(known) + at) for at, row in enumerate(logits)]
+            accepted = 0
+            while accepted < len(draft) and draft[accepted] == chosen[accepted]:
+                accepted += 1
+            self.emit(chosen[: accepted + 1])
+            self.passes += not prefill
+            prefill = False
 
     def diffusion(self, block_length: int, threshold: float) -> None:
         """With selection "text_first"; vendor.py has the other."""

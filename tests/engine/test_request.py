@@ -14,6 +14,7 @@ from trimode.engine.request import (
     DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     QuadraticSpecOptions,
     Sampling,
 )
@@ -86,7 +87,7 @@ def test_the_least_temperature_is_greedy_and_keeps_to_the_mask(sample_rows: Any)
 
 
 def test_exact_modes_are_named() -> None:
-    assert {ArOptions.mode, LinearSpecOptions.mode, QuadraticSpecOptions.mode} == EXACT
+    assert {ArOptions.mode, LinearSpecOptions.mode, QuadraticSpecOptions.mode, LookupSpecOptions.mode} == EXACT
     assert DiffusionOptions.mode not in EXACT
 
 

@@ -9,7 +9,7 @@ import pty
 import re
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from loaded import SHORT
@@ -185,7 +185,7 @@ def test_weights_that_lack_modes_play_the_demo_in_their_first(modes: tuple[Mode,
 
 
 def test_weights_with_every_mode_show_each_kind_in_its_own() -> None:
-    policy = policy_for(("ar", "diffusion", "linear_spec", "quadratic_spec"))
+    policy = policy_for(get_args(Mode))
     plans = {kind: policy.resolve(StepContext(kind=kind, name="x")).mode for kind in ("plan", "json", "prose")}
     assert plans == {"plan": "ar", "json": "linear_spec", "prose": "diffusion"}
 

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from typer.testing import CliRunner, Result
 
 import trimode as tm
+from trimode.engine.result import EXACT
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli import policy_plots
 from trimode.integrations.cli.demo import DATA
@@ -87,7 +88,7 @@ def test_tune_writes_a_policy_that_loads(audit: Path, tmp_path: Path) -> None:
     assert policy.name == "mine"
     assert set(policy.steps) == {"think", "talk"}
     assert set(policy.kinds) == {"plan", "prose"}
-    assert all(settings.mode in ("ar", "linear_spec", "quadratic_spec") for settings in policy.steps.values())
+    assert all(settings.mode in EXACT for settings in policy.steps.values())
     assert run("policy", "compare", audit, "--policy", out).exit_code == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -11,6 +12,8 @@ from trimode.engine import errors as below
 from trimode.engine.errors import TrimodeError
 from trimode.engine.result import Stats
 from trimode.integrations.cli import fetch
+from trimode.integrations.server import keys, process, refusals, settings
+from trimode.integrations.server.wire.decisions import BadDecision
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.native.build import NativeUnavailable
 from trimode.kernels.ops import TritonUnavailable
@@ -21,6 +24,13 @@ STATS: Final = Stats(
     prompt_tokens=3, cached_tokens=0, prefill_passes=1, output_tokens=2, forward_passes=2, drafted=0, accepted=0,
     corrected=2, forced=0, repaired=0, prefill_seconds=0.1, seconds=0.2,
 )  # fmt: skip
+_OF_SERVER: Final = (
+    refusals.ServerError, refusals.BadParameter, refusals.MissingParameter, refusals.UnknownParameter,
+    refusals.UnsupportedParameter, refusals.BadBody, refusals.WrongContentType, refusals.BodyTooLarge,
+    refusals.BodyTooSlow, refusals.NoKey, refusals.UnknownModel, refusals.UnknownPath, refusals.WrongMethod,
+    refusals.TooManyWaiting, refusals.ShuttingDown, refusals.OutOfTime, refusals.CallerLeft,
+)  # fmt: skip
+_AT_START: Final = (keys.KeyFileRefused, process.NotListening, settings.SettingsRefused)
 ATTEMPT: Final = above.Attempt(seed=1, temperature=0.5, text="{", violation="cut", audit_id="c0ffee", stats=STATS)
 
 
@@ -82,6 +92,9 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     NativeUnavailable: lambda: NativeUnavailable("no C++ compiler"),
     TritonUnavailable: lambda: TritonUnavailable("no CUDA device"),
     TensorRefused: lambda: TensorRefused("expected fp32"),
+    **{kind: partial(kind, "not served", "messages", 3) for kind in _OF_SERVER},
+    **{kind: partial(kind, "not started") for kind in _AT_START},
+    BadDecision: lambda: BadDecision("questions: none", "questions"),
 }
 
 

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import trimode as tm
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.weight_files import sha256
+from trimode.engine.result import Mode
 from trimode.integrations.cli import app as cli
 from trimode.policy.audit import verify
 from trimode.policy.calls import Engine
@@ -196,10 +197,27 @@ def test_steps_of_every_kind_are_valid_recorded_and_replay(engine: Engine, tmp_p
     assert "bit for bit" in replayed.output
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_copied_drafts_give_the_tokens_of_ar_in_fewer_passes(engine: Engine, temperature: float) -> None:
+    asked: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": QUESTIONS[1]}], "schema": Person, "max_tokens": 60},
+        *({"prompt": text, "max_tokens": 48} for text in PROMPTS[:3]),
+    ]
+    passes: dict[Mode, int] = {"ar": 0, "lookup_spec": 0}
+    for options in asked:
+        ids = set[tuple[int, ...]]()
+        for mode in passes:
+            found = engine.generate(**options, mode=mode, temperature=temperature, seed=5)
+            passes[mode] += found.stats.forward_passes
+            ids.add(tuple(found.token_ids))
+        assert len(ids) == 1
+    assert passes["lookup_spec"] < passes["ar"]
+
+
 def test_streams_add_up_and_other_modes_are_refused(engine: Engine) -> None:
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     pieces = [event.text for event in engine.stream(messages=messages, max_tokens=16, mode="ar")]
     assert "".join(pieces) == "The capital of France is Paris."
     for mode in ("diffusion", "linear_spec", "quadratic_spec"):
-        with pytest.raises(tm.ModeUnavailable, match="LlamaForCausalLM weights decode in ar only"):
+        with pytest.raises(tm.ModeUnavailable, match="LlamaForCausalLM weights decode in ar, lookup_spec only"):
             engine.generate(messages=messages, mode=mode)

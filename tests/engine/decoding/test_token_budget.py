@@ -17,6 +17,7 @@ from trimode.engine.request import (
     DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
     Sampling,
@@ -28,6 +29,7 @@ MODES: list[Options] = [
     LinearSpecOptions(block_length=7),
     QuadraticSpecOptions(block_length=6),
     QuadraticSpecOptions(block_length=9, rows=2),
+    LookupSpecOptions(block_length=7),
     DiffusionOptions(block_length=8, threshold=0.4),
 ]
 USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]

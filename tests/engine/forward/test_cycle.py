@@ -122,3 +122,18 @@ def test_exact_modes_agree() -> None:
         found = [made.decode(replace(linear(seed), options=options)).token_ids for options in modes]
         assert found[0] == found[1]
     made.close()
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_biased_requests_wait_for_their_drafts_and_keep_their_tokens(graphs: bool) -> None:
+    """A pass samples from raw logits, so it does not choose where logits are biased; nor for who shares that pass."""
+    (plain, _), (made, _) = engine(False), engine(True, graphs=graphs, buckets=Buckets(rows=(4, 16, 48)))
+    bias = ((7, 3.0), (11, -100.0))
+    requests = [
+        replace(one, sampling=replace(one.sampling, logit_bias=bias)) if at % 2 else one
+        for at, one in enumerate(map(linear, range(12)))
+    ]
+    expected = [plain.decode(request).token_ids for request in requests]
+    assert [made.decode(request).token_ids for request in requests] == expected
+    assert [found.token_ids for found in made.decode_many(requests)] == expected
+    assert not any(11 in ids for ids in expected[1::2])

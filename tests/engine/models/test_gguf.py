@@ -238,7 +238,7 @@ def test_a_checkpoint_may_be_one_file(tmp_path: Path) -> None:
     assert checkpoint.tokenizer().json == load(path)[1].json
     other = locate(gguf_files.written(tmp_path / "other.gguf", pre="qwen2"))
     assert len({checkpoint.model_sha256, other.model_sha256, checkpoint.tokenizer_sha256, other.tokenizer_sha256}) == 4
-    with pytest.raises(ModeUnavailable, match="LlamaForCausalLM weights decode in ar only"):
+    with pytest.raises(ModeUnavailable, match="LlamaForCausalLM weights decode in ar, lookup_spec only"):
         TokenEngine(load(path)[0], small.text, 40).decode(
             DecodeRequest(prompt=(1,), max_tokens=1, options=DiffusionOptions())
         )

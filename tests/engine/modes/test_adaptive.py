@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import small
@@ -20,6 +20,8 @@ from trimode.engine.request import (
     DecodeRequest,
     ExactOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
+    QuadraticSpecOptions,
     Sampling,
     Switch,
 )
@@ -74,7 +76,7 @@ def test_in_company_too(seed: int) -> None:
         return [
             replace(
                 request(seed + at, at % 2, 5 + at),
-                options=AdaptiveOptions(first=MODES[at % 5], controller=Fickle(at, 0.5)),
+                options=AdaptiveOptions(first=MODES[at % len(MODES)], controller=Fickle(at, 0.5)),
             )
             for at in range(9)
         ]
@@ -105,8 +107,34 @@ def test_a_switch_needs_a_reason() -> None:
         Switch(options=ArOptions(), reason="")
 
 
-def test_weights_without_the_other_modes_refuse() -> None:
-    engine = small.engine(small.model(0, replace(small.CONFIG, architecture="LlamaForCausalLM", mask_token_id=None)))
-    options = AdaptiveOptions(first=ArOptions(), controller=Fickle(0, 1.0))
-    with pytest.raises(ModeUnavailable, match="linear_spec"):
-        engine.decode(DecodeRequest(prompt=(1, 2), options=options))
+LLAMA = replace(small.CONFIG, architecture="LlamaForCausalLM", mask_token_id=None)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Switches after every second round, to each of `modes` in turn."""
+
+    modes: Sequence[ExactOptions]
+
+    def __call__(self, rounds: Sequence[Round], options: ExactOptions) -> Switch | None:  # noqa: ARG002
+        turn, rest = divmod(len(rounds), 2)
+        return None if rest else Switch(options=self.modes[turn % len(self.modes)], reason="its turn")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_that_only_decode_causally_switch_among_their_modes(seed: int) -> None:
+    engine = small.engine(small.model(seed, LLAMA, shared=4))
+    turns = Turns([LookupSpecOptions(), ArOptions(), LookupSpecOptions(block_length=4, min_match=2)])
+    plain = DecodeRequest(prompt=small.prompt(seed, 40), max_tokens=40, sampling=Sampling(temperature=0.7, seed=seed))
+    found = engine.decode(replace(plain, options=AdaptiveOptions(first=ArOptions(), controller=turns)))
+    assert found.token_ids == engine.decode(plain).token_ids
+    assert {part.mode for part in found.rounds} == {"ar", "lookup_spec"}
+
+
+@pytest.mark.parametrize("other", [LinearSpecOptions(), QuadraticSpecOptions()], ids=lambda options: options.mode)
+def test_a_mode_that_the_weights_lack_is_refused_first_and_at_a_switch(other: ExactOptions) -> None:
+    engine = small.engine(small.model(0, LLAMA))
+    for first, turns in ((other, [ArOptions()]), (ArOptions(), [LookupSpecOptions(), other])):
+        options = AdaptiveOptions(first=first, controller=Turns(turns))
+        with pytest.raises(ModeUnavailable, match=f"{other.mode}.*decode in ar, lookup_spec only"):
+            engine.decode(DecodeRequest(prompt=(1, 2), options=options))

@@ -32,6 +32,7 @@ from trimode.engine.request import (
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
+    LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
     Sampling,
@@ -60,6 +61,7 @@ any_options = st.one_of(
     ),
     st.builds(LinearSpecOptions, block_length=st.integers(2, 12)),
     st.builds(QuadraticSpecOptions, block_length=st.integers(2, 12)),
+    st.builds(LookupSpecOptions, block_length=st.integers(2, 12), min_match=st.integers(1, 3)),
 )
 models = st.builds(
     small.model,
@@ -121,6 +123,8 @@ def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
             plain.linear_spec(length)
         case QuadraticSpecOptions(block_length=length):
             plain.quadratic_spec(length)
+        case LookupSpecOptions(block_length=length, min_match=match):
+            plain.lookup_spec(length, match, request.lookup)
         case DiffusionOptions(block_length=length, threshold=threshold, selection=selection):
             plain = vendors if selection == "vendor" else plain
             plain.diffusion(length or 32, threshold)
@@ -156,6 +160,7 @@ def test_every_mode_equals_its_naive_twin(
     [
         LinearSpecOptions(block_length=16),
         QuadraticSpecOptions(block_length=16),
+        LookupSpecOptions(block_length=32),
         DiffusionOptions(block_length=32, threshold=0.3, selection="text_first"),
         DiffusionOptions(block_length=32, threshold=0.3, selection="vendor"),
     ],
@@ -185,7 +190,8 @@ def test_exact_modes_return_the_same_ids(
     engine = small.engine(model, keep_prefixes=False)
     request = DecodeRequest(prompt=small.prompt(prompt_seed, size), sampling=sampling, max_tokens=50)
     plain = decode(engine, request).token_ids
-    for options in (LinearSpecOptions(block_length=block_length), QuadraticSpecOptions(block_length=block_length)):
+    for kind in (LinearSpecOptions, QuadraticSpecOptions, LookupSpecOptions):
+        options = kind(block_length=block_length)
         assert decode(engine, replace(request, options=options)).token_ids == plain
 
 
@@ -289,6 +295,7 @@ def test_a_conversation_prefills_only_what_is_new(model: Transformer, options: O
         DiffusionOptions(block_length=8, threshold=0.2),
         LinearSpecOptions(block_length=8),
         QuadraticSpecOptions(block_length=8),
+        LookupSpecOptions(block_length=8),
     ],
     ids=lambda o: o.mode,
 )
@@ -303,7 +310,13 @@ def test_the_budget_holds_exactly(options: Options) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [ArOptions(), DiffusionOptions(block_length=8), LinearSpecOptions(block_length=8), QuadraticSpecOptions()],
+    [
+        ArOptions(),
+        DiffusionOptions(block_length=8),
+        LinearSpecOptions(block_length=8),
+        QuadraticSpecOptions(),
+        LookupSpecOptions(),
+    ],
     ids=lambda o: o.mode,
 )
 def test_one_token_needs_no_pass_beyond_prefill(options: Options) -> None:
@@ -321,6 +334,7 @@ def test_several_end_tokens_end_the_text_at_the_first() -> None:
         DiffusionOptions(block_length=8),
         LinearSpecOptions(block_length=8),
         QuadraticSpecOptions(block_length=8),
+        LookupSpecOptions(block_length=8),
     ):
         for seed in range(8):
             sampling = Sampling(temperature=1.5, seed=seed)

@@ -47,10 +47,10 @@ from trimode.engine.request import (
     Options,
     QuadraticSpecOptions,
     Sampling,
-    ScoreRequest,
     Selection,
 )
 from trimode.engine.result import DecodeResult
+from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.native.build import NativeUnavailable
@@ -624,7 +624,7 @@ def test_modes_that_the_weights_do_not_have_are_refused(options: Options) -> Non
 
 def test_scoring_and_infilling_are_refused_in_their_own_words() -> None:
     engine = small.engine(small.model(1, SDAR))
-    with pytest.raises(RequestError, match=r"choice\(\) reads whole answers causally.*SDARForCausalLM"):
+    with pytest.raises(RequestError, match=r"read given tokens causally.*SDARForCausalLM"):
         engine.decode(ScoreRequest(prompt=(1, 2), candidates=((1,), (2,))))
     with pytest.raises(RequestError, match=r"infill\(\) fills one block that begins where the prompt ends"):
         engine.decode(DecodeRequest(prompt=(1, 2), options=InfillOptions(suffix=(3,)), max_tokens=4))

@@ -20,7 +20,7 @@ from mixed import MODES, Fickle, mixed_requests
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.request import AdaptiveOptions, DecodeRequest, InfillOptions, Sampling
-from trimode.engine.result import DecodeResult
+from trimode.engine.result import DecodeResult, Mode
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
@@ -97,7 +97,7 @@ def test_every_call_adds_up(made: Made) -> None:
 def test_the_calls_are_of_every_kind(made: Made) -> None:
     """Otherwise the test above says little."""
     seen = Counter((record.options["mode"], record.kind) for record, _ in made)
-    assert len(seen) == 4 * len(DECODED)
+    assert len(seen) == len(get_args(Mode)) * len(DECODED)
     codes = Counter("".join(part.origins for record, _ in made for part in record.rounds))
     assert min(codes[code] for code in "abcf") > 20
     assert codes["r"] > 10

@@ -87,7 +87,7 @@ def test_other_modes_are_refused_even_where_the_table_chose_them(sdar: Engine, s
 def test_what_needs_other_weights_is_refused(sdar: Engine) -> None:
     with pytest.raises(tm.RequestError, match=r"block_length=32: .* trained for blocks of 4; leave it out"):
         sdar.generate(messages=HELLO, mode="diffusion", block_length=32)
-    with pytest.raises(tm.RequestError, match=r"choice\(\) reads whole answers causally"):
+    with pytest.raises(tm.RequestError, match=r"read given tokens causally"):
         sdar.choice(["a", "b"], "x")
     with pytest.raises(tm.RequestError, match=r"infill\(\) fills one block that begins where the prompt ends"):
         sdar.infill("a", "b", max_tokens=2)

@@ -69,6 +69,24 @@ def test_prompts_messages_and_schemas_work_in_ar(loaded_llama: Engine) -> None:
     assert held.token_ids[-1] in loaded_llama.tokens.model.config.eos_token_ids
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("schema", [None, LENGTH], ids=["free", "schema"])
+def test_copied_drafts_give_the_tokens_of_ar(loaded_llama: Engine, temperature: float, schema: Any) -> None:
+    asked: dict[str, Any] = {"messages": HELLO, "schema": schema, "temperature": temperature, "max_tokens": 60}
+    for seed in range(3):
+        plain, found = (loaded_llama.generate(**asked, seed=seed, mode=mode) for mode in ("ar", "lookup_spec"))
+        assert found.token_ids == plain.token_ids
+        assert found.stats.forward_passes <= plain.stats.forward_passes
+        assert not found.notes
+
+
+def test_auto_weighs_the_modes_that_the_weights_have(loaded_llama: Engine) -> None:
+    with tm.session(loaded_llama, policy="auto"):
+        reason = loaded_llama.generate(messages=HELLO, max_tokens=20).plan.reason
+    assert "lookup_spec" in reason
+    assert "linear_spec" not in reason
+
+
 def test_a_tool_call_decodes_in_ar_without_a_word_about_modes(loaded_llama: Engine) -> None:
     def measure(low: Literal[1, 2]) -> int:
         """Measure."""
@@ -83,7 +101,9 @@ def test_a_tool_call_decodes_in_ar_without_a_word_about_modes(loaded_llama: Engi
 
 @pytest.mark.parametrize("said", [{"mode": "linear_spec"}, {"mode": "diffusion"}])
 def test_other_modes_are_refused_where_somebody_named_them(loaded_llama: Engine, said: dict[str, Any]) -> None:
-    with pytest.raises(ModeUnavailable, match=r"LlamaForCausalLM weights decode in ar only; pass mode='ar'") as caught:
+    with pytest.raises(
+        ModeUnavailable, match=r"LlamaForCausalLM weights decode in ar, lookup_spec only; pass mode='ar'"
+    ) as caught:
         loaded_llama.generate(messages=HELLO, schema=LENGTH, max_tokens=60, **said)
     assert caught.value.mode == said["mode"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,19 +18,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
-from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.result import EXACT, DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy import cache_file as store
 from trimode.policy.errors import PolicyError
-from trimode.policy.selection.auto import VARIANTS, Auto
+from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.evidence import Observation, observed
 from trimode.policy.selection.exploration import GRACE, SHARE, explored, loss_of
 from trimode.policy.selection.policies import DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.posterior import FADING, HORIZON, KEYS, Learned, levels, step_of
-from trimode.policy.selection.pricing import Cost, Variant
+from trimode.policy.selection.pricing import Cost
 from trimode.policy.selection.settings import Settings, options_of
 from trimode.policy.selection.switching import Breakeven
+from trimode.policy.selection.variants import VARIANTS, Variant
 
 
 def machine(*points: tuple[float, float]) -> CostModel:
@@ -45,19 +46,21 @@ ACT: Final = StepContext(kind="tool_call", name="act", schema_sha256="a" * 64)
 
 @dataclass
 class World:
-    """`chance`: of a draft decision to be accepted, at every place of the draft; `slow`: by mode, truth over model."""
+    """`chance`: of a draft decision to be accepted, at every place of the draft; `match`: of a round of lookup_spec to
+    find something to copy; `slow`: by mode, truth over model."""
 
     model: CostModel
     chance: float
     decisions: int = 30
-    slow: dict[str, float] = field(default_factory=dict[str, float])
+    match: float = 0.0
+    slow: Mapping[str, float] = field(default_factory=dict[str, float])
     noise: float = 0.1
     rng: random.Random = field(default_factory=lambda: random.Random(5))
 
     def price(self, variant: Variant, others: int = 0, games: int = 60) -> float:
         """True mean seconds of a call in one mode."""
         options = options_of(variant.mode, variant.settings)
-        assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
+        assert isinstance(options, ExactOptions)
         other = replace(self, rng=random.Random(7), noise=0.0)
         played = [other.play(options, None, others).stats for _ in range(games)]
         return sum(stats.seconds - stats.prefill_seconds for stats in played) / games
@@ -67,7 +70,7 @@ class World:
 
     def decode(self, plan: DecodePlan) -> DecodeResult:
         options = options_of(plan.mode, plan.settings)
-        assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
+        assert isinstance(options, ExactOptions)
         controller = plan.controller
         assert controller is None or isinstance(controller, Breakeven)
         return self.play(options, controller, plan.context.others)
@@ -83,6 +86,8 @@ class World:
             ready = ready and before is options
             limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
             if isinstance(options, QuadraticSpecOptions) and not ready:
+                limit = 0
+            if isinstance(options, LookupSpecOptions) and self.rng.random() >= self.match:
                 limit = 0
             limit = min(limit, left - 1)
             took = next((at for at in range(limit) if self.rng.random() > self.chance), limit)
@@ -117,6 +122,8 @@ class World:
         """Passes of a round, their rows, and whether the next one has a draft."""
         if isinstance(options, ArOptions):
             return 1, [1], False
+        if isinstance(options, LookupSpecOptions):
+            return 1, [1 + limit], False
         length = options.block_length
         if isinstance(options, LinearSpecOptions):
             return 2, [length, length], False
@@ -176,7 +183,9 @@ WORLDS: Final[dict[str, Callable[[], World]]] = {
     "gpu, short outputs": lambda: World(GPU, 0.9, decisions=5),
     "drafting slower than the model says": lambda: World(GPU, 0.6, slow={"linear_spec": 3.0, "quadratic_spec": 3.5}),
     "drafting quicker than the model says": lambda: World(CPU, 0.8, slow={"linear_spec": 0.4, "quadratic_spec": 0.9}),
-    "everything slower": lambda: World(CPU, 0.6, slow=dict.fromkeys(("ar", "linear_spec", "quadratic_spec"), 5.0)),
+    "cpu, much to copy": lambda: World(CPU, 0.8, match=0.8),
+    "gpu, something to copy": lambda: World(GPU, 0.6, match=0.5),
+    "everything slower": lambda: World(CPU, 0.6, slow=dict.fromkeys(EXACT, 5.0)),
 }
 
 
@@ -190,6 +199,33 @@ def test_after_fifty_calls_it_is_as_good_as_the_best_fixed_mode() -> None:
         shares.append(world.best() / (sum(later) / len(later)))
         assert shares[-1] >= 0.9
     assert sum(shares) / len(shares) >= 0.97
+
+
+@pytest.mark.parametrize(("model", "match", "chance", "mode"), [
+    (GPU, 0.6, 0.6, "lookup_spec"), (CPU, 0.8, 0.8, "lookup_spec"), (CPU, 0.9, 0.1, "ar"), (CPU, 0.0, 0.9, "ar"),
+])  # fmt: skip
+def test_weights_that_cannot_draft_copy_where_it_pays(
+    model: CostModel, match: float, chance: float, mode: Mode
+) -> None:
+    auto, world = Auto(model, modes=("ar", "lookup_spec")), World(model, chance, match=match)
+    play(auto, world, 60)
+    modes = [plan.mode for plan in (auto.resolve(ACT) for _ in range(20))]
+    assert modes.count(mode) >= 18
+    load = auto.learned.workload(ACT, 0.0, 256)
+    assert mode == "ar" or abs(load.match - match) < 0.15
+
+
+def test_counts_of_earlier_versions_are_read() -> None:
+    """Files that know nothing of copies: what they hold of other modes is kept."""
+    auto = Auto(GPU)
+    play(auto, World(GPU, 0.9), 5)
+    written = json.loads(json.dumps(auto.learned.as_dict()))
+    for counts in written["evidence"].values():
+        for name in ("lookups", "matches", "copies", "ends"):
+            del counts[name]
+    found = Learned.of(written)
+    assert found.workload(ACT, 0.0, 256).acceptance["linear_spec"]
+    assert found.calls == 5
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -255,7 +291,7 @@ def test_what_cannot_pay_is_never_tried_and_the_reason_says_so() -> None:
         auto.observe(plan, world.decode(plan))
     assert auto.learned.spent == 0
     assert auto.resolve(ACT).reason.endswith(
-        "not tried, cannot pay even with every draft accepted: linear_spec, quadratic_spec"
+        "not tried, cannot pay even with every draft accepted: linear_spec, lookup_spec, quadratic_spec"
     )
 
 
@@ -484,7 +520,7 @@ def test_drafts_that_are_given_up_count(chance: float) -> None:
         given_up += len(result.stats.mode_runs) > 1
         auto.observe(plan, result)
     assert (given_up > 30) == (chance < 0.9)
-    assert abs(auto.learned.of_drafts(levels(ACT, 0.0))) < 0.15
+    assert abs(auto.learned.of_drafts(levels(ACT, 0.0), "linear_spec")) < 0.15
 
 
 def test_a_call_that_met_a_stall_says_little_of_its_mode() -> None:
@@ -551,10 +587,32 @@ def test_rounds_as_drafts() -> None:
         made("ac", 2, "schema"),
         made("aar", 2, mode="diffusion", fills=(1, 1)),
     ]
-    seen = observed(rounds)
+    seen = observed(rounds, 8)
     assert seen["drafts"] == (("linear_spec", 3, True), ("linear_spec", 3, False), ("linear_spec", 1, False))
     assert (seen["decisions"], seen["forced"]) == (1 + 4 + 3 + 2 + 3, 4)
     assert (seen["fills"], seen["denoises"]) == (2, 2)
+    assert {seen[name] for name in ("lookups", "matches", "copies", "ends")} == {0}
+    copying = [
+        made("ffc", 0, mode="lookup_spec"),  # nothing was found
+        made("aac", 2, mode="lookup_spec"),  # the draft ended before the block did
+        made("affac", 2, mode="lookup_spec"),  # with what the grammar forced it filled the block
+        made("ac", 4, "target", "target", "target", mode="lookup_spec"),
+        made("aa", 2, mode="lookup_spec"),  # the output ended
+    ]
+    seen = observed(copying, 5)
+    assert [seen[name] for name in ("lookups", "matches", "copies", "ends")] == [5, 4, 10, 2]
+    assert seen["drafts"] == tuple(("lookup_spec", *each) for each in ((2, True), (2, False), (1, True), (2, False)))
+
+
+def test_rounds_that_found_nothing_to_copy_cost_a_call_nothing() -> None:
+    watch = Breakeven(variant="lookup_spec:8", needed=1.5)
+    first = Round(mode="lookup_spec", tokens=(1,), origins="c")
+    refused = Round(mode="lookup_spec", tokens=(1,), origins="c", drafted=7)
+    assert watch([first] * 50, LookupSpecOptions()) is None
+    assert watch([first, *[first, refused] * 6], LookupSpecOptions()) is None
+    found = watch([first, *[first, refused] * 7], LookupSpecOptions())
+    assert found is not None
+    assert found.reason == "lookup_spec:8 is under break-even: 1.0 decisions a round over the last 7, 1.5 needed"
 
 
 def test_breakeven_waits_for_rounds_and_then_speaks() -> None:

@@ -13,13 +13,14 @@ from typing import Final
 
 import pytest
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.policies import DecodePlan, StepContext, resolve
-from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.pricing import Costing, Passes, Workload
 from trimode.policy.selection.settings import PlannedKind, Settings, options_of, variant
+from trimode.policy.selection.variants import Variant
 
 CURVE: Final = Curve((1, 2, 4, 8, 16, 32, 64), (0.44e-3, 0.49e-3, 0.57e-3, 0.9e-3, 1.46e-3, 2.62e-3, 5.04e-3))
 MODEL: Final = CostModel(CURVE, CURVE, 0.0)
@@ -41,7 +42,7 @@ class Sharing:
 
     def __post_init__(self) -> None:
         options = options_of(self.plan.mode, self.plan.settings)
-        assert isinstance(options, ArOptions | LinearSpecOptions | QuadraticSpecOptions)
+        assert isinstance(options, ExactOptions)
         self.options: ExactOptions = options
         self.rounds.append(Round(mode=options.mode, tokens=(1,), origins="c"))
         self.passes = self.decode(*KINDS[self.plan.context.kind])
@@ -55,7 +56,8 @@ class Sharing:
                 found = self.plan.controller(self.rounds, self.options)
                 self.options = found.options if found else self.options
             options, ready = self.options, ready and self.options is before
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
+            # In this world there is nothing to copy.
+            limit = 0 if isinstance(options, ArOptions | LookupSpecOptions) else options.block_length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
             took = next((at for at in range(limit) if self.rng.random() > chance), limit)
             widths, ready = [1], True

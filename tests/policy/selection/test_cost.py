@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.policy.selection.cost_model import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
-from trimode.policy.selection.pricing import Costing, Passes, Variant, Workload
+from trimode.policy.selection.pricing import Costing, Passes, Workload
+from trimode.policy.selection.variants import Variant
 
 seconds = st.floats(1e-6, 10)
 measurements = st.lists(
@@ -170,6 +171,35 @@ def test_passes_are_those_of_a_simulation(chance: float, decisions: int, length:
     assert costing.cost(Variant("ar")).passes == decisions - 1
     assert costing.cost(Variant("linear_spec", length)).passes == pytest.approx(2 * cycles, rel=0.16)
     assert costing.cost(Variant("quadratic_spec", length, rows)).passes == pytest.approx(passes, rel=0.2)
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("match", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("decisions", "length"), [(12, 4), (60, 16)])
+def test_passes_with_and_without_a_copied_draft_are_those_of_a_simulation(
+    chance: float, match: float, decisions: int, length: int
+) -> None:
+    rng, passes = random.Random(1), 0
+    for _ in range(1500):
+        left = decisions - 1
+        while left > 0:
+            limit = min(length - 1, left - 1) if rng.random() < match else 0
+            left -= 1 + next((at for at in range(limit) if rng.random() >= chance), limit)
+            passes += 1
+    load = Workload(decisions=decisions, acceptance={"lookup_spec": [chance] * 31}, match=match)
+    cost = costing_of(MEMORY_BOUND, load).cost(Variant("lookup_spec", length))
+    assert cost.passes == pytest.approx(passes / 1500, rel=0.16)
+
+
+def test_a_copied_draft_costs_the_rows_that_it_has() -> None:
+    load = Workload(decisions=40, acceptance={"lookup_spec": [0.5] * 31}, match=0.5, copies=2.0)
+    longer = Workload(decisions=40, acceptance={"lookup_spec": [0.5] * 31}, match=0.5)
+    short, full = (costing_of(ROW_BOUND, one).cost(Variant("lookup_spec", 16)) for one in (load, longer))
+    assert short.passes == full.passes
+    assert short.a_round[1] == pytest.approx(0.003, rel=1e-3)
+    assert full.a_round[1] == pytest.approx(0.016)
+    nothing = costing_of(ROW_BOUND, Workload(decisions=40, match=0.0))
+    assert nothing.cost(Variant("lookup_spec")).seconds == pytest.approx(nothing.cost(Variant("ar")).seconds)
 
 
 def best(model: CostModel, load: Workload) -> Variant:

@@ -10,10 +10,10 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.families import FAMILIES, check_mode
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.cost_model import CostModel, Curve
-from trimode.policy.selection.offers import Weights, pays
+from trimode.policy.selection.offers import Weights, copying_pays, pays
 from trimode.policy.selection.policies import Policy, StepContext, resolve
-from trimode.policy.selection.pricing import Variant
 from trimode.policy.selection.settings import STEP_KINDS, Settings, StepKind
+from trimode.policy.selection.variants import Variant
 
 ACT = StepContext(kind="tool_call", name="act")
 LLAMA = Weights(name="LlamaForCausalLM", modes=FAMILIES["LlamaForCausalLM"].modes)
@@ -78,6 +78,28 @@ def test_speculation_is_offered_where_it_can_pay() -> None:
     short = resolve(ACT, (), [("using", Settings(block_length=4))], replace(weights, cost=CPU))
     assert "linear_spec:4 cannot pay" in short.reason
     assert resolve(replace(ACT, kind="prose"), (), (), replace(weights, cost=CPU)).reason.endswith("prose steps")
+
+
+def test_weights_that_cannot_draft_are_offered_copies_where_these_pay() -> None:
+    """Nothing is offered at a cost that nobody measured, and nothing but what the table would draft."""
+    assert resolve(ACT, (), (), LLAMA).mode == "ar"
+    assert resolve(ACT, (), (), replace(LLAMA, cost=CPU)).mode == "ar"
+    offered = {kind: resolve(replace(ACT, kind=kind), (), (), replace(LLAMA, cost=GPU)).mode for kind in STEP_KINDS}
+    assert {kind for kind, mode in offered.items() if mode == "lookup_spec"} == {"tool_call", "json"}
+    plan = resolve(ACT, (), (), replace(LLAMA, cost=GPU))
+    assert plan.reason == (
+        "lookup_spec: policy 'trimode' for tool_call steps; LlamaForCausalLM weights have no linear_spec, and "
+        "lookup_spec is expected to pay on this machine"
+    )
+    every = Weights(name="any", modes=("ar", "linear_spec", "lookup_spec"))
+    assert resolve(ACT, (), (), replace(every, cost=CPU)).mode == "ar", "they can draft, only not here"
+
+
+@pytest.mark.parametrize(("draft", "offered"), [(1.2, True), (2.0, True), (2.5, False)])
+def test_copies_pay_by_the_pass_that_holds_a_draft(draft: float, offered: bool) -> None:
+    """Of about seven rows: a pass may take twice the time of one of `ar`."""
+    curve = Curve((1.5, 7.05, 64.0), (0.01, 0.01 * draft, 0.1 * draft))
+    assert copying_pays(CostModel(curve, curve, 0.0), Variant("lookup_spec")) == offered
 
 
 def test_pays_is_by_the_round() -> None:

@@ -23,13 +23,14 @@ from trimode.policy.calls import calibrate
 from trimode.policy.calls.calibrate import DRAFTED, Shape, calibrated, measure, path_of, shapes
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
-from trimode.policy.selection.auto import VARIANTS, Auto
+from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve, Measurement
 from trimode.policy.selection.evidence import Evidence
 from trimode.policy.selection.policies import StepContext, resolve
 from trimode.policy.selection.posterior import levels
-from trimode.policy.selection.pricing import ADAPTED, Variant
+from trimode.policy.selection.pricing import ADAPTED
 from trimode.policy.selection.settings import Settings
+from trimode.policy.selection.variants import VARIANTS, Variant
 
 FLAT = Curve((1, 64), (0.001, 0.0011))
 TALK = StepContext(kind="prose", name="talk")

@@ -1,6 +1,6 @@
-"""Calls of kind `turn`: the plan of each of their segments, and how their calls are written by one chat template.
+"""The plan of a turn: one for each kind of its segments, and the engine's options that follow from them.
 
-Knows plans, schemas and tokenizers. Does not know engines, or how segments are told apart in the output.
+Knows plans and what a turn may hold. Does not know tokens, or how segments are told apart in the output.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.request import ModeOptions, SectionOptions
 
-from ..grammar import GrammarCompiler, Marker, TurnGrammar, TurnMatcher
-from ..schema import BARE, MARKED, CallFormat, SegmentKind, TurnTarget
+from ..schema import SegmentKind, TurnTarget
 from ..selection import DecodePlan, StepContext
 
 Segments = Mapping[SegmentKind, DecodePlan]
@@ -56,34 +54,3 @@ def section_options(segments: Segments, options_of: Callable[[DecodePlan], ModeO
         reasons={kind: plan.reason for kind, plan in segments.items()},
         stops=frozenset({"prose"}),
     )
-
-
-def call_format(tokenizer: Tokenizer, target: TurnTarget) -> CallFormat:
-    """Returns how calls are written in a turn: as the chat template writes them, else after a marker.
-
-    For a template that knows kinds of messages a turn that has to be calls is a message of kind tool_call: one call.
-    """
-    if not tokenizer.has_template:
-        return MARKED
-    if tokenizer.template.names("kind"):
-        return BARE if target.choice == "required" else MARKED
-    frame = tokenizer.template.call_frame
-    if frame is None or "{" in "".join(frame) or not frame[0].strip():
-        return MARKED
-    head, between, tail = frame
-    return CallFormat(head.lstrip(), between, tail)
-
-
-def marker_of(tokenizer: Tokenizer, form: CallFormat) -> Marker:
-    """Returns what opens a call in running text: the control marker that the head begins with, else all of the head."""
-    control = [marker for marker in tokenizer.markers if form.head.startswith(marker)]
-    text = max(control, key=len, default=form.head.strip())
-    return Marker(text, tokenizer.marker(text))
-
-
-def turn_matcher(tokenizer: Tokenizer, grammars: GrammarCompiler, target: TurnTarget) -> TurnMatcher:
-    """Returns a fresh matcher at the start of a turn. Raises SchemaRefused, with pointer, keyword and hint."""
-    parts = [None if part is None else grammars.matcher(part) for part in (target.calls, target.answer)]
-    calls, answer = parts
-    marker = marker_of(tokenizer, target.format)
-    return TurnMatcher(TurnGrammar(target, grammars.vocabulary, calls, answer, marker, tokenizer.encode_markup))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 
-from trimode.policy.calls.in_force import InForce
+from trimode.policy.in_force import InForce
 
 VALUE = InForce("test_value", "none")
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from trimode.engine.result import DecodeResult, Mode, Section
 
+from ..grammar import Marker
 from ..schema import IdentifiedCall, SegmentKind, TurnTarget
 from ..selection import DecodePlan
 
@@ -54,7 +55,7 @@ class Span:
 class Markers:
     """Texts that end a section: `thinking` the thinking, `call` the prose before a call. `decode`: ids to text."""
 
-    call: str
+    call: Marker
     thinking: str
     decode: Decode
 
@@ -67,16 +68,17 @@ class Markers:
         ends = [*map(len, texts[1:]), length]
         for at, ((section, _), text, end) in enumerate(zip(starts, texts, ends, strict=True)):
             begin, end = min(len(text), length), min(end, length)
-            closed = at + 1 < len(starts)
-            marker = self.thinking if section.kind == "thinking" else self.call
-            cut = texts[at + 1].rfind(marker, begin) if closed and marker and section.kind in _MARKED else -1
-            yield Span(section, begin, end if cut < 0 else min(cut, end))
-            if 0 <= cut < end:
+            closed = texts[at + 1][begin:] if at + 1 < len(starts) else None
+            cut = end if closed is None else min(begin + self._end(section.kind, closed), end)
+            yield Span(section, begin, cut)
+            if cut < end:
                 yield Span(None, cut, end)
 
-
-_MARKED: Final = ("thinking", "prose")
-"""Kinds of sections that a marker in the text ends."""
+    def _end(self, kind: str, text: str) -> int:
+        """Returns the length of a finished section without the marker that ended it."""
+        if kind == "thinking":
+            return len(text.removesuffix(self.thinking))
+        return self.call.closing(text) if kind == "prose" else len(text)
 
 
 def segments_of(

@@ -1,0 +1,94 @@
+"""How parameters that several APIs share become parts of an `Ask`: sampling, thinking, formats, the policy asked for.
+
+Knows the shared models of `wire.py`. Does not know one API's request from another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, Final, Protocol
+
+from ..asks.ask import PolicyAsked
+from ..refusals import BadParameter
+from .base import ResponseFormat, TrimodeOptions
+
+DEFAULT_TOKENS: Final = 256
+"""Output tokens where neither the request nor a policy says a number: the engine's own default."""
+EFFORTS: Final[Mapping[str, float]] = {"minimal": 1 / 8, "low": 1 / 4, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8}
+"""Share of the output tokens that a reasoning effort may think with; "none" does not think."""
+_SEEDS: Final = 1 << 64
+
+
+class Sampled(Protocol):
+    """The sampling parameters that all requests have."""
+
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def top_p(self) -> float | None: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def stop(self) -> str | list[str] | None: ...
+
+
+def sampling(request: Sampled, max_tokens: int | None) -> dict[str, Any]:
+    """Returns the sampling parameters that the request sets, as options of a call."""
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop
+    found = {
+        "seed": None if request.seed is None else request.seed % _SEEDS,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop": stops or None,
+        "max_tokens": max_tokens,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def thinking_budget(effort: str | None, max_tokens: int | None) -> dict[str, Any]:
+    """Returns the thinking budget of a reasoning effort, as an option of a call."""
+    if effort is None or effort == "none":
+        return {}
+    return {"max_thinking_tokens": int((max_tokens or DEFAULT_TOKENS) * EFFORTS[effort])}
+
+
+def schema_of_format(given: ResponseFormat | None, param: str) -> Any:
+    """Returns the JSON Schema of a response format; None for plain text."""
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return {"type": "object"}
+    if given.json_schema is None:
+        raise BadParameter(f"{param}: json_schema is missing", f"{param}.json_schema")
+    return given.json_schema.schema_
+
+
+def asked_policy(
+    body: TrimodeOptions | None, headers: TrimodeOptions, metadata: Mapping[str, str] | None
+) -> PolicyAsked:
+    """Returns the policy asked for in the body, completed from headers and metadata.
+
+    Raises BadParameter where body and headers differ.
+    """
+    said = {} if body is None else body.model_dump(exclude_none=True)
+    for name, value in headers.model_dump(exclude_none=True).items():
+        if said.setdefault(name, value) != value:
+            raise BadParameter(f"trimode.{name} and its header differ; leave one of them out", f"trimode.{name}")
+    step = said.pop("step", None) or (metadata or {}).get("step") or (metadata or {}).get("step_name")
+    return PolicyAsked(kind=said.pop("kind", None), step=step, policy=said.pop("policy", None), settings=said)
+
+
+def within(given: Sized, most: int, name: str) -> None:
+    """Raises BadParameter for a list that is longer than the server takes."""
+    if len(given) > most:
+        raise BadParameter(f"{name}: {len(given)} of them, at most {most}", name)
+
+
+def named_tool(name: str | None, known: Sequence[str], param: str) -> str | None:
+    """Returns the name of the tool that has to be called. Raises BadParameter for one that is not there."""
+    if name is not None and name not in known:
+        raise BadParameter(f"tool_choice: no tool is named {name[:64]!r}; known: {', '.join(known)}", param)
+    return name

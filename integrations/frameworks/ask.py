@@ -12,8 +12,8 @@ from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimode.policy.calls import Engine, Result, StreamEvent, current_naming
-from trimode.policy.selection import StepKind
+from trimode.policy.calls import Engine, Result, StreamEvent
+from trimode.policy.selection import StepKind, current_naming
 from trimode.policy.steps import using
 
 from .conventions import one_system

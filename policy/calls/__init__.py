@@ -10,7 +10,6 @@ from .call import Call, CallOptions, call_of, check_tool_call, tools_of
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
-from .naming import NAMING, Naming, current_naming
 from .recent_outputs import RecentOutputs
 from .recording import Recording
 from .result import Result, ScoredChoice, session_html
@@ -19,8 +18,8 @@ from .scope import SCOPE, USING, Scope, current_scope, overrides
 from .stream import StreamEvent
 
 __all__ = [
-    "NAMING", "SCOPE", "USING", "Call", "CallOptions", "Engine", "FakeEngine", "Naming", "RecentOutputs", "Recording",
-    "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted", "attempted", "call_of",
-    "candidates_of", "check_tool_call", "current_naming", "current_scope", "decoded", "in_turn", "overrides",
+    "SCOPE", "USING", "Call", "CallOptions", "Engine", "FakeEngine", "RecentOutputs",
+    "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted",
+    "attempted", "call_of", "candidates_of", "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
     "session_html", "tools_of",
 ]  # fmt: skip

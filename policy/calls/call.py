@@ -16,10 +16,21 @@ from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, ToolShape, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
-from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..selection import (
+    NAMES,
+    STEP_KINDS,
+    DecodePlan,
+    Layer,
+    SettingArguments,
+    Settings,
+    StepContext,
+    StepKind,
+    current_naming,
+    kind_given,
+    resolve,
+)
 from ..turns import Segments, planned_turn
 from .choice import candidates_of
-from .naming import current_naming, kind_given
 
 PlanOf = Callable[[StepContext], DecodePlan]
 """Function that returns the plan of a call, or of a segment of it, from its context."""
@@ -301,10 +312,11 @@ def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, c
         raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
     else:
         messages = given
+    step = current_naming().step or DECIDE
     return Call(
-        step=DECIDE,
+        step=step,
         kind="choice",
-        plan=planner(StepContext(kind="choice", name=DECIDE), []),
+        plan=planner(StepContext(kind="choice", name=step), []),
         messages=checked_messages(messages, "input"),
         tools=tuple(tools),
         cache_scope=checked_scope(cache_scope, DECIDE),

@@ -17,12 +17,10 @@ from opentelemetry.trace import get_current_span
 
 from ..audit import AuditFile, Redact
 from ..calls import (
-    NAMING,
     SCOPE,
     USING,
     Call,
     Engine,
-    Naming,
     RecentOutputs,
     Recording,
     Result,
@@ -30,7 +28,6 @@ from ..calls import (
     StreamEvent,
     aattempted,
     attempted,
-    current_naming,
     current_scope,
     overrides,
     session_html,
@@ -39,14 +36,17 @@ from ..conversation import TRIMS, Trim
 from ..errors import PolicyError, StepError, error_type, shown
 from ..in_force import InForce
 from ..selection import (
+    NAMING,
     STEP_KINDS,
     Auto,
     Guided,
+    Naming,
     Policy,
     PolicyProtocol,
     SettingArguments,
     Settings,
     StepKind,
+    current_naming,
     working_policy,
 )
 from ..telemetry import AgentSpan

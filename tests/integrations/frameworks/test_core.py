@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trimode as tm
@@ -201,6 +201,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(SCHEMAS, VALUES)
 def test_a_closed_schema_allows_no_more_than_the_open_one(schema: Any, value: Any) -> None:
     if jsonschema.Draft202012Validator(closed(schema)).is_valid(value):

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..errors import StepError
 from ..in_force import InForce
-from ..selection import StepKind
+from .settings import StepKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,10 +144,12 @@ class ChatTrimode(BaseChatModel):
         document = {"type": "object"} if method == "json_mode" else _document(schema, strict)
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(schema=document, ls_structured_output_format=told, **kwargs)
-        typed = is_basemodel_subclass(schema) if isinstance(schema, type) else False
-        parser: Any = PydanticOutputParser(pydantic_object=schema) if typed else JsonOutputParser()
+        parser: Any = JsonOutputParser()
+        if isinstance(schema, type) and is_basemodel_subclass(schema):
+            parser = PydanticOutputParser(pydantic_object=schema)
         if not include_raw:
-            return llm | parser
+            parsed_alone: Runnable[Any, Any] = llm | parser
+            return parsed_alone
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
         failed = RunnablePassthrough.assign(parsed=lambda _: None)
         return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

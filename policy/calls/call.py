@@ -16,7 +16,19 @@ from ..conversation import checked_ids, checked_messages, checked_text
 from ..errors import PolicyError, SchemaError, StepError, shown
 from ..json_schema import Formats
 from ..schema import Schema, Target, ToolShape, TurnTarget, called, held_to, schema_of, shapes_of, turn_target
-from ..selection import NAMES, STEP_KINDS, DecodePlan, Layer, SettingArguments, Settings, StepContext, StepKind, resolve
+from ..selection import (
+    NAMES,
+    STEP_KINDS,
+    DecodePlan,
+    Layer,
+    SettingArguments,
+    Settings,
+    StepContext,
+    StepKind,
+    current_naming,
+    kind_given,
+    resolve,
+)
 from ..turns import Segments, planned_turn
 from .choice import candidates_of
 
@@ -36,10 +48,10 @@ class CallOptions(SettingArguments, total=False):
     note. `tools`, as functions, types or dicts of the common APIs, are shown to the model; with step="tool_call" and no
     schema they are also the schema. With `tool_choice` ("auto", "none", "required" or a tool's name) or step="turn" the
     output is a turn: prose and calls, several unless `parallel_tool_calls` is false; `schema` then constrains what is
-    written instead of calls. Without `mode`, the session, `using` and the policy file choose it, else the
-    package's table by `step`. `cache_scope`: prefixes of prompts are reused only among calls of the same scope, such as
-    those of one tenant; it changes no token and is not recorded. All other keys are the options of `Settings`; None
-    leaves an option unset.
+    written instead of calls. Without `step`, the kind is that of `using(kind=...)`, or follows from the other
+    arguments; without `mode`, the session, `using` and the policy file choose it, else the package's table by `step`.
+    `cache_scope`: prefixes of prompts are reused only among calls of the same scope, such as those of one tenant; it
+    changes no token and is not recorded. All other keys are the options of `Settings`; None leaves an option unset.
     """
 
     messages: Sequence[Mapping[str, Any]] | None
@@ -128,13 +140,13 @@ def call_of(name: str, prompt: str | None, planner: Planner = by_package, /, **o
     def plan_of(context: StepContext) -> DecodePlan:
         return planner(context, [("call argument", given)])
 
-    turn = _turn(name, options, target, shapes) if kind == "turn" else None
+    turn, step = _turn(name, options, target, shapes) if kind == "turn" else None, current_naming().step or name
     return Call(
-        step=name,
+        step=step,
         kind=kind,
         tools=tuple(shape.described for shape in shapes),
         notes=tuple(_notes(name, options, given, kind, target)),
-        **(_planned(name, kind, target, plan_of) if turn is None else _planned_turn(name, turn, plan_of)),
+        **(_planned(step, kind, target, plan_of) if turn is None else _planned_turn(step, turn, plan_of)),
         cache_scope=checked_scope(options.get("cache_scope"), name),
         **_prompt_fields(name, prompt, options),
     )
@@ -150,9 +162,7 @@ def _held(name: str, options: CallOptions, shapes: Sequence[ToolShape]) -> tuple
             raise SchemaError(f"{name}(): formats={formats!r} and no schema; formats belong to one")
         target = schema_of(options.get("schema"), formats=formats)
     chooses = any(options.get(key) is not None for key in ("tool_choice", "parallel_tool_calls"))
-    if chooses and step not in (None, "turn"):
-        raise StepError(f"{name}(): tool_choice and parallel_tool_calls belong to a turn; leave out step={step!r}")
-    kind: StepKind = step or ("turn" if chooses else _kind(target, bool(shapes)))
+    kind = kind_given(step, chooses, name) or _kind(target, bool(shapes))
     check_tool_call(kind, target, bool(shapes), f"{name}()")
     return kind, called(list(shapes)) if target is None and kind == "tool_call" else target
 
@@ -178,7 +188,7 @@ def _turn(name: str, options: CallOptions, answer: Target | None, shapes: Sequen
 
 def _notes(name: str, options: CallOptions, given: Settings, kind: StepKind, target: Target | None) -> Iterator[str]:
     """Yields notes on arguments that were taken in one of several ways, or that have no part in the call."""
-    beside = options.get("tools") and target is not None and options.get("step") is None
+    beside = options.get("tools") and target is not None and (options.get("step") or current_naming().kind) is None
     if beside and kind not in ("tool_call", "turn"):
         yield "tools were shown to the model, and the output is held to the schema beside them"
     if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
@@ -302,10 +312,11 @@ def decide_call(given: Any, tools: Sequence[dict[str, Any]], planner: Planner, c
         raise RequestError(f"input={shown(given)}: expected a text or a list of messages")
     else:
         messages = given
+    step = current_naming().step or DECIDE
     return Call(
-        step=DECIDE,
+        step=step,
         kind="choice",
-        plan=planner(StepContext(kind="choice", name=DECIDE), []),
+        plan=planner(StepContext(kind="choice", name=step), []),
         messages=checked_messages(messages, "input"),
         tools=tuple(tools),
         cache_scope=checked_scope(cache_scope, DECIDE),

@@ -176,6 +176,7 @@ class Engine(Scorer):
             "infill",
             prefix,
             self._planned_infill,
+            step="prose",
             mode="diffusion",
             max_tokens=max_tokens,
             threshold=threshold,

@@ -11,6 +11,7 @@ from .auto_under_table import Guided
 from .cost_model import BASE_CONTEXT, CostModel, Measurement, fit
 from .evidence import Observation, observed
 from .lock_file import lock_text, moved
+from .naming import NAMING, Naming, current_naming, kind_given
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
 from .posterior import Learned
@@ -42,6 +43,7 @@ __all__ = [
     "BASE_CONTEXT",
     "LENGTHS",
     "NAMES",
+    "NAMING",
     "OPTIONS",
     "PLANNED_KINDS",
     "STEP_KINDS",
@@ -55,6 +57,7 @@ __all__ = [
     "Layer",
     "Learned",
     "Measurement",
+    "Naming",
     "Observation",
     "Passes",
     "PlannedKind",
@@ -68,7 +71,9 @@ __all__ = [
     "Variant",
     "Weights",
     "configured",
+    "current_naming",
     "fit",
+    "kind_given",
     "known_kind",
     "known_mode",
     "lock_text",

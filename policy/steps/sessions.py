@@ -35,7 +35,20 @@ from ..calls import (
 from ..conversation import TRIMS, Trim
 from ..errors import PolicyError, StepError, error_type, shown
 from ..in_force import InForce
-from ..selection import Auto, Guided, Policy, PolicyProtocol, SettingArguments, Settings, working_policy
+from ..selection import (
+    NAMING,
+    STEP_KINDS,
+    Auto,
+    Guided,
+    Naming,
+    Policy,
+    PolicyProtocol,
+    SettingArguments,
+    Settings,
+    StepKind,
+    current_naming,
+    working_policy,
+)
 from ..telemetry import AgentSpan
 from .budget import Budget, Ledger, Spent
 
@@ -190,17 +203,33 @@ def _check(**given: Any) -> None:
 
 
 @contextmanager
-def using(**settings: Unpack[SettingArguments]) -> Generator[None]:
+def using(
+    *, step: str | None = None, kind: StepKind | None = None, **settings: Unpack[SettingArguments]
+) -> Generator[None]:
     """Overrides the settings of every call inside, of a step or of an engine: `with trimode.using(mode="ar"): ...`.
 
-    An inner override is stronger."""
+    `step` and `kind` name the calls that are made of an engine without a step, for policies, spans and records; a step
+    has a name and a kind of its own, and so has a call with a `step=` argument a kind. An inner override is stronger.
+    Raises PolicyError for a name that is none, and for unknown kinds and settings."""
     arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     layer = (f"using({arguments})", Settings.of(settings, "using()"))
+    named = NAMING.enter(_named(step, kind))
     entered = USING.enter((*overrides(), layer))
     try:
         yield
     finally:
         USING.leave(entered)
+        NAMING.leave(named)
+
+
+def _named(step: Any, kind: Any) -> Naming:
+    """Returns the naming in force, changed by what is given."""
+    if step is not None and (not isinstance(step, str) or not step.strip()):
+        raise PolicyError(f"using(step={shown(step)}): expected the name of a step")
+    if kind is not None and kind not in STEP_KINDS:
+        raise PolicyError(f"using(kind={shown(kind)}): unknown step kind; known: {', '.join(STEP_KINDS)}")
+    around = current_naming()
+    return Naming(around.step if step is None else step, around.kind if kind is None else kind)
 
 
 def current_session() -> Session:

@@ -1,0 +1,284 @@
+"""trimode as a chat model of LangChain and LangGraph: `ChatTrimode`.
+
+Knows langchain-core's messages, chunks, callbacks and errors. Does not know agents or graphs, except the names of their
+nodes, which become names of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from operator import itemgetter
+from typing import Any, Final, Literal, get_args
+
+from .extras import loaded, missing
+
+try:
+    from langchain_core import exceptions
+    from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+    from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
+    from langchain_core.messages.ai import UsageMetadata
+    from langchain_core.messages.tool import tool_call, tool_call_chunk
+    from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+    from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+    from langchain_core.utils.pydantic import is_basemodel_subclass
+except ImportError as error:
+    raise missing("langchain", error) from error
+
+from pydantic import ConfigDict, Field
+
+from trimode.policy.calls import Engine, Result
+from trimode.policy.errors import PolicyError
+from trimode.policy.selection import StepKind
+from trimode.policy.turns import CallDelta
+
+from .ask import Ask
+from .causes import Cause, translated
+from .conventions import closed
+from .facts import PROVIDER, ending_of, facts_of
+from .pieces import Piece
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+_ERRORS: Final[Mapping[Cause, type[Exception]]] = {
+    "too_long": exceptions.ContextOverflowError,
+    "overloaded": exceptions.ModelRateLimitError,
+    "timeout": exceptions.ModelTimeoutError,
+    "invalid": exceptions.ModelInvalidRequestError,
+    "output": exceptions.OutputParserException,
+}
+"""LangChain's errors by cause; all others are its `ModelError`."""
+_PREBUILT: Final = ("model", "agent", "call_model")
+"""Nodes of prebuilt agents, whose names say nothing: the agent's own name, or the node around it, is taken."""
+
+
+class ChatTrimode(BaseChatModel):
+    """A chat model in this process. `engine`: the engine; without one, that of the checkpoint `model` is loaded.
+
+    `settings`: keyword arguments of `trimode.using` for every call, such as {"mode": "ar"}; arguments of `invoke` and
+    `bind` with the same names are stronger. `step`, `kind`: name and kind of every call, instead of those that follow
+    from the graph's node. `timeout`: seconds. Structured output and tool calls are constrained while they are decoded.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    engine: Engine | None = None
+    model: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    stop: list[str] | None = None
+    timeout: float | None = None
+    streaming: bool | None = None
+    step: str | None = None
+    kind: StepKind | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def _model(self, kwargs: Mapping[str, Any]) -> str:
+        return str(kwargs.get("model") or self._name)
+
+    def _engine(self, kwargs: Mapping[str, Any]) -> Engine:
+        """Returns the engine, loaded at the first use where none was given; `model=` of one call takes another."""
+        asked: str | None = kwargs.get("model")
+        return self.engine if self.engine is not None and asked is None else loaded(asked or self.model)
+
+    @property
+    def _llm_type(self) -> str:
+        return PROVIDER
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self._name, "temperature": self.temperature, "max_tokens": self.max_tokens, **self.settings}
+
+    @property
+    def _name(self) -> str:
+        return str(self.model or (self.engine.checkpoint.name if self.engine is not None else "bundled"))
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        found = super()._get_ls_params(stop=stop, **kwargs)
+        found["ls_provider"], found["ls_model_name"] = PROVIDER, self._model(kwargs)
+        return found
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        profile: ModelProfile = {
+            "name": self._name, "text_inputs": True, "text_outputs": True, "image_inputs": False,
+            "audio_inputs": False, "video_inputs": False, "pdf_inputs": False, "reasoning_output": True,
+            "tool_calling": True, "tool_choice": True, "tool_call_streaming": True, "structured_output": True,
+        }  # fmt: skip
+        if self.engine is not None:
+            profile["max_input_tokens"] = profile["max_output_tokens"] = self.engine.context
+        return profile
+
+    def bind_tools(
+        self, tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | Any], *, tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None, strict: bool | None = None, **kwargs: Any,
+    ) -> Runnable[Any, AIMessage]:  # fmt: skip
+        """Returns the model with tools. `tool_choice`: "auto", "none", "any", a tool's name, True for the only tool.
+
+        Every call fulfils its tool's schema. With `strict`, and for tools made of Python functions and types, it has
+        the arguments listed there and no others.
+        """
+        described = [_tool(tool, strict) for tool in tools]
+        if tool_choice is True:
+            if len(described) != 1:
+                raise ValueError(f"tool_choice=True means the only tool, and there are {len(described)}")
+            tool_choice = described[0]["function"]["name"]
+        choice = "required" if tool_choice == "any" else tool_choice or None
+        more = {"tool_choice": choice, "parallel_tool_calls": parallel_tool_calls}
+        given = {name: value for name, value in more.items() if value is not None}
+        return self.bind(tools=described, **given, **kwargs)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, method: Method = "json_schema",
+        strict: bool | None = None, **kwargs: Any,
+    ) -> Runnable[Any, Any]:  # fmt: skip
+        """Returns a runnable of values of `schema`, to which the output is constrained while it is decoded.
+
+        `method`: "json_schema"; "function_calling", as the call of a tool; "json_mode", any JSON object. `strict`: a
+        JSON Schema's objects have no other properties than those it lists, as those of a type never have.
+        """
+        if method not in get_args(Method):
+            raise ValueError(f"method={method!r}: expected one of {', '.join(get_args(Method))}")
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        document = {"type": "object"} if method == "json_mode" else _document(schema, strict)
+        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        llm = self.bind(schema=document, ls_structured_output_format=told, **kwargs)
+        parser: Any = JsonOutputParser()
+        if isinstance(schema, type) and is_basemodel_subclass(schema):
+            parser = PydanticOutputParser(pydantic_object=schema)
+        if not include_raw:
+            parsed_alone: Runnable[Any, Any] = llm | parser
+            return parsed_alone
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
+    ) -> ChatResult:  # fmt: skip
+        with translated(_error):
+            result = self._ask(messages, stop, run_manager, kwargs).generate(self._engine(kwargs))
+        return _answered(result, self._model(kwargs))
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
+    ) -> ChatResult:  # fmt: skip
+        with translated(_error):
+            result = await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs))
+        return _answered(result, self._model(kwargs))
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:  # fmt: skip
+        with translated(_error):
+            for piece in self._ask(messages, stop, run_manager, kwargs).stream(self._engine(kwargs)):
+                chunk = _chunk(piece, self._model(kwargs))
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:  # fmt: skip
+        with translated(_error):
+            async with aclosing(self._ask(messages, stop, run_manager, kwargs).astream(self._engine(kwargs))) as pieces:
+                async for piece in pieces:
+                    chunk = _chunk(piece, self._model(kwargs))
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    def _ask(self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any]) -> Ask:
+        """Returns the call as the core takes it; `kwargs` that the core does not name are settings."""
+        own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop or None}
+        given: dict[str, Any] = {**own, **self.settings, **({"stop": stop} if stop else {}), **kwargs}
+        given.pop("model", None)
+        schema, envelope = given.pop("schema", None), given.pop("response_format", None)
+        if schema is not None and envelope is not None:
+            raise PolicyError("schema= and response_format=: they say the same; leave one of them out")
+        return Ask(
+            messages=[*map(_told_by_name, convert_to_openai_messages(messages))],
+            tools=given.pop("tools", ()),
+            tool_choice=given.pop("tool_choice", None),
+            parallel=given.pop("parallel_tool_calls", None),
+            schema=envelope if schema is None else schema,
+            node=node_of(getattr(run, "metadata", None) or {}),
+            step=given.pop("step", self.step),
+            kind=given.pop("kind", self.kind),
+            timeout=given.pop("timeout", self.timeout),
+            settings=given,
+        )
+
+
+def node_of(metadata: Mapping[str, Any]) -> str:
+    """Returns the name of who asks: the agent's, or that of the graph's node; "" outside of a graph."""
+    around = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
+    names = [metadata.get("lc_agent_name"), metadata.get("langgraph_node"), *reversed(around)]
+    return next((str(name) for name in names if name and name not in _PREBUILT), "")
+
+
+def _told_by_name(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message without a name, which few chat templates show: a user's is written before the text.
+
+    That of an agent or a tool is left out, because the conversation itself tells whose message it is.
+    """
+    name = message.pop("name", None)
+    if name and message["role"] == "user" and isinstance(message["content"], str):
+        return {**message, "content": f"{name}: {message['content']}"}
+    return message
+
+
+def _document(schema: dict[str, Any] | type, strict: bool | None) -> Any:
+    """Returns the JSON Schema of a type, of a tool's description, or as it is."""
+    document = convert_to_json_schema(schema)
+    return closed(document) if strict or not isinstance(schema, Mapping) else document
+
+
+def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+    described = convert_to_openai_tool(tool)
+    function = described["function"]
+    if strict or not isinstance(tool, Mapping):
+        function["parameters"] = closed(function.get("parameters", {"type": "object", "properties": {}}))
+    return described
+
+
+def _error(cause: Cause, message: str) -> Exception:
+    return _ERRORS.get(cause, exceptions.ModelError)(message)
+
+
+def _told(result: Result, model: str) -> dict[str, Any]:
+    """Returns the fields that a message and the last chunk of a stream share."""
+    stats, facts = result.stats, facts_of(result)
+    usage = UsageMetadata(
+        input_tokens=stats.prompt_tokens,
+        output_tokens=stats.output_tokens,
+        total_tokens=stats.prompt_tokens + stats.output_tokens,
+        input_token_details={"cache_read": stats.cached_tokens},
+    )
+    about = {"model_provider": PROVIDER, "model_name": model, "finish_reason": ending_of(result)}
+    return {"usage_metadata": usage, "response_metadata": {**about, **facts}}
+
+
+def _answered(result: Result, model: str) -> ChatResult:
+    calls = [tool_call(name=call.name, args=call.arguments, id=call.id) for call in result.calls]
+    more = {"reasoning_content": result.thinking} if result.thinking else {}
+    message = AIMessage(content=result.content or "", tool_calls=calls, additional_kwargs=more, **_told(result, model))
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _chunk(piece: Piece, model: str) -> ChatGenerationChunk:
+    last: dict[str, Any] = {} if piece.result is None else {"chunk_position": "last", **_told(piece.result, model)}
+    more = {"reasoning_content": piece.thinking} if piece.thinking else {}
+    calls = [] if piece.call is None else [_call_chunk(piece.call)]
+    message = AIMessageChunk(content=piece.text, tool_call_chunks=calls, additional_kwargs=more, **last)
+    return ChatGenerationChunk(message=message)
+
+
+def _call_chunk(call: CallDelta) -> Any:
+    opened = call.name is not None
+    return tool_call_chunk(name=call.name, args=call.arguments, id=call.id if opened else None, index=call.index)

@@ -28,6 +28,10 @@ FORMATS = (
     CallFormat("aab", "aabaab", "b"),
     CallFormat("<SPECIAL_100>[", ", ", "]"),
     CallFormat("é:", None, ""),
+    CallFormat("<call>", "\n", "\n"),
+    CallFormat("<call>", "", ""),
+    CallFormat("<call>", "\n,\n", "\n]"),
+    CallFormat("<call>", "!", "!?"),
 )
 ANSWERS = (None, {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}, {"type": "integer"})
 LONG = 2_000
@@ -55,7 +59,7 @@ def allowed(mask: Any) -> list[int]:
     answer=st.sampled_from(ANSWERS),
     seed=st.integers(0, 10_000),
 )
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=90)
 def test_answers_agree_with_the_mask(
     form: CallFormat, choice: str, parallel: bool, answer: Any, seed: int, reference: tm.Engine
 ) -> None:
@@ -74,6 +78,7 @@ def test_answers_agree_with_the_mask(
             assert fits == [forced[0]]
         for token in chance.sample(range(size), 8) + chance.sample(fits, min(8, len(fits))):
             assert at.allows(token) == allows(mask, token), vocabulary.token_bytes[token]
+            assert forced or at.allows(token) or not at.leads(token, 500), vocabulary.token_bytes[token]
         whole = at.completion(LONG)
         assert whole
         assert whole[: len(forced)] == list(forced)[: len(whole)]
@@ -100,6 +105,21 @@ def completed(at: TurnMatcher, whole: list[int], ends: set[int]) -> None:
         if token not in ends:
             ahead.advance([token])
     assert whole[-1] in ends or ahead.completion(0) == []
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_several_calls_in_every_format(form: CallFormat, reference: tm.Engine) -> None:
+    """Calls are read back from what the matcher lets pass, also where a format has nothing, or the same, between them
+    and after them."""
+    if form.between is None:
+        return
+    encode, call = reference.tokenizer.encode_markup, '{"name":"weather","arguments":{"city":"a"}}'
+    for answer in (None, ANSWERS[1]):
+        at = start(reference, form, "required", True, answer)
+        for token in encode(form.head) + encode(call) + encode(form.between) + encode(call) + encode(form.tail):
+            assert at.allows(token)
+            at.advance([token])
+        assert all(at.allows(token) for token in reference.tokens.model.config.eos_token_ids)
 
 
 def test_an_answer_that_begins_like_a_call_is_refused(reference: tm.Engine) -> None:

@@ -78,7 +78,6 @@ def test_answers_agree_with_the_mask(
             assert fits == [forced[0]]
         for token in chance.sample(range(size), 8) + chance.sample(fits, min(8, len(fits))):
             assert at.allows(token) == allows(mask, token), vocabulary.token_bytes[token]
-            assert forced or at.allows(token) or not at.leads(token, 500), vocabulary.token_bytes[token]
         whole = at.completion(LONG)
         assert whole
         assert whole[: len(forced)] == list(forced)[: len(whole)]
@@ -120,6 +119,16 @@ def test_several_calls_in_every_format(form: CallFormat, reference: tm.Engine) -
             assert at.allows(token)
             at.advance([token])
         assert all(at.allows(token) for token in reference.tokens.model.config.eos_token_ids)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_no_token_leads_on_that_the_mask_refuses(answer: Any, reference: tm.Engine) -> None:
+    """Where a call or an answer may begin, the answer alone would be forced to begin as it does."""
+    at = start(reference, FORMATS[0], "auto", True, answer)
+    mask = at.words()
+    assert not at.forced()
+    for token in range(len(reference.grammars.vocabulary.token_bytes)):
+        assert allows(mask, token) or not at.leads(token, 500), token
 
 
 def test_an_answer_that_begins_like_a_call_is_refused(reference: tm.Engine) -> None:

@@ -15,7 +15,7 @@ from ..settings import ServerSettings
 from .base import NAME, Neutral, TrimodeOptions, Wire
 from .common import asked_policy, named_tool, sampling, thinking_budget, within
 from .conversation import closed, joined
-from .items import Conversation, text_parts
+from .items import THOUGHTS, Conversation, text_parts
 
 NEUTRAL: Final[Neutral] = {
     "store": (False, None),
@@ -158,9 +158,18 @@ class ResponsesRequest(Wire):
     prompt_cache_key: Annotated[str, Field(pattern=NAME)] | None = None
     trimode: TrimodeOptions | None = None
 
-    seed: None = Field(default=None, exclude=True)
-    top_k: None = Field(default=None, exclude=True)
-    stop: None = Field(default=None, exclude=True)
+    @property
+    def seed(self) -> int | None:
+        """Seeds, top_k and stop strings are no parameters of this API."""
+        return None
+
+    @property
+    def top_k(self) -> int | None:
+        return None
+
+    @property
+    def stop(self) -> list[str] | None:
+        return None
 
     @property
     def choice(self) -> ToolChoice:
@@ -212,7 +221,7 @@ def _conversation(request: ResponsesRequest) -> Conversation:
             case OutputItem():
                 found.answer(item.call_id, item.output if isinstance(item.output, str) else text_parts(item.output))
             case ReasoningItem():
-                found.leave_out_thinking()
+                found.leave_out(THOUGHTS)
     return found
 
 

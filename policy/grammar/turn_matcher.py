@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from trimode.engine.result import Section
@@ -121,7 +121,7 @@ class TurnGrammar:
         if not self.target.parallel or form.between is None or form.between.startswith(form.tail):
             return self._fixed(form.tail, self._after_calls)
         more, tail = tuple(self.encode(form.between)), tuple(self.encode(form.tail))
-        shared = len(commonprefix((more, tail)))
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(more, tail, strict=False)))
         parting = partial(self._parting, more[shared:], tail[shared:])
         return Fixed(self.vocabulary, more[:shared], parting, "tool_call") if shared else parting()
 

@@ -22,7 +22,7 @@ _BAN = -1e5
 """What a bias of -100 adds. Finite, so that a banned token is still chosen where a grammar allows no other."""
 
 _LEAST_TOP_P = 1e-30
-"""Below the probability of the best token of any vocabulary, which alone is left by this top_p and by every smaller one.
+"""Below the probability of the best token of any vocabulary, which alone is left by this top_p and by all smaller ones.
 Those may be 0 in fp32, and would leave none."""
 
 

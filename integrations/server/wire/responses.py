@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ..asks.ask import Ask, Caller, ToolChoice
 from ..refusals import BadParameter
@@ -58,12 +58,19 @@ class MessageItem(Wire):
 
 
 class CallItem(Wire):
+    """A call as a response has it. What OpenAI's client adds to it when it writes one out asks for nothing."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
     id: str | None = None
     status: str | None = None
+    async_: Literal[False] | None = Field(default=None, alias="async")
+    caller: None = None
+    namespace: None = None
 
 
 class OutputItem(Wire):

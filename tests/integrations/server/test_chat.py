@@ -251,6 +251,8 @@ def test_tools_take_what_they_list(client: TestClient) -> None:
 def test_bodies_that_are_no_json(client: TestClient) -> None:
     assert client.post(PATH, content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
     assert client.post(PATH, content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    for coding, status in (("gzip", 415), ("identity", 200)):
+        assert client.post(PATH, json=chat(), headers={"content-encoding": coding}).status_code == status
     huge = client.post(PATH, json=chat(user="x" * (5 << 20)))
     assert (huge.status_code, huge.json()["error"]["code"]) == (413, "body_too_large")
 

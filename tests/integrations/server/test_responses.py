@@ -173,6 +173,15 @@ def test_refusals(client: TestClient, path: str, more: dict[str, Any], param: st
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text
 
 
+def test_a_call_comes_back_as_openai_s_client_writes_it_out(client: TestClient) -> None:
+    made = {"type": "function_call", "call_id": "abc", "name": "calculator", "arguments": '{"expression":"1"}'}
+    told = {"type": "function_call_output", "call_id": "abc", "output": "1"}
+    for neutral in ({"async_": None}, {"async": False}, {"caller": None, "namespace": None, "status": "completed"}):
+        response(client, input=[*ASK, {**made, **neutral}, told])
+    reply = client.post(RESPONSES, json={"model": MODEL, "input": [*ASK, {**made, "async": True}, told]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input[1].async")
+
+
 def test_refusals_name_nothing_of_ours(client: TestClient) -> None:
     reply = client.post(RESPONSES, json={"model": MODEL, "input": [{"type": "item_reference", "id": "x"}]})
     assert reply.json()["error"]["message"].startswith("input[0]: type 'item_reference': expected one of 'message', ")

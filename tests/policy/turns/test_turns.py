@@ -240,6 +240,7 @@ def test_a_segment_in_the_mode_of_the_one_before_is_no_switch(
 ) -> None:
     written(OFTEN[0])
     path = tmp_path / "audit.jsonl"
+    talkative(reference)
     with tm.session(reference, trace=f"file:{path}"), tm.using(mode="ar"):
         talkative(reference)
     (told,) = explained(records(read_audit(path)))

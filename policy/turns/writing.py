@@ -39,9 +39,9 @@ def writing_notes(tokenizer: Tokenizer, target: TurnTarget) -> tuple[str, ...]:
 
 
 def marker_of(tokenizer: Tokenizer, form: CallFormat) -> Marker:
-    """Returns what opens a call in running text: the control marker that the head begins with, else all of the head."""
-    control = [marker for marker in tokenizer.markers if form.head.startswith(marker)]
-    text = max(control, key=len, default=form.head.strip())
+    """Returns what opens a call in running text: the first control marker in the head, else all of the head."""
+    control = [marker for marker in tokenizer.markers if marker in form.head]
+    text = min(control, key=lambda marker: (form.head.find(marker), -len(marker)), default=form.head.strip())
     return Marker(text, form.head.partition(text)[2] if text else "", tokenizer.marker(text))
 
 

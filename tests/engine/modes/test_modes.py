@@ -233,6 +233,16 @@ def test_the_budget_holds_exactly(options: Options) -> None:
         assert result.finish_reason == "length"
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 1e-40, 1e-46, 5e-324])
+def test_the_best_token_is_left_by_any_top_p(top_p: float) -> None:
+    engine, prompt = small.engine(small.model(3, shared=2.0)), small.prompt(3, 9)
+    found = [
+        engine.decode(DecodeRequest(prompt=prompt, options=ArOptions(), sampling=sampling, max_tokens=20)).token_ids
+        for sampling in (Sampling(temperature=0), Sampling(temperature=1.7, top_p=top_p, seed=5))
+    ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -29,6 +29,10 @@ FORMATS = (
     CallFormat("aab", "aabaab", "b"),
     CallFormat("<SPECIAL_100>[", ", ", "]"),
     CallFormat("é:", None, ""),
+    CallFormat("<call>", "\n", "\n"),
+    CallFormat("<call>", "", ""),
+    CallFormat("<call>", "\n,\n", "\n]"),
+    CallFormat("<call>", "!", "!?"),
 )
 ANSWERS = (None, {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}, {"type": "integer"})
 LONG = 2_000
@@ -56,7 +60,7 @@ def allowed(mask: Any) -> list[int]:
     answer=st.sampled_from(ANSWERS),
     seed=st.integers(0, 10_000),
 )
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=90)
 def test_answers_agree_with_the_mask(
     form: CallFormat, choice: str, parallel: bool, answer: Any, seed: int, reference: tm.Engine
 ) -> None:
@@ -101,6 +105,31 @@ def completed(at: TurnMatcher, whole: list[int], ends: set[int]) -> None:
         if token not in ends:
             ahead.advance([token])
     assert whole[-1] in ends or ahead.completion(0) == []
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_several_calls_in_every_format(form: CallFormat, reference: tm.Engine) -> None:
+    """Calls are read back from what the matcher lets pass, also where a format has nothing, or the same, between them
+    and after them."""
+    if form.between is None:
+        return
+    encode, call = reference.tokenizer.encode_markup, '{"name":"weather","arguments":{"city":"a"}}'
+    for answer in (None, ANSWERS[1]):
+        at = start(reference, form, "required", True, answer)
+        for token in encode(form.head) + encode(call) + encode(form.between) + encode(call) + encode(form.tail):
+            assert at.allows(token)
+            at.advance([token])
+        assert all(at.allows(token) for token in reference.tokens.model.config.eos_token_ids)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_no_token_leads_on_that_the_mask_refuses(answer: Any, reference: tm.Engine) -> None:
+    """Where a call or an answer may begin, the answer alone would be forced to begin as it does."""
+    at = start(reference, FORMATS[0], "auto", True, answer)
+    mask = at.words()
+    assert not at.forced()
+    for token in range(len(reference.grammars.vocabulary.token_bytes)):
+        assert allows(mask, token) or not at.leads(token, 500), token
 
 
 def test_an_answer_that_begins_like_a_call_is_refused(reference: tm.Engine) -> None:

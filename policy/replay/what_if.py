@@ -102,17 +102,13 @@ class Explained:
     notes: tuple[str, ...]
 
 
-def _switch(before: str, after: str, why: str) -> str:
-    """Returns a line on a switch of modes, or on the segment of a turn that begins in the mode of the one before."""
-    return why if before == after else f"{before} > {after}: {why}"
-
-
 def explained(records: Iterable[CallRecord]) -> list[Explained]:
     """Returns the modes and reasons of each recorded call."""
     found = []
     for number, record in enumerate(records, start=1):
         pairs = zip(record.rounds, record.rounds[1:], strict=False)
-        switches = tuple(_switch(a.mode, b.mode, b.switch) for a, b in pairs if b.switch)
+        told = ((a.mode, b.mode, b.switch) for a, b in pairs if b.switch)  # a segment may begin in the mode before
+        switches = tuple(why if old == new else f"{old} > {new}: {why}" for old, new, why in told)
         modes = dict.fromkeys(round_.mode for round_ in record.rounds)
         found.append(
             Explained(

@@ -25,10 +25,9 @@ from .kv_cache.prefix import Match, PrefixIndex
 from .models.config import ModelConfig
 from .models.families import check_infill, check_mode, check_scoring
 from .modes import decode, score
-from .request import (
+from .options import (
     AdaptiveOptions,
     Controller,
-    DecodeRequest,
     ExactOptions,
     InfillOptions,
     ModeOptions,
@@ -36,6 +35,7 @@ from .request import (
     SectionOptions,
     Switch,
 )
+from .request import DecodeRequest
 from .result import Mode, Round
 from .running import RunningRequest
 from .scoring import Scoring
@@ -68,21 +68,22 @@ class Admission:
         config = self.config
         if isinstance(request, DecodeRequest):
             for mode in sorted(_modes(request.options)):
-                check_mode(config.architecture, mode)
+                check_mode(config.architecture, mode, config.modes)
             if isinstance(request.options, InfillOptions):
-                check_infill(config.architecture)
+                check_infill(config.architecture, config.drafting.fills)
             lookup = tuple(map(_ids, request.lookup))
             request = replace(request, options=self._within_modes(config.fitted(request.options)), lookup=lookup)
         else:
             check_scoring(config.architecture)
         if request.output_positions > config.max_position_embeddings - len(request.prompt):
             raise PromptTooLong(len(request.prompt), request.output_positions, config.max_position_embeddings)
-        given = {"prompt": request.prompt, "logit_bias": [token for token, _ in request.sampling.logit_bias]}
+        biased = [token for token, _ in request.sampling.logit_bias]
+        given: list[tuple[str, Sequence[int]]] = [("prompt", request.prompt), ("logit_bias", biased)]
         if isinstance(request, Scoring):
-            given |= {f"what follows the prompt ({number})": ids for number, ids in enumerate(request.read)}
+            given += [(f"what follows the prompt ({number})", ids) for number, ids in enumerate(request.read)]
         else:
-            given |= {f"lookup ({number})": ids for number, ids in enumerate(request.lookup)}
-        for name, ids in given.items():
+            given += [("lookup", ids) for ids in request.lookup]
+        for name, ids in given:
             if ids and (max(ids) >= config.vocab_size or min(ids) < 0):
                 raise RequestError(f"{name} holds ids outside 0..{config.vocab_size - 1}")
         need = self._pages(request)
@@ -103,7 +104,7 @@ class Admission:
     def _checked(self, options: ModeOptions) -> ModeOptions:
         if not isinstance(options, AdaptiveOptions):
             return options
-        return replace(options, controller=partial(_checked_switch, self.config.architecture, options.controller))
+        return replace(options, controller=partial(_checked_switch, self.config, options.controller))
 
     def _pages(self, request: DecodeRequest | Scoring) -> int:
         """Returns the number of pages for everything that the request may commit."""
@@ -142,7 +143,9 @@ class Admission:
         sampler = Sampler(request.sampling, config.vocab_size, self.banned, self.runner.kernels)
         pending, adapter = list(request.prompt[reused:]), self.runner.has_adapter
         if isinstance(request, Scoring):
-            context = CacheState(pending=pending, mask_id=config.mask_id, adapter=adapter, cached=reused)
+            context = CacheState(
+                pending=pending, mask_id=config.mask_id, drafting=config.drafting, adapter=adapter, cached=reused
+            )
             passes = score(context, request, config.eos_token_ids)
             return RunningRequest(request, context, passes, pages, sampler, reused, self.runner.kernels.name)
         ends = config.eos_token_ids
@@ -152,7 +155,9 @@ class Admission:
             output=Output(request.max_tokens, request.stop, ends, self.text),
             gate=Gate(request.constraint, ends, request.thinking, -(-config.vocab_size // 32), request.max_tokens),
             mask_id=config.mask_id,
+            drafting=config.drafting,
             adapter=adapter,
+            seed=request.sampling.seed,
             cached=reused,
             known=(*request.lookup, request.prompt),
         )
@@ -169,11 +174,11 @@ def _modes(options: Options) -> Set[Mode]:
 
 
 def _checked_switch(
-    architecture: str, controller: Controller, rounds: Sequence[Round], options: ExactOptions
+    config: ModelConfig, controller: Controller, rounds: Sequence[Round], options: ExactOptions
 ) -> Switch | None:
     switch = controller(rounds, options)
     if switch is not None:
-        check_mode(architecture, switch.options.mode)
+        check_mode(config.architecture, switch.options.mode, config.modes)
     return switch
 
 

@@ -26,8 +26,10 @@ def is_number(given: object, kind: Any = int) -> bool:
     return isinstance(given, kind) and not isinstance(given, bool)
 
 
-def check_block_length(given: int) -> None:
-    check(is_number(given) and 2 <= given <= 256, "block_length", given, "a whole number from 2 to 256")
+def check_block_length(given: int | None) -> None:
+    """Raises RequestError unless `given` is None or a length of a block."""
+    fits = given is None or (is_number(given) and 2 <= given <= 256)
+    check(fits, "block_length", given, "a whole number from 2 to 256")
 
 
 def check_threshold(given: float) -> None:

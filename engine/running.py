@@ -112,7 +112,7 @@ class RunningRequest:
         segment, begin = self.segment, self.resumed
         assert segment is not None
         # Read before the mode resumes, which may switch it.
-        mode = _mode_of(self.context) if isinstance(self.context, DecodeState) else None
+        run = _mode_of(self.context) if isinstance(self.context, DecodeState) else None
         answer = reply(segment, rows, sampled, self.sampler)
         if then is not None and segment.then is not None:
             answer = replace(answer, then=reply(segment.then, then.rows, then.sampled, self.sampler))
@@ -121,16 +121,18 @@ class RunningRequest:
         if segment.prefill:
             self.prefill_passes += 1
             self.prefill_seconds += shared.seconds
-            return
+        else:
+            self._count(run, segment, shared, self.resumed - begin)
+        # A verification of a text that had ended before is no pass of the call: alone, it would not have run.
+        if then is not None and segment.then is not None and self.context.cached > segment.then.start:
+            self._count(run, segment.then, then.shared, 0.0)
+
+    def _count(self, run: tuple[Mode, str] | None, segment: Segment, shared: Pass, seconds: float) -> None:
+        """Counts one forward pass after the prompt's."""
         self.forward_passes += 1
         self.query_tokens += segment.rows
-        if mode is not None:
-            self.mode_runs.setdefault(mode, ModeRunTotals()).add(segment.rows, shared, self.resumed - begin)
-        if then is not None and segment.then is not None:
-            self.forward_passes += 1
-            self.query_tokens += segment.then.rows
-            if mode is not None:
-                self.mode_runs[mode].add(segment.then.rows, then.shared, 0.0)
+        if run is not None:
+            self.mode_runs.setdefault(run, ModeRunTotals()).add(segment.rows, shared, seconds)
 
     @property
     def can_chain(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .layout import PAGE, Block, Layout, Rotation, Stack
+from .layout import NO_ADAPTER, PAGE, Block, Layout, Rotation, Stack
 
 ROWS: Final = 33
 """Rows of the full pass: more than one tile of any product here, and not a multiple of a tile."""
@@ -203,7 +203,7 @@ class _Probe:
             own_count=int64_tensor(batch.own_count),
             slot=int64_tensor(batch.slot),
         )
-        adapts = any(batch.drafts) and self.stack.blocks[0].adapter is not None
+        adapts = any(batch.drafts) and any(block.adapter is not None for block in self.stack.blocks)
         flags = self.x.new_tensor(batch.drafts)[:, None] if adapts else None
         # Indexing copies the rows; an implementation may overwrite its input.
         logits, _ = self.ops.forward(
@@ -215,6 +215,10 @@ class _Probe:
 
 def _kind(block: Block) -> tuple[object, ...]:
     """Returns what makes blocks differ for a library: the storage and the sizes of each matrix."""
-    matrices = (block.qkv, block.out, block.gate_up, block.down, *(block.adapter or ()))
+    adapter = block.adapter or NO_ADAPTER
+    matrices = (block.qkv, block.out, block.gate_up, block.down, *adapter.matrices)
     names = ("shape", "dtype", "inputs", "outputs", "kind")
-    return tuple((type(matrix), *(getattr(matrix, name, None) for name in names)) for matrix in matrices)
+    return (
+        *map(len, (adapter.qkv, adapter.out, adapter.gate_up, adapter.down)),
+        *((type(matrix), *(getattr(matrix, name, None) for name in names)) for matrix in matrices),
+    )

@@ -44,11 +44,43 @@ class Rotation:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """A low-rank term of a product, for marked rows only: (x A^T) B^T is added to the columns from `first` on.
+
+    `low`: A [R, in]; `high`: B [columns, R], in which the scale is.
+    """
+
+    first: int
+    low: Any
+    high: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The draft adapter of one block: the terms of each product as `prepare_adapter` returns them; empty for none."""
+
+    qkv: tuple[LowRank, ...] = ()
+    out: tuple[LowRank, ...] = ()
+    gate_up: tuple[LowRank, ...] = ()
+    down: tuple[LowRank, ...] = ()
+
+    @property
+    def matrices(self) -> list[Any]:
+        """All matrices, in order."""
+        terms = (*self.qkv, *self.out, *self.gate_up, *self.down)
+        return [matrix for term in terms for matrix in (term.low, term.high)]
+
+
+NO_ADAPTER = Adapter()
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """One transformer block: norms [E] (per head [D], where a family has them), matrices as `prepare` returns them.
 
-    `queries` query heads and `groups` key-value heads of `dim`. `adapter`: two matrices, for marked rows only. `cache`:
-    values that an implementation computes once for all passes.
+    `queries` query heads and `groups` key-value heads of `dim`. `adapter`: for marked rows only. `norm_groups`: equal
+    parts of a row that `norms` normalise each on its own. `cache`: values that an implementation computes once for all
+    passes.
     """
 
     queries: int
@@ -61,18 +93,23 @@ class Block:
     out: Any
     gate_up: Any
     down: Any
-    adapter: tuple[Any, Any] | None
+    adapter: Adapter | None
+    norm_groups: int = 1
     cache: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The whole model after the embedding: blocks, then norm [E] and LM head [V, E] (as `prepare` returns it)."""
+    """The whole model after the embedding: blocks, then norm [E] and LM head [V, E] (as `prepare` returns it).
+
+    `norm_groups`: as in a block.
+    """
 
     blocks: Sequence[Block]
     norm: Tensor
     eps: float
     head: Any
+    norm_groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)

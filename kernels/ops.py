@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from .agreement import disagreement
-from .layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, SamplingParams, Stack
+from .layout import (
+    PAGE,
+    Adapter,
+    Block,
+    Choice,
+    Layout,
+    LowRank,
+    Rotation,
+    SampledTokens,
+    SamplingParams,
+    Stack,
+)
 from .native import bf16 as native_bf16
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
@@ -29,10 +40,12 @@ __all__ = [
     "CHOICES",
     "PAGE",
     "PRECISIONS",
+    "Adapter",
     "Block",
     "Choice",
     "Kernels",
     "Layout",
+    "LowRank",
     "NativeUnavailable",
     "PendingTokens",
     "Precision",
@@ -79,9 +92,9 @@ class Kernels(Protocol):
     @property
     def exact(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
-    def prepare_adapter(self, weight: Tensor, /) -> Any: ...
+    def prepare_adapter(self, terms: Sequence[LowRank], outputs: int, /) -> tuple[LowRank, ...]: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, groups: int = 1, /) -> Tensor: ...
     def swiglu(self, both: Tensor, /) -> Tensor: ...
     def rotate_heads(
         self, x: Tensor, cos: Tensor, sin: Tensor, heads: int, queries: int, scale: Tensor | None, /

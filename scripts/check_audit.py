@@ -29,7 +29,7 @@ from rich.progress import Progress
 
 import trimode as tm
 from trimode.engine.errors import PromptTooLong, RequestError
-from trimode.engine.request import (
+from trimode.engine.options import (
     ArOptions,
     ExactOptions,
     LinearSpecOptions,

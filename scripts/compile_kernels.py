@@ -90,6 +90,8 @@ def cases() -> Iterator[tuple[str, Callable[[], object]]]:
     for count in (1, 32, 128):
         yield f"qkv parts, {count} rows", partial(qkv, count)
         yield f"out + adapter, {count} rows", partial(out, count)
+        yield f"qkv + adapters, {count} rows", partial(qkv_adapted, count)
+        yield f"gate-up + adapters, {count} rows", partial(gate_up_adapted, count)
     yield "parts added", lambda: triton_linear.fold(torch.empty(3, 32, QKV), torch.bfloat16)
     yield "norm", lambda: triton_norm.rms_norm(rows(32, HIDDEN), rows(1, HIDDEN)[0], 1e-5)
     yield (
@@ -161,6 +163,21 @@ def qkv(count: int) -> Tensor:
 def out(count: int) -> Tensor:
     adapter = rows(RANK, HIDDEN), rows(HIDDEN, RANK)
     return triton_lora.adapted_parts(rows(count, HIDDEN), rows(HIDDEN, HIDDEN), adapter, torch.empty(count))
+
+
+def qkv_adapted(count: int) -> Tensor:
+    return triton_lora.adapted_parts(rows(count, HIDDEN), rows(QKV, HIDDEN), joined(3, QKV), torch.empty(count))
+
+
+def gate_up_adapted(count: int) -> Tensor:
+    x = rows(count, HIDDEN)
+    delta = triton_lora.delta(x, joined(2, 2 * INNER), torch.empty(count))
+    return triton_swiglu.gated(x, rows(2 * INNER, HIDDEN), delta)
+
+
+def joined(terms: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """Matrices of adapters of rank 128 (UNO's) at several projections, as one product takes them."""
+    return rows(terms * 128, HIDDEN), rows(outputs, terms * 128)
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from rich.progress import track
 from trimode.engine.decoding.gate import Gate
 from trimode.engine.decoding.lookup import TextIndex, copy_draft
 from trimode.engine.decoding.speculation import agreement
-from trimode.engine.request import DecodeRequest, LookupSpecOptions
+from trimode.engine.options import LookupSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.integrations.bench.episodes import read_episodes
 from trimode.integrations.bench.evaluate import Plan, question

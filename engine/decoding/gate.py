@@ -121,14 +121,13 @@ class Gate:
         other.ends, other.thinking_tokens, other.thought = self.ends, self.thinking_tokens, self.thought
         return other
 
-    def take_forced(self, limit: int) -> list[int]:
-        """Moves past the forced tokens, up to an end token, a section's end or `limit`, and returns them."""
+    def take_forced(self, limit: int, section: Section | None = None) -> list[int]:
+        """Moves past the forced tokens, up to an end token, the end of `section` or `limit`, and returns them."""
         run: list[int] = []
-        section = self.section
         while len(run) < limit and (tokens := self._forced_run()[: limit - len(run)]):
             run += tokens
             self.advance(tokens)
-            if run[-1] in self.ends or self.section != section:
+            if run[-1] in self.ends or section not in (None, self.section):
                 break
         return run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from ..request import SectionStart, Switch
+from ..options import SectionStart, Switch
 from ..result import FinishReason, Mode, Reason, Rejected, Round, Section
 
 Decode = Callable[[Sequence[int]], str]

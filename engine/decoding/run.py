@@ -47,7 +47,7 @@ class DecodeState(CacheState):
 
         None: they ended the output, or the mode's part of it, and are committed.
         """
-        forced = self.gate.take_forced(self.output.remaining)
+        forced = self.gate.take_forced(self.output.remaining, self.section)
         self.pending.extend(forced)
         ended = forced and (forced[-1] in self.output.ends or len(forced) == self.output.remaining)
         if ended or not self.in_section:

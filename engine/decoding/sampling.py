@@ -21,6 +21,10 @@ _KEPT_CHUNKS = 4
 _BAN = -1e5
 """What a bias of -100 adds. Finite, so that a banned token is still chosen where a grammar allows no other."""
 
+_LEAST_TOP_P = 1e-30
+"""Below the probability of the best token of any vocabulary, which alone is left by this top_p and by all smaller ones.
+Those may be 0 in fp32, and would leave none."""
+
 
 class Sampler:
     """Sampling settings of one request, the ids that may never be chosen, and recently computed noise.
@@ -39,7 +43,8 @@ class Sampler:
         self._span = max(1, min(32, _CHUNK_ELEMENTS // vocab_size))
         self._chunks: dict[int, Tensor] = {}
         self._biases = _biases(settings.logit_bias, banned.device)
-        self._draw = ops.SamplingParams(settings.seed, settings.temperature, settings.top_k, settings.top_p, self.noise)
+        top_k, top_p = min(settings.top_k, vocab_size), max(settings.top_p, _LEAST_TOP_P)
+        self._draw = ops.SamplingParams(settings.seed, settings.temperature, top_k, top_p, self.noise)
 
     @property
     def filters(self) -> bool:

@@ -23,15 +23,21 @@ class Branch:
     """Rows next to the trunk, at the positions after its first `after` tokens; they are read once and never cached.
 
     Each row sees the cache, those `after` trunk tokens, and the branch: all of it, or with `causal` up to itself.
-    `read`: trailing rows whose logits are needed; each predicts its own position, or with `causal` the next one.
-    `adapter`: the rows take the draft adapter.
+    `read`: trailing rows whose logits are needed; each predicts its own position, or with `ahead` the next one (None:
+    with `causal`, as known tokens do). `adapter`: the rows take the draft adapter.
     """
 
     tokens: tuple[int, ...]
     read: int
     after: int = 0
     causal: bool = False
+    ahead: bool | None = None
     adapter: bool = False
+
+    @property
+    def shift(self) -> int:
+        """Positions from a row to the one that it predicts."""
+        return int(self.causal if self.ahead is None else self.ahead)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +53,8 @@ class Segment:
     because that token, if allowed, is also the best allowed token. With top-k or top-p, which rank allowed tokens only,
     sampling waits until the mask is known.
 
-    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.read` - 1 placeholders for the first
-    tokens sampled in the branch. It may run with this pass, before the host has seen the draft; if not, the mode asks.
+    `then`: the pass that verifies what this one drafts. Its trunk ends with `then.open` placeholders for the first
+    tokens that this pass samples. It may run with this pass, before the host has seen the draft; if not, the mode asks.
     """
 
     start: int
@@ -59,6 +65,7 @@ class Segment:
     block: int = 1
     choose: bool = False
     constrained: bool = False
+    open: int = 0
     then: Segment | None = None
 
     @property
@@ -71,7 +78,7 @@ class Segment:
         after = self.start + len(self.trunk) + 1
         found = list(range(after - self.read, after))
         for branch in self.branches:
-            after = self.start + branch.after + len(branch.tokens) + branch.causal
+            after = self.start + branch.after + len(branch.tokens) + branch.shift
             found += range(after - branch.read, after)
         return found
 

@@ -87,8 +87,13 @@ class Verdict:
     instead: float | None = None
 
 
-def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int], passes: int) -> int:
-    """Commits the draft tokens that causal `logits` choose too, and the next token; returns how many are accepted."""
+def verify(
+    run: DecodeState, draft: Draft, logits: Logits, taken: Sequence[int], passes: int, before: str | None = None
+) -> int:
+    """Commits the draft tokens that causal `logits` choose too, and the next token; returns how many are accepted.
+
+    `taken`: tokens of this round that the gate has passed already, with the provenance codes `before`; None: forced.
+    """
     found = verdict(draft, logits)
     tokens, origins, run.gate = found.tokens, found.origins, found.gate
     accepted = agreement(draft.tokens, tokens)
@@ -98,8 +103,8 @@ def verify(run: DecodeState, draft: Draft, logits: Logits, forced: Sequence[int]
     run.mark_cached(len(run.pending) + cached, tokens[cached:])
     run.output.commit(
         run.mode,
-        [*forced, *tokens],
-        "f" * len(forced) + origins,
+        [*taken, *tokens],
+        ("f" * len(taken) if before is None else before) + origins,
         drafted=origins.count("a") + len(draft.refused) + len(rejected),
         rejected=[*draft.refused, *rejections(rejected, "target", found.instead)],
         forward_passes=passes,

@@ -6,8 +6,9 @@ Knows token ids and counts. Does not know the model, the pages or other requests
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..drafting import Drafting
 from .segment import Branch, Reply, Segment
 
 PREFILL_CHUNK = 256
@@ -18,13 +19,16 @@ PREFILL_CHUNK = 256
 class CacheState:
     """What is committed and cached.
 
-    `pending`: committed tokens without entries yet; `cached`: number of entries so far. `adapter`: whether the model
-    has a draft adapter.
+    `pending`: committed tokens without entries yet; `cached`: number of entries so far. `mask_id`: in the slots of a
+    block to fill. `drafting`: how the weights draft, with random slots by `seed`. `adapter`: whether the model has a
+    draft adapter.
     """
 
     pending: list[int]
     mask_id: int
+    drafting: Drafting
     adapter: bool
+    seed: int = 0
     cached: int = 0
     prefilled: bool = False
 
@@ -50,19 +54,66 @@ class CacheState:
             constrained=constrained,
         )
 
-    def block(
-        self, slots: Sequence[int | None], suffix: Sequence[int] = (), adapter: bool = False, verify: int = 0
-    ) -> Segment:
+    def block(self, slots: Sequence[int | None], suffix: Sequence[int] = ()) -> Segment:
         """Returns the pass over the pending tokens, the slots (None: masked) and known tokens `suffix` as one block.
 
-        It reads the slots and the suffix. `verify`: how many of the slots' tokens a causal pass is to verify, if that
-        number does not depend on the tokens.
+        It reads the slots and the suffix. Where an adapter fills the slots, the pending tokens are no rows of the
+        block: they run with base weights before it.
         """
-        filled = (self.mask_id if slot is None else slot for slot in slots)
-        tokens = (*self.pending, *filled, *suffix)
-        branch = Branch(tokens=tokens, read=len(slots) + len(suffix), adapter=adapter)
-        then = self.causal([self.mask_id] * verify) if verify else None
+        filled = (*(self.mask_id if slot is None else slot for slot in slots), *suffix)
+        if self.drafting.fills:
+            branch = Branch(tokens=filled, read=len(filled), after=len(self.pending), adapter=self.adapter)
+            return Segment(start=self.cached, trunk=tuple(self.pending), branches=(branch,))
+        branch = Branch(tokens=(*self.pending, *filled), read=len(filled))
+        return Segment(start=self.cached, branches=(branch,))
+
+    def draft_block(self, slots: int, verify: int = 0) -> Segment:
+        """Returns the pass over the pending tokens and the slots of a draft as one block; it reads the slots.
+
+        `verify`: how many of the slots' tokens a causal pass is to verify, if that number does not depend on the
+        tokens.
+        """
+        drafting, known = self.drafting, len(self.pending)
+        first = self.cached + known
+        tokens = (*self.pending, *drafting.noise.ids(self.seed, range(first, first + slots)))
+        branch = Branch(
+            tokens=tokens[: len(tokens) - drafting.ahead],
+            read=slots,
+            causal=drafting.causal,
+            ahead=drafting.ahead,
+            adapter=self.adapter,
+        )
+        then = replace(self.causal([0] * verify), open=verify) if verify else None
         return Segment(start=self.cached, branches=(branch,), then=then)
+
+    def draft_after(self, after: int, length: int) -> Branch:
+        """Returns the branch that drafts `length` - 1 tokens next to the first `after` tokens of a trunk.
+
+        The row of the last of these decides the next token; the draft is of those that follow it.
+        """
+        drafting, first = self.drafting, self.cached + after
+        return Branch(
+            tokens=drafting.noise.ids(self.seed, range(first, first + length - drafting.ahead)),
+            read=length - 1,
+            after=after,
+            causal=drafting.causal,
+            ahead=drafting.ahead,
+            adapter=self.adapter,
+        )
+
+    def draft_and_decide(self, length: int, constrained: bool, verify: int = 0) -> Segment:
+        """Returns the pass that decides the token after the pending ones and drafts `length` - 1 more.
+
+        `verify`: how many of these a causal pass is to verify, with the decided token before them, if that number does
+        not depend on the tokens; 0 if it does.
+        """
+        pending = len(self.pending)
+        draft = self.causal((), [self.draft_after(pending, length)], constrained)
+        if not verify:
+            return draft
+        tokens = (0,) * (1 + verify)
+        then = Segment(start=self.cached + pending, trunk=tokens, read=len(tokens), open=len(tokens))
+        return replace(draft, then=then)
 
     def mark_cached(self, cached: int, pending: Sequence[int]) -> None:
         """Records that `cached` more tokens have entries and that `pending` have none yet."""

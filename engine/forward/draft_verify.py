@@ -60,13 +60,13 @@ def cycle(
 
 
 def _device_tokens(first: Batch, second: Batch, begun: PendingTokens) -> DeviceTokens:
-    """Returns the second pass's open tokens: the last ones of each trunk, from the first sampled of each draft."""
+    """Returns the second pass's open tokens: the last ones of each trunk, from the first sampled of each segment."""
     rows, sampled = list[int](), list[int]()
     end = at = 0
     for segment, reads in zip(second.segments, first.reads, strict=True):
         end += len(segment.trunk)
-        rows += range(end - segment.read + 1, end)
-        sampled += range(at, at + segment.read - 1)
+        rows += range(end - segment.open, end)
+        sampled += range(at, at + segment.open)
         at += reads
     where = to_device(torch.stack((int64_tensor(rows), int64_tensor(sampled))), begun.tokens.device)
     return DeviceTokens(where[0], begun.tokens[where[1]])

@@ -43,7 +43,7 @@ def first_bad_part(batch: Batch, runner: Runner, pool: PagePool) -> str:
     rows = runner.embedding[torch.tensor(batch.tokens, device=runner.embedding.device)]
     if not rows.isfinite().all():
         return "the embedding"
-    head = ops.linear(ops.rms_norm(rows, whole.norm, whole.eps), whole.head)
+    head = ops.linear(ops.rms_norm(rows, whole.norm, whole.eps, whole.norm_groups), whole.head)
     if not head.isfinite().all():
         return "the output head or the norm before it"
     for count in range(1, layers):

@@ -88,7 +88,8 @@ def resident(model: Transformer, runner: Runner) -> int:
 
 def _tensors(model: Transformer, runner: Runner) -> Iterator[Tensor]:
     blocks = (
-        (block.qkv, block.out, block.gate_up, block.down, *(block.adapter or ())) for block in runner.stack.blocks
+        (block.qkv, block.out, block.gate_up, block.down, *(block.adapter.matrices if block.adapter else ()))
+        for block in runner.stack.blocks
     )
     for matrix in (runner.stack.head, *chain.from_iterable(blocks)):
         fields = ("values", "scales") if hasattr(matrix, "scales") else ("data",)

@@ -6,20 +6,42 @@ differentiates, without modules. Shapes: T rows, E hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import Block, Choice, Kernels, Layout, Precision, Rotation, SampledTokens, Stack, quantize
+from trimode.kernels.ops import (
+    Adapter,
+    Block,
+    Choice,
+    Kernels,
+    Layout,
+    LowRank,
+    Precision,
+    Rotation,
+    SampledTokens,
+    Stack,
+    quantize,
+)
 
 from ..errors import CheckpointError
 from ..kv_cache.pages import PagePool
+from ..models import model as modules
 from ..models import rope
+from ..models.adapter import PROJECTIONS
 from ..models.config import ModelConfig
-from ..models.model import Attention, Layer, Linear, LowRank, Transformer
+from ..models.model import Attention, Layer, Linear, Transformer
+
+_PRODUCTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "out": ("o_proj",),
+    "gate_up": ("gate_proj", "up_proj"),
+    "down": ("down_proj",),
+}
+"""Projections by the product that computes them together, in the order of its outputs."""
 
 
 class Runner:
@@ -58,13 +80,13 @@ class Runner:
         self._rope = (self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
         self.angles = self.fresh_angles()
         layers = cast(Sequence[Layer], model.encoder.layers)
-        adapters: Sequence[Any] = [None] * len(layers) if model.adapter is None else list(model.adapter)
         self.has_adapter = model.adapter is not None
         self.stack = Stack(
-            [self._block(layer, adapter) for layer, adapter in zip(layers, adapters, strict=True)],
+            [self._block(layer, model.adapter_terms(index)) for index, layer in enumerate(layers)],
             model.encoder.norm.weight,
             self.config.rms_norm_eps,
             self._kept([model.diffusion_head], None if whole_head else precision),
+            self.config.norm_groups,
         )
         if self._release:
             model.released = self.quantize
@@ -113,7 +135,7 @@ class Runner:
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
         return self.kernels.forward(x, self.stack, rotation, flags, pool.keys, pool.values, layout, read, choices)
 
-    def _block(self, layer: Layer, adapter: LowRank | None) -> Block:
+    def _block(self, layer: Layer, terms: Mapping[str, modules.LowRank]) -> Block:
         attn, mlp, precision = layer.self_attn, layer.mlp, self.precision
         return Block(
             queries=self.config.num_attention_heads,
@@ -126,7 +148,8 @@ class Runner:
             out=self._kept([attn.o_proj], precision),
             gate_up=self._kept([mlp.gate_proj, mlp.up_proj], precision),
             down=self._kept([mlp.down_proj], precision),
-            adapter=None if adapter is None else _scaled(adapter, self.kernels.prepare_adapter),
+            adapter=_adapter(layer, terms, self.kernels) if terms else None,
+            norm_groups=self.config.norm_groups,
         )
 
     def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:
@@ -172,6 +195,18 @@ def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:
     return None if attn.q_norm is None or attn.k_norm is None else (attn.q_norm.weight, attn.k_norm.weight)
 
 
-def _scaled(adapter: LowRank, prepare: Any) -> tuple[Any, Any]:
-    """Returns the adapter's two matrices, its scale in the second."""
-    return prepare(adapter.lora_A.weight), prepare(adapter.scale * adapter.lora_B.weight)
+def _adapter(layer: Layer, terms: Mapping[str, modules.LowRank], kernels: Kernels) -> Adapter:
+    """Returns the terms of each product in the kernels' form."""
+    return Adapter(**{product: _terms(layer, names, terms, kernels) for product, names in _PRODUCTS.items()})
+
+
+def _terms(
+    layer: Layer, names: Sequence[str], terms: Mapping[str, modules.LowRank], kernels: Kernels
+) -> tuple[LowRank, ...]:
+    """Returns the terms of one product of the projections `names`, their scales in B."""
+    found, first = list[LowRank](), 0
+    for name in names:
+        if (term := terms.get(name)) is not None:
+            found.append(LowRank(first, term.lora_A.weight, term.scale * term.lora_B.weight))
+        first += cast(Linear, layer.get_submodule(f"{PROJECTIONS[name]}.{name}")).out_features
+    return kernels.prepare_adapter(found, first)

@@ -1,5 +1,5 @@
 """Where a checkpoint comes from: the bundled one, a directory, a GGUF file, a model that `trimode fetch` brought, or a
-repository of the Hugging Face hub; and what is read there.
+repository of the Hugging Face hub; what is read there, and the draft adapter that is loaded for it.
 
 Knows paths, digests and which reader a path needs. Does not know formats.
 """
@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import CheckpointError
+from .adapter_drafting import DRAFTING, Base, read_drafting
 from .config import ModelConfig
-from .gguf_config import gguf_config
-from .gguf_file import GgufFile
-from .gguf_tokenizer import gguf_tokenizer
+from .gguf.config import gguf_config
+from .gguf.file import GgufFile
+from .gguf.tokenizer import gguf_tokenizer
 from .published import PUBLISHED
+from .special_tokens import mask_of_files
 from .tokenizer import Tokenizer
 from .weight_files import ADAPTER, sha256, weight_files
 
@@ -42,11 +44,14 @@ _DESCRIBED: Final = ("config.json", "generation_config.json")
 class Checkpoint:
     """A checkpoint directory or GGUF file, and the name to show for it. Digests are computed once, when asked for.
 
+    `adapter`: the directory of a draft adapter to load instead of the one that lies with the checkpoint, and its name.
     Whatever it reads raises CheckpointError, which says what was expected and what was found.
     """
 
     directory: Path
     name: str
+    adapter: Path | None = None
+    adapter_name: str = ""
 
     @property
     def is_gguf(self) -> bool:
@@ -62,6 +67,16 @@ class Checkpoint:
         return sha256([*configs, *weight_files(self.directory), *adapter])
 
     @cached_property
+    def weights_sha256(self) -> str:
+        """Digest of the weight files alone, without configs and adapters; of a GGUF file as it is."""
+        return sha256([self.directory] if self.is_gguf else weight_files(self.directory))
+
+    @cached_property
+    def adapter_sha256(self) -> str:
+        """Digest of the files of `adapter`, by name; empty without one."""
+        return "" if self.adapter is None else sha256(sorted(path for path in self.adapter.iterdir() if path.is_file()))
+
+    @cached_property
     def tokenizer_sha256(self) -> str:
         """Digest of tokenizer.json; for a GGUF file, of the one that is made of its metadata."""
         if self.is_gguf:
@@ -70,13 +85,35 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
         """The model, with its draft adapter if it has one, and its tokenizer."""
-        from .gguf_weights import load_gguf  # here, because schemas are checked without torch
+        from .gguf.weights import load_gguf  # here, because schemas are checked without torch
         from .weights import load_model
 
         if self.is_gguf:
             file = GgufFile.read(self.directory)
-            return load_gguf(file, dtype, device), gguf_tokenizer(file)
-        return load_model(self.directory, dtype, device), Tokenizer.load(self.directory)
+            model, tokenizer = load_gguf(file, dtype, device), gguf_tokenizer(file)
+        else:
+            model = load_model(self.directory, dtype, device, with_adapter=self.adapter is None)
+            tokenizer = Tokenizer.load(self.directory)
+        if self.adapter is not None:
+            self._adapt(self.adapter, model, dtype, device)
+        elif (self.directory / ADAPTER / DRAFTING).is_file():
+            model.config = self._drafting(self.directory / ADAPTER, model.config)
+        return model, tokenizer
+
+    def _adapt(self, adapter: Path, model: Transformer, dtype: torch.dtype, device: torch.device) -> None:
+        """Adds the adapter to `model`, and to its config how the adapter drafts."""
+        from .adapter_weights import check_files, load_adapter
+
+        check_files(adapter)
+        model.config = self._drafting(adapter, model.config)
+        load_adapter(model, adapter, dtype, device)
+
+    def _drafting(self, adapter: Path, config: ModelConfig) -> ModelConfig:
+        base = Base(self.name, lambda: self.weights_sha256, self._mask)
+        return replace(config, drafts=read_drafting(adapter, config, base))
+
+    def _mask(self) -> int | None:
+        return None if self.is_gguf else mask_of_files(self.directory)
 
     def config(self) -> ModelConfig:
         return gguf_config(GgufFile.read(self.directory)) if self.is_gguf else ModelConfig.load(self.directory)
@@ -85,7 +122,23 @@ class Checkpoint:
         return gguf_tokenizer(GgufFile.read(self.directory)) if self.is_gguf else Tokenizer.load(self.directory)
 
 
-def locate(source: str | Path | None) -> Checkpoint:
+def locate(source: str | Path | None, adapter: str | Path | None = None) -> Checkpoint:
+    """Finds a checkpoint. `adapter`: directory or hub repository of the draft adapter to load for it. Raises
+    CheckpointError."""
+    found = _located(source)
+    if adapter is None:
+        return found
+    if not isinstance(adapter, str | Path):
+        raise CheckpointError(f"adapter={adapter!r}: expected a directory, a repository's name, or None")
+    path = Path(adapter).expanduser()
+    if path.is_dir():
+        return replace(found, adapter=path, adapter_name=path.resolve().name)
+    if not isinstance(adapter, str) or path.exists() or not _HUB_ID.fullmatch(adapter):
+        raise CheckpointError(f"adapter={str(adapter)!r}: no directory there; expected PEFT's two files in one")
+    return replace(found, adapter=_download(adapter), adapter_name=adapter)
+
+
+def _located(source: str | Path | None) -> Checkpoint:
     """Finds a checkpoint. None: the bundled one. An existing path: that directory or GGUF file. A name of `PUBLISHED`:
     what `trimode fetch` brought. `owner/name`: the hub, cache first."""
     if source is None:

@@ -9,33 +9,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from ..drafting import LINEAR_BLOCK, QUADRATIC_BLOCK, Drafting, Noise
 from ..errors import CheckpointError, RequestError
-from ..request import (
+from ..options import (
     SELECTIONS,
+    AdaptiveOptions,
     AlignedOptions,
     DiffusionOptions,
+    ExactOptions,
     InfillOptions,
+    LinearSpecOptions,
     ModeOptions,
     Options,
+    QuadraticSpecOptions,
     SectionOptions,
     Selection,
 )
+from ..result import Mode
 from .families import FAMILIES, NLD, Family, architecture_of
 from .fields import number, read_object
 from .rope_config import RopeConfig, rope_config
+from .special_tokens import generation_ends, named_mask
 
 _DIFFUSION_BLOCK: Final = 32
 """Length of a diffusion block if neither the request nor the weights fix it."""
 OWN: Final = "trimode"
 """Key of config.json for this engine's own settings: how these weights are best decoded, if not by the defaults."""
 _SELECTION: Final = "diffusion_selection"
+_EXACT_FIRST: Final = "exact_first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Family, geometry, special tokens and rope of one model. Lengths are in tokens."""
+    """Family, geometry, special tokens and rope of one model. Lengths are in tokens.
+
+    `norm_groups`: equal parts of a hidden row that its norms normalise each on its own. `exact_first`: whether the
+    model's own drafts are better with the option of `linear_spec` of that name. `drafts`:
+    how the draft adapter that was loaded for the model drafts; None if it says nothing of its own.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -53,6 +66,9 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     architecture: str = NLD
     selection: Selection = "vendor"
+    exact_first: bool = False
+    norm_groups: int = 1
+    drafts: Drafting | None = None
 
     @property
     def family(self) -> Family:
@@ -60,8 +76,23 @@ class ModelConfig:
 
     @property
     def mask_id(self) -> int:
-        """The id in masked slots; -1, which no embedding has, for a family without masks."""
+        """The id in masked slots; -1, which no embedding has, for weights without masks."""
+        if self.mask_token_id is None and self.drafts is not None and self.drafts.fills:
+            return self.drafts.noise.first
         return -1 if self.mask_token_id is None else self.mask_token_id
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What the weights can decode: the family's modes, and those of the draft adapter."""
+        if self.drafts is None:
+            return self.family.modes
+        more = {"linear_spec", "quadratic_spec", *(("diffusion",) if self.drafts.fills else ())}
+        return tuple(mode for mode in get_args(Mode) if mode in more.union(self.family.modes))
+
+    @property
+    def drafting(self) -> Drafting:
+        """How drafts are made: as the adapter says, or as weights do that fill masked blocks."""
+        return self.drafts or Drafting(noise=Noise.mask(self.mask_id), exact_first=self.exact_first)
 
     @property
     def aligned_block(self) -> int:
@@ -71,18 +102,41 @@ class ModelConfig:
     def fitted(self, options: Options) -> Options:
         """Returns `options` for these weights, with every default replaced by a value.
 
-        Raises RequestError for a block length that the weights were not trained for, if they take only one.
+        Raises RequestError for a block length or a layout that the weights were not trained for, if they take only one.
         """
         if isinstance(options, SectionOptions):
             kinds = {kind: self.fitted_mode(own) for kind, own in options.kinds.items()}
-            return replace(
-                options, kinds=kinds, numbers={at: self.fitted_mode(own) for at, own in options.numbers.items()}
-            )
+            numbers = {number: self.fitted_mode(own) for number, own in options.numbers.items()}
+            return replace(options, kinds=kinds, numbers=numbers)
         return options if isinstance(options, InfillOptions) else self.fitted_mode(options)
+
+    def _fitted_drafts(self, options: ExactOptions) -> ExactOptions:
+        """Returns `options` with the block length and layout of this model's drafts, where these are left open."""
+        drafting = self.drafting
+        match options:
+            case LinearSpecOptions():
+                exact = drafting.exact_first if options.exact_first is None else options.exact_first
+                if not exact and not drafting.seed_in_draft:
+                    raise RequestError(
+                        "exact_first=False: the draft adapter was trained with the last known token outside the draft; "
+                        "leave it out"
+                    )
+                length = drafting.block_length(options.block_length, LINEAR_BLOCK)
+                return replace(options, block_length=length, exact_first=exact)
+            case QuadraticSpecOptions():
+                return replace(options, block_length=drafting.block_length(options.block_length, QUADRATIC_BLOCK))
+            case _:
+                return options
 
     def fitted_mode(self, options: ModeOptions) -> ModeOptions:
         """`fitted` for the options of one mode."""
-        return self._fitted_diffusion(options) if isinstance(options, DiffusionOptions | AlignedOptions) else options
+        match options:
+            case DiffusionOptions() | AlignedOptions():
+                return self._fitted_diffusion(options)
+            case AdaptiveOptions():
+                return replace(options, first=self._fitted_drafts(options.first))
+            case _:
+                return self._fitted_drafts(options)
 
     def _fitted_diffusion(self, options: DiffusionOptions | AlignedOptions) -> DiffusionOptions | AlignedOptions:
         given, threshold, selection = options.block_length, options.threshold, options.selection or self.selection
@@ -103,9 +157,9 @@ class ModelConfig:
             raise CheckpointError(f"no config.json in {directory}")
         fields = read_object(path)
         family = FAMILIES[architecture_of(fields.get("architectures"), str(path))]
-        extra = {} if family.self_contained else _generation_ends(directory)
+        extra = {} if family.self_contained else generation_ends(directory)
         if family.masks and not family.self_contained and fields.get("mask_token_id") is None:
-            extra["mask_token_id"] = _named_mask(directory)
+            extra["mask_token_id"] = named_mask(directory)
         return cls.from_dict({**_flat(fields, family, str(path)), **extra}, str(path))
 
     @classmethod
@@ -125,6 +179,8 @@ class ModelConfig:
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
             architecture=architecture,
             selection=_selection(fields, origin),
+            exact_first=_exact_first(fields, origin),
+            norm_groups=number(fields, family.norm_groups, origin) if family.norm_groups else 1,
         )
         _check_geometry(config, origin)
         return config
@@ -144,6 +200,11 @@ def _check_geometry(config: ModelConfig, origin: str) -> None:
         raise CheckpointError(
             f"{origin}: num_attention_heads={config.num_attention_heads} is no multiple of "
             f"num_key_value_heads={config.num_key_value_heads}"
+        )
+    if config.norm_groups == 0 or config.hidden_size % config.norm_groups:
+        raise CheckpointError(
+            f"{origin}: expected {config.family.norm_groups} to divide hidden_size={config.hidden_size}, found "
+            f"{config.norm_groups}"
         )
     if config.head_dim % 2:
         raise CheckpointError(f"{origin}: expected head_dim to be even, found {config.head_dim}")
@@ -181,6 +242,11 @@ def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> No
     for key, allowed in family.allowed.items():
         if fields.get(key) not in allowed:
             raise CheckpointError(f"{origin}: expected {key} to be {allowed[0]!r}, found {fields[key]!r}")
+    if fields.get("rope_head_dim") not in (None, fields.get("head_dim")):
+        raise CheckpointError(
+            f"{origin}: expected rope_head_dim to be head_dim={fields.get('head_dim')}, found "
+            f"{fields['rope_head_dim']!r}"
+        )
     if fields.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{origin}: expected hidden_act 'silu', found {fields['hidden_act']!r}")
     kinds = fields.get("layer_types")
@@ -188,42 +254,29 @@ def _check_variant(fields: Mapping[str, Any], family: Family, origin: str) -> No
         raise CheckpointError(f"{origin}: expected layer_types to be 'full_attention' throughout, found {kinds!r}")
 
 
-def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
+def _own(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
     own = fields.get(OWN, {})
-    if not isinstance(own, dict) or own.keys() - {_SELECTION}:
-        raise CheckpointError(f"{origin}: expected {OWN} to be an object with {_SELECTION} alone, found {own!r}")
-    given = own.get(_SELECTION, "vendor")
+    if not isinstance(own, dict) or own.keys() - {_SELECTION, _EXACT_FIRST}:
+        raise CheckpointError(
+            f"{origin}: expected {OWN} to be an object with {_SELECTION} and {_EXACT_FIRST} alone, found {own!r}"
+        )
+    return own
+
+
+def _exact_first(fields: Mapping[str, Any], origin: str) -> bool:
+    given = _own(fields, origin).get(_EXACT_FIRST, False)
+    if not isinstance(given, bool):
+        raise CheckpointError(f"{origin}: expected {OWN}.{_EXACT_FIRST} to be true or false, found {given!r}")
+    return given
+
+
+def _selection(fields: Mapping[str, Any], origin: str) -> Selection:
+    given = _own(fields, origin).get(_SELECTION, "vendor")
     for known in SELECTIONS:
         if given == known:
             return known
     expected = " or ".join(map(repr, SELECTIONS))
     raise CheckpointError(f"{origin}: expected {OWN}.{_SELECTION} to be {expected}, found {given!r}")
-
-
-def _generation_ends(directory: Path) -> dict[str, Any]:
-    """Returns `eos_token_id` of generation_config.json, if it has one.
-
-    Llama and Qwen chat models name the token that ends a turn there, and sometimes only there; `transformers` stops at
-    those ids and ignores config.json's if both are given, and so does this engine.
-    """
-    path = directory / "generation_config.json"
-    ends = read_object(path).get("eos_token_id") if path.is_file() else None
-    return {} if ends is None else {"eos_token_id": ends}
-
-
-def _named_mask(directory: Path) -> int:
-    """Returns the id of the mask token that tokenizer_config.json names, from tokenizer.json."""
-    settings, tokenizer = directory / "tokenizer_config.json", directory / "tokenizer.json"
-    mask = read_object(settings).get("mask_token") if settings.is_file() else None
-    text = mask.get("content") if isinstance(mask, dict) else mask
-    added = read_object(tokenizer).get("added_tokens") if tokenizer.is_file() else None
-    for token in added if isinstance(added, list) else ():
-        if text is not None and isinstance(token, dict) and token.get("content") == text:
-            return int(number(token, "id", f"{tokenizer} added_tokens {text!r}"))
-    raise CheckpointError(
-        f"{directory}: expected mask_token_id in config.json, or mask_token in tokenizer_config.json and its text in "
-        f"added_tokens of tokenizer.json; found no mask_token_id, and mask_token {text!r}"
-    )
 
 
 def _eos(fields: Mapping[str, Any], origin: str) -> tuple[int, ...]:

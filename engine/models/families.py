@@ -23,6 +23,15 @@ _LLAMA_NAMES: Final = (("encoder.", "model."), ("diffusion_head.", "lm_head."))
 _NO_BIAS: Final[Allowed] = {"attention_bias": (False, None), "mlp_bias": (False, None)}
 _NO_WINDOW: Final[Allowed] = {"sliding_window": (None,)}
 _HUGGING_FACE: Final[Allowed] = {**_NO_BIAS, "quantization_config": (None,)}
+# The larger K2-Horizon models gate their attention, normalise queries and keys or have experts.
+_K2_HORIZON: Final[Allowed] = {
+    **_HUGGING_FACE,
+    **_NO_WINDOW,
+    "use_sliding_window": (False, None),
+    "query_key_norm": (False, None),
+    "attention_gate_func": (None,),
+    **dict.fromkeys(("num_experts", "num_shared_experts", "mova_num_experts"), (0, None)),
+}
 _QWEN3: Final[Allowed] = {**_HUGGING_FACE, "use_sliding_window": (False, None)}
 
 
@@ -33,17 +42,20 @@ class Family:
     `modes`: what its weights can decode. `aligned_blocks`: they were trained on blocks counted from position 0, causal
     between blocks and bidirectional inside, without a causal first token; a block's length is then the weights' own.
     `block_size`: the default if config.json names none. `names`: (our prefix, the checkpoint's prefix) of tensor names.
-    `qk_norm`: queries and keys are normalised per head, before the rotation. `self_contained`: config.json alone names
-    end and mask tokens, otherwise the files next to it may. `allowed`: config values that change the model. `absent`:
-    the meaning of a key that config.json omits. `derived`: head_dim and num_key_value_heads may be omitted, for
-    hidden_size / num_attention_heads and num_attention_heads. `inner`: the key of the text model's config, if the model
-    has other parts as well; `others`: the prefixes of their tensors, which are not read.
+    `norm_groups`: the key of config.json that says into how many equal parts the norms of hidden rows cut a row;
+    empty for whole rows. `qk_norm`: queries and keys are normalised per head, before the rotation.
+    `self_contained`: config.json alone names end and mask tokens, otherwise the files next to it may. `allowed`:
+    config values that change the model. `absent`: the meaning of a key that config.json omits. `derived`: head_dim
+    and num_key_value_heads may be omitted, for hidden_size / num_attention_heads and num_attention_heads. `inner`:
+    the key of the text model's config, if the model has other parts as well; `others`: the prefixes of their
+    tensors, which are not read.
     """
 
     modes: tuple[Mode, ...] = _CAUSAL
     aligned_blocks: bool = False
     block_size: int = 32
     names: tuple[tuple[str, str], ...] = _LLAMA_NAMES
+    norm_groups: str = ""
     qk_norm: bool = False
     self_contained: bool = False
     allowed: Allowed = field(default_factory=lambda: {**_HUGGING_FACE, **_NO_WINDOW})
@@ -71,6 +83,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     NLD: Family(modes=get_args(Mode), names=(), self_contained=True, allowed={**_NO_BIAS, **_NO_WINDOW}),
     "LlamaForCausalLM": Family(derived=True, absent={"rope_theta": 10000.0}),
     "Qwen3ForCausalLM": Family(qk_norm=True, allowed=_QWEN3),
+    "K2HorizonForCausalLM": Family(norm_groups="layernorm_num_groups", allowed=_K2_HORIZON),
     "SDARForCausalLM": Family(modes=("diffusion",), aligned_blocks=True, block_size=4, qk_norm=True, allowed=_QWEN3),
     "Ministral3ForCausalLM": Family(),
     "Mistral3ForConditionalGeneration": Family(  # Ministral 3 as published, with a vision tower
@@ -93,12 +106,12 @@ def architecture_of(found: object, origin: str) -> str:
     raise CheckpointError(f"{origin}: expected architectures to hold one of {known}, found {found!r}")
 
 
-def check_mode(architecture: str, mode: Mode) -> None:
+def check_mode(architecture: str, mode: Mode, modes: tuple[Mode, ...] | None = None) -> None:
     """Raises ModeUnavailable if the weights of `architecture` cannot decode in `mode`.
 
-    No other mode is taken instead.
+    `modes`: what they can decode, if not what the family can. No other mode is taken instead.
     """
-    modes = FAMILIES[architecture].modes
+    modes = FAMILIES[architecture].modes if modes is None else modes
     if mode not in modes:
         raise ModeUnavailable(mode, architecture, modes)
 
@@ -112,8 +125,16 @@ def check_scoring(architecture: str) -> None:
         )
 
 
-def check_infill(architecture: str) -> None:
-    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, which infilling needs."""
+def check_infill(architecture: str, fills: bool = False) -> None:
+    """Raises RequestError if blocks of these weights cannot begin where a prompt ends, which infilling needs.
+
+    `fills`: a draft adapter fills the blocks.
+    """
+    if fills:
+        raise RequestError(
+            "infill() fills one block with the prompt's last token in it, and the draft adapter fills slots after that "
+            "token; generate from the prompt instead"
+        )
     if FAMILIES[architecture].aligned_blocks:
         raise RequestError(
             f"infill() fills one block that begins where the prompt ends, and blocks of {architecture} weights begin "

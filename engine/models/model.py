@@ -8,7 +8,7 @@ head_dim, E hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from trimode.kernels import ops
 
 from ..errors import WeightsReleased
 from . import rope
+from .adapter import PROJECTIONS
 from .config import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -50,17 +51,19 @@ class Linear(_Typed, nn.Linear):
 
 
 class RMSNorm(_Typed):
-    def __init__(self, size: int, eps: float) -> None:
+    """RMSNorm of a row, or of each of its `groups` equal parts."""
+
+    def __init__(self, size: int, eps: float, groups: int = 1) -> None:
         super().__init__()
         self.weight: nn.Parameter = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.eps, self.groups = eps, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.rms_norm(x, self.weight, self.eps)
+        return ops.rms_norm(x, self.weight, self.eps, self.groups)
 
 
 class LowRank(_Typed):
-    """The draft adapter of one output projection: x -> scale * B(A(x)), added for draft rows only."""
+    """The draft adapter of one projection: x -> scale * B(A(x)), added for draft rows only."""
 
     lora_A: Linear
     lora_B: Linear
@@ -104,7 +107,7 @@ def _per_head(norm: RMSNorm | None, heads: Tensor) -> Tensor:
     return heads if norm is None else norm(heads.flatten(0, 1)).view_as(heads)
 
 
-class MLP(_Typed):
+class MLP(nn.Module):
     gate_proj: Linear
     up_proj: Linear
     down_proj: Linear
@@ -115,9 +118,6 @@ class MLP(_Typed):
         self.up_proj = Linear(config.hidden_size, config.intermediate_size)
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(ops.silu_mul(self.gate_proj(x), self.up_proj(x)))
-
 
 class Layer(nn.Module):
     input_layernorm: RMSNorm
@@ -127,9 +127,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
         self.mlp = MLP(config)
 
 
@@ -142,11 +142,12 @@ class Encoder(nn.Module):
         weight = torch.randn(config.vocab_size, config.hidden_size)
         self.embed_tokens: nn.Embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
         self.layers: nn.ModuleList = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)
 
 
 class Transformer(_Typed):
-    """The model. `encoder` and `diffusion_head` have the checkpoint's names; `adapter` is a module list or None.
+    """The model. `encoder` and `diffusion_head` have the checkpoint's names. `adapter`: None, or for each layer the
+    `LowRank` of each adapted projection by its name.
 
     `released`: how the matrices were quantised that are no longer in memory; empty if all are.
     """
@@ -179,23 +180,32 @@ class Transformer(_Typed):
         """Returns [D / 2] fp32, kept outside the state dict, because no checkpoint stores it."""
         return rope.inverse_frequencies(config.rope, config.head_dim)
 
-    def add_adapter(self, rank: int, scale: float) -> nn.ModuleList:
+    def add_adapter(self, rank: int, scale: float, projections: Sequence[str] = ("o_proj",)) -> nn.ModuleList:
         """Adds a fresh adapter, whose output is zero until it is trained or loaded."""
-        return self.add_adapters([(rank, scale)] * self.config.num_hidden_layers)
+        return self.add_adapters([dict.fromkeys(projections, (rank, scale))] * self.config.num_hidden_layers)
 
-    def add_adapters(self, ranks: Sequence[tuple[int, float]]) -> nn.ModuleList:
-        """Adds an adapter with rank and scale layer by layer."""
-        outputs, inputs = self.config.hidden_size, self.config.num_attention_heads * self.config.head_dim
-        self.adapter = nn.ModuleList(LowRank(inputs, outputs, rank, scale) for rank, scale in ranks)
+    def add_adapters(self, ranks: Sequence[Mapping[str, tuple[int, float]]]) -> nn.ModuleList:
+        """Adds an adapter with rank and scale by layer and projection."""
+        layers = cast(Sequence[Layer], self.encoder.layers)
+        self.adapter = nn.ModuleList(
+            nn.ModuleDict({name: _low_rank(layer, name, *rank) for name, rank in own.items()})
+            for layer, own in zip(layers, ranks, strict=True)
+        )
         return self.adapter
+
+    def adapter_terms(self, layer: int) -> Mapping[str, LowRank]:
+        """Returns the adapter's terms at one layer by projection; empty without an adapter."""
+        return {} if self.adapter is None else dict(cast(Any, self.adapter[layer]).items())
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, adapted: Tensor | None = None) -> Tensor:
         """Returns final hidden states [T, E] for tokens [T] at positions [T].
 
-        `adapted` [T] bool marks the rows whose output projections take the draft adapter; None for no row. Raises
+        `adapted` [T] bool marks the rows whose projections take the draft adapter; None for no row. Raises
         WeightsReleased.
         """
         self.must_be_whole("a pass of the model itself")
+        if adapted is not None and self.adapter is None:
+            raise ValueError("rows ask for the draft adapter, but this model has none")
         x: Tensor = self.encoder.embed_tokens(tokens)
         cos, sin = (part.to(x.dtype)[:, None] for part in rope.cos_sin(self.frequencies, positions, self.rope_factor))
         scale = rope.query_scale(self.config.rope, positions)
@@ -203,7 +213,7 @@ class Transformer(_Typed):
         layers = cast(Sequence[Layer], self.encoder.layers)
         for index, layer in enumerate(layers):
             x = x + self._attention(index, layer, x, cos, sin, q_scale, attend, adapted)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            x = x + self._mlp(index, layer, x, adapted)
         return self.encoder.norm(x)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -223,12 +233,27 @@ class Transformer(_Typed):
     ) -> Tensor:
         attn = layer.self_attn
         h = layer.input_layernorm(x)
-        q, k, v = (proj(h).unflatten(-1, (-1, attn.head_dim)) for proj in (attn.q_proj, attn.k_proj, attn.v_proj))
+        q, k, v = (
+            self._product(index, attn, name, h, adapted).unflatten(-1, (-1, attn.head_dim))
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
         q, k = (ops.rotate(_per_head(norm, x), cos, sin) for norm, x in ((attn.q_norm, q), (attn.k_norm, k)))
         mixed = attend(index, q if q_scale is None else q * q_scale, k, v).flatten(1)
-        out = attn.o_proj(mixed)
-        if adapted is None:
-            return out
-        if self.adapter is None:
-            raise ValueError("rows ask for the draft adapter, but this model has none")
-        return out + cast(LowRank, self.adapter[index])(mixed) * adapted[:, None].to(out.dtype)
+        return self._product(index, attn, "o_proj", mixed, adapted)
+
+    def _mlp(self, index: int, layer: Layer, x: Tensor, adapted: Tensor | None) -> Tensor:
+        h = layer.post_attention_layernorm(x)
+        gate, up = (self._product(index, layer.mlp, name, h, adapted) for name in ("gate_proj", "up_proj"))
+        return self._product(index, layer.mlp, "down_proj", ops.silu_mul(gate, up), adapted)
+
+    def _product(self, index: int, part: nn.Module, name: str, x: Tensor, adapted: Tensor | None) -> Tensor:
+        """Returns the projection `name` of x, with its adapter's term for marked rows."""
+        y: Tensor = getattr(part, name)(x)
+        term = None if adapted is None else self.adapter_terms(index).get(name)
+        return y if adapted is None or term is None else y + term(x) * adapted[:, None].to(y.dtype)
+
+
+def _low_rank(layer: Layer, name: str, rank: int, scale: float) -> LowRank:
+    """Returns a fresh term for the projection `name` of the layer."""
+    projection = cast(Linear, layer.get_submodule(f"{PROJECTIONS[name]}.{name}"))
+    return LowRank(projection.in_features, projection.out_features, rank, scale)

@@ -61,7 +61,8 @@ class ChatTemplate:
     def call_frame(self) -> tuple[str, str, str] | None:
         """What is written before, between and after the JSON texts of two calls, {"name": ..., "arguments": {...}}.
 
-        None where calls are not shown, or in another form. The first text begins where the model is asked to write.
+        None where calls are not shown, or in another form. The first text begins where that of an answer would, after
+        what the template writes before both, such as an empty <think></think>; else where the model is asked to write.
         """
         try:
             asked = self.render([_USER], add_generation_prompt=True)
@@ -69,10 +70,11 @@ class ChatTemplate:
             calls = self.render(_talk("", _PROBE, f"{_PROBE}two")[:2])
         except RequestError:
             return None
-        ending = spoken.rpartition(_PROBE)[2]
-        if not calls.startswith(asked) or not calls.endswith(ending):
+        opening, _, ending = spoken.rpartition(_PROBE)
+        begin = next((len(one) for one in (opening, asked) if calls.startswith(one)), None)
+        if begin is None or not calls.endswith(ending):
             return None
-        return _frame(calls[len(asked) : len(calls) - len(ending)], [_PROBE, f"{_PROBE}two"])
+        return _frame(calls[begin : len(calls) - len(ending)], [_PROBE, f"{_PROBE}two"])
 
     @cached_property
     def shows_calls_beside_text(self) -> bool:

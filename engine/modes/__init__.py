@@ -11,7 +11,7 @@ from typing import Any
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes, Reply, Segment
 from ..decoding.state import CacheState
-from ..request import (
+from ..options import (
     AdaptiveOptions,
     AlignedOptions,
     ArOptions,

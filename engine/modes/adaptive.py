@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
-from ..request import AdaptiveOptions, ExactOptions, Switch
+from ..options import AdaptiveOptions, ExactOptions, Switch
 
 
 def decode(run: DecodeState, options: AdaptiveOptions, modes: Callable[[DecodeState, ExactOptions], Passes]) -> Passes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
-from ..request import AlignedOptions
+from ..options import AlignedOptions
 from .diffusion import fill
 
 

@@ -18,7 +18,7 @@ from ..decoding.gate import Gate
 from ..decoding.output import rejections
 from ..decoding.run import DecodeState
 from ..decoding.segment import Logits, Passes
-from ..request import AlignedOptions, DiffusionOptions, Selection
+from ..options import AlignedOptions, DiffusionOptions, Selection
 from ..result import Reason, Rejected, Section
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes, Reply, SampledTokens, Segment
-from ..request import InfillOptions
+from ..options import InfillOptions
 from ..token_mask import all_but
 from .diffusion import most_confident
 

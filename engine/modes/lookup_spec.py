@@ -11,7 +11,7 @@ from ..decoding.lookup import TextIndex, copy_draft
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
 from ..decoding.speculation import verify
-from ..request import LookupSpecOptions
+from ..options import LookupSpecOptions
 
 
 def decode(run: DecodeState, options: LookupSpecOptions) -> Passes:

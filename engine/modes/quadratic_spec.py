@@ -1,9 +1,9 @@
 """Quadratic self-speculation (nld.md §4d): one pass verifies a draft and prepares the next one for every outcome.
 
 Knows one request. Does not know the model. The trunk is the draft after the pending tokens. At each acceptance point,
-the place of the first rejected token, there is a branch of masks that sees the trunk up to there; after verification
-the branch of the actual point is the next draft. Its first slot is not read, because the causal row has just decided
-that token.
+the place of the first rejected token, there is a branch of slots that sees the trunk up to there; after verification
+the branch of the actual point is the next draft. The token at that point is not read from it, because the causal row
+has just decided it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from operator import mul
 from ..decoding.run import DecodeState
 from ..decoding.segment import Branch, Logits, Passes
 from ..decoding.speculation import Draft, propose, verify
-from ..request import QuadraticSpecOptions
+from ..drafting import QUADRATIC_BLOCK
+from ..options import QuadraticSpecOptions
 
 
 def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
     next_draft: Logits | None = None  # what the last pass drafted after the token that it chose
+    length = run.drafting.block_length(options.block_length, QUADRATIC_BLOCK)
     while run.continues():
         forced = run.force()
         if forced is None:
@@ -31,21 +33,14 @@ def decode(run: DecodeState, options: QuadraticSpecOptions) -> Passes:
         logits = next_draft and next_draft.after(len(forced))
         draft = propose(run.gate, logits, limit=remaining - 1, section=run.section)
         points = acceptance_points(draft, options.rows, remaining)
-        reply = yield run.causal(
-            draft.to_verify, fan(run, points, options.block_length), constrained=run.gate.constrains
-        )
+        reply = yield run.causal(draft.to_verify, fan(run, points, length), constrained=run.gate.constrains)
         accepted = verify(run, draft, reply.trunk, forced, passes)
         next_draft = dict(zip(points, reply.branches, strict=True)).get(accepted)
 
 
-def fan(run: DecodeState, points: Sequence[int], block_length: int) -> list[Branch]:
-    """Returns a branch of masks for each number of accepted draft tokens in `points`."""
-    masks = (run.mask_id,) * block_length
-    pending = len(run.pending)
-    return [
-        Branch(tokens=masks, read=block_length - 1, after=pending + accepted, adapter=run.adapter)
-        for accepted in points
-    ]
+def fan(run: DecodeState, points: Sequence[int], length: int) -> list[Branch]:
+    """Returns the branch of a draft for each number of accepted draft tokens in `points`."""
+    return [run.draft_after(len(run.pending) + accepted, length) for accepted in points]
 
 
 def acceptance_points(draft: Draft, rows: int | None, remaining: int) -> list[int]:

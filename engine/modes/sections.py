@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..decoding.output import Output
 from ..decoding.run import DecodeState
 from ..decoding.segment import Passes
-from ..request import ModeOptions, SectionOptions
+from ..options import ModeOptions, SectionOptions
 from ..result import Mode, Section
 
 

@@ -19,7 +19,7 @@ from trimode.engine.errors import TrimodeError
 
 from ..server import command as server_commands
 from . import audit, audit_out, bench_commands
-from .console import AsJson, Checkpoint, console, run_script
+from .console import Adapter, AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
@@ -122,6 +122,7 @@ def generate(
     max_tokens: int | None = None,
     stream: Annotated[bool, typer.Option(help="Print text as it becomes final.")] = False,
     checkpoint: Checkpoint = None,
+    adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Decodes one output: its text to stdout, what it cost to stderr.
@@ -142,7 +143,7 @@ def generate(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    engine = Engine.load(checkpoint)
+    engine = Engine.load(checkpoint, adapter=adapter)
     raw = None if chat else prompt
     shown = stream and not as_json
     result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)

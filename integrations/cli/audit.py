@@ -90,6 +90,9 @@ def head(file: Trail) -> None:
 def replay(
     file: Trail,
     model: Annotated[str | None, typer.Option(help="Directory or hub id; else the recorded name.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Draft adapter of records that name one; else the recorded name.")
+    ] = None,
     call: Annotated[str | None, typer.Option(help="One call: its id or the beginning of it.")] = None,
     device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
     kernels: Annotated[str | None, typer.Option(help="Other kernels than the recorded ones.")] = None,
@@ -111,7 +114,7 @@ def replay(
     reasons = [nothing_to_replay(record) for record in chosen]
     if not chosen or None not in reasons:
         raise TrimodeError(f"{file}: nothing to replay: {(reasons or ['no readable call'])[0]}")
-    engines = Engines(model, device, kernels)
+    engines = Engines(model, device, kernels, adapter)
     if policy:
         _under(chosen, policy, engines, as_json)
         return

@@ -118,7 +118,9 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
 
 def _runtime(run: Runtime) -> str:
     rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
-    where = f"{run.model} ({run.model_sha256[:12]}) on {run.device}, {run.dtype}, {run.kernels}{rounded}"
+    adapter = f" with adapter {run.adapter} ({run.adapter_sha256[:12]})" if run.adapter else ""
+    model = f"{run.model} ({run.model_sha256[:12]}){adapter}"
+    where = f"{model} on {run.device}, {run.dtype}, {run.kernels}{rounded}"
     return f"{where}; rows agree: {run.exactness}"
 
 

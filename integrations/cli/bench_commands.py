@@ -15,10 +15,14 @@ from typer.core import TyperCommand
 
 from trimode.engine.errors import TrimodeError
 
-from .console import Checkpoint, console, run_script
+from .console import Adapter, Checkpoint, console, run_script
 
 Selection = Annotated[
     str | None, typer.Option(help="Of diffusion: vendor or text_first; the weights' own if not given.")
+]
+ExactFirst = Annotated[
+    bool | None,
+    typer.Option(help="Of linear_spec: the drafting pass decides a token, or not; the weights' own if not given."),
 ]
 
 
@@ -45,9 +49,11 @@ def evaluate(
     points: Annotated[
         int | None, typer.Option("--rows", help="Acceptance points that quadratic_spec prepares for; all if not given.")
     ] = None,
+    exact_first: ExactFirst = None,
     max_tokens: int = 160,
     prompt_tokens: Annotated[int, typer.Option(help="Old turns are left out beyond this length.")] = 608,
     checkpoint: Checkpoint = None,
+    adapter: Adapter = None,
 ) -> None:
     """Decodes every model step of recorded episodes in each mode: TPF, tokens/s, validity, exact match, agreement."""
     from rich.progress import Progress
@@ -67,10 +73,11 @@ def evaluate(
         block_length=block_length,
         threshold=threshold,
         rows=points,
+        exact_first=exact_first,
         max_tokens=max_tokens,
     ).over(Settings.of({"selection": selection}, "eval"))
-    engine = Engine.load(checkpoint)
-    auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes) if harness.AUTO in chosen else None
+    engine = Engine.load(checkpoint, adapter=adapter)
+    auto = Auto(engine.cost, modes=engine.tokens.model.config.modes) if harness.AUTO in chosen else None
     plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens, auto=auto)
     rows: list[harness.Row] = []
     for path in files:

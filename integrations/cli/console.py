@@ -55,6 +55,9 @@ Checkpoint = Annotated[
     str | None,
     typer.Option("--checkpoint", "-c", help="Directory, GGUF file, `smollm2` or hub id; the bundled one if not given."),
 ]
+Adapter = Annotated[
+    str | None, typer.Option("--adapter", help="Directory or hub id of a draft adapter to load for the checkpoint.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -57,7 +57,7 @@ def play(engine: Engine, console: Output, audit: Path, limit: int, live: bool = 
     results = "tools really run" if live else "tool results come from the record (--live runs tools)"
     console.print(f"live: the model writes every plan, tool_call, json and prose step now; {results}", highlight=False)
     console.print("recorded: user turns, and the order of steps", highlight=False)
-    modes = engine.tokens.model.config.family.modes
+    modes = engine.tokens.model.config.modes
     if not _has_every(modes):
         console.print(f"These weights decode in {', '.join(modes)} only: every step in {modes[0]}.", highlight=False)
     with session(engine, policy=policy_for(modes), trace=f"file:{audit}", content=True) as current:

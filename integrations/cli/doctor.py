@@ -74,7 +74,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
         "memory": {name: f"{size / 2**20:.1f} MiB" for name, size in engine.tokens.memory.parts.items()},
         "triton": "yes" if find_spec("triton") else "no",
         "checkpoint": engine.checkpoint.name,
-        "modes": " ".join(engine.tokens.model.config.family.modes),
+        "modes": " ".join(engine.tokens.model.config.modes),
         "cache": str(cache_folder()),
         "pass": passes,
         "learned": f"{engine.auto.learned.calls} calls of policy 'auto'",

@@ -241,6 +241,7 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     yield "budget", f"{record.max_tokens} tokens"
     rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
     yield "model", f"{run.model} ({run.model_sha256[:12]}) on {run.device}, {run.dtype}, {run.kernels}{rounded}"
+    yield "draft adapter", f"{run.adapter} ({run.adapter_sha256[:12]})" if run.adapter else ""
     yield "rows agree", run.exactness
     yield "schema", (record.schema_sha256 or "")[:12]
     yield "prompt digest", record.prompt_sha256[:12]

@@ -28,6 +28,8 @@ from .numerics import jit, launch, product, rounded
 
 ROWS = (torch.float32, torch.bfloat16)
 """dtypes that rows may have."""
+LARGEST_RANK = 32
+"""Numbers of a low-rank term that a program multiplies at a time; a larger rank takes several steps."""
 FOLD = 512
 """Outputs of one program that adds parts."""
 
@@ -111,26 +113,38 @@ def _launch(
     values, scales = (weight.values, weight.scales) if isinstance(weight, Quantized) else (weight, None)
     if delta is not None:
         flags = delta.flags
-        check_tensor("low", delta.low, (None, rows, None), (torch.float32,))
-        check_tensor("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
+        check_delta(x, outputs, delta)
     if flags is not None:
-        check_tensor("flags", flags, (rows,), (torch.bool, *ROWS))
-        check_same_device(x, flags=flags)
+        check_flags(x, flags)
     if rows and outputs:
         _products[(triton.cdiv(rows, plan.rows), triton.cdiv(outputs, plan.outputs), plan.split)](
             x, values, scales, onto, flags, y, rows, outputs, inputs, plan.chunk, x.stride(0), values.stride(0),
-            0 if onto is None else onto.stride(0), **_adapter(delta),
+            0 if onto is None else onto.stride(0), **delta_arguments(delta),
             **launch(plan.warps, plan.stages, ROWS=plan.rows, OUTPUTS=plan.outputs, STEP=plan.step),
         )  # fmt: skip
 
 
-def _adapter(delta: Delta | None) -> dict[str, typing.Any]:
+def check_flags(x: Tensor, flags: Tensor) -> None:
+    check_tensor("flags", flags, (x.shape[0],), (torch.bool, *ROWS))
+    check_same_device(x, flags=flags)
+
+
+def check_delta(x: Tensor, outputs: int, delta: Delta) -> None:
+    check_tensor("low", delta.low, (None, x.shape[0], None), (torch.float32,))
+    check_tensor("high", delta.high, (outputs, delta.low.shape[2]), (x.dtype,))
+
+
+def delta_arguments(delta: Delta | None) -> dict[str, typing.Any]:
+    """Returns the arguments of a kernel that calls `with_delta`; without a term, None and zeros."""
     if delta is None:
-        return {"low": None, "high": None, "low_part": 0, "low_row": 0, "high_row": 0, "rank": 0, "PARTS": 0, "RANK": 0}
+        return {
+            "low": None, "high": None, "low_part": 0, "low_row": 0, "high_row": 0, "rank": 0, "PARTS": 0, "RANK": 0,
+        }  # fmt: skip
     split, _, rank = delta.low.shape
     return {
         "low": delta.low, "high": delta.high, "low_part": delta.low.stride(0), "low_row": delta.low.stride(1),
-        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split, "RANK": max(16, triton.next_power_of_2(rank)),
+        "high_row": delta.high.stride(0), "rank": rank, "PARTS": split,
+        "RANK": min(LARGEST_RANK, max(16, triton.next_power_of_2(rank))),
     }  # fmt: skip
 
 
@@ -158,17 +172,24 @@ def _fold(
 
 
 @triton.jit
-def _with_delta(
+def with_delta(
     total: typing.Any, part: typing.Any, marked: typing.Any, low: typing.Any, low_part: typing.Any, high: typing.Any,
     there: typing.Any, rank: typing.Any, DTYPE: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
 ) -> typing.Any:  # fmt: skip
-    """Adds B times low to marked columns of total [OUTPUTS, ROWS]; low [1, ROWS] and high [OUTPUTS, 1] are pointers."""
-    at = tl.arange(0, RANK)
+    """Adds B times low to marked columns of total [OUTPUTS, ROWS]; low [1, ROWS] and high [OUTPUTS, 1] are pointers.
+
+    RANK numbers of the term are multiplied at a time, in a loop that loads nothing in advance, because the product
+    before it has taken registers and shared memory.
+    """
     if (part == 0) & (tl.max(marked.to(tl.int32), 0) != 0):
-        inside = marked[None, :] & (at < rank)[:, None]
-        short = rounded(summed(low + at[:, None], low_part, inside, PARTS), DTYPE)
-        b = tl.load(high + at[None, :], mask=there[:, None] & (at < rank)[None, :], other=0.0)
-        total = tl.where(marked[None, :], total + product(b, short, tl.zeros_like(total)), total)
+        term = tl.zeros_like(total)
+        for start in tl.range(0, rank, RANK, num_stages=1):  # pyright: ignore[reportGeneralTypeIssues]
+            at = start + tl.arange(0, RANK)
+            inside = marked[None, :] & (at < rank)[:, None]
+            short = rounded(summed(low + at[:, None], low_part, inside, PARTS), DTYPE)
+            b = tl.load(high + at[None, :], mask=there[:, None] & (at < rank)[None, :], other=0.0)
+            term = product(b, short, term)
+        total = tl.where(marked[None, :], total + term, total)
     return total
 
 
@@ -201,7 +222,7 @@ def _products(
     if scales is not None:
         total *= tl.load(scales + output, mask=there, other=0.0)[:, None]
     if low is not None:
-        total = _with_delta(
+        total = with_delta(
             total, part, marked, low + row.to(tl.int64)[None, :] * low_row, low_part,
             high + output.to(tl.int64)[:, None] * high_row, there, rank, x.dtype.element_ty, PARTS, RANK,
         )  # fmt: skip

@@ -1,10 +1,10 @@
 """The ops of `kernels/reference` in Triton, for CUDA devices; or in Triton's interpreter, slowly, anywhere.
 
-Knows blocks and layouts. A block is ten launches, one more where rows may be draft rows: QKV and the sum of its parts,
-head norms and cache, attention (two), output, norm, SwiGLU, down, norm. Parts of the output and down products are added
-in the norm that follows, together with the residual. Row-invariant, as each op is. `head_epilogue.sample` chooses the
-tokens of all requests of a pass in one launch; they are read by one copy, which is a pass's only wait. Ops that a block
-does not use on their own are the reference's in torch.
+Knows blocks and layouts. A block is ten launches, where rows may be draft rows one more for each product with an
+adapter: QKV and the sum of its parts, head norms and cache, attention (two), output, norm, SwiGLU, down, norm. Parts of
+the output and down products are added in the norm that follows, together with the residual. Row-invariant, as each op
+is. `head_epilogue.sample` chooses the tokens of all requests of a pass in one launch; they are read by one copy, which
+is a pass's only wait. Ops that a block does not use on their own are the reference's in torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..block import logits_and_tokens
+from ..block import adapter_of, logits_and_tokens
 from ..layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
@@ -29,7 +29,7 @@ from .choose_tokens import begin as begin
 from .choose_tokens import choose as choose
 from .choose_tokens import read as read
 from .linear import fold, linear, parts
-from .lora import adapted_parts
+from .lora import delta_of
 from .norm import add_rms_norm, rms_norm
 from .numerics import INTERPRETED as INTERPRETED
 from .qkv import place
@@ -70,22 +70,19 @@ def _through(
     layout: Layout,
 ) -> Tensor:
     """Returns x [T, E] after all blocks."""
-    normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps)
+    normed = rms_norm(x, blocks[0].norms[0], blocks[0].eps, blocks[0].norm_groups)
     for index, (block, k, v) in enumerate(zip(blocks, keys, values, strict=True)):
-        qkv = linear(normed, block.qkv).unflatten(-1, (-1, block.dim))
+        adapter = adapter_of(block, flags)
+        qkv = linear(normed, block.qkv, None, delta_of(normed, adapter.qkv, flags)).unflatten(-1, (-1, block.dim))
         place(qkv, block.queries, block.head_norms, block.eps, rotation, k, v, layout)
         mixed = attention(qkv, block.queries, k, v, layout).flatten(1)
-        x, normed = add_rms_norm(_out(mixed, block, flags), x, block.norms[1], block.eps)
-        down = parts(gated(normed, block.gate_up), block.down)
+        out = parts(mixed, block.out, delta=delta_of(mixed, adapter.out, flags))
+        x, normed = add_rms_norm(out, x, block.norms[1], block.eps, block.norm_groups)
+        inner = gated(normed, block.gate_up, delta_of(normed, adapter.gate_up, flags))
+        down = parts(inner, block.down, delta=delta_of(inner, adapter.down, flags))
         if index + 1 < len(blocks):
-            x, normed = add_rms_norm(down, x, blocks[index + 1].norms[0], blocks[index + 1].eps)
+            after = blocks[index + 1]
+            x, normed = add_rms_norm(down, x, after.norms[0], after.eps, after.norm_groups)
         else:
             x = fold(down, x.dtype, x)
     return x
-
-
-def _out(mixed: Tensor, block: Block, flags: Tensor | None) -> Tensor:
-    """Returns the parts of the output projection, with the adapter's term for marked rows."""
-    if flags is None or block.adapter is None:
-        return parts(mixed, block.out)
-    return adapted_parts(mixed, block.out, block.adapter, flags[:, 0])

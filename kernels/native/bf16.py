@@ -20,23 +20,22 @@ FEATURE: Final = "avx512_bf16"
 
 
 class NativeBf16(Native):
-    """Native ops for weights that are bf16 numbers, on a processor with bf16 products."""
+    """Native ops for weights that are bf16 numbers, on a processor with bf16 products.
+
+    Adapters are not rounded, because they are stored in fp32 and are too small to gain.
+    """
 
     name = "native-bf16"
 
     def prepare(self, weight: Tensor) -> Packed:
         """Packs a matrix. Raises NativeUnavailable if a weight would have to be rounded."""
-        packed = super().prepare(weight)
+        packed = self._packed(weight)
         if not packed.kind:
             raise NativeUnavailable(
                 f"they multiply bf16 numbers, and a matrix of shape {list(weight.shape)} holds others; "
                 "'native' keeps them whole"
             )
         return replace(packed, rounded=True)
-
-    def prepare_adapter(self, weight: Tensor) -> Packed:
-        """Packs an adapter's matrix without rounding, because adapters are stored in fp32 and are too small to gain."""
-        return super().prepare(weight)
 
 
 def load() -> NativeBf16:

@@ -15,7 +15,7 @@ SIGNATURES: Final = {
     "strip_width": "",
     "multiplies_bf16": "",
     "linear": "pnpnnnpii",
-    "rms_norm": "pnnpfp",
+    "rms_norm": "pnnnpfp",
     "silu_mul": "pnnp",
     "rotate": "pnnnppnnp",
     "keep": "pnnnnnpnpp",
@@ -29,7 +29,7 @@ SIGNATURES: Final = {
 
 class Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "page")),
+        *((name, ctypes.c_int64) for name in ("T", "E", "H", "K", "D", "I", "page", "norm_groups")),
         ("eps", ctypes.c_float),
         ("threads", ctypes.c_int),
     ]
@@ -39,11 +39,22 @@ class Matrix(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("kind", ctypes.c_int64)]
 
 
+MOST_TERMS: Final = 3
+"""Terms that the draft adapter has at most at one product: of queries, keys and values."""
+
+
+class Term(ctypes.Structure):
+    _fields_ = [
+        *((name, Matrix) for name in ("low", "high")),
+        *((name, ctypes.c_int64) for name in ("rank", "first", "outputs")),
+    ]
+
+
 class Weights(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("norm", "norm2", "q_norm", "k_norm")),
-        *((name, Matrix) for name in ("qkv", "out", "gate_up", "down", "low", "high")),
-        ("rank", ctypes.c_int64),
+        *((name, Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((f"{name}_terms", Term * MOST_TERMS) for name in ("qkv", "out", "gate_up", "down")),
     ]
 
 

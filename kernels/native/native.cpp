@@ -29,17 +29,19 @@ extern "C" void linear(const float *x, int64_t T, const void *w, int64_t kind, i
     multiply(x, T, Matrix{w, kind}, in, out, y, onto, threads);
 }
 
-extern "C" void rms_norm(const float *x, int64_t T, int64_t E, const float *weight, float eps, float *y) {
-    for (int64_t t = 0; t < T; t++) {
-        const float *row = x + t * E;
+// Each of the `groups` equal parts of a row of x [T, E] is normalised on its own; weight [E].
+extern "C" void rms_norm(const float *x, int64_t T, int64_t E, int64_t groups, const float *weight, float eps, float *y) {
+    const int64_t size = E / groups;
+    for (int64_t part = 0; part < T * groups; part++) {
+        const float *row = x + part * size, *by = weight + part % groups * size;
         V sum = {};
         int64_t i = 0;
-        for (; i + LANES <= E; i += LANES) { V a = load(row + i); sum += a * a; }
+        for (; i + LANES <= size; i += LANES) { V a = load(row + i); sum += a * a; }
         float total = 0;
-        for (; i < E; i++) total += row[i] * row[i];
+        for (; i < size; i++) total += row[i] * row[i];
         for (int j = 0; j < LANES; j++) total += sum[j];
-        float scale = 1.0f / std::sqrt(total / (float)E + eps);
-        for (i = 0; i < E; i++) y[t * E + i] = weight[i] * (row[i] * scale);
+        float scale = 1.0f / std::sqrt(total / (float)size + eps);
+        for (i = 0; i < size; i++) y[part * size + i] = by[i] * (row[i] * scale);
     }
 }
 
@@ -92,42 +94,56 @@ extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t fi
     }
 }
 
-struct Shape { int64_t T, E, H, K, D, I, page; float eps; int threads; };
-struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down, low, high; int64_t rank; };
+struct Shape { int64_t T, E, H, K, D, I, page, norm_groups; float eps; int threads; };
+// Low-rank term of a product for rows with a flag: (x low) high is added to columns `first` to `first + outputs`.
+struct Term { Matrix low, high; int64_t rank, first, outputs; };
+constexpr int MOST_TERMS = 3;  // behind the last one of a product, rank is 0
+struct Weights { const float *norms[2], *head_norms[2]; Matrix qkv, out, gate_up, down; Term qkv_terms[MOST_TERMS], out_terms[MOST_TERMS], gate_up_terms[MOST_TERMS], down_terms[MOST_TERMS]; };
 struct Pass {
     const float *cos, *sin, *scale, *flags;
     const int64_t *tables, *request, *seen, *own_first, *own_count, *slot;
     int64_t tiles;
 };
 
-// Runs a transformer block, the functions above in order: x [T, E] becomes the next layer's x. `scale`, `flags`, the head
-// norms and the adapter (`low`, `high`) may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank)
-// floats, for the largest rank of all layers.
+// Adds the terms to y [T, out], for rows of x [T, in] with a flag alone: the others are neither read nor written. low has
+// T * rank floats for the largest rank.
+static void add_terms(const Term (&terms)[MOST_TERMS], const Shape *s, const Pass *p, const float *x, int64_t in, float *y, int64_t out, float *low) {
+    if (!p->flags) return;
+    for (int64_t t = 0, end; t < s->T; t = end + 1) {
+        for (end = t; end < s->T && p->flags[end] != 0; end++) {}
+        for (const Term &term : terms) {
+            if (end == t || !term.rank) break;
+            multiply(x + t * in, end - t, term.low, in, term.rank, low, false, s->threads);
+            multiply(low, end - t, term.high, term.rank, term.outputs, y + t * out + term.first, true, s->threads, out);
+        }
+    }
+}
+
+// Runs a transformer block, the functions above in order: x [T, E] becomes the next layer's x. `scale`, `flags` and the
+// head norms may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank) floats, for the largest rank of all terms.
 static void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
     float *act = both + T * 2 * I, *low = act + T * I;
-    rms_norm(x, T, E, w->norms[0], s->eps, h);
+    rms_norm(x, T, E, s->norm_groups, w->norms[0], s->eps, h);
     multiply(h, T, w->qkv, E, N * D, qkv, false, s->threads);
+    add_terms(w->qkv_terms, s, p, h, E, qkv, N * D, low);
     if (w->head_norms[0])
         for (int64_t t = 0; t < T; t++) {
             float *q = qkv + t * N * D, *k = q + s->H * D;
-            rms_norm(q, s->H, D, w->head_norms[0], s->eps, q);
-            rms_norm(k, s->K, D, w->head_norms[1], s->eps, k);
+            rms_norm(q, s->H, D, 1, w->head_norms[0], s->eps, q);
+            rms_norm(k, s->K, D, 1, w->head_norms[1], s->eps, k);
         }
     rotate(qkv, T, N, D, p->cos, p->sin, s->H + s->K, s->H, p->scale);
     keep(qkv, T, N, D, s->H, s->K, p->slot, s->page, keys, values);
     attention(qkv, T, N, s->H, s->K, D, s->page, keys, values, p->tables, p->tiles, p->request, p->seen, p->own_first, p->own_count, mixed, s->threads);
-    if (p->flags && w->low.data) {
-        multiply(mixed, T, w->low, s->H * D, w->rank, low, false, s->threads);
-        for (int64_t t = 0; t < T; t++)
-            for (int64_t i = 0; i < w->rank; i++) low[t * w->rank + i] *= p->flags[t];
-        multiply(low, T, w->high, w->rank, E, x, true, s->threads);
-    }
+    add_terms(w->out_terms, s, p, mixed, s->H * D, x, E, low);
     multiply(mixed, T, w->out, s->H * D, E, x, true, s->threads);
-    rms_norm(x, T, E, w->norms[1], s->eps, h);
+    rms_norm(x, T, E, s->norm_groups, w->norms[1], s->eps, h);
     multiply(h, T, w->gate_up, E, 2 * I, both, false, s->threads);
+    add_terms(w->gate_up_terms, s, p, h, E, both, 2 * I, low);
     silu_mul(both, T, I, act);
+    add_terms(w->down_terms, s, p, act, I, x, E, low);
     multiply(act, T, w->down, I, E, x, true, s->threads);
 }
 
@@ -138,7 +154,7 @@ struct Wanted { Choice choice; int64_t row, token; };  // `row` of the logits; `
 // logits of the rows in `read`, and the tokens in `wanted`.
 extern "C" void forward(const Shape *s, const Weights *w, int64_t layers, const Pass *p, float *x, float *keys, float *values, int64_t stride, float *scratch, const Final *f, Wanted *wanted, int64_t count) {
     for (int64_t l = 0; l < layers; l++) block(s, w + l, p, x, keys + l * stride, values + l * stride, scratch);
-    for (int64_t r = 0; r < f->reads; r++) rms_norm(x + f->read[r] * s->E, 1, s->E, f->norm, s->eps, scratch + r * s->E);
+    for (int64_t r = 0; r < f->reads; r++) rms_norm(x + f->read[r] * s->E, 1, s->E, s->norm_groups, f->norm, s->eps, scratch + r * s->E);
     multiply(scratch, f->reads, f->head, s->E, f->vocab, f->logits, false, s->threads);
     thread_pool().each(count, count * f->vocab > WORTH ? s->threads : 1, [&](int64_t i) {
         wanted[i].choice.logits = f->logits + wanted[i].row * f->vocab;

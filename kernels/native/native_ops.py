@@ -10,16 +10,28 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block, threads
-from ..layout import PAGE, Block, Choice, Layout, Rotation, SampledTokens, Stack
+from ..layout import NO_ADAPTER, PAGE, Block, Choice, Layout, LowRank, Rotation, SampledTokens, Stack
 from ..reference import torch_ops
-from .bindings import KINDS, SIGNATURES, FinalStep, Matrix, Pass, Shape, Wanted, Weights, library
+from .bindings import (
+    KINDS,
+    MOST_TERMS,
+    SIGNATURES,
+    FinalStep,
+    Matrix,
+    Pass,
+    Shape,
+    Term,
+    Wanted,
+    Weights,
+    library,
+)
 
 _LARGEST_HEAD: Final = 512
 
@@ -72,6 +84,9 @@ class Native:
         return Native(library())
 
     def prepare(self, weight: Tensor) -> Packed:
+        return self._packed(weight)
+
+    def _packed(self, weight: Tensor) -> Packed:
         outputs, inputs = weight.shape
         data = torch.zeros(-(-outputs // self._strip) * self._strip, inputs)
         data[:outputs] = weight
@@ -82,8 +97,10 @@ class Native:
             strips = data.view(-1, self._strip, inputs)
         return Packed(strips.transpose(1, 2).contiguous(), inputs, outputs)
 
-    def prepare_adapter(self, weight: Tensor) -> Packed:
-        return self.prepare(weight)
+    def prepare_adapter(self, terms: Sequence[LowRank], outputs: int) -> tuple[LowRank, ...]:
+        """Packs the terms one by one: each writes its own columns of the product's `outputs`."""
+        del outputs
+        return tuple(LowRank(term.first, self._packed(term.low), self._packed(term.high)) for term in terms)
 
     def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
         y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto
@@ -95,10 +112,10 @@ class Native:
         )  # fmt: skip
         return y
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
         assert x.is_contiguous()
         y = torch.empty_like(x)
-        self._library.rms_norm(x.data_ptr(), x.shape[0], x.shape[1], weight.data_ptr(), eps, y.data_ptr())
+        self._library.rms_norm(x.data_ptr(), x.shape[0], x.shape[1], groups, weight.data_ptr(), eps, y.data_ptr())
         return y
 
     def swiglu(self, both: Tensor) -> Tensor:
@@ -207,7 +224,9 @@ def _prepared(
     `rank`: the largest of all their adapters."""
     (rows, width), heads, groups, dim = x.shape, weights.queries, weights.groups, weights.dim
     inner = weights.down.inputs
-    shape = Shape(rows, width, heads, groups, dim, inner, PAGE, weights.eps, threads.count())
+    shape = Shape(
+        rows, width, heads, groups, dim, inner, PAGE, weights.norm_groups, weights.eps, threads.count()
+    )  # fmt: skip
     scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
     batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
@@ -218,21 +237,31 @@ def _prepared(
 
 
 def _pointers(weights: Block) -> Weights:
-    matrices = (weights.qkv, weights.out, weights.gate_up, weights.down, *(weights.adapter or (None, None)))
+    matrices, adapter = (weights.qkv, weights.out, weights.gate_up, weights.down), weights.adapter or NO_ADAPTER
     return Weights(
         *(norm.data_ptr() for norm in weights.norms),
         *map(_maybe, weights.head_norms or (None, None)),
         *map(_matrix, matrices),
-        _rank(weights),
-    )
+        _terms(adapter.qkv), _terms(adapter.out), _terms(adapter.gate_up), _terms(adapter.down),
+    )  # fmt: skip
+
+
+def _terms(terms: Sequence[LowRank]) -> Any:
+    """Returns the C array of a product's terms; those behind the last one have rank 0."""
+    found = (Term * MOST_TERMS)()
+    for at, term in enumerate(terms):
+        low, high = term.low, term.high
+        found[at] = Term(_matrix(low), _matrix(high), low.outputs, term.first, high.outputs)
+    return found
 
 
 def _rank(weights: Block) -> int:
-    return 0 if weights.adapter is None else int(weights.adapter[0].outputs)
+    """Returns the largest rank of the block's terms."""
+    return max((matrix.outputs for matrix in (weights.adapter or NO_ADAPTER).matrices[::2]), default=0)
 
 
-def _matrix(packed: Packed | None) -> Matrix:
-    return Matrix(None, 0) if packed is None else Matrix(packed.data.data_ptr(), packed.kind)
+def _matrix(packed: Packed) -> Matrix:
+    return Matrix(packed.data.data_ptr(), packed.kind)
 
 
 def _plain(choice: Choice) -> bool:

@@ -89,14 +89,15 @@ static void round_row(const float *x, int64_t in, Pair *pairs) {
 }
 #endif
 
-// Multiplies R rows of `in` floats or pairs by one strip, of whose outputs the first `width` exist.
-template <int R, class X, class W> static void tile(const X *x, int64_t in, const W *w, float *y, int64_t out, int width, bool onto) {
+// Multiplies R rows of `in` floats or pairs by one strip, of whose outputs the first `width` exist. Rows of y are `step`
+// floats apart.
+template <int R, class X, class W> static void tile(const X *x, int64_t in, const W *w, float *y, int64_t step, int width, bool onto) {
     V sum[R][VECTORS] = {};
     accumulate<R>(sum, x, in, w);
     for (int r = 0; r < R; r++) {
         float sums[BLOCK];
         for (int j = 0; j < VECTORS; j++) store(sums + j * LANES, sum[r][j]);
-        float *to = y + r * out;
+        float *to = y + r * step;
         if (onto) for (int i = 0; i < width; i++) to[i] += sums[i];
         else std::memcpy(to, sums, width * sizeof(float));
     }
@@ -104,7 +105,7 @@ template <int R, class X, class W> static void tile(const X *x, int64_t in, cons
 
 // Multiplies rows of x [T][in] by strips [words][BLOCK]. Groups of rows are as even as possible: five and four rows are
 // faster than six and three, because three rows have too few sums to hide the latency of one.
-template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, bool onto, bool shared, int threads) {
+template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, int64_t step, bool onto, bool shared, int threads) {
     const int64_t strips = (out + BLOCK - 1) / BLOCK, groups = (T + ROWS - 1) / ROWS;
     thread_pool().each(strips, shared ? threads : 1, [&](int64_t s) {
         const W *from = w + s * words * BLOCK;
@@ -112,31 +113,32 @@ template <class X, class W> static void product(const X *x, int64_t T, int64_t i
         for (int64_t g = 0; g < groups; g++) {
             const int64_t t = T * g / groups;
             const X *rows = x + t * in;
-            float *to = y + t * out + s * BLOCK;
+            float *to = y + t * step + s * BLOCK;
             switch (T * (g + 1) / groups - t) {
-                case 1: tile<1>(rows, in, from, to, out, width, onto); break;
-                case 2: tile<2>(rows, in, from, to, out, width, onto); break;
-                case 3: tile<3>(rows, in, from, to, out, width, onto); break;
-                case 4: tile<4>(rows, in, from, to, out, width, onto); break;
-                case 5: tile<5>(rows, in, from, to, out, width, onto); break;
-                default: tile<ROWS>(rows, in, from, to, out, width, onto);
+                case 1: tile<1>(rows, in, from, to, step, width, onto); break;
+                case 2: tile<2>(rows, in, from, to, step, width, onto); break;
+                case 3: tile<3>(rows, in, from, to, step, width, onto); break;
+                case 4: tile<4>(rows, in, from, to, step, width, onto); break;
+                case 5: tile<5>(rows, in, from, to, step, width, onto); break;
+                default: tile<ROWS>(rows, in, from, to, step, width, onto);
             }
         }
     });
 }
 
-// y [T, out] = (y +) x [T, in] times a packed matrix.
-static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool onto, int threads) {
+// y [T, out] = (y +) x [T, in] times a packed matrix. Rows of y are `step` floats apart, 0 for `out`.
+static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool onto, int threads, int64_t step = 0) {
+    if (!step) step = out;
     const bool shared = T * in * out > WORTH;
     const int64_t pairs = (in + 1) / 2;
-    if (w.kind == FLOATS) product(x, T, in, (const float *)w.data, in, out, y, onto, shared, threads);
-    if (w.kind == PAIRS) product(x, T, in, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
+    if (w.kind == FLOATS) product(x, T, in, (const float *)w.data, in, out, y, step, onto, shared, threads);
+    if (w.kind == PAIRS) product(x, T, in, (const Pair *)w.data, pairs, out, y, step, onto, shared, threads);
 #ifdef __AVX512BF16__
     if (w.kind != ROUNDED) return;
     static thread_local std::vector<Pair> rounded;
     rounded.resize(T * pairs);
     Pair *rows = rounded.data();
     thread_pool().each(T, shared ? threads : 1, [&](int64_t t) { round_row(x + t * in, in, rows + t * pairs); });
-    product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, onto, shared, threads);
+    product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, step, onto, shared, threads);
 #endif
 }

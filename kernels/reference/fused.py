@@ -45,17 +45,25 @@ def adapted_parts(x: Tensor, weight: Tensor | Quantized, adapter: tuple[Tensor, 
     return found
 
 
-def gated(x: Tensor, weight: Tensor | Quantized) -> Tensor:
-    return torch_ops.swiglu(_product(x, weight)).to(x.dtype)
+def gated(
+    x: Tensor,
+    weight: Tensor | Quantized,
+    adapter: tuple[Tensor, Tensor] | None = None,
+    flags: Tensor | None = None,
+) -> Tensor:
+    both = _product(x, weight)
+    if adapter is not None and flags is not None:
+        both += _product(linear(x, adapter[0]), adapter[1]) * (flags != 0)[:, None]
+    return torch_ops.swiglu(both).to(x.dtype)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return torch_ops.rms_norm(x, weight, eps)
+def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
+    return torch_ops.rms_norm(x, weight, eps, groups)
 
 
-def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(x: Tensor, onto: Tensor, weight: Tensor, eps: float, groups: int = 1) -> tuple[Tensor, Tensor]:
     total = fold(x.float() if x.ndim == 3 else x.float()[None], onto.dtype, onto)
-    return total, rms_norm(total, weight, eps)
+    return total, rms_norm(total, weight, eps, groups)
 
 
 def _product(x: Tensor, weight: Tensor | Quantized) -> Tensor:

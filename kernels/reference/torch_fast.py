@@ -31,11 +31,11 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
     return y if onto is None else onto + y
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
     """Returns `reference.rms_norm`."""
-    wide = x.float()
+    wide = x.float().view(-1, x.shape[-1] // groups)
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * wide.to(x.dtype)
+    return weight * wide.to(x.dtype).view(x.shape)
 
 
 def swiglu(both: Tensor) -> Tensor:

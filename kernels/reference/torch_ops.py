@@ -47,17 +47,20 @@ def prepare(weight: Tensor) -> Tensor:
     return weight
 
 
-prepare_adapter = prepare
-"""`prepare` for a matrix of an adapter, which no implementation rounds."""
+prepare_adapter = block.joined_terms
+"""`prepare` for the terms of an adapter at one product, whose matrices no implementation rounds."""
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Returns x [T, E] / rms(x) * weight [E], with the mean square in fp32; under autograd summed by the library."""
-    wide = x.float()
+def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:
+    """Returns x [T, E] / rms(x) * weight [E], with the mean square in fp32; under autograd summed by the library.
+
+    `groups`: equal parts of a row, each with a root mean square of its own.
+    """
+    wide = x.float().reshape(-1, x.shape[-1] // groups)
     square = wide * wide
-    mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed_shape.total(square) / x.shape[-1]
+    mean = square.mean(-1, keepdim=True) if x.requires_grad else fixed_shape.total(square) / wide.shape[-1]
     wide = wide * torch.rsqrt(mean + eps)
-    return weight * wide.to(x.dtype)
+    return weight * wide.to(x.dtype).view(x.shape)
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:

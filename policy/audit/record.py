@@ -52,6 +52,8 @@ class Runtime:
     `quantize`: how weights were rounded: "no", "int8", or "int8+head" if the LM head was too. `exactness`: whether a
     row's result is independent of the other rows in its pass, which exact modes require: "checked" when the engine was
     loaded, "not promised" (kernels torch-fast), "not checked" (interpreted kernels), "unknown" in older records.
+    `adapter`: the draft adapter that was loaded for the model, with the digest of its files; both empty where there is
+    none but that of the checkpoint itself.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -65,6 +67,8 @@ class Runtime:
     hardware: str = ""
     quantize: str = "no"
     exactness: str = "unknown"
+    adapter: str = ""
+    adapter_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +21,8 @@ from trimode.engine.decoding.segment import Branch, Segment, reply
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.graphs import Graphs
 from trimode.engine.kv_cache.pages import PagePool, page_bytes, pages_for
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    ExactOptions,
-    LinearSpecOptions,
-    LookupSpecOptions,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels.ops import cache_folder, processor
 
@@ -81,7 +74,8 @@ def calibrated(tokens: TokenEngine, runtime: Runtime) -> CostModel:
     """Returns the cost model for this checkpoint and machine: from the user's cache, or measured now and cached."""
     found = known_cost(tokens, runtime)
     if found is None:
-        found = fit(measure(tokens))
+        drafting = tokens.model.config.drafting
+        found = replace(fit(measure(tokens)), exact_first=drafting.exact_first, longest=drafting.longest)
         store.write(cost_path(tokens, runtime), "cost", found.as_dict())
     return found
 
@@ -112,7 +106,7 @@ def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
         runtime.kernels,
         runtime.quantize,
     ]
-    parts += [*([graphs] if graphs else []), *code, _CACHE_VERSION]
+    parts += [*filter(None, (graphs, runtime.adapter_sha256)), *code, _CACHE_VERSION]
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 
@@ -144,12 +138,12 @@ def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.per
 def _loops(tokens: TokenEngine, drafted: Sequence[ExactOptions]) -> Iterator[Measurement]:
     """Measures the loops of one and of CALLS calls in `ar`, and of one call for each supported mode in `drafted`."""
     config = tokens.model.config
-    if "ar" not in config.family.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
+    if "ar" not in config.modes or config.max_position_embeddings < BASE_CONTEXT + LOOP:
         return
     for calls in (1, CALLS):
         yield from _loop(tokens, ArOptions(), calls)
     for options in drafted:
-        if options.mode in config.family.modes:
+        if options.mode in config.modes:
             yield from _loop(tokens, options, 1)
 
 

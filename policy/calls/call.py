@@ -191,6 +191,8 @@ def _notes(name: str, options: CallOptions, given: Settings, kind: StepKind, tar
     beside = options.get("tools") and target is not None and (options.get("step") or current_naming().kind) is None
     if beside and kind not in ("tool_call", "turn"):
         yield "tools were shown to the model, and the output is held to the schema beside them"
+    if kind == "turn" and target is not None and options.get("tool_choice") not in (None, "auto", "none"):
+        yield f"the schema has no part in this turn: tool_choice={shown(options.get('tool_choice'))} leaves calls alone"
     if given.retries is not None and (given.guarantee != "checked" or name in ("stream", "astream")):
         why = "guarantee='checked' alone tries again" if given.guarantee != "checked" else "a stream is one attempt"
         yield f"retries={given.retries} has no part in this call: {why}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from trimode.engine.result import DecodeResult, Round, ScoreResult
 from trimode.engine.scoring import ScoreRequest
@@ -50,6 +50,9 @@ def decoded(request: ScoreRequest, scored: ScoreResult, text: str, end: int) -> 
     )
 
 
+_OF_OTHER_MODES: Final = ("block_length", "threshold", "selection", "rows", "min_match", "exact_first", "deadline")
+
+
 def unused(settings: Settings) -> list[str]:
     """Returns notes on settings that were given and do not affect a choice."""
     ignored = {
@@ -60,8 +63,7 @@ def unused(settings: Settings) -> list[str]:
         "stop": settings.stop or None,
         "max_thinking_tokens": settings.max_thinking_tokens,
         "logit_bias": settings.given().get("logit_bias"),
-        **{name: getattr(settings, name) for name in ("block_length", "threshold", "selection", "rows", "min_match")},
-        "deadline": settings.deadline,
+        **{name: getattr(settings, name) for name in _OF_OTHER_MODES},
     }
     return [
         f"{name}={given!r} has no part in a choice: candidates are scored as ar writes them at temperature 1"
@@ -72,9 +74,12 @@ def unused(settings: Settings) -> list[str]:
 
 def unused_in_infill(settings: Settings) -> list[str]:
     """Returns notes on settings that any layer gave and that do not affect filling one block."""
-    names = ("block_length", "selection", "rows", "min_match", "max_thinking_tokens", "stop", "deadline", "logit_bias")
+    names = (
+        "block_length", "selection", "rows", "min_match", "exact_first", "max_thinking_tokens", "stop", "deadline",
+        "logit_bias",
+    )  # fmt: skip
     return [
         f"{name}={given!r} has no part in an infill: one block is filled between two texts"
         for name in names
-        if (given := getattr(settings, name))
+        if (given := getattr(settings, name)) or given is False
     ]

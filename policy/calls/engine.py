@@ -55,6 +55,7 @@ class Engine(Scorer):
         cls,
         source: str | Path | None = None,
         *,
+        adapter: str | Path | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         kv_bytes: int = KV_BYTES,
@@ -68,6 +69,8 @@ class Engine(Scorer):
         """Loads a checkpoint directory, a GGUF file, a model downloaded by `trimode fetch` ("smollm2"), a repository of
         the hub, or (None) the bundled reference checkpoint.
 
+        `adapter`: the directory or hub repository of a draft adapter for it, in PEFT's files; it acts on draft rows
+        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md).
         `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
         for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
         fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
@@ -83,7 +86,7 @@ class Engine(Scorer):
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
-        began, checkpoint = time.perf_counter(), locate(source)
+        began, checkpoint = time.perf_counter(), locate(source, adapter)
         model, tokenizer = checkpoint.load(_DTYPES[dtype], device_of(device))
         tokens = TokenEngine(
             model,
@@ -104,7 +107,8 @@ class Engine(Scorer):
     def __repr__(self) -> str:
         """One line: weights, device, arithmetic and context."""
         where = f"{self.tokens.device}, {str(self.tokens.dtype).removeprefix('torch.')}"
-        return f"<Engine {self.checkpoint.name} on {where}, {self.kernels}, context of {self.context} tokens>"
+        adapter = f" with adapter {self.checkpoint.adapter_name}" if self.checkpoint.adapter_name else ""
+        return f"<Engine {self.checkpoint.name}{adapter} on {where}, {self.kernels}, context of {self.context} tokens>"
 
     @property
     def kernels(self) -> str:
@@ -231,6 +235,8 @@ class Engine(Scorer):
             hardware=hardware_of(self.tokens.device),
             quantize=self.tokens.runner.quantize,
             exactness=self.tokens.exactness,
+            adapter=self.checkpoint.adapter_name,
+            adapter_sha256=self.checkpoint.adapter_sha256,
         )
 
     @cached_property
@@ -244,10 +250,10 @@ class Engine(Scorer):
         engine has to choose modes in the same way for its whole life."""
         config = self.tokens.model.config
         cost = known_cost(self.tokens, self.runtime)
-        return Weights(name=config.architecture, modes=config.family.modes, cost=cost)
+        return Weights(name=config.architecture, modes=config.modes, cost=cost)
 
     @cached_property
     def auto(self) -> Auto:
         """The policy "auto" for this checkpoint and machine, with the evidence of earlier processes."""
-        modes = self.tokens.model.config.family.modes
+        modes = self.tokens.model.config.modes
         return Auto.kept(self.cost, modes, path_of("auto", self.runtime))

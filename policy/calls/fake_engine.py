@@ -21,7 +21,8 @@ from trimode.engine.errors import TrimodeError
 from trimode.engine.jobs import Update
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.modes.sections import enter
-from trimode.engine.request import DecodeRequest, SectionOptions
+from trimode.engine.options import SectionOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult, Section, Stats, TokenLogprobs
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 from trimode.engine.token_engine import TokenEngine
@@ -98,7 +99,7 @@ class FakeEngine(Engine):
     @cached_property
     def weights(self) -> Weights:
         config = self.translator.config
-        return Weights(name=config.architecture, modes=config.family.modes)
+        return Weights(name=config.architecture, modes=config.modes)
 
     @cached_property
     def runtime(self) -> Runtime:

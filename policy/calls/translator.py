@@ -14,7 +14,8 @@ from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.families import check_infill
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.request import AdaptiveOptions, DecodeRequest, ExactOptions, InfillOptions, ModeOptions
+from trimode.engine.options import AdaptiveOptions, ExactOptions, InfillOptions, ModeOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
@@ -33,6 +34,7 @@ from ..turns import (
     section_options,
     segments_of,
     turn_matcher,
+    writing_notes,
 )
 from .call import Call
 from .choice import unused_in_infill
@@ -93,8 +95,10 @@ class Translator:
 
     def written(self, call: Call) -> Call:
         """Returns `call` with a turn's tool calls in the form of the checkpoint's chat template."""
-        turn = call.turn
-        return call if turn is None else replace(call, turn=turn.written(call_format(self.tokenizer, turn)))
+        if call.turn is None:
+            return call
+        turn = call.turn.written(call_format(self.tokenizer, call.turn))
+        return replace(call, turn=turn, notes=(*call.notes, *writing_notes(self.tokenizer, turn)))
 
     def dropped(self, call: Call) -> tuple[Dropped, ...]:
         """Returns the keywords that the call's grammar does not enforce."""
@@ -136,10 +140,10 @@ class Translator:
         return request, Asked(tuple(questions), tokens, calibration), notes
 
     def _options(self, plan: DecodePlan) -> ModeOptions:
-        options = options_of(plan.mode, plan.settings)
+        options = self.config.fitted_mode(options_of(plan.mode, plan.settings))
         if plan.controller is not None and isinstance(options, ExactOptions):
             return AdaptiveOptions(first=options, controller=plan.controller)
-        return self.config.fitted_mode(options)
+        return options
 
     @property
     def prompts(self) -> PromptWriter:
@@ -151,7 +155,7 @@ class Translator:
 
     def infill(self, call: Call, suffix: str) -> tuple[DecodeRequest, list[str]]:
         """Returns the request for tokens between the call's prompt and `suffix`, and notes, one if `suffix` was cut."""
-        check_infill(self.config.architecture)
+        check_infill(self.config.architecture, self.config.drafting.fills)
         settings = call.plan.settings
         prompt = self.prompts.prompt(call, settings.max_tokens or 0)
         if self.tokenizer.fewest(suffix) > self.config.max_position_embeddings:  # refused before it is tokenized

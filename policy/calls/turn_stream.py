@@ -42,9 +42,16 @@ class TurnDetokenizer(IncrementalDetokenizer):
         begin = len(self.decode(self._tokens[:start]))
         said = text[begin:]
         found = [at for stop in self.stop if (at := said.find(stop)) >= 0]
-        marker = self.markers.call.text or " "
-        withheld = len(marker) if said.endswith(marker) else max(overlap(said, one) for one in (*self.stop, marker))
-        return text[: begin + min(found)] if found else text[: len(text) - withheld]
+        if found:
+            return text[: begin + min(found)]
+        return text[: len(text) - self._withheld(said)]
+
+    def _withheld(self, said: str) -> int:
+        """Returns the length of the end of `said` that may become a stop string or the marker of a call, or is one."""
+        marker = self.markers.call.text
+        if marker and said.endswith(marker):
+            return len(marker)
+        return max((overlap(said, one) for one in (*self.stop, marker) if one), default=0)
 
     def _events(self, final: str) -> Iterator[StreamEvent]:
         """Yields the events of the text that is new in `final`, one segment or call each."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from trimode.engine.result import Section
@@ -101,34 +102,46 @@ class TurnGrammar:
     def _answer(self, answer: Matcher) -> Constrained:
         return Constrained(answer.fork(), self._answer_kind)
 
-    def _call(self) -> Part:
+    def _call(self) -> Constrained:
         assert self.calls is not None
         return Constrained(self.calls.fork(), "tool_call", self._after_call, self._closing)
 
     @cached_property
     def _closing(self) -> Run:
         """Tokens that complete the turn after a call."""
-        ends = () if isinstance(self._after_calls(), Prose) else tuple(self.vocabulary.ends)
-        return (*self.encode(self._format.tail), *ends)
+        return (*self.encode(self._format.tail), *(() if self._talks_on else self.vocabulary.ends))
+
+    @property
+    def _talks_on(self) -> bool:
+        """Whether prose follows calls."""
+        return self.target.parallel and self.target.choice == "auto" and self.answer is None
 
     def _after_call(self) -> Part:
         form = self._format
-        if self.target.parallel and form.between is not None and not form.between.startswith(form.tail):
-            more, tail = self._fixed(form.between, self._call), self._fixed(form.tail, self._after_calls)
-            if isinstance(more, Fixed) and isinstance(tail, Fixed):
-                return Either(self.vocabulary, "tool_call", (more, tail))
-        return self._fixed(form.tail, self._after_calls)
+        if not self.target.parallel or form.between is None or form.between.startswith(form.tail):
+            return self._fixed(form.tail, self._after_calls)
+        more, tail = tuple(self.encode(form.between)), tuple(self.encode(form.tail))
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(more, tail, strict=False)))
+        parting = partial(self._parting, more[shared:], tail[shared:])
+        return Fixed(self.vocabulary, more[:shared], parting, "tool_call") if shared else parting()
+
+    def _parting(self, more: Run, tail: Run) -> Part:
+        """Returns the part where the tokens before the next call and those after the last one begin to differ."""
+        ending = Fixed(self.vocabulary, tail, self._after_calls, "tool_call")
+        if not more:
+            return Either(self.vocabulary, "tool_call", (ending,), self._call())
+        return Either(self.vocabulary, "tool_call", (Fixed(self.vocabulary, more, self._call, "tool_call"), ending))
 
     def _after_calls(self) -> Part:
-        form, end = self._format, End(self.vocabulary, "tool_call")
-        if not self.target.parallel:
-            return end
-        if self.target.choice == "auto" and self.answer is None:
+        form = self._format
+        if self._talks_on:
             return self._prose()
-        if form.between is None or not form.between.startswith(form.tail):
-            return end
+        if not self.target.parallel or form.between is None or not form.between.startswith(form.tail):
+            return End(self.vocabulary, "tool_call")
         again = self._fixed(form.between[len(form.tail) :], self._call)
-        return Either(self.vocabulary, "tool_call", (again,), end=True) if isinstance(again, Fixed) else end
+        if isinstance(again, Fixed):
+            return Either(self.vocabulary, "tool_call", (again,), end=True)
+        return Either(self.vocabulary, "tool_call", (), self._call(), end=True)
 
     def _fixed(self, text: str, then: Then, kind: str = "tool_call") -> Part:
         tokens = tuple(self.encode(text))

@@ -219,4 +219,5 @@ class Either:
         return min(found, key=len, default=None)
 
     def leads(self, token: int, limit: int) -> bool:
-        return any(one.leads(token, limit) for one in self._parts)
+        # A part of which something is forced answers for no other token: here nothing is forced, in it there may be.
+        return any(not one.forced() and one.leads(token, limit) for one in self._parts)

@@ -39,6 +39,7 @@ _FIELDS: Final = ("tokens", "origins", "mode", "section", "switch", "drafted", "
 _RUNTIME: Final = {
     "model_sha256": "weights",
     "tokenizer_sha256": "tokenizer",
+    "adapter_sha256": "draft adapter",
     "device": "device",
     "hardware": "hardware",
     "dtype": "dtype",
@@ -65,28 +66,37 @@ class Replay:
 class Engines:
     """Engines equal to the recorded ones, each loaded once.
 
-    `model`: path of the weights, if it is not the recorded one; `device`, `kernels`: to be used instead of the recorded
-    ones.
+    `model`, `adapter`: paths of the weights and of the draft adapter, if they are not the recorded ones; `device`,
+    `kernels`: to be used instead of the recorded ones.
     """
 
     model: str | None
     device: str | None
     kernels: str | None
+    adapter: str | None
 
-    def __init__(self, model: str | None = None, device: str | None = None, kernels: str | None = None) -> None:
-        self.model, self.device, self.kernels = model, device, kernels
-        self._loaded: dict[tuple[str | None, str, str, str, str], Engine] = {}
+    def __init__(
+        self,
+        model: str | None = None,
+        device: str | None = None,
+        kernels: str | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        self.model, self.device, self.kernels, self.adapter = model, device, kernels, adapter
+        self._loaded: dict[tuple[str | None, ...], Engine] = {}
 
     def of(self, runtime: Runtime) -> Engine:
         """Returns the engine for a record's runtime. Raises CheckpointError or RequestError where it cannot be
         loaded."""
         source = self.model or (None if runtime.model == BUNDLED else runtime.model)
         device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
-        key = (source, device, runtime.dtype, kernels, runtime.quantize)
+        adapter = (self.adapter or runtime.adapter) if runtime.adapter else None
+        key = (source, device, runtime.dtype, kernels, runtime.quantize, adapter)
         if key not in self._loaded:
             precision, _, head = runtime.quantize.partition("+")
             self._loaded[key] = Engine.load(
                 source,
+                adapter=adapter,
                 device=device,
                 dtype=runtime.dtype,
                 kernels=kernels,

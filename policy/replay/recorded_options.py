@@ -11,7 +11,7 @@ from typing import Any
 
 from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
-from trimode.engine.request import (
+from trimode.engine.options import (
     AdaptiveOptions,
     ExactOptions,
     InfillOptions,
@@ -43,6 +43,8 @@ def _of_mode(options: Mapping[str, Any]) -> SingleOptions:
     arguments = {name: value for name, value in options.items() if name != "mode"}
     if options.get("mode") == "diffusion":  # older records lack it; they were decoded by this rule
         arguments.setdefault("selection", "text_first")
+    if options.get("mode") == "linear_spec":  # so did drafts
+        arguments.setdefault("exact_first", False)
     try:
         return OPTIONS[options["mode"]](**arguments)
     except (KeyError, TypeError):

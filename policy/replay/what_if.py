@@ -102,12 +102,17 @@ class Explained:
     notes: tuple[str, ...]
 
 
+def _switch(before: str, after: str, why: str) -> str:
+    """Returns a line on a switch of modes, or on the segment of a turn that begins in the mode of the one before."""
+    return why if before == after else f"{before} > {after}: {why}"
+
+
 def explained(records: Iterable[CallRecord]) -> list[Explained]:
     """Returns the modes and reasons of each recorded call."""
     found = []
     for number, record in enumerate(records, start=1):
         pairs = zip(record.rounds, record.rounds[1:], strict=False)
-        switches = tuple(f"{a.mode} > {b.mode}: {b.switch}" for a, b in pairs if b.switch)
+        switches = tuple(_switch(a.mode, b.mode, b.switch) for a, b in pairs if b.switch)
         modes = dict.fromkeys(round_.mode for round_ in record.rounds)
         found.append(
             Explained(
@@ -170,8 +175,10 @@ def _passes(round_: RoundRecord, options: Mapping[str, Any], front: float) -> li
     length = int(options.get("block_length") or LENGTHS.get(round_.mode, 1))
     if round_.mode == "linear_spec" and round_.drafted:
         refused = sum(reason == "schema" for _, reason in round_.rejected)
-        verified = 1 + round_.drafted - refused + round_.origins.count("f")
-        return [(float(length), 1.0), (float(min(verified, length)), 0.0)][: round_.forward_passes]
+        verified = float(min(1 + round_.drafted - refused + round_.origins.count("f"), length))
+        if options.get("exact_first"):  # the prompt's pass has drafted for the first round
+            return [(front + length, 1.0), (verified, 0.0)][-round_.forward_passes :]
+        return [(float(length), 1.0), (verified, 0.0)][: round_.forward_passes]
     if round_.mode == "quadratic_spec" and round_.drafted:
         rows = options.get("rows")
         prepared = length if rows is None else min(int(rows), length)

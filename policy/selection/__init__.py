@@ -15,7 +15,7 @@ from .naming import NAMING, Naming, current_naming, kind_given
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
 from .posterior import Learned
-from .pricing import ADAPTED, LENGTHS, Cost, Costing, Passes
+from .pricing import Cost, Costing, Passes
 from .settings import (
     NAMES,
     OPTIONS,
@@ -34,7 +34,7 @@ from .settings import (
     without_part,
 )
 from .switching import Schedule
-from .variants import Variant
+from .variants import ADAPTED, LENGTHS, Variant
 from .working_directory import configured, working_policy
 
 __all__ = [

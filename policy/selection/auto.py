@@ -41,7 +41,7 @@ from .posterior import DRAFTING, KEYS, Learned, levels, step_of
 from .pricing import Cost, Passes
 from .settings import MODES, STEP_KINDS, Settings, known_kind
 from .switching import Breakeven
-from .variants import AR, VARIANTS, Variant, with_given
+from .variants import AR, VARIANTS, Variant
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult
@@ -167,7 +167,7 @@ class Auto:
             if len(self._cache) >= KEYS:
                 self._cache.clear()
             cached = self._cache[key] = CachedComparison(1 if found is None else max(int(found.calls / 4), 1))
-        options = (settings.max_tokens, settings.block_length, settings.rows, settings.deadline)
+        options = (settings.max_tokens, settings.block_length, settings.rows, settings.exact_first, settings.deadline)
         request = (context.name, context.others, *options, exact)
         comparison = cached.comparisons.get(request)
         if comparison is None:
@@ -199,9 +199,9 @@ class Auto:
     def _allowed(self, settings: Settings, exact: bool) -> list[Variant]:
         """Returns the variants that the weights and the caller allow, with the options that the caller gave."""
         allowed = [v for v in self.variants if v.mode in self.modes and (v.mode in EXACT or not exact)]
-        if settings.block_length is None and settings.rows is None:
+        if settings.block_length is None and settings.rows is None and settings.exact_first is None:
             return allowed
-        return list(dict.fromkeys(with_given(variant, settings) for variant in allowed))
+        return list(dict.fromkeys(variant.with_given(settings) for variant in allowed))
 
     def _candidates(self, context: StepContext, settings: Settings, offered: Sequence[Variant]) -> Candidates:
         temperature = settings.temperature or 0.0

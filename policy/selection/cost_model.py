@@ -67,7 +67,9 @@ class CostModel:
     and token of context.
 
     `per_call`: seconds for each call of a pass beyond the first, in addition to its rows. `per_pass`: seconds of the
-    engine's own work between two passes, for any number of rows.
+    engine's own work between two passes, for any number of rows. `exact_first`: whether a drafting pass of
+    `linear_spec` decides a token of its own where nobody says; `longest`: the longest block that the drafter was
+    trained for, None if that is not known.
     """
 
     plain: Curve
@@ -75,6 +77,8 @@ class CostModel:
     per_row_token: float
     per_call: float = 0.0
     per_pass: float = 0.0
+    exact_first: bool = False
+    longest: int | None = None
 
     def seconds(self, rows: float, context: float = BASE_CONTEXT, adapter: float = False, calls: float = 1) -> float:
         """Returns the seconds of a pass with `rows` query tokens of all `calls`, each after `context` tokens. More of
@@ -91,8 +95,8 @@ class CostModel:
         plain, adapted = (
             replace(each, seconds=tuple(by * took for took in each.seconds)) for each in (self.plain, self.adapted)
         )
-        slopes = (by * self.per_row_token, by * self.per_call)
-        return CostModel(plain, adapted, *slopes, self.per_pass)
+        slopes = {name: by * getattr(self, name) for name in ("per_row_token", "per_call")}
+        return replace(self, plain=plain, adapted=adapted, **slopes)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,7 +110,10 @@ class CostModel:
         for name, slope in slopes.items():
             if not 0 <= slope < 1:
                 raise ValueError(f"{name}={slope}: expected seconds")
-        return cls(plain, adapted, **slopes)
+        exact_first, longest = found.get("exact_first", False), found.get("longest")
+        if not isinstance(exact_first, bool) or not isinstance(longest, int | None):
+            raise TypeError(f"exact_first={exact_first!r}, longest={longest!r}: expected true or false, and a number")
+        return cls(plain, adapted, **slopes, exact_first=exact_first, longest=longest)
 
 
 def fit(measured: Iterable[Measurement]) -> CostModel:

@@ -14,8 +14,8 @@ from .cost_model import CostModel
 from .evidence import Observation, Reading, observed
 from .policies import DecodePlan
 from .posterior import DRAFTING, Learned
-from .pricing import ADAPTED, LENGTHS, Costing, Pair, Passes
-from .variants import Variant
+from .pricing import Costing, Pair, Passes
+from .variants import ADAPTED, LENGTHS, Variant
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult, Stats

@@ -13,9 +13,9 @@ from typing import Final
 from trimode.engine.result import Mode
 
 from .cost_model import CostModel
-from .pricing import ADAPTED, Costing, Passes, Workload
+from .pricing import Costing, Passes, Workload
 from .settings import MODES, Settings
-from .variants import AR, Variant
+from .variants import ADAPTED, AR, Variant
 
 LIKELY: Final = 0.9
 """Probability of each draft token to be accepted with which speculation has to pay to be offered: more than recorded

@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from trimode.engine.request import Controller
+from trimode.engine.options import Controller
 from trimode.engine.result import DecodeResult, Mode
 
 from ..errors import PolicyError, shown
 from .offers import ANY_WEIGHTS, Weights, offered
 from .settings import DEFAULTS, PLANNED_KINDS, PlannedKind, Settings, check_entry, known_mode
-from .toml_text import as_toml, expect_table, line_of, read_toml, tool_table
+from .toml_text import as_toml, expect_table, line_of, read_toml, shown_path, tool_table
 
 Layer = tuple[str, Settings]
 """A label for where settings were given, and the settings."""
@@ -148,15 +148,6 @@ def _settings(table: Mapping[str, Any], key: str) -> dict[str, Settings]:
         except PolicyError as error:
             raise PolicyError(str(error), (*at, *error.where)) from None
     return found
-
-
-def shown_path(path: Path) -> str:
-    """Returns the path as reasons show it: relative in the working directory, because records keep it."""
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:  # the directory was removed
-        return str(path)
-    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)
 
 
 PACKAGE_POLICY: Final = Policy(

@@ -21,18 +21,12 @@ from itertools import accumulate
 from operator import mul
 from typing import Final, NamedTuple
 
-from trimode.engine.result import Mode
-
 from .cost_model import BASE_CONTEXT, CostModel
-from .variants import Variant
+from .variants import LENGTHS, Variant
 
 Pair = tuple[float, float]
 RUN: Final = 4.0
 """Forced tokens in one run of consecutive ones, about."""
-LENGTHS: Final[Mapping[str, int]] = {"linear_spec": 32, "quadratic_spec": 16, "lookup_spec": 16}
-"""Block lengths of drafting modes where nobody says one."""
-ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0, "lookup_spec": 0.0}
-"""Part of a drafting mode's passes that use the draft adapter; none in other modes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +97,16 @@ class Cost(NamedTuple):
 
 
 class Passes:
-    """Computes seconds and price of a pass by the rows that a call of one workload brings to it, each only once."""
+    """Computes seconds and price of a pass by the rows that a call of one workload brings to it, each only once.
+
+    `exact_first`, `longest`: how the weights draft, as `CostModel` has them.
+    """
+
+    exact_first: bool
+    longest: int | None
 
     def __init__(self, model: CostModel, load: Workload) -> None:
+        self.exact_first, self.longest = model.exact_first, model.longest
         self._curves = model.plain, model.adapted
         self._a_row = model.per_row_token * max(load.context - BASE_CONTEXT, 0)
         self._calls = model.per_call * (load.calls - 1) + model.per_pass
@@ -154,9 +155,12 @@ class Costing:
                 a_pass = self._pass(1 + self.load.forced)
                 return self._cost("ar", self.remaining, self.remaining, a_pass, 1.0)
             case "linear_spec":
-                return self._linear(variant.block_length or LENGTHS["linear_spec"])
+                exact_first = self._pass.exact_first if variant.exact_first is None else variant.exact_first
+                return (
+                    self._decided_first(self._length(variant)) if exact_first else self._linear(self._length(variant))
+                )
             case "quadratic_spec":
-                return self._quadratic(variant.block_length or LENGTHS["quadratic_spec"], variant.rows)
+                return self._quadratic(self._length(variant), variant.rows)
             case "lookup_spec":
                 return self._lookup(variant.block_length or LENGTHS["lookup_spec"])
             case "diffusion":
@@ -169,9 +173,22 @@ class Costing:
         """
         if variant.mode not in self.totals:
             return None
-        length = variant.block_length or LENGTHS[variant.mode]
-        drafted = self._drafted(length - 1)
+        drafted = self._drafted(self._length(variant) - 1)
         return (self._expected(variant.mode, drafted) - 1) / min(drafted, len(self.totals[variant.mode]) - 2)
+
+    def _length(self, variant: Variant) -> int:
+        """Returns the block length of a variant that drafts."""
+        length, longest = LENGTHS[variant.mode], self._pass.longest
+        return variant.block_length or (length if longest is None else min(length, longest))
+
+    def _decided_first(self, length: int) -> Cost:
+        """Prices `linear_spec` with `exact_first`: each cycle makes one decision more; the prompt's pass drafts for the
+        first one."""
+        first, later = (decisions + 1 for decisions in self._decisions("linear_spec", length - 1))
+        cycles = self._rounds(first, later, self.remaining + 1)
+        draft, check = self._pass(1 + self.load.forced + length, True), self._pass(length)
+        a_cycle = _sum(draft, check)
+        return self._cost("linear_spec", 2 * cycles - 1, cycles - draft[0] / a_cycle[0], a_cycle, later)
 
     def _linear(self, length: int) -> Cost:
         first, later = self._decisions("linear_spec", length - 1)
@@ -253,10 +270,10 @@ class Costing:
         ends = sorted((reached[at] - reached[at + 1] for at in range(last)), reverse=True)
         return min(reached[last] + sum(ends[: points - 1]), 1.0)
 
-    def _rounds(self, first: float, later: float) -> float:
+    def _rounds(self, first: float, later: float, decisions: float | None = None) -> float:
         """Returns the rounds until the output is complete, by the decisions of the first and of each later round; half
-        of the last round, unless it is the first, is wasted on average."""
-        more = max(self.remaining - first, 0.0) / later
+        of the last round, unless it is the first, is wasted on average. `decisions`: all, if not those remaining."""
+        more = max((self.remaining if decisions is None else decisions) - first, 0.0) / later
         return 1 + more + min(more, 1.0) * (later - 1) / (2 * later)
 
 

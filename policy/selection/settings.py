@@ -13,17 +13,17 @@ from operator import attrgetter
 from typing import Any, Final, Literal, TypedDict, get_args
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
     ArOptions,
     DiffusionOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     QuadraticSpecOptions,
-    Sampling,
     Selection,
     SingleOptions,
 )
+from trimode.engine.request import Sampling
 from trimode.engine.result import Mode
 
 from ..errors import PolicyError, shown
@@ -53,6 +53,7 @@ class SettingArguments(TypedDict, total=False):
     selection: Selection | None
     rows: int | None
     min_match: int | None
+    exact_first: bool | None
     exact: bool | None
     temperature: float | None
     top_k: int | None
@@ -72,8 +73,9 @@ class Settings:
     """Settings of one call; None means that this layer leaves the setting open.
 
     `exact=True` refuses the one approximate mode, `diffusion`; `exact=False` allows a policy to choose it. Each mode
-    has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and `min_match`.
-    `selection`, "vendor" or "text_first", applies to `diffusion` only; its default comes with the weights.
+    has its own defaults for `block_length` (some weights accept one value only), `threshold`, `rows` and
+    `min_match`. `selection`, "vendor" or "text_first", applies to `diffusion` only; `exact_first`, whether the
+    drafting pass decides a token of its own, to `linear_spec` only; the defaults of both come with the weights.
     `max_thinking_tokens` turns thinking on and limits its tokens. `guarantee="checked"` accepts schemas that the
     grammar cannot express in full: the finished output is validated, and retried with other seeds at most `retries`
     times. `deadline`, in seconds, asks for the fastest mode that is allowed. `logit_bias` maps token ids to numbers
@@ -87,6 +89,7 @@ class Settings:
     selection: str | None = None
     rows: int | None = None
     min_match: int | None = None
+    exact_first: bool | None = None
     exact: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -149,7 +152,7 @@ class Settings:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "min_match": int,
+    "block_length": int, "threshold": int | float, "selection": str, "rows": int, "min_match": int, "exact_first": bool,
     "exact": bool,
     "temperature": int | float,
     "top_k": int, "top_p": int | float, "seed": int, "max_tokens": int, "max_thinking_tokens": int, "stop": tuple,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from trimode.engine.request import ArOptions, ExactOptions, Switch
+from trimode.engine.options import ArOptions, ExactOptions, Switch
 from trimode.engine.result import Round
 
 TOLERANCE: Final = 3.0

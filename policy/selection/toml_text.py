@@ -85,3 +85,12 @@ def expect_table(value: Any, origin: str, where: Sequence[str] = ()) -> Mapping[
     if not isinstance(value, Mapping):
         raise PolicyError(f"{origin}: expected a table, found {value!r}", where)
     return value
+
+
+def shown_path(path: Path) -> str:
+    """Returns the path as reasons show it: relative in the working directory, because records keep it."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # the directory was removed
+        return str(path)
+    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)

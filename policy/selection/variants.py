@@ -1,16 +1,26 @@
-"""Variants, which are modes with their options, and those of them that `auto` compares.
+"""A mode with its options, as policies compare it, and what is known of modes that draft; those that `auto` compares.
 
-Knows modes and options. Does not know their prices.
+Knows modes and settings. Does not know costs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from trimode.engine.drafting import LINEAR_BLOCK, QUADRATIC_BLOCK
+from trimode.engine.options import LookupSpecOptions
 from trimode.engine.result import Mode
 
 from .settings import Settings
+
+LENGTHS: Final[Mapping[str, int]] = {
+    "linear_spec": LINEAR_BLOCK, "quadratic_spec": QUADRATIC_BLOCK, "lookup_spec": LookupSpecOptions().block_length,
+}  # fmt: skip
+"""Block lengths of drafting modes where nobody says one and the drafter was trained for them."""
+ADAPTED: Final[Mapping[Mode, float]] = {"linear_spec": 0.5, "quadratic_spec": 1.0, "lookup_spec": 0.0}
+"""Part of a drafting mode's passes that use the draft adapter; none in other modes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +31,13 @@ class Variant:
     block_length: int | None = None
     rows: int | None = None
     threshold: float | None = None
+    exact_first: bool | None = None
 
     def __str__(self) -> str:
         options = (self.block_length, self.rows)
         parts = [self.mode, *(str(option) for option in options if option is not None)]
-        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}")
+        layout = "" if self.exact_first is None else f" exact_first={str(self.exact_first).lower()}"
+        return ":".join(parts) + ("" if self.threshold is None else f"@{self.threshold:g}") + layout
 
     @classmethod
     def of(cls, mode: Mode, given: Settings) -> Variant:
@@ -35,12 +47,30 @@ class Variant:
                 return cls("ar")
             case "quadratic_spec":
                 return cls("quadratic_spec", given.block_length, given.rows)
+            case "linear_spec":
+                return cls("linear_spec", given.block_length, exact_first=given.exact_first)
             case _:
                 return cls(mode, given.block_length)
 
+    def with_given(self, given: Settings) -> Variant:
+        """Returns the variant with the options that were given, where its mode has these options."""
+        if self.mode == "ar":
+            return self
+        length = given.block_length or self.block_length
+        if self.mode == "quadratic_spec":
+            return replace(self, block_length=length, rows=given.rows or self.rows)
+        exact_first = given.exact_first if self.mode == "linear_spec" else None
+        return replace(self, block_length=length, exact_first=exact_first)
+
     @property
     def settings(self) -> Settings:
-        return Settings(mode=self.mode, block_length=self.block_length, rows=self.rows, threshold=self.threshold)
+        return Settings(
+            mode=self.mode,
+            block_length=self.block_length,
+            rows=self.rows,
+            threshold=self.threshold,
+            exact_first=self.exact_first,
+        )
 
 
 AR: Final = Variant("ar")
@@ -54,13 +84,3 @@ VARIANTS: Final = (
     *(Variant("diffusion", length) for length in (8, 16, 32)),
 )
 """In the order of which the first is taken where two are expected to cost the same."""
-
-
-def with_given(variant: Variant, settings: Settings) -> Variant:
-    """Returns `variant` with the block length and rows that were given, where its mode has these options."""
-    if variant.mode == "ar" or (settings.block_length is None and settings.rows is None):
-        return variant
-    length = settings.block_length or variant.block_length
-    if variant.mode == "quadratic_spec":
-        return replace(variant, block_length=length, rows=settings.rows or variant.rows)
-    return replace(variant, block_length=length)

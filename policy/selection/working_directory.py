@@ -11,8 +11,8 @@ from pathlib import Path
 from stat import S_ISREG
 
 from ..errors import PolicyError
-from .policies import Policy, shown_path
-from .toml_text import tool_table
+from .policies import Policy
+from .toml_text import shown_path, tool_table
 
 
 def working_policy() -> Policy | None:

@@ -122,6 +122,8 @@ def _provenance(record: CallRecord) -> Attributes:
         names.POLICY_VERSION: record.policy.version,
         names.POLICY_SHA256: record.policy.sha256,
         names.MODEL_SHA256: record.runtime.model_sha256,
+        names.ADAPTER_NAME: record.runtime.adapter or None,
+        names.ADAPTER_SHA256: record.runtime.adapter_sha256 or None,
         names.TOKENIZER_SHA256: record.runtime.tokenizer_sha256,
         names.PROMPT_SHA256: record.prompt_sha256,
         names.OUTPUT_SHA256: record.output_sha256,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from trimode.engine.request import ModeOptions, SectionOptions
+from trimode.engine.options import ModeOptions, SectionOptions
 
 from ..schema import SegmentKind, TurnTarget
 from ..selection import DecodePlan, StepContext

@@ -27,10 +27,21 @@ def call_format(tokenizer: Tokenizer, target: TurnTarget) -> CallFormat:
     return CallFormat(head.lstrip(), between, tail)
 
 
+def writing_notes(tokenizer: Tokenizer, target: TurnTarget) -> tuple[str, ...]:
+    """Returns a note where the model may know calls in another form than the turn's, because its template has one."""
+    template = tokenizer.template
+    own = tokenizer.has_template and (template.shows_calls or template.shows_tools) and not template.names("kind")
+    if target.calls is None or target.format != MARKED or not own or template.call_frame is not None:
+        return ()
+    return (
+        f"calls are opened by {MARKED.head.strip()!r}: the chat template writes them in a form that is not read here",
+    )
+
+
 def marker_of(tokenizer: Tokenizer, form: CallFormat) -> Marker:
-    """Returns what opens a call in running text: the control marker that the head begins with, else all of the head."""
-    control = [marker for marker in tokenizer.markers if form.head.startswith(marker)]
-    text = max(control, key=len, default=form.head.strip())
+    """Returns what opens a call in running text: the first control marker in the head, else all of the head."""
+    control = [marker for marker in tokenizer.markers if marker in form.head]
+    text = min(control, key=lambda marker: (form.head.find(marker), -len(marker)), default=form.head.strip())
     return Marker(text, form.head.partition(text)[2] if text else "", tokenizer.marker(text))
 
 

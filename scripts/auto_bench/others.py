@@ -37,7 +37,7 @@ def drift(
     engine: Engine, args: Namespace, before: tuple[str, list[Call]], after: tuple[str, list[Call]]
 ) -> dict[str, Any]:
     """One policy over two sources in turn."""
-    auto, speeds = Auto(engine.cost, modes=engine.tokens.model.config.family.modes), defaultdict[str, Speed](Speed)
+    auto, speeds = Auto(engine.cost, modes=engine.tokens.model.config.modes), defaultdict[str, Speed](Speed)
     for number, call in enumerate(track([*before[1], *after[1]], f"{before[0]} > {after[0]}")):
         since = number - len(before[1])
         for word in args.fixed if since >= RECOVERY else ():
@@ -71,7 +71,7 @@ def overhead(engine: Engine, calls: Sequence[Call]) -> dict[str, Any]:
     with a policy that chooses and learns, with span and record (in an audit file without content), and with both, in
     random order. `share_of_call`: both, of the seconds of a call with nothing.
     """
-    auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes)
+    auto = Auto(engine.cost, modes=engine.tokens.model.config.modes)
     spent = {word: list[float]() for word in PAID}
     whole: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def _more(spent: dict[str, list[float]], whole: list[float]) -> dict[str, float]
 def loops(engine: Engine, args: Namespace) -> dict[str, Any]:
     """Seconds of one pass of the demo's loop over its episodes, end to end: prompts, grammars, spans and the audit file
     included, and the median over rounds in which contenders take turns. `auto` learns in the first round only."""
-    auto = Auto(engine.cost, modes=engine.tokens.model.config.family.modes)
+    auto = Auto(engine.cost, modes=engine.tokens.model.config.modes)
     words, took, steps = [*args.fixed, "auto"], defaultdict[str, list[float]](list), 0
     with tempfile.TemporaryDirectory() as folder:
         for number in track(range(args.loops + 1), "demo loop"):

@@ -45,7 +45,7 @@ class Speed:
 
 def race(engine: Engine, args: Namespace, folder: Path, name: str, calls: Sequence[Call], live: int) -> dict[str, Any]:
     """Goes on where `folder` says that it stopped, with what the policy had learned by then."""
-    contenders, modes = [*args.fixed, "auto"], engine.tokens.model.config.family.modes
+    contenders, modes = [*args.fixed, "auto"], engine.tokens.model.config.modes
     about = {"source": name, "live": live, "steps": len(calls), "fixed": args.fixed, "temperature": args.temperature,
              "max_tokens": args.max_tokens, "threads": args.threads, "rounds": args.rounds,
              "model": engine.runtime.model_sha256, "kernels": engine.runtime.kernels}  # fmt: skip

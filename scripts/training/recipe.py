@@ -98,5 +98,6 @@ class Recipe:
                 "mscale_all_dim": 1.0,
                 "llama_4_scaling_beta": 0.1,
             },
-            "trimode": {"diffusion_selection": "text_first"},  # docs/families.md has the numbers
+            # docs/families.md and docs/adapters.md have the numbers
+            "trimode": {"diffusion_selection": "text_first", "exact_first": True},
         }

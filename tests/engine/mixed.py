@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 import small
 from automaton import random_automaton
 
-from trimode.engine.request import (
+from trimode.engine.options import (
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     ExactOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
     Switch,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import Round
 
 MODES: list[ExactOptions] = [
     ArOptions(),
     LinearSpecOptions(block_length=3),
     LinearSpecOptions(block_length=9),
+    LinearSpecOptions(block_length=5, exact_first=True),
     QuadraticSpecOptions(block_length=5),
     QuadraticSpecOptions(block_length=8, rows=2),
     LookupSpecOptions(block_length=6),
@@ -57,6 +57,7 @@ def mixed_requests(seed: int, count: int) -> list[DecodeRequest]:
         DiffusionOptions(block_length=9, threshold=0.5),
         LinearSpecOptions(block_length=7),
         LinearSpecOptions(block_length=20),
+        LinearSpecOptions(block_length=10, exact_first=True),
         QuadraticSpecOptions(block_length=6),
         QuadraticSpecOptions(block_length=9, rows=2),
         LookupSpecOptions(block_length=7),

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trimode.engine.constraint import Constraint
+from trimode.engine.drafting import Drafting
 from trimode.engine.models.model import Transformer
 from trimode.engine.request import Sampling
 from trimode.kernels.reference import torch_ops
@@ -42,11 +43,14 @@ class Naive:
     def remaining(self) -> int:
         return self.max_tokens - len(self.out)
 
-    def forward(self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False) -> Tensor:
-        """Logits of all rows: `context` causal, `block` after it seeing everything; the adapter acts on the block."""
+    def forward(
+        self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False, causal: bool = False
+    ) -> Tensor:
+        """Logits of all rows: `context` causal, `block` after it seeing everything, unless all is `causal`; the adapter
+        acts on the block."""
         size, start = len(context) + len(block), len(context)
         seen = torch.ones(size, size, dtype=torch.bool).tril()
-        seen[start:] = True
+        seen[start:] |= not causal
         adapted = torch.arange(size) >= start if adapter else None
         return self.pass_over([*context, *block], list(range(size)), seen, adapted)
 
@@ -118,6 +122,48 @@ class Naive:
             if constraint is not None and self.out[-1] not in self.ends:
                 constraint.advance(self.out[-1:])
 
+    @property
+    def drafting(self) -> Drafting:
+        return self.model.config.drafting
+
+    def slots(self, first: int, count: int) -> list[int]:
+        """What stands in the slots of a draft from position `first` on."""
+        return list(self.drafting.noise.ids(self.sampling.seed, range(first, first + count)))
+
+    def exact_first(self, block_length: int) -> None:
+        """`linear_spec` whose drafting pass decides a token: the last known row chooses it, and the slots follow it."""
+        prefill = True
+        while not self.finished:
+            known = [*self.prompt, *self.out]
+            if self.remaining <= 2:
+                self.step()
+                self.passes += not prefill
+            else:
+                token, draft = self.draft_after(known, block_length)
+                self.passes += not prefill
+                self.emit([token])
+                if not self.finished:
+                    self.verify([*known, token], draft[: self.remaining - 1])
+            prefill = False
+
+    def verify(self, known: Sequence[int], draft: Sequence[int]) -> None:
+        """One causal pass over a draft: emits the tokens that it chooses too, and the next one."""
+        logits = self.forward([*known, *draft])[len(known) - 1 :]
+        chosen = [self.choose(row, len(known) + at) for at, row in enumerate(logits)]
+        accepted = 0
+        while accepted < len(draft) and draft[accepted] == chosen[accepted]:
+            accepted += 1
+        self.passes += 1
+        self.emit(chosen[: accepted + 1])
+
+    def draft_after(self, known: Sequence[int], block_length: int) -> tuple[int, list[int]]:
+        """The token that the last known row chooses, and a draft of those after it."""
+        count = block_length - self.drafting.ahead
+        slots, size = self.slots(len(known), count), len(known)
+        logits = self.forward(known, slots, self.model.adapter is not None, self.drafting.causal)
+        rows = logits[size + count - (block_length - 1) :]
+        return self.choose(logits[size - 1], size), [self.choose(row, size + 1 + at) for at, row in enumerate(rows)]
+
     def linear_spec(self, block_length: int) -> None:
         self.step()
         while not self.finished:
@@ -126,21 +172,16 @@ class Naive:
                 self.passes += 1
                 return
             known = [*self.prompt, *self.out]
-            draft = self.draft(known, block_length)[: self.remaining - 1]
-            logits = self.forward([*known, *draft])
-            first = len(known) - 1
-            chosen = [self.choose(logits[first + i], len(known) + i) for i in range(len(draft) + 1)]
-            accepted = 0
-            while accepted < len(draft) and draft[accepted] == chosen[accepted]:
-                accepted += 1
-            self.passes += 2
-            self.emit(chosen[: accepted + 1])
+            self.passes += 1
+            self.verify(known, self.draft(known, block_length)[: self.remaining - 1])
 
     def draft(self, known: Sequence[int], block_length: int) -> list[int]:
-        """Tokens for the masked slots after the last known one, which is the block's seed."""
-        masks = [self.model.config.mask_id] * (block_length - 1)
-        logits = self.forward(known[:-1], [known[-1], *masks], adapter=self.model.adapter is not None)
-        return [self.choose(logits[len(known) + i], len(known) + i) for i in range(block_length - 1)]
+        """Tokens for the slots after the last known one, which is the block's seed."""
+        ahead = self.drafting.ahead
+        block = [known[-1], *self.slots(len(known), block_length - 1 - ahead)]
+        logits = self.forward(known[:-1], block, self.model.adapter is not None, self.drafting.causal)
+        rows = logits[len(known) - ahead :]
+        return [self.choose(row, len(known) + at) for at, row in enumerate(rows)]
 
     def quadratic_spec(self, block_length: int) -> None:
         guess: list[int] = []
@@ -154,28 +195,29 @@ class Naive:
             while accepted < end and draft[accepted] == chosen[accepted]:
                 accepted += 1
             self.emit(chosen[: accepted + 1])
-            first = len(known) + accepted
-            guess = [self.choose(branches[accepted][at], first + at) for at in range(1, block_length)]
+            first = len(known) + accepted + 1
+            rows = branches[accepted][len(branches[accepted]) - (block_length - 1) :]
+            guess = [self.choose(row, first + at) for at, row in enumerate(rows)]
             self.passes += not prefill
             prefill = False
 
     def fan(self, known: Sequence[int], draft: Sequence[int], block_length: int) -> tuple[Tensor, list[Tensor]]:
-        """Returns the logits of one pass over the draft and a row of masks for each of its prefixes."""
-        trunk = [*known, *draft]
+        """Returns the logits of one pass over the draft and the slots behind each of its prefixes."""
+        trunk, count = [*known, *draft], block_length - self.drafting.ahead
         tokens, positions = list(trunk), list(range(len(trunk)))
         for accepted in range(len(draft) + 1):
-            tokens += [self.model.config.mask_id] * block_length
-            positions += range(len(known) + accepted, len(known) + accepted + block_length)
+            tokens += self.slots(len(known) + accepted, count)
+            positions += range(len(known) + accepted, len(known) + accepted + count)
         seen = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
         for row in range(len(trunk)):
             seen[row, : row + 1] = True
         for accepted in range(len(draft) + 1):
-            own = slice(len(trunk) + accepted * block_length, len(trunk) + (accepted + 1) * block_length)
+            own = slice(len(trunk) + accepted * count, len(trunk) + (accepted + 1) * count)
             seen[own, : len(known) + accepted] = True
-            seen[own, own] = True
+            seen[own, own] = torch.ones(count, count).tril().bool() if self.drafting.causal else True
         adapted = torch.arange(len(tokens)) >= len(trunk) if self.model.adapter is not None else None
         logits = self.pass_over(tokens, positions, seen, adapted)
-        return logits[len(known) - 1 : len(trunk)], list(logits[len(trunk) :].split(block_length))
+        return logits[len(known) - 1 : len(trunk)], list(logits[len(trunk) :].split(count))
 
     def lookup_spec(self, block_length: int, min_match: int, runs: Sequence[Sequence[int]] = ()) -> None:
         prefill = True
@@ -212,7 +254,10 @@ class Naive:
     def denoise(self, slots: list[int | None], threshold: float) -> None:
         known = [*self.prompt, *self.out]
         filled = [self.model.config.mask_id if slot is None else slot for slot in slots]
-        logits = self.forward(known[:-1], [known[-1], *filled])[len(known) :]
+        if self.drafting.fills:
+            logits = self.forward(known, filled, adapter=True)[len(known) :]
+        else:
+            logits = self.forward(known[:-1], [known[-1], *filled])[len(known) :]
         end = next((at for at, slot in enumerate(slots) if slot in self.ends), len(slots))
         open_slots = [at for at, slot in enumerate(slots) if slot is None and at < end]
         tokens = {at: self.choose(logits[at], len(known) + at) for at in open_slots}

@@ -42,8 +42,9 @@ def model(
     shared: float = 1.0,
     sharpness: float = 6.0,
     rank: int = 0,
+    adapted: Sequence[str] = ("o_proj",),
 ) -> Transformer:
-    """A random transformer; `rank` > 0 gives it a draft adapter with a random B."""
+    """A random transformer; `rank` > 0 gives it a draft adapter of the projections `adapted` with a random B."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Transformer(config)
@@ -55,8 +56,9 @@ def model(
                 if "norm" in name:
                     weight.add_(0.2 * torch.randn_like(weight))
             if rank:
-                for part in model.add_adapter(rank, 4.0):
-                    part.get_submodule("lora_B").get_parameter("weight").normal_(0, 0.2)
+                for name, weight in model.add_adapter(rank, 4.0, adapted).named_parameters():
+                    if "lora_B" in name:
+                        weight.normal_(0, 0.2)
     return model.eval().requires_grad_(False)
 
 

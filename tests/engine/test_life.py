@@ -17,7 +17,8 @@ import torch
 from trimode.engine import serving_thread
 from trimode.engine.errors import EngineStopped, NonFiniteLogits, RequestError
 from trimode.engine.locks import ForkSafeLock
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine
 

@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from trimode.engine.errors import RequestError, TrimodeError
-from trimode.engine.request import (
+from trimode.engine.options import (
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     QuadraticSpecOptions,
-    Sampling,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import EXACT, Stats
 from trimode.kernels.native.native_ops import Native
 from trimode.kernels.reference import torch_ops

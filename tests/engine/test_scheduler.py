@@ -24,7 +24,8 @@ from trimode.engine.decoding.state import PREFILL_CHUNK
 from trimode.engine.errors import CallCancelled, KvMemoryExceeded, QueueFull, RequestError
 from trimode.engine.jobs import Update
 from trimode.engine.kv_cache.pages import page_bytes
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, LinearSpecOptions, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.result import Section
 from trimode.engine.token_engine import TokenEngine
 

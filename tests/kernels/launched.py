@@ -25,6 +25,7 @@ from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.graphs import Buckets, Graphs, Work
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
+from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.rope_config import RopeConfig
@@ -80,7 +81,7 @@ def segment(rows: int, adapter: bool) -> Segment:
 def main() -> None:
     found = noted()
     model = Transformer(CONFIG)
-    model.add_adapter(16, 1.0)
+    model.add_adapter(16, 1.0, list(PROJECTIONS))
     model = model.to(torch.bfloat16).eval().requires_grad_(False)
     runner = Runner(model, cast(ops.Kernels, triton_ops))
     pool = PagePool(CONFIG, 1 << 24, torch.bfloat16, torch.device("cpu"))

@@ -14,15 +14,8 @@ from devices import draw, on_each_device
 from torch import Tensor
 
 from trimode.engine.forward.graphs import Buckets
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.checks import TensorRefused

@@ -23,19 +23,22 @@ each_precision = pytest.mark.parametrize("precision", ["whole", "int8", "fp8"])
 
 @on_each_device
 @each_dtype
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 7), (5, 64), (2, 1000), (1, 5120)])
-def test_norm_equals_plain_torch(device: str, dtype: torch.dtype, rows: int, size: int) -> None:
+def test_norm_equals_plain_torch(device: str, dtype: torch.dtype, rows: int, size: int, groups: int) -> None:
+    """`size`: of a group where there are several."""
+    size = size if groups == 1 else groups * min(size, 100)
     x, weight = draw(rows, size, dtype=dtype, device=device) * 3, draw(size, seed=1, dtype=dtype, device=device)
     onto, parts = draw(rows, size, seed=2, dtype=dtype, device=device), draw(3, rows, size, seed=3, device=device)
     with poisoned():
-        normed = triton_norm.rms_norm(gaps(x), weight, 1e-5)
-        added = [triton_norm.add_rms_norm(more, gaps(onto), weight, 1e-5) for more in (x, parts)]
-    close(normed, fused.rms_norm(x, weight, 1e-5))
+        normed = triton_norm.rms_norm(gaps(x), weight, 1e-5, groups)
+        added = [triton_norm.add_rms_norm(more, gaps(onto), weight, 1e-5, groups) for more in (x, parts)]
+    close(normed, fused.rms_norm(x, weight, 1e-5, groups))
     for more, (total, after) in zip((x, parts), added, strict=True):
-        expected = fused.add_rms_norm(more, onto, weight, 1e-5)
+        expected = fused.add_rms_norm(more, onto, weight, 1e-5, groups)
         assert torch.equal(total, expected[0])
         close(after, expected[1])
-        assert torch.equal(after, triton_norm.rms_norm(total, weight, 1e-5))
+        assert torch.equal(after, triton_norm.rms_norm(total, weight, 1e-5, groups))
 
 
 @on_each_device
@@ -105,7 +108,7 @@ def low_rank(rank: int, outputs: int, inputs: int, dtype: torch.dtype, device: s
 @on_each_device
 @each_dtype
 @each_precision
-@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (20, 70)])
+@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (20, 70), (70, 70)])
 @pytest.mark.usefixtures("short_parts")
 def test_marked_rows_get_the_adapter_and_others_keep_their_bits(
     device: str, dtype: torch.dtype, precision: str, rank: int, inputs: int
@@ -131,6 +134,29 @@ def test_marked_rows_get_the_adapter_and_others_keep_their_bits(
 
 @on_each_device
 @each_dtype
+@each_precision
+@pytest.mark.parametrize(("rank", "inputs"), [(1, 40), (5, 300), (70, 70)])
+@pytest.mark.usefixtures("short_parts")
+def test_marked_rows_are_gated_with_the_adapter(
+    device: str, dtype: torch.dtype, precision: str, rank: int, inputs: int
+) -> None:
+    """A rank above 32 takes several steps."""
+    x = draw(33, inputs, dtype=dtype, device=device)
+    weight = kept(draw(70, inputs, seed=1, dtype=dtype, device=device), precision)
+    adapter, flags = low_rank(rank, 70, inputs, dtype, device), torch.arange(33, device=device) % 3 == 1
+    with poisoned():
+        found = triton_swiglu.gated(gaps(x), weight, triton_lora.delta(gaps(x), adapter, flags))
+        bare = triton_swiglu.gated(x, weight)
+    assert torch.equal(found[~flags], bare[~flags])
+    assert (found[flags] != bare[flags]).any(1).all()
+    expected = fused.gated(x, weight, adapter, flags)
+    torch.testing.assert_close(found, expected, rtol=2**-6 if dtype == torch.bfloat16 else 1e-4, atol=1e-2)
+    alone = triton_swiglu.gated(x[1:2], weight, triton_lora.delta(x[1:2], adapter, flags[1:2]))
+    assert torch.equal(alone, found[1:2])
+
+
+@on_each_device
+@each_dtype
 @pytest.mark.usefixtures("short_parts")
 def test_without_a_marked_row_the_adapter_is_not_read(device: str, dtype: torch.dtype) -> None:
     """Its first product is zeros where no row of a tile is marked, whatever the matrices hold."""
@@ -151,6 +177,7 @@ def test_without_a_marked_row_the_adapter_is_not_read(device: str, dtype: torch.
         ("odd", "3 rows; gate and up need an even number"),
         ("long", r"rows of 16385 numbers are too long for one program; at most 16384"),
         ("norm", r"weight has shape \[3\]; this op takes \[4\]"),
+        ("groups", "rows of 4 numbers cannot be cut into 3 equal groups"),
         ("onto", r"x has shape \[2, 4\]; this op takes \[3, 4\]"),
         ("half", "x is bfloat16; this op takes float32"),
         ("flags", r"flags has shape \[3\]; this op takes \[2\]"),
@@ -168,6 +195,7 @@ def test_what_does_not_fit_is_refused(device: str, case: str, message: str) -> N
         "odd": lambda: triton_swiglu.gated(x, ones(3, 4)),
         "long": lambda: triton_norm.rms_norm(ones(1, 16385), ones(16385), 1e-5),
         "norm": lambda: triton_norm.rms_norm(x, ones(3), 1e-5),
+        "groups": lambda: triton_norm.rms_norm(x, ones(4), 1e-5, 3),
         "onto": lambda: triton_norm.add_rms_norm(x, ones(3, 4), ones(4), 1e-5),
         "half": lambda: triton_norm.add_rms_norm(x.bfloat16(), ones(2, 4), ones(4), 1e-5),
         "flags": lambda: triton_lora.adapted_linear(x, ones(6, 4), (ones(5, 4), ones(6, 5)), ones(3)),

@@ -32,4 +32,4 @@ def test_attention_and_the_choice_of_tokens_are_one_binary_each(launched: dict[s
     assert {
         name: warm[name] for name in ("_place", "_partials", "_merge", "_scan", "_choose", "_fold")
     } == dict.fromkeys(("_place", "_partials", "_merge", "_scan", "_choose", "_fold"), 1)
-    assert warm["_gated"] == 4, "16, 32, 64 and 128 rows"
+    assert warm["_gated"] == 2 * 4, "16, 32, 64 and 128 rows, without and with an adapter"

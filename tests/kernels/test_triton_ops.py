@@ -19,9 +19,11 @@ from trimode.engine.errors import RequestError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool, pages_for
+from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.rope_config import RopeConfig
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.options import ArOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
 from trimode.kernels.gpu import norm as triton_norm
@@ -51,7 +53,7 @@ def logits(
     kernels: ops.Kernels, config: ModelConfig, dtype: torch.dtype, device: str, only: int | None
 ) -> list[Tensor]:
     """Each segment's logits, of all in one pass or of one in a pass of its own."""
-    model = small.model(3, config, rank=4).to(device, dtype)
+    model = small.model(3, config, rank=4, adapted=list(PROJECTIONS)).to(device, dtype)
     runner = Runner(model, kernels)
     pool = PagePool(config, 1 << 22, dtype, torch.device(device))
     tables = [pool.take(pages_for(100)) for _ in SEGMENTS]

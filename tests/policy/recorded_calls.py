@@ -13,7 +13,8 @@ from torch import Tensor
 from trimode.engine.constraint import WHOLE
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import ArOptions, DecodeRequest, DiffusionOptions, LinearSpecOptions, Options, Sampling
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Section
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call

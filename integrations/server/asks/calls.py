@@ -151,6 +151,8 @@ def _content(ask: Ask) -> dict[str, Any]:
         ask.tools or kind or "max_thinking_tokens" in {**ask.settings, **ask.policy.settings}
     ):
         found |= {"tool_choice": _choice(ask), "parallel_tool_calls": ask.parallel}
+    elif kind == "tool_call" and ask.tools and ask.choice == "none":
+        raise BadParameter("trimode.kind: a step of kind tool_call is one call, and tool_choice='none'", "trimode.kind")
     elif kind == "tool_call" and ask.named is not None:
         found["schema"] = [tool for tool in ask.tools if tool["function"]["name"] == ask.named]
     elif kind != "tool_call" and ask.choice == "required":

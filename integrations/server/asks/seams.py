@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from trimode.policy.calls import CallOptions, Engine, Result
+from trimode.policy.turns import TurnSegment
 
 from ..refusals import UnsupportedParameter
 from .ask import Ask
@@ -55,8 +56,17 @@ async def logprobs_of(engine: Engine, ask: Ask, result: Result) -> tuple[Logprob
 
 
 def _text_tokens(engine: Engine, result: Result) -> Iterator[int]:
-    """Yields the places of the tokens that are text: no thinking, calls or end."""
+    """Yields the places of the tokens that are text: no thinking, calls, end, or marker of a call."""
     ends = engine.translator.config.eos_token_ids
-    spans = [(one.start, one.end) for one in result.segments if one.kind in ("prose", "json")]
+    spans = [(one.start, _text_end(engine, result, one)) for one in result.segments if one.kind in ("prose", "json")]
     for start, end in spans if result.segments else [(0, len(result.token_ids))]:
         yield from (at for at in range(start, end) if result.token_ids[at] not in ends)
+
+
+def _text_end(engine: Engine, result: Result, segment: TurnSegment) -> int:
+    """Returns the place after the last token that has part in the segment's text; the marker's are after it."""
+    decode, end = engine.tokenizer.decode, segment.end
+    text = len(decode(result.token_ids[: segment.start])) + len(segment.text)
+    while end > segment.start and len(decode(result.token_ids[: end - 1])) >= text:
+        end -= 1
+    return end

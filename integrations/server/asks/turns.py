@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 from uuid import uuid4
 
@@ -66,18 +66,29 @@ class TurnView:
 
 
 def _made_calls(result: Result) -> tuple[MadeCall, ...]:
-    return tuple(MadeCall(id=call.id, name=call.name, arguments=_json(call.arguments)) for call in result.calls)
+    texts = [one.text for one in result.segments if one.kind == "tool_call"]
+    written = _written("".join(texts), [call.arguments for call in result.calls])
+    return tuple(
+        MadeCall(id=call.id, name=call.name, arguments=text) for call, text in zip(result.calls, written, strict=True)
+    )
 
 
 def _single_call(result: Result) -> tuple[MadeCall, ...]:
     """Returns the call of a step of kind tool_call, whose output has no ids."""
     made = json.loads(result.answer)
-    return (MadeCall(id=f"call_{uuid4().hex}", name=made["name"], arguments=_json(made["arguments"])),)
+    (arguments,) = _written(result.answer, [made["arguments"]])
+    return (MadeCall(id=f"call_{uuid4().hex}", name=made["name"], arguments=arguments),)
 
 
-def _json(arguments: Mapping[str, Any]) -> str:
-    """Returns arguments as the grammar writes them, so that a stream's pieces add up to the same text."""
-    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+def _written(text: str, calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the JSON text of each call's arguments as the model wrote it: to it the pieces of a stream add up, and a
+    number has all its digits. Text in another form than grammars write is written anew."""
+    found = dict[int, str]()
+    for delta in turns.CallReader(repeat("")).feed(text):
+        found[delta.index] = found.get(delta.index, "") + delta.arguments
+    if len(found) == len(calls):
+        return [*found.values()]
+    return [json.dumps(call, ensure_ascii=False, separators=(",", ":")) for call in calls]
 
 
 def _finish(result: Result, made: Sequence[MadeCall]) -> Finish:

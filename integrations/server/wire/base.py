@@ -11,6 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trimode.engine.result import Mode
+from trimode.policy.errors import shown
+
 from ..refusals import BadParameter, MissingParameter, UnknownParameter, UnsupportedParameter
 
 Neutral = Mapping[str, tuple[Any, ...]]
@@ -30,13 +33,14 @@ class TrimodeOptions(Wire):
     """How to decode: every key overrides the server's policy. `kind` of step; `step`: its name for policies and audit;
     `policy`: one of the server's, by name; `exact: false` allows diffusion; `deadline` in seconds."""
 
-    mode: Literal["ar", "diffusion", "linear_spec", "quadratic_spec"] | None = None
+    mode: Mode | None = None
     kind: Literal["plan", "tool_call", "json", "prose", "choice", "turn"] | None = None
     step: Annotated[str, Field(pattern=NAME)] | None = None
     policy: Annotated[str, Field(pattern=NAME)] | None = None
     block_length: int | None = Field(default=None, ge=1)
     threshold: float | None = None
     rows: int | None = Field(default=None, ge=1)
+    min_match: int | None = Field(default=None, ge=1)
     selection: Literal["vendor", "text_first"] | None = None
     exact: bool | None = None
     deadline: float | None = Field(default=None, gt=0)
@@ -107,15 +111,27 @@ def validated(model: type[Model], body: Mapping[str, Any], neutral: Neutral) -> 
 
 
 def _refused(errors: Sequence[Any], body: Mapping[str, Any], known: Sequence[str]) -> BadParameter:
-    """Returns the error of the first place that is wrong; among alternatives of one place, the deepest."""
-    first = max(errors, key=lambda one: len(one["loc"])) if _one_place(errors) else errors[0]
+    """Returns the error of the first place that is wrong; among alternatives of one place, the deepest, and rather of
+    one whose type is as given."""
+    first = max(errors, key=_nearness) if _one_place(errors) else errors[0]
     place, kind = path_of(first["loc"], body), first["type"]
     if kind == "extra_forbidden":
         more = f"; known: {', '.join(known)}" if len(first["loc"]) == 1 else ""
         return UnknownParameter(f"unknown parameter {place}{more}", place)
     if kind == "missing":
         return MissingParameter(f"missing parameter {place}", place)
-    return BadParameter(f"{place}: {first['msg']}", place)
+    return BadParameter(f"{place}: {_why(first)}", place)
+
+
+def _nearness(error: Any) -> tuple[int, bool]:
+    return len(error["loc"]), not error["type"].endswith("_type")
+
+
+def _why(error: Any) -> str:
+    """Returns what is wrong in words that name nothing of ours."""
+    if error["type"] == "union_tag_invalid":
+        return f"type {shown(error['ctx']['tag'])}: expected one of {error['ctx']['expected_tags']}"
+    return "expected an object" if error["type"] == "model_type" else error["msg"]
 
 
 def _one_place(errors: Sequence[Any]) -> bool:

@@ -21,6 +21,9 @@ async def body_of(request: Request, limits: ServerSettings) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise WrongContentType(f"content-type {kind[:100]!r}: expected application/json")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise WrongContentType(f"content-encoding {coding[:100]!r}: expected a body that is not compressed")
     return parsed(await _read(request, limits), limits.max_depth)
 
 

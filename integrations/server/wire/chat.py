@@ -5,6 +5,7 @@ Knows OpenAI's chat API. Does not know the engine or responses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -34,6 +35,10 @@ NEUTRAL: Final[Neutral] = {
     "prompt_cache_retention": (None,),
 }
 """Parameters of OpenAI's and of other servers' chat API that this server does not have."""
+
+
+_ID: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+"""Token ids as text, each in one form alone."""
 
 
 class TextPart(Wire):
@@ -170,7 +175,7 @@ def bias_of(given: Mapping[str, float] | None) -> dict[int, float] | None:
     """Returns a logit bias by token id. Raises BadParameter for keys that are no ids, and values beyond 100."""
     if not given:
         return None
-    if wrong := [key for key, value in given.items() if not key.isdecimal() or not -100 <= value <= 100]:
+    if wrong := [key for key, value in given.items() if not _ID.fullmatch(key) or not -100 <= value <= 100]:
         raise BadParameter(
             f"logit_bias[{wrong[0][:40]!a}]: expected a token id, and a value from -100 to 100", "logit_bias"
         )

@@ -5,17 +5,18 @@ Knows the shared models of `wire.py`. Does not know one API's request from anoth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final, Protocol
 
 from ..asks.ask import PolicyAsked
 from ..refusals import BadParameter
-from .base import ResponseFormat, TrimodeOptions
+from .base import NAME, ResponseFormat, TrimodeOptions
 
 DEFAULT_TOKENS: Final = 256
 """Output tokens where neither the request nor a policy says a number: the engine's own default."""
-EFFORTS: Final[Mapping[str, float]] = {"minimal": 1 / 8, "low": 1 / 4, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8}
-"""Share of the output tokens that a reasoning effort may think with; "none" does not think."""
+EFFORTS: Final[Mapping[str, int]] = {"minimal": 1, "low": 2, "medium": 4, "high": 6, "xhigh": 7}
+"""Eighths of the output tokens that a reasoning effort may think with; "none" does not think."""
 _SEEDS: Final = 1 << 64
 
 
@@ -52,7 +53,7 @@ def thinking_budget(effort: str | None, max_tokens: int | None) -> dict[str, Any
     """Returns the thinking budget of a reasoning effort, as an option of a call."""
     if effort is None or effort == "none":
         return {}
-    return {"max_thinking_tokens": int((max_tokens or DEFAULT_TOKENS) * EFFORTS[effort])}
+    return {"max_thinking_tokens": (max_tokens or DEFAULT_TOKENS) * EFFORTS[effort] // 8}
 
 
 def schema_of_format(given: ResponseFormat | None, param: str) -> Any:
@@ -71,14 +72,23 @@ def asked_policy(
 ) -> PolicyAsked:
     """Returns the policy asked for in the body, completed from headers and metadata.
 
-    Raises BadParameter where body and headers differ.
+    Raises BadParameter where body and headers differ, and for a step's name in the metadata that is none.
     """
     said = {} if body is None else body.model_dump(exclude_none=True)
     for name, value in headers.model_dump(exclude_none=True).items():
         if said.setdefault(name, value) != value:
             raise BadParameter(f"trimode.{name} and its header differ; leave one of them out", f"trimode.{name}")
-    step = said.pop("step", None) or (metadata or {}).get("step") or (metadata or {}).get("step_name")
+    step = said.pop("step", None) or _step_of(metadata or {})
     return PolicyAsked(kind=said.pop("kind", None), step=step, policy=said.pop("policy", None), settings=said)
+
+
+def _step_of(metadata: Mapping[str, str]) -> str | None:
+    key = next((key for key in ("step", "step_name") if metadata.get(key)), None)
+    if key is not None and not re.fullmatch(NAME, metadata[key]):
+        raise BadParameter(
+            f"metadata.{key} names the step: expected at most 256 characters in one line", f"metadata.{key}"
+        )
+    return None if key is None else metadata[key]
 
 
 def within(given: Sized, most: int, name: str) -> None:

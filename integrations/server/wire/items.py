@@ -11,6 +11,8 @@ from typing import Any, Final
 
 THOUGHTS: Final = "thinking of earlier turns is not shown to the model"
 
+FAILED: Final = "is_error of tool results is not shown to the model; say it in their content"
+
 
 class Conversation:
     """Messages as they are collected; calls of one turn become one message."""
@@ -35,9 +37,10 @@ class Conversation:
         """Adds a tool's answer to the call of that id."""
         self.messages.append({"role": "tool", "tool_call_id": id, "content": content})
 
-    def leave_out_thinking(self) -> None:
-        if THOUGHTS not in self.notes:
-            self.notes.append(THOUGHTS)
+    def leave_out(self, note: str) -> None:
+        """Notes what the model is not shown, once."""
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def text_parts(parts: Iterable[Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from ..settings import ServerSettings
 from .base import NAME, Neutral, TrimodeOptions, Wire
 from .common import asked_policy, named_tool, sampling, within
 from .conversation import closed, joined
-from .items import Conversation
+from .items import FAILED, THOUGHTS, Conversation
 
 NEUTRAL: Final[Neutral] = {
     "service_tier": ("auto", "standard_only", None),
@@ -198,8 +198,10 @@ def _conversation(request: Countable) -> Conversation:
                 case ToolResultBlock():
                     content = block.content or ""
                     found.answer(block.tool_use_id, content if isinstance(content, str) else _text(content))
+                    if block.is_error:
+                        found.leave_out(FAILED)
                 case ThinkingBlock():
-                    found.leave_out_thinking()
+                    found.leave_out(THOUGHTS)
     return found
 
 

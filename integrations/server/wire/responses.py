@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ..asks.ask import Ask, Caller, ToolChoice
 from ..refusals import BadParameter
@@ -15,7 +15,7 @@ from ..settings import ServerSettings
 from .base import NAME, Neutral, TrimodeOptions, Wire
 from .common import asked_policy, named_tool, sampling, thinking_budget, within
 from .conversation import closed, joined
-from .items import Conversation, text_parts
+from .items import THOUGHTS, Conversation, text_parts
 
 NEUTRAL: Final[Neutral] = {
     "store": (False, None),
@@ -58,12 +58,19 @@ class MessageItem(Wire):
 
 
 class CallItem(Wire):
+    """A call as a response has it. What OpenAI's client adds to it when it writes one out asks for nothing."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
     id: str | None = None
     status: str | None = None
+    async_: Literal[False] | None = Field(default=None, alias="async")
+    caller: None = None
+    namespace: None = None
 
 
 class OutputItem(Wire):
@@ -158,9 +165,18 @@ class ResponsesRequest(Wire):
     prompt_cache_key: Annotated[str, Field(pattern=NAME)] | None = None
     trimode: TrimodeOptions | None = None
 
-    seed: None = Field(default=None, exclude=True)
-    top_k: None = Field(default=None, exclude=True)
-    stop: None = Field(default=None, exclude=True)
+    @property
+    def seed(self) -> int | None:
+        """Seeds, top_k and stop strings are no parameters of this API."""
+        return None
+
+    @property
+    def top_k(self) -> int | None:
+        return None
+
+    @property
+    def stop(self) -> list[str] | None:
+        return None
 
     @property
     def choice(self) -> ToolChoice:
@@ -212,7 +228,7 @@ def _conversation(request: ResponsesRequest) -> Conversation:
             case OutputItem():
                 found.answer(item.call_id, item.output if isinstance(item.output, str) else text_parts(item.output))
             case ReasoningItem():
-                found.leave_out_thinking()
+                found.leave_out(THOUGHTS)
     return found
 
 

@@ -15,7 +15,8 @@ from trimode.engine.decoding.gate import Gate
 from trimode.engine.decoding.sampling import Sampler
 from trimode.engine.decoding.segment import Logits
 from trimode.engine.modes.diffusion import Block
-from trimode.engine.request import Sampling, Selection
+from trimode.engine.options import Selection
+from trimode.engine.request import Sampling
 from trimode.kernels.reference import torch_ops
 
 VOCAB, END = 8, 7

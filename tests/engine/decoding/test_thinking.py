@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from trimode.engine.constraint import Thinking
 from trimode.engine.decoding.gate import Gate
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=60)
 END = 11

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.decoding.gate import Gate
-from trimode.engine.request import (
+from trimode.engine.options import (
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_mask import allows
 
 MODES: list[Options] = [

@@ -27,7 +27,8 @@ from trimode.engine.forward.memory import planned
 from trimode.engine.forward.runner import Runner
 from trimode.engine.kv_cache.pages import PagePool
 from trimode.engine.models.config import ModelConfig
-from trimode.engine.request import ArOptions, DecodeRequest, LinearSpecOptions, Options, QuadraticSpecOptions, Sampling
+from trimode.engine.options import ArOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
@@ -192,7 +193,7 @@ def test_drafts_follow_the_adapter_as_it_changes(device: str) -> None:
     drafts, plain = logits(True).clone(), logits(False).clone()
     for block in made.runner.stack.blocks:
         assert block.adapter is not None
-        block.adapter[1].mul_(-3)
+        block.adapter.out[0].high.mul_(-3)
     changed, still = logits(True).clone(), logits(False)
     made.close()
     assert graphs.replayed == 4
@@ -295,7 +296,7 @@ def test_the_plan_counts_weights_once_and_what_kernels_keep_besides() -> None:
     model = small.model(1, rank=2)
     runner = Runner(model, *ops.kernels(CPU, torch.float32, "torch"))
     plan = planned(model, runner, 1 << 20, None)
-    scaled = sum(block.adapter[1].nbytes for block in runner.stack.blocks if block.adapter is not None)
+    scaled = sum(block.adapter.out[0].high.nbytes for block in runner.stack.blocks if block.adapter is not None)
     assert scaled > 0
     assert plan.weights == scaled + sum(weight.nbytes for weight in model.parameters())
     assert (plan.buffers, plan.graphs) == (0, 0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trimode.engine.errors import RequestError, RowsDisagree
 from trimode.engine.forward.runner import Runner
+from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import block, ops
 from trimode.kernels.native.native_ops import Native
@@ -75,7 +76,7 @@ def keep(x: Tensor, queries: int, keys: Tensor, values: Tensor, layout: ops.Layo
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_kernels_that_keep_their_promise_are_found_to(dtype: torch.dtype) -> None:
-    runner = Runner(small.model(3, shared=2, rank=2).to(dtype), torch_ops)
+    runner = Runner(small.model(3, shared=2, rank=2, adapted=list(PROJECTIONS)).to(dtype), torch_ops)
     assert ops.disagreement(torch_ops, runner.stack) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from safetensors.torch import save_file
 
 from trimode.engine.errors import CheckpointError
-from trimode.engine.models.adapter import LayerRank, adapter_config, read_adapter_config
+from trimode.engine.models.adapter import PROJECTIONS, Rank, adapter_config, read_adapter_config
+from trimode.engine.models.adapter_weights import save_adapter
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.models.weights import load_model, save_adapter, save_weights
-from trimode.engine.request import DecodeRequest, LinearSpecOptions
+from trimode.engine.models.weights import load_model, save_weights
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 
 CPU = torch.device("cpu")
@@ -88,10 +91,10 @@ def test_scale_and_rank_of_every_layer(
 ) -> None:
     """The branch equals alpha / r (or alpha / sqrt(r)) times B A x, computed here."""
     model, products = loaded(tmp_path, fields, ranks)
-    assert model.adapter is not None
     x = torch.randn(5, products[0].shape[1], generator=torch.Generator().manual_seed(2))
-    for part, product, scale in zip(model.adapter, products, scales, strict=True):
-        torch.testing.assert_close(part(x), scale * (x @ product.T), rtol=1e-5, atol=1e-4)
+    for layer, (dense, scale) in enumerate(zip(products, scales, strict=True)):
+        part = model.adapter_terms(layer)["o_proj"]
+        torch.testing.assert_close(part(x), scale * (x @ dense.T), rtol=1e-5, atol=1e-4)
 
 
 def test_layers_of_several_ranks_draft_and_are_saved(tmp_path: Path) -> None:
@@ -102,8 +105,8 @@ def test_layers_of_several_ranks_draft_and_are_saved(tmp_path: Path) -> None:
     save_adapter(model, tmp_path / "linear_spec_lora")
     again = load_model(tmp_path, torch.float32, CPU)
     assert small.engine(again).decode(request).rounds == then.rounds
-    assert again.adapter is not None
-    assert [part.scale for part in again.adapter] == pytest.approx([12 / math.sqrt(2), 6.0])
+    scales = [again.adapter_terms(layer)["o_proj"].scale for layer in range(LAYERS)]
+    assert scales == pytest.approx([12 / math.sqrt(2), 6.0])
 
 
 @pytest.mark.parametrize("ranks", [[2, 4], [4, 2], [1, 9]])
@@ -128,19 +131,47 @@ def test_native_kernels_take_each_layers_own_rank(tmp_path: Path, ranks: list[in
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "adapter_config.json"
-    for ranks in ([LayerRank(4, 3.0)] * 12, [LayerRank(2 + layer % 3, 0.5 * layer) for layer in range(12)]):
-        path.write_text(json.dumps(adapter_config(ranks)))
-        found = read_adapter_config(path, 12)
-        assert [made.rank for made in found] == [made.rank for made in ranks]
-        assert [made.scale for made in found] == pytest.approx([made.scale for made in ranks])
+    written: list[list[dict[str, Rank]]] = [
+        [{"o_proj": Rank(4, 3.0)}] * 12,
+        [{"o_proj": Rank(2 + layer % 3, 0.5 * layer)} for layer in range(12)],
+        [dict.fromkeys(PROJECTIONS, Rank(8, 2.0))] * 12,
+        [{name: Rank(1 + layer + at, 0.25 * (1 + at)) for at, name in enumerate(PROJECTIONS)} for layer in range(12)],
+        [{"q_proj": Rank(2, 1.0)} if layer % 2 else {"down_proj": Rank(3, 1.0)} for layer in range(12)],
+    ]
+    for ranks, prefix in product(written, ("encoder.", "model.", "language_model.model.")):
+        path.write_text(json.dumps(adapter_config(ranks, prefix)))
+        found = read_adapter_config(path, 12, prefix)
+        for made, expected in zip(found, ranks, strict=True):
+            assert {name: rank.rank for name, rank in made.items()} == {n: rank.rank for n, rank in expected.items()}
+            assert [made[name].scale for name in expected] == pytest.approx([rank.scale for rank in expected.values()])
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ("all-linear", [set(PROJECTIONS), set(PROJECTIONS)]),
+        (["q_proj", "down_proj"], [{"q_proj", "down_proj"}] * 2),
+        (["layers.1.mlp.up_proj"], [set(), {"up_proj"}]),
+        (["encoder.layers.0.self_attn.k_proj", "v_proj"], [{"k_proj", "v_proj"}, {"v_proj"}]),
+        (r".*\.(gate|up)_proj", [{"gate_proj", "up_proj"}] * 2),
+    ],
+)
+def test_targets_are_matched_as_peft_matches_them(tmp_path: Path, targets: Any, expected: list[set[str]]) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**PLAIN, "target_modules": targets}))
+    assert [set(layer) for layer in read_adapter_config(path, 2, "encoder.")] == expected
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"peft_type": "IA3"}, "expected peft_type 'LORA', found 'IA3'; train a plain LoRA of o_proj"),
-        ({"target_modules": ["o_proj", "v_proj"]}, r"target_modules \['o_proj'\], found .*; train it on o_proj alone"),
-        ({"target_modules": "all-linear"}, "found 'all-linear'; train it on o_proj alone"),
+        ({"peft_type": "IA3"}, "expected peft_type 'LORA', found 'IA3'; train a plain LoRA of q_proj, k_proj"),
+        ({"target_modules": ["o_proj", "lm_head"]}, r"target_modules to name projections .*, found 'lm_head'; train"),
+        ({"target_modules": ["embed_tokens"]}, "found 'embed_tokens'"),
+        ({"target_modules": ["layers.7.self_attn.q_proj"]}, r"found 'layers\.7\.self_attn\.q_proj'"),
+        ({"target_modules": "("}, r"target_modules '\(' is no regular expression"),
+        ({"target_modules": []}, r"to name projections of this model .*, found \[\]"),
+        ({"target_modules": None}, "found None"),
         ({"use_dora": True}, "expected use_dora False, found True; train it without DoRA"),
         ({"fan_in_fan_out": True}, r"fan_in_fan_out False, found True; transpose the weights"),
         ({"bias": "lora_only"}, "bias 'none', found 'lora_only'; train it with bias='none'"),
@@ -149,7 +180,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
         ({"layers_to_transform": [0]}, r"layers_to_transform None, found \[0\]; train it on every layer"),
         ({"layers_to_transform": 0}, "layers_to_transform None, found 0;"),
         ({"layers_pattern": "layers"}, "layers_pattern None, found 'layers'"),
-        ({"exclude_modules": ["0"]}, r"exclude_modules None, found \['0'\]; train it on o_proj of every layer"),
+        ({"exclude_modules": ["0"]}, r"exclude_modules None, found \['0'\]; name the modules"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights True, found 'pissa'; its base weights are not"),
         ({"init_lora_weights": "olora"}, "found 'olora'"),
         ({"init_lora_weights": "loftq"}, "found 'loftq'"),
@@ -169,5 +200,5 @@ def test_everything_else_is_refused_by_name(tmp_path: Path, fields: dict[str, An
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**PLAIN, **BESIDE, **fields}))
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_adapter_config(path, LAYERS)
+        read_adapter_config(path, LAYERS, "encoder.")
     assert str(path) in str(caught.value)

@@ -20,14 +20,15 @@ import torch
 
 from trimode.engine.errors import CheckpointError, ModeUnavailable
 from trimode.engine.models.checkpoint import Checkpoint, locate
-from trimode.engine.models.gguf_config import gguf_config
-from trimode.engine.models.gguf_file import READS, GgufFile
-from trimode.engine.models.gguf_tokenizer import gguf_tokenizer
-from trimode.engine.models.gguf_weights import dequantised
+from trimode.engine.models.gguf.config import gguf_config
+from trimode.engine.models.gguf.file import READS, GgufFile
+from trimode.engine.models.gguf.tokenizer import gguf_tokenizer
+from trimode.engine.models.gguf.weights import dequantised
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.models.weights import load_model
-from trimode.engine.request import DecodeRequest, DiffusionOptions
+from trimode.engine.options import DiffusionOptions
+from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 
 CPU = torch.device("cpu")

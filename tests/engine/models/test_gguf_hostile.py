@@ -17,7 +17,7 @@ import torch
 
 from trimode.engine.errors import CheckpointError
 from trimode.engine.models.checkpoint import Checkpoint
-from trimode.engine.models.gguf_file import GgufFile
+from trimode.engine.models.gguf.file import GgufFile
 from trimode.engine.models.weights import load_model
 
 CPU = torch.device("cpu")

@@ -21,12 +21,14 @@ from transformers.models.ministral3.modeling_ministral3 import Ministral3ForCaus
 from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.forward.batch import Batch
 from trimode.engine.kv_cache.pages import pages_for
+from trimode.engine.models.adapter import PROJECTIONS
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.rope_config import RopeConfig
 from trimode.engine.token_engine import TokenEngine
 
 LENGTH = 100
+ADAPTED = [*((name,) for name in PROJECTIONS), ("k_proj", "up_proj"), tuple(PROJECTIONS)]
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,9 @@ def test_a_block_leaves_no_trace_in_the_cache() -> None:
     assert torch.equal(torch.cat((first, rest)), feed(engine, tokens, new_table(engine), []))
 
 
-def test_the_adapter_changes_its_rows_only() -> None:
-    made = small.model(7, rank=3)
+@pytest.mark.parametrize("adapted", ADAPTED, ids=repr)
+def test_the_adapter_changes_its_rows_only(adapted: Sequence[str]) -> None:
+    made = small.model(7, rank=3, adapted=adapted)
     engine, tokens = small.engine(made), small.prompt(6, 30)
     plain = block(tokens, 0)
     draft = block(tokens, 0, adapter=True)
@@ -244,13 +247,15 @@ def test_the_adapter_changes_its_rows_only() -> None:
     assert (alone[0] - alone[1]).abs().max() > 1e-2
 
 
-def test_the_adapter_is_the_low_rank_product() -> None:
-    made = small.model(8, rank=3)
+@pytest.mark.parametrize("adapted", ADAPTED, ids=repr)
+def test_the_adapter_is_the_low_rank_product(adapted: Sequence[str]) -> None:
+    """Draft rows alone equal the rows of a model whose matrices have the adapter in them."""
+    made = small.model(8, rank=3, adapted=adapted)
     merged = small.model(8)
-    assert made.adapter is not None
-    for index, part in enumerate(made.adapter):
-        low, high = (part.get_submodule(name).get_parameter("weight") for name in ("lora_A", "lora_B"))
-        merged.encoder.layers[index].get_parameter("self_attn.o_proj.weight").add_(4.0 * high @ low)
+    for index in range(small.CONFIG.num_hidden_layers):
+        for name, part in made.adapter_terms(index).items():
+            low, high = part.lora_A.weight, part.lora_B.weight
+            merged.encoder.layers[index].get_parameter(f"{PROJECTIONS[name]}.{name}.weight").add_(4.0 * high @ low)
     tokens = small.prompt(7, 20)
     drafted = block(tokens, 0, adapter=True)
     expected = block(tokens, 0)

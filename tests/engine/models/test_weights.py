@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimode.engine.errors import CheckpointError
+from trimode.engine.models.adapter_weights import save_adapter
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weight_files import sha256, weight_files
-from trimode.engine.models.weights import load_model, save_adapter, save_weights
-from trimode.engine.request import DecodeRequest, LinearSpecOptions
+from trimode.engine.models.weights import load_model, save_weights
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest
 
 CPU = torch.device("cpu")
 
@@ -225,6 +227,10 @@ def truncated_adapter(at: Path) -> None:
 
 
 def adapter_elsewhere(at: Path) -> None:
+    edit_json(at / LORA / "adapter_config.json", target_modules=["o_proj", "lm_head"])
+
+
+def adapter_of_more(at: Path) -> None:
     edit_json(at / LORA / "adapter_config.json", target_modules=["q_proj", "o_proj"])
 
 
@@ -264,9 +270,10 @@ REFUSALS: list[tuple[Callable[[Path], None], str]] = [
     (index_without_map, r"index\.json: expected weight_map to map tensor names to file names, found None"),
     (no_adapter_config, r"linear_spec_lora has no adapter_config\.json"),
     (broken_adapter_config, r"adapter_config\.json is not JSON"),
-    (no_adapter_weights, r"expected adapter_model\.safetensors in .*linear_spec_lora, found none"),
+    (no_adapter_weights, r"linear_spec_lora has no adapter_model\.safetensors"),
     (truncated_adapter, r"adapter_model\.safetensors is not a whole safetensors file"),
-    (adapter_elsewhere, r"expected target_modules \['o_proj'\], found \['q_proj', 'o_proj'\]"),
+    (adapter_elsewhere, r"expected target_modules to name projections of this model .*, found 'lm_head'"),
+    (adapter_of_more, r"missing: base_model\.model\.encoder\.layers\.0\.self_attn\.q_proj\.lora_A\.weight"),
     (adapter_without_rank, r"expected r and lora_alpha to be numbers, found r=None"),
     (adapter_of_rank_zero, r"found r=0"),
     (adapter_of_other_rank, r"lora_A\.weight: expected shape \[5, 32\], found \[3, 32\]"),

@@ -14,17 +14,16 @@ from mixed import MODES, Fickle
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import ModeUnavailable, RequestError
-from trimode.engine.request import (
+from trimode.engine.options import (
     AdaptiveOptions,
     ArOptions,
-    DecodeRequest,
     ExactOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     QuadraticSpecOptions,
-    Sampling,
     Switch,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import Round
 
 

@@ -13,7 +13,8 @@ from naive import Naive
 
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import DecodeRequest, InfillOptions, Sampling
+from trimode.engine.options import InfillOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.scoring import ScoreRequest
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,16 +16,8 @@ from torch import Tensor
 from vendor import Vendor
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
-    BIASES,
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import BIASES, DecodeRequest, Sampling
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]
@@ -70,8 +63,10 @@ def test_exact_modes_take_the_tokens_of_the_biased_rows(seed: int, sampling: Sam
 class BiasedVendor(Vendor):
     """The vendor's diffusion loop over biased rows."""
 
-    def forward(self, context: object, block: object = (), adapter: bool = False) -> Tensor:
-        rows = super().forward(context, block, adapter)  # type: ignore[arg-type]
+    def forward(
+        self, context: Sequence[int], block: Sequence[int] = (), adapter: bool = False, causal: bool = False
+    ) -> Tensor:
+        rows = super().forward(context, block, adapter, causal)
         return torch.stack([added(row, self.sampling) for row in rows])
 
 

@@ -15,7 +15,8 @@ from naive import Naive
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
-from trimode.engine.request import ArOptions, DecodeRequest, LookupSpecOptions, Sampling
+from trimode.engine.options import ArOptions, LookupSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 
 CAUSAL = replace(small.CONFIG, architecture="LlamaForCausalLM", mask_token_id=None)
 USABLE = [token for token in range(small.TEXT_VOCAB) if token != small.MASK]

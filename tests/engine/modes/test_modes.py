@@ -6,7 +6,6 @@ Models are random and small; each case is seeded, so a failure repeats.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -18,39 +17,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixed import mixed_requests
 from naive import Naive
-from vendor import Vendor
+from twins import add_up, decode, run_naive, samplings
 
 from trimode.engine.errors import PromptTooLong, RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
-    AdaptiveOptions,
-    AlignedOptions,
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
-    InfillOptions,
     LinearSpecOptions,
     LookupSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
-    SectionOptions,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
-from trimode.engine.token_engine import TokenEngine
 
 EXAMPLES = settings(deadline=None, derandomize=True, max_examples=40)
 NO_END = small.with_ends(small.MASK)  # the mask token is never chosen, so such a text ends by its budget alone
 
-samplings = st.builds(
-    Sampling,
-    temperature=st.sampled_from([0.0, 0.0, 0.6, 1.0, 1.7]),
-    top_k=st.sampled_from([0, 0, 1, 3, 20]),
-    top_p=st.sampled_from([1.0, 1.0, 0.9, 0.4]),
-    seed=st.integers(0, 2**64 - 1),
-)
 any_options = st.one_of(
     st.builds(ArOptions),
     st.builds(
@@ -59,7 +45,7 @@ any_options = st.one_of(
         threshold=st.sampled_from([0.1, 0.3, 0.6, 0.9, 1.0]),
         selection=st.sampled_from(SELECTIONS),
     ),
-    st.builds(LinearSpecOptions, block_length=st.integers(2, 12)),
+    st.builds(LinearSpecOptions, block_length=st.integers(2, 12), exact_first=st.booleans()),
     st.builds(QuadraticSpecOptions, block_length=st.integers(2, 12)),
     st.builds(LookupSpecOptions, block_length=st.integers(2, 12), min_match=st.integers(1, 3)),
 )
@@ -71,68 +57,6 @@ models = st.builds(
     sharpness=st.sampled_from([2.0, 6.0]),
     rank=st.sampled_from([0, 2]),
 )
-
-
-def add_up(request: DecodeRequest, result: DecodeResult, ends: tuple[int, ...]) -> None:
-    """Every count of a result follows from its rounds, and the output ends where it says."""
-    stats, rounds = result.stats, result.rounds
-    ids, origins = result.token_ids, "".join(r.origins for r in rounds)
-    assert tuple(itertools.chain.from_iterable(r.tokens for r in rounds)) == ids
-    assert len(origins) == len(ids) == stats.output_tokens <= request.max_tokens
-    assert Counter(origins) == +Counter(
-        a=stats.accepted,
-        b=origins.count("b"),
-        c=stats.corrected - stats.repaired,
-        f=stats.forced - origins.count("b"),
-        r=stats.repaired,
-    )
-    assert stats.accepted + stats.corrected + stats.forced == stats.output_tokens
-    rejected = [token for r in rounds for token in r.rejected]
-    assert stats.drafted == stats.accepted + len(rejected)
-    assert stats.rejected == len(rejected)
-    assert sum(r.forward_passes for r in rounds) == stats.forward_passes
-    for r in rounds:
-        assert len(r.tokens) == len(r.origins)
-        assert r.drafted == r.accepted + len(r.rejected)
-        assert all(fill >= 1 for fill in r.fills)
-        assert sum(r.fills) == (r.drafted if r.fills else 0)
-        assert r.mode == request.options.mode
-    assert all(token not in ends for token in ids[:-1])
-    assert all(token < small.TEXT_VOCAB and token != small.MASK for token in ids)
-    ended = bool(ids) and ids[-1] in ends
-    if not request.stop:
-        assert result.finish_reason == ("stop" if ended else "length")
-    if result.finish_reason == "length":
-        assert len(ids) == request.max_tokens
-
-
-def decode(engine: TokenEngine, request: DecodeRequest) -> DecodeResult:
-    result = engine.decode(request)
-    add_up(request, result, engine.model.config.eos_token_ids)
-    return result
-
-
-def run_naive(engine: TokenEngine, request: DecodeRequest) -> Naive:
-    config = engine.model.config
-    asked = (engine.model, request.prompt, request.sampling, request.max_tokens, small.TEXT_VOCAB, config.eos_token_ids)
-    plain, vendors = Naive(*asked), Vendor(*asked)
-    match request.options:
-        case ArOptions():
-            plain.ar()
-        case LinearSpecOptions(block_length=length):
-            plain.linear_spec(length)
-        case QuadraticSpecOptions(block_length=length):
-            plain.quadratic_spec(length)
-        case LookupSpecOptions(block_length=length, min_match=match):
-            plain.lookup_spec(length, match, request.lookup)
-        case DiffusionOptions(block_length=length, threshold=threshold, selection=selection):
-            plain = vendors if selection == "vendor" else plain
-            plain.diffusion(length or 32, threshold)
-        case InfillOptions() | AlignedOptions() | AdaptiveOptions() | SectionOptions():
-            raise NotImplementedError(
-                "test_choice_infill.py, test_sdar.py, test_adaptive.py and test_sections.py have own"
-            )
-    return plain
 
 
 @given(
@@ -159,6 +83,7 @@ def test_every_mode_equals_its_naive_twin(
     "options",
     [
         LinearSpecOptions(block_length=16),
+        LinearSpecOptions(block_length=16, exact_first=True),
         QuadraticSpecOptions(block_length=16),
         LookupSpecOptions(block_length=32),
         DiffusionOptions(block_length=32, threshold=0.3, selection="text_first"),
@@ -306,6 +231,16 @@ def test_the_budget_holds_exactly(options: Options) -> None:
         result = decode(engine, DecodeRequest(prompt=(1, 2), options=options, max_tokens=budget))
         assert result.token_ids == whole[:budget]
         assert result.finish_reason == "length"
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 1e-40, 1e-46, 5e-324])
+def test_the_best_token_is_left_by_any_top_p(top_p: float) -> None:
+    engine, prompt = small.engine(small.model(3, shared=2.0)), small.prompt(3, 9)
+    found = [
+        engine.decode(DecodeRequest(prompt=prompt, options=ArOptions(), sampling=sampling, max_tokens=20)).token_ids
+        for sampling in (Sampling(temperature=0), Sampling(temperature=1.7, top_p=top_p, seed=5))
+    ]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

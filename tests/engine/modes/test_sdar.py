@@ -28,6 +28,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from trimode.engine.constraint import Thinking
 from trimode.engine.decoding.segment import Branch, Segment
 from trimode.engine.decoding.state import PREFILL_CHUNK, CacheState
+from trimode.engine.drafting import Drafting, Noise
 from trimode.engine.errors import CheckpointError, ModeUnavailable, RequestError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.forward.runner import Runner
@@ -36,19 +37,18 @@ from trimode.engine.kv_cache.prefix import PrefixIndex
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
 from trimode.engine.models.weights import load_model
-from trimode.engine.request import (
+from trimode.engine.options import (
     SELECTIONS,
     AlignedOptions,
     ArOptions,
-    DecodeRequest,
     DiffusionOptions,
     InfillOptions,
     LinearSpecOptions,
     Options,
     QuadraticSpecOptions,
-    Sampling,
     Selection,
 )
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine
@@ -407,7 +407,8 @@ def test_long_prompts_are_written_in_whole_blocks(temperature: float, size: int)
 
 @pytest.mark.parametrize("block", [1, 3, 4, 96, 300])
 def test_chunks_of_a_prompt_begin_and_end_on_borders(block: int) -> None:
-    context = CacheState(pending=list(range(1000)), mask_id=MASK, adapter=False)
+    drafting = Drafting(noise=Noise.mask(MASK))
+    context = CacheState(pending=list(range(1000)), mask_id=MASK, drafting=drafting, adapter=False)
     chunks = list(context.write(block))
     assert all(chunk.start % block == len(chunk.trunk) % block == 0 for chunk in chunks)
     assert all(0 < len(chunk.trunk) <= max(block, PREFILL_CHUNK) and chunk.prefill for chunk in chunks)
@@ -650,6 +651,6 @@ def test_elsewhere_the_block_length_is_32_where_nothing_is_said() -> None:
     assert small.CONFIG.fitted(DiffusionOptions()) == DiffusionOptions(block_length=32, selection="vendor")
     assert small.CONFIG.fitted(DiffusionOptions(block_length=8)) == DiffusionOptions(block_length=8, selection="vendor")
     assert small.CONFIG.fitted(AlignedOptions(block_length=8)) == DiffusionOptions(block_length=8, selection="vendor")
-    assert small.CONFIG.fitted(LinearSpecOptions()) == LinearSpecOptions()
+    assert small.CONFIG.fitted(LinearSpecOptions()) == LinearSpecOptions(block_length=32, exact_first=False)
     with pytest.raises(RequestError, match="block_length=0: expected a whole number from 1"):
         AlignedOptions(block_length=0)

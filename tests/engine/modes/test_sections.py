@@ -15,15 +15,8 @@ from mixed import MODES, Fickle
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
-from trimode.engine.request import (
-    AdaptiveOptions,
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    ModeOptions,
-    Sampling,
-    SectionOptions,
-)
+from trimode.engine.options import AdaptiveOptions, ArOptions, DiffusionOptions, ModeOptions, SectionOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Section
 
 KINDS = ("prose", "tool_call", "json")

@@ -19,7 +19,8 @@ from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
 from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.model import Transformer
-from trimode.engine.request import SELECTIONS, DecodeRequest, DiffusionOptions, Sampling, Selection
+from trimode.engine.options import SELECTIONS, DiffusionOptions, Selection
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult
 from trimode.policy.calls.engine import Engine
 

@@ -14,15 +14,8 @@ from naive import Naive
 from trimode.engine.errors import CallCancelled, PromptTooLong, RequestError
 from trimode.engine.models.model import Transformer
 from trimode.engine.modes.token_logprobs import ROWS, likeliest
-from trimode.engine.request import (
-    ArOptions,
-    DecodeRequest,
-    DiffusionOptions,
-    LinearSpecOptions,
-    Options,
-    QuadraticSpecOptions,
-    Sampling,
-)
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions, Options, QuadraticSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.scoring import TokenLogprobsRequest
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=20)

@@ -127,6 +127,13 @@ REFUSED: list[tuple[dict[str, Any], str | None, str, int]] = [
     ({"store": True}, "store", "unsupported_parameter", 400),
     ({"functions": [{}]}, "functions", "unsupported_parameter", 400),
     ({"logit_bias": {"x": 3}}, "logit_bias", "invalid_value", 400),
+    ({"logit_bias": {"9" * 5000: 3}}, "logit_bias", "invalid_value", 400),
+    ({"logit_bias": {"5": 1, "05": 2}}, "logit_bias", "invalid_value", 400),
+    ({"logit_bias": {"\u0663": 3}}, "logit_bias", "invalid_value", 400),
+    ({"max_completion_tokens": 10**400, "reasoning_effort": "low"}, "messages", "context_length_exceeded", 400),
+    ({"metadata": {"step": "a\nb"}}, "metadata.step", "invalid_value", 400),
+    ({"metadata": {"step_name": "a" * 257}}, "metadata.step_name", "invalid_value", 400),
+    ({"tools": [TOOL], "tool_choice": "none", "trimode": {"kind": "tool_call"}}, "trimode.kind", "invalid_value", 400),
     ({"top_logprobs": 2}, "top_logprobs", "invalid_value", 400),
     ({"temperature": "0.5"}, "temperature", "invalid_value", 400),
     ({"temperature": 3}, "temperature", "invalid_value", 400),
@@ -171,6 +178,18 @@ def test_everything_else_is_refused_by_name(
     assert (reply.status_code, error["param"], error["code"]) == (status, param, code), error["message"]
     assert error["type"] == "invalid_request_error"
     assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"stop": ["a"] * 17}, "at most 16 items"),
+        ({"stop": 3}, "valid string"),
+        ({"messages": ["hello"]}, "expected an object"),
+    ],
+)
+def test_of_alternatives_the_nearest_says_why(client: TestClient, given: dict[str, Any], why: str) -> None:
+    assert why in client.post(PATH, json=chat(**given)).json()["error"]["message"]
 
 
 def test_paths_and_methods(client: TestClient) -> None:
@@ -232,6 +251,8 @@ def test_tools_take_what_they_list(client: TestClient) -> None:
 def test_bodies_that_are_no_json(client: TestClient) -> None:
     assert client.post(PATH, content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
     assert client.post(PATH, content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    for coding, status in (("gzip", 415), ("identity", 200)):
+        assert client.post(PATH, json=chat(), headers={"content-encoding": coding}).status_code == status
     huge = client.post(PATH, json=chat(user="x" * (5 << 20)))
     assert (huge.status_code, huge.json()["error"]["code"]) == (413, "body_too_large")
 

@@ -64,6 +64,11 @@ def test_every_mode_gives_the_same_text(client: TestClient) -> None:
     assert len({reply["choices"][0]["message"]["content"] for reply in replies}) == 1
 
 
+def test_drafts_may_be_copied(client: TestClient) -> None:
+    found = done(client, trimode={"mode": "lookup_spec", "min_match": 2, "block_length": 4})
+    assert found["segments"][0]["modes"] == ["lookup_spec"]
+
+
 def test_headers_say_the_same(client: TestClient) -> None:
     found = done(client, {"X-Trimode-Mode": "linear_spec", "X-Trimode-Block-Length": "4", "X-Trimode-Step": "greet"})
     assert (found["mode"], found["step"]) == ("linear_spec", "greet")

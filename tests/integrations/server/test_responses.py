@@ -163,11 +163,39 @@ def test_errors_amid_a_stream_have_the_shape_of_the_api(client: TestClient, refe
         (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         (RESPONSES, {"max_output_tokens": 10**6}, "input"),
         (RESPONSES, {"speed": 1}, "speed"),
+        (RESPONSES, {"seed": 1}, "seed"),
+        (RESPONSES, {"stop": "x"}, "stop"),
+        (RESPONSES, {"max_output_tokens": 10**400, "reasoning": {"effort": "low"}}, "input"),
     ],
 )
 def test_refusals(client: TestClient, path: str, more: dict[str, Any], param: str) -> None:
     reply = client.post(path, json={"model": MODEL, "input": ASK, **more})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text
+
+
+def test_a_call_comes_back_as_openai_s_client_writes_it_out(client: TestClient) -> None:
+    made = {"type": "function_call", "call_id": "abc", "name": "calculator", "arguments": '{"expression":"1"}'}
+    told = {"type": "function_call_output", "call_id": "abc", "output": "1"}
+    for neutral in ({"async_": None}, {"async": False}, {"caller": None, "namespace": None, "status": "completed"}):
+        response(client, input=[*ASK, {**made, **neutral}, told])
+    reply = client.post(RESPONSES, json={"model": MODEL, "input": [*ASK, {**made, "async": True}, told]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input[1].async")
+
+
+def test_refusals_name_nothing_of_ours(client: TestClient) -> None:
+    reply = client.post(RESPONSES, json={"model": MODEL, "input": [{"type": "item_reference", "id": "x"}]})
+    assert reply.json()["error"]["message"].startswith("input[0]: type 'item_reference': expected one of 'message', ")
+    reply = client.post(RESPONSES, json={"model": MODEL, "input": []})
+    assert "at least 1 item" in reply.json()["error"]["message"]
+    reply = client.post(RESPONSES, json={"model": MODEL, "input": "x", "seed": 1})
+    assert reply.json()["error"]["code"] == "unknown_parameter"
+
+
+def test_a_failed_tool_is_noted(client: TestClient) -> None:
+    used = {"type": "tool_use", "id": "abc", "name": "calculator", "input": {"expression": "1"}}
+    told = {"type": "tool_result", "tool_use_id": "abc", "content": "no such thing", "is_error": True}
+    said = [*ASK, {"role": "assistant", "content": [used]}, {"role": "user", "content": [told]}]
+    assert "is_error" in message(client, messages=said).json()["trimode"]["notes"][0]
 
 
 def test_stored_responses_are_not_there(client: TestClient) -> None:

@@ -92,3 +92,20 @@ def test_choices_of_tools(choice: Any, parallel: bool | None, made: list[str] | 
         calls = message.get("tool_calls")
         assert (calls and [call["function"]["name"] for call in calls]) == made
         assert message["content"] == ("no" if made is None else None)
+
+
+NUMBERS = '{"x":[1.50,6003000880000000000000.1,1e2]}'
+
+
+def test_arguments_come_as_they_were_written() -> None:
+    """Neither a stream nor a whole answer rounds a number."""
+    parameters = {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"}}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    made = f'<tool_call>\n{{"name":"f","arguments":{NUMBERS}}}\n</tool_call>'
+    with client_of(FakeEngine({"agenerate": f"So. {made}\n{made}"})) as client:
+        asked = chat(model=NAME, tools=[tool], max_completion_tokens=200)
+        message = client.post(PATH, json=asked).json()["choices"][0]["message"]
+        chunks = documents(client.post(PATH, json={**asked, "stream": True}).text)[:-1]
+    assert [call["function"]["arguments"] for call in message["tool_calls"]] == [NUMBERS] * 2
+    pieces = [piece for one in chunks for piece in one["choices"][0]["delta"].get("tool_calls", ())]
+    assert "".join(piece["function"]["arguments"] for piece in pieces) == NUMBERS * 2

@@ -19,7 +19,8 @@ import small
 from mixed import MODES, Fickle, mixed_requests
 
 from trimode.engine.constraint import Thinking
-from trimode.engine.request import AdaptiveOptions, DecodeRequest, InfillOptions, Sampling
+from trimode.engine.options import AdaptiveOptions, InfillOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Mode
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.consistency import check_record

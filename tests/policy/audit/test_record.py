@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import DecodeRequest, LinearSpecOptions, Sampling
+from trimode.engine.options import LinearSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.content import SWITCH, captures
 from trimode.policy.audit.digests import sequence_digests
@@ -67,7 +68,7 @@ def test_record_holds_what_a_replay_needs(recorded: Recorded) -> None:
         max_tokens=record.max_tokens,
         stop=record.stop,
     )
-    assert record.options == {"mode": "linear_spec", "block_length": 6}
+    assert record.options == {"mode": "linear_spec", "block_length": 6, "exact_first": None}
     assert again.sampling == Sampling(temperature=0.7, seed=7)
     assert again.stop == ("!!",)
     assert record.schema == {"type": "array"}

@@ -12,7 +12,7 @@ import pytest
 from loaded import SHORT
 
 import trimode as tm
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, Switch
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, Switch
 from trimode.engine.result import Round
 from trimode.policy.audit.redaction import CHANGED
 from trimode.policy.audit.trail import read_audit, records, verify

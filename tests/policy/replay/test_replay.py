@@ -12,7 +12,7 @@ from loaded import SHORT
 
 import trimode as tm
 from trimode.engine.models.checkpoint import BUNDLED
-from trimode.engine.request import DiffusionOptions, InfillOptions
+from trimode.engine.options import DiffusionOptions, InfillOptions
 from trimode.engine.result import DecodeResult, Mode
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
@@ -223,7 +223,7 @@ def test_engines_are_loaded_once_for_each_way_of_decoding(
         (None, "float32"), (None, "bfloat16"), ("someone/else", "float32"),
     ]  # fmt: skip
     Engines("there", device="cuda", kernels="torch").of(runtime)
-    whole = {"quantize": None, "quantize_head": False}
+    whole = {"quantize": None, "quantize_head": False, "adapter": None}
     assert asked[-1] == ("there", {"device": "cuda", "dtype": "float32", "kernels": "torch", **whole})
 
 

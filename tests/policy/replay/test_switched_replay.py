@@ -20,7 +20,8 @@ from pydantic import TypeAdapter
 import trimode as tm
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError
-from trimode.engine.request import AdaptiveOptions, ArOptions, DecodeRequest, LinearSpecOptions, Sampling
+from trimode.engine.options import AdaptiveOptions, ArOptions, LinearSpecOptions
+from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, record_call

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import EXACT, DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy import cache_file as store
 from trimode.policy.errors import PolicyError
@@ -84,7 +84,7 @@ class World:
             if controller is not None and (found := controller(rounds, options)) is not None:
                 options, switch = found.options, found.reason
             ready = ready and before is options
-            limit = 0 if isinstance(options, ArOptions) else options.block_length - 1
+            limit = 0 if isinstance(options, ArOptions) else (options.block_length or 0) - 1
             if isinstance(options, QuadraticSpecOptions) and not ready:
                 limit = 0
             if isinstance(options, LookupSpecOptions) and self.rng.random() >= self.match:
@@ -124,7 +124,7 @@ class World:
             return 1, [1], False
         if isinstance(options, LookupSpecOptions):
             return 1, [1 + limit], False
-        length = options.block_length
+        length = options.block_length or 0
         if isinstance(options, LinearSpecOptions):
             return 2, [length, length], False
         points = sorted({limit, *range(limit if options.rows is None else min(options.rows - 1, limit))})

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from trimode.engine.request import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
+from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, LookupSpecOptions, QuadraticSpecOptions
 from trimode.engine.result import DecodeResult, Mode, ModeRun, Rejected, Round, Stats
 from trimode.policy.selection.auto import Auto
 from trimode.policy.selection.cost_model import CostModel, Curve
@@ -57,14 +57,15 @@ class Sharing:
                 self.options = found.options if found else self.options
             options, ready = self.options, ready and self.options is before
             # In this world there is nothing to copy.
-            limit = 0 if isinstance(options, ArOptions | LookupSpecOptions) else options.block_length - 1
+            length = 1 if isinstance(options, ArOptions | LookupSpecOptions) else options.block_length or 0
+            limit = length - 1
             limit = min(limit, left - 1) if ready or not isinstance(options, QuadraticSpecOptions) else 0
             took = next((at for at in range(limit) if self.rng.random() > chance), limit)
             widths, ready = [1], True
             if isinstance(options, LinearSpecOptions):
-                widths = [options.block_length] * 2
+                widths = [length] * 2
             elif isinstance(options, QuadraticSpecOptions):
-                widths, ready = [1 + limit + options.block_length], took == limit
+                widths, ready = [1 + limit + length], took == limit
             for rows in widths:
                 yield options.mode, rows
             rejected = (Rejected(token=2, reason="target"),) * (limit - took)

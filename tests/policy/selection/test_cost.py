@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from trimode.policy.selection.cost_model import BASE_CONTEXT, CostModel, Curve, Measurement, fit, rising
 from trimode.policy.selection.pricing import Costing, Passes, Workload
+from trimode.policy.selection.settings import Settings
 from trimode.policy.selection.variants import Variant
 
 seconds = st.floats(1e-6, 10)
@@ -200,6 +202,44 @@ def test_a_copied_draft_costs_the_rows_that_it_has() -> None:
     assert full.a_round[1] == pytest.approx(0.016)
     nothing = costing_of(ROW_BOUND, Workload(decisions=40, match=0.0))
     assert nothing.cost(Variant("lookup_spec")).seconds == pytest.approx(nothing.cost(Variant("ar")).seconds)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize(("length", "decisions"), [(4, 60), (8, 60), (16, 40), (32, 9)])
+def test_a_cycle_that_decides_a_token_is_priced_as_a_simulation_counts_it(
+    chance: float, length: int, decisions: int
+) -> None:
+    """The prompt's pass drafts for the first cycle; the last two tokens are not drafted."""
+
+    def passes(rng: random.Random) -> int:
+        count, left = -1, decisions
+        while left > 0:
+            drafted = min(length - 1, left - 2) if left > 2 else 0
+            took = next((at for at in range(drafted) if rng.random() >= chance), drafted)
+            count, left = count + (2 if left > 2 else 1), left - (2 + took if left > 2 else 1)
+        return count
+
+    counted = sum(passes(random.Random(at)) for at in range(1500)) / 1500
+    model = replace(MEMORY_BOUND, exact_first=True)
+    load = Workload(decisions=decisions, acceptance={"linear_spec": [chance] * 31})
+    found = costing_of(model, load).cost(Variant("linear_spec", length))
+    assert found.passes == pytest.approx(counted, rel=0.2, abs=0.5)
+    assert found.seconds == pytest.approx(0.01 * found.passes, rel=0.03)
+    said = costing_of(MEMORY_BOUND, load).cost(Variant("linear_spec", length, exact_first=True))
+    assert said == found
+    assert costing_of(model, load).cost(Variant("linear_spec", length, exact_first=False)) == costing_of(
+        MEMORY_BOUND, load
+    ).cost(Variant("linear_spec", length))
+
+
+def test_the_longest_block_that_a_drafter_knows_is_the_length_where_nobody_says_one() -> None:
+    load = Workload(decisions=60, acceptance={"linear_spec": [0.9] * 31, "quadratic_spec": [0.9] * 31})
+    short = costing_of(replace(ROW_BOUND, longest=8), load)
+    for mode in ("linear_spec", "quadratic_spec"):
+        assert short.cost(Variant.of(mode, Settings())) == short.cost(Variant(mode, 8))
+    assert costing_of(ROW_BOUND, load).cost(Variant("linear_spec")) == costing_of(ROW_BOUND, load).cost(
+        Variant("linear_spec", 32)
+    )
 
 
 def best(model: CostModel, load: Workload) -> Variant:

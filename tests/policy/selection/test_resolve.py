@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimode.engine.errors import RequestError
-from trimode.engine.request import ArOptions, DiffusionOptions, LinearSpecOptions, Sampling
+from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOptions
+from trimode.engine.request import Sampling
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.policies import CHOICE_REASON, PACKAGE_POLICY, DecodePlan, Policy, StepContext, resolve
 from trimode.policy.selection.settings import DEFAULTS, MODES, STEP_KINDS, Settings, options_of, sampling_of
@@ -91,7 +92,8 @@ def test_package_table_serves_every_kind_exactly(kind: Any) -> None:
     plan = resolve(StepContext(kind=kind, name="x"), (), ())
     assert plan.mode in ("ar", "linear_spec")
     by_table = f"{plan.mode}: policy 'trimode' for {kind} steps"
-    assert plan.reason == (CHOICE_REASON if kind == "choice" else by_table)
+    undecoded = {"choice": CHOICE_REASON, "turn": "turn: each of its segments has a plan of its own"}
+    assert plan.reason == undecoded.get(kind, by_table)
     assert plan.policy is PACKAGE_POLICY
 
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import trimode as tm
 from trimode.engine.forward.graphs import Buckets, Eager, Graphs
 from trimode.engine.kv_cache.pages import PagePool
-from trimode.engine.request import AdaptiveOptions, LinearSpecOptions
+from trimode.engine.options import AdaptiveOptions, LinearSpecOptions
 from trimode.kernels.ops import cache_folder
 from trimode.policy import cache_file as store
 from trimode.policy.audit.trail import read_audit, records, verify
@@ -28,9 +28,8 @@ from trimode.policy.selection.cost_model import CostModel, Curve, Measurement
 from trimode.policy.selection.evidence import Evidence
 from trimode.policy.selection.policies import StepContext, resolve
 from trimode.policy.selection.posterior import levels
-from trimode.policy.selection.pricing import ADAPTED
 from trimode.policy.selection.settings import Settings
-from trimode.policy.selection.variants import VARIANTS, Variant
+from trimode.policy.selection.variants import ADAPTED, VARIANTS, Variant
 
 FLAT = Curve((1, 64), (0.001, 0.0011))
 TALK = StepContext(kind="prose", name="talk")
@@ -87,7 +86,7 @@ def test_a_call_that_does_not_pay_is_switched_and_says_why(
     assert verify(path) == []
     (record,) = records(read_audit(path))
     assert [made.switch for made in record.rounds if made.switch] == [switched[0].switch]
-    assert record.options == {"mode": "linear_spec", "block_length": 16}
+    assert record.options == {"mode": "linear_spec", "block_length": 16, "exact_first": True}
     assert record.policy.name == "auto"
     assert record.policy.sha256 == auto.sha256
     found = [span for span in spans.get_finished_spans() if span.name.startswith("decode")][:2]
@@ -102,8 +101,9 @@ def test_the_options_of_an_adaptive_call(reference: Engine) -> None:
     plan = resolve(TALK, (deceived(),), [("call", Settings(temperature=1.0))])
     assert plan.controller is not None
     request = reference.translator.request(Call(step="talk", kind="prose", plan=plan, prompt="x"))
-    assert request.options == AdaptiveOptions(first=LinearSpecOptions(block_length=16), controller=plan.controller)
-    assert request.first_options == LinearSpecOptions(block_length=16)
+    first = LinearSpecOptions(block_length=16, exact_first=True)
+    assert request.options == AdaptiveOptions(first=first, controller=plan.controller)
+    assert request.first_options == first
 
 
 def test_tasks_share_one_policy(reference: Engine) -> None:
@@ -206,7 +206,7 @@ def test_drafted_loops_are_measured_where_passes_are_quick(reference: Engine) ->
     assert [one.adapter for one in drafted] == [ADAPTED[options.mode] for options in DRAFTED]
     assert all(one.calls == 1 and 0 < one.seconds < 1 for one in drafted)
     assert all(
-        1 < one.rows <= options.block_length
+        1 < one.rows <= (options.block_length or 0) + 1
         for one, options in zip(drafted, DRAFTED, strict=True)
         if isinstance(options, LinearSpecOptions)
     )

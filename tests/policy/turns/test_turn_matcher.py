@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trimode as tm
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.result import Section
 from trimode.engine.token_mask import allows
 from trimode.policy.grammar import Marker, TurnGrammar, TurnMatcher
@@ -20,7 +21,7 @@ from trimode.policy.grammar.trigger import Opened, Trigger
 from trimode.policy.schema import CallFormat, schema_of, shapes_of
 from trimode.policy.schema.turns import turn_target
 from trimode.policy.turns.segments import Markers
-from trimode.policy.turns.writing import marker_of, turn_matcher
+from trimode.policy.turns.writing import call_format, marker_of, turn_matcher, writing_notes
 
 FORMATS = (
     CallFormat("<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"),
@@ -28,6 +29,10 @@ FORMATS = (
     CallFormat("aab", "aabaab", "b"),
     CallFormat("<SPECIAL_100>[", ", ", "]"),
     CallFormat("é:", None, ""),
+    CallFormat("<call>", "\n", "\n"),
+    CallFormat("<call>", "", ""),
+    CallFormat("<call>", "\n,\n", "\n]"),
+    CallFormat("<call>", "!", "!?"),
 )
 ANSWERS = (None, {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}, {"type": "integer"})
 LONG = 2_000
@@ -55,7 +60,7 @@ def allowed(mask: Any) -> list[int]:
     answer=st.sampled_from(ANSWERS),
     seed=st.integers(0, 10_000),
 )
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=90)
 def test_answers_agree_with_the_mask(
     form: CallFormat, choice: str, parallel: bool, answer: Any, seed: int, reference: tm.Engine
 ) -> None:
@@ -100,6 +105,31 @@ def completed(at: TurnMatcher, whole: list[int], ends: set[int]) -> None:
         if token not in ends:
             ahead.advance([token])
     assert whole[-1] in ends or ahead.completion(0) == []
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_several_calls_in_every_format(form: CallFormat, reference: tm.Engine) -> None:
+    """Calls are read back from what the matcher lets pass, also where a format has nothing, or the same, between them
+    and after them."""
+    if form.between is None:
+        return
+    encode, call = reference.tokenizer.encode_markup, '{"name":"weather","arguments":{"city":"a"}}'
+    for answer in (None, ANSWERS[1]):
+        at = start(reference, form, "required", True, answer)
+        for token in encode(form.head) + encode(call) + encode(form.between) + encode(call) + encode(form.tail):
+            assert at.allows(token)
+            at.advance([token])
+        assert all(at.allows(token) for token in reference.tokens.model.config.eos_token_ids)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_no_token_leads_on_that_the_mask_refuses(answer: Any, reference: tm.Engine) -> None:
+    """Where a call or an answer may begin, the answer alone would be forced to begin as it does."""
+    at = start(reference, FORMATS[0], "auto", True, answer)
+    mask = at.words()
+    assert not at.forced()
+    for token in range(len(reference.grammars.vocabulary.token_bytes)):
+        assert allows(mask, token) or not at.leads(token, 500), token
 
 
 def test_an_answer_that_begins_like_a_call_is_refused(reference: tm.Engine) -> None:
@@ -173,3 +203,26 @@ def test_the_mask_of_prose_refuses_what_would_go_on_wrongly(reference: tm.Engine
     assert right
     assert not any(at.allows(token) for token in wrong)
     assert all(at.allows(token) for token in right)
+
+
+LLAMA = (
+    "{% for m in messages %}{% if m.tool_calls %}{% for t in m.tool_calls %}"
+    '{"name": "{{ t.function.name }}", "parameters": {{ t.function.arguments | tojson }}}'
+    "{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+)
+HERMES = (
+    "{% for m in messages %}>{% if m.tool_calls %}{% for t in m.tool_calls %}"
+    '{{ \'\\n<tool_call>\\n{"name": "\' + t.function.name + \'", "arguments": \' }}'
+    "{{ t.function.arguments | tojson }}{{ '}\\n</tool_call>' }}"
+    "{% endfor %}{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+)
+
+
+def test_a_template_s_own_form_is_taken_and_one_that_is_not_read_is_noted(reference: tm.Engine) -> None:
+    target = turn_target(shapes_of([weather]), None, "auto", True, "test")
+    hermes, llama = (Tokenizer(reference.tokenizer.json, template) for template in (HERMES, LLAMA))
+    assert call_format(hermes, target) == FORMATS[0]
+    assert writing_notes(hermes, target) == ()
+    assert call_format(llama, target) == FORMATS[0]
+    assert "in a form that is not read here" in writing_notes(llama, target)[0]
+    assert writing_notes(reference.tokenizer, target) == ()

@@ -19,6 +19,7 @@ from trimode.policy.audit import read_audit, verify
 from trimode.policy.audit.trail import records
 from trimode.policy.calls import translator
 from trimode.policy.replay.decode_again import replay
+from trimode.policy.replay.what_if import explained
 from trimode.policy.schema import CallFormat
 
 OFTEN = (
@@ -234,6 +235,19 @@ def test_it_is_recorded_verified_and_replayed(
     assert {"prose", "tool_call"} <= kinds
 
 
+def test_a_segment_in_the_mode_of_the_one_before_is_no_switch(
+    reference: tm.Engine, written: Write, tmp_path: Path
+) -> None:
+    written(OFTEN[0])
+    path = tmp_path / "audit.jsonl"
+    talkative(reference)
+    with tm.session(reference, trace=f"file:{path}"), tm.using(mode="ar"):
+        talkative(reference)
+    (told,) = explained(records(read_audit(path)))
+    assert told.switches
+    assert not any(" > " in line for line in told.switches)
+
+
 def test_ids_differ_from_those_of_the_conversation(reference: tm.Engine) -> None:
     first = turn(reference, tool_choice="required", temperature=0)
     call = first.calls[0]
@@ -270,6 +284,14 @@ def test_as_a_step(reference: tm.Engine) -> None:
         assert said.text
         assert said.calls == ()
     assert reply.spec.kind == "turn"
+
+
+def test_a_schema_beside_calls_that_must_come_is_noted(reference: tm.Engine) -> None:
+    for choice in ("required", "weather", {"type": "function", "function": {"name": "weather"}}):
+        found = turn(reference, tool_choice=choice, schema=ANSWER)
+        assert any(note.startswith("the schema has no part in this turn") for note in found.notes)
+    for choice in ("auto", "none"):
+        assert not any("has no part" in note for note in turn(reference, tool_choice=choice, schema=ANSWER).notes)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ...errors import CheckpointError
 
 MAGIC: Final = b"GGUF"
 READS: Final = (

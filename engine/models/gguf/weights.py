@@ -16,11 +16,11 @@ from torch import Tensor
 
 from trimode.kernels.ops import begin_in_child
 
-from .config import ModelConfig
-from .gguf_config import EMBEDDING, FREQUENCIES, HEAD, architecture_of, gguf_config
-from .gguf_file import GgufFile, Place, library
-from .model import Transformer
-from .weights import assembled
+from ..config import ModelConfig
+from ..model import Transformer
+from ..weights import assembled
+from .config import EMBEDDING, FREQUENCIES, HEAD, architecture_of, gguf_config
+from .file import GgufFile, Place, library
 
 _LAYER: Final = {
     "input_layernorm": "attn_norm",

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..errors import CheckpointError
-from .gguf_file import GgufFile
-from .tokenizer import Tokenizer
+from ...errors import CheckpointError
+from ..tokenizer import Tokenizer
+from .file import GgufFile
 
 _KEY: Final = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED = 1, 2, 3, 4, 5

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .config import ModelConfig
-from .gguf_file import GgufFile
-from .gguf_tokenizer import end_ids
+from ..config import ModelConfig
+from .file import GgufFile
+from .tokenizer import end_ids
 
 EMBEDDING: Final = "token_embd.weight"
 HEAD: Final = "output.weight"

@@ -38,7 +38,8 @@ import trimode as tm
 from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import versions
 from trimode.policy.audit.trail import AuditFile
-from trimode.policy.calls.call import Call, call_of
+from trimode.policy.calls.arguments import call_of
+from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.result import Result
 from trimode.policy.selection.settings import MODES

@@ -6,7 +6,8 @@ Start with `call.py`, then `engine.py`.
 
 from __future__ import annotations
 
-from .call import Call, CallOptions, call_of, check_tool_call, tools_of
+from .arguments import CallOptions, call_of, check_tool_call, tools_of
+from .call import Call
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn

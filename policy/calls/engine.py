@@ -26,8 +26,9 @@ from ..audit import Runtime
 from ..conversation import checked_text
 from ..grammar import GrammarCompiler
 from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
+from .arguments import CallOptions, call_of
 from .calibrate import calibrated, known_cost, path_of
-from .call import Call, CallOptions, call_of
+from .call import Call
 from .call_runner import LOG
 from .recording import Recording
 from .result import Result

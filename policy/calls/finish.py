@@ -16,12 +16,12 @@ from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher
 from ..selection import without_part
+from ..telemetry import Spelling
 from ..turns import TurnSegment, part_of
 from .call import Call
 from .choice import decoded, unused
 from .recording import Recording
 from .result import Result, ScoredChoice
-from .tape import Spelling
 from .translator import Translator
 
 Found = DecodeResult | ScoreResult | QuestionScores

@@ -19,8 +19,8 @@ from ..audit import plain
 from ..errors import Attempt
 from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
+from ..telemetry import Spelling, legend, panel, tape
 from ..turns import TurnSegment
-from .tape import Spelling, legend, panel, tape
 
 CALLS: Final = 50
 """Number of a session's results that a notebook shows."""

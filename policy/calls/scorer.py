@@ -15,7 +15,8 @@ from trimode.engine.scoring import TokenLogprobsRequest
 from ..conversation import checked_ids
 from ..decisions import Calibration, Decision, DecisionQuestion, checked_questions
 from ..schema import shapes_of
-from .call import Call, checked_scope, choice_call, decide_call, tools_of
+from .arguments import checked_scope, choice_call, decide_call, tools_of
+from .call import Call
 from .call_runner import CallRunner
 from .recording import Recording
 from .result import ScoredChoice

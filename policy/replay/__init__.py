@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from .decode_again import NO_CONTENT, Engines, Replay, nothing_to_replay, replay
 from .held_out import Tuned, checked, tuned_and_checked
+from .reasons import explained
 from .under_policies import replayed_under
-from .what_if import Check, Checks, Row, compared, explained, tuned
+from .what_if import Check, Checks, Row, compared, tuned
 
 __all__ = [
     "NO_CONTENT", "Check", "Checks", "Engines", "Replay", "Row", "Tuned", "checked", "compared", "explained",

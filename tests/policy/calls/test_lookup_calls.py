@@ -16,7 +16,7 @@ from trimode.engine.options import ArOptions, ExactOptions, LinearSpecOptions, L
 from trimode.engine.result import Round
 from trimode.policy.audit.redaction import CHANGED
 from trimode.policy.audit.trail import read_audit, records, verify
-from trimode.policy.calls.call import call_of
+from trimode.policy.calls.arguments import call_of
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.recent_outputs import TOKENS, RecentOutputs
 from trimode.policy.calls.result import Result

@@ -21,7 +21,7 @@ from trimode.policy.audit import EMPTY, pieces, provenance_codes, record_round
 from trimode.policy.audit.origins import Piece
 from trimode.policy.calls import Engine, Result, session_html
 from trimode.policy.calls.result import CALLS
-from trimode.policy.calls.tape import Spelling, tape
+from trimode.policy.telemetry.token_tape import Spelling, tape
 from trimode.testing import FakeEngine
 
 HOSTILE = "</div><img src=x onerror=alert(1)>\"'&amp;"

@@ -27,7 +27,8 @@ from trimode.policy.audit.consistency import check_record
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, record_call
 from trimode.policy.audit.round_record import RoundRecord
 from trimode.policy.audit.trail import read_audit, records, verify
-from trimode.policy.calls.call import Call, call_of
+from trimode.policy.calls.arguments import call_of
+from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.replay.decode_again import compare, replay
 from trimode.policy.replay.recorded_options import switches_of

@@ -15,7 +15,7 @@ from loaded import SHORT
 import trimode as tm
 from trimode.engine.result import Mode
 from trimode.policy.audit.trail import read_audit, records, verify
-from trimode.policy.calls.call import call_of
+from trimode.policy.calls.arguments import call_of
 from trimode.policy.calls.engine import Engine
 from trimode.policy.replay.decode_again import replay
 from trimode.policy.steps.budget import Ledger, Spent, fitted

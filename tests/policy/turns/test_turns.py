@@ -19,7 +19,7 @@ from trimode.policy.audit import read_audit, verify
 from trimode.policy.audit.trail import records
 from trimode.policy.calls import translator
 from trimode.policy.replay.decode_again import replay
-from trimode.policy.replay.what_if import explained
+from trimode.policy.replay.reasons import explained
 from trimode.policy.schema import CallFormat
 
 OFTEN = (

@@ -30,8 +30,10 @@ _CAUSES: Final[tuple[tuple[type[Exception], Cause], ...]] = (
 
 def cause_of(error: Exception) -> Cause:
     """Returns the class of a failure."""
-    internal: Cause = "internal"
-    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), internal)
+    for kind, cause in _CAUSES:
+        if isinstance(error, kind):
+            return cause
+    return "internal"
 
 
 @contextmanager

@@ -25,8 +25,8 @@ try:
     from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
     from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
     from langchain_core.utils.pydantic import is_basemodel_subclass
-except ImportError as error:
-    raise missing("langchain", error) from error
+except ImportError as _absent:
+    raise missing("langchain", _absent) from _absent
 
 from pydantic import ConfigDict, Field
 

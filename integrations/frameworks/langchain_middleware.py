@@ -14,8 +14,8 @@ from .extras import missing
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langgraph.config import get_config
-except ImportError as error:
-    raise missing("langgraph", error) from error
+except ImportError as _absent:
+    raise missing("langgraph", _absent) from _absent
 
 from .langchain import node_of
 

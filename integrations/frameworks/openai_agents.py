@@ -30,8 +30,8 @@ try:
     from agents.models.fake_id import FAKE_RESPONSES_ID
     from agents.tracing import GenerationSpanData, Span, generation_span, get_current_span
     from openai.types.responses import Response, ResponseCompletedEvent
-except ImportError as error:
-    raise missing("openai-agents", error) from error
+except ImportError as _absent:
+    raise missing("openai-agents", _absent) from _absent
 
 from trimode.policy.calls import Engine, Result
 

@@ -32,8 +32,8 @@ try:
     from pydantic_ai.profiles import ModelProfile
     from pydantic_ai.settings import ModelSettingName, ModelSettings
     from pydantic_ai.usage import RequestUsage
-except ImportError as error:
-    raise missing("pydantic-ai", error) from error
+except ImportError as _absent:
+    raise missing("pydantic-ai", _absent) from _absent
 
 from trimode.engine.result import Mode
 from trimode.policy.calls import Engine, Result

@@ -192,7 +192,7 @@ def test_uno_drafts_for_it_and_texts_are_normalised(tmp_path: Path, named: bool)
     reference = written(directory, vocab_size=size + 6, eos_token_id=size - 1, **mask)
     write_adapter(tmp_path / "uno", reference, None, rank=128, alpha=8192)
     with Engine.load(directory) as bare, Engine.load(directory, adapter=tmp_path / "uno") as engine:
-        assert engine.weights.modes == ("ar", "linear_spec", "quadratic_spec")
+        assert engine.weights.modes == ("ar", "linear_spec", "quadratic_spec", "lookup_spec")
         assert engine.tokenize("e\u0301a") == engine.tokenize("\u00e9a")
         assert engine.tokens.model.config.drafting.noise.last == (size if named else size + 6) - 1
         for temperature in (0.0, 1.0):

@@ -64,7 +64,7 @@ DECODED = tuple(kind for kind in get_args(StepKind) if kind not in ("choice", "t
 
 @pytest.fixture(scope="module")
 def made(tokens: TokenEngine) -> list[tuple[CallRecord, DecodeResult]]:
-    kinds = itertools.cycle((*DECODED, *DECODED, "json"))  # nine, so that each kind meets each mode
+    kinds = itertools.cycle((*DECODED, *DECODED, "plan", "json", "prose"))  # eleven, so that each meets each mode
     given = requests(CALLS)
     results = [result for start in range(0, CALLS, 30) for result in tokens.decode_many(given[start : start + 30])]
     return [

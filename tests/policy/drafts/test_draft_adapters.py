@@ -40,8 +40,8 @@ def test_every_family_drafts_and_writes_what_it_writes_without(tmp_path: Path, f
     base = write_base(tmp_path / "base", family)
     write_adapter(tmp_path / "adapter", base)
     with Engine.load(tmp_path / "base") as bare, Engine.load(tmp_path / "base", adapter=tmp_path / "adapter") as engine:
-        assert bare.weights.modes == ("ar",)
-        assert engine.weights.modes == ("ar", *DRAFTS)
+        assert bare.weights.modes == ("ar", "lookup_spec")
+        assert engine.weights.modes == ("ar", *DRAFTS, "lookup_spec")
         for temperature in (0.0, 0.7, 1.0):
             for schema in (None, LENGTH):
                 given: dict[str, Any] = {"messages": HELLO, "schema": schema, "max_tokens": 40}
@@ -122,7 +122,7 @@ def test_blocks_are_filled_where_the_adapter_was_trained_for_it(tmp_path: Path) 
     fills = {"noise": {"mask_token_id": 257}, "attention": "block", "predicts": "own", "fills_blocks": True}
     write_adapter(tmp_path / "adapter", base, HOW | fills)
     with Engine.load(tmp_path / "base", adapter=tmp_path / "adapter") as engine:
-        assert engine.weights.modes == ("ar", "diffusion", *DRAFTS)
+        assert engine.weights.modes == ("ar", "diffusion", *DRAFTS, "lookup_spec")
         found = engine.generate(messages=HELLO, schema=LENGTH, mode="diffusion", exact=False, max_tokens=60)
         assert found.valid
         with pytest.raises(RequestError, match="the draft adapter fills slots after that token"):
@@ -238,7 +238,7 @@ def test_an_adapter_beside_the_weights_may_say_how_it_drafts(tmp_path: Path) -> 
     base = write_base(tmp_path / "base")
     write_adapter(tmp_path / "base" / "linear_spec_lora", base)
     with Engine.load(tmp_path / "base") as engine:
-        assert engine.weights.modes == ("ar", *DRAFTS)
+        assert engine.weights.modes == ("ar", *DRAFTS, "lookup_spec")
         assert engine.runtime.adapter == ""
 
 

@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import random
-import socket
 import threading
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ import httpx
 import uvicorn
 
 from trimode.integrations.server.app import create_app
-from trimode.integrations.server.process import config_of
+from trimode.integrations.server.process import config_of, listen
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
 
@@ -225,7 +224,7 @@ async def mutants(url: str, count: int, clients: int, seed: int = 0) -> dict[str
 def served(engine: Engine, settings: ServerSettings) -> Generator[str]:
     """Yields the address of a server on loopback, in a thread."""
     app = create_app(engine, settings)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(config_of(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -19,7 +18,7 @@ from starlette.testclient import TestClient
 from trimode.integrations.server.app import create_app
 from trimode.integrations.server.asks.ask import Ask
 from trimode.integrations.server.asks.events import Event
-from trimode.integrations.server.process import config_of
+from trimode.integrations.server.process import config_of, listen
 from trimode.integrations.server.service import Service
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
@@ -137,7 +136,7 @@ def listening(engine: Engine, **settings: Any) -> Generator[str]:
     """Yields the URL of a server on loopback, in a thread of this process."""
     chosen = ServerSettings(**settings)
     app = create_app(engine, chosen)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(config_of(app, chosen))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

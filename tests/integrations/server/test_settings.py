@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -115,3 +117,23 @@ def test_a_line_of_the_log_is_json() -> None:
     record.fields = {"status": 200, "tenant": "ä"}
     line = json.loads(JsonLines().format(record))
     assert (line["message"], line["status"], line["tenant"], line["level"]) == ("request x", 200, "ä", "info")
+
+
+def test_answers_are_not_held_back_until_their_headers_are_acknowledged() -> None:
+    """asyncio sets TCP_NODELAY on connections whose socket names its protocol, and on no others."""
+    set_on = list[int]()
+
+    async def asked(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        set_on.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def ask() -> None:
+        server = await asyncio.start_server(asked, sock=listen("127.0.0.1", 0))
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await reader.read()
+        writer.close()
+        server.close()
+
+    asyncio.run(ask())
+    assert set_on
+    assert all(set_on)

@@ -90,12 +90,18 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--checkpoint", help="as Engine.load takes it; the bundled one by default")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    engine = Engine.load()
+    engine = Engine.load(args.checkpoint)
     with engine, served(engine, ServerSettings(name=MODEL)) as url:
         readings = [asyncio.run(measured(engine, url, each, args.calls, args.rounds)) for each in args.clients]
-        report = {"python": platform.python_version(), "kernels": engine.kernels, "readings": readings}
+        report = {
+            "python": platform.python_version(),
+            "checkpoint": engine.checkpoint.name,
+            "kernels": engine.kernels,
+            "readings": readings,
+        }
     print(json.dumps(report, indent=2))
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -93,7 +93,9 @@ test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
 	touch $@
 
-test-server: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+clients: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
+
+test-server: clients
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
 	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
 

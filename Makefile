@@ -27,7 +27,7 @@ CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-server test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser clients test-server test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }

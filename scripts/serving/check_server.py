@@ -5,7 +5,7 @@
 A server on loopback, in a thread of this process, over the bundled checkpoint. Soak: chats of all kinds (text, schemas,
 calls; at once and as streams; three exact modes), `--clients` at a time; one in eight leaves before its end. Every
 answer that arrives is compared with what the engine says alone with its seed. Then all pages must be free or stored
-prefixes, and memory is compared with that after a first tenth of the requests. Mutants: valid bodies with bytes, values
+prefixes, and memory is read after a tenth of the requests, after half and after all. Mutants: valid bodies with bytes, values
 and keys changed at random; a status of 500 and above, or no answer in 60 s, is a failure. Exit code 1 for a failure.
 """
 
@@ -133,7 +133,7 @@ async def soak(engine: Engine, url: str, requests: int, clients: int, seed: int 
                     continue
                 right = found is None or found == expected[json.dumps(body)]
                 counts["left" if found is None else "right" if right else "wrong"] += 1
-                if counts.total() in (requests // 10, requests):
+                if counts.total() in (requests // 10, requests // 2, requests):
                     memory.append(_resident())
 
         await asyncio.gather(*(work() for _ in range(clients)))

@@ -6,7 +6,8 @@ A server on loopback, in a thread of this process, over the bundled checkpoint. 
 calls; at once and as streams; three exact modes), `--clients` at a time; one in eight leaves before its end. Every
 answer that arrives is compared with what the engine says alone with its seed. Then all pages must be free or stored
 prefixes, and memory is read after a tenth of the requests, after half and after all. Mutants: valid bodies with
-bytes, values and keys changed at random; a status of 500 and above, or no answer in 60 s, is a failure. Exit code 1 for a failure.
+bytes, values and keys changed at random; a status of 500 and above, or no answer in 60 s, is a failure. Exit
+code 1 for a failure.
 """
 
 from __future__ import annotations

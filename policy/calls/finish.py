@@ -14,7 +14,7 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
-from ..grammar import Matcher
+from ..grammar import Matcher, TurnMatcher
 from ..selection import without_part
 from ..telemetry import Spelling
 from ..turns import TurnSegment, part_of
@@ -186,7 +186,8 @@ def _notes(recording: Recording, request: DecodeRequest, found: DecodeResult, ha
 def _grammar_notes(request: DecodeRequest, found: DecodeResult) -> list[str]:
     """Returns notes on recompilations and known completions."""
     grammar = request.constraint.grammar if isinstance(request.constraint, Matcher) else None
-    renewed = 0 if grammar is None else grammar.recompilations
+    turn = request.constraint.grammar.grammars if isinstance(request.constraint, TurnMatcher) else ()
+    renewed = sum(one.recompilations for one in (*turn, *((grammar,) if grammar else ())))
     notes = [f"the grammar was compiled anew {renewed} times: its lexer was used up"] if renewed else []
     constrained = found.token_ids
     if request.thinking is not None and request.thinking.end in constrained:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,12 @@ class Marker:
         return at if at >= 0 and self.rest.startswith(prose[at + len(self.text) :]) else len(prose)
 
 
+@lru_cache(maxsize=64)
+def trigger_of(vocabulary: Vocabulary, marker: Marker, banned: bool) -> Trigger:
+    """Returns the trigger of a marker, kept for later turns, because it reads the whole vocabulary once."""
+    return Trigger(vocabulary, marker.text, marker.rest, marker.control, banned)
+
+
 @dataclass(frozen=True)
 class TurnGrammar:
     """What follows what in one turn. `calls`, `answer`: matchers at the start of a call and of the answer.
@@ -60,6 +66,7 @@ class TurnGrammar:
 
     @property
     def grammars(self) -> tuple[CallGrammar, ...]:
+        """The call's grammars, which count their recompilations."""
         return tuple(one.grammar for one in (self.calls, self.answer) if one is not None)
 
     def start(self) -> Part:
@@ -96,8 +103,7 @@ class TurnGrammar:
     def _trigger(self) -> Trigger | None:
         if self.calls is None and self.target.choice != "none":
             return None
-        marker = self.marker
-        return Trigger(self.vocabulary, marker.text, marker.rest, marker.control, banned=self.calls is None)
+        return trigger_of(self.vocabulary, self.marker, banned=self.calls is None)
 
     def _answer(self, answer: Matcher) -> Constrained:
         return Constrained(answer.fork(), self._answer_kind)

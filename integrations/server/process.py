@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
@@ -85,3 +89,20 @@ def config_of(app: Starlette, settings: ServerSettings) -> uvicorn.Config:
         timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=int(settings.drain),
     )
+
+
+@contextmanager
+def in_thread(engine: Engine, settings: ServerSettings) -> Generator[str]:
+    """Yields the address of a server on a free port of loopback, in a thread; it ends with the block."""
+    app = create_app(engine, settings)
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(config_of(app, settings))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -19,19 +19,14 @@ import json
 import os
 import platform
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import uvicorn
 
-from trimode.integrations.server.app import create_app
-from trimode.integrations.server.process import config_of, listen
+from trimode.integrations.server.process import in_thread
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
 
@@ -221,23 +216,6 @@ async def mutants(url: str, count: int, clients: int, seed: int = 0) -> dict[str
     return dict(sorted(counts.items()))
 
 
-@contextmanager
-def served(engine: Engine, settings: ServerSettings) -> Generator[str]:
-    """Yields the address of a server on loopback, in a thread."""
-    app = create_app(engine, settings)
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(config_of(app, settings))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 def failures(report: dict[str, Any]) -> list[str]:
     """What of a report should not be there."""
     load, odd = report["soak"], report["mutants"]
@@ -254,7 +232,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     engine = Engine.load()
-    with engine, served(engine, ServerSettings(name=MODEL, queue=args.clients)) as url:
+    with engine, in_thread(engine, ServerSettings(name=MODEL, queue=args.clients)) as url:
         report: dict[str, Any] = {"python": platform.python_version(), "kernels": engine.kernels}
         report["soak"] = asyncio.run(soak(engine, url, args.requests, args.clients))
         report["mutants"] = asyncio.run(mutants(url, args.mutants, args.clients))

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from check_server import CHAT, MODEL, served
+from check_server import CHAT, MODEL
 
+from trimode.integrations.server.process import in_thread
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
 
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     engine = Engine.load(args.checkpoint)
-    with engine, served(engine, ServerSettings(name=MODEL)) as url:
+    with engine, in_thread(engine, ServerSettings(name=MODEL)) as url:
         readings = [asyncio.run(measured(engine, url, each, args.calls, args.rounds)) for each in args.clients]
         report = {
             "python": platform.python_version(),

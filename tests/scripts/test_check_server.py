@@ -6,6 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from trimode.integrations.server.process import in_thread
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls.engine import Engine
 
@@ -15,7 +16,7 @@ import check_server
 
 
 def test_a_small_soak_and_some_mutants(fresh: Engine) -> None:
-    with check_server.served(fresh, ServerSettings(name=check_server.MODEL)) as url:
+    with in_thread(fresh, ServerSettings(name=check_server.MODEL)) as url:
         report = {
             "soak": asyncio.run(check_server.soak(fresh, url, 40, 8)),
             "mutants": asyncio.run(check_server.mutants(url, 200, 8)),

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from trimode.integrations.server.app import create_app
 from trimode.integrations.server.asks.ask import Ask
 from trimode.integrations.server.asks.events import Event
-from trimode.integrations.server.process import config_of, listen
+from trimode.integrations.server.process import in_thread
 from trimode.integrations.server.service import Service
 from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
@@ -134,19 +132,8 @@ class Connection:
 @contextmanager
 def listening(engine: Engine, **settings: Any) -> Generator[str]:
     """Yields the URL of a server on loopback, in a thread of this process."""
-    chosen = ServerSettings(**settings)
-    app = create_app(engine, chosen)
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(config_of(app, chosen))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with in_thread(engine, ServerSettings(**settings)) as url:
+        yield url
 
 
 def idle(engine: Engine, seconds: float = 20.0) -> bool:

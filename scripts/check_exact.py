@@ -72,7 +72,7 @@ def main() -> None:
         "files": [path.name for path in args.files],
         "skip": args.skip,
     }
-    report = {**about, **exact(engine, args, about)}
+    report: dict[str, Any] = {**about, **exact(engine, args, about)}
     report["diffusion"] = held(engine, args) if engine.weights.have("diffusion") else {"invalid": 0}
     print(write(args.json, report))
     sys.exit(1 if report["differ"] + report["diffusion"]["invalid"] else 0)

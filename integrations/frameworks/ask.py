@@ -12,7 +12,8 @@ from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimode.policy.calls import Engine, Result, StreamEvent
+from trimode.policy.audit import HostRun
+from trimode.policy.calls import Engine, Result, StreamEvent, inside_host
 from trimode.policy.selection import StepKind, current_naming
 from trimode.policy.steps import using
 
@@ -29,6 +30,7 @@ class Ask:
     what the output has to fulfil. `node`: the framework's name for who asks, such as a graph's node or an agent.
     `step`, `kind`: what the adapter's own settings name the call; they win over `using`, which wins over `node` and the
     table of kinds. `settings`: keyword arguments of `Settings`. `timeout`: seconds after which TimeoutError is raised.
+    `host`: the framework's ids of its run, which the record of the call keeps.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -41,6 +43,7 @@ class Ask:
     kind: StepKind | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout: float | None = None
+    host: HostRun = field(default_factory=HostRun)
 
     @property
     def named(self) -> tuple[str, StepKind]:
@@ -110,5 +113,5 @@ class Ask:
     @contextmanager
     def _inside(self) -> Generator[None]:
         step, kind = self.named
-        with using(step=step, kind=kind):
+        with inside_host(self.host), using(step=step, kind=kind):
             yield

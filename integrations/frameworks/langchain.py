@@ -30,6 +30,7 @@ except ImportError as _absent:
 
 from pydantic import ConfigDict, Field
 
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection import StepKind
@@ -212,7 +213,18 @@ class ChatTrimode(BaseChatModel):
             kind=given.pop("kind", self.kind),
             timeout=given.pop("timeout", self.timeout),
             settings=given,
+            host=_host(run),
         )
+
+
+def _host(run: Any) -> HostRun:
+    """Returns the ids of the model's own run, which callbacks and tracers of LangChain know, and of its thread."""
+    if run is None:
+        return HostRun(framework="langchain")
+    metadata: Mapping[str, Any] = run.metadata or {}
+    thread = str(metadata.get("thread_id") or metadata.get("session_id") or "")
+    agent = str(metadata.get("lc_agent_name") or "")
+    return HostRun(framework="langchain", run=str(run.run_id), conversation=thread, agent=agent)
 
 
 def node_of(metadata: Mapping[str, Any]) -> str:

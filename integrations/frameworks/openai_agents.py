@@ -28,11 +28,12 @@ try:
     from agents.models.chatcmpl_converter import Converter
     from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
     from agents.models.fake_id import FAKE_RESPONSES_ID
-    from agents.tracing import GenerationSpanData, Span, generation_span, get_current_span
+    from agents.tracing import GenerationSpanData, Span, generation_span, get_current_span, get_current_trace
     from openai.types.responses import Response, ResponseCompletedEvent
 except ImportError as _absent:
     raise missing("openai-agents", _absent) from _absent
 
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 
 from .ask import Ask
@@ -142,6 +143,7 @@ class TrimodeModel(Model):
             step=given.pop("step", None),
             kind=given.pop("kind", None),
             settings=given,
+            host=_host(),
         )
 
 
@@ -160,6 +162,15 @@ def _agent() -> str:
     """Returns the name of the running agent, which the SDK's current span knows; "" without tracing."""
     data: Any = getattr(get_current_span(), "span_data", None)
     return str(getattr(data, "agent_name", None) or (getattr(data, "name", None) if data is not None else None) or "")
+
+
+def _host() -> HostRun:
+    """Returns the ids of the SDK's trace of the run and of its group; without tracing it has neither."""
+    run = get_current_trace()
+    named = None if run is None or run.trace_id == "no-op" else run.export()
+    ids = named or {}
+    group, agent = str(ids.get("group_id") or ""), _agent()
+    return HostRun(framework="openai-agents", run=str(ids.get("id") or ""), conversation=group, agent=agent)
 
 
 def _choice(choice: Any) -> Any:

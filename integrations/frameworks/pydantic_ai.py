@@ -36,6 +36,7 @@ except ImportError as _absent:
     raise missing("pydantic-ai", _absent) from _absent
 
 from trimode.engine.result import Mode
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 from trimode.policy.selection import Guarantee, StepKind
 
@@ -169,6 +170,7 @@ class TrimodeModel(Model[None]):
             kind=own.pop("kind", None),
             timeout=timeout,
             settings={ours: settings[name] for name, ours in _SETTINGS.items() if name in settings} | own,
+            host=_host(run, agent),
         )  # fmt: skip
 
     def error_of(self, cause: Cause, message: str) -> Exception:
@@ -186,6 +188,11 @@ class TrimodeModel(Model[None]):
             provider_name=PROVIDER, provider_response_id=result.audit_id, provider_details=facts_of(result),
             finish_reason=_ENDINGS[ending_of(result)],
         )  # fmt: skip
+
+
+def _host(run: RunContext[Any] | None, agent: str | None) -> HostRun:
+    run_id, conversation = (None, None) if run is None else (run.run_id, run.conversation_id)
+    return HostRun(framework="pydantic-ai", run=run_id or "", conversation=conversation or "", agent=agent or "")
 
 
 @dataclass(kw_only=True)

@@ -10,6 +10,7 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
+from .host import HostRun
 from .origins import (
     COLOURS,
     EMPTY,
@@ -22,9 +23,10 @@ from .origins import (
     provenance_codes,
     rejected,
 )
+from .package_versions import versions
 from .process_trails import add_audit_file, audit_files
-from .record import CallRecord, Counts, PolicyUsed, Runtime, StepKind, record_call, versions
-from .redaction import Redact, redacted_by, redacted_text
+from .record import CallRecord, Counts, PolicyUsed, Runtime, StepKind, record_call
+from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
@@ -43,6 +45,7 @@ __all__ = [
     "CallRecord",
     "Counts",
     "Head",
+    "HostRun",
     "Piece",
     "PieceOf",
     "PolicyUsed",
@@ -74,6 +77,7 @@ __all__ = [
     "record_round",
     "records",
     "redacted_by",
+    "redacted_host",
     "redacted_text",
     "rejected",
     "speeds",

@@ -20,7 +20,19 @@ from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
-from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
+from ..audit import (
+    CallRecord,
+    HostRun,
+    PieceOf,
+    PolicyUsed,
+    Runtime,
+    TextOf,
+    audit_files,
+    captures,
+    record_call,
+    redacted_by,
+    redacted_host,
+)
 from ..conversation import plain_text
 from ..decisions import Asked
 from ..errors import AuditWriteFailed, OutputRefused
@@ -28,6 +40,7 @@ from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
+from .host_run import host_around
 from .result import Result
 from .scope import Scope, current_scope
 
@@ -60,11 +73,13 @@ class Recording:
     notes: list[str] = field(default_factory=list)
     finished: Result | None = None
     _parent: Context = field(init=False)
+    _host: HostRun = field(init=False)
     _span: CallSpan = field(init=False)
     _start: int = 0
 
     def __post_init__(self) -> None:
         self._parent = self.scope.parent()
+        self._host = redacted_host(self.scope.redact, host_around(self._parent))
 
     def __enter__(self) -> Recording:
         call = self.call
@@ -160,6 +175,7 @@ class Recording:
             text_of=self.text_of if keeps else None,
             piece_of=self.piece_of,
             guarantee=self.guarantee,
+            host=self._host,
             logprobs=self.logprobs,
             content=keeps or self.scope.redact is not None,
         )

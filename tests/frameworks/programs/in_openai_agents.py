@@ -231,6 +231,18 @@ def test_one_span_tree_and_one_record_a_call(
     ]
 
 
+def test_the_record_has_the_hosts_run(model: TrimodeModel, engine: tm.Engine, trail: Path, kept: Kept) -> None:
+    with tm.session(engine, trace=f"file:{trail}"):
+        ran(Agent("helper", model=model), "Hello", run_config=RunConfig(group_id="thread 7"))
+        ran(Agent("helper", model=model), "Hello", run_config=RunConfig(tracing_disabled=True))
+    traced, untraced = (call.host for call in calls_in(trail))
+    assert traced is not None
+    assert (traced.framework, traced.conversation, traced.agent) == ("openai-agents", "thread 7", "helper")
+    assert {traced.run} == {span.trace_id for span in kept.spans}
+    assert untraced is not None
+    assert (untraced.run, untraced.conversation, untraced.agent) == ("", "", "helper")
+
+
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:
     def described(one: dict[str, Any]) -> FunctionTool:
         async def invoked(_: Any, __: str) -> str:

@@ -193,6 +193,21 @@ def test_one_span_tree_and_one_record_a_call(
     assert all((span.attributes or {})["trimode.audit.id"] == call.call for span in decodes)
 
 
+def test_the_record_has_the_hosts_run(
+    model: TrimodeModel, engine: tm.Engine, trail: Path, provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    agent = Agent(model, name="helper")
+    agent.instrument = InstrumentationSettings(tracer_provider=provider, include_content=False)
+    with tm.session(engine, trace=f"file:{trail}"):
+        run = agent.run_sync("Hello", conversation_id="thread 7")
+    (call,) = calls_in(trail)
+    (chat,) = [one for one in spans.get_finished_spans() if one.name.startswith("chat")]
+    assert call.host is not None
+    assert (call.host.framework, call.host.agent) == ("pydantic-ai", "helper")
+    assert (call.host.run, call.host.conversation) == (run.run_id, "thread 7")
+    assert (call.host.trace, call.host.span) == (f"{chat.context.trace_id:032x}", f"{chat.context.span_id:016x}")
+
+
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:
     def described(one: dict[str, Any]) -> Tool[None]:
         name = one["name"]

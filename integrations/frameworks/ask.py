@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from trimode.policy.calls import Engine, Result, StreamEvent
 from trimode.policy.selection import StepKind, current_naming
@@ -19,6 +19,8 @@ from trimode.policy.steps import using
 from .conventions import one_system
 from .kinds import DEFAULT_STEP, kind_of
 from .pieces import Piece, piece_of
+
+_OWN: Final = ("step", "kind", "timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,12 @@ class Ask:
     kind: StepKind | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout: float | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], **asked: Any) -> Ask:
+        """Returns a call whose step, kind and timeout are among what is `given`; the rest are its settings."""
+        named = {name: given[name] for name in _OWN if given.get(name) is not None}
+        return cls(settings={name: value for name, value in given.items() if name not in _OWN}, **named, **asked)
 
     @property
     def named(self) -> tuple[str, StepKind]:

@@ -14,6 +14,7 @@ from trimode.policy.json_schema import canonical
 
 from .ask import Ask
 from .completions import call_values, said_values, tool_values
+from .conventions import closed
 
 _SETTINGS: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 _REFUSED: Final = (
@@ -59,7 +60,7 @@ def _thinking(reasoning: lm15.Reasoning | None) -> dict[str, Any]:
 def _tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, lm15.FunctionTool):
         raise _unsupported("builtin_tool", f"the tool {tool.name!r} of a provider")
-    return tool_values(tool.name, tool.description, tool.parameters)
+    return tool_values(tool.name, tool.description, closed(tool.parameters))
 
 
 def _system(system: Any) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,10 @@ from .conventions import one_system
 from .kinds import DEFAULT_STEP, kind_of
 from .pieces import Piece, piece_of
 
-_OWN: Final = ("step", "kind", "timeout")
+_FIELDS: Final = {"parallel_tool_calls": "parallel"} | {
+    name: name for name in ("step", "kind", "timeout", "tools", "tool_choice", "schema")
+}
+"""Arguments that are fields of a call and no settings, by their names in OpenAI's format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +49,13 @@ class Ask:
 
     @classmethod
     def of(cls, given: Mapping[str, Any], **asked: Any) -> Ask:
-        """Returns a call whose step, kind and timeout are among what is `given`; the rest are its settings."""
-        named = {name: given[name] for name in _OWN if given.get(name) is not None}
-        return cls(settings={name: value for name, value in given.items() if name not in _OWN}, **named, **asked)
+        """Returns a call of `asked`, and of arguments in which a framework mixes both: fields of a call, and settings.
+
+        What is None is left out.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        fields = {ours: given[name] for name, ours in _FIELDS.items() if name in given}
+        return cls(settings={name: value for name, value in given.items() if name not in _FIELDS}, **fields, **asked)
 
     @property
     def named(self) -> tuple[str, StepKind]:

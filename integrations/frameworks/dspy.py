@@ -116,7 +116,11 @@ class AsyncTrimodeEngine(_Shared):
 
 
 def trimode_lm(
-    engine: Engine | str | None = None, *, settings: Mapping[str, Any] | None = None, cache: bool = False, **options: Any
+    engine: Engine | str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    cache: bool = False,
+    **options: Any,
 ) -> dspy.LM:
     """Returns dspy's language model over both engines, with `settings`; `options`: arguments of `dspy.LM`.
 

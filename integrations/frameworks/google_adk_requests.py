@@ -77,7 +77,9 @@ def _tools(tools: Any) -> Iterator[dict[str, Any]]:
     for tool in tools or ():
         others = [name for name, value in tool if value is not None and name != "function_declarations"]
         if others:
-            raise PolicyError(f"tools: {others[0]} is a tool of a provider, which a model in this process does not have")
+            raise PolicyError(
+                f"tools: {others[0]} is a tool of a provider, which a model in this process does not have"
+            )
         for one in tool.function_declarations or ():
             yield tool_values(one.name, one.description, closed(one.parameters_json_schema or _lower(one.parameters)))
 

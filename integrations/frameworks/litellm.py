@@ -95,10 +95,6 @@ class TrimodeLLM(CustomLLM):  # type: ignore[misc, unused-ignore]
         return Ask.of(
             {"timeout": timeout if isinstance(timeout, int | float) else None, **given},
             messages=[*map(_shown, messages)],
-            tools=given.pop("tools", ()),
-            tool_choice=given.pop("tool_choice", None),
-            parallel=given.pop("parallel_tool_calls", None),
-            schema=given.pop("schema", None),
             node=str(found.get("agent_name") or found.get("generation_name") or ""),
         )
 
@@ -146,7 +142,7 @@ def _chunk(model: str, delta: Delta, **more: Any) -> ModelResponseStream:
 
 
 def _of_piece(piece: Piece, model: str) -> Iterator[ModelResponseStream]:
-    """Yields the chunks of one piece; of the last one also tokens and facts, and the reason of the end, which is last."""
+    """Yields the chunks of one piece; of the last one also the tokens and facts, and then why the turn ended."""
     if piece.text or piece.thinking or piece.call is not None:
         yield _chunk(model, Delta(**delta_values(piece)))
     if (result := piece.result) is not None:

@@ -132,7 +132,7 @@ def test_usage_and_facts() -> None:
     assert usage.completion_tokens_details.accepted_prediction_tokens == facts["accepted"]
 
 
-def test_errors_are_the_frameworks_own(engine: tm.Engine) -> None:
+def test_errors_are_the_frameworks_own() -> None:
     with pytest.raises(litellm.ContextWindowExceededError) as found:
         asked([{"role": "user", "content": "long " * 9000}])
     assert isinstance(found.value.__cause__, tm.PromptTooLong)
@@ -140,9 +140,13 @@ def test_errors_are_the_frameworks_own(engine: tm.Engine) -> None:
         asked(top_z=3)
     with pytest.raises(litellm.BadRequestError, match="image"):
         asked([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}])
-    with pytest.raises(litellm.BadRequestError, match="tokens are spent"), tm.session(engine, budget=tm.Budget(tokens=1)):
+
+
+def test_the_budget_of_a_session_holds(engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
         asked()
-        asked()
+        with pytest.raises(litellm.BadRequestError, match="tokens are spent"):
+            asked()
 
 
 def test_cancelling_stops_the_decoding(engine: tm.Engine, trail: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result, StreamEvent, inside_host
@@ -20,6 +20,11 @@ from trimode.policy.steps import using
 from .conventions import one_system
 from .kinds import DEFAULT_STEP, kind_of
 from .pieces import Piece, piece_of
+
+_FIELDS: Final = {"parallel_tool_calls": "parallel"} | {
+    name: name for name in ("step", "kind", "timeout", "tools", "tool_choice", "schema")
+}
+"""Arguments that are fields of a call and no settings, by their names in OpenAI's format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,16 @@ class Ask:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout: float | None = None
     host: HostRun = field(default_factory=HostRun)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], **asked: Any) -> Ask:
+        """Returns a call of `asked`, and of arguments in which a framework mixes both: fields of a call, and settings.
+
+        What is None is left out.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        fields = {ours: given[name] for name, ours in _FIELDS.items() if name in given}
+        return cls(settings={name: value for name, value in given.items() if name not in _FIELDS}, **fields, **asked)
 
     @property
     def named(self) -> tuple[str, StepKind]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import loaded, missing
+from .extras import engine_of, missing
 
 try:
     from agents import (
@@ -62,7 +62,7 @@ class TrimodeModel(Model):
     @property
     def engine(self) -> Engine:
         """The engine; loaded at the first use where none was given."""
-        return self._source if isinstance(self._source, Engine) else loaded(self._source)
+        return engine_of(self._source)
 
     @property
     def name(self) -> str:
@@ -133,16 +133,14 @@ class TrimodeModel(Model):
         given = {**self._settings, **own, **(settings.extra_args or {})}
         described = [*map(Converter.tool_to_openai, tools), *map(Converter.convert_handoff_tool, handoffs)]
         messages: list[Any] = [{"role": "system", "content": system}] if system else []
-        return Ask(
+        return Ask.of(
+            given,
             messages=[*messages, *Converter.items_to_messages(items, model=self.name)],
             tools=[dict(tool) for tool in described],
             tool_choice=_choice(settings.tool_choice) if described else None,
             parallel=settings.parallel_tool_calls if described else None,
             schema=None if output is None or output.is_plain_text() else output.json_schema(),
             node=_agent(),
-            step=given.pop("step", None),
-            kind=given.pop("kind", None),
-            settings=given,
             host=_host(),
         )
 

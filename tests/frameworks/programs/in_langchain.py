@@ -142,6 +142,13 @@ def test_errors_are_the_frameworks_own(model: ChatTrimode) -> None:
         model.invoke([HumanMessage([{"type": "image_url", "image_url": {"url": "data:,"}}])])
 
 
+def test_the_budget_of_a_session_holds(model: ChatTrimode, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        model.invoke("Hello")
+        with pytest.raises(exceptions.ModelError, match="tokens are spent"):
+            model.invoke("Hello")
+
+
 def test_cancelling_stops_the_decoding(model: ChatTrimode, engine: tm.Engine, trail: Path) -> None:
     with tm.session(engine, trace=f"file:{trail}"):
         stream = model.stream("Tell me everything", schema=LONG, max_tokens=700)

@@ -193,6 +193,13 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
             ran(Agent("helper", model=model, model_settings=settings), "Hello")
 
 
+def test_the_budget_of_a_session_holds(model: TrimodeModel, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        ran(Agent("helper", model=model), "Hello")
+        with pytest.raises(exceptions.AgentsException, match="tokens are spent"):
+            ran(Agent("helper", model=model), "Hello")
+
+
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:
     agent = Agent("helper", model=model, output_type=Long, model_settings=ModelSettings(max_tokens=700))
 

@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
-from pydantic_ai import Agent, RunContext, Tool, exceptions
+from pydantic_ai import Agent, ModelSelectionContext, RunContext, Tool, exceptions
 from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, ToolCallPart
+from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.output import OutputObjectDefinition
@@ -21,6 +21,7 @@ from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, rec
 
 import trimode as tm
 from trimode.integrations.frameworks.pydantic_ai import TrimodeModel, TrimodeModelSettings
+from trimode.integrations.frameworks.pydantic_ai_selection import SelectDecoding
 
 GREEDY = TrimodeModelSettings(temperature=0, max_tokens=40)
 
@@ -113,6 +114,16 @@ def test_using_and_own_settings_name_the_step(model: TrimodeModel) -> None:
     assert (inner["step"], inner["kind"], inner["mode"]) == ("inner", "prose", "ar")
 
 
+def test_a_hook_sets_the_mode_of_each_request(model: TrimodeModel) -> None:
+    def choose(context: ModelSelectionContext[Any]) -> dict[str, Any]:
+        return {"mode": "ar" if context.run_step < 2 else "quadratic_spec", "max_tokens": 30}
+
+    agent = Agent(tools=[weather], model_settings=call_first, capabilities=[SelectDecoding(model, choose)])
+    run = agent.run_sync("Weather in Rome?")
+    facts = [one.provider_details for one in run.all_messages() if isinstance(one, ModelResponse)]
+    assert [one["modes"] for one in facts if one] == [["ar"], ["quadratic_spec"]]
+
+
 def test_usage_and_facts(model: TrimodeModel) -> None:
     agent = Agent(model, model_settings=TrimodeModelSettings(trimode_mode="linear_spec"))
     agent.run_sync("A question that is asked twice")
@@ -137,6 +148,13 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
     for setting in (ModelSettings(presence_penalty=0.5), ModelSettings(extra_body={"a": 1})):
         with pytest.warns(exceptions.UnsupportedSettingWarning, match=next(iter(setting))):
             agent.run_sync("Hello", model_settings=setting)
+
+
+def test_the_budget_of_a_session_holds(model: TrimodeModel, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        Agent(model).run_sync("Hello")
+        with pytest.raises(exceptions.ModelQuotaExceededError, match="tokens are spent"):
+            Agent(model).run_sync("Hello")
 
 
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:

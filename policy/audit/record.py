@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -20,6 +19,8 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
+from .package_versions import versions
+from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ class CallRecord:
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
-    lookup_spec could copy its drafts. The last block of fields is content.
+    lookup_spec could copy its drafts. `remote`: of a call to a server, which has no ids, rounds and `counts` of ours;
+    its digests are those of the request and the answer as JSON. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -155,6 +157,7 @@ class CallRecord:
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
     guarantee: str | None = None
+    remote: RemoteUsed | None = None
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
@@ -167,7 +170,7 @@ class CallRecord:
 
     @property
     def has_content(self) -> bool:
-        return self.prompt_ids is not None
+        return self.prompt_ids is not None or (self.remote is not None and self.remote.request is not None)
 
     def redacted(self) -> CallRecord:
         """Returns the record without content; it still verifies."""
@@ -176,6 +179,7 @@ class CallRecord:
         return replace(
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
+            remote=None if self.remote is None else self.remote.redacted(),
             prompt_ids=None,
             suffix_ids=None,
             lookup_ids=None,
@@ -280,19 +284,6 @@ def _fields(flat: Any) -> dict[str, Any]:
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that decoding depends on, from package metadata, without importing them."""
-    return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
 
 
 def _counts(result: DecodeResult) -> Counts:

@@ -13,6 +13,7 @@ from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
 from .recent_outputs import RecentOutputs
 from .recording import Recording
+from .remote_engine import RemoteEngine
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, USING, Scope, current_scope, overrides
@@ -20,7 +21,7 @@ from .stream import StreamEvent
 
 __all__ = [
     "SCOPE", "USING", "Call", "CallOptions", "Engine", "FakeEngine", "RecentOutputs",
-    "Recording", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted",
+    "Recording", "RemoteEngine", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted",
     "attempted", "call_of", "candidates_of", "check_tool_call", "current_scope", "decoded", "in_turn", "overrides",
     "session_html", "tools_of",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ..errors import error_type
 from .digests import sequence_digests
 from .host import HostRun
 from .package_versions import versions
+from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class CallRecord:
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
-    lookup_spec could copy its drafts. The last block of fields is content.
+    lookup_spec could copy its drafts. `remote`: of a call to a server, which has no ids, rounds and `counts` of ours;
+    its digests are those of the request and the answer as JSON. The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -158,6 +160,7 @@ class CallRecord:
     rounds: tuple[RoundRecord, ...]
     guarantee: str | None = None
     host: HostRun | None = None
+    remote: RemoteUsed | None = None
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
@@ -170,7 +173,7 @@ class CallRecord:
 
     @property
     def has_content(self) -> bool:
-        return self.prompt_ids is not None
+        return self.prompt_ids is not None or (self.remote is not None and self.remote.request is not None)
 
     def redacted(self) -> CallRecord:
         """Returns the record without content; it still verifies."""
@@ -179,6 +182,7 @@ class CallRecord:
         return replace(
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
+            remote=None if self.remote is None else self.remote.redacted(),
             prompt_ids=None,
             suffix_ids=None,
             lookup_ids=None,

@@ -23,6 +23,7 @@ from .console import Adapter, AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
+from .workload import workload_app
 
 if TYPE_CHECKING:
     from trimode.policy.calls import Result, StreamEvent
@@ -37,6 +38,7 @@ server_commands.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
+app.add_typer(workload_app, name="workload")
 app.command()(doctor)
 app.command()(fetch)
 

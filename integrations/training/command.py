@@ -74,7 +74,6 @@ def adapter(
     """
     import torch
 
-    from trimode.engine.errors import TrimodeError
     from trimode.engine.models.checkpoint import locate
 
     from .errors import TrainingError

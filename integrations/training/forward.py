@@ -85,13 +85,11 @@ def _seeing(batch: Batch, layer: int, known: Sequence[Known], q: Tensor, k: Tens
     )
 
 
-def _joint(
-    q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch
-) -> Tensor:
+def _joint(q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch) -> Tensor:
     """Returns attention [n, H, D] of the slots of one sample, n = drafts * width.
 
-    Clean keys and own keys are two products, because the clean ones take no gradient and the own ones are few. The query
-    heads of one key head are rows of one product: G groups, K key heads.
+    Clean keys and own keys are two products, because the clean ones take no gradient and the own ones are few. The
+    query heads of one key head are rows of one product: G groups, K key heads.
     """
     heads, width = k.shape[1], batch.width
     groups, dim = q.shape[1] // heads, q.shape[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def test_drafts_begin_where_decoding_drafts(seed: int, slots: int) -> None:
 
 
 def naive(model: Transformer, one: Sample, cut: Cut, ids: list[int], how: Drafting) -> Tensor:
-    """Hidden states of one draft's slots by the model's own forward: the known text, then the slots with the adapter."""
+    """Hidden states of a draft's slots by the model's own forward: the known text, then the slots with the adapter."""
     known = path_of(one, cut.seed)
     every = [*one.ids.tolist(), *(token for answer in one.answers for token in answer.ids.tolist())]
     tokens = torch.tensor([*(every[row] for row in known), *ids])

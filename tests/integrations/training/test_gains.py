@@ -74,7 +74,7 @@ def test_files_of_a_run(base: Path, out: Path) -> None:
     assert drafting["exact_first"] is True
 
 
-def test_another_base_is_refused(base: Path, out: Path, tmp_path: Path) -> None:
+def test_another_base_is_refused(out: Path, tmp_path: Path) -> None:
     other = write_taught_base(tmp_path / "other", 1, SIZES)
     with pytest.raises(CheckpointError, match="the adapter was made for base, whose weights have the digest"):
         Engine.load(other, adapter=out)

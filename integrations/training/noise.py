@@ -45,5 +45,5 @@ def _idle(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
         for one in found
         if one is not None and one not in config.eos_token_ids and tokenizer.token(one) not in named
     ]
-    masks = [config.mask_token_id] if config.family.masks else []
+    masks = [config.mask_id] if config.family.masks else []
     return [*sorted(one for one in spare if one < config.vocab_size), *masks]

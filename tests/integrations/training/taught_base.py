@@ -29,7 +29,7 @@ def write_chats(path: Path, count: int) -> Path:
     return path
 
 
-def write_taught_base(directory: Path, steps: int, sizes: Mapping[str, int]) -> Path:
+def write_taught_base(directory: Path, steps: int, sizes: Mapping[str, Any]) -> Path:
     """Writes the base and returns its directory."""
     made = write_base(directory, initializer_range=0.05, **sizes)
     tokenizer = Tokenizer.load(directory)

@@ -153,11 +153,11 @@ def test_losses_and_gradients(model: Transformer, objective: str, ahead: bool) -
     slots = slot_rows(model, terms_of(model, torch.float32), made, [clean_known(model, one)])
     slots = slots.detach().requires_grad_()
     mine = scores(clean, slots, head, made, objective)
-    mine.loss.backward()  # type: ignore[no-untyped-call]
+    mine.loss.backward()
     assert slots.grad is not None
     other = slots.detach().requires_grad_()
     loss, weight, accepted = naive_loss(one, found, clean, other, head, made.width, ahead, objective)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert other.grad is not None
     torch.testing.assert_close(slots.grad, other.grad, rtol=1e-3, atol=1e-5)
     assert mine.weight == pytest.approx(weight, rel=1e-4)

@@ -19,7 +19,7 @@ from trimode.integrations.bench.episodes import Episode
 from trimode.integrations.training.errors import DataError, TrainingError
 from trimode.integrations.training.memory import fit
 from trimode.integrations.training.noise import noise_ids
-from trimode.integrations.training.own_text import _done
+from trimode.integrations.training.own_text import finished
 from trimode.integrations.training.picking import picked_at
 from trimode.integrations.training.recipe import Recipe
 from trimode.integrations.training.rendering import Renderer
@@ -114,7 +114,7 @@ def test_a_half_line_is_cut_off(tmp_path: Path) -> None:
     path = written(tmp_path / "own.jsonl", {"text_number": 4})
     with path.open("a", encoding="utf-8") as file:
         file.write('{"text_num')
-    assert _done(path) == {4}
+    assert finished(path) == {4}
     assert path.read_text(encoding="utf-8") == '{"text_number": 4}\n'
 
 

@@ -50,9 +50,9 @@ class RemoteEngine(Engine):
         self._writer = RemoteWriter(self.grammars)
 
     def __repr__(self) -> str:
-        pools = ", ".join(f"{name} ({one.mode})" for name, one in self.capabilities.items())
+        pools = ", ".join(f"{name} ({', '.join(one.modes)})" for name, one in self.capabilities.items())
         first = self._first
-        return f"<Engine {first.model} on a {first.kind} server, {pools}>"
+        return f"<Engine {first.model.rpartition('/')[2]} on a {first.kind} server, {pools}>"
 
     @property
     def capabilities(self) -> Mapping[str, Capabilities]:

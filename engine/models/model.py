@@ -56,7 +56,8 @@ class RMSNorm(_Typed):
     def __init__(self, size: int, eps: float, groups: int = 1) -> None:
         super().__init__()
         self.weight: nn.Parameter = nn.Parameter(torch.ones(size))
-        self.eps, self.groups = eps, groups
+        self.eps: float = eps
+        self.groups: int = groups
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.rms_norm(x, self.weight, self.eps, self.groups)

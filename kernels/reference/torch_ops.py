@@ -9,6 +9,7 @@ the batch. `fixed_shape` achieves that: library calls of one shape, sums in a fi
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
-from ..layout import PAGE, Layout, SampledTokens
+from ..layout import PAGE, Layout, LowRank, SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, fixed_shape
 from .noise import gumbel as gumbel
@@ -47,8 +48,9 @@ def prepare(weight: Tensor) -> Tensor:
     return weight
 
 
-prepare_adapter = block.joined_terms
-"""`prepare` for the terms of an adapter at one product, whose matrices no implementation rounds."""
+def prepare_adapter(terms: Sequence[LowRank], outputs: int) -> tuple[LowRank, ...]:
+    """Returns the terms of an adapter at one product as one term, in the form that `linear` takes, unrounded."""
+    return block.joined_terms(terms, outputs)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:

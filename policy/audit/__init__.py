@@ -10,6 +10,7 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
+from .host import HostRun
 from .origins import (
     COLOURS,
     EMPTY,
@@ -26,7 +27,7 @@ from .package_versions import versions
 from .process_trails import add_audit_file, audit_files
 from .record import CallRecord, Counts, PolicyUsed, Runtime, SamplingUsed, StepKind, record_call
 from .record_remote import RemoteCall, record_remote_call
-from .redaction import Redact, redacted_by, redacted_text
+from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
 from .statistics import acceptance, qualities, speeds
@@ -47,6 +48,7 @@ __all__ = [
     "CallRecord",
     "Counts",
     "Head",
+    "HostRun",
     "Piece",
     "PieceOf",
     "PolicyUsed",
@@ -84,6 +86,7 @@ __all__ = [
     "record_round",
     "records",
     "redacted_by",
+    "redacted_host",
     "redacted_text",
     "rejected",
     "request_digest",

@@ -197,7 +197,7 @@ def _decision_checks(record: CallRecord, logprobs: Sequence[float]) -> Iterator[
 
 def _candidates(record: CallRecord) -> list[JsonValue]:
     schema = record.schema if isinstance(record.schema, dict) else {}
-    listed = schema.get("enum")
+    listed = schema.get("enum", schema.get("x-choice"))  # the second: how records store a `tm.Choice`
     return listed if isinstance(listed, list) else [schema.get("const")]
 
 

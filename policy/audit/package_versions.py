@@ -1,4 +1,4 @@
-"""Versions of the packages that decoding depends on, from package metadata, without importing them."""
+"""Versions of the packages that decoding depends on. Knows package metadata; imports none of the packages."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def _version(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions by package."""
+    """Returns the versions of the packages that decoding depends on, from package metadata, without importing them."""
     return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
+from .host import HostRun
 from .package_versions import versions
 from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
@@ -120,7 +121,8 @@ class CallRecord:
     """One call. `requested`: mode and options as the caller gave them; `options`: those that the call started with (a
     switch of the mode is in the rounds); `notes`: every other difference.
 
-    `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
+    `session` and `agent`: the session's id and agent name, None outside a session. `host`: the run of another program
+    around the call, None where there is none, and in older records. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
@@ -157,6 +159,7 @@ class CallRecord:
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
     guarantee: str | None = None
+    host: HostRun | None = None
     remote: RemoteUsed | None = None
 
     prompt_ids: tuple[int, ...] | None = None
@@ -214,6 +217,7 @@ def record_call(
     text_of: TextOf | None = None,
     piece_of: PieceOf | None = None,
     guarantee: str | None = None,
+    host: HostRun | None = None,
     logprobs: Sequence[float] | None = None,
     content: bool = True,
 ) -> CallRecord:
@@ -255,6 +259,7 @@ def record_call(
         counts=_counts(result) if result else None,
         rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
+        host=host or None,
     )
     if not content:
         return bare

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from ..errors import error_type
+from .host import HostRun
 from .package_versions import versions
 from .record import CallRecord, PolicyUsed, Runtime, SamplingUsed, StepKind
 from .remote_record import RemoteUsed, answer_digest, request_digest
@@ -55,6 +56,7 @@ def record_remote_call(
     error: BaseException | None,
     guarantee: str | None,
     content: bool,
+    host: HostRun | None = None,
 ) -> CallRecord:
     """Returns the record. With `content=False` it has what `redacted` leaves."""
     text, answer = remote.text, dict(remote.answer or {})
@@ -86,6 +88,7 @@ def record_remote_call(
         counts=None,
         rounds=(),
         guarantee=guarantee,
+        host=host or None,
         remote=_with_content(remote.used, remote.request, None if text is None else answer),
         text=text,
         schema=schema,

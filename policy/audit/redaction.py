@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from .decisions import asked_questions
+from .host import HostRun
 from .record import CallRecord
 from .round_record import TextOf
 
@@ -44,6 +45,12 @@ def redacted_text(redact: Redact | None, text: str) -> str:
         return redact(text)
     except Exception as error:  # the caller's code
         return FAILED.format(type(error).__name__)
+
+
+def redacted_host(redact: Redact | None, host: HostRun) -> HostRun:
+    """Returns a host's ids as they may be kept. A trace and a span are random numbers, and stay as they are."""
+    given = {"run": host.run, "conversation": host.conversation, "agent": host.agent}
+    return replace(host, **{name: redacted_text(redact, text) for name, text in given.items() if text})
 
 
 def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:

@@ -22,6 +22,7 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..audit import (
     CallRecord,
+    HostRun,
     PieceOf,
     PolicyUsed,
     RemoteCall,
@@ -32,6 +33,7 @@ from ..audit import (
     record_call,
     record_remote_call,
     redacted_by,
+    redacted_host,
 )
 from ..conversation import plain_text
 from ..decisions import Asked
@@ -41,6 +43,7 @@ from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
+from .host_run import host_around
 from .result import Result
 from .scope import Scope, current_scope
 
@@ -75,11 +78,13 @@ class Recording:
     notes: list[str] = field(default_factory=list)
     finished: Result | None = None
     _parent: Context = field(init=False)
+    _host: HostRun = field(init=False)
     _span: CallSpan = field(init=False)
     _start: int = 0
 
     def __post_init__(self) -> None:
         self._parent = self.scope.parent()
+        self._host = redacted_host(self.scope.redact, host_around(self._parent))
 
     def __enter__(self) -> Recording:
         call = self.call
@@ -176,6 +181,7 @@ class Recording:
             "notes": self.notes,
             "error": error,
             "guarantee": self.guarantee,
+            "host": self._host,
             "content": keeps or self.scope.redact is not None,
         }
         if isinstance(request, RemoteRequest):

@@ -35,6 +35,7 @@ from .settings import (
     without_part,
 )
 from .switching import Schedule
+from .toml_text import as_toml, read_toml
 from .variants import ADAPTED, LENGTHS, Variant
 from .working_directory import configured, working_policy
 
@@ -73,6 +74,7 @@ __all__ = [
     "StepKind",
     "Variant",
     "Weights",
+    "as_toml",
     "configured",
     "current_naming",
     "fit",
@@ -83,6 +85,7 @@ __all__ = [
     "moved",
     "observed",
     "options_of",
+    "read_toml",
     "resolve",
     "sampling_of",
     "variant",

@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[Any, type[RemoteError], dict[str, Any]]] = {
     "redirect": (raw(b"", "text/html", 302), AnswerGarbled, {}),
     "slow to begin": (silent(), ServerTimeout, {"phase": "first"}),
     "half-open": (silent(event(chunk("It"))), ServerTimeout, {"phase": "next"}),
-    "closed without a word": (lambda connection, _: None, ServerUnreachable, {}),
+    "closed without a word": (lambda *_: None, ServerUnreachable, {}),
     "not HTTP": (lambda connection, _: connection.sendall(b"\x00\xff\x13garbage\r\n\r\n"), AnswerGarbled, {}),
     "garbage bytes": (raw(b"data: \xff\xfe\xfd\n\n"), AnswerGarbled, {}),
     "no JSON": (raw(b"data: {oops\n\n"), AnswerGarbled, {}),
@@ -96,9 +96,13 @@ FAULTS: dict[str, tuple[Any, type[RemoteError], dict[str, Any]]] = {
 def test_fault_is_a_typed_error_and_a_record(name: str, tmp_path: Path) -> None:
     play, expected, attributes = FAULTS[name]
     path = tmp_path / "calls.jsonl"
-    with playing(play) as server, remote(server, timeouts=SHORT) as engine, tm.session(engine, trace=f"file:{path}"):
-        with pytest.raises(expected) as found:
-            engine.generate(messages=ASK)
+    with (
+        playing(play) as server,
+        remote(server, timeouts=SHORT) as engine,
+        tm.session(engine, trace=f"file:{path}"),
+        pytest.raises(expected) as found,
+    ):
+        engine.generate(messages=ASK)
     assert type(found.value) is expected
     assert {key: getattr(found.value, key) for key in attributes} == attributes
     assert [one.outcome for one in found.value.attempts] == [f"trimode.policy.remote.errors.{expected.__name__}"]
@@ -150,9 +154,9 @@ def test_refused_connection() -> None:
 
 
 def test_what_is_no_server_of_the_api() -> None:
-    with playing(answering("x"), lists={"/v1/models": {"hello": 1}}) as server:
-        with pytest.raises(AnswerGarbled, match="/v1/models"):
-            remote(server)
+    listed = {"/v1/models": {"hello": 1}}
+    with playing(answering("x"), lists=listed) as server, pytest.raises(AnswerGarbled, match="/v1/models"):
+        remote(server)
 
 
 def test_nothing_is_tried_again_once_a_piece_was_shown() -> None:
@@ -239,8 +243,9 @@ def test_without_fallback_the_first_error_is_the_callers(pair: tuple[Scripted, S
 
 def test_every_pool_failed(pair: tuple[Scripted, Scripted]) -> None:
     one, _ = pair
-    with playing(failing(503)) as other, remote(one, pools=[Pool(url=other.url, name="spare")]) as engine:
-        with pytest.raises(EveryPoolFailed) as found:
+    with playing(failing(503)) as other:
+        engine = remote(one, pools=[Pool(url=other.url, name="spare")])
+        with engine, pytest.raises(EveryPoolFailed) as found:
             engine.generate(messages=ASK)
     assert {name: type(cause) for name, cause in found.value.causes.items()} == {
         "openai": ServerFailed,
@@ -296,15 +301,21 @@ def test_under_checked_such_a_server_is_tried_and_validated() -> None:
 
 
 def test_a_server_that_breaks_a_schema_that_it_kept_before() -> None:
-    with playing(*held(answering('{"n":"many"}'))) as server, remote(server) as engine:
-        with pytest.raises(tm.SchemaViolation, match="did not keep it"):
-            engine.generate(messages=ASK, schema=SCHEMA)
+    with (
+        playing(*held(answering('{"n":"many"}'))) as server,
+        remote(server) as engine,
+        pytest.raises(tm.SchemaViolation, match="did not keep it"),
+    ):
+        engine.generate(messages=ASK, schema=SCHEMA)
 
 
 def test_cut_output_is_no_value() -> None:
-    with playing(*held(answering('{"n":2', finish="length"))) as server, remote(server) as engine:
-        with pytest.raises(OutputCut, match="max_tokens") as found:
-            engine.generate(messages=ASK, schema=SCHEMA, max_tokens=3)
+    with (
+        playing(*held(answering('{"n":2', finish="length"))) as server,
+        remote(server) as engine,
+        pytest.raises(OutputCut, match="max_tokens") as found,
+    ):
+        engine.generate(messages=ASK, schema=SCHEMA, max_tokens=3)
     assert found.value.text == '{"n":2'
 
 

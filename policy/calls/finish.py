@@ -15,6 +15,7 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher, TurnMatcher
+from ..remote import RemoteRequest
 from ..schema import TextTarget
 from ..selection import without_part
 from ..telemetry import Spelling
@@ -161,7 +162,9 @@ def _result(
         guarantee=recording.guarantee,
         choice=choice,
         segments=segments,
-        prompt_ids=() if recording.request is None else recording.request.prompt,
+        prompt_ids=()
+        if recording.request is None or isinstance(recording.request, RemoteRequest)
+        else recording.request.prompt,
         spelling=Spelling((recording.text_of, recording.piece_of)),
     )
 

@@ -11,15 +11,16 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from trimode.engine.errors import TrimodeError
 
 from ..server import command as server_commands
+from ..training import command as training_commands
 from . import audit, audit_out, bench_commands
-from .console import Adapter, AsJson, Checkpoint, console, run_script
+from .console import Adapter, AsJson, Checkpoint, TrainGroup, console, run_script
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
@@ -39,6 +40,12 @@ schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schem
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
 app.add_typer(workload_app, name="workload")
+train_app: typer.Typer = typer.Typer(
+    cls=TrainGroup, no_args_is_help=True, help="Train draft adapters, or the reference checkpoint."
+)
+training_commands.add_to(train_app)
+app.add_typer(train_app, name="train")
+_AS_GIVEN: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command()(doctor)
 app.command()(fetch)
 
@@ -167,22 +174,27 @@ def generate(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="Directory to write; new or empty.")],
-    format: Annotated[str, typer.Option("--format", help="What to write: ministral3.")] = "ministral3",
+    out: Annotated[Path, typer.Argument(help="ministral3: a directory, new or empty. gguf: a new file, NAME.gguf.")],
+    format: Annotated[str, typer.Option("--format", help="What to write: ministral3 or gguf.")] = "ministral3",
+    stored: Annotated[
+        str | None,
+        typer.Option("--type", help="Of gguf: f32, f16, bf16, q8_0, q4_0, q4_1; the weights' own if not given."),
+    ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Writes a checkpoint for other engines (transformers, vLLM), and lists what their format cannot represent."""
+    """Writes a checkpoint for other engines (transformers, vLLM; llama.cpp), and lists what their format cannot
+    represent."""
     from trimode.engine.models.checkpoint import locate
     from trimode.engine.models.export import export as write
 
-    missing = write(locate(checkpoint).directory, out, format)
+    missing = write(locate(checkpoint).directory, out, format, stored)
     console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
     for sentence in missing:
-        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True)
+        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True, markup=False)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
-def train(context: typer.Context) -> None:
+@train_app.command("reference", context_settings=_AS_GIVEN, add_help_option=False)
+def train_reference(context: typer.Context) -> None:
     """Trains the reference checkpoint (arguments as of scripts/train.py; needs a source checkout)."""
     raise typer.Exit(run_script("train.py", context.args))
 

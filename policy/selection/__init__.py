@@ -14,6 +14,7 @@ from .lock_file import lock_text, moved
 from .naming import NAMING, Naming, current_naming, kind_given
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
+from .pool_auto import PoolAuto, PoolEvidence
 from .posterior import Learned
 from .pricing import Cost, Costing, Passes
 from .settings import (
@@ -64,6 +65,8 @@ __all__ = [
     "PlannedKind",
     "Policy",
     "PolicyProtocol",
+    "PoolAuto",
+    "PoolEvidence",
     "Schedule",
     "SettingArguments",
     "Settings",

@@ -37,6 +37,7 @@ HELPERS = (
     "policy/schemas_at_random.py",
     "integrations/server/served.py",
     "integrations/remote/scripted.py",
+    "remote/servers.py",
 )
 
 

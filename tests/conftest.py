@@ -38,6 +38,7 @@ HELPERS = (
     "integrations/server/served.py",
     "integrations/workload/made_calls.py",
     "integrations/remote/scripted.py",
+    "remote/servers.py",
 )
 
 

@@ -171,9 +171,7 @@ def test_the_bundled_checkpoint_decodes_the_same_from_its_file(tmp_path: Path, r
     for text in ("'tis 'till\n'stuff'", "I want to book a table for two at seven.", '{"name":'):
         assert engine.tokenizer.encode(text) == reference.tokenizer.encode(text)
         messages = [{"role": "user", "content": text}]
-        found, expected = (
-            one.generate(messages=messages, mode="ar", max_tokens=24) for one in (engine, reference)
-        )
+        found, expected = (one.generate(messages=messages, mode="ar", max_tokens=24) for one in (engine, reference))
         assert (found.prompt_ids, found.token_ids) == (expected.prompt_ids, expected.token_ids)
     whole, model = reference.tokens.model.state_dict(), engine.tokens.model.state_dict()
     assert all(torch.equal(whole[name], model[name]) for name in model)

@@ -40,6 +40,7 @@ class PeerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,
             env={**os.environ, "OMP_NUM_THREADS": str(setup.threads)},
         )
         try:

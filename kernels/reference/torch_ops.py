@@ -9,6 +9,7 @@ the batch. `fixed_shape` achieves that: library calls of one shape, sums in a fi
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
-from ..layout import PAGE, Layout, SampledTokens
+from ..blocks import Blocks
+from ..layout import PAGE, Layout, LowRank, SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, fixed_shape
 from .noise import gumbel as gumbel
@@ -25,17 +27,18 @@ name = "torch"
 row_tile = 1
 """Row multiple of a pass: 1, because products pad their own rows."""
 queued = False
+packing, packer = "", None
 exact = True
 """Whether rows are invariant; see `ops.Kernels`."""
 
 
-def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized | Blocks, onto: Tensor | None = None) -> Tensor:
     """Returns x [T, in] times weight [out, in] transposed, added to `onto` if given: [T, out].
 
-    A weight in eight bits is restored to x's dtype. Under autograd this is one call of the library, whose rows may
-    depend on the batch.
+    A weight in eight or four bits is restored to x's dtype. Under autograd this is one call of the library, whose rows
+    may depend on the batch.
     """
-    if isinstance(weight, Quantized):
+    if isinstance(weight, Quantized | Blocks):
         weight = dequantize(weight, x.dtype)
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     y = F.linear(x, weight) if learns else fixed_shape.product(x, weight)
@@ -47,8 +50,14 @@ def prepare(weight: Tensor) -> Tensor:
     return weight
 
 
-prepare_adapter = block.joined_terms
-"""`prepare` for the terms of an adapter at one product, whose matrices no implementation rounds."""
+def lookup(weight: Tensor, ids: Tensor) -> Tensor:
+    """Returns the rows [T, in] of a prepared matrix."""
+    return weight[ids]
+
+
+def prepare_adapter(terms: Sequence[LowRank], outputs: int) -> tuple[LowRank, ...]:
+    """Returns the terms of an adapter at one product as one term, in the form that `linear` takes, unrounded."""
+    return block.joined_terms(terms, outputs)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, groups: int = 1) -> Tensor:

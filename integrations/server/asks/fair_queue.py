@@ -28,7 +28,8 @@ class FairQueue:
     def __init__(
         self, slots: int, places: int, tenant_slots: int | None = None, tenant_places: int | None = None
     ) -> None:
-        self.slots, self.places = slots, places
+        self.slots: int = slots
+        self.places: int = places
         self._tenant_slots, self._tenant_places = tenant_slots or slots, tenant_places or places
         self._running = Counter[str]()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()

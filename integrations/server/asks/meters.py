@@ -45,7 +45,7 @@ class Meters:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self, engine: Engine, queue: FairQueue) -> None:
-        self.registry = CollectorRegistry()
+        self.registry: CollectorRegistry = CollectorRegistry()
         self.registry.register(_Now(engine, queue))
         counter, labels = self._counter, _STEPS
         self._calls = counter("calls", "Calls that ended, by how.", "outcome", "kind")
@@ -57,8 +57,12 @@ class Meters:
         self._forced = counter("forced_tokens", "Tokens that a schema or budget left no choice of.", *labels)
         self._passes = counter("forward_passes", "Forward passes, without prefill.", *labels)
         self._requests = counter("http_requests", "Requests, by path and status.", "path", "status")
-        self.first = self._histogram("time_to_first_piece_seconds", "From a call's slot to its first piece.", _SECONDS)
-        self.between = self._histogram("time_between_pieces_seconds", "From piece to piece of a stream.", _BETWEEN)
+        self.first: Histogram = self._histogram(
+            "time_to_first_piece_seconds", "From a call's slot to its first piece.", _SECONDS
+        )
+        self.between: Histogram = self._histogram(
+            "time_between_pieces_seconds", "From piece to piece of a stream.", _BETWEEN
+        )
         self._seconds = self._histogram("call_seconds", "From a call's slot to its end.", _SECONDS)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

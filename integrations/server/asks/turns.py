@@ -23,7 +23,8 @@ class TurnView:
     """One choice of an ask."""
 
     def __init__(self, choice: int, call: Call, ask: Ask) -> None:
-        self.choice, self._call, self._session = choice, call, ask.caller.session
+        self.choice: int = choice
+        self._call, self._session = call, ask.caller.session
 
     def feed(self, event: StreamEvent) -> Iterator[Event]:
         """Yields the delta of a stream's event. Previews, and markers between two segments, have none."""

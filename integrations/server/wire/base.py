@@ -7,7 +7,7 @@ its name; parameters that the API has and we do not are accepted with the values
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,7 +26,7 @@ NAME: Final = r"^[^\x00-\x1f\x7f]{1,256}$"
 class Wire(BaseModel):
     """A document of a request: unknown keys and values of other types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class TrimodeOptions(Wire):

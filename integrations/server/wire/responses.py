@@ -5,7 +5,7 @@ Knows OpenAI's responses API. Does not know the engine or responses.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
@@ -60,7 +60,7 @@ class MessageItem(Wire):
 class CallItem(Wire):
     """A call as a response has it. What OpenAI's client adds to it when it writes one out asks for nothing."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True)
 
     type: Literal["function_call"]
     call_id: str

@@ -169,11 +169,13 @@ def generate(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="ministral3: a directory, new or empty. gguf: a new file, NAME.gguf.")],
-    format: Annotated[str, typer.Option("--format", help="What to write: ministral3 or gguf.")] = "ministral3",
+    out: Annotated[Path, typer.Argument(help="A directory, new or empty; for gguf a new file, NAME.gguf.")],
+    format: Annotated[
+        str, typer.Option("--format", help="ministral3, gguf, or transformers (of a GGUF file).")
+    ] = "ministral3",
     stored: Annotated[
         str | None,
-        typer.Option("--type", help="Of gguf: f32, f16, bf16, q8_0, q4_0, q4_1; the weights' own if not given."),
+        typer.Option("--type", help="f32, f16, bf16; of gguf also q8_0, q4_0, q4_1. The weights' own if not given."),
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:

@@ -10,6 +10,7 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
+from .merge import Merged, merged, write_merged
 from .origins import (
     COLOURS,
     EMPTY,
@@ -23,7 +24,7 @@ from .origins import (
     rejected,
 )
 from .process_trails import add_audit_file, audit_files
-from .record import CallRecord, Counts, PolicyUsed, Runtime, StepKind, record_call, versions
+from .record import CallRecord, Counts, PolicyUsed, Runtime, ServedBy, StepKind, record_call, versions
 from .redaction import Redact, redacted_by, redacted_text
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
 from .statistics import acceptance, qualities, speeds
@@ -43,6 +44,7 @@ __all__ = [
     "CallRecord",
     "Counts",
     "Head",
+    "Merged",
     "Piece",
     "PieceOf",
     "PolicyUsed",
@@ -51,6 +53,7 @@ __all__ = [
     "RejectedDrafts",
     "RoundRecord",
     "Runtime",
+    "ServedBy",
     "StepKind",
     "TextOf",
     "acceptance",
@@ -63,6 +66,7 @@ __all__ = [
     "has_token_text",
     "head",
     "is_decision",
+    "merged",
     "newest",
     "number_of",
     "pieces",
@@ -79,4 +83,5 @@ __all__ = [
     "speeds",
     "verify",
     "versions",
+    "write_merged",
 ]  # fmt: skip

@@ -72,6 +72,20 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedBy:
+    """The replica that decoded a call, where several serve one model. `request` and `choice`: of the call that was
+    accepted; `attempt`: from 1, more than one where an earlier replica was lost; `why`: the reason of the router."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    request: str
+    choice: int
+    attempt: int
+    replica: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThinkingUsed:
     """The token id that ends thinking, and the number of tokens after which it was forced."""
 
@@ -123,7 +137,8 @@ class CallRecord:
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
-    lookup_spec could copy its drafts. The last block of fields is content.
+    lookup_spec could copy its drafts. `served`: the replica, None where one process serves. The last block of fields is
+    content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -155,6 +170,7 @@ class CallRecord:
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
     guarantee: str | None = None
+    served: ServedBy | None = None
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
@@ -211,6 +227,7 @@ def record_call(
     piece_of: PieceOf | None = None,
     guarantee: str | None = None,
     logprobs: Sequence[float] | None = None,
+    served: ServedBy | None = None,
     content: bool = True,
 ) -> CallRecord:
     """Returns the full record; sinks that keep no content redact it. `text_of` decodes token ids, and adds the text of
@@ -251,6 +268,7 @@ def record_call(
         counts=_counts(result) if result else None,
         rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
+        served=served,
     )
     if not content:
         return bare

@@ -161,5 +161,6 @@ class Recording:
             piece_of=self.piece_of,
             guarantee=self.guarantee,
             logprobs=self.logprobs,
+            served=self.scope.served,
             content=keeps or self.scope.redact is not None,
         )

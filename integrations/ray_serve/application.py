@@ -7,6 +7,7 @@ makes one from arguments or a configuration file of Serve's; `cluster_app` from 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ray import serve
@@ -14,9 +15,12 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.deployment import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..server.logs import log_as_json
 from ..server.settings import ServerSettings
+from ..server.wire.headers import REQUEST_ID
 from .door import Behind, door_app
 from .handle import RayReplicas
 from .replica import About, Replica
@@ -71,10 +75,25 @@ class Door:
         log_as_json(settings.log_level)
         self._replicas, self._settings = RayReplicas(engines), settings
 
-    def __serve_build_asgi_app__(self) -> Starlette:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Returns the app, which Ray then serves."""
         known = self._replicas
-        return door_app(Behind(replicas=known, about=known.about, metrics=known.metrics), self._settings)
+        return _Unnamed(door_app(Behind(replicas=known, about=known.about, metrics=known.metrics), self._settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unnamed:
+    """The app without the header that names the request: Ray's proxy writes the same one."""
+
+    app: Starlette
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)[REQUEST_ID]
+            await send(message)
+
+        await self.app(scope, receive, sent)
 
 
 def cluster_app(server: ServerSettings | None = None, cluster: ClusterSettings | None = None) -> Application:

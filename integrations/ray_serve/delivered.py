@@ -43,6 +43,8 @@ class Output:
             if expected[:same] != text[:same]:
                 raise ReplayDiffers(f"{_told(channel)}: decoded again, it goes on {text[:20]!r} and not as before")
             self.at, text = self.at + same, text[same:]
+        if text and self.finished:
+            raise ReplayDiffers(f"{_told(channel)}: decoded again, it goes on beyond its end")
         if text:
             self._add(channel, text)
         return text

@@ -47,7 +47,7 @@ class DoorMeters:
         return generate_latest(self.registry) + generate_latest(together)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # registries keep collectors by identity
 class _OfReplicas:
     """Metrics of several processes as one: each family once, its samples labelled."""
 

@@ -18,6 +18,7 @@ import ray
 from ray import serve
 
 from ..server.logs import log_as_json
+from ..server.process import listen
 from ..server.settings import ServerSettings
 from .application import cluster_app
 from .settings import ClusterSettings
@@ -42,12 +43,17 @@ def serve_cluster(settings: ServerSettings, cluster: ClusterSettings) -> None:
 
 @contextmanager
 def running(settings: ServerSettings, cluster: ClusterSettings) -> Generator[str]:
-    """Yields the application's URL while it runs; ends it with the block, and the cluster if it was started here."""
-    started = _joined(cluster)
+    """Yields the application's URL while it runs; ends it with the block, and the cluster if it was started here.
+
+    Raises NotListening.
+    """
+    with listen(settings.host, settings.port) as free:  # raises before anything is started in vain
+        port = free.getsockname()[1]
+    started = joined(cluster)
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.start(http_options={"host": settings.host, "port": port})
         serve.run(cluster_app(settings, cluster), name=APP, route_prefix="/")
-        yield f"http://{settings.host}:{settings.port}"
+        yield f"http://{settings.host}:{port}"
     finally:
         serve.delete(APP)
         if started:
@@ -55,7 +61,7 @@ def running(settings: ServerSettings, cluster: ClusterSettings) -> Generator[str
             ray.shutdown()
 
 
-def _joined(cluster: ClusterSettings) -> bool:
+def joined(cluster: ClusterSettings) -> bool:
     """Joins a cluster, or starts one on this machine with room for the replicas; returns whether it was started."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():

@@ -7,6 +7,7 @@ event; an exception from here means that the replica itself is broken.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
@@ -29,8 +30,10 @@ from .work import Answered, Batch, Exchanged, Failed, Work, portable
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the door has to know of what it serves."""
+    """A replica: its name and process, and the model's names and fingerprint, which are alike on all."""
 
+    replica: str
+    pid: int
     names: tuple[str, ...]
     fingerprint: str
 
@@ -60,8 +63,8 @@ class Replica:
         return cls(name, engine, service, app, until_end)
 
     def about(self) -> About:
-        """Returns names and fingerprint of the model."""
-        return About(self.service.names, self.service.fingerprint)
+        """Returns what this replica is and serves."""
+        return About(self.name, os.getpid(), self.service.names, self.service.fingerprint)
 
     def check(self) -> None:
         """Raises what stopped the engine, if something has."""

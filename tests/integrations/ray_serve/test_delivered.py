@@ -129,7 +129,7 @@ def test_choices_are_told_apart() -> None:
 
 def test_a_choice_that_had_finished_is_not_told_again() -> None:
     delivered = Delivered()
-    events = [started(), TextDelta(choice=0, text="one"), finished(text="one")]
+    events: list[Event] = [started(), TextDelta(choice=0, text="one"), finished(text="one")]
     assert [one for event in events for one in delivered.feed(event)] == events
     delivered.again()
     assert [one for event in events for one in delivered.feed(event)] == []

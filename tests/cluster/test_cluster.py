@@ -94,24 +94,24 @@ def _said(message: dict[str, Any]) -> str:
 class Cluster:
     """The application, and every call that it accepted."""
 
-    url: str
+    client: httpx.Client
     settings: ServerSettings
     accepted: list[str] = field(default_factory=list)
+    asked: ClusterSettings | None = None
     _ids: Callable[[], int] = field(default_factory=lambda: count().__next__)
 
-    def ask(self, client: httpx.Client, asked: dict[str, Any], session: str | None = None) -> Answer:
+    def ask(self, asked: dict[str, Any], session: str | None = None) -> Answer:
         request = f"call-{self._ids()}"
         headers = {"x-request-id": request} | ({} if session is None else {"x-session-id": session})
-        found = answer_of(request, client.post("/v1/chat/completions", json=asked, headers=headers))
+        found = answer_of(request, self.client.post("/v1/chat/completions", json=asked, headers=headers))
         self.accepted += [request] if found.status == 200 else []
         return found
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120)
-
     def scale(self, replicas: int, **more: Any) -> None:
-        """Asks for so many replicas and waits until they are there."""
-        serve.run(cluster_app(self.settings, small(replicas=replicas, **more)), name=APP, route_prefix="/")
+        """Asks for so many replicas and waits until they are there. Ray puts new ones in the place of all."""
+        if self.asked != (asked := small(replicas=replicas, **more)):
+            serve.run(cluster_app(self.settings, asked), name=APP, route_prefix="/")
+            self.asked = asked
         self.until(replicas)
 
     def replicas(self) -> list[About]:
@@ -138,9 +138,8 @@ class Cluster:
         ended, answers = threading.Event(), list[Answer]()
 
         def keep(number: int) -> None:
-            with self.client() as client:
-                while not ended.is_set():
-                    answers.append(self.ask(client, asked, f"traffic {number}"))
+            while not ended.is_set():
+                answers.append(self.ask(asked, f"traffic {number}"))
 
         with ThreadPoolExecutor(clients) as pool:
             futures = [pool.submit(keep, number) for number in range(clients)]
@@ -158,7 +157,7 @@ def small(**more: Any) -> ClusterSettings:
 
 @pytest.fixture(scope="module")
 def started() -> Generator[None]:
-    """Ray on this machine. It gives itself 30 s to start, which may be too few where others work too: it is tried again."""
+    """Ray on this machine. It gives itself 30 s to start, too few where others work too: it is tried again."""
     for left in (2, 1, 0):
         try:
             joined(small(replicas=3))
@@ -176,9 +175,8 @@ def cluster(started: None, tmp_path_factory: pytest.TempPathFactory) -> Generato
     path = tmp_path_factory.mktemp("audit") / "audit.jsonl"
     settings = ServerSettings(port=0, audit=path, content=True, drain=60)
     with running(settings, small(replicas=2)) as url:
-        found = Cluster(url, settings)
-        found.until(2)
-        yield found
+        with httpx.Client(base_url=url, timeout=120) as client:
+            yield Cluster(client, settings, asked=small(replicas=2))
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +210,7 @@ def test_a_killed_replica_loses_no_request_and_changes_no_token(
 
     def one(number: int) -> Answer:
         session = None if number % 5 == 0 else f"agent {number % 11}"
-        with cluster.client() as client:
-            found = cluster.ask(client, body(number), session)
+        found = cluster.ask(body(number), session)
         if next(done) == REQUESTS // 4:
             os.kill(victim.pid, signal.SIGKILL)
         return found
@@ -235,25 +232,19 @@ def test_a_killed_replica_loses_no_request_and_changes_no_token(
 def test_sessions_stay_at_home(cluster: Cluster) -> None:
     cluster.scale(2)
     homes: dict[str, set[str]] = {}
-    with cluster.client() as client:
-        for number in range(24):
-            found = cluster.ask(client, body(number), f"session {number % 8}")
-            assert found.served["why"] == "home of the session"
-            homes.setdefault(f"session {number % 8}", set()).add(found.served["replica"])
+    for number in range(24):
+        found = cluster.ask(body(number), f"session {number % 8}")
+        assert found.served["why"] == "home of the session"
+        homes.setdefault(f"session {number % 8}", set()).add(found.served["replica"])
     assert all(len(home) == 1 for home in homes.values())
     assert len(set.union(*homes.values())) == 2
 
 
 def test_a_session_spills_under_load_with_a_receipt(cluster: Cluster, tmp_path: Path) -> None:
     cluster.scale(2)
-    asked = chat(response_format=held_to(LONG), max_completion_tokens=800, stream=True)
-
-    def one(_: int) -> Answer:
-        with cluster.client() as client:
-            return cluster.ask(client, asked, "one agent")
-
-    with ThreadPoolExecutor(2 * BUSY) as pool:
-        answers = [*pool.map(one, range(2 * BUSY))]
+    asked = chat(response_format=held_to(LONG), max_completion_tokens=800, trimode={"mode": "ar"}, stream=True)
+    with ThreadPoolExecutor(4 * BUSY) as pool:
+        answers = [*pool.map(lambda _: cluster.ask(asked, "one agent"), range(4 * BUSY))]
     assert len({one.text for one in answers}) == 1
     spilled = [one for one in answers if one.served["why"].startswith("spilled: the home ")]
     stayed = [one for one in answers if one.served["why"] == "home of the session"]
@@ -266,32 +257,35 @@ def test_a_session_spills_under_load_with_a_receipt(cluster: Cluster, tmp_path: 
 
 def test_the_metrics_of_all_replicas_are_at_one_place(cluster: Cluster) -> None:
     cluster.scale(2)
-    with cluster.client() as client:
-        text = client.get("/metrics").text
-        assert client.get("/v1/models").json()["data"][0]["id"] == "trimode-reference"
-        assert client.get("/ready").status_code == 200
-        assert len(client.get("/health").headers.get_list("x-request-id")) == 1
+    text = cluster.client.get("/metrics").text
+    assert cluster.client.get("/v1/models").json()["data"][0]["id"] == "trimode-reference"
+    assert cluster.client.get("/ready").status_code == 200
+    assert len(cluster.client.get("/health").headers.get_list("x-request-id")) == 1
     for one in cluster.replicas():
         assert f'replica="{one.replica}"' in text
     assert "trimode_door_lost_total" in text
 
 
-def test_a_replica_that_is_to_go_ends_what_it_began(cluster: Cluster) -> None:
-    cluster.scale(3)
-    with cluster.traffic(9, chat(response_format=held_to(LONG), max_completion_tokens=800, stream=True)) as answers:
-        cluster.scale(2)
+def test_replicas_that_are_replaced_end_what_they_began(cluster: Cluster) -> None:
+    cluster.scale(2)
+    old = {one.replica for one in cluster.replicas()}
+    with cluster.traffic(6, chat(response_format=held_to(LONG), max_completion_tokens=800, stream=True)) as answers:
+        cluster.scale(1)
     assert [one for one in answers if not one.whole] == []
     assert {one.served["attempt"] for one in answers} == {1}
-    assert len({one.served["replica"] for one in answers}) == 3
+    assert {one.served["replica"] for one in answers} == old | {one.replica for one in cluster.replicas()}
 
 
 def test_replicas_come_with_load_and_go_without(cluster: Cluster) -> None:
     scaling: dict[str, Any] = {"replicas": 1, "most": 2, "target": 2.0, "up_after": 1.0, "down_after": 3.0}
     cluster.scale(**scaling)
-    with cluster.traffic(8, chat(response_format=held_to(WORDS), max_completion_tokens=120)) as answers:
+    asked = chat(response_format=held_to(WORDS), max_completion_tokens=120)
+    with cluster.traffic(8, asked) as answers:
         cluster.until(2)
-    assert [one for one in answers if not one.whole] == []
-    cluster.until(1)
+    with cluster.traffic(1, asked) as later:
+        cluster.until(1)
+    assert [one for one in (*answers, *later) if not one.whole] == []
+    assert {one.served["attempt"] for one in (*answers, *later)} == {1}
 
 
 def test_the_trails_of_all_replicas_have_exactly_the_accepted_calls(cluster: Cluster, tmp_path: Path) -> None:

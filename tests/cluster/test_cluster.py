@@ -174,9 +174,8 @@ def started() -> Generator[None]:
 def cluster(started: None, tmp_path_factory: pytest.TempPathFactory) -> Generator[Cluster]:  # noqa: ARG001
     path = tmp_path_factory.mktemp("audit") / "audit.jsonl"
     settings = ServerSettings(port=0, audit=path, content=True, drain=60)
-    with running(settings, small(replicas=2)) as url:
-        with httpx.Client(base_url=url, timeout=120) as client:
-            yield Cluster(client, settings, asked=small(replicas=2))
+    with running(settings, small(replicas=2)) as url, httpx.Client(base_url=url, timeout=120) as client:
+        yield Cluster(client, settings, asked=small(replicas=2))
 
 
 @pytest.fixture(scope="module")

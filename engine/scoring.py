@@ -5,6 +5,7 @@ Knows token ids. Does not know the model. All of them are at temperature 1, over
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -37,7 +38,7 @@ class QuestionOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
+class Scoring(ABC):
     """A `prompt` and what is read after it. `cache_scope`: as in `DecodeRequest`."""
 
     prompt: Ids
@@ -56,9 +57,9 @@ class Scoring:
         return ()
 
     @property
+    @abstractmethod
     def read(self) -> Sequence[Ids]:
         """Token ids read after the prompt, each sequence on its own."""
-        raise NotImplementedError
 
     @property
     def output_positions(self) -> int:
@@ -74,9 +75,9 @@ class Scoring:
     def cached_positions(self) -> int:
         return len(self.cached)
 
+    @abstractmethod
     def result(self, found: Any, stats: Stats) -> Any:
         """Returns the result, from what the mode returned."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,8 @@ from trimode.engine.options import (
 from trimode.engine.result import Round
 from trimode.integrations.bench.episodes import Episode, Step, read_episodes
 from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
-from trimode.policy.audit.record import CallRecord, versions
+from trimode.policy.audit.package_versions import versions
+from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
 from trimode.policy.audit.trail_files import parts
 from trimode.policy.calls.call import Call

@@ -3,8 +3,10 @@
     python scripts/check_exact.py EPISODES.jsonl.gz ... --tokens 28000 --held 300 --json OUT
 
 Every model step is decoded from its recorded history: at each temperature, with the step's schema and without, by each
-exact mode with options that change from step to step, alone and then `COMPANY` at a time. All ids are compared with
-those of `ar` alone. The episodes take turns, so that all sources count; `--tokens` is for each mode in each arm.
+exact mode with options that change from step to step, alone and then together: `COMPANY` calls at a time with four
+exact modes, half as many with two. All ids are compared with those of `ar` alone. The episodes take turns, so that all
+sources count; `--tokens` is for each mode in each arm. The arms take turns too, and `--json` is written after each
+turn: what it says holds whenever the run is ended. `--skip` steps of each arm, to go on where another run ended.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from rich.progress import Progress
 from trimode.engine.errors import PromptTooLong
 from trimode.integrations.bench.episodes import Episode, Step, read_episodes
 from trimode.integrations.bench.evaluate import CONSTRAINED, Plan, call_of
+from trimode.kernels.native.build import compiled
 from trimode.policy.calls.call import Call
 from trimode.policy.calls.engine import Engine
 from trimode.policy.errors import BudgetTooSmall, SchemaError
@@ -58,22 +61,31 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     engine = Engine.load(args.checkpoint, kernels=args.kernels)
-    report: dict[str, Any] = {
+    about = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": args.threads,
         "kernels": engine.kernels,
+        "native_build": compiled().stem if engine.kernels.startswith("native") else None,
+        "checkpoint": engine.checkpoint.name,
         "model_sha256": engine.checkpoint.model_sha256,
         "files": [path.name for path in args.files],
-        "exact": [exact(engine, args, *arm) for arm in itertools.product(args.temperatures, ("schema", "free"))],
-        "diffusion": held(engine, args) if engine.weights.have("diffusion") else {"invalid": 0},
+        "skip": args.skip,
     }
-    report["tokens"] = sum(row["tokens"] for row in report["exact"])
-    report["differ"] = sum(row["differ"] for row in report["exact"])
-    print(json.dumps(report, indent=1))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    report: dict[str, Any] = {**about, **exact(engine, args, about)}
+    report["diffusion"] = held(engine, args) if engine.weights.have("diffusion") else {"invalid": 0}
+    print(write(args.json, report))
     sys.exit(1 if report["differ"] + report["diffusion"]["invalid"] else 0)
+
+
+def write(out: Path | None, report: dict[str, Any]) -> str:
+    """Writes `report` as JSON to `out`, in one step; returns the text."""
+    text = json.dumps(report, indent=1)
+    if out:
+        part = out.with_suffix(".part")
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(out)
+    return text
 
 
 def arguments() -> argparse.Namespace:
@@ -81,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--tokens", type=int, default=28000, help="for each mode, alone and again in company")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 0.7, 1.0])
+    parser.add_argument("--skip", type=int, default=0, help="steps of each arm that are left out at its beginning")
     parser.add_argument("--held", type=int, default=300, help="schema-bound steps for the diffusion mode")
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--kernels", default="auto")
@@ -98,40 +111,64 @@ def steps(files: list[Path]) -> Iterator[tuple[Episode, Step]]:
 
 
 @dataclass(slots=True)
-class Tally:
-    """One arm. tokens: generated, by all modes, alone and in company; compared: steps times modes times company."""
+class Arm:
+    """One temperature, with schemas or without, and what was counted in it.
 
+    tokens: generated, by all modes, alone and in company; positions: of `ar` alone, each of which the others were
+    compared with; compared: steps times modes times company.
+    """
+
+    temperature: float
+    arm: str
+    groups: Iterator[list[list[Call]]]
     tokens: int = 0
+    positions: int = 0
     steps: int = 0
     compared: int = 0
     differ: int = 0
 
+    def turn(self, engine: Engine) -> bool:
+        """Decodes the next group; returns whether there was one."""
+        group = next(self.groups, None)
+        if group is None:
+            return False
+        alone = [[engine.run(call).token_ids for call in calls] for calls in group]
+        together = asyncio.run(_together(engine, group))
+        for mine, theirs in zip(alone, together, strict=True):
+            self.steps += 1
+            self.positions += len(mine[0])
+            self.compared += len(mine) + len(theirs)
+            self.tokens += sum(map(len, mine + theirs))
+            self.differ += sum(ids != mine[0] for ids in mine + theirs)
+        return True
 
-def exact(engine: Engine, args: argparse.Namespace, temperature: float, arm: str) -> dict[str, Any]:
-    """Decodes steps until each mode has `--tokens` alone; counts what is not the same as `ar` alone."""
-    tally = Tally()
+    def row(self) -> dict[str, Any]:
+        named = ("temperature", "arm", "tokens", "positions", "steps", "compared", "differ")
+        return {name: getattr(self, name) for name in named}
+
+
+def exact(engine: Engine, args: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
+    """Decodes steps, the arms in turn, until each mode has `--tokens` alone; counts what differs from `ar` alone."""
+    arms = [
+        Arm(temperature, arm, _grouped(later(askable(engine, args.files, temperature, arm), args.skip)))
+        for temperature, arm in itertools.product(args.temperatures, ("schema", "free"))
+    ]
     want = args.tokens * 2 * len(variants(engine, 0))
+    report = counted(arms)
     with Progress() as bar:
-        task = bar.add_task(f"T={temperature} {arm}", total=want)
-        for group in _grouped(askable(engine, args.files, temperature, arm)):
-            alone = [[engine.run(call).token_ids for call in calls] for calls in group]
-            together = asyncio.run(_together(engine, group))
-            for mine, theirs in zip(alone, together, strict=True):
-                tally.steps += 1
-                tally.compared += len(mine) + len(theirs)
-                tally.tokens += sum(map(len, mine + theirs))
-                tally.differ += sum(ids != mine[0] for ids in mine + theirs)
-            bar.update(task, completed=tally.tokens)
-            if tally.tokens >= want:
-                break
-    return {
-        "temperature": temperature,
-        "arm": arm,
-        "tokens": tally.tokens,
-        "steps": tally.steps,
-        "compared": tally.compared,
-        "differ": tally.differ,
-    }
+        task = bar.add_task("exact modes", total=want * len(arms))
+        open_arms = list(arms)
+        while open_arms:
+            open_arms = [arm for arm in open_arms if arm.turn(engine) and arm.tokens < want]
+            report = counted(arms)
+            write(args.json, {**about, **report})
+            bar.update(task, completed=report["tokens"])
+    return report
+
+
+def counted(arms: list[Arm]) -> dict[str, Any]:
+    names = ("tokens", "positions", "differ")
+    return {"exact": [arm.row() for arm in arms], **{name: sum(getattr(arm, name) for arm in arms) for name in names}}
 
 
 async def _together(engine: Engine, group: list[list[Call]]) -> list[list[Ids]]:
@@ -144,6 +181,10 @@ def _grouped(calls: Iterator[list[Call]]) -> Iterator[list[list[Call]]]:
     """About COMPANY calls at a time."""
     while group := list(itertools.islice(calls, COMPANY // len(VARIANTS[0]))):
         yield group
+
+
+def later(calls: Iterator[list[Call]], skip: int) -> Iterator[list[Call]]:
+    return itertools.islice(calls, skip, None)
 
 
 def variants(engine: Engine, count: int) -> list[Settings]:

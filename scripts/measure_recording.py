@@ -36,7 +36,7 @@ from rich.progress import track
 
 import trimode as tm
 from trimode.policy.audit.content import SWITCH
-from trimode.policy.audit.record import versions
+from trimode.policy.audit.package_versions import versions
 from trimode.policy.audit.trail import AuditFile
 from trimode.policy.calls.arguments import call_of
 from trimode.policy.calls.call import Call

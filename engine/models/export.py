@@ -1,4 +1,5 @@
-"""Exports an NLD checkpoint for other engines: the causal model alone, as `Ministral3ForCausalLM` of transformers.
+"""Exports a checkpoint for other engines: an NLD model's causal part as `Ministral3ForCausalLM` of transformers, or any
+model that llama.cpp has an architecture for as one GGUF file.
 
 Knows file names, config keys and tensor names on both sides. Does not know modules or decoding: tensors are copied from
 file to file, shard by shard and in their own dtype. What the other format cannot express is returned as sentences.
@@ -22,7 +23,7 @@ from .config import OWN, ModelConfig
 from .fields import read_object
 from .weight_files import ADAPTER, INDEX, weight_files
 
-FORMATS: Final = ("ministral3",)
+FORMATS: Final = ("ministral3", "gguf")
 _PREFIXES: Final = {"encoder.": "model.", "diffusion_head.": "lm_head."}
 _SAME: Final = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -32,16 +33,39 @@ _MARKERS: Final = ("bos_token_id", "pad_token_id")
 _CACHE_SCALES: Final = (".k_scale", ".v_scale")
 
 
-def export(source: Path, out: Path, kind: str = "ministral3") -> list[str]:
-    """Writes the checkpoint directory `source` to the empty or new directory `out`; returns what could not be written.
+def export(source: Path, out: Path, kind: str = "ministral3", stored: str | None = None) -> list[str]:
+    """Writes the checkpoint `source` to `out`; returns what could not be written, in sentences.
 
-    The weights keep their dtype. Raises CheckpointError (source) and RequestError (unknown `kind`, `out` not empty).
+    `kind` ministral3: from a directory to an empty or new one, weights in their dtype. gguf: from a directory or a GGUF
+    file to a new file, matrices as `stored` (`gguf.writer.TYPES`). Raises CheckpointError (source) and RequestError
+    (unknown `kind` or `stored`, `out` is there).
     """
     if kind not in FORMATS:
         raise RequestError(f"export format {kind!r}: expected one of {', '.join(FORMATS)}")
+    if kind == "gguf":
+        from .gguf.writer import write_gguf
+
+        return _causal_only(source) + write_gguf(source, out, stored)
+    if stored is not None:
+        raise RequestError(f"type {stored!r}: {kind} keeps the weights' dtype; leave the type out")
+    return _ministral3(source, out)
+
+
+def _causal_only(source: Path) -> list[str]:
+    """What a causal model lacks of the checkpoint `source`."""
+    if source.is_file():
+        return []
+    if not source.is_dir():
+        raise CheckpointError(f"no checkpoint directory or GGUF file at {source}")
+    config = ModelConfig.load(source)
+    adapter = [_adapter_left()] if (source / ADAPTER).is_dir() else []
+    return left_out(source, config) if config.family.masks else adapter
+
+
+def _ministral3(source: Path, out: Path) -> list[str]:
     if source.is_file():
         raise CheckpointError(
-            f"{source} is a GGUF file, which other engines read as it is; {kind} is written from an NLD directory"
+            f"{source} is a GGUF file, which other engines read as it is; ministral3 is written from an NLD directory"
         )
     if not source.is_dir():
         raise CheckpointError(f"no checkpoint directory at {source}")
@@ -71,8 +95,12 @@ def left_out(source: Path, config: ModelConfig) -> list[str]:
         f"block size {config.block_size}: the block modes (diffusion, self-speculation) exist in trimode only",
     ]
     if (source / ADAPTER).is_dir():
-        found.insert(0, f"draft adapter {ADAPTER}/: used while drafting only, no effect on causal output")
+        found.insert(0, _adapter_left())
     return found
+
+
+def _adapter_left() -> str:
+    return f"draft adapter {ADAPTER}/: used while drafting only, no effect on causal output"
 
 
 def ministral3_config(fields: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:

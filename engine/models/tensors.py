@@ -34,6 +34,27 @@ def read_tensors(
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
 
 
+def tensor_places(files: list[Path]) -> dict[str, Path]:
+    """The names of all tensors to the files that hold them, without reading one. Raises CheckpointError."""
+    found: dict[str, Path] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+    return found
+
+
+def tensor_at(places: Mapping[str, Path], name: str, origin: Path) -> Tensor:
+    """One tensor of `places` in its own dtype. Raises CheckpointError where it is not there."""
+    if name not in places:
+        raise CheckpointError(f"{origin}: expected a tensor {name}, found none of that name")
+    with safe_open(places[name], framework="pt") as file:
+        found: Tensor = file.get_tensor(name)
+    return found
+
+
 def check_finite(found: Mapping[str, Tensor], origin: Path) -> None:
     """Raises CheckpointError for tensors that hold NaN or infinity. One more read of what was just read."""
     bad = [name for name, tensor in found.items() if tensor.numel() and not _finite(tensor)]

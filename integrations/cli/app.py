@@ -22,6 +22,7 @@ from .console import Adapter, AsJson, Checkpoint, console, run_script
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
+from .workload import workload_app
 
 if TYPE_CHECKING:
     from trimode.policy.calls import Result, StreamEvent
@@ -36,6 +37,7 @@ serve.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
+app.add_typer(workload_app, name="workload")
 app.command()(doctor)
 app.command()(fetch)
 
@@ -164,18 +166,23 @@ def generate(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="Directory to write; new or empty.")],
-    format: Annotated[str, typer.Option("--format", help="What to write: ministral3.")] = "ministral3",
+    out: Annotated[Path, typer.Argument(help="ministral3: a directory, new or empty. gguf: a new file, NAME.gguf.")],
+    format: Annotated[str, typer.Option("--format", help="What to write: ministral3 or gguf.")] = "ministral3",
+    stored: Annotated[
+        str | None,
+        typer.Option("--type", help="Of gguf: f32, f16, bf16, q8_0, q4_0, q4_1; the weights' own if not given."),
+    ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
-    """Writes a checkpoint for other engines (transformers, vLLM), and lists what their format cannot represent."""
+    """Writes a checkpoint for other engines (transformers, vLLM; llama.cpp), and lists what their format cannot
+    represent."""
     from trimode.engine.models.checkpoint import locate
     from trimode.engine.models.export import export as write
 
-    missing = write(locate(checkpoint).directory, out, format)
+    missing = write(locate(checkpoint).directory, out, format, stored)
     console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
     for sentence in missing:
-        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True)
+        console.print(f"not written: {sentence}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

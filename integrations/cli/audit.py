@@ -28,7 +28,13 @@ Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 
 @app.command()
-def show(file: Trail, as_json: AsJson = False) -> None:
+def show(
+    file: Trail,
+    run: Annotated[
+        str | None, typer.Option(help="Calls of one run alone: an id of its host, or its beginning or end.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Lists the calls of an audit file, a line each, and the engines that decoded them."""
     from trimode.policy.audit import read_audit, records
 
@@ -36,9 +42,11 @@ def show(file: Trail, as_json: AsJson = False) -> None:
 
     lines = read_audit(file)
     if as_json:
-        print(f"[{','.join(line.raw.decode() for line in lines if line.entry)}]")
+        print(f"[{','.join(line.raw.decode() for line in lines if line.entry and _in_run(line.entry.record, run))}]")
     else:
-        calls = records(lines)
+        calls = [record for record in records(lines) if _in_run(record, run)]
+        if run is not None and not calls:
+            raise TrimodeError(f"{file}: no call is of a run with an id that begins or ends with {run!r}")
         view, left_out = table(calls, console.width)
         console.print(view)
         if left_out:
@@ -173,6 +181,10 @@ def diff(
         console.print(f"no difference in {len(first)} calls, identity, clocks and cache apart", highlight=False)
     if found:
         raise typer.Exit(1)
+
+
+def _in_run(record: CallRecord, run: str | None) -> bool:
+    return run is None or (record.host is not None and record.host.is_named(run))
 
 
 def _side(given: str) -> tuple[list[CallRecord], bool]:

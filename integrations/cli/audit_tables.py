@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 
 _START: Final = ("#", "step", "kind", "mode")
 _NUMBERS: Final = ("tokens", "passes", "TPF", "accepted", "forced", "repaired")
-_END: Final = ("schema", "finish", "reason")
+_END: Final = ("schema", "finish", "run", "reason")
 _COLUMNS: Final[tuple[str, ...]] = (*_START, *_NUMBERS, *_END)
 _WRAPPED: Final = {"step": 16, "mode": 16, "reason": 24}
 """Columns that a narrow terminal breaks into lines, and the width from which it does."""
-_SPARE: Final = ("repaired", "forced", "TPF", "kind", "finish", "schema", "reason", "accepted", "passes")
+_SPARE: Final = ("repaired", "forced", "TPF", "kind", "finish", "schema", "run", "reason", "accepted", "passes")
 """Columns that a narrow terminal leaves out, the first one first."""
+_ENDING: Final = 8
+"""Characters of a run's id that its column shows: the last ones, because ids of one minute may begin alike."""
 
 
 def table(records: Iterable[CallRecord], width: int) -> tuple[Table, list[str]]:
-    """Returns a row for each call, and the columns that `width` has no place for.
+    """Returns a row for each call, and the columns that `width` has no place for. The column run needs a call with one.
 
     accepted: accepted/drafted; passes exclude prefill; TPF: tokens per forward pass.
     """
     rows: list[dict[str, str]] = [
         dict(zip(_COLUMNS, _row(number, record), strict=True)) for number, record in enumerate(records, start=1)
     ]
-    shown, left_out = _fitting(_COLUMNS, rows, width)
+    named = [name for name in _COLUMNS if name != "run" or any(row[name] for row in rows)]
+    shown, left_out = _fitting(named, rows, width)
     view = Table(box=None, header_style="bold", pad_edge=False)
     for name in shown:
         justify: JustifyMethod = "right" if name in ("#", *_NUMBERS) else "left"
@@ -106,7 +109,7 @@ def _folding(*names: str) -> Table:
 def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     start = (str(number), record.step, record.kind, _mode(record))
     why = "; ".join((record.policy.reason, *record.notes))
-    end = (_schema(record), record.error or record.finish_reason or "", why)
+    end = (_schema(record), record.error or record.finish_reason or "", _run(record), why)
     counts = record.counts
     if counts is None:
         return (*start, *("-",) * len(_NUMBERS), *end)
@@ -114,6 +117,11 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     accepted = f"{counts.accepted}/{counts.drafted}" if counts.drafted else "-"
     numbers = (counts.output_tokens, counts.forward_passes, speed, accepted, counts.forced, counts.repaired)
     return (*start, *map(str, numbers), *end)
+
+
+def _run(record: CallRecord) -> str:
+    host = record.host
+    return "" if host is None else (host.run or host.conversation or host.trace)[-_ENDING:]
 
 
 def _runtime(run: Runtime) -> str:

@@ -10,15 +10,21 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from trimode.policy.calls import Engine, Result, StreamEvent
+from trimode.policy.audit import HostRun
+from trimode.policy.calls import Engine, Result, StreamEvent, inside_host
 from trimode.policy.selection import StepKind, current_naming
 from trimode.policy.steps import using
 
 from .conventions import one_system
 from .kinds import DEFAULT_STEP, kind_of
 from .pieces import Piece, piece_of
+
+_FIELDS: Final = {"parallel_tool_calls": "parallel"} | {
+    name: name for name in ("step", "kind", "timeout", "tools", "tool_choice", "schema")
+}
+"""Arguments that are fields of a call and no settings, by their names in OpenAI's format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class Ask:
     what the output has to fulfil. `node`: the framework's name for who asks, such as a graph's node or an agent.
     `step`, `kind`: what the adapter's own settings name the call; they win over `using`, which wins over `node` and the
     table of kinds. `settings`: keyword arguments of `Settings`. `timeout`: seconds after which TimeoutError is raised.
+    `host`: the framework's ids of its run, which the record of the call keeps.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -41,6 +48,17 @@ class Ask:
     kind: StepKind | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout: float | None = None
+    host: HostRun = field(default_factory=HostRun)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], **asked: Any) -> Ask:
+        """Returns a call of `asked`, and of arguments in which a framework mixes both: fields of a call, and settings.
+
+        What is None is left out.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        fields = {ours: given[name] for name, ours in _FIELDS.items() if name in given}
+        return cls(settings={name: value for name, value in given.items() if name not in _FIELDS}, **fields, **asked)
 
     @property
     def named(self) -> tuple[str, StepKind]:
@@ -110,5 +128,5 @@ class Ask:
     @contextmanager
     def _inside(self) -> Generator[None]:
         step, kind = self.named
-        with using(step=step, kind=kind):
+        with inside_host(self.host), using(step=step, kind=kind):
             yield

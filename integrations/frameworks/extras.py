@@ -16,6 +16,11 @@ def loaded(model: str | None = None) -> Engine:
     return Engine.load(model)
 
 
+def engine_of(source: Engine | str | None) -> Engine:
+    """Returns an engine as it is, or that of the checkpoint `source`."""
+    return source if isinstance(source, Engine) else loaded(source)
+
+
 def missing(extra: str, error: ImportError) -> ImportError:
     """Returns the error for an adapter whose SDK cannot be imported; `extra`: what to install it with."""
     return ImportError(

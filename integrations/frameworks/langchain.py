@@ -11,47 +11,34 @@ from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Final, Literal, get_args
 
-from .extras import loaded, missing
+from .extras import engine_of, missing
 
 try:
-    from langchain_core import exceptions
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
     from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
-    from langchain_core.messages.ai import UsageMetadata
-    from langchain_core.messages.tool import tool_call, tool_call_chunk
+    from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
     from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-    from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-    from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
     from langchain_core.utils.pydantic import is_basemodel_subclass
 except ImportError as _absent:
     raise missing("langchain", _absent) from _absent
 
 from pydantic import ConfigDict, Field
 
-from trimode.policy.calls import Engine, Result
+from trimode.policy.audit import HostRun
+from trimode.policy.calls import Engine
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection import StepKind
-from trimode.policy.turns import CallDelta
 
 from .ask import Ask
-from .causes import Cause, translated
-from .conventions import closed
-from .facts import PROVIDER, ending_of, facts_of
-from .pieces import Piece
+from .causes import translated
+from .facts import PROVIDER
+from .langchain_messages import answer_of, chunk_of, document_of, error_of, node_of, told_by_name, tool_of
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
-_ERRORS: Final[Mapping[Cause, type[Exception]]] = {
-    "too_long": exceptions.ContextOverflowError,
-    "overloaded": exceptions.ModelRateLimitError,
-    "timeout": exceptions.ModelTimeoutError,
-    "invalid": exceptions.ModelInvalidRequestError,
-    "output": exceptions.OutputParserException,
-}
-"""LangChain's errors by cause; all others are its `ModelError`."""
-_PREBUILT: Final = ("model", "agent", "call_model")
-"""Nodes of prebuilt agents, whose names say nothing: the agent's own name, or the node around it, is taken."""
+_OWN: Final = ("temperature", "max_tokens", "stop", "timeout", "step", "kind")
+"""Fields of the model that are arguments of each call."""
 
 
 class ChatTrimode(BaseChatModel):
@@ -80,7 +67,7 @@ class ChatTrimode(BaseChatModel):
     def _engine(self, kwargs: Mapping[str, Any]) -> Engine:
         """Returns the engine, loaded at the first use where none was given; `model=` of one call takes another."""
         asked: str | None = kwargs.get("model")
-        return self.engine if self.engine is not None and asked is None else loaded(asked or self.model)
+        return self.engine if self.engine is not None and asked is None else engine_of(asked or self.model)
 
     @property
     def _llm_type(self) -> str:
@@ -118,7 +105,7 @@ class ChatTrimode(BaseChatModel):
         Every call fulfils its tool's schema. With `strict`, and for tools made of Python functions and types, it has
         the arguments listed there and no others.
         """
-        described = [_tool(tool, strict) for tool in tools]
+        described = [tool_of(tool, strict) for tool in tools]
         if tool_choice is True:
             if len(described) != 1:
                 raise ValueError(f"tool_choice=True means the only tool, and there are {len(described)}")
@@ -141,7 +128,7 @@ class ChatTrimode(BaseChatModel):
             raise ValueError(f"method={method!r}: expected one of {', '.join(get_args(Method))}")
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        document = {"type": "object"} if method == "json_mode" else _document(schema, strict)
+        document = {"type": "object"} if method == "json_mode" else document_of(schema, strict)
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         llm = self.bind(schema=document, ls_structured_output_format=told, **kwargs)
         parser: Any = JsonOutputParser()
@@ -158,25 +145,25 @@ class ChatTrimode(BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
-        with translated(_error):
+        with translated(error_of):
             result = self._ask(messages, stop, run_manager, kwargs).generate(self._engine(kwargs))
-        return _answered(result, self._model(kwargs))
+        return answer_of(result, self._model(kwargs))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> ChatResult:  # fmt: skip
-        with translated(_error):
+        with translated(error_of):
             result = await self._ask(messages, stop, run_manager, kwargs).agenerate(self._engine(kwargs))
-        return _answered(result, self._model(kwargs))
+        return answer_of(result, self._model(kwargs))
 
     def _stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:  # fmt: skip
-        with translated(_error):
+        with translated(error_of):
             for piece in self._ask(messages, stop, run_manager, kwargs).stream(self._engine(kwargs)):
-                chunk = _chunk(piece, self._model(kwargs))
+                chunk = chunk_of(piece, self._model(kwargs))
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -185,100 +172,34 @@ class ChatTrimode(BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:  # fmt: skip
-        with translated(_error):
+        with translated(error_of):
             async with aclosing(self._ask(messages, stop, run_manager, kwargs).astream(self._engine(kwargs))) as pieces:
                 async for piece in pieces:
-                    chunk = _chunk(piece, self._model(kwargs))
+                    chunk = chunk_of(piece, self._model(kwargs))
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
     def _ask(self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any]) -> Ask:
         """Returns the call as the core takes it; `kwargs` that the core does not name are settings."""
-        own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop or None}
+        own = {name: getattr(self, name) for name in _OWN}
         given: dict[str, Any] = {**own, **self.settings, **({"stop": stop} if stop else {}), **kwargs}
-        given.pop("model", None)
-        schema, envelope = given.pop("schema", None), given.pop("response_format", None)
-        if schema is not None and envelope is not None:
+        envelope = given.pop("response_format", None)
+        if envelope is not None and given.get("schema") is not None:
             raise PolicyError("schema= and response_format=: they say the same; leave one of them out")
-        return Ask(
-            messages=[*map(_told_by_name, convert_to_openai_messages(messages))],
-            tools=given.pop("tools", ()),
-            tool_choice=given.pop("tool_choice", None),
-            parallel=given.pop("parallel_tool_calls", None),
-            schema=envelope if schema is None else schema,
+        return Ask.of(
+            {**given, "model": None, "stop": given["stop"] or None, "schema": given.get("schema", envelope)},
+            messages=[*map(told_by_name, convert_to_openai_messages(messages))],
             node=node_of(getattr(run, "metadata", None) or {}),
-            step=given.pop("step", self.step),
-            kind=given.pop("kind", self.kind),
-            timeout=given.pop("timeout", self.timeout),
-            settings=given,
+            host=_host(run),
         )
 
 
-def node_of(metadata: Mapping[str, Any]) -> str:
-    """Returns the name of who asks: the agent's, or that of the graph's node; "" outside of a graph."""
-    around = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
-    names = [metadata.get("lc_agent_name"), metadata.get("langgraph_node"), *reversed(around)]
-    return next((str(name) for name in names if name and name not in _PREBUILT), "")
-
-
-def _told_by_name(message: dict[str, Any]) -> dict[str, Any]:
-    """Returns a message without a name, which few chat templates show: a user's is written before the text.
-
-    That of an agent or a tool is left out, because the conversation itself tells whose message it is.
-    """
-    name = message.pop("name", None)
-    if name and message["role"] == "user" and isinstance(message["content"], str):
-        return {**message, "content": f"{name}: {message['content']}"}
-    return message
-
-
-def _document(schema: dict[str, Any] | type, strict: bool | None) -> Any:
-    """Returns the JSON Schema of a type, of a tool's description, or as it is."""
-    document = convert_to_json_schema(schema)
-    return closed(document) if strict or not isinstance(schema, Mapping) else document
-
-
-def _tool(tool: Any, strict: bool | None) -> dict[str, Any]:
-    described = convert_to_openai_tool(tool)
-    function = described["function"]
-    if strict or not isinstance(tool, Mapping):
-        function["parameters"] = closed(function.get("parameters", {"type": "object", "properties": {}}))
-    return described
-
-
-def _error(cause: Cause, message: str) -> Exception:
-    return _ERRORS.get(cause, exceptions.ModelError)(message)
-
-
-def _told(result: Result, model: str) -> dict[str, Any]:
-    """Returns the fields that a message and the last chunk of a stream share."""
-    stats, facts = result.stats, facts_of(result)
-    usage = UsageMetadata(
-        input_tokens=stats.prompt_tokens,
-        output_tokens=stats.output_tokens,
-        total_tokens=stats.prompt_tokens + stats.output_tokens,
-        input_token_details={"cache_read": stats.cached_tokens},
-    )
-    about = {"model_provider": PROVIDER, "model_name": model, "finish_reason": ending_of(result)}
-    return {"usage_metadata": usage, "response_metadata": {**about, **facts}}
-
-
-def _answered(result: Result, model: str) -> ChatResult:
-    calls = [tool_call(name=call.name, args=call.arguments, id=call.id) for call in result.calls]
-    more = {"reasoning_content": result.thinking} if result.thinking else {}
-    message = AIMessage(content=result.content or "", tool_calls=calls, additional_kwargs=more, **_told(result, model))
-    return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def _chunk(piece: Piece, model: str) -> ChatGenerationChunk:
-    last: dict[str, Any] = {} if piece.result is None else {"chunk_position": "last", **_told(piece.result, model)}
-    more = {"reasoning_content": piece.thinking} if piece.thinking else {}
-    calls = [] if piece.call is None else [_call_chunk(piece.call)]
-    message = AIMessageChunk(content=piece.text, tool_call_chunks=calls, additional_kwargs=more, **last)
-    return ChatGenerationChunk(message=message)
-
-
-def _call_chunk(call: CallDelta) -> Any:
-    opened = call.name is not None
-    return tool_call_chunk(name=call.name, args=call.arguments, id=call.id if opened else None, index=call.index)
+def _host(run: Any) -> HostRun:
+    """Returns the ids of the model's own run, which callbacks and tracers of LangChain know, and of its thread."""
+    if run is None:
+        return HostRun(framework="langchain")
+    metadata: Mapping[str, Any] = run.metadata or {}
+    thread = str(metadata.get("thread_id") or metadata.get("session_id") or "")
+    agent = str(metadata.get("lc_agent_name") or "")
+    return HostRun(framework="langchain", run=str(run.run_id), conversation=thread, agent=agent)

@@ -17,7 +17,7 @@ try:
 except ImportError as _absent:
     raise missing("langgraph", _absent) from _absent
 
-from .langchain import node_of
+from .langchain_messages import node_of
 
 
 class DecodeByNode(AgentMiddleware[Any, Any, Any]):

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import loaded, missing
+from .extras import engine_of, missing
 
 try:
     from agents import (
@@ -28,11 +28,12 @@ try:
     from agents.models.chatcmpl_converter import Converter
     from agents.models.chatcmpl_stream_handler import ChatCmplStreamHandler
     from agents.models.fake_id import FAKE_RESPONSES_ID
-    from agents.tracing import GenerationSpanData, Span, generation_span, get_current_span
+    from agents.tracing import GenerationSpanData, Span, generation_span, get_current_span, get_current_trace
     from openai.types.responses import Response, ResponseCompletedEvent
 except ImportError as _absent:
     raise missing("openai-agents", _absent) from _absent
 
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 
 from .ask import Ask
@@ -61,7 +62,7 @@ class TrimodeModel(Model):
     @property
     def engine(self) -> Engine:
         """The engine; loaded at the first use where none was given."""
-        return self._source if isinstance(self._source, Engine) else loaded(self._source)
+        return engine_of(self._source)
 
     @property
     def name(self) -> str:
@@ -132,16 +133,15 @@ class TrimodeModel(Model):
         given = {**self._settings, **own, **(settings.extra_args or {})}
         described = [*map(Converter.tool_to_openai, tools), *map(Converter.convert_handoff_tool, handoffs)]
         messages: list[Any] = [{"role": "system", "content": system}] if system else []
-        return Ask(
+        return Ask.of(
+            given,
             messages=[*messages, *Converter.items_to_messages(items, model=self.name)],
             tools=[dict(tool) for tool in described],
             tool_choice=_choice(settings.tool_choice) if described else None,
             parallel=settings.parallel_tool_calls if described else None,
             schema=None if output is None or output.is_plain_text() else output.json_schema(),
             node=_agent(),
-            step=given.pop("step", None),
-            kind=given.pop("kind", None),
-            settings=given,
+            host=_host(),
         )
 
 
@@ -160,6 +160,15 @@ def _agent() -> str:
     """Returns the name of the running agent, which the SDK's current span knows; "" without tracing."""
     data: Any = getattr(get_current_span(), "span_data", None)
     return str(getattr(data, "agent_name", None) or (getattr(data, "name", None) if data is not None else None) or "")
+
+
+def _host() -> HostRun:
+    """Returns the ids of the SDK's trace of the run and of its group; without tracing it has neither."""
+    run = get_current_trace()
+    named = None if run is None or run.trace_id == "no-op" else run.export()
+    ids = named or {}
+    group, agent = str(ids.get("group_id") or ""), _agent()
+    return HostRun(framework="openai-agents", run=str(ids.get("id") or ""), conversation=group, agent=agent)
 
 
 def _choice(choice: Any) -> Any:

@@ -15,25 +15,15 @@ from openai.types.completion_usage import CompletionUsage
 from openai.types.responses import Response
 
 from trimode.policy.calls import Result
-from trimode.policy.json_schema import canonical
 
+from .completions import delta_values, message_values, usage_values
 from .facts import ending_of
 from .pieces import Piece
 
 
 def usage_of(result: Result) -> CompletionUsage:
     """Returns the tokens, with those of drafts that were accepted and rejected."""
-    stats = result.stats
-    return CompletionUsage.model_validate({
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.output_tokens,
-        "total_tokens": stats.prompt_tokens + stats.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
-        "completion_tokens_details": {
-            "accepted_prediction_tokens": stats.accepted, "rejected_prediction_tokens": stats.rejected,
-            "reasoning_tokens": 0,
-        },
-    })  # fmt: skip
+    return CompletionUsage.model_validate(usage_values(result))
 
 
 def counted(result: Result) -> Usage:
@@ -50,13 +40,7 @@ def counted(result: Result) -> Usage:
 
 def message_of(result: Result) -> ChatCompletionMessage:
     """Returns the turn as a message of chat completions."""
-    calls = [
-        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": canonical(one.arguments)}}
-        for one in result.calls
-    ]
-    return ChatCompletionMessage.model_validate(
-        {"role": "assistant", "content": result.content, "tool_calls": calls or None}
-    )
+    return ChatCompletionMessage.model_validate(message_values(result))
 
 
 async def chunks_of(
@@ -69,18 +53,11 @@ async def chunks_of(
     async for piece in pieces:
         if piece.result is not None:
             keep(piece.result)
-        delta: dict[str, Any] = {"content": piece.text or None}
-        if piece.thinking:
-            delta["reasoning_content"] = piece.thinking
-        if (call := piece.call) is not None:
-            function = {"name": call.name, "arguments": call.arguments}
-            opened = call.id if call.name is not None else None
-            delta["tool_calls"] = [{"index": call.index, "id": opened, "type": "function", "function": function}]
         ending = None if piece.result is None else ending_of(piece.result)
         usage = None if piece.result is None else usage_of(piece.result).model_dump()
         yield ChatCompletionChunk.model_validate({
             "id": FAKE_RESPONSES_ID, "object": "chat.completion.chunk", "created": 0, "model": model, "usage": usage,
-            "choices": [{"index": 0, "delta": delta, "finish_reason": ending}],
+            "choices": [{"index": 0, "delta": delta_values(piece), "finish_reason": ending}],
         })  # fmt: skip
 
 

@@ -21,11 +21,12 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import ToolDefinition
 
+from .completions import call_values, said_values, tool_values
+
 
 def tool_of(tool: ToolDefinition) -> dict[str, Any]:
     """Returns a tool in OpenAI's form."""
-    about = {"name": tool.name, "description": tool.description or "", "parameters": tool.parameters_json_schema}
-    return {"type": "function", "function": about}
+    return tool_values(tool.name, tool.description, tool.parameters_json_schema)
 
 
 def system_messages(parts: Sequence[InstructionPart] | None) -> Iterator[dict[str, Any]]:
@@ -40,12 +41,8 @@ def chat_messages(message: ModelMessage) -> Iterator[dict[str, Any]]:
         yield from (_requested(part) for part in message.parts)
         return
     text = "\n\n".join(part.content for part in message.parts if isinstance(part, TextPart))
-    calls = [
-        {"id": part.tool_call_id, "type": "function",
-         "function": {"name": part.tool_name, "arguments": part.args_as_json_str()}}
-        for part in message.parts if isinstance(part, ToolCallPart)
-    ]  # fmt: skip
-    yield {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+    calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
+    yield said_values(text, [call_values(one.tool_call_id, one.tool_name, one.args_as_json_str()) for one in calls])
 
 
 def _requested(part: Any) -> dict[str, Any]:

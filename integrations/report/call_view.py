@@ -246,6 +246,7 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     yield "schema", (record.schema_sha256 or "")[:12]
     yield "prompt digest", record.prompt_sha256[:12]
     yield "output digest", (record.output_sha256 or "")[:12]
+    yield "host", str(record.host or "")
     yield "audit id", record.call
 
 

@@ -54,7 +54,7 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     shown, found = [call.record for call in chosen], verdict(lines, verify(file))
     description = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
     shown_runs = list(runs(chosen, opened, found.lines))
-    script, style = _asset("report.js"), f"{_origin_style()}{_asset('report.css')}"
+    script, style = f"{asset('shared.js')}\n{asset('report.js')}", f"{_origin_style()}{asset('report.css')}"
     page = _template().render(
         name=Path(file).name,
         style=Markup(style),
@@ -76,11 +76,12 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("report.html"))
+    return environment.from_string(asset("report.html"))
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Returns the text of a file in `assets`; other pages take style and script from here."""
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
+from .host import HostRun
 from .merge import Merged, merged, write_merged
 from .origins import (
     COLOURS,
@@ -23,10 +24,14 @@ from .origins import (
     provenance_codes,
     rejected,
 )
+from .package_versions import versions
 from .process_trails import add_audit_file, audit_files
-from .record import CallRecord, Counts, PolicyUsed, Runtime, ServedBy, StepKind, record_call, versions
-from .redaction import Redact, redacted_by, redacted_text
+from .record import CallRecord, Counts, PolicyUsed, Runtime, SamplingUsed, StepKind, record_call
+from .record_remote import RemoteCall, record_remote_call
+from .redaction import Redact, redacted_by, redacted_host, redacted_text
+from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
+from .served import ServedBy
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
 from .trail_files import number_of
@@ -38,12 +43,14 @@ __all__ = [
     "ORIGINS",
     "SWITCH",
     "AskedQuestion",
+    "AttemptMade",
     "AuditFile",
     "AuditLine",
     "CallDiff",
     "CallRecord",
     "Counts",
     "Head",
+    "HostRun",
     "Merged",
     "Piece",
     "PieceOf",
@@ -51,13 +58,18 @@ __all__ = [
     "Problem",
     "Redact",
     "RejectedDrafts",
+    "RemoteCall",
+    "RemoteUsed",
+    "Reported",
     "RoundRecord",
     "Runtime",
+    "SamplingUsed",
     "ServedBy",
     "StepKind",
     "TextOf",
     "acceptance",
     "add_audit_file",
+    "answer_digest",
     "asked_questions",
     "audit_files",
     "captures",
@@ -75,11 +87,14 @@ __all__ = [
     "qualities",
     "read_audit",
     "record_call",
+    "record_remote_call",
     "record_round",
     "records",
     "redacted_by",
+    "redacted_host",
     "redacted_text",
     "rejected",
+    "request_digest",
     "speeds",
     "verify",
     "versions",

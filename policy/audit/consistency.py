@@ -16,6 +16,7 @@ from trimode.engine.result import EXACT
 from .decisions import asked_questions, is_decision
 from .digests import sequence_digests
 from .record import CallRecord, Counts
+from .remote_consistency import remote_checks
 from .round_record import RoundRecord
 
 
@@ -64,13 +65,15 @@ def _checks(record: CallRecord) -> Iterator[Check]:
     elif record.rounds:
         yield "counts", "the counts of the call", None, "rounds without counts"
     last = record.rounds[-1].sha256 if record.rounds else None
-    if last is not None or record.output_sha256 is not None:
+    if record.remote is not None:
+        yield from remote_checks(record, record.remote)
+    elif last is not None or record.output_sha256 is not None:
         yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
     if record.guarantee is not None:
         yield "guarantee", True, record.schema_sha256 is not None, f"a schema was enforced by {record.guarantee!r}"
-    if record.kind == "choice":
+    if record.remote is None and record.kind == "choice":
         yield from _choice_checks(record)
-    if record.has_content:
+    if record.remote is None and record.has_content:
         yield from _content_checks(record)
 
 
@@ -194,7 +197,7 @@ def _decision_checks(record: CallRecord, logprobs: Sequence[float]) -> Iterator[
 
 def _candidates(record: CallRecord) -> list[JsonValue]:
     schema = record.schema if isinstance(record.schema, dict) else {}
-    listed = schema.get("enum")
+    listed = schema.get("enum", schema.get("x-choice"))  # the second: how records store a `tm.Choice`
     return listed if isinstance(listed, list) else [schema.get("const")]
 
 

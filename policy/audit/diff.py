@@ -1,7 +1,7 @@
 """Differences between two recorded calls, or between two trails call by call.
 
-Knows records. Does not know files or engines. Ids, times and prefix cache hits always differ and are ignored. Of the
-rounds only the first different one is reported, because all later ones follow from it.
+Knows records. Does not know files or engines. Ids, hosts, times and prefix cache hits always differ and are
+ignored. Of the rounds only the first different one is reported, because all later ones follow from it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _alone(number: int, record: CallRecord, difference: Difference) -> CallDiff:
 
 
 def _plain(record: CallRecord) -> dict[str, Any]:
-    return {name: value for name, value in asdict(record).items() if name != "rounds"}
+    return {name: value for name, value in asdict(record).items() if name not in ("rounds", "host")}
 
 
 def _rounds(a: CallRecord, b: CallRecord) -> tuple[int | None, list[Difference]]:

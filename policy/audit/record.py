@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -20,7 +19,11 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
+from .host import HostRun
+from .package_versions import versions
+from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
+from .served import ServedBy
 
 if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest
@@ -72,20 +75,6 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedBy:
-    """The replica that decoded a call, where several serve one model. `request` and `choice`: of the call that was
-    accepted; `attempt`: from 1, more than one where an earlier replica was lost; `why`: the reason of the router."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-
-    request: str
-    choice: int
-    attempt: int
-    replica: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ThinkingUsed:
     """The token id that ends thinking, and the number of tokens after which it was forced."""
 
@@ -133,12 +122,14 @@ class CallRecord:
     """One call. `requested`: mode and options as the caller gave them; `options`: those that the call started with (a
     switch of the mode is in the rounds); `notes`: every other difference.
 
-    `session` and `agent`: the session's id and agent name, None outside a session. `counts`, `finish_reason` and
+    `session` and `agent`: the session's id and agent name, None outside a session. `host`: the run of another program
+    around the call, None where there is none, and in older records. `counts`, `finish_reason` and
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
-    lookup_spec could copy its drafts. `served`: the replica, None where one process serves. The last block of fields is
-    content.
+    lookup_spec could copy its drafts. `served`: the replica, None where one process serves. `remote`: of a call to a
+    server, which has no ids, rounds and `counts` of ours; its digests are those of the request and the answer as JSON.
+    The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -170,6 +161,8 @@ class CallRecord:
     counts: Counts | None
     rounds: tuple[RoundRecord, ...]
     guarantee: str | None = None
+    host: HostRun | None = None
+    remote: RemoteUsed | None = None
     served: ServedBy | None = None
 
     prompt_ids: tuple[int, ...] | None = None
@@ -183,7 +176,7 @@ class CallRecord:
 
     @property
     def has_content(self) -> bool:
-        return self.prompt_ids is not None
+        return self.prompt_ids is not None or (self.remote is not None and self.remote.request is not None)
 
     def redacted(self) -> CallRecord:
         """Returns the record without content; it still verifies."""
@@ -192,6 +185,7 @@ class CallRecord:
         return replace(
             self,
             rounds=tuple(part.redacted() for part in self.rounds),
+            remote=None if self.remote is None else self.remote.redacted(),
             prompt_ids=None,
             suffix_ids=None,
             lookup_ids=None,
@@ -226,6 +220,7 @@ def record_call(
     text_of: TextOf | None = None,
     piece_of: PieceOf | None = None,
     guarantee: str | None = None,
+    host: HostRun | None = None,
     logprobs: Sequence[float] | None = None,
     served: ServedBy | None = None,
     content: bool = True,
@@ -268,6 +263,7 @@ def record_call(
         counts=_counts(result) if result else None,
         rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
+        host=host or None,
         served=served,
     )
     if not content:
@@ -298,19 +294,6 @@ def _fields(flat: Any) -> dict[str, Any]:
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that decoding depends on, from package metadata, without importing them."""
-    return {package: _version(package) for package in ("trimode", "torch", "tokenizers", "llguidance")}
 
 
 def _counts(result: DecodeResult) -> Counts:

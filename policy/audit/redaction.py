@@ -6,11 +6,14 @@ anything keeps the changed text, but no ids and no drafts, because token ids rev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from pydantic import JsonValue
+
 from .decisions import asked_questions
+from .host import HostRun
 from .record import CallRecord
 from .round_record import TextOf
 
@@ -44,10 +47,19 @@ def redacted_text(redact: Redact | None, text: str) -> str:
         return FAILED.format(type(error).__name__)
 
 
+def redacted_host(redact: Redact | None, host: HostRun) -> HostRun:
+    """Returns a host's ids as they may be kept. A trace and a span are random numbers, and stay as they are."""
+    given = {"run": host.run, "conversation": host.conversation, "agent": host.agent}
+    return replace(host, **{name: redacted_text(redact, text) for name, text in given.items() if text})
+
+
 def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
     """Yields every text of a record, each rejected draft after the prefix that it followed."""
     for ids in (record.prompt_ids, record.suffix_ids, *(record.lookup_ids or ())):
         yield text_of(ids or ())
+    if record.remote is not None:
+        yield from _strings(record.remote.request)
+        yield from _strings(record.remote.answer)
     yield record.text or ""
     yield record.error_message or ""
     yield from (text_of(question.tokens) for question in asked_questions(record))
@@ -58,3 +70,16 @@ def _texts(record: CallRecord, text_of: TextOf) -> Iterator[str]:
             yield text_of([*done, *(round_.tokens or ())[: round_.accepted], *rejected])
         done += round_.tokens or ()
     yield text_of(done)
+
+
+def _strings(value: JsonValue) -> Iterator[str]:
+    """Yields every string of a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

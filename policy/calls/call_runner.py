@@ -26,10 +26,11 @@ from trimode.engine.scoring import ScoreRequest
 from trimode.engine.token_engine import TokenEngine, result_of
 
 from ..audit import PieceOf, Runtime
-from ..selection import Auto, DecodePlan, Layer, StepContext, Weights
+from ..remote import RemoteRequest
+from ..selection import Auto, DecodePlan, Layer, PoolAuto, StepContext, Weights
 from ..turns import CallReader, call_ids
 from .call import Call
-from .finish import Found, finished
+from .finish import finished
 from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
@@ -42,6 +43,8 @@ LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""
 LONG_PROMPT: Final = 1 << 14
 """Number of characters from which tokenizing may take longer than a forward pass."""
+Stoppable = DecodeRequest | ScoreRequest | RemoteRequest
+"""Requests of calls that may be streamed; all have stop strings."""
 Arrived = tuple[float, Update]
 """Pair of arrival time (`time.perf_counter` seconds) and update."""
 
@@ -64,7 +67,7 @@ class CallRunner(ABC):
 
     @cached_property
     @abstractmethod
-    def auto(self) -> Auto:
+    def auto(self) -> Auto | PoolAuto:
         """The policy that chooses the mode of a call with a deadline and no mode."""
 
     @cached_property
@@ -186,19 +189,20 @@ class CallRunner(ABC):
         context = replace(plan.context, others=self.live)
         return replace(call, plan=self.auto.choose_mode(replace(plan, context=context)))
 
-    def _prepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+    def _prepare(self, recording: Recording) -> Stoppable:
         """Builds the request and fills in the recording's request, notes and guarantee."""
         call = recording.call = self.translator.written(recording.call)
         outputs = recording.scope.outputs_of(self)
-        recording.request, notes = self.translator.request_and_notes(call, recording.scope.trim, outputs)
+        request, notes = self.translator.request_and_notes(call, recording.scope.trim, outputs)
+        recording.request = request
         recording.notes += [*call.notes, *notes]
         if call.schema is not None or (call.turn is not None and call.turn.constrains):
             dropped = self.translator.dropped(call)
             recording.notes += [one.note for one in dropped]
             recording.guarantee = "checked" if dropped or call.retried else "grammar"
-        return recording.request
+        return request
 
-    async def _aprepare(self, recording: Recording) -> DecodeRequest | ScoreRequest:
+    async def _aprepare(self, recording: Recording) -> Stoppable:
         """`_prepare` for asyncio tasks; a long prompt is tokenized in a thread, so as not to block the event loop."""
         if recording.call.characters < LONG_PROMPT:
             return self._prepare(recording)
@@ -206,9 +210,11 @@ class CallRunner(ABC):
 
     def _submit(self, recording: Recording, watch: Callable[[Update], None] | None = None) -> Future[Any]:
         assert recording.request is not None
+        assert not isinstance(recording.request, RemoteRequest)
         return self.tokens.submit(recording.request, watch)
 
-    def _finish(self, recording: Recording, found: Found) -> Result:
+    def _finish(self, recording: Recording, found: Any) -> Result:
+        """Returns the result of what the future of `_submit` gave, and fills in the recording."""
         if isinstance(found, DecodeResult) and (outputs := recording.scope.outputs_of(self)) is not None:
             outputs.add(found.token_ids)
         recording.finished = finished(self.translator, recording, found, self.tokens.model.adapter is not None)

@@ -7,7 +7,7 @@ stream, for threads and for asyncio tasks. Does not know how tokens are decoded.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
@@ -23,8 +23,10 @@ from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_engine import KV_BYTES, TokenEngine
 
 from ..audit import Runtime
+from ..connectors import provided
 from ..conversation import checked_text
 from ..grammar import GrammarCompiler
+from ..remote import Capabilities, RemoteOptions
 from ..selection import Auto, CostModel, DecodePlan, Layer, Settings, StepContext, Weights
 from .arguments import CallOptions, call_of
 from .calibrate import calibrated, known_cost, path_of
@@ -105,6 +107,18 @@ class Engine(Scorer):
         LOG.info("loaded %s in %.1f s", engine, time.perf_counter() - began)
         return engine
 
+    @classmethod
+    def remote(cls, url: str, kind: str = "openai", **options: Unpack[RemoteOptions]) -> Engine:
+        """Connects to a server that decodes elsewhere; steps, sessions, budgets, policies and records are the same.
+
+        `kind`: "vllm", "sglang", "llamacpp", "trimode" (`trimode serve`), "openai" for any server of that API, or
+        "tensorrt-llm", "tgi" and "mlx", which are known by their documentation alone. `RemoteOptions` lists the other
+        arguments. The server is asked at once what it is: raises RemoteError where no pool answers, RequestError for
+        arguments that cannot be used.
+        """
+        found: Engine = provided("remote")(url, kind, options)
+        return found
+
     def __repr__(self) -> str:
         """One line: weights, device, arithmetic and context."""
         where = f"{self.tokens.device}, {str(self.tokens.dtype).removeprefix('torch.')}"
@@ -131,6 +145,11 @@ class Engine(Scorer):
         unfit = ", ".join(f"{name} {count}" for name, count in sorted(graphs.unfit.items()))
         ran = f"{graphs.replayed} passes replayed, {graphs.unfit.total()} without"
         return f"{graphs.captured} {graphs.name}: {ran}" + (f" ({unfit})" if unfit else "")
+
+    @property
+    def capabilities(self) -> Mapping[str, Capabilities]:
+        """What each pool of a server can do and promise, by its name; empty for an engine in this process."""
+        return {}
 
     @property
     def context(self) -> int:

@@ -139,6 +139,7 @@ class FakeEngine(Engine):
                 assert recording.asked is not None
                 future.set_result(_decided(call, request, recording.asked.questions, answer))
             else:
+                assert isinstance(request, DecodeRequest)
                 future.set_result(self._written(request, self._text(call, request, answer), watch))
         except Exception as error:
             future.set_exception(error)

@@ -15,6 +15,8 @@ from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 from ..decisions import answer_lines, answered, decision_of
 from ..errors import Attempt, CheckFailed, SchemaViolation
 from ..grammar import Matcher, TurnMatcher
+from ..remote import RemoteRequest
+from ..schema import TextTarget
 from ..selection import without_part
 from ..telemetry import Spelling
 from ..turns import TurnSegment, part_of
@@ -85,9 +87,10 @@ def _decided(translator: Translator, recording: Recording, scored: QuestionScore
 
 
 def _chosen_value(recording: Recording, found: DecodeResult, choice: ScoredChoice) -> Any:
-    assert recording.call.schema is not None
+    schema = recording.call.schema
+    assert schema is not None
     try:
-        return recording.call.schema.parse(json.dumps(choice.text))
+        return schema.parse(choice.text if isinstance(schema, TextTarget) else json.dumps(choice.text))
     except SchemaViolation as error:  # not a CheckFailed, because another seed would not change a choice
         recording.valid, error.audit_id = False, recording.id
         error.result = _result(recording, found, None, None, found.text, choice)
@@ -159,7 +162,9 @@ def _result(
         guarantee=recording.guarantee,
         choice=choice,
         segments=segments,
-        prompt_ids=() if recording.request is None else recording.request.prompt,
+        prompt_ids=()
+        if recording.request is None or isinstance(recording.request, RemoteRequest)
+        else recording.request.prompt,
         spelling=Spelling((recording.text_of, recording.piece_of)),
     )
 

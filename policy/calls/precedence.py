@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..selection import Auto, DecodePlan, Guided, Layer, PolicyProtocol, StepContext, Weights, resolve, working_policy
+from ..selection import (
+    Auto,
+    DecodePlan,
+    Guided,
+    Layer,
+    PolicyProtocol,
+    PoolAuto,
+    StepContext,
+    Weights,
+    resolve,
+    working_policy,
+)
 from .scope import Scope, current_scope, overrides
 
 
@@ -24,7 +35,7 @@ class TargetEngine:
     engine: object
     weights: Weights
     live: int
-    auto: Callable[[], Auto]
+    auto: Callable[[], Auto | PoolAuto]
 
 
 def planned(
@@ -46,14 +57,14 @@ def policies_for(target: TargetEngine) -> tuple[PolicyProtocol, ...]:
     return tuple(_for_other(policy, target.auto, scope) for policy in scope.policies)
 
 
-def _for_other(policy: PolicyProtocol, auto: Callable[[], Auto], scope: Scope) -> PolicyProtocol:
+def _for_other(policy: PolicyProtocol, auto: Callable[[], Auto | PoolAuto], scope: Scope) -> PolicyProtocol:
     """Returns `policy` adapted to an engine other than the session's.
 
     "auto" is replaced by the engine's own one, because its evidence is per weights and machine.
     """
-    if not isinstance(policy, Auto | Guided):
+    if not isinstance(policy, Auto | PoolAuto | Guided):
         return policy
     own = auto()
     if not any(own is known for known in scope.learning):
         scope.learning.append(own)
-    return own if isinstance(policy, Auto) else Guided(policy.table, own)
+    return Guided(policy.table, own) if isinstance(policy, Guided) else own

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -20,25 +20,42 @@ from trimode.engine.request import DecodeRequest
 from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
-from ..audit import CallRecord, PieceOf, PolicyUsed, Runtime, TextOf, audit_files, captures, record_call, redacted_by
+from ..audit import (
+    CallRecord,
+    HostRun,
+    PieceOf,
+    PolicyUsed,
+    RemoteCall,
+    Runtime,
+    TextOf,
+    audit_files,
+    captures,
+    record_call,
+    record_remote_call,
+    redacted_by,
+    redacted_host,
+)
 from ..conversation import plain_text
 from ..decisions import Asked
 from ..errors import AuditWriteFailed, OutputRefused
+from ..remote import RemoteRequest
 from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
+from .host_run import host_around
 from .result import Result
 from .scope import Scope, current_scope
 
-Recorded = DecodeRequest | ScoreRequest | QuestionsRequest
+Recorded = DecodeRequest | ScoreRequest | QuestionsRequest | RemoteRequest
 """Requests that leave a record."""
 
 
 @dataclass(slots=True)
 class Recording:
     """Context manager around one call. The caller sets `request`, `result`, `valid`, `notes` and `finished` (the result
-    that is returned) as they become known; of a decision also `asked`, its questions, which take the schema's place.
+    that is returned) as they become known; of a decision also `asked`, its questions, which take the schema's place;
+    of a call to a server `remote`, which returns what is known of it at the end.
     Leaving it raises AuditWriteFailed if the record cannot be written.
 
     The scope is that of the creation: a stream that is read elsewhere is recorded in the session that opened it.
@@ -57,14 +74,17 @@ class Recording:
     guarantee: Guarantee | None = None
     logprobs: Sequence[float] | None = None
     asked: Asked | None = None
+    remote: Callable[[BaseException | None], RemoteCall] | None = None
     notes: list[str] = field(default_factory=list)
     finished: Result | None = None
     _parent: Context = field(init=False)
+    _host: HostRun = field(init=False)
     _span: CallSpan = field(init=False)
     _start: int = 0
 
     def __post_init__(self) -> None:
         self._parent = self.scope.parent()
+        self._host = redacted_host(self.scope.redact, host_around(self._parent))
 
     def __enter__(self) -> Recording:
         call = self.call
@@ -93,6 +113,11 @@ class Recording:
         if call.prompt is not None:
             return [{"role": "user", "content": call.prompt}]
         return [{"role": message["role"], "content": plain_text(message)} for message in call.messages]
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Number of prompt ids; None before there is a request, and where a server reads the prompt."""
+        return None if self.request is None or isinstance(self.request, RemoteRequest) else len(self.request.prompt)
 
     def chunk(self, at: float) -> None:
         """Records on the span that a chunk of a stream arrived; `at`: `time.perf_counter` seconds."""
@@ -136,31 +161,38 @@ class Recording:
     def _record(self, request: Recorded, error: BaseException | None) -> CallRecord:
         call, plan, held = self.call, self.call.plan, self.asked or self.call.turn or self.call.schema
         keeps = captures("span") or any(file.content for file in audit_files(self.scope.audit))
-        return record_call(
-            call=self.id,
-            step=call.step,
-            kind=call.kind,
-            session=self.scope.session,
-            agent=self.scope.agent,
-            requested=plan.settings.given(),
-            request=request,
-            result=self.result,
-            policy=PolicyUsed(
+        common: dict[str, Any] = {
+            "call": self.id,
+            "step": call.step,
+            "kind": call.kind,
+            "session": self.scope.session,
+            "agent": self.scope.agent,
+            "requested": plan.settings.given(),
+            "policy": PolicyUsed(
                 name=plan.policy.name, version=plan.policy.version, sha256=plan.policy.sha256, reason=plan.reason
             ),
-            runtime=self.runtime,
-            start_ns=self._start,
-            end_ns=time.time_ns(),
-            schema=None if held is None else held.document,
-            schema_formats=call.schema.formats if isinstance(call.schema, Schema) else None,
-            schema_sha256=None if held is None else held.sha256,
-            schema_valid=self.valid,
-            notes=self.notes,
-            error=error,
+            "runtime": self.runtime,
+            "start_ns": self._start,
+            "end_ns": time.time_ns(),
+            "schema": None if held is None else held.document,
+            "schema_formats": call.schema.formats if isinstance(call.schema, Schema) else None,
+            "schema_sha256": None if held is None else held.sha256,
+            "schema_valid": self.valid,
+            "notes": self.notes,
+            "error": error,
+            "guarantee": self.guarantee,
+            "host": self._host,
+            "content": keeps or self.scope.redact is not None,
+        }
+        if isinstance(request, RemoteRequest):
+            assert self.remote is not None
+            return record_remote_call(self.remote(error), **common)
+        return record_call(
+            **common,
+            request=request,
+            result=self.result,
             text_of=self.text_of if keeps else None,
             piece_of=self.piece_of,
-            guarantee=self.guarantee,
             logprobs=self.logprobs,
             served=self.scope.served,
-            content=keeps or self.scope.redact is not None,
         )

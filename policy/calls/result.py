@@ -15,7 +15,7 @@ from typing_extensions import TypeVar  # with a default, which Python has from 3
 
 from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
-from ..audit import plain
+from ..audit import RemoteUsed, plain
 from ..errors import Attempt
 from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
@@ -41,7 +41,8 @@ class Result(Generic[T_co]):
     schema was enforced: "grammar", all of it by the token mask, or "checked", part of it by validating the finished
     output; None without a schema. `failed`: earlier attempts under "checked". `choice`: the scores of all candidates
     of a choice step. `segments`: the parts of a turn, empty for other calls. `prompt_ids`: the prompt as the model read
-    it, which `Engine.token_logprobs` takes.
+    it, which `Engine.token_logprobs` takes. `remote`: of a call to a server, who answered and what it reported, with
+    None for what it did not say; ids, rounds and most of `stats` are absent then.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Result(Generic[T_co]):
     segments: tuple[TurnSegment, ...] = ()
     failed: tuple[Attempt, ...] = ()
     prompt_ids: tuple[int, ...] = field(default=(), repr=False)
+    remote: RemoteUsed | None = field(default=None, repr=False)
     spelling: Spelling = field(default_factory=Spelling, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -77,7 +79,10 @@ class Result(Generic[T_co]):
         verdict = {True: "valid", False: "INVALID", None: ""}[self.valid]
         failed = f"{len(self.failed)} failed before" if self.failed else ""
         cut = "cut by its limit" if self.finish_reason == "length" else ""
-        counts = f"{stats.output_tokens} tokens in {stats.forward_passes} passes"
+        passes = (
+            f"{stats.forward_passes} passes" if self.remote is None else f"{stats.seconds:.2g} s by {self.remote.pool}"
+        )
+        counts = f"{stats.output_tokens} tokens in {passes}"
         return ", ".join(filter(None, (f"step {name!r}" if name else "", modes, counts, verdict, cut, failed)))
 
     @property

@@ -20,7 +20,7 @@ from trimode.engine.result import Stats
 from ..audit import AuditFile, Redact, ServedBy
 from ..conversation import Trim
 from ..in_force import InForce
-from ..selection import Auto, Layer, PolicyProtocol
+from ..selection import Auto, Layer, PolicyProtocol, PoolAuto
 from ..telemetry import AgentSpan
 from .call import Call
 from .recent_outputs import RecentOutputs
@@ -83,7 +83,7 @@ class Scope:
     engine: object = None
     policies: tuple[PolicyProtocol, ...] | None = None
     limits: Limits | None = None
-    learning: list[Auto] = field(default_factory=list)
+    learning: list[Auto | PoolAuto] = field(default_factory=list)
     outputs: RecentOutputs | None = None
     served: ServedBy | None = None
 

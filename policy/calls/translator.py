@@ -67,7 +67,7 @@ class Translator:
         if call.kind == "choice":
             return self._scoring(call, trim)
         settings = call.plan.settings
-        _check_stop(call)
+        check_stop(call)
         max_tokens = 0 if settings.max_tokens is None else settings.max_tokens
         prompt = self.prompts.prompt(call, max_tokens, trim)
         request = DecodeRequest(
@@ -250,7 +250,7 @@ def _may_be_cut(last: TurnSegment, turn: TurnTarget) -> bool:
     return last.kind in ("prose", "thinking") or (last.kind == "tool_call" and last.text.endswith(turn.format.tail))
 
 
-def _check_stop(call: Call) -> None:
+def check_stop(call: Call) -> None:
     """Raises RequestError for stop strings that could cut a text before it is valid."""
     if not call.plan.settings.stop:
         return

@@ -96,6 +96,10 @@ class GrammarCompiler:
         """Notes on what the schema's grammar does not enforce: formats that are annotations."""
         return self._cached(_Key(schema)).notes
 
+    def document(self, schema: Target) -> Any:
+        """The document that the grammar was compiled from, in common form. Raises SchemaRefused."""
+        return self._cached(_Key(schema)).document
+
     def compile(self, schema: Target, rewrites: bool = True) -> Compiled:
         """Compiles without the cache. Raises SchemaRefused as `matcher` does."""
         if not isinstance(schema, Schema):

@@ -14,6 +14,7 @@ from .lock_file import lock_text, moved
 from .naming import NAMING, Naming, current_naming, kind_given
 from .offers import ANY_WEIGHTS, Weights
 from .policies import DecodePlan, Layer, Policy, PolicyProtocol, StepContext, resolve
+from .pool_auto import PoolAuto, PoolEvidence
 from .posterior import Learned
 from .pricing import Cost, Costing, Passes
 from .settings import (
@@ -34,6 +35,7 @@ from .settings import (
     without_part,
 )
 from .switching import Schedule
+from .toml_text import as_toml, read_toml
 from .variants import ADAPTED, LENGTHS, Variant
 from .working_directory import configured, working_policy
 
@@ -63,6 +65,8 @@ __all__ = [
     "PlannedKind",
     "Policy",
     "PolicyProtocol",
+    "PoolAuto",
+    "PoolEvidence",
     "Schedule",
     "SettingArguments",
     "Settings",
@@ -70,6 +74,7 @@ __all__ = [
     "StepKind",
     "Variant",
     "Weights",
+    "as_toml",
     "configured",
     "current_naming",
     "fit",
@@ -80,6 +85,7 @@ __all__ = [
     "moved",
     "observed",
     "options_of",
+    "read_toml",
     "resolve",
     "sampling_of",
     "variant",

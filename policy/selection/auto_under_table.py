@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .auto import Auto
 from .policies import DecodePlan, Layer, Policy, StepContext, resolve
+from .pool_auto import PoolAuto
 
 if TYPE_CHECKING:
     from trimode.engine.result import DecodeResult
@@ -21,7 +22,7 @@ class Guided:
     """A fixed table, and a policy that learns for the steps that the table leaves open."""
 
     table: Policy
-    auto: Auto
+    auto: Auto | PoolAuto
 
     @property
     def name(self) -> str:

@@ -117,10 +117,11 @@ class Policy:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], name: str) -> Policy:
         """Returns a policy from parsed TOML; `name` is used where the table has none. Raises PolicyError, whose `where`
-        is the path of keys to the wrong value."""
-        unknown = sorted(set(table) - {"name", "version", "kinds", "steps"})
+        is the path of keys to the wrong value. [workload] is for `trimode workload check`, and no part of the
+        policy."""
+        unknown = sorted(set(table) - {"name", "version", "kinds", "steps", "workload"})
         if unknown:
-            raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps", unknown[:1])
+            raise PolicyError(f"unknown key {unknown[0]!r}; known: name, version, kinds, steps, workload", unknown[:1])
         for key in ("kinds", "steps"):
             expect_table(table.get(key, {}), f"[{key}]", (key,))
         wrong = sorted(set(table.get("kinds", {})) - set(PLANNED_KINDS))

@@ -43,6 +43,7 @@ from ..selection import (
     Naming,
     Policy,
     PolicyProtocol,
+    PoolAuto,
     SettingArguments,
     Settings,
     StepKind,
@@ -183,7 +184,7 @@ def session(
         _SESSION.leave(entered)
         SCOPE.leave(inside)
         for learning in (*current.policies, *scope.learning):
-            if isinstance(learning, Auto | Guided):
+            if isinstance(learning, Auto | Guided | PoolAuto):
                 learning.save()
 
 

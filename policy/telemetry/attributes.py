@@ -14,7 +14,7 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 from pydantic import JsonValue
 
-from ..audit import LIMIT, CallRecord, Counts, RoundRecord, clipped
+from ..audit import LIMIT, CallRecord, Counts, HostRun, RoundRecord, clipped
 from . import names
 from .round_table import markdown, summary, tape
 
@@ -77,7 +77,7 @@ def _window(record: CallRecord, counts: Counts) -> tuple[int, int]:
 
 def record_attributes(record: CallRecord) -> Attributes:
     """Returns the attributes of the inference span: request, outcome, and what a replay needs."""
-    return _request(record) | _outcome(record) | _provenance(record)
+    return _request(record) | _outcome(record) | _provenance(record) | _host(record.host or HostRun())
 
 
 def _request(record: CallRecord) -> Attributes:
@@ -132,6 +132,14 @@ def _provenance(record: CallRecord) -> Attributes:
         names.KERNELS: record.runtime.kernels,
         names.EXACTNESS: record.runtime.exactness,
         names.QUANTIZE: None if record.runtime.quantize == "no" else record.runtime.quantize,
+    }
+
+
+def _host(host: HostRun) -> Attributes:
+    return {
+        names.GEN_AI_CONVERSATION_ID: host.conversation or None,
+        names.HOST_FRAMEWORK: host.framework or None,
+        names.HOST_RUN: host.run or None,
     }
 
 

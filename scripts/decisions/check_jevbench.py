@@ -10,44 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
-import threading
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
-
 import trimode
-from trimode.integrations.server.api.decisions import ROUTES
+from trimode.integrations.server.process import in_thread
+from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls import Engine
 
 jevbench: Any = import_module("jevbench")  # it has no types
-
-
-@contextmanager
-def served(engine: Engine) -> Generator[str]:
-    """Serves the endpoints of decisions alone; yields the base URL."""
-    app = Starlette(routes=ROUTES)
-    app.state.engine = engine
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def main() -> None:
@@ -57,7 +30,7 @@ def main() -> None:
     parser.add_argument("--domains", nargs="*", help="cases of these domains alone; default: all")
     parser.add_argument("--json", type=Path, help="where the result goes")
     asked = parser.parse_args()
-    with Engine.load(asked.model) as engine, served(engine) as url:
+    with Engine.load(asked.model) as engine, in_thread(engine, ServerSettings()) as url:
         client: Any = jevbench.systemone(f"{url}/v1/systemone", model=engine.checkpoint.name)
         with client.client:
             report = jevbench.evaluate(

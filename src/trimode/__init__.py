@@ -9,6 +9,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from trimode.policy.connectors import provide
+
 if TYPE_CHECKING:
     from trimode import testing
     from trimode.engine.errors import (
@@ -69,6 +71,8 @@ __version__ = "0.1.0"
 
 # Silent unless the application sets it up: INFO says what was loaded, DEBUG why each mode was chosen.
 logging.getLogger("trimode").addHandler(logging.NullHandler())
+# What `Engine.remote` calls is in a layer above the engine; only this module may know both.
+provide("remote", "trimode.integrations.remote.connect", "connect")
 
 _HOMES = {
     "trimode.engine.errors": (

@@ -44,7 +44,7 @@ def vocabulary(rows: int) -> tuple[list[str], list[int], list[str]]:
     tokens = [*CONTROL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(pair.replace(" ", "") for pair in merges), USER]
     kinds = [3] * len(CONTROL) + [1] * (256 + len(merges)) + [4]
     padding = rows - len(tokens)
-    return [*tokens, *(f"[PAD{at}]" for at in range(padding))], kinds + [5] * padding, merges
+    return [*tokens, *(f"[PAD{len(tokens) + at}]" for at in range(padding))], kinds + [5] * padding, merges
 
 
 def oracle(arch: str = "llama", seed: int = 0, **changes: Any) -> Any:

@@ -209,7 +209,7 @@ def test_errors_are_one_line(
             "no checkpoint directory or GGUF file at /no/such/place",
         ),
         (["export", tmp_path], "new or empty"),
-        (["export", tmp_path / "new", "--format", "gguf"], "export format 'gguf': expected one of ministral3"),
+        (["export", tmp_path / "new", "--format", "onnx"], "export format 'onnx': expected one of ministral3"),
     ]
     for words, message in cases:
         lines = fails(capsys, monkeypatch, *words).strip().split("\n")

@@ -65,7 +65,7 @@ def names(config: ModelConfig) -> dict[str, str]:
     return {"encoder.embed_tokens.weight": EMBEDDING, **layers, "encoder.norm.weight": "output_norm.weight", **head}
 
 
-def _shape(config: ModelConfig, name: str) -> tuple[int, ...]:
+def shape_of(config: ModelConfig, name: str) -> tuple[int, ...]:
     """The shape of llama.cpp's tensor `name`, rows first."""
     hidden, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
@@ -87,23 +87,32 @@ def _check_shapes(file: GgufFile, config: ModelConfig) -> None:
             listed = ", ".join(sorted(found)[:3])
             raise file.error(f"tensors differ from the metadata; {said}: {listed} ({len(found)} in all)")
     for name in expected:
-        if file.places[name].shape != _shape(config, name):
-            shapes = f"expected {list(_shape(config, name))}, found {list(file.places[name].shape)}"
+        if file.places[name].shape != shape_of(config, name):
+            shapes = f"expected {list(shape_of(config, name))}, found {list(file.places[name].shape)}"
             raise file.error(f"{name}: {shapes} (rows, columns)")
 
 
 def _tensors(file: GgufFile, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    interleaved = architecture_of(file)[1].interleaved
-    for ours, theirs in names(config).items():
-        tensor = dequantised(file, file.places[theirs])
-        if interleaved and theirs.endswith(("attn_q.weight", "attn_k.weight")):
-            tensor = halves(tensor, config.head_dim)
-        yield ours, tensor
+    for ours in names(config):
+        yield ours, gguf_tensor(file, config, ours)
+
+
+def gguf_tensor(file: GgufFile, config: ModelConfig, name: str) -> Tensor:
+    """The tensor that is `name` here, dequantised, with the rows of queries and keys in place."""
+    theirs = names(config)[name]
+    tensor = dequantised(file, file.places[theirs])
+    turned = architecture_of(file)[1].interleaved and theirs.endswith(("attn_q.weight", "attn_k.weight"))
+    return halves(tensor, config.head_dim) if turned else tensor
 
 
 def halves(rows: Tensor, head_dim: int) -> Tensor:
     """rows [H * D, E] with rotated pairs side by side in a head: the same with a pair in the two halves of its head."""
     return rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def side_by_side(rows: Tensor, head_dim: int) -> Tensor:
+    """The way back of `halves`."""
+    return rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
 
 def dequantised(file: GgufFile, place: Place) -> Tensor:

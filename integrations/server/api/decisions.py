@@ -1,8 +1,6 @@
-"""`/v1/decisions` and `/v1/systemone`: questions about one input over HTTP.
+"""The documents of `/v1/decisions` and `/v1/systemone`: questions about one input.
 
-Knows Starlette, both documents and an engine. Does not know limits, keys or queues: the app around these routes does.
-`error_response`, `body_of` and `scope_of` stand for what that app has of its own. Read of `app.state`: `engine` and,
-where it is there, `calibration`.
+Knows both documents and an engine. Does not know HTTP, limits, keys or queues: `decided.py` does.
 """
 
 from __future__ import annotations
@@ -13,75 +11,20 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from trimode.engine.errors import QueueFull, RequestError, TrimodeError
+from trimode.engine.errors import RequestError
 from trimode.policy.calls import Engine
 from trimode.policy.decisions import Calibration, Decision, DecisionAnswer
-from trimode.policy.errors import BudgetExceeded, PolicyError, SchemaError
 
 from ..wire.decisions import BadDecision, Choice, DecisionBody, Predicate, Question, SystemOneBody, validated
 from ..wire.questions import messages_of, question_of, system_one_question, text_of
 
 Answer = Callable[[Engine, Any, str, Calibration], Awaitable[dict[str, Any]]]
 PLAIN: Final = Calibration()
-_INVALID: Final = "invalid_request_error"
-
-
-async def decisions(request: Request) -> Response:
-    """Answers `POST /v1/decisions`."""
-    return await _answered(request, decided)
-
-
-async def systemone(request: Request) -> Response:
-    """Answers `POST /v1/systemone`."""
-    return await _answered(request, system_one)
-
-
-ROUTES: Final[list[Route]] = [
-    Route("/v1/decisions", decisions, methods=["POST"]),
-    Route("/v1/systemone", systemone, methods=["POST"]),
-]
-
-
-async def _answered(request: Request, answer: Answer) -> Response:
-    try:
-        tenant, state = getattr(request.state, "tenant", ""), request.app.state
-        calibration = getattr(state, "calibration", PLAIN)
-        return JSONResponse(await answer(state.engine, await body_of(request), tenant, calibration))
-    except TrimodeError as error:
-        return error_response(error)
-
-
-async def body_of(request: Request) -> Any:
-    """Returns the body's JSON. Raises BadDecision."""
-    try:
-        return json.loads(await request.body(), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadDecision(f"the body is not JSON: {error}", "", "invalid_json") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def scope_of(tenant: str, key: str | None) -> str | None:
     """Returns the scope of cached prefixes: a client's key partitions its tenant's, and reaches no other tenant's."""
     return json.dumps([tenant, key]) if tenant or key is not None else None
-
-
-def error_response(error: TrimodeError) -> Response:
-    """Returns an error in OpenAI's shape. The message of an error that is the server's own fault stays here."""
-    status, kind, code = 500, "server_error", "internal_error"
-    if isinstance(error, QueueFull | BudgetExceeded):
-        status, kind, code = 429, "rate_limit_error", "queue_full"
-    elif isinstance(error, RequestError | PolicyError | SchemaError):
-        status, kind, code = 400, _INVALID, getattr(error, "code", "invalid_value")
-    message = str(error) if status < 500 else "the server could not complete this request"
-    shape = {"message": message, "type": kind, "param": getattr(error, "param", None) or None, "code": code}
-    return JSONResponse({"error": shape}, status, {"retry-after": "1"} if status == 429 else None)
 
 
 async def decided(engine: Engine, body: Any, tenant: str, calibration: Calibration = PLAIN) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Decoder:
                             view,
                             recording.id,
                             recording.call,
-                            0 if recording.request is None else len(recording.request.prompt),
+                            recording.prompt_tokens or 0,
                         )
                     )
                 timer.piece()

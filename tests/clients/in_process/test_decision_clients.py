@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
+from trimode.integrations.server.process import in_thread
+from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.calls.engine import Engine
 
 pytestmark = pytest.mark.clients
@@ -23,25 +22,9 @@ INPUT = "It is ten to midnight, and the user wants to know what 2 + 2 is."
 
 @pytest.fixture(scope="module")
 def url(reference: Engine) -> Iterator[str]:
-    """A server on loopback with these routes alone."""
-    uvicorn = pytest.importorskip("uvicorn")
-    from starlette.applications import Starlette
-
-    from trimode.integrations.server.api.decisions import ROUTES
-
-    app = Starlette(routes=ROUTES)
-    app.state.engine = reference
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        server: Any = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    """A server on loopback."""
+    with in_thread(reference, ServerSettings(name="trimode")) as base:
+        yield base
 
 
 def test_openai(url: str) -> None:
@@ -63,7 +46,7 @@ def test_openai(url: str) -> None:
         assert tool.choice in ("sum", False)
         assert found.usage.total_tokens == found.usage.input_tokens
         with pytest.raises(openai.BadRequestError) as refused:
-            client.decisions.create(model="x", input=INPUT, questions=[], extra_body={"temperature": 1})
+            client.decisions.create(model="trimode", input=INPUT, questions=[], extra_body={"temperature": 1})
     assert refused.value.param == "temperature"
 
 

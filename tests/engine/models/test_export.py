@@ -173,8 +173,8 @@ def test_errors_say_what_was_expected(folder: Path, tmp_path: Path) -> None:
     (full / "mine.txt").write_text("")
     with pytest.raises(RequestError, match="new or empty"):
         export(folder, full)
-    with pytest.raises(RequestError, match="'gguf': expected one of ministral3"):
-        export(folder, tmp_path / "out", "gguf")
+    with pytest.raises(RequestError, match="'onnx': expected one of ministral3, gguf"):
+        export(folder, tmp_path / "out", "onnx")
     with pytest.raises(CheckpointError, match="no checkpoint directory"):
         export(tmp_path / "nowhere", tmp_path / "out")
     bare = write(small.model(5), tmp_path / "bare", folder / "tokenizer.json")

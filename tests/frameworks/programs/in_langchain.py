@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from langchain.agents import create_agent
@@ -15,6 +16,8 @@ from langchain.agents.middleware import wrap_model_call
 from langchain_core import exceptions
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.tools import StructuredTool, tool
+from langchain_core.tracers.context import collect_runs
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
@@ -139,6 +142,13 @@ def test_errors_are_the_frameworks_own(model: ChatTrimode) -> None:
         model.invoke([HumanMessage([{"type": "image_url", "image_url": {"url": "data:,"}}])])
 
 
+def test_the_budget_of_a_session_holds(model: ChatTrimode, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        model.invoke("Hello")
+        with pytest.raises(exceptions.ModelError, match="tokens are spent"):
+            model.invoke("Hello")
+
+
 def test_cancelling_stops_the_decoding(model: ChatTrimode, engine: tm.Engine, trail: Path) -> None:
     with tm.session(engine, trace=f"file:{trail}"):
         stream = model.stream("Tell me everything", schema=LONG, max_tokens=700)
@@ -181,6 +191,25 @@ def test_one_span_tree_and_one_record_a_call(
     assert chat.attributes is not None
     assert chat.attributes["trimode.audit.id"] == call.call
     assert all(span.parent and span.parent.span_id == chat.context.span_id for span in found if "decode" in span.name)
+
+
+def test_the_record_has_the_hosts_run(model: ChatTrimode, engine: tm.Engine, trail: Path) -> None:
+    agent = create_agent(model, [weather], name="helper", checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "thread 7"}}
+    with tm.session(engine, trace=f"file:{trail}"), collect_runs() as seen:
+        agent.invoke({"messages": [HumanMessage("Hello")]}, config)
+        model.invoke("Hello", {"run_id": UUID(int=7)})
+    inside, alone = (call.host for call in calls_in(trail))
+    assert inside is not None
+    assert alone is not None
+    assert (inside.framework, inside.conversation, inside.agent) == ("langchain", "thread 7", "helper")
+    assert inside.run in {str(run.id) for run in every(seen.traced_runs) if run.run_type == "llm"}
+    assert alone.run == str(UUID(int=7))
+
+
+def every(runs: list[Any]) -> list[Any]:
+    """Runs and the runs inside them."""
+    return [one for run in runs for one in (run, *every(run.child_runs))]
 
 
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:

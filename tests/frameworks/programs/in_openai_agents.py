@@ -193,6 +193,13 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
             ran(Agent("helper", model=model, model_settings=settings), "Hello")
 
 
+def test_the_budget_of_a_session_holds(model: TrimodeModel, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        ran(Agent("helper", model=model), "Hello")
+        with pytest.raises(exceptions.AgentsException, match="tokens are spent"):
+            ran(Agent("helper", model=model), "Hello")
+
+
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:
     agent = Agent("helper", model=model, output_type=Long, model_settings=ModelSettings(max_tokens=700))
 
@@ -229,6 +236,18 @@ def test_one_span_tree_and_one_record_a_call(
     assert [span.span_data.usage["completion_tokens"] for span in generations] == [
         call.counts.output_tokens for call in calls if call.counts
     ]
+
+
+def test_the_record_has_the_hosts_run(model: TrimodeModel, engine: tm.Engine, trail: Path, kept: Kept) -> None:
+    with tm.session(engine, trace=f"file:{trail}"):
+        ran(Agent("helper", model=model), "Hello", run_config=RunConfig(group_id="thread 7"))
+        ran(Agent("helper", model=model), "Hello", run_config=RunConfig(tracing_disabled=True))
+    traced, untraced = (call.host for call in calls_in(trail))
+    assert traced is not None
+    assert (traced.framework, traced.conversation, traced.agent) == ("openai-agents", "thread 7", "helper")
+    assert {traced.run} == {span.trace_id for span in kept.spans}
+    assert untraced is not None
+    assert (untraced.run, untraced.conversation, untraced.agent) == ("", "", "helper")
 
 
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
-from pydantic_ai import Agent, RunContext, Tool, exceptions
+from pydantic_ai import Agent, ModelSelectionContext, RunContext, Tool, exceptions
 from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, ToolCallPart
+from pydantic_ai.messages import ImageUrl, ModelMessage, ModelRequest, ModelResponse, ToolCallPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.output import OutputObjectDefinition
@@ -21,6 +21,7 @@ from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, rec
 
 import trimode as tm
 from trimode.integrations.frameworks.pydantic_ai import TrimodeModel, TrimodeModelSettings
+from trimode.integrations.frameworks.pydantic_ai_selection import SelectDecoding
 
 GREEDY = TrimodeModelSettings(temperature=0, max_tokens=40)
 
@@ -113,6 +114,16 @@ def test_using_and_own_settings_name_the_step(model: TrimodeModel) -> None:
     assert (inner["step"], inner["kind"], inner["mode"]) == ("inner", "prose", "ar")
 
 
+def test_a_hook_sets_the_mode_of_each_request(model: TrimodeModel) -> None:
+    def choose(context: ModelSelectionContext[Any]) -> dict[str, Any]:
+        return {"mode": "ar" if context.run_step < 2 else "quadratic_spec", "max_tokens": 30}
+
+    agent = Agent(tools=[weather], model_settings=call_first, capabilities=[SelectDecoding(model, choose)])
+    run = agent.run_sync("Weather in Rome?")
+    facts = [one.provider_details for one in run.all_messages() if isinstance(one, ModelResponse)]
+    assert [one["modes"] for one in facts if one] == [["ar"], ["quadratic_spec"]]
+
+
 def test_usage_and_facts(model: TrimodeModel) -> None:
     agent = Agent(model, model_settings=TrimodeModelSettings(trimode_mode="linear_spec"))
     agent.run_sync("A question that is asked twice")
@@ -137,6 +148,13 @@ def test_errors_are_the_frameworks_own(model: TrimodeModel) -> None:
     for setting in (ModelSettings(presence_penalty=0.5), ModelSettings(extra_body={"a": 1})):
         with pytest.warns(exceptions.UnsupportedSettingWarning, match=next(iter(setting))):
             agent.run_sync("Hello", model_settings=setting)
+
+
+def test_the_budget_of_a_session_holds(model: TrimodeModel, engine: tm.Engine) -> None:
+    with tm.session(engine, budget=tm.Budget(tokens=1)):
+        Agent(model).run_sync("Hello")
+        with pytest.raises(exceptions.ModelQuotaExceededError, match="tokens are spent"):
+            Agent(model).run_sync("Hello")
 
 
 def test_cancelling_stops_the_decoding(model: TrimodeModel, engine: tm.Engine, trail: Path) -> None:
@@ -191,6 +209,21 @@ def test_one_span_tree_and_one_record_a_call(
     assert decodes
     assert all(span.parent and span.parent.span_id == inferences[0].context.span_id for span in decodes)
     assert all((span.attributes or {})["trimode.audit.id"] == call.call for span in decodes)
+
+
+def test_the_record_has_the_hosts_run(
+    model: TrimodeModel, engine: tm.Engine, trail: Path, provider: TracerProvider, spans: InMemorySpanExporter
+) -> None:
+    agent = Agent(model, name="helper")
+    agent.instrument = InstrumentationSettings(tracer_provider=provider, include_content=False)
+    with tm.session(engine, trace=f"file:{trail}"):
+        run = agent.run_sync("Hello", conversation_id="thread 7")
+    (call,) = calls_in(trail)
+    (chat,) = [one for one in spans.get_finished_spans() if one.name.startswith("chat")]
+    assert call.host is not None
+    assert (call.host.framework, call.host.agent) == ("pydantic-ai", "helper")
+    assert (call.host.run, call.host.conversation) == (run.run_id, "thread 7")
+    assert (call.host.trace, call.host.span) == (f"{chat.context.trace_id:032x}", f"{chat.context.span_id:016x}")
 
 
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.applications import Starlette
+from served import MODEL, client_of
 from starlette.testclient import TestClient
 
-import trimode as tm
-from trimode.engine.errors import QueueFull
-from trimode.integrations.server.api.decisions import ROUTES, error_response, scope_of
+from trimode.integrations.server.api.decisions import scope_of
 from trimode.integrations.server.wire.decisions import DecisionBody, validated
 from trimode.integrations.server.wire.questions import messages_of, option_texts
 from trimode.policy.calls.engine import Engine
 from trimode.testing import FakeEngine
 
 ASK: dict[str, Any] = {
-    "model": "any",
+    "model": MODEL,
     "input": "It is ten to midnight, and the user wants to know what 2 + 2 is.",
     "questions": [
         {"type": "predicate", "instructions": "Is it late?", "name": "late"},
@@ -33,7 +32,7 @@ ASK: dict[str, Any] = {
     ],
 }
 ONE: dict[str, Any] = {
-    "model": "any",
+    "model": MODEL,
     "state": {"time": "23:50"},
     "questions": {
         "late": {"type": "noul", "instructions": "Is it late?", "criteria": {"true": "after 22:00"}},
@@ -43,20 +42,16 @@ ONE: dict[str, Any] = {
 }
 
 
-def client_of(engine: Engine) -> TestClient:
-    app = Starlette(routes=ROUTES)
-    app.state.engine = engine
-    return TestClient(app, raise_server_exceptions=False)
+@pytest.fixture(scope="module")
+def client(reference: Engine) -> Iterator[TestClient]:
+    with client_of(reference) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def client(reference: Engine) -> TestClient:
-    return client_of(reference)
-
-
-@pytest.fixture(scope="module")
-def scripted() -> TestClient:
-    return client_of(FakeEngine())
+def scripted() -> Iterator[TestClient]:
+    with client_of(FakeEngine(), name=MODEL) as made:
+        yield made
 
 
 def test_decisions_answer_in_order(client: TestClient, reference: Engine) -> None:
@@ -91,8 +86,8 @@ def test_system_one_answers_by_name(client: TestClient) -> None:
 
 
 def test_both_endpoints_agree(client: TestClient) -> None:
-    ask = {"model": "any", "input": "Hello", "questions": [{"type": "predicate", "instructions": "Is it late?"}]}
-    one = {"model": "any", "state": "Hello", "questions": {"x": {"type": "noul", "instructions": "Is it late?"}}}
+    ask = {"model": MODEL, "input": "Hello", "questions": [{"type": "predicate", "instructions": "Is it late?"}]}
+    one = {"model": MODEL, "state": "Hello", "questions": {"x": {"type": "noul", "instructions": "Is it late?"}}}
     probability = client.post("/v1/decisions", json=ask).json()["answers"][0]["probability"]
     assert client.post("/v1/systemone", json=one).json()["answers"]["x"]["noul"] == probability
 
@@ -183,9 +178,8 @@ def test_what_is_wrong_is_refused_by_name(
 
 
 def test_a_calibration_of_the_app_is_applied_and_told(reference: Engine) -> None:
-    app = Starlette(routes=ROUTES)
-    app.state.engine, app.state.calibration = reference, tm.Calibration(temperature=2.0, offset=9.0)
-    body = TestClient(app).post("/v1/systemone", json={**ONE, "temperature": 3.0}).json()
+    with client_of(reference, calibration={"temperature": 2.0, "offset": 9.0}) as client:
+        body = client.post("/v1/systemone", json={**ONE, "temperature": 3.0}).json()
     assert body["answers"]["late"]["noul"] > 0.5
     assert body["trimode"]["calibration"] == {"temperature": 6.0, "slope": 1.0, "offset": 9.0}
 
@@ -214,7 +208,7 @@ def test_hints_that_ask_for_nothing_else_pass(scripted: TestClient) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b'"x"', b"\xff", b'{"model": NaN}', b"[" * 100_000])
 def test_bodies_that_are_no_request(scripted: TestClient, body: bytes) -> None:
     for path in ("/v1/decisions", "/v1/systemone"):
-        assert scripted.post(path, content=body).status_code == 400
+        assert scripted.post(path, content=body, headers={"content-type": "application/json"}).status_code == 400
 
 
 values = st.recursive(
@@ -240,25 +234,19 @@ PATHS = [
 def test_mutants_are_answered_or_refused_never_an_error_of_the_server(
     scripted: TestClient, path: str, value: Any
 ) -> None:
-    assert scripted.post("/v1/decisions", json=changed(path, value)).status_code in (200, 400)
+    allowed = (400, 404) if path == "model" and isinstance(value, str) else (200, 400)
+    assert scripted.post("/v1/decisions", json=changed(path, value)).status_code in allowed
 
 
 def test_a_cache_key_partitions_what_its_tenant_has_read(fresh: Engine) -> None:
-    client, seen = client_of(fresh), []
-    for key in ("a", "a", "b"):
-        usage = client.post("/v1/decisions", json={**ASK, "prompt_cache_key": key}).json()["usage"]
-        seen.append(usage["input_tokens_details"]["cached_tokens"] > 0)
+    seen = []
+    with client_of(fresh) as client:
+        for key in ("a", "a", "b"):
+            usage = client.post("/v1/decisions", json={**ASK, "prompt_cache_key": key}).json()["usage"]
+            seen.append(usage["input_tokens_details"]["cached_tokens"] > 0)
     assert seen == [False, True, False]
     assert scope_of("", None) is None
     assert len({scope_of("t", None), scope_of("t", "k"), scope_of("u", "k"), scope_of("", "k")}) == 4
-
-
-def test_errors_have_openais_shape() -> None:
-    full = error_response(QueueFull(3, 1, 2))
-    assert (full.status_code, full.headers["retry-after"]) == (429, "1")
-    own = error_response(tm.TrimodeError("secret"))
-    assert own.status_code == 500
-    assert b"secret" not in bytes(own.body)
 
 
 def test_a_request_beyond_the_context_is_refused(client: TestClient) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -67,6 +67,30 @@ def test_a_plain_call_can_be_a_choice(reference: Engine) -> None:
     result = reference.generate("Late?", step="choice", schema=Literal["yes", "no"])
     assert result.value in ("yes", "no")
     assert result.plan.reason == "choice: candidates are scored in one pass; no mode decodes them"
+
+
+@tm.step("choice", schema=tm.Choice(["north-east", "south"]))
+def listed(question: str) -> str:
+    """{question}"""
+    ...
+
+
+@tm.step("choice")
+def annotated(question: str) -> Annotated[str, tm.Choice(["north-east", "south"])]:
+    """{question}"""
+    ...
+
+
+@pytest.mark.parametrize("step", [listed, annotated])
+def test_a_list_of_texts_is_a_choice(reference: Engine, tmp_path: Path, step: Any) -> None:
+    path = tmp_path / "audit.jsonl"
+    with tm.session(reference, policy=tm.Policy(), trace=f"file:{path}", content=True):
+        result = step.result("Which way?")
+    asked = [{"role": "user", "content": "Which way?"}]
+    assert result.value == reference.choice(["north-east", "south"], messages=asked).text
+    assert verify(path) == []
+    (record,) = records(read_audit(path))
+    assert replay(record, reference).outcome == "same"
 
 
 def test_it_comes_whole_in_a_stream(reference: Engine) -> None:

@@ -359,7 +359,7 @@ def test_names_newer_than_the_pinned_package_are_told_apart() -> None:
 
 def test_borrowed_names_are_the_conventions() -> None:
     ours = {name: value for name, value in vars(names).items() if name.startswith("GEN_AI_")}
-    assert len(ours) == 26
+    assert len(ours) == 27
     assert ours == {name: getattr(gen_ai_attributes, name) for name in ours}
     assert names.ERROR_TYPE == error_attributes.ERROR_TYPE
     assert names.OPERATION_DURATION == gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION

@@ -1,0 +1,104 @@
+"""Our own audit file as recorded calls.
+
+Knows records. Does not know files. A record holds the prompt's token ids and not its messages, so its calls can be
+asked again where the same tokenizer is; tools are those of the recorded schema. Content is there where the session kept
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from trimode.policy.audit import CallRecord
+from trimode.policy.errors import SchemaError
+from trimode.policy.schema import turn_of
+
+from .calls import Answer, RecordedCall, Times, ToolUse, Usage
+from .values import unpacked
+
+Json = Any
+NO_OUTPUT: Final = "the recorded call failed"
+INFILL: Final = "gaps that were filled have no counterpart elsewhere"
+
+
+def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
+    """Yields the call of one record, or why it is left out."""
+    if record.counts is None:
+        yield NO_OUTPUT
+        return
+    if record.suffix_ids is not None:
+        yield INFILL
+        return
+    document: Any = record.schema
+    turn = turn_of(document) if record.kind == "turn" and document is not None else None
+    calls = document["x-turn"]["calls"] if turn is not None else document if record.kind == "tool_call" else None
+    sampling, counts = record.sampling, record.counts
+    yield RecordedCall(
+        id=id,
+        kind=record.kind,
+        step=record.step,
+        loop=record.session or "",
+        model=record.runtime.tokenizer_sha256,
+        prompt_ids=record.prompt_ids,
+        tools=tuple(_tools(calls)),
+        choice=None if turn is None else turn.choice,
+        parallel=None if turn is None else turn.parallel,
+        schema=_answer_schema(record, document),
+        settings={
+            "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
+            "seed": sampling.seed, "max_tokens": record.max_tokens, "stop": list(record.stop),
+        },
+        answer=_answer(record),
+        times=Times(first=counts.prefill_seconds, last=(record.end_ns - record.start_ns) / 1e9),
+        usage=Usage(
+            input=counts.prompt_tokens, cached=counts.cached_tokens, output=counts.output_tokens,
+            passes=counts.forward_passes,
+        ),
+    )  # fmt: skip
+
+
+def _answer_schema(record: CallRecord, document: Json) -> Json:
+    if record.kind == "turn":
+        return None if document is None else document["x-turn"]["answer"]
+    return None if record.kind == "tool_call" else document
+
+
+def _tools(union: Json) -> Iterator[Mapping[str, Json]]:
+    """Yields the tools of a recorded union of calls."""
+    if not isinstance(union, Mapping):
+        return
+    for one in union.get("anyOf", [union]):
+        parts = one["properties"]
+        yield {"name": parts["name"]["const"], "description": "", "parameters": parts["arguments"]}
+
+
+def _answer(record: CallRecord) -> Answer | None:
+    if record.text is None:
+        return None
+    if record.kind == "tool_call":
+        found = unpacked(record.text)
+        return Answer(calls=(ToolUse(found["name"], found["arguments"]),)) if _is_call(found) else Answer(record.text)
+    return _turn_answer(record) if record.kind == "turn" else Answer(record.text)
+
+
+def _is_call(found: Json) -> bool:
+    return isinstance(found, Mapping) and {"name", "arguments"} <= set(found)
+
+
+def _turn_answer(record: CallRecord) -> Answer:
+    """Returns prose and calls by the sections of the recorded rounds."""
+    document: Any = record.schema
+    turn, texts = turn_of(document) if document is not None else None, dict[int, tuple[str, str]]()
+    for round_ in record.rounds:
+        number, kind = round_.section or (0, "prose")
+        texts[number] = (kind, texts.get(number, (kind, ""))[1] + (round_.text or ""))
+    prose = "".join(said for kind, said in texts.values() if kind in ("prose", "json"))
+    if turn is None or turn.calls is None:
+        return Answer(prose)
+    try:
+        calls = [call for kind, said in texts.values() if kind == "tool_call" for call in turn.calls_in(said)]
+    except SchemaError:
+        return Answer(record.text or "")
+    before = prose.split(turn.format.head.strip())[0] if calls and turn.format.head.strip() else prose
+    return Answer(before.strip(), tuple(ToolUse(call.name, call.arguments) for call in calls))

@@ -40,9 +40,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 BUSY: Final = 4
 REQUESTS: Final = 200
 CLIENTS: Final = 16
+KILLING: Final = 50
+"""The request, a long stream, that kills the replica which serves it once it has begun."""
 PATIENCE: Final = 180.0
 """Seconds within which the cluster has to come to a number of replicas."""
 WORDS: Final = {"type": "array", "items": {"enum": ["one", "two", "three"]}, "minItems": 8, "maxItems": 8}
+Begun = Callable[[str], None]
 MODES: Final = ("ar", "linear_spec", "quadratic_spec")
 
 
@@ -55,9 +58,16 @@ def body(number: int) -> dict[str, Any]:
         {"max_completion_tokens": 120, "response_format": held_to(WORDS)},
         {"max_completion_tokens": 64, "tools": [TOOL], "temperature": 0.7},
     ]
+    if number == KILLING:
+        return long()
     asked = f"There are {number % 9} boxes with {number % 7} apples in each box. How many apples are there?"
     own = {"messages": [{"role": "user", "content": asked}], "trimode": {"mode": MODES[number % 3]}}
     return chat(**shapes[number % 4], **own, stream=number % 2 == 0)
+
+
+def long() -> dict[str, Any]:
+    """A stream of hundreds of passes."""
+    return chat(response_format=held_to(LONG), max_completion_tokens=800, trimode={"mode": "ar"}, stream=True)
 
 
 @dataclass
@@ -100,10 +110,14 @@ class Cluster:
     asked: ClusterSettings | None = None
     _ids: Callable[[], int] = field(default_factory=lambda: count().__next__)
 
-    def ask(self, asked: dict[str, Any], session: str | None = None) -> Answer:
+    def ask(self, asked: dict[str, Any], session: str | None = None, begun: Begun = lambda _: None) -> Answer:
+        """Asks and waits for the whole answer. `begun`: told the replica's name when the response has begun."""
         request = f"call-{self._ids()}"
         headers = {"x-request-id": request} | ({} if session is None else {"x-session-id": session})
-        found = answer_of(request, self.client.post("/v1/chat/completions", json=asked, headers=headers))
+        with self.client.stream("POST", "/v1/chat/completions", json=asked, headers=headers) as response:
+            begun(response.headers.get("x-trimode-replica", ""))
+            response.read()
+        found = answer_of(request, response)
         self.accepted += [request] if found.status == 200 else []
         return found
 
@@ -205,14 +219,15 @@ def test_a_killed_replica_loses_no_request_and_changes_no_token(
     cluster: Cluster, alone: list[tuple[str, CallRecord]], replicas: int, tmp_path: Path
 ) -> None:
     cluster.scale(replicas)
-    victim, done = cluster.replicas()[0], count()
+    pids, killed = {one.replica: one.pid for one in cluster.replicas()}, list[str]()
+
+    def kill(replica: str) -> None:
+        killed.append(replica)
+        os.kill(pids[replica], signal.SIGKILL)
 
     def one(number: int) -> Answer:
         session = None if number % 5 == 0 else f"agent {number % 11}"
-        found = cluster.ask(body(number), session)
-        if next(done) == REQUESTS // 4:
-            os.kill(victim.pid, signal.SIGKILL)
-        return found
+        return cluster.ask(body(number), session, kill if number == KILLING else lambda _: None)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         answers = [*pool.map(one, range(REQUESTS))]
@@ -220,8 +235,8 @@ def test_a_killed_replica_loses_no_request_and_changes_no_token(
     assert [one.text for one in answers] == [text for text, _ in alone]
     attempts = Counter(one.served["attempt"] for one in answers)
     print(f"{replicas} replicas, one killed: attempts {dict(attempts)}")
-    assert attempts[2] > 0
-    assert all(victim.replica in one.served["why"] for one in answers if one.served["attempt"] == 2)
+    assert answers[KILLING].served["attempt"] == 2
+    assert all(f"{killed[0]} was lost" in one.served["why"] for one in answers if one.served["attempt"] == 2)
     found = merged_by(cluster.trails(), tmp_path / "merged.jsonl")
     tokens = [found[one.request].token_ids for one in answers]
     assert tokens == [record.token_ids for _, record in alone]
@@ -241,9 +256,8 @@ def test_sessions_stay_at_home(cluster: Cluster) -> None:
 
 def test_a_session_spills_under_load_with_a_receipt(cluster: Cluster, tmp_path: Path) -> None:
     cluster.scale(2)
-    asked = chat(response_format=held_to(LONG), max_completion_tokens=800, trimode={"mode": "ar"}, stream=True)
     with ThreadPoolExecutor(4 * BUSY) as pool:
-        answers = [*pool.map(lambda _: cluster.ask(asked, "one agent"), range(4 * BUSY))]
+        answers = [*pool.map(lambda _: cluster.ask(long(), "one agent"), range(4 * BUSY))]
     assert len({one.text for one in answers}) == 1
     spilled = [one for one in answers if one.served["why"].startswith("spilled: the home ")]
     stayed = [one for one in answers if one.served["why"] == "home of the session"]
@@ -268,7 +282,7 @@ def test_the_metrics_of_all_replicas_are_at_one_place(cluster: Cluster) -> None:
 def test_replicas_that_are_replaced_end_what_they_began(cluster: Cluster) -> None:
     cluster.scale(2)
     old = {one.replica for one in cluster.replicas()}
-    with cluster.traffic(6, chat(response_format=held_to(LONG), max_completion_tokens=800, stream=True)) as answers:
+    with cluster.traffic(6, long()) as answers:
         cluster.scale(1)
     assert [one for one in answers if not one.whole] == []
     assert {one.served["attempt"] for one in answers} == {1}

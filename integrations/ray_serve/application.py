@@ -6,7 +6,9 @@ makes one from arguments or a configuration file of Serve's; `cluster_app` from 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ from ..server.wire.headers import REQUEST_ID
 from .door import Behind, door_app
 from .handle import RayReplicas
 from .replica import About, Replica
-from .settings import ROUTERS, Built, ClusterSettings
+from .settings import ROUTERS, ClusterSettings, built
 from .work import Answered, Batch, Exchanged, Work
 
 DOOR: Final = "trimode-door"
@@ -42,8 +44,9 @@ class EngineReplica:
 
     async def events(self, work: Work) -> AsyncGenerator[str | Batch]:
         """Yields the replica's name, then events."""
-        async for got in self._replica.events(work):
-            yield got
+        async with aclosing(self._replica.events(work)) as events:
+            async for got in events:
+                yield got
 
     async def answer(self, asked: Exchanged) -> Answered:
         """Returns the response to a whole request."""
@@ -102,10 +105,10 @@ def cluster_app(server: ServerSettings | None = None, cluster: ClusterSettings |
     return _door(own, around).bind(_engines(own, around).bind(own), own)
 
 
-def build(args: Built) -> Application:
-    """Returns the application for `serve run`. Raises SettingsRefused."""
-    cluster = {name: getattr(args, name) for name in ClusterSettings.model_fields}
-    return cluster_app(args.server(), ClusterSettings(**cluster))
+def build(args: dict[str, Any]) -> Application:
+    """Returns the application for `serve run`. `args`: as `Built` has them, or their text. Raises SettingsRefused."""
+    given = built(args)
+    return cluster_app(given.server(os.environ), given.cluster())
 
 
 def _door(own: ServerSettings, around: ClusterSettings) -> Deployment:

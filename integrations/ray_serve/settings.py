@@ -5,11 +5,12 @@ Knows names, types and ranges. Does not know Ray. What one replica serves with i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..server.settings import ServerSettings
+from ..server.settings import ServerSettings, SettingsRefused
 
 Router = Literal["session", "ray-session", "ray-prefix", "ray"]
 ROUTERS: Final[dict[Router, str]] = {
@@ -47,14 +48,25 @@ class ClusterSettings(BaseModel):
 
 
 class Built(ClusterSettings):
-    """The arguments of `serve run trimode.integrations.ray_serve.application:build`: `serve` has the server's settings,
-    where `serve run` says them, in a configuration file of Serve."""
+    """The arguments of `serve run trimode.integrations.ray_serve.application:build`. `serve` has the server's settings,
+    which a configuration file of Serve's may say; the two that are wanted most stand for themselves too."""
 
     serve: dict[str, Any] = Field(default={}, description="Settings of each replica's server.")
     model: str | None = Field(default=None, description="The checkpoint, as `serve.model`.")
     audit: str | None = Field(default=None, description="Audit file, one a replica, as `serve.audit`.")
 
-    def server(self) -> ServerSettings:
+    def cluster(self) -> ClusterSettings:
+        return ClusterSettings(**{name: getattr(self, name) for name in ClusterSettings.model_fields})
+
+    def server(self, environment: Mapping[str, str]) -> ServerSettings:
         """Returns the settings of each replica's server. Raises SettingsRefused."""
-        said = {"model": self.model, "audit": self.audit}
-        return ServerSettings.gathered({**self.serve, **{k: v for k, v in said.items() if v is not None}}, {}, None)
+        return ServerSettings.gathered({"model": self.model, "audit": self.audit, **self.serve}, environment, None)
+
+
+def built(args: Mapping[str, Any]) -> Built:
+    """Returns the arguments of `serve run`. Raises SettingsRefused, which names the first that cannot be used."""
+    try:
+        return Built.model_validate(dict(args))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise SettingsRefused(f"{'.'.join(map(str, first['loc'])) or 'arguments'}: {first['msg']}") from None

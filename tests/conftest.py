@@ -39,6 +39,7 @@ HELPERS = (
     "integrations/workload/made_calls.py",
     "integrations/remote/scripted.py",
     "remote/servers.py",
+    "integrations/ray_serve/local_replicas.py",
 )
 
 

@@ -17,8 +17,7 @@ import typer
 
 from trimode.engine.errors import TrimodeError
 
-from ..server import command as server_commands
-from . import audit, audit_out, bench_commands
+from . import audit, audit_out, bench_commands, serve
 from .console import Adapter, AsJson, Checkpoint, console
 from .doctor import doctor
 from .fetch import fetch
@@ -35,7 +34,7 @@ app: typer.Typer = typer.Typer(
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
-server_commands.add_to(app)
+serve.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")

@@ -17,8 +17,7 @@ import typer
 
 from trimode.engine.errors import TrimodeError
 
-from ..server import command as server_commands
-from . import audit, audit_out, bench_commands
+from . import audit, audit_out, bench_commands, serve
 from .console import Adapter, AsJson, Checkpoint, adapter_of, console
 from .doctor import doctor
 from .fetch import fetch
@@ -35,7 +34,7 @@ app: typer.Typer = typer.Typer(
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
-server_commands.add_to(app)
+serve.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
@@ -169,11 +168,13 @@ def generate(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="ministral3: a directory, new or empty. gguf: a new file, NAME.gguf.")],
-    format: Annotated[str, typer.Option("--format", help="What to write: ministral3 or gguf.")] = "ministral3",
+    out: Annotated[Path, typer.Argument(help="A directory, new or empty; for gguf a new file, NAME.gguf.")],
+    format: Annotated[
+        str, typer.Option("--format", help="ministral3, gguf, or transformers (of a GGUF file).")
+    ] = "ministral3",
     stored: Annotated[
         str | None,
-        typer.Option("--type", help="Of gguf: f32, f16, bf16, q8_0, q4_0, q4_1; the weights' own if not given."),
+        typer.Option("--type", help="f32, f16, bf16; of gguf also q8_0, q4_0, q4_1. The weights' own if not given."),
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:

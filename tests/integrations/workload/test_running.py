@@ -169,7 +169,8 @@ def test_no_loop_is_both_measured_and_held_out(made: list[tuple[str, str]], seed
     assert not loops[0] & loops[1]
     assert loops[0], "something is always measured"
     assert all(len(each) <= 5 for part in (found.measured, found.held_out) for each in part.values())
-    assert found == drawn(grouped(list(reversed(log))), draw), "the order of the log says nothing"
+    again = drawn(grouped(list(reversed(log))), draw)
+    assert found == again, "the order of the log says nothing"
 
 
 def test_prices_of_tokens_and_of_a_machine(tmp_path: Path) -> None:

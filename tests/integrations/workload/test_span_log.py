@@ -71,7 +71,7 @@ def phoenix(told: dict[str, Any]) -> dict[str, Any]:
 
 def mlflow(told: dict[str, Any]) -> dict[str, Any]:
     """A trace as `Trace.to_json` writes it: attributes are JSON texts."""
-    span = {
+    span: dict[str, Any] = {
         "trace_id": "tr-1", "otel_trace_id": "aa", "span_id": "bb", "parent_span_id": None, "name": "chat big",
         "start_time_unix_nano": BEGIN, "end_time_unix_nano": BEGIN + 1_500_000_000, "events": [],
         "attributes": {key: json.dumps(value) for key, value in told.items()},

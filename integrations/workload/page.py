@@ -76,6 +76,7 @@ def render(study: Study) -> str:
         labels={group.name: plain(group.label) for group in study.groups},
         priced=any(one.cost is not None for one in study.measures),
         verdict=verdict(study),
+        compared=any(one.promise.against is not None for one in study.checks),
         RECORDED=RECORDED,
     )
 
@@ -97,10 +98,14 @@ def figures(study: Study) -> Iterator[tuple[str, str]]:
     yield f"{study.calls:,}", "recorded calls"
     yield f"{study.loops:,}", "loops"
     yield f"{len(study.groups):,}", "groups"
-    yield f"{study.results:,}", "results on the sample"
     yield f"{sum(not one.stays for one in study.decisions)}", "groups that can move"
+    if study.checks:
+        kept = sum(one.verdict == "kept" for one in study.checks)
+        yield f"{kept} of {len(study.checks)}", "promises kept"
     if (gain := total(study)) is not None:
         yield f"{100 * (gain.value - 1):+.0f} %", f"{study.by}, all calls"
+    else:
+        yield f"{study.results:,}", "results on the sample"
 
 
 def plots(study: Study) -> Iterator[Plot]:

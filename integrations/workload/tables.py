@@ -109,7 +109,7 @@ def _because(study: Study) -> str:
     if study.baseline == RECORDED or study.plan.baseline is not None:
         return ""
     given = RECORDED in study.runs
-    return " (the log does not say what it took itself)" if given else f" (the first run; `{RECORDED}` is none)"
+    return " (the log does not say what it took itself)" if given else f" (the first run, because {RECORDED} is none)"
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

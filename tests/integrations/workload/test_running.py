@@ -203,12 +203,14 @@ def test_runs_by_name() -> None:
     assert (gpu.name, gpu.url, gpu.kind) == ("gpu", "http://127.0.0.1:8000/v1", "vllm")
     mtp = run_named("gpu=https://h/v1:sglang/linear_spec")
     assert (mtp.name, mtp.url, mtp.kind, mtp.mode) == ("gpu:linear_spec", "https://h/v1", "sglang", "linear_spec")
+    assert run_named("trt=http://h:8000:tensorrt-llm").kind == "tensorrt-llm"
     assert run_named("local:linear_spec:8").mode == "linear_spec:8"
 
 
 @pytest.mark.parametrize(
     "given",
-    [[], ["recorded"], ["local"], ["local:"], ["gpu=ftp://h:vllm"], ["gpu=http://h"], ["local:ar", "local:ar"], ["x"],
+    [[], ["recorded"], ["local"], ["local:"], ["gpu=ftp://h:vllm"], ["gpu=http://h"], ["gpu=http://h:8000"],
+     ["local:ar", "local:ar"], ["x"],
      ["local=http://h/v1:vllm"]],
 )  # fmt: skip
 def test_runs_that_name_nothing(given: list[str]) -> None:

@@ -25,7 +25,7 @@ from .intervals import Interval
 from .measures import Measure, compared
 from .plots import Axis, Mark, amounts, ratios, shares
 from .study import Study, total
-from .tables import error_note
+from .tables import error_note, errors
 from .targets import RECORDED
 
 _ASSETS: Final = files("trimode.integrations.workload") / "assets"
@@ -193,6 +193,8 @@ def remarks(study: Study) -> Iterator[str]:
     """Yields sentences on what the figures leave out."""
     if study.earlier:
         yield f"{study.earlier:,} of {words.many(study.results, 'result')} were measured by an earlier run."
+    for run, error, count in errors(study):
+        yield f"{run} did not answer {words.many(count, 'call')}: {error}."
     for what, count in study.left_out.items():
         yield f"Left out of the log: {what} ({count:,})."
     for name, count in study.ignored.items():

@@ -7,11 +7,14 @@ holds is the server's matter.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from trimode.policy.calls import Engine
 from trimode.policy.selection import PolicyProtocol
 
+from .calls import RecordedCall
 from .engine_target import AUTO, PACKAGE, EngineTarget, policy_of
+from .portable import portable
 from .targets import RunName
 
 
@@ -22,6 +25,10 @@ class RemoteTarget(EngineTarget):
         mode = run.mode or PACKAGE
         super().__init__(run.name, engine, _policy(engine, mode, run))
         self._run, self._mode = run, mode
+
+    def arguments(self, call: RecordedCall) -> dict[str, Any]:
+        found = super().arguments(call)
+        return {**found, "messages": portable(found["messages"])} if "messages" in found else found
 
     @property
     def identity(self) -> str:

@@ -38,6 +38,8 @@ HELPERS = (
     "integrations/server/served.py",
     "integrations/workload/made_calls.py",
     "integrations/remote/scripted.py",
+    "remote/servers.py",
+    "integrations/ray_serve/local_replicas.py",
 )
 
 

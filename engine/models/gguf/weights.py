@@ -59,7 +59,7 @@ def load_gguf(file: GgufFile, dtype: torch.dtype, device: torch.device, in_files
     if in_files:
         theirs = names(config)
         matrices = stored_matrices(file.path, [file.path], lambda name: _as_stored(file, config, theirs[name]))
-        shapes = {stored(ours): _shape(config, name) for ours, name in theirs.items()}
+        shapes = {stored(ours): shape_of(config, name) for ours, name in theirs.items()}
         return assembled_in_files(config, matrices, shapes, dtype, device)
     found = {stored(ours): tensor.to(device=device, dtype=dtype) for ours, tensor in _tensors(file, config)}
     return assembled(config, found, file.path, device)

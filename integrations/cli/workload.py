@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,9 +144,6 @@ def check(
     runs: Annotated[
         list[str] | None, typer.Option("--run", help="Remote engines that the file names: NAME=URL:KIND.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the sample; that of the file, under which held-out calls are held out.")
-    ] = None,
     concurrency: Concurrency = 1,
     prices: PriceFile = None,
     store: StoreFile = None,
@@ -170,14 +166,13 @@ def check(
     from ..workload.targets import LOCAL, RECORDED, runs_named
 
     routes = read_routes(policy)
-    draw = routes.draw if seed is None else replace(routes.draw, seed=seed)
     given = {one.name: one for one in (runs_named(runs) if runs else [])}
     others = [name for name in routes.runs if name not in (RECORDED, *given)]
     if away := [name for name in others if not name.startswith(f"{LOCAL}:")]:
         raise RunRefused(f"{policy}: {away[0]} is not here; say where it is: --run {away[0].split(':')[0]}=URL:KIND")
     named = [*(runs_named(others) if others else []), *given.values()]
-    plan = Plan(draw=draw, prices=read_prices(prices) if prices else Prices(), concurrency=concurrency)
-    sample = drawn(grouped(read_logs(logs, lenient).calls), draw)
+    plan = Plan(draw=routes.draw, prices=read_prices(prices) if prices else Prices(), concurrency=concurrency)
+    sample = drawn(grouped(read_logs(logs, lenient).calls), routes.draw)
     targets = targets_of(named, checkpoint, api_key_env)
     with _store(store) as kept, _bars() as advance:
         checks = checked_on(sample, routes.promises, targets, plan, kept, advance, routes.level)

@@ -130,7 +130,7 @@ def test_nothing_runs_or_is_fetched_but_the_page_itself(page: Page) -> None:
     source = page.source
     script = source.split("<script>")[1].split("</script>")[0]
     digest = b64encode(sha256(script.encode()).digest()).decode()
-    policy = next(given["content"] for tag, given in page.tags if given.get("http-equiv"))
+    policy = next(given["content"] for _, given in page.tags if given.get("http-equiv"))
     assert "default-src 'none'" in policy
     assert f"'sha256-{digest}'" in policy
     assert not re.search(r"https?://|@import|url\(", source)

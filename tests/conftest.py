@@ -36,6 +36,7 @@ HELPERS = (
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
     "integrations/server/served.py",
+    "frameworks/environments.py",
 )
 
 

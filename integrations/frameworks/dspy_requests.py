@@ -12,9 +12,9 @@ from dspy import lm15
 
 from trimode.policy.json_schema import canonical
 
-from .ask import Ask
-from .completions import call_values, said_values, tool_values
-from .conventions import closed
+from .core.ask import Ask
+from .core.completions import call_values, said_values, tool_values
+from .core.conventions import closed
 
 _SETTINGS: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 _REFUSED: Final = (

@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 from trimode.policy.errors import PolicyError
 from trimode.policy.json_schema import canonical
 
-from .ask import Ask
-from .completions import call_values, said_values, tool_values
-from .conventions import closed
+from .core.ask import Ask
+from .core.completions import call_values, said_values, tool_values
+from .core.conventions import closed
 
 _SETTINGS: Final = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_output_tokens": "max_tokens",

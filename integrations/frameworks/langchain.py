@@ -11,7 +11,7 @@ from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Final, Literal, get_args
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -31,9 +31,9 @@ from trimode.policy.calls import Engine
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection import StepKind
 
-from .ask import Ask
-from .causes import translated
-from .facts import PROVIDER
+from .core.ask import Ask
+from .core.causes import translated
+from .core.facts import PROVIDER
 from .langchain_messages import answer_of, chunk_of, document_of, error_of, node_of, told_by_name, tool_of
 
 Method = Literal["json_schema", "function_calling", "json_mode"]

@@ -18,10 +18,10 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from trimode.policy.calls import Result
 from trimode.policy.turns import CallDelta
 
-from .causes import Cause
-from .conventions import closed
-from .facts import PROVIDER, ending_of, facts_of
-from .pieces import Piece
+from .core.causes import Cause
+from .core.conventions import closed
+from .core.facts import PROVIDER, ending_of, facts_of
+from .core.pieces import Piece
 
 _ERRORS: Final[Mapping[Cause, type[Exception]]] = {
     "too_long": exceptions.ContextOverflowError,

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     import litellm
@@ -21,11 +21,11 @@ except ImportError as _absent:
 
 from trimode.policy.calls import Engine, Result
 
-from .ask import Ask
-from .causes import Cause, translated
-from .completions import delta_values, message_values, usage_values
-from .facts import PROVIDER, ending_of, facts_of
-from .pieces import Piece
+from .core.ask import Ask
+from .core.causes import Cause, translated
+from .core.completions import delta_values, message_values, usage_values
+from .core.facts import PROVIDER, ending_of, facts_of
+from .core.pieces import Piece
 
 BUNDLED: Final = "bundled"
 """Name of the bundled checkpoint, and of a handler's own engine, in `model=`."""

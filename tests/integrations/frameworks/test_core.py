@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 import trimode as tm
 from trimode.engine.errors import QueueFull
-from trimode.integrations.frameworks.ask import Ask
-from trimode.integrations.frameworks.causes import cause_of, translated
-from trimode.integrations.frameworks.completions import delta_values, message_values, tool_values, usage_values
-from trimode.integrations.frameworks.conventions import closed, one_system
-from trimode.integrations.frameworks.facts import ending_of, facts_of
-from trimode.integrations.frameworks.kinds import kind_of
-from trimode.integrations.frameworks.pieces import Piece
+from trimode.integrations.frameworks.core.ask import Ask
+from trimode.integrations.frameworks.core.causes import cause_of, translated
+from trimode.integrations.frameworks.core.completions import delta_values, message_values, tool_values, usage_values
+from trimode.integrations.frameworks.core.conventions import closed, one_system
+from trimode.integrations.frameworks.core.facts import ending_of, facts_of
+from trimode.integrations.frameworks.core.kinds import kind_of
+from trimode.integrations.frameworks.core.pieces import Piece
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.fake_engine import FakeEngine
 

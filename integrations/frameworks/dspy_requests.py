@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dspy import lm15
 
+from trimode.policy.audit import HostRun
 from trimode.policy.json_schema import canonical
 
 from .core.ask import Ask
@@ -40,6 +41,7 @@ def asked(request: lm15.Request, settings: Mapping[str, Any], node: str) -> Ask:
         parallel=choice.parallel if choice and tools else None,
         schema=_schema(config.response_format),
         node=node,
+        host=HostRun(framework="dspy", agent=node),
     )
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import trimode as tm
 from trimode.integrations.cli import app as cli
-from trimode.integrations.frameworks.ask import Ask
+from trimode.integrations.frameworks.core.ask import Ask
 from trimode.policy.audit.diff import diff_calls
 from trimode.policy.audit.host import HostRun
 from trimode.policy.audit.record import CallRecord

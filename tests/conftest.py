@@ -36,6 +36,7 @@ HELPERS = (
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
     "integrations/server/served.py",
+    "integrations/training/taught_base.py",
     "integrations/workload/made_calls.py",
     "integrations/remote/scripted.py",
     "remote/servers.py",

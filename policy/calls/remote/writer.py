@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from trimode.engine.errors import RequestError
 
-from ..errors import StepError
-from ..grammar import GrammarCompiler, relaxed
-from ..remote import Constraint, RemoteRequest, Turning
-from ..schema import Schema, Target, TurnTarget
-from ..selection import sampling_of
-from .call import Call
-from .translator import check_stop
+from ...errors import StepError
+from ...grammar import GrammarCompiler, grammar_text, relaxed
+from ...remote import Constraint, RemoteRequest, Turning
+from ...schema import Choice, Schema, Target, TurnTarget
+from ...selection import sampling_of
+from ..call import Call
+from ..translator import check_stop
 
 _KNOBS: Final = ("block_length", "threshold", "selection", "rows", "min_match", "exact_first")
 _ONE_TOOL: Final = "required"
@@ -63,16 +63,16 @@ class RemoteWriter:
                 self._held(call.turn.calls, checked)
             return None if call.turn.answer is None else self._held(call.turn.answer, checked)
         if call.kind == "choice":
-            return Constraint(form="choice", given=list(call.candidates), checked=checked)
+            return self._held(Choice(call.candidates), checked)
         return None if call.schema is None else self._held(call.schema, checked)
 
     def _held(self, target: Target, checked: bool) -> Constraint:
         enforced = relaxed(target).schema if checked else target
-        compiled = self.grammars.document(enforced)
+        document = self.grammars.document(enforced)
         if isinstance(enforced, Schema):
-            return Constraint(form="json", given=enforced.document, compiled=compiled, checked=checked)
+            return Constraint(form="json", given=enforced.document, compiled=document, checked=checked)
         form: Any = enforced.kind
-        return Constraint(form=form, given=enforced.given, checked=checked)
+        return Constraint(form=form, given=enforced.given, compiled=grammar_text(enforced), checked=checked)
 
 
 def _turning(call: Call) -> Turning | None:

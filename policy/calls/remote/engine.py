@@ -9,27 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cached_property
+from functools import cache, cached_property
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 from trimode.engine.errors import RequestError
 from trimode.engine.jobs import Update
-from trimode.engine.models.checkpoint import locate
+from trimode.engine.models.checkpoint import Checkpoint, locate
+from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_engine import TokenEngine
 
-from ..audit import Runtime
-from ..remote import Capabilities, RemoteAnswer, RemoteRequest, RemoteServer
-from ..selection import PoolAuto, Weights
-from ..turns import call_ids
-from .call import Call
-from .engine import Engine
-from .recording import Recording
-from .remote_finish import finished
-from .remote_recorded import remote_call
-from .remote_stream import TextStream
-from .remote_writer import RemoteWriter
-from .result import Result
+from ...audit import Runtime
+from ...grammar import GrammarCompiler
+from ...remote import Capabilities, RemoteAnswer, RemoteRequest, RemoteServer
+from ...selection import PoolAuto, Weights
+from ...turns import call_ids
+from ..call import Call
+from ..engine import Engine
+from ..recording import Recording
+from ..result import Result
+from ..translator import Translator
+from .finish import finished
+from .recorded import remote_call
+from .stream import TextStream
+from .writer import RemoteWriter
 
 
 class RemoteEngine(Engine):
@@ -42,17 +45,18 @@ class RemoteEngine(Engine):
     server: RemoteServer
 
     def __init__(self, server: RemoteServer) -> None:
-        checkpoint = locate(None)
+        checkpoint, tokenizer, self.grammars = _bundled()
         config = checkpoint.config()
         absent = SimpleNamespace(model=SimpleNamespace(config=config, adapter=True), close=server.close)
-        super().__init__(cast(TokenEngine, absent), checkpoint.tokenizer(), checkpoint)
-        self.server = server
+        translator = Translator(tokenizer, self.grammars, config)
+        super(Engine, self).__init__(cast(TokenEngine, absent), tokenizer, translator)
+        self.checkpoint, self.server = checkpoint, server
         self._writer = RemoteWriter(self.grammars)
 
     def __repr__(self) -> str:
-        pools = ", ".join(f"{name} ({one.mode})" for name, one in self.capabilities.items())
+        pools = ", ".join(f"{name} ({', '.join(one.modes)})" for name, one in self.capabilities.items())
         first = self._first
-        return f"<Engine {first.model} on a {first.kind} server, {pools}>"
+        return f"<Engine {first.model.rpartition('/')[2]} on a {first.kind} server, {pools}>"
 
     @property
     def capabilities(self) -> Mapping[str, Capabilities]:
@@ -174,6 +178,14 @@ class RemoteEngine(Engine):
         shown = 0 if found.reported.output_tokens is not None else len(self.tokenizer.encode(found.text)) + 1
         recording.finished = finished(recording, found, shown)
         return recording.finished
+
+
+@cache
+def _bundled() -> tuple[Checkpoint, Tokenizer, GrammarCompiler]:
+    """Returns the bundled checkpoint's tokenizer and grammars, which all remote engines of a process share."""
+    checkpoint = locate(None)
+    tokenizer, config = checkpoint.tokenizer(), checkpoint.config()
+    return checkpoint, tokenizer, GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
 
 
 _NOT_SCORED = (

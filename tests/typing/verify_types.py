@@ -22,8 +22,8 @@ ADAPTERS: Final = (
     *(_FRAMEWORKS + name for name in ("langchain", "openai_agents", "pydantic_ai")),
     *(_RAY + name for name in ("application", "handle", "process", "router")),
 )
-"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is, and
-`make test-cluster` runs those of Ray."""
+"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is, but
+`make test-cluster` only runs those of Ray."""
 
 
 def linked(folder: Path) -> Path:

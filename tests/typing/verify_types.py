@@ -22,7 +22,7 @@ ADAPTERS: Final = (
     *(_FRAMEWORKS + name for name in ("langchain", "openai_agents", "pydantic_ai")),
     *(_RAY + name for name in ("application", "handle", "process", "router")),
 )
-"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is, but
+"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is;
 `make test-cluster` only runs those of Ray."""
 
 

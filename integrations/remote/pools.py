@@ -74,7 +74,11 @@ class Pools:
         self._loop = LoopThread()
         self._endpoints: dict[str, Endpoint] = {}
         self._closed, self._live = False, 0
-        self._can = self._loop.run(self._read())
+        try:
+            self._can = self._loop.run(self._read())
+        except BaseException:
+            self.close()
+            raise
 
     async def _read(self) -> dict[str, Capabilities]:
         """Opens the endpoints and asks each what it is. Raises RemoteError where none answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from served import ASK, TOOL, listening
 import trimode as tm
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.remote import Retry
+from trimode.policy.replay import replay
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -92,6 +94,22 @@ def test_a_session_there_has_records_that_verify(there: tm.Engine, tmp_path: Pat
     )
 
 
+def test_records_are_asked_again_by_seed_or_validated_again(there: tm.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    with tm.session(there, trace=f"file:{path}", content=True):
+        there.generate(messages=ASK, max_tokens=8, temperature=0.8, seed=5)
+        there.generate(messages=ASK, schema=SCHEMA)
+        there.generate(messages=ASK, tools=[TOOL], tool_choice="required", max_tokens=80)
+        there.generate(messages=ASK, step="choice", schema={"enum": ["yes", "no"]})
+    found = records(read_audit(path))
+    assert [replay(record, there).outcome for record in found] == ["same"] * 4
+    assert [replay(record, None).outcome for record in found] == ["impossible", "valid", "valid", "valid"]
+    other = replace(found[1], text='{"name":"pears","count":5}')
+    assert replay(other, None).outcome == "different"
+    assert replay(other, there).outcome == "different"
+    assert replay(found[0].redacted(), there).outcome == "impossible"
+
+
 def test_a_changed_answer_does_not_verify(there: tm.Engine, tmp_path: Path) -> None:
     path = tmp_path / "calls.jsonl"
     with tm.session(there, trace=f"file:{path}", content=True):
@@ -114,7 +132,8 @@ def test_what_the_server_refuses_is_refused_by_name(there: tm.Engine) -> None:
         there.choice(["a", "b"], "x")
 
 
-def test_auto_learns_there(there: tm.Engine) -> None:
+def test_auto_learns_there(there: tm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimode.policy.calls.calibrate.cache_folder", lambda: tmp_path)
     with tm.session(there, policy="auto"):
         for _ in range(3):
             reasons = [there.generate(messages=ASK, max_tokens=4).plan.reason for _ in range(3)]

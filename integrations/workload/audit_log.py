@@ -32,7 +32,6 @@ def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
         return
     document: Any = record.schema
     turn = turn_of(document) if record.kind == "turn" and document is not None else None
-    calls = document["x-turn"]["calls"] if turn is not None else document if record.kind == "tool_call" else None
     sampling, counts = record.sampling, record.counts
     yield RecordedCall(
         id=id,
@@ -41,7 +40,7 @@ def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
         loop=record.session or "",
         model=record.runtime.tokenizer_sha256,
         prompt_ids=record.prompt_ids,
-        tools=tuple(_tools(calls)),
+        tools=tuple(_tools(_union(record.kind, document))),
         choice=None if turn is None else turn.choice,
         parallel=None if turn is None else turn.parallel,
         schema=_answer_schema(record, document),
@@ -56,6 +55,13 @@ def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
             passes=counts.forward_passes,
         ),
     )  # fmt: skip
+
+
+def _union(kind: str, document: Json) -> Json:
+    """Returns the schema of one call of one of the tools, None where there are none."""
+    if kind == "turn" and document is not None:
+        return document["x-turn"]["calls"]
+    return document if kind == "tool_call" else None
 
 
 def _answer_schema(record: CallRecord, document: Json) -> Json:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
 from trimode.engine.errors import RequestError
+from trimode.engine.request import DecodeRequest
 from trimode.policy.audit import versions
 from trimode.policy.calls import Engine, Result, StreamEvent, call_of
 from trimode.policy.schema import ToolCall
@@ -36,7 +38,7 @@ class LocalTarget:
     def __init__(self, engine: Engine, mode: str) -> None:
         self._engine, self._mode = engine, mode
         self.name, self.engine = f"{LOCAL}:{mode}", LOCAL
-        self._policy = _policy(engine, mode)
+        self._policy, self._scope = _policy(engine, mode), f"workload {self.name}"
 
     @property
     def settings(self) -> Mapping[str, Any] | None:
@@ -54,13 +56,19 @@ class LocalTarget:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def prepare(self, call: RecordedCall) -> None:
-        made = call_of("workload", None, **arguments_of(call, self._engine))
-        self._engine.translator.request_and_notes(self._engine.translator.written(made), "oldest", None)
+        """Compiles the call's schema, and prefills the share of its prompt that was in the cache when it was recorded,
+        which is what earlier calls of its loop had left there."""
+        made = call_of("workload", None, **arguments_of(call, self._engine), cache_scope=self._scope)
+        translator = self._engine.translator
+        request = translator.request_and_notes(translator.written(made), "oldest", None)[0]
+        known = round(call.usage.cached_share * len(request.prompt))
+        if known and isinstance(request, DecodeRequest):
+            self._engine.tokens.decode(replace(request, prompt=request.prompt[:known], max_tokens=1, constraint=None))
 
     def answer(self, call: RecordedCall) -> Reply:
         with session(self._engine, policy=self._policy, trim="oldest"), using(step=call.step or None):
             begin = time.perf_counter()
-            events = self._engine.stream(**arguments_of(call, self._engine), cache_scope=f"workload {self.name}")
+            events = self._engine.stream(**arguments_of(call, self._engine), cache_scope=self._scope)
             result, first = _read(events)
             end = time.perf_counter()
         return Reply(

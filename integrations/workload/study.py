@@ -209,8 +209,8 @@ def _loop_times(
 
 
 def _lacks(calls: Sequence[RecordedCall]) -> dict[str, int]:
-    found = Counter(lack for call in calls for lack in call.lacks)
-    return {LACKS[lack]: count for lack, count in found.most_common()}
+    found = Counter(LACKS[lack] for call in calls for lack in call.lacks)
+    return dict(found.most_common())
 
 
 def total(study: Study) -> Interval | None:

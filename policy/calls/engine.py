@@ -20,7 +20,7 @@ from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
 from trimode.engine.models.checkpoint import Checkpoint, locate
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.token_engine import KV_BYTES, TokenEngine
+from trimode.engine.token_engine import KV_BYTES, TokenEngine, packs
 
 from ..audit import Runtime
 from ..connectors import provided
@@ -90,7 +90,8 @@ class Engine(Scorer):
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
         began, checkpoint = time.perf_counter(), locate(source, adapter)
-        model, tokenizer = checkpoint.load(_DTYPES[dtype], device_of(device))
+        place, kind = device_of(device), _DTYPES[dtype]
+        model, tokenizer = checkpoint.load(kind, place, packs(place, kind, kernels, quantize, quantize_head))
         tokens = TokenEngine(
             model,
             tokenizer.decode,
@@ -134,6 +135,8 @@ class Engine(Scorer):
         runner, rounded = self.tokens.runner, ""
         if runner.precision:
             rounded = f", weights in {runner.quantize}"
+        elif runner.forms:
+            rounded = f", blocks as stored: {', '.join(runner.forms)}"
         return f"{runner.kernels.name} ({runner.why}){rounded}, {DESCRIPTIONS[self.tokens.exactness]}"
 
     @property

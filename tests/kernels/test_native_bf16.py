@@ -116,7 +116,7 @@ def test_auto_never_takes_them() -> None:
     [
         ({"dtype": torch.bfloat16}, "float32 on cpu, not for bfloat16 on cpu"),
         ({"device": torch.device("meta")}, "not for float32 on meta"),
-        ({"quantized": True}, "eight bits; 'triton' and 'torch' do"),
+        ({"precision": "int8"}, "native-bf16 kernels do not take weights in int8; 'native' and 'torch' do"),
     ],
 )
 def test_other_weights_and_devices_are_refused(options: dict[str, Any], why: str) -> None:

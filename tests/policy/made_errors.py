@@ -30,7 +30,8 @@ _OF_SERVER: Final = (
     refusals.ServerError, refusals.BadParameter, refusals.MissingParameter, refusals.UnknownParameter,
     refusals.UnsupportedParameter, refusals.BadBody, refusals.WrongContentType, refusals.BodyTooLarge,
     refusals.BodyTooSlow, refusals.NoKey, refusals.UnknownModel, refusals.UnknownPath, refusals.WrongMethod,
-    refusals.TooManyWaiting, refusals.ShuttingDown, refusals.OutOfTime, refusals.CallerLeft,
+    refusals.TooManyWaiting, refusals.ShuttingDown, refusals.ReplicasLost, refusals.ReplayDiffers,
+    refusals.OutOfTime, refusals.CallerLeft,
 )  # fmt: skip
 _AT_START: Final = (keys.KeyFileRefused, process.NotListening, settings.SettingsRefused)
 ATTEMPT: Final = above.Attempt(seed=1, temperature=0.5, text="{", violation="cut", audit_id="c0ffee", stats=STATS)
@@ -81,6 +82,7 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     above.GrammarRuntimeError: lambda: above.GrammarRuntimeError("the lexer is exhausted"),
     above.AuditError: lambda: above.AuditError("an audit file that cannot be used"),
     above.AuditFileRefused: lambda: above.AuditFileRefused(Path("/dev/full"), "this is a character device"),
+    above.TrailsNotMerged: lambda: above.TrailsNotMerged(Path("a.jsonl"), "line 2: chain broken"),
     above.AuditWriteFailed: lambda: _with_result(
         above.AuditWriteFailed([Path("a.jsonl"), Path("b.jsonl")], "No space left on device", "c0ffee")
     ),

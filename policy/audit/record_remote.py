@@ -16,6 +16,7 @@ from .host import HostRun
 from .package_versions import versions
 from .record import CallRecord, PolicyUsed, Runtime, SamplingUsed, StepKind
 from .remote_record import RemoteUsed, answer_digest, request_digest
+from .served import ServedBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ def record_remote_call(
     guarantee: str | None,
     content: bool,
     host: HostRun | None = None,
+    served: ServedBy | None = None,
 ) -> CallRecord:
     """Returns the record. With `content=False` it has what `redacted` leaves."""
     text, answer = remote.text, dict(remote.answer or {})
@@ -89,6 +91,7 @@ def record_remote_call(
         rounds=(),
         guarantee=guarantee,
         host=host or None,
+        served=served,
         remote=_with_content(remote.used, remote.request, None if text is None else answer),
         text=text,
         schema=schema,

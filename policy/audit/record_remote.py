@@ -92,7 +92,7 @@ def record_remote_call(
         guarantee=guarantee,
         host=host or None,
         served=served,
-        remote=_with_content(remote.used, remote.request, None if text is None else answer),
+        remote=_with_content(remote.used, remote.request, remote.answer if text is None else answer),
         text=text,
         schema=schema,
         error_message=None if error is None else str(error),
@@ -100,5 +100,5 @@ def record_remote_call(
     return found if content else found.redacted()
 
 
-def _with_content(used: RemoteUsed, request: Mapping[str, Any], answer: dict[str, Any] | None) -> RemoteUsed:
-    return replace(used, request=dict(request), answer=answer)
+def _with_content(used: RemoteUsed, request: Mapping[str, Any], answer: Mapping[str, Any] | None) -> RemoteUsed:
+    return replace(used, request=dict(request), answer=None if answer is None else dict(answer))

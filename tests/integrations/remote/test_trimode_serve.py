@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.remote import Retry
 from trimode.policy.replay import replay
 
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "07_elsewhere.py"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"enum": ["apples", "boxes"]}, "count": {"type": "integer", "minimum": 3, "maximum": 120}},
@@ -30,8 +32,14 @@ def here() -> Generator[tm.Engine]:
 
 
 @pytest.fixture(scope="module")
-def there(here: tm.Engine) -> Generator[tm.Engine]:
-    with listening(here) as url, tm.Engine.remote(url, "trimode", retry=Retry(attempts=1)) as engine:
+def url(here: tm.Engine) -> Generator[str]:
+    with listening(here) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def there(url: str) -> Generator[tm.Engine]:
+    with tm.Engine.remote(url, "trimode", retry=Retry(attempts=1)) as engine:
         yield engine
 
 
@@ -132,10 +140,25 @@ def test_what_the_server_refuses_is_refused_by_name(there: tm.Engine) -> None:
         there.choice(["a", "b"], "x")
 
 
+def test_the_example_runs_here_and_there_with_one_audit(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIMODE_URL", url)
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    path = tmp_path / "agent.jsonl"
+    assert verify(path) == []
+    found = records(read_audit(path))
+    assert [(one.step, one.remote is not None) for one in found] == [
+        ("act", False), ("reply", False), ("act", True), ("reply", True),
+    ]  # fmt: skip
+    assert found[0].text == found[2].text
+    assert found[1].text == found[3].text
+
+
 def test_auto_learns_there(there: tm.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimode.policy.calls.calibrate.cache_folder", lambda: tmp_path)
     with tm.session(there, policy="auto"):
-        for _ in range(3):
-            reasons = [there.generate(messages=ASK, max_tokens=4).plan.reason for _ in range(3)]
+        reasons = [there.generate(messages=ASK, max_tokens=4).plan.reason for _ in range(9)]
     assert all("policy 'auto'" in reason for reason in reasons)
     assert there.auto.evidence  # type: ignore[attr-defined]  # pyright: ignore

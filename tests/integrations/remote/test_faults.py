@@ -245,8 +245,9 @@ def test_without_fallback_the_first_error_is_the_callers(pair: tuple[Scripted, S
 
 def test_a_pool_that_was_down_from_the_beginning_is_in_the_notes(pair: tuple[Scripted, Scripted]) -> None:
     one, other = pair
+    url = one.url
     one.close()
-    with remote(other, pools=[Pool(url=one.url, name="down")]) as engine:
+    with remote(other, pools=[Pool(url=url, name="down")]) as engine:
         assert list(engine.capabilities) == ["openai"]
         result = engine.generate(messages=ASK)
     assert any("'down' did not answer when the engine was made" in note for note in result.notes)

@@ -150,7 +150,7 @@ def test_exact_is_claimed_only_where_it_can_be_kept() -> None:
     drafting = {"mode": "lookup_spec", "said": frozenset({"exact"})}
     warm = {**drafting, "sampling": Sampling(temperature=0.7)}
     assert admitted(asking(**drafting), can("vllm", modes=("lookup_spec",)))
-    assert admitted(asking(**warm), can("trimode"))
+    assert admitted(asking(**warm), can("trimode", modes=("lookup_spec",)))
     with pytest.raises(tm.TrimodeError, match="above 0"):
         admitted(asking(**warm), can("vllm", modes=("lookup_spec",)))
     with pytest.raises(tm.TrimodeError, match="what it promises"):

@@ -182,6 +182,7 @@ class Recording:
             "error": error,
             "guarantee": self.guarantee,
             "host": self._host,
+            "served": self.scope.served,
             "content": keeps or self.scope.redact is not None,
         }
         if isinstance(request, RemoteRequest):
@@ -194,5 +195,4 @@ class Recording:
             text_of=self.text_of if keeps else None,
             piece_of=self.piece_of,
             logprobs=self.logprobs,
-            served=self.scope.served,
         )

@@ -49,7 +49,8 @@ class LlamaCpp:
         self.server = xllamacpp.Server(params)
         self.place = urlsplit(self.server.listening_address).netloc
         self.version = f"xllamacpp {version('xllamacpp')}"
-        self.setting = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        drafts = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        self.setting = f"keys and values in fp16, {drafts}"
 
     def run(self, asked: Asked) -> Answered:
         fields: dict[str, Any] = {**_GREEDY, "prompt": list(asked.prompt), "n_predict": asked.max_tokens}

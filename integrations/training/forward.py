@@ -85,9 +85,7 @@ def _seeing(batch: Batch, layer: int, known: Sequence[Known], q: Tensor, k: Tens
     )
 
 
-def _joint(
-    q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch
-) -> Tensor:
+def _joint(q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch) -> Tensor:
     """Returns attention [n, H, D] of the slots of one sample, n = drafts * width.
 
     Clean keys and own keys are two products, because the clean ones take no gradient and the own ones are few. The query

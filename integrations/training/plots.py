@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from .folder import Folder
 
-NOT_DRAWN: Final = "curves were not drawn: pip install 'trimode[plots]' brings matplotlib, and log.jsonl has the numbers"
+NOT_DRAWN: Final = (
+    "curves were not drawn: pip install 'trimode[plots]' brings matplotlib, and log.jsonl has the numbers"
+)
 _WINDOW: Final = 20
 """Steps whose mean is drawn."""
 

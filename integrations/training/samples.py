@@ -77,5 +77,3 @@ def runs(flags: Flags) -> list[tuple[int, int]]:
     """Returns (first, end) of each run of true flags."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.view(np.int8), [0]))))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-

@@ -74,7 +74,9 @@ def chat(messages: Any, tools: Any, origin: str) -> Episode:
     """Returns a conversation as an episode, whose model steps are the assistant's messages. Raises RequestError."""
     shown = tuple(one.get("function", one) for one in tools)
     found = [
-        {**one, "kind": "tool_call" if one.get("tool_calls") and shown else "prose"} if one["role"] == "assistant" else one
+        {**one, "kind": "tool_call" if one.get("tool_calls") and shown else "prose"}
+        if one["role"] == "assistant"
+        else one
         for one in checked_messages(messages)
     ]
     if not any("kind" in one for one in found):

@@ -78,7 +78,9 @@ class Trainer:
         picked = [one for visit in visits if (one := picked_at(self.samples, self.recipe, self.step, visit)).cuts]
         sums = [0.0] * 5
         for at in range(0, len(picked), self.fit.samples):
-            found = self._learn(picked[at : at + self.fit.samples], f"{self.recipe.seed}:{self.step}:{self.processes.rank}:{at}")
+            found = self._learn(
+                picked[at : at + self.fit.samples], f"{self.recipe.seed}:{self.step}:{self.processes.rank}:{at}"
+            )
             sums = [a + b for a, b in zip(sums, found, strict=True)]
         for weight in weights:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
@@ -89,9 +91,7 @@ class Trainer:
         rate = self.recipe.rate_at(self.step)
         self._move(rate)
         self.step += 1
-        return Step(
-            self.step, loss / max(weighed, 1e-9), int(drafts), int(accepted), int(slots), gradient, rate
-        )
+        return Step(self.step, loss / max(weighed, 1e-9), int(drafts), int(accepted), int(slots), gradient, rate)
 
     def held_out(self) -> float:
         """Returns accepted tokens a draft on the held-out samples, by the averaged weights."""

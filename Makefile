@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 FRAMEWORK_langchain := langchain-core==1.8.3 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
 FRAMEWORK_pydantic-ai := pydantic-ai-slim==2.68.0
 FRAMEWORK_openai-agents := openai-agents==0.24.0
+FRAMEWORK_mcp := mcp==2.3.0
 FRAMEWORKS := langchain pydantic-ai openai-agents
 CLIENT_openai := openai==3.57.0 llm-comply==0.5.0
 CLIENT_litellm := litellm==1.110.2
@@ -72,7 +73,7 @@ PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 	.frameworks/$*/bin/pip install --quiet --disable-pip-version-check $(FRAMEWORK_$*)
 	touch $@
 
-test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
+test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed) .frameworks/mcp/.installed
 	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks
 
 .clients/node/.installed: Makefile

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RowsDisagree,
         TrimodeError,
     )
+    from trimode.integrations.mcp.tools import mcp_tools
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
@@ -75,6 +76,7 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "RowsDisagree", "TrimodeError",
     ),
+    "trimode.integrations.mcp.tools": ("mcp_tools",),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
@@ -102,7 +104,8 @@ __all__ = [
     "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused",
     "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall",
     "ToolError", "TrimodeError", "Turn", "TurnSegment", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
-    "UnsupportedSyntax", "aexecute", "ask", "execute", "execute_tool", "session", "step", "testing", "trace", "using",
+    "UnsupportedSyntax", "aexecute", "ask", "execute", "execute_tool", "mcp_tools", "session", "step", "testing",
+    "trace", "using",
 ]  # fmt: skip
 
 

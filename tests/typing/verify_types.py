@@ -17,7 +17,11 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _FRAMEWORKS: Final = "trimode.integrations.frameworks."
-ADAPTERS: Final = tuple(_FRAMEWORKS + name for name in ("langchain", "openai_agents", "pydantic_ai"))
+ADAPTERS: Final = (
+    *(_FRAMEWORKS + name for name in ("langchain", "openai_agents", "pydantic_ai")),
+    "trimode.integrations.mcp.connection",
+    "trimode.integrations.mcp.audit_server",
+)
 """Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is."""
 
 

@@ -5,6 +5,7 @@
 # in them and writes the tables of docs/integrations.md.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
+# `make test-by-server` does the same with frameworks that reach our models by the server, and runs their examples (2.6 GB).
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -24,11 +25,18 @@ CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
 CLIENT_schemathesis := schemathesis==4.32.5
 CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+CLIENT_smolagents := smolagents[openai]==1.26.0
+CLIENT_strands := strands-agents[openai]==1.62.0
+CLIENT_llama-index := llama-index-core==0.14.25 llama-index-llms-openai-like==0.8.1
+CLIENT_haystack := haystack-ai==3.4.1
+CLIENT_crewai := crewai==1.15.30
+CLIENT_agno := agno==3.1.10 openai
+BY_SERVER := smolagents strands llama-index haystack crewai agno
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser clients test-server test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser clients test-server test-by-server test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -99,6 +107,9 @@ clients: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
 test-server: clients
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
 	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
+
+test-by-server: $(VENV)/.installed $(BY_SERVER:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_by_server.py
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

@@ -6,6 +6,7 @@
 # the extras allow, and `make test-integrations-fast` with three frameworks in the newest, for `.ci/run`.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
+# `make test-by-server` does the same with frameworks that reach our models by the server, and runs their examples (2.6 GB).
 # `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
 # `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
 # `make test-peers` installs llama.cpp, OpenVINO GenAI and onnxruntime-genai (400 MB) and asks them about our GGUF files;
@@ -25,6 +26,7 @@ NEWEST_openai-agents := openai-agents==0.24.0
 NEWEST_google-adk := google-adk==2.13.0 opentelemetry-exporter-otlp-proto-http==1.44.0
 NEWEST_dspy := dspy==3.4.1
 NEWEST_litellm := litellm==1.110.2
+NEWEST_mcp := mcp==2.3.0
 LOWEST_langchain := langchain-core==1.8.0 langchain==1.5.0 langgraph==1.2.12 langchain-tests==1.1.9
 LOWEST_pydantic-ai := pydantic-ai-slim==2.68.0
 LOWEST_openai-agents := openai-agents==0.22.0
@@ -41,6 +43,13 @@ CLIENT_schemathesis := schemathesis==4.32.5
 CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
 RAY := ray[serve]==2.60.0
+CLIENT_smolagents := smolagents[openai]==1.26.0
+CLIENT_strands := strands-agents[openai]==1.62.0
+CLIENT_llama-index := llama-index-core==0.14.25 llama-index-llms-openai-like==0.8.1
+CLIENT_haystack := haystack-ai==3.4.1
+CLIENT_crewai := crewai==1.15.30
+CLIENT_agno := agno==3.1.10 openai
+BY_SERVER := smolagents strands llama-index haystack crewai agno
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
@@ -55,7 +64,7 @@ STEPS ?= 2
 ROUNDS ?= 3
 INSTALLED_PEERS := xllamacpp==2026.10.11549 openvino-genai==2026.4.1.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx-ir==1.1.0
 
-.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
+.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-by-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -131,8 +140,8 @@ endef
 	$(framework) $(LOWEST_$*)
 	touch $@
 
-test-integrations: $(FRAMEWORKS:%=.frameworks/newest/%/.installed)
-	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_newest.py
+test-integrations: $(FRAMEWORKS:%=.frameworks/newest/%/.installed) .frameworks/newest/mcp/.installed
+	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_newest.py tests/frameworks/test_mcp.py
 
 test-integrations-lowest: $(FRAMEWORKS:%=.frameworks/lowest/%/.installed)
 	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_lowest.py
@@ -181,8 +190,12 @@ test-server: clients
 
 test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
 	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
+
 test-cluster: .clients/ray/.installed
 	PYTHONPATH=src .clients/ray/bin/python -m pytest --numprocesses=0 -W default -m cluster tests/cluster
+
+test-by-server: $(VENV)/.installed $(BY_SERVER:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_by_server.py
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

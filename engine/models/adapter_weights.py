@@ -60,7 +60,10 @@ def save_adapter(model: Transformer, directory: Path, dtype: torch.dtype = torch
     ranks = [{name: Rank(term.lora_A.out_features, term.scale) for name, term in layer.items()} for layer in layers]
     text = json.dumps(adapter_config(ranks, prefix), indent=2) + "\n"
     (directory / CONFIG).write_text(text, encoding="utf-8")
-    state = {_stored(name, prefix): x.detach().to("cpu", dtype).contiguous() for name, x in model.adapter.state_dict().items()}
+    state = {
+        _stored(name, prefix): x.detach().to("cpu", dtype).contiguous()
+        for name, x in model.adapter.state_dict().items()
+    }
     save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -18,7 +18,7 @@ import pytest
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(600)]
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = Path(__file__).parent / "programs"
-PYTHON: Final = Path(os.environ.get("TRIMODE_FRAMEWORKS", ROOT / ".frameworks")) / "mcp" / "bin" / "python"
+PYTHON: Final = Path(os.environ.get("TRIMODE_FRAMEWORKS", ROOT / ".frameworks")) / "newest" / "mcp" / "bin" / "python"
 PAGE: Final = ROOT / "docs" / "mcp.md"
 
 

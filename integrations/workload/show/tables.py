@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ..answering.targets import RECORDED
+from ..promises import Checked
+from ..scoring.intervals import LEVEL
+from ..study import Study, total
 from . import words
-from .intervals import LEVEL
-from .promises import Checked
-from .study import Study, total
-from .targets import RECORDED
 
 
 def measures_table(study: Study) -> Table:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .refusals import Unreadable
-from .values import array, mapping, text
+from ..refusals import Unreadable
+from ..values import array, mapping, text
 
 Json = Any
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from .intervals import Interval
+from ..scoring.intervals import Interval
 
 NONE: Final = ""
 """What stands where a number does not apply."""

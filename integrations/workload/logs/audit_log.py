@@ -14,8 +14,8 @@ from trimode.policy.audit import CallRecord
 from trimode.policy.errors import SchemaError
 from trimode.policy.schema import turn_of
 
-from .calls import Answer, RecordedCall, Times, ToolUse, Usage
-from .values import arguments, unpacked
+from ..calls import Answer, RecordedCall, Times, ToolUse, Usage
+from ..values import arguments, unpacked
 
 Json = Any
 NO_OUTPUT: Final = "the recorded call failed"

@@ -12,7 +12,7 @@ from typing import Any
 from trimode.policy.calls import Engine
 from trimode.policy.selection import PolicyProtocol
 
-from .calls import RecordedCall
+from ..calls import RecordedCall
 from .engine_target import AUTO, PACKAGE, EngineTarget, policy_of
 from .portable import portable
 from .targets import RunName

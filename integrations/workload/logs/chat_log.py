@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .calls import Answer, RecordedCall, ToolUse, Usage
-from .refusals import Unreadable
-from .values import arguments, array, mapping, number, text, whole
+from ..calls import Answer, RecordedCall, ToolUse, Usage
+from ..refusals import Unreadable
+from ..values import arguments, array, mapping, number, text, whole
 
 Json = Any
 SETTINGS: Final = {

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from .calls import Answer, RecordedCall, Times, Usage
-from .refusals import RunRefused
+from ..calls import Answer, RecordedCall, Times, Usage
+from ..refusals import RunRefused
 
 LOCAL: Final = "local"
 RECORDED: Final = "recorded"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Literal
 
-from .calls import Usage
+from ..calls import Usage
+from ..readings import Reading
 from .intervals import Interval, mean, ratio, share
 from .prices import Price
-from .readings import Reading
 
 Objective = Literal["seconds", "cost"]
 """What a run is chosen by: seconds to the last token, or what a call costs."""

@@ -13,11 +13,11 @@ from trimode.policy.json_schema import canonical
 from trimode.policy.selection import StepKind, known_kind
 from trimode.policy.telemetry import names
 
-from ..server.wire.items import Conversation
-from .calls import Answer, RecordedCall, Times, ToolUse, Usage
-from .refusals import Unreadable
+from ...server.wire.items import Conversation
+from ..calls import Answer, RecordedCall, Times, ToolUse, Usage
+from ..refusals import Unreadable
+from ..values import arguments, array, mapping, number, text, unpacked, whole
 from .spans import Span
-from .values import arguments, array, mapping, number, text, unpacked, whole
 
 Json = Any
 TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"

@@ -19,16 +19,16 @@ from markupsafe import Markup
 
 from trimode.policy.audit import plain
 
-from ..report.page import asset
+from ...report.page import asset
+from ..answering.targets import RECORDED
+from ..scoring.intervals import Interval
+from ..scoring.measures import Measure, compared
+from ..study import Study, total
 from . import words
-from .intervals import Interval
-from .measures import Measure, compared
 from .plots import Axis, Mark, amounts, ratios, shares
-from .study import Study, total
 from .tables import error_note, errors
-from .targets import RECORDED
 
-_ASSETS: Final = files("trimode.integrations.workload") / "assets"
+_ASSETS: Final = files("trimode.integrations.workload.show") / "assets"
 SHAPES: Final = 6
 """Colours and shapes of runs; a seventh run looks like the first."""
 

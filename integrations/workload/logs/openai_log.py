@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .calls import RecordedCall, Times
+from ..calls import RecordedCall, Times
+from ..refusals import Unreadable
+from ..values import mapping, number, text
 from .chat_log import chat_call
-from .refusals import Unreadable
 from .responses_log import responses_call
-from .values import mapping, number, text
 
 Json = Any
 FAILED: Final = "the recorded call failed"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 
-from .groups import Group
+from ..groups import Group
 from .intervals import Interval
 from .measures import Measure
 

@@ -16,7 +16,7 @@ from trimode.policy.errors import SchemaError
 from trimode.policy.json_schema import canonical, validator_of, violation
 from trimode.policy.schema import schema_of, tool_schema
 
-from .calls import Answer, RecordedCall
+from ..calls import Answer, RecordedCall
 from .edit_distance import similarity
 
 Json = Any

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..server.wire.items import Conversation
-from .calls import Answer, RecordedCall, ToolUse, Usage
+from ...server.wire.items import Conversation
+from ..calls import Answer, RecordedCall, ToolUse, Usage
+from ..refusals import Unreadable
+from ..values import arguments, array, mapping, text, whole
 from .chat_log import ignored_in, schema_in, settings_in
-from .refusals import Unreadable
-from .values import arguments, array, mapping, text, whole
 
 Json = Any
 

@@ -15,9 +15,9 @@ from trimode.policy.schema import ToolCall
 from trimode.policy.selection import STEP_KINDS, Policy, PolicyProtocol, Settings, variant
 from trimode.policy.steps import session, using
 
-from ..server.wire.conversation import joined
-from .calls import Answer, RecordedCall, Times, ToolUse, Usage
-from .refusals import RunRefused
+from ...server.wire.conversation import joined
+from ..calls import Answer, RecordedCall, Times, ToolUse, Usage
+from ..refusals import RunRefused
 from .targets import Reply
 
 AUTO: Final = "auto"

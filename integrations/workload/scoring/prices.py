@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .calls import Usage
-from .refusals import PriceRefused, Unreadable
-from .values import number
+from ..calls import Usage
+from ..refusals import PriceRefused, Unreadable
+from ..values import number
 
 MILLION: Final = 1e6
 HOUR: Final = 3600.0

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from .intervals import Interval
-from .measures import Measure
-from .promises import Checked
-from .routing import Decision
-from .study import Study, total
+from ..promises import Checked
+from ..routing import Decision
+from ..scoring.intervals import Interval
+from ..scoring.measures import Measure
+from ..study import Study, total
 
 Json = Any
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .intervals import Interval
+from ..scoring.intervals import Interval
 
 FARTHEST: Final = 8.0
 """The largest ratio on an axis; its inverse is the smallest."""

@@ -16,7 +16,7 @@ from trimode.policy.audit import versions
 from trimode.policy.calls import Engine, call_of
 from trimode.policy.selection import Auto
 
-from .calls import RecordedCall
+from ..calls import RecordedCall
 from .engine_target import AUTO, PACKAGE, EngineTarget, policy_of, settings_of
 from .targets import LOCAL
 

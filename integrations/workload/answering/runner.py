@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 
 from trimode.engine.errors import TrimodeError
 
-from .agreement import agreement
-from .calls import RecordedCall
-from .readings import Reading, Store
+from ..calls import RecordedCall
+from ..readings import Reading, Store
+from ..scoring.agreement import agreement
 from .targets import RECORDED, Reply, Target
 
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from trimode.policy.selection import known_kind
 
-from ..bench.episodes import Episode, Step, read_episodes
-from .calls import Answer, RecordedCall, ToolUse
+from ...bench.episodes import Episode, Step, read_episodes
+from ..calls import Answer, RecordedCall, ToolUse
 
 MAX_TOKENS: Final = 160
 """Output tokens of a step, as `trimode eval` has it: the episodes name no limit."""

@@ -16,11 +16,11 @@ from typing import Any, Final
 from trimode.engine.errors import TrimodeError
 from trimode.policy.audit import read_audit
 
+from ..calls import Log, RecordedCall
+from ..refusals import LogRefused, Unreadable
 from .audit_log import audit_calls
-from .calls import Log, RecordedCall
 from .episode_log import episode_calls
 from .openai_log import openai_calls
-from .refusals import LogRefused, Unreadable
 from .span_log import span_calls
 from .spans import holds_spans, spans_in
 

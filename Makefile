@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Agent frameworks: the newest and the lowest versions that are tested. google-adk wants an OpenTelemetry below that of
 # .venv, and has all of it in its own environment.
-NEWEST_langchain := langchain-core==1.8.4 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
+NEWEST_langchain := langchain-core==1.8.3 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
 NEWEST_pydantic-ai := pydantic-ai-slim==2.68.0
 NEWEST_openai-agents := openai-agents==0.24.0
 NEWEST_google-adk := google-adk==2.13.0 opentelemetry-exporter-otlp-proto-http==1.44.0

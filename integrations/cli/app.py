@@ -11,19 +11,18 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trimode.engine.errors import TrimodeError
 
-from ..server import command as server_commands
-from ..training import command as training_commands
-from . import audit, audit_out, bench_commands
-from .console import Adapter, AsJson, Checkpoint, TrainGroup, console, run_script
+from . import audit, audit_out, bench_commands, serve
+from .console import Adapter, AsJson, Checkpoint, console
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
+from .train import train_app
 from .workload import workload_app
 
 if TYPE_CHECKING:
@@ -35,17 +34,12 @@ app: typer.Typer = typer.Typer(
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
-server_commands.add_to(app)
+serve.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
-app.add_typer(workload_app, name="workload")
-train_app: typer.Typer = typer.Typer(
-    cls=TrainGroup, no_args_is_help=True, help="Train draft adapters, or the reference checkpoint."
-)
-training_commands.add_to(train_app)
 app.add_typer(train_app, name="train")
-_AS_GIVEN: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.add_typer(workload_app, name="workload")
 app.command()(doctor)
 app.command()(fetch)
 
@@ -193,12 +187,6 @@ def export(
     console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
     for sentence in missing:
         console.print(f"not written: {sentence}", highlight=False, soft_wrap=True, markup=False)
-
-
-@train_app.command("reference", context_settings=_AS_GIVEN, add_help_option=False)
-def train_reference(context: typer.Context) -> None:
-    """Trains the reference checkpoint (arguments as of scripts/train.py; needs a source checkout)."""
-    raise typer.Exit(run_script("train.py", context.args))
 
 
 @schema_app.callback()

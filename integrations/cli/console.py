@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console, ConsoleDimensions
-from typer.core import TyperGroup
 
 from trimode.engine.errors import TrimodeError
 
@@ -60,15 +59,6 @@ Adapter = Annotated[
     str | None, typer.Option("--adapter", help="Directory or hub id of a draft adapter to load for the checkpoint.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-class TrainGroup(TyperGroup):
-    """`trimode train`: options without a command are those of `reference`, as in earlier releases."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0].startswith("-") and args[0] not in ("--help", "-h"):
-            args = ["reference", *args]
-        return super().parse_args(ctx, args)
 
 
 def run_script(name: str, arguments: list[str]) -> int:

@@ -205,13 +205,10 @@ def targets_of(named: Sequence[RunName], checkpoint: str | None) -> list[Target]
 def _store(path: Path | None) -> Generator[Any]:
     from ..workload.readings import Store
 
-    store = Store(path)
-    if store.torn:
-        console.print(f"{path}: a torn last line was cut off; its call is measured again", highlight=False)
-    try:
+    with Store(path) as store:
+        if store.torn:
+            console.print(f"{path}: a torn last line was cut off; its call is measured again", highlight=False)
         yield store
-    finally:
-        store.close()
 
 
 @contextmanager

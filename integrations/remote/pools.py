@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from trimode.engine.errors import CallCancelled, TrimodeError
+from trimode.engine.errors import CallCancelled, ModeUnavailable, TrimodeError
 from trimode.engine.result import EXACT, Mode
 from trimode.policy.audit import AttemptMade
 from trimode.policy.errors import error_type
@@ -104,6 +104,8 @@ class Pools:
         return self._live
 
     def admit(self, request: RemoteRequest) -> Admitted:
+        if request.mode not in self.modes:
+            raise ModeUnavailable(request.mode, f"a {next(iter(self._can.values())).kind} server's", self.modes)
         names, refused = list[str](), list[TrimodeError]()
         first = None
         for name in self._order(request):
@@ -121,7 +123,7 @@ class Pools:
     def _order(self, request: RemoteRequest) -> list[str]:
         """Returns the pools in the order in which they are tried: those of the mode, then `ar`, then others."""
         own = [name for name, can in self._can.items() if request.mode in can.modes]
-        if own and not self._fallback:
+        if not self._fallback:
             return own[:1]
         allowed = [
             name
@@ -129,7 +131,7 @@ class Pools:
             if name not in own and any(mode in EXACT or not request.exact for mode in can.modes)
         ]
         others = sorted(allowed, key=lambda name: "ar" not in self._can[name].modes)
-        return [*own, *(others if own else [])] or [*self._can][:1]
+        return [*own, *others]
 
     @staticmethod
     def _in_mode(request: RemoteRequest, can: Capabilities) -> RemoteRequest:

@@ -36,6 +36,10 @@ class Packed:
     outputs: int
 
     @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.outputs, self.inputs))
+
+    @property
     def nbytes(self) -> int:
         return self.data.nbytes
 

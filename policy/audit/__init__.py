@@ -11,6 +11,7 @@ from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
 from .host import HostRun
+from .merge import Merged, merged, write_merged
 from .origins import (
     COLOURS,
     EMPTY,
@@ -30,6 +31,7 @@ from .record_remote import RemoteCall, record_remote_call
 from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
+from .served import ServedBy
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
 from .trail_files import number_of
@@ -49,6 +51,7 @@ __all__ = [
     "Counts",
     "Head",
     "HostRun",
+    "Merged",
     "Piece",
     "PieceOf",
     "PolicyUsed",
@@ -61,6 +64,7 @@ __all__ = [
     "RoundRecord",
     "Runtime",
     "SamplingUsed",
+    "ServedBy",
     "StepKind",
     "TextOf",
     "acceptance",
@@ -74,6 +78,7 @@ __all__ = [
     "has_token_text",
     "head",
     "is_decision",
+    "merged",
     "newest",
     "number_of",
     "pieces",
@@ -93,4 +98,5 @@ __all__ = [
     "speeds",
     "verify",
     "versions",
+    "write_merged",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from .fake_engine import FakeEngine, ScriptError, in_turn
 from .host_run import HOST, host_around, inside_host
 from .recent_outputs import RecentOutputs
 from .recording import Recording
-from .remote_engine import RemoteEngine
+from .remote.engine import RemoteEngine
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
 from .scope import SCOPE, USING, Scope, current_scope, overrides

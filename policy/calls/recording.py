@@ -194,4 +194,5 @@ class Recording:
             text_of=self.text_of if keeps else None,
             piece_of=self.piece_of,
             logprobs=self.logprobs,
+            served=self.scope.served,
         )

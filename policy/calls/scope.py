@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanContext
 
 from trimode.engine.result import Stats
 
-from ..audit import AuditFile, Redact
+from ..audit import AuditFile, Redact, ServedBy
 from ..conversation import Trim
 from ..in_force import InForce
 from ..selection import Auto, Layer, PolicyProtocol, PoolAuto
@@ -69,7 +69,7 @@ class Scope:
 
     `policies`: the session's policies, made for `engine`; None outside a session. `learning`: the "auto" policies of
     other engines that are called in the session; they are saved when the session's own "auto" is. `outputs`: those of
-    its calls of `engine`.
+    its calls of `engine`. `served`: the replica and the accepted call, where several processes serve one model.
     """
 
     session: str | None = None
@@ -85,6 +85,7 @@ class Scope:
     limits: Limits | None = None
     learning: list[Auto | PoolAuto] = field(default_factory=list)
     outputs: RecentOutputs | None = None
+    served: ServedBy | None = None
 
     def spending(self, call: Call) -> AbstractContextManager[Spend]:
         return nullcontext(Unlimited(call)) if self.limits is None else self.limits.spending(call)

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from trimode.engine.errors import RequestError
 
-from ..errors import StepError
-from ..grammar import GrammarCompiler, grammar_text, relaxed
-from ..remote import Constraint, RemoteRequest, Turning
-from ..schema import Choice, Schema, Target, TurnTarget
-from ..selection import sampling_of
-from .call import Call
-from .translator import check_stop
+from ...errors import StepError
+from ...grammar import GrammarCompiler, grammar_text, relaxed
+from ...remote import Constraint, RemoteRequest, Turning
+from ...schema import Choice, Schema, Target, TurnTarget
+from ...selection import sampling_of
+from ..call import Call
+from ..translator import check_stop
 
 _KNOBS: Final = ("block_length", "threshold", "selection", "rows", "min_match", "exact_first")
 _ONE_TOOL: Final = "required"

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ..audit import RemoteCall, RemoteUsed, Reported, SamplingUsed
-from ..remote import Capabilities, RemoteAnswer, RemoteError, RemoteRequest
+from ...audit import RemoteCall, RemoteUsed, Reported, SamplingUsed
+from ...remote import Capabilities, RemoteAnswer, RemoteError, RemoteRequest
 
 
 def used_of(answer: RemoteAnswer) -> RemoteUsed:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from trimode.engine.errors import TrimodeError
+
+if TYPE_CHECKING:
+    from ..server.settings import ServerSettings
 
 keys_app: typer.Typer = typer.Typer(no_args_is_help=True, help="API keys of the server.")
 
@@ -38,20 +43,42 @@ def serve(
     dtype: Annotated[str | None, typer.Option(help="Arithmetic of the weights; float32.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; info.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these and all other settings.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Engines, each a process of Ray Serve's; needs the extra `ray`.", min=1)
+    ] = None,
+    replicas_most: Annotated[
+        int | None, typer.Option(help="Engines under load; with it, --replicas is the fewest.", min=1)
+    ] = None,
 ) -> None:
-    """Serves one engine to OpenAI's clients, on loopback unless told otherwise.
+    """Serves one engine to OpenAI's clients, on loopback unless told otherwise; with --replicas, several.
 
     Settings: defaults < --config < environment (TRIMODE_PORT, ...) < options.
     """
-    from .process import serve as run
-    from .settings import ServerSettings
+    from ..server.process import serve as run
+    from ..server.settings import ServerSettings
 
     options = {
         "model": model, "port": port, "host": host, "api_key_file": api_key_file, "policy": policy, "audit": audit,
         "queue": queue, "slots": slots, "timeout": timeout, "drain": drain, "name": name, "device": device,
         "dtype": dtype, "log_level": log_level,
     }  # fmt: skip
-    run(ServerSettings.gathered(options, os.environ, config))
+    settings = ServerSettings.gathered(options, os.environ, config)
+    if replicas is None and replicas_most is None:
+        run(settings)
+    else:
+        _replicated(settings, replicas or 1, replicas_most)
+
+
+def _replicated(settings: ServerSettings, fewest: int, most: int | None) -> None:
+    from ..ray_serve.settings import ClusterSettings
+
+    if most is not None and most < fewest:
+        raise TrimodeError(f"--replicas-most {most}: expected at least --replicas, {fewest}")
+    try:
+        from ..ray_serve.process import serve_cluster
+    except ModuleNotFoundError as error:
+        raise TrimodeError(f"--replicas needs Ray Serve ({error}): pip install 'trimode[ray]'") from None
+    serve_cluster(settings, ClusterSettings(replicas=fewest, most=most))
 
 
 @keys_app.callback()
@@ -65,6 +92,6 @@ def add(
     file: Annotated[Path, typer.Option(help="The key file; made if it is not there.")],
 ) -> None:
     """Makes a key, keeps its digest, and prints the key once."""
-    from .keys import add_key
+    from ..server.keys import add_key
 
     print(add_key(file, name))

@@ -13,15 +13,15 @@ from typing import Any
 
 from trimode.engine.result import DecodeResult
 
-from ..errors import Attempt, CheckFailed, SchemaViolation
-from ..remote import OutputCut, RemoteAnswer, RemoteRequest, ReportedStats
-from ..schema import IdentifiedCall, Turn
-from ..selection import without_part
-from ..telemetry import Spelling
-from ..turns import TurnSegment, call_ids
-from .recording import Recording
-from .remote_recorded import used_of
-from .result import Result
+from ...errors import Attempt, CheckFailed, SchemaViolation
+from ...remote import OutputCut, RemoteAnswer, RemoteRequest, ReportedStats
+from ...schema import IdentifiedCall, Turn
+from ...selection import without_part
+from ...telemetry import Spelling
+from ...turns import TurnSegment, call_ids
+from ..recording import Recording
+from ..result import Result
+from .recorded import used_of
 
 _NOT_KEPT = "the server accepted the schema and did not keep it; pass guarantee='checked', which tries again"
 _CUT = "the output was cut at max_tokens before it was complete"

@@ -19,20 +19,20 @@ from trimode.engine.models.checkpoint import Checkpoint, locate
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_engine import TokenEngine
 
-from ..audit import Runtime
-from ..grammar import GrammarCompiler
-from ..remote import Capabilities, RemoteAnswer, RemoteRequest, RemoteServer
-from ..selection import PoolAuto, Weights
-from ..turns import call_ids
-from .call import Call
-from .engine import Engine
-from .recording import Recording
-from .remote_finish import finished
-from .remote_recorded import remote_call
-from .remote_stream import TextStream
-from .remote_writer import RemoteWriter
-from .result import Result
-from .translator import Translator
+from ...audit import Runtime
+from ...grammar import GrammarCompiler
+from ...remote import Capabilities, RemoteAnswer, RemoteRequest, RemoteServer
+from ...selection import PoolAuto, Weights
+from ...turns import call_ids
+from ..call import Call
+from ..engine import Engine
+from ..recording import Recording
+from ..result import Result
+from ..translator import Translator
+from .finish import finished
+from .recorded import remote_call
+from .stream import TextStream
+from .writer import RemoteWriter
 
 
 class RemoteEngine(Engine):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from trimode.engine.jobs import Update
 from trimode.engine.result import Section
 
-from ..remote import TextUpdate
-from ..turns import CallDelta
-from .result import Result
-from .stream import IncrementalDetokenizer, StreamEvent
+from ...remote import TextUpdate
+from ...turns import CallDelta
+from ..result import Result
+from ..stream import IncrementalDetokenizer, StreamEvent
 
 
 @dataclass(slots=True)

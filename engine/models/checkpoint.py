@@ -139,6 +139,12 @@ def locate(source: str | Path | None, adapter: str | Path | None = None) -> Chec
     return replace(found, adapter=_download(adapter), adapter_name=adapter)
 
 
+def shipped_adapter(source: str | Path | None) -> Path | None:
+    """Returns the directory of the draft adapter that this package has for a published model, by the model's name."""
+    found = PUBLISHED.get(source) if isinstance(source, str) and not Path(source).exists() else None
+    return None if found is None else found.shipped_adapter
+
+
 def _located(source: str | Path | None) -> Checkpoint:
     """Finds a checkpoint. None: the bundled one. An existing path: that directory or GGUF file. A name of `PUBLISHED`:
     what `trimode fetch` brought. `owner/name`: the hub, cache first."""

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from trimode.engine.errors import TrimodeError
 
-from .console import Adapter, Checkpoint, console, run_script
+from .console import Adapter, Checkpoint, adapter_of, console, run_script
 
 Selection = Annotated[
     str | None, typer.Option(help="Of diffusion: vendor or text_first; the weights' own if not given.")
@@ -76,7 +76,7 @@ def evaluate(
         exact_first=exact_first,
         max_tokens=max_tokens,
     ).over(Settings.of({"selection": selection}, "eval"))
-    engine = Engine.load(checkpoint, adapter=adapter)
+    engine = Engine.load(checkpoint, adapter=adapter_of(adapter))
     auto = Auto(engine.cost, modes=engine.tokens.model.config.modes) if harness.AUTO in chosen else None
     plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens, auto=auto)
     rows: list[harness.Row] = []

@@ -74,7 +74,6 @@ def adapter(
     """
     import torch
 
-    from trimode.engine.errors import TrimodeError
     from trimode.engine.models.checkpoint import locate
 
     from .errors import TrainingError
@@ -184,10 +183,10 @@ def _progress(processes: Processes) -> Any:
 def _report(bar: Progress | None, steps: int) -> Report:
     """Returns what shows each step: a bar on a terminal, else a line where held-out samples were measured."""
     task = None if bar is None else bar.add_task("", total=steps)
-    seen = {"slots": 0, "seconds": 0.0, "held": "not measured yet"}
+    seen: dict[str, Any] = {"seconds": 0.0, "held": "not measured yet"}
 
     def report(step: Any, held: float | None, seconds: float) -> None:
-        took = seconds - float(seen["seconds"])
+        took = seconds - seen["seconds"]
         seen["seconds"] = seconds
         if held is not None:
             seen["held"] = f"{held:.2f}"

@@ -85,13 +85,11 @@ def _seeing(batch: Batch, layer: int, known: Sequence[Known], q: Tensor, k: Tens
     )
 
 
-def _joint(
-    q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch
-) -> Tensor:
+def _joint(q: Tensor, k: Tensor, v: Tensor, known_k: Tensor, known_v: Tensor, seen: Tensor, batch: Batch) -> Tensor:
     """Returns attention [n, H, D] of the slots of one sample, n = drafts * width.
 
-    Clean keys and own keys are two products, because the clean ones take no gradient and the own ones are few. The query
-    heads of one key head are rows of one product: G groups, K key heads.
+    Clean keys and own keys are two products, because the clean ones take no gradient and the own ones are few. The
+    query heads of one key head are rows of one product: G groups, K key heads.
     """
     heads, width = k.shape[1], batch.width
     groups, dim = q.shape[1] // heads, q.shape[2]
@@ -106,7 +104,8 @@ def _joint(
     before, own = shares.split([seen.shape[1], width], -1)
     mixed = torch.bmm(before.flatten(1, 2), known_v.transpose(0, 1)).unflatten(1, (groups, -1))
     mixed = mixed + (own.unflatten(2, (-1, width)) @ v).flatten(2, 3)
-    return mixed.permute(2, 0, 1, 3).flatten(1, 2)
+    found: Tensor = mixed.permute(2, 0, 1, 3).flatten(1, 2)
+    return found
 
 
 def _layers(model: Transformer) -> Sequence[Layer]:
@@ -147,9 +146,10 @@ def _product(weight: Tensor, term: tuple[Tensor, Tensor, float] | None, x: Tenso
 
 
 def _norm(norm: RMSNorm, x: Tensor) -> Tensor:
-    wide = x.float().unflatten(-1, (norm.groups, -1))
+    wide: Tensor = x.float().unflatten(-1, (norm.groups, -1))
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
-    return norm.weight * wide.flatten(-2).to(x.dtype)
+    found: Tensor = norm.weight * wide.flatten(-2).to(x.dtype)
+    return found
 
 
 def _heads(norm: RMSNorm | None, heads: Tensor) -> Tensor:

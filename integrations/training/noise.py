@@ -41,7 +41,9 @@ def _idle(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
     found = [tokenizer.marker(text) for text in tokenizer.markers if text not in template]
     named = set(tokenizer.special.values())
     spare = [
-        one for one in found if one is not None and one not in config.eos_token_ids and tokenizer.token(one) not in named
+        one
+        for one in found
+        if one is not None and one not in config.eos_token_ids and tokenizer.token(one) not in named
     ]
-    masks = [config.mask_token_id] if config.family.masks else []
+    masks = [config.mask_id] if config.family.masks else []
     return [*sorted(one for one in spare if one < config.vocab_size), *masks]

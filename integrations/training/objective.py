@@ -29,8 +29,8 @@ _LEAST: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`loss` for the optimiser, a sum over slots by their weights, and the sum of the `weight`s. Of the batch: the number
-    of `drafts`, and of `accepted` tokens: leading slots that say what the base does."""
+    """`loss` for the optimiser, a sum over slots by their weights, and the sum of the `weight`s. Of the batch: the
+    number of `drafts`, and of `accepted` tokens: leading slots that say what the base does, forced ones not counted."""
 
     loss: Tensor
     weight: float
@@ -43,15 +43,16 @@ def scores(clean: Tensor, slots: Tensor, head: Tensor, batch: Batch, objective: 
     rows = (batch.counts & ~batch.forced).nonzero()[:, 0]
     judges, which = batch.judge[rows].unique(return_inverse=True)
     task = Task(clean[judges], which, batch.label[rows], rows, objective)
-    loss, weight, agree = _Loss.apply(slots[rows], task, head, batch)
+    loss, weight, agree = _Loss.apply(slots[rows], task, head, batch)  # type: ignore[no-untyped-call]
     grid = agree.view(-1, batch.width)
     leading = grid[:, batch.skipped :].int().cumprod(1)
-    counted = batch.counts.view_as(grid)[:, batch.skipped :]
+    counted = (batch.counts & ~batch.forced).view_as(grid)[:, batch.skipped :]
     return Scores(loss, float(weight), len(grid), int((leading * counted).sum()))
 
 
 class Task(NamedTuple):
-    """judged [J, E]: hidden states of teachers; which [R]: the teacher of each row; label [R] or -1; rows [R]: slots."""
+    """Rows that count. judged [J, E]: hidden states of teachers; of each row [R]: `which` of them, `label` (-1: none),
+    and its slot in `rows`."""
 
     judged: Tensor
     which: Tensor
@@ -93,19 +94,19 @@ class _Loss(torch.autograd.Function):
         return grad * grads[0].to(grad.dtype), None, None, None
 
 
-def _ce(p: Tensor, q: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+def _ce(_p: Tensor, q: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the gradient [n, V] by logits, and the losses [n]: the cross-entropy to the teacher's choice."""
     loss = -q.gather(1, answer[:, None])[:, 0].float().clamp_min(_LEAST).log()
     return q.scatter_add(1, answer[:, None], torch.full_like(q[:, :1], -1.0)), loss
 
 
-def _kl(p: Tensor, q: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+def _kl(p: Tensor, q: Tensor, _answer: Tensor) -> tuple[Tensor, Tensor]:
     """The same of the cross-entropy to the teacher's distribution, whose gradient is that of the divergence."""
     loss = -(p * q.clamp_min(_LEAST).log()).sum(-1).float()
     return q - p, loss
 
 
-def _tv(p: Tensor, q: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+def _tv(p: Tensor, q: Tensor, _answer: Tensor) -> tuple[Tensor, Tensor]:
     """The same of the total variation."""
     little = torch.where(q < p, q, 0.0)
     return q * little.sum(-1, keepdim=True) - little, 1 - torch.minimum(p, q).sum(-1).float()

@@ -81,7 +81,7 @@ def _answer(result: Result[Any]) -> Answer:
 
 def write_own_text(writer: Writer, texts: Sequence[Text], out: Path, advance: Callable[[], object]) -> None:
     """Appends the answered texts to `out` that are not in it yet, in any order."""
-    done = _done(out)
+    done = finished(out)
     with out.open("a", encoding="utf-8") as file:
 
         async def one(at: int, gate: asyncio.Semaphore) -> None:
@@ -99,7 +99,7 @@ def write_own_text(writer: Writer, texts: Sequence[Text], out: Path, advance: Ca
         asyncio.run(all_of_them())
 
 
-def _done(out: Path) -> set[int]:
+def finished(out: Path) -> set[int]:
     """Returns the numbers of the texts in `out`; cuts off a last line that was not finished."""
     if not out.is_file():
         return set()

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from .folder import Folder
 
-NOT_DRAWN: Final = "curves were not drawn: pip install 'trimode[plots]' brings matplotlib, and log.jsonl has the numbers"
+NOT_DRAWN: Final = (
+    "curves were not drawn: pip install 'trimode[plots]' brings matplotlib, and log.jsonl has the numbers"
+)
 _WINDOW: Final = 20
 """Steps whose mean is drawn."""
 
@@ -21,7 +23,6 @@ def write_plots(folder: Folder) -> list[str]:
     if not lines:
         return []
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return [NOT_DRAWN]
@@ -33,7 +34,7 @@ def write_plots(folder: Folder) -> list[str]:
             axes.plot(steps, values, label=what, marker="o" if len(steps) == 1 else None)
         axes.grid(alpha=0.3)
         axes.legend()
-        FigureCanvasAgg(figure).print_png(folder.path / name)
+        figure.savefig(folder.path / name, dpi=120)
 
     steps = [line["step"] for line in lines]
     held = [(line["step"], line["held_out"]) for line in lines if line["held_out"] is not None]

@@ -28,10 +28,11 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """`blocks`: lengths of drafts in tokens with the token before them, one of them for each step. `noise`: FIRST and
-    LAST id in the slots, one id twice. `samples` of each step, and at most `drafts` of each sample, a share of `recorded`
-    of them where the text is not the base's own.
+    LAST id in the slots, one id twice. `samples` of each step, and at most `drafts` of each sample, a share of
+    `recorded` of them where the text is not the base's own.
 
-    `rate` rises over `warm` steps, and falls to nothing over the last `decay` share of the steps.
+    `rate` rises over `warm` steps, and falls to nothing over the last `decay` share of the steps. `average`: what the
+    mean of the weights, which is what is kept, holds on to in each step. `context`: tokens of a sample at most.
     """
 
     noise: tuple[int, int]

@@ -8,7 +8,6 @@ after the last known token, its seed, which stands before a token of the model's
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,5 +76,3 @@ def runs(flags: Flags) -> list[tuple[int, int]]:
     """Returns (first, end) of each run of true flags."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.view(np.int8), [0]))))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-

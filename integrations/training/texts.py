@@ -5,7 +5,7 @@ Knows the formats of lines. Does not know tokenizers or models. A `.jsonl` (also
 - `{"messages": [...], "tools": [...]}`, messages as OpenAI's API takes them;
 - an episode of `trimode eval`, with a registry of tools and schemas beside the file;
 - `{"text": ...}`, plain text;
-- `{"ids": [...], "own": [[first, end], ...], "answers": [{"at", "ids", "forced": [...]}]}`, as `--sample-from-base` writes.
+- `{"ids": [...], "own": [[first, end], ...], "answers": [{"at", "ids", "forced"}]}`, as `--sample-from-base` writes.
 
 Every other file is one plain text.
 """
@@ -74,7 +74,9 @@ def chat(messages: Any, tools: Any, origin: str) -> Episode:
     """Returns a conversation as an episode, whose model steps are the assistant's messages. Raises RequestError."""
     shown = tuple(one.get("function", one) for one in tools)
     found = [
-        {**one, "kind": "tool_call" if one.get("tool_calls") and shown else "prose"} if one["role"] == "assistant" else one
+        {**one, "kind": "tool_call" if one.get("tool_calls") and shown else "prose"}
+        if one["role"] == "assistant"
+        else one
         for one in checked_messages(messages)
     ]
     if not any("kind" in one for one in found):

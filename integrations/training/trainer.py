@@ -78,20 +78,20 @@ class Trainer:
         picked = [one for visit in visits if (one := picked_at(self.samples, self.recipe, self.step, visit)).cuts]
         sums = [0.0] * 5
         for at in range(0, len(picked), self.fit.samples):
-            found = self._learn(picked[at : at + self.fit.samples], f"{self.recipe.seed}:{self.step}:{self.processes.rank}:{at}")
+            found = self._learn(
+                picked[at : at + self.fit.samples], f"{self.recipe.seed}:{self.step}:{self.processes.rank}:{at}"
+            )
             sums = [a + b for a, b in zip(sums, found, strict=True)]
         for weight in weights:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         loss, weighed, drafts, accepted, slots = self.processes.summed([_grad(one) for one in weights], sums)
-        for one in weights:
-            _grad(one).div_(max(weighed, 1e-9))
+        for weight in weights:
+            _grad(weight).div_(max(weighed, 1e-9))
         gradient = float(nn.utils.clip_grad_norm_(weights, CLIP))
         rate = self.recipe.rate_at(self.step)
         self._move(rate)
         self.step += 1
-        return Step(
-            self.step, loss / max(weighed, 1e-9), int(drafts), int(accepted), int(slots), gradient, rate
-        )
+        return Step(self.step, loss / max(weighed, 1e-9), int(drafts), int(accepted), int(slots), gradient, rate)
 
     def held_out(self) -> float:
         """Returns accepted tokens a draft on the held-out samples, by the averaged weights."""
@@ -135,7 +135,7 @@ class Trainer:
         """Adds the gradients of some samples; returns loss, weight, drafts, accepted and slots."""
         terms = terms_of(self.model, self.dtype)
         found, batch = self._scores(terms, picked, width_at(self.recipe, self.step), random.Random(seed))
-        found.loss.backward()  # type: ignore[no-untyped-call]
+        found.loss.backward()
         return [float(found.loss.detach()), found.weight, found.drafts, found.accepted, len(batch.noise)]
 
     def _scores(

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Literal, Self, Unpack
 
 import torch
 
@@ -18,7 +18,7 @@ from trimode.engine.errors import RequestError
 from trimode.engine.exactness import DESCRIPTIONS
 from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
-from trimode.engine.models.checkpoint import Checkpoint, locate
+from trimode.engine.models.checkpoint import Checkpoint, locate, shipped_adapter
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.engine.token_engine import KV_BYTES, TokenEngine, packs
 
@@ -58,7 +58,7 @@ class Engine(Scorer):
         cls,
         source: str | Path | None = None,
         *,
-        adapter: str | Path | None = None,
+        adapter: str | Path | Literal[False] | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         kv_bytes: int = KV_BYTES,
@@ -73,7 +73,8 @@ class Engine(Scorer):
         the hub, or (None) the bundled reference checkpoint.
 
         `adapter`: the directory or hub repository of a draft adapter for it, in PEFT's files; it acts on draft rows
-        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md).
+        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md). None: the
+        one that comes with this package for "smollm2", none for others; False: none.
         `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
         for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
         fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
@@ -89,7 +90,8 @@ class Engine(Scorer):
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
-        began, checkpoint = time.perf_counter(), locate(source, adapter)
+        given = shipped_adapter(source) if adapter is None else adapter or None
+        began, checkpoint = time.perf_counter(), locate(source, given)
         place, kind = device_of(device), _DTYPES[dtype]
         model, tokenizer = checkpoint.load(kind, place, packs(place, kind, kernels, quantize, quantize_head))
         tokens = TokenEngine(

@@ -123,9 +123,11 @@ def test_what_did_not_run_and_what_a_peer_is_are_printed() -> None:
     rows = [one for system in both if (one := row(system, "plan", asked, readings, "fake")) is not None]
     found.close()
     about = dict.fromkeys(("cpu", "cores", "threads", "torch", "transformers", "trimode", "model", "dtype"), "x")
-    floor: dict[str, float | None] = dict.fromkeys(("own_size_bytes_per_s", "weight_bytes", "large_bytes_per_s", "flop_per_s",
-                           "derived_pass_seconds", "derived_pass_seconds_from_memory",
-                           "derived_multiply_seconds_per_row", "ar_pass_seconds"))  # fmt: skip
+    names = (
+        "own_size_bytes_per_s", "weight_bytes", "large_bytes_per_s", "flop_per_s", "derived_pass_seconds",
+        "derived_pass_seconds_from_memory", "derived_multiply_seconds_per_row", "ar_pass_seconds",
+    )  # fmt: skip
+    floor: dict[str, float | None] = dict.fromkeys(names)
     known = {**about, "hf_cache": None, "base": "fake", "peers": found.about, "command": "trimode bench FILE"}
     report = Report(known, floor, {}, rows, found.not_run)
     printed = list(lines(report))

@@ -32,6 +32,12 @@ def start(setup: Setup) -> LlamaCpp:
     return min(found, key=lambda engine: min(engine.run(asked).seconds for _ in range(2)))
 
 
+def _built_for() -> str:
+    """The widest vectors that its build knows: a wheel may know less than the processor."""
+    known = str(xllamacpp.get_system_info())
+    return next((f"built for {name}" for name in ("AVX512", "AVX2", "NEON") if f"{name} = 1" in known), "no vectors")
+
+
 class LlamaCpp:
     """One server; `match`: of its n-gram drafts, None for none."""
 
@@ -48,7 +54,7 @@ class LlamaCpp:
             params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = match
         self.server = xllamacpp.Server(params)
         self.place = urlsplit(self.server.listening_address).netloc
-        self.version = f"xllamacpp {version('xllamacpp')}"
+        self.version = f"xllamacpp {version('xllamacpp')} ({_built_for()})"
         drafts = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
         self.setting = f"keys and values in fp16, {drafts}"
 

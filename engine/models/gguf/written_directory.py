@@ -13,15 +13,15 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from ..errors import CheckpointError, RequestError
-from .config import ModelConfig
-from .gguf.config import gguf_config
-from .gguf.file import GgufFile
-from .gguf.tokenizer import gguf_tokenizer
-from .gguf.weights import gguf_tensor, names
-from .rope_config import RopeConfig
-from .tokenizer import Tokenizer
-from .weight_files import SINGLE
+from ...errors import CheckpointError, RequestError
+from ..config import ModelConfig
+from ..rope_config import RopeConfig
+from ..tokenizer import Tokenizer
+from ..weight_files import SINGLE
+from .config import gguf_config
+from .file import GgufFile
+from .tokenizer import gguf_tokenizer
+from .weights import gguf_tensor, names
 
 DTYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _TYPES: Final = {"LlamaForCausalLM": "llama", "Qwen3ForCausalLM": "qwen3", "Ministral3ForCausalLM": "ministral3"}

@@ -1,4 +1,4 @@
-"""Runs a notebook's cells in order and writes their outputs into it: `python scripts/run_notebook.py NOTEBOOK`.
+"""Runs the cells of a notebook in order, and writes their outputs into it: `python run_notebook.py NOTEBOOK`.
 
 Knows the JSON of notebooks, and what a notebook shows: printed text, and the value of a cell's last line as text and as
 HTML. No kernel is started, so that a test takes no longer than the cells themselves.

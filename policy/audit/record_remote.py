@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from ..errors import error_type
-from .host import HostRun
+from .host import HostRun, ServedBy
 from .package_versions import versions
 from .record import CallRecord, PolicyUsed, Runtime, SamplingUsed, StepKind
 from .remote_record import RemoteUsed, answer_digest, request_digest
-from .served import ServedBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

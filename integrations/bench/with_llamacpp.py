@@ -1,4 +1,4 @@
-"""llama.cpp as a peer, by the wheel `xllamacpp`: its server in this process, asked over one open connection.
+"""llama.cpp as a peer, by the wheel `xllamacpp`: its server in this process, a connection a call.
 
 Knows xllamacpp. Greedy; every prompt is read anew. Its times: the prompt until the first token is chosen, and the rest.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from importlib.metadata import version
 from typing import Any, Final
@@ -46,9 +47,10 @@ class LlamaCpp:
             params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
             params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = match
         self.server = xllamacpp.Server(params)
-        self.connection = HTTPConnection(urlsplit(self.server.listening_address).netloc)
+        self.place = urlsplit(self.server.listening_address).netloc
         self.version = f"xllamacpp {version('xllamacpp')}"
-        self.setting = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        drafts = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        self.setting = f"keys and values in fp16, {drafts}"
 
     def run(self, asked: Asked) -> Answered:
         fields: dict[str, Any] = {**_GREEDY, "prompt": list(asked.prompt), "n_predict": asked.max_tokens}
@@ -56,8 +58,7 @@ class LlamaCpp:
             fields["json_schema"] = json.loads(asked.schema)
         body = json.dumps(fields).encode()
         begin = time.perf_counter()
-        self.connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
-        text = self.connection.getresponse().read()
+        text = self._posted(body)
         seconds = time.perf_counter() - begin
         found: dict[str, Any] = json.loads(text)
         if "error" in found:
@@ -70,3 +71,9 @@ class LlamaCpp:
             decode_seconds=times["predicted_ms"] / 1000,
             decode_tokens=times["predicted_n"] - 1,
         )
+
+    def _posted(self, body: bytes) -> bytes:
+        """The answer to a request. The server closes connections that nobody uses for a while, so each has its own."""
+        with closing(HTTPConnection(self.place)) as connection:
+            connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+            return connection.getresponse().read()

@@ -15,7 +15,7 @@ from trimode.policy.errors import SchemaError
 from trimode.policy.schema import turn_of
 
 from .calls import Answer, RecordedCall, Times, ToolUse, Usage
-from .values import unpacked
+from .values import arguments, unpacked
 
 Json = Any
 NO_OUTPUT: Final = "the recorded call failed"
@@ -24,7 +24,7 @@ INFILL: Final = "gaps that were filled have no counterpart elsewhere"
 
 def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
     """Yields the call of one record, or why it is left out."""
-    if record.counts is None:
+    if record.finish_reason is None:
         yield NO_OUTPUT
         return
     if record.suffix_ids is not None:
@@ -32,29 +32,58 @@ def audit_calls(record: CallRecord, id: str) -> Iterator[RecordedCall | str]:
         return
     document: Any = record.schema
     turn = turn_of(document) if record.kind == "turn" and document is not None else None
-    sampling, counts = record.sampling, record.counts
     yield RecordedCall(
         id=id,
         kind=record.kind,
         step=record.step,
         loop=record.session or "",
         model=record.runtime.tokenizer_sha256,
+        messages=_messages(record),
         prompt_ids=record.prompt_ids,
         tools=tuple(_tools(_union(record.kind, document))),
         choice=None if turn is None else turn.choice,
         parallel=None if turn is None else turn.parallel,
         schema=_answer_schema(record, document),
-        settings={
-            "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
-            "seed": sampling.seed, "max_tokens": record.max_tokens, "stop": list(record.stop),
-        },
+        settings=_settings(record),
         answer=_answer(record),
-        times=Times(first=counts.prefill_seconds, last=(record.end_ns - record.start_ns) / 1e9),
-        usage=Usage(
-            input=counts.prompt_tokens, cached=counts.cached_tokens, output=counts.output_tokens,
-            passes=counts.forward_passes,
-        ),
-    )  # fmt: skip
+        times=_times(record),
+        usage=_usage(record),
+    )
+
+
+def _messages(record: CallRecord) -> tuple[Mapping[str, Json], ...]:
+    """Returns the messages of a call to a server, which alone have them."""
+    asked = None if record.remote is None else record.remote.request
+    found: Any = None if asked is None else asked.get("messages")
+    return tuple(found or ())
+
+
+def _settings(record: CallRecord) -> dict[str, Json]:
+    """Returns what the call was decoded under, without what changes nothing, which a server might refuse."""
+    sampling = record.sampling
+    drawn = {"top_k": sampling.top_k, "top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
+    said = {"top_k": 0, "top_p": 1.0, "stop": []}
+    found = {"temperature": sampling.temperature, "max_tokens": record.max_tokens, "stop": list(record.stop), **drawn}
+    return {name: value for name, value in found.items() if said.get(name) != value}
+
+
+def _times(record: CallRecord) -> Times:
+    first = record.counts.prefill_seconds if record.counts is not None else None
+    if record.remote is not None:
+        first = record.remote.first_seconds
+    return Times(first=first, last=(record.end_ns - record.start_ns) / 1e9)
+
+
+def _usage(record: CallRecord) -> Usage:
+    counts = record.counts if record.remote is None else record.remote.reported
+    if counts is None:
+        return Usage()
+    return Usage(
+        input=counts.prompt_tokens,
+        cached=counts.cached_tokens,
+        output=counts.output_tokens,
+        passes=counts.forward_passes,
+    )
 
 
 def _union(kind: str, document: Json) -> Json:
@@ -93,7 +122,10 @@ def _is_call(found: Json) -> bool:
 
 
 def _turn_answer(record: CallRecord) -> Answer:
-    """Returns prose and calls by the sections of the recorded rounds."""
+    """Returns prose and calls by the sections of the recorded rounds, or as a server gave them."""
+    if record.remote is not None:
+        told: Any = (record.remote.answer or {}).get("calls") or ()
+        return Answer(record.text or "", tuple(ToolUse(one["name"], arguments(one["arguments"])) for one in told))
     document: Any = record.schema
     turn, texts = turn_of(document) if document is not None else None, dict[int, tuple[str, str]]()
     for round_ in record.rounds:
@@ -103,8 +135,10 @@ def _turn_answer(record: CallRecord) -> Answer:
     if turn is None or turn.calls is None:
         return Answer(prose)
     try:
-        calls = [call for kind, said in texts.values() if kind == "tool_call" for call in turn.calls_in(said)]
+        calls: list[Any] = [
+            call for kind, said in texts.values() if kind == "tool_call" for call in turn.calls_in(said)
+        ]
     except SchemaError:
         return Answer(record.text or "")
     before = prose.split(turn.format.head.strip())[0] if calls and turn.format.head.strip() else prose
-    return Answer(before.strip(), tuple(ToolUse(call.name, call.arguments) for call in calls))
+    return Answer(before.strip(), tuple(ToolUse(call["name"], call["arguments"]) for call in calls))

@@ -25,7 +25,7 @@ from .intervals import Interval
 from .measures import Measure, compared
 from .plots import Axis, Mark, amounts, ratios, shares
 from .study import Study, total
-from .tables import error_note
+from .tables import error_note, errors
 from .targets import RECORDED
 
 _ASSETS: Final = files("trimode.integrations.workload") / "assets"
@@ -76,6 +76,7 @@ def render(study: Study) -> str:
         labels={group.name: plain(group.label) for group in study.groups},
         priced=any(one.cost is not None for one in study.measures),
         verdict=verdict(study),
+        compared=any(one.promise.against is not None for one in study.checks),
         RECORDED=RECORDED,
     )
 
@@ -97,10 +98,14 @@ def figures(study: Study) -> Iterator[tuple[str, str]]:
     yield f"{study.calls:,}", "recorded calls"
     yield f"{study.loops:,}", "loops"
     yield f"{len(study.groups):,}", "groups"
-    yield f"{study.results:,}", "results on the sample"
     yield f"{sum(not one.stays for one in study.decisions)}", "groups that can move"
+    if study.checks:
+        kept = sum(one.verdict == "kept" for one in study.checks)
+        yield f"{kept} of {len(study.checks)}", "promises kept"
     if (gain := total(study)) is not None:
         yield f"{100 * (gain.value - 1):+.0f} %", f"{study.by}, all calls"
+    else:
+        yield f"{study.results:,}", "results on the sample"
 
 
 def plots(study: Study) -> Iterator[Plot]:
@@ -188,6 +193,8 @@ def remarks(study: Study) -> Iterator[str]:
     """Yields sentences on what the figures leave out."""
     if study.earlier:
         yield f"{study.earlier:,} of {words.many(study.results, 'result')} were measured by an earlier run."
+    for run, error, count in errors(study):
+        yield f"{run} did not answer {words.many(count, 'call')}: {error}."
     for what, count in study.left_out.items():
         yield f"Left out of the log: {what} ({count:,})."
     for name, count in study.ignored.items():

@@ -11,13 +11,14 @@ Knows the shapes of the three exports. Does not know what attributes mean.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from .refusals import Unreadable
-from .values import array, mapping, text, unpacked
+from .values import array, mapping, text
 
 Json = Any
 
@@ -65,7 +66,7 @@ def _span(held: Mapping[str, Json]) -> Span:
     context = mapping(held.get("context") or held, "context")
     given = held["attributes"]
     attributes = _listed(given) if isinstance(given, list) else _flat(mapping(given, "attributes"))
-    if "otel_trace_id" in held or "mlflow_span_version" in held:
+    if isinstance(given, Mapping) and any(key.startswith("mlflow.") for key in attributes):
         attributes = {key: _dumped(value) for key, value in attributes.items()}
     return Span(
         trace=text(context.get("trace_id") or context.get("traceId"), "trace_id"),
@@ -108,8 +109,11 @@ def _flat(given: Mapping[str, Json], above: str = "") -> dict[str, Json]:
 
 
 def _dumped(value: Json) -> Json:
-    """Returns what MLflow wrote as JSON text."""
-    return unpacked(value) if isinstance(value, str) else value
+    """Returns what MLflow wrote as JSON text, and other values as they are."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def _seconds(held: Mapping[str, Json]) -> float | None:

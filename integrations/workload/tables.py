@@ -5,6 +5,7 @@ Knows rich and studies. Does not know files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
@@ -75,11 +76,22 @@ def sentences(study: Study) -> Iterator[str]:
                 if title != "left out"
                 else (f"{title}: {what} ({count:,})")
             )
+    for run, error, count in errors(study):
+        yield f"failed: {run}: {error} ({words.many(count, 'call')})"
     for one in study.loop_times:
         missing = f", without {', '.join(one.left_out)}" if one.left_out else ""
         yield f"calls of one loop, {one.run}: {words.seconds(one.seconds)} s (derived{missing})"
     if study.earlier:
         yield f"{study.earlier:,} of {words.many(study.results, 'result')} were measured by an earlier run"
+
+
+def errors(study: Study) -> Iterator[tuple[str, str, int]]:
+    """Yields (run, class of error, calls) of calls that a run did not answer."""
+    found = Counter(
+        (one.run, error) for one in study.measures for error in one.errors for _ in range(one.errors[error])
+    )
+    for (run, error), count in found.items():
+        yield run, error, count
 
 
 def headline(study: Study) -> str:
@@ -109,7 +121,7 @@ def _because(study: Study) -> str:
     if study.baseline == RECORDED or study.plan.baseline is not None:
         return ""
     given = RECORDED in study.runs
-    return " (the log does not say what it took itself)" if given else f" (the first run; `{RECORDED}` is none)"
+    return " (the log does not say what it took itself)" if given else f" (the first run, because {RECORDED} is none)"
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

@@ -16,7 +16,7 @@ from .refusals import RunRefused
 LOCAL: Final = "local"
 RECORDED: Final = "recorded"
 """The present engine: what the log says of it. It is measured by nobody here."""
-_REMOTE: Final = re.compile(r"(?P<name>[\w.-]+)=(?P<url>https?://.+):(?P<kind>\w+)(?:/(?P<mode>[\w:-]+))?")
+_REMOTE: Final = re.compile(r"(?P<name>[\w.-]+)=(?P<url>https?://.+):(?P<kind>[a-z][a-z0-9-]*)(?:/(?P<mode>[\w:]+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,15 @@ Knows numbers. Does not know tables or pages.
 
 from __future__ import annotations
 
+from math import inf
+from typing import Final
+
 from .intervals import Interval
 
-NONE = ""
+NONE: Final = ""
 """What stands where a number does not apply."""
+ONE_LOOP: Final = "one loop: no limits"
+"""What stands in the place of limits that one loop cannot give."""
 
 
 def percent(one: Interval | None) -> str:
@@ -29,6 +34,8 @@ def seconds(one: Interval | None) -> str:
 
 
 def _limits(one: Interval) -> str:
+    if one.high == inf:
+        return ONE_LOOP
     return f"{one.low:{_digits(one.value)}} to {one.high:{_digits(one.value)}}"
 
 
@@ -41,6 +48,8 @@ def money(one: Interval | None, currency: str) -> str:
     if one is None:
         return NONE
     low, value, high = (1000 * at for at in (one.low, one.value, one.high))
+    if high == inf:
+        return f"{value:,.3g} ({ONE_LOOP}) {currency}".rstrip()
     return f"{value:,.3g} ({low:,.3g} to {high:,.3g}) {currency}".rstrip()
 
 
@@ -49,6 +58,8 @@ def change(one: Interval | None) -> str:
     if one is None:
         return NONE
     low, value, high = (f"{100 * (at - 1):+.0f}" for at in (one.low, one.value, one.high))
+    if one.high == inf:
+        return f"{value} % ({ONE_LOOP})"
     return f"{value} % ({low} to {high})"
 
 

@@ -11,14 +11,13 @@ from .call import Call
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
-from .host_run import HOST, host_around, inside_host
 from .recent_outputs import RecentOutputs
 from .recording import Recording
 from .remote.again import request_from
 from .remote.engine import RemoteEngine
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
-from .scope import SCOPE, USING, Scope, current_scope, overrides
+from .scope import HOST, SCOPE, USING, Scope, current_scope, host_around, inside_host, overrides
 from .stream import StreamEvent
 
 __all__ = [

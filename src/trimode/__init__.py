@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RowsDisagree,
         TrimodeError,
     )
+    from trimode.integrations.mcp.tools import mcp_tools
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
@@ -80,6 +81,7 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "RowsDisagree", "TrimodeError",
     ),
+    "trimode.integrations.mcp.tools": ("mcp_tools",),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
@@ -109,7 +111,7 @@ __all__ = [
     "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent",
     "StepError", "StreamEvent", "Timeouts", "ToolCall", "ToolError", "TrimodeError", "Turn", "TurnSegment",
     "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
-    "execute_tool", "session", "step", "testing", "trace", "using",
+    "execute_tool", "mcp_tools", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

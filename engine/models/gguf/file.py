@@ -67,6 +67,8 @@ class GgufFile:
     @classmethod
     def read(cls, path: Path) -> GgufFile:
         """Raises CheckpointError for what is no GGUF file, damaged, of an unknown version or with unknown tensors."""
+        if not path.is_file():  # opening a pipe would wait for its writer
+            raise CheckpointError(f"{path} cannot be read: expected a file there, found {_found(path)}")
         try:
             with path.open("rb") as file:
                 if file.read(4) != MAGIC:
@@ -240,6 +242,10 @@ class _Header:
             if place.start < end:
                 raise self.error(f"{place.name!r} begins inside {before!r}")
             end, before = place.start + place.size, place.name
+
+
+def _found(path: Path) -> str:
+    return "a directory" if path.is_dir() else "a pipe or device" if path.exists() else "nothing"
 
 
 def _shown(value: object) -> str:

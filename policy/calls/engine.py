@@ -20,6 +20,7 @@ from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
 from trimode.engine.models.checkpoint import Checkpoint, locate, shipped_adapter
 from trimode.engine.models.tokenizer import Tokenizer
+from trimode.engine.result import Mode
 from trimode.engine.token_engine import KV_BYTES, TokenEngine, packs
 
 from ..audit import Runtime
@@ -39,6 +40,7 @@ from .scorer import Scorer
 from .stream import StreamEvent
 from .translator import Translator
 
+_OF_ADAPTERS: Final[tuple[Mode, ...]] = ("linear_spec", "quadratic_spec")
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -275,7 +277,11 @@ class Engine(Scorer):
         engine has to choose modes in the same way for its whole life."""
         config = self.tokens.model.config
         cost = known_cost(self.tokens, self.runtime)
-        return Weights(name=config.architecture, modes=config.modes, cost=cost)
+        bundled = self.checkpoint.adapter is not None and self.checkpoint.adapter == shipped_adapter(
+            self.checkpoint.name
+        )
+        unasked = _OF_ADAPTERS if bundled else ()
+        return Weights(name=config.architecture, modes=config.modes, cost=cost, unasked=unasked)
 
     @cached_property
     def auto(self) -> Auto:

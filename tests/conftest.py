@@ -41,6 +41,7 @@ HELPERS = (
     "integrations/remote/scripted.py",
     "remote/servers.py",
     "integrations/ray_serve/local_replicas.py",
+    "frameworks/environments.py",
 )
 
 

@@ -119,7 +119,7 @@ class Runner:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Returns the embedding's rows [T, E] of tokens [T]."""
-        return self.table[tokens] if isinstance(self.table, Tensor) else self.kernels.lookup(self.table, tokens)
+        return self.kernels.lookup(self.table, tokens)
 
     def fresh_angles(self) -> rope.Angles:
         """Returns new, empty tables of rotations."""

@@ -38,7 +38,7 @@ def export(source: Path, out: Path, kind: str = "ministral3", stored: str | None
 
     `kind` ministral3: from a directory to an empty or new one, weights in their dtype. gguf: from a directory or a GGUF
     file to a new file, matrices as `stored` (`gguf.writer.TYPES`). transformers: from a GGUF file to an empty or new
-    directory, weights as `stored` (`export_transformers.DTYPES`). Raises CheckpointError (source) and RequestError
+    directory, weights as `stored` (`gguf.written_directory.DTYPES`). Raises CheckpointError (source) and RequestError
     (unknown `kind` or `stored`, `out` is there).
     """
     if kind not in FORMATS:
@@ -49,7 +49,7 @@ def export(source: Path, out: Path, kind: str = "ministral3", stored: str | None
         return _causal_only(source) + write_gguf(source, out, stored)
     _check_empty(out)
     if kind == "transformers":
-        from .export_transformers import write_directory
+        from .gguf.written_directory import write_directory
 
         return write_directory(source, out, stored)
     if stored is not None:

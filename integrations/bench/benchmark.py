@@ -29,6 +29,7 @@ from trimode.policy.selection import Settings
 from . import evaluate, peers, roofline
 from .episodes import MODEL_STEPS, Episode, Step, read_episodes
 from .peer_protocol import CannotRun
+from .resident import resident_bytes
 from .rows import BASE, Readings, Report, bounds, pass_seconds, row
 from .systems import Group, Question, SystemUnderTest, cold, ours
 
@@ -64,6 +65,7 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
             readings, refused = run(others, engine, plan, questions, bar)
         finally:
             others.close()
+        size = own_memory(engine, others, questions[0], plan)
     found = contenders(others, engine, plan)
     machine, holds = roofline.possible(machine, pass_seconds(readings), probe)
     base = base_of(others)
@@ -74,6 +76,7 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
         "hf_cache": others.cache,
         "base": base,
         "peers": others.about,
+        "resident_bytes": size,
     }
     kept = [row for row in rows if row is not None]
     return Report(about, bounds(machine, readings, holds), skipped, kept, {**others.not_run, **refused})
@@ -89,6 +92,14 @@ def run(
     measure(found, warm, 1, bar.advance)
     bar.begin(description="measuring", total=len(questions) * plan.rounds)
     return measure(found, questions, plan.rounds, bar.advance)
+
+
+def own_memory(engine: Engine, others: peers.Peers, question: Question, plan: Plan) -> int | None:
+    """Returns the memory of a process with our engine alone, where there is a peer to compare it with."""
+    if not others.about:
+        return None
+    source, threads = engine.checkpoint.directory, torch.get_num_threads()
+    return resident_bytes(source, question.prompt, plan.settings.max_tokens or 1, threads)
 
 
 def contenders(others: peers.Peers, engine: Engine, plan: Plan) -> list[SystemUnderTest]:

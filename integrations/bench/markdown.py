@@ -37,7 +37,8 @@ def _table(rows: Sequence[Row], kinds: Sequence[str], head: Sequence[str], cells
 
 def _to_base(rows: Sequence[Row | None]) -> Iterator[str]:
     for row in rows:
-        yield "" if row is None else f"{_number(row.decode_tokens_per_s, 1)}, {_number(row.decode_speedup, 2)}"
+        rate = None if row is None else row.decode_tokens_per_s
+        yield "" if row is None or rate is None else f"{rate:,.1f}, {_number(row.decode_speedup, 2)}"
     yield " / ".join("" if row is None else _number(row.speedup, 2) for row in rows)
     compared = [row for row in rows if row is not None and row.equal_ids is not None]
     yield f"{sum(row.equal_ids or 0 for row in compared)}/{sum(row.n for row in compared)}" if compared else ""

@@ -82,12 +82,17 @@ def message(text: str) -> tuple[str, Any]:
 
 
 def setup_of(fields: Mapping[str, Any]) -> Setup:
-    return Setup(**{**fields, "ends": tuple(fields["ends"]), "probe": tuple(fields["probe"])})
+    return Setup(**_with_tuples(fields, "ends", "probe"))
 
 
 def asked_of(fields: Mapping[str, Any]) -> Asked:
-    return Asked(**{**fields, "prompt": tuple(fields["prompt"])})
+    return Asked(**_with_tuples(fields, "prompt"))
 
 
 def answered_of(fields: Mapping[str, Any]) -> Answered:
-    return Answered(**{**fields, "ids": tuple(fields["ids"])})
+    return Answered(**_with_tuples(fields, "ids"))
+
+
+def _with_tuples(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The fields with the lists that JSON has for tuples as such."""
+    return {**fields, **{name: tuple(fields[name]) for name in names}}

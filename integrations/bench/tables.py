@@ -57,6 +57,8 @@ def lines(report: Report) -> Iterator[str]:
     for name, peer in about.get("peers", {}).items():
         size = f", {peer['resident_bytes'] >> 20} MB at most" if peer.get("resident_bytes") else ""
         yield f"{name}: {peer['version']}, {peer['setting']}{size}"
+    if about.get("resident_bytes"):
+        yield f"trimode: {about['resident_bytes'] >> 20} MB at most, in a process of its own that decodes one step"
     for name, reason in report.not_run.items():
         yield f"not run: {name}: {reason}"
     for reason, count in report.skipped.items():

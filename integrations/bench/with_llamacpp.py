@@ -1,4 +1,4 @@
-"""llama.cpp as a peer, by the wheel `xllamacpp`: its server in this process, asked over one open connection.
+"""llama.cpp as a peer, by the wheel `xllamacpp`: its server in this process, a connection a call.
 
 Knows xllamacpp. Greedy; every prompt is read anew. Its times: the prompt until the first token is chosen, and the rest.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 from importlib.metadata import version
 from typing import Any, Final
@@ -31,6 +32,12 @@ def start(setup: Setup) -> LlamaCpp:
     return min(found, key=lambda engine: min(engine.run(asked).seconds for _ in range(2)))
 
 
+def _built_for() -> str:
+    """The widest vectors that its build knows: a wheel may know less than the processor."""
+    known = str(xllamacpp.get_system_info())
+    return next((f"built for {name}" for name in ("AVX512", "AVX2", "NEON") if f"{name} = 1" in known), "no vectors")
+
+
 class LlamaCpp:
     """One server; `match`: of its n-gram drafts, None for none."""
 
@@ -46,9 +53,10 @@ class LlamaCpp:
             params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
             params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = match
         self.server = xllamacpp.Server(params)
-        self.connection = HTTPConnection(urlsplit(self.server.listening_address).netloc)
-        self.version = f"xllamacpp {version('xllamacpp')}"
-        self.setting = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        self.place = urlsplit(self.server.listening_address).netloc
+        self.version = f"xllamacpp {version('xllamacpp')} ({_built_for()})"
+        drafts = "no drafts" if match is None else f"ngram-simple, match {match[0]}, draft {match[1]}"
+        self.setting = f"keys and values in fp16, {drafts}"
 
     def run(self, asked: Asked) -> Answered:
         fields: dict[str, Any] = {**_GREEDY, "prompt": list(asked.prompt), "n_predict": asked.max_tokens}
@@ -56,8 +64,7 @@ class LlamaCpp:
             fields["json_schema"] = json.loads(asked.schema)
         body = json.dumps(fields).encode()
         begin = time.perf_counter()
-        self.connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
-        text = self.connection.getresponse().read()
+        text = self._posted(body)
         seconds = time.perf_counter() - begin
         found: dict[str, Any] = json.loads(text)
         if "error" in found:
@@ -70,3 +77,9 @@ class LlamaCpp:
             decode_seconds=times["predicted_ms"] / 1000,
             decode_tokens=times["predicted_n"] - 1,
         )
+
+    def _posted(self, body: bytes) -> bytes:
+        """The answer to a request. The server closes connections that nobody uses for a while, so each has its own."""
+        with closing(HTTPConnection(self.place)) as connection:
+            connection.request("POST", "/completion", body, {"Content-Type": "application/json"})
+            return connection.getresponse().read()

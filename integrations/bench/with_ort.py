@@ -38,7 +38,8 @@ def _build(directory: Path, out: Path, cache: Path) -> None:
         [sys.executable, *words, *places], capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
     )
     if done.returncode:
-        raise CannotRun(f"its builder fails: {done.stderr.strip().splitlines()[-1][:200] if done.stderr else ''}")
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "nothing printed"
+        raise CannotRun(f"its builder fails: {last.replace(str(directory), directory.name)[:200]}")
 
 
 class Ort:

@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | serve | eval | bench | export | fetch | train | doctor | audit | ...`.
+"""The command line: `trimode demo | generate | serve | eval | bench | export | fetch | train | audit | mcp | ...`.
 
 Knows typer and what each command prints. Does not know how anything is computed. Commands import what they need when
 they run, so that `--help` is quick. Exit codes: 0 done, 1 a check found problems, 2 the command failed.
@@ -17,6 +17,7 @@ import typer
 
 from trimode.engine.errors import TrimodeError
 
+from ..mcp import command as mcp_commands
 from . import audit, audit_out, bench_commands, serve
 from .console import Adapter, AsJson, Checkpoint, adapter_of, console
 from .doctor import doctor
@@ -35,6 +36,7 @@ audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
 serve.add_to(app)
+mcp_commands.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")

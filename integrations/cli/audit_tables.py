@@ -135,6 +135,8 @@ def _run(record: CallRecord) -> str:
 
 
 def _runtime(run: Runtime) -> str:
+    if run.device == "remote":
+        return f"{run.model} on a server, {run.kernels}; exactness: {run.exactness}"
     rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
     adapter = f" with adapter {run.adapter} ({run.adapter_sha256[:12]})" if run.adapter else ""
     model = f"{run.model} ({run.model_sha256[:12]}){adapter}"

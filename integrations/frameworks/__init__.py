@@ -1,6 +1,5 @@
 """trimode inside agent frameworks: one adapter a framework, over one shared core.
 
-The core (`ask`, `kinds`, `pieces`, `facts`, `causes`, `conventions`, `completions`, `extras`) knows engines and turns.
-Each adapter knows one SDK, which only it imports, and translates messages in, a turn out, stream events and errors.
-Neither knows how a mode is chosen.
+`core` knows engines and turns. Each adapter knows one SDK, which only it imports, and translates messages in, a turn
+out, stream events and errors. Neither knows how a mode is chosen.
 """

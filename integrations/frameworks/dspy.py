@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     import dspy
@@ -20,11 +20,11 @@ except ImportError as _absent:
 
 from trimode.policy.calls import Engine, Result
 
-from .ask import Ask
-from .causes import Cause, translated
+from .core.ask import Ask
+from .core.causes import Cause, translated
+from .core.facts import PROVIDER, Ending, ending_of, facts_of
+from .core.pieces import Piece
 from .dspy_requests import asked
-from .facts import PROVIDER, Ending, ending_of, facts_of
-from .pieces import Piece
 
 _ENDINGS: Final[Mapping[Ending, Any]] = {"stop": "stop", "length": "length", "tool_calls": "tool_call"}
 _ERRORS: Final[Mapping[Cause, type[lm15.LM15Error]]] = {
@@ -144,7 +144,8 @@ def _node() -> str:
 
 
 def _error(cause: Cause, message: str) -> Exception:
-    return _ERRORS.get(cause, lm15.ProviderError)(message, provider=PROVIDER)
+    found: Exception = _ERRORS.get(cause, lm15.ProviderError)(message, provider=PROVIDER)
+    return found
 
 
 def _usage(result: Result) -> lm15.Usage:

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from dspy import lm15
 
+from trimode.policy.audit import HostRun
 from trimode.policy.json_schema import canonical
 
-from .ask import Ask
-from .completions import call_values, said_values, tool_values
-from .conventions import closed
+from .core.ask import Ask
+from .core.completions import call_values, said_values, tool_values
+from .core.conventions import closed
 
 _SETTINGS: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 _REFUSED: Final = (
@@ -40,6 +41,7 @@ def asked(request: lm15.Request, settings: Mapping[str, Any], node: str) -> Ask:
         parallel=choice.parallel if choice and tools else None,
         schema=_schema(config.response_format),
         node=node,
+        host=HostRun(framework="dspy", agent=node),
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
-    from google.adk.models.base_llm import BaseLlm, LlmCapabilities
+    from google.adk.models._capabilities import LlmCapabilities
+    from google.adk.models.base_llm import BaseLlm
     from google.adk.models.llm_request import LlmRequest
     from google.adk.models.llm_response import LlmResponse
     from google.genai import errors, types
@@ -25,9 +26,9 @@ from pydantic import Field
 from trimode.policy.calls import Engine, Result
 from trimode.policy.selection import StepKind
 
-from .ask import Ask
-from .causes import Cause, translated
-from .facts import PROVIDER, ending_of, facts_of
+from .core.ask import Ask
+from .core.causes import Cause, translated
+from .core.facts import PROVIDER, ending_of, facts_of
 from .google_adk_requests import asked
 
 _CODES: Final[Mapping[Cause, tuple[int, str]]] = {

@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from google.adk.models.llm_request import LlmRequest
 from google.genai import types
+from opentelemetry.trace import get_current_span
 from pydantic import TypeAdapter
 
+from trimode.policy.audit import HostRun
 from trimode.policy.errors import PolicyError
 from trimode.policy.json_schema import canonical
 
-from .ask import Ask
-from .completions import call_values, said_values, tool_values
-from .conventions import closed
+from .core.ask import Ask
+from .core.completions import call_values, said_values, tool_values
+from .core.conventions import closed
 
 _SETTINGS: Final = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_output_tokens": "max_tokens",
@@ -47,6 +49,7 @@ def asked(request: LlmRequest, settings: Mapping[str, Any]) -> Ask:
     calling = config.tool_config and config.tool_config.function_calling_config
     allowed = (calling and calling.allowed_function_names) or ()
     tools = [tool for tool in _tools(config.tools) if not allowed or tool["function"]["name"] in allowed]
+    agent = (config.labels or {}).get(_AGENT, "")
     choice = calling.mode.value if calling and calling.mode else "AUTO"
     return Ask.of(
         {**settings, **own, **timeout, **_thinking(config.thinking_config), **(http.extra_body or {})},
@@ -54,8 +57,16 @@ def asked(request: LlmRequest, settings: Mapping[str, Any]) -> Ask:
         tools=tools,
         tool_choice=_CHOICES.get(choice, "auto") if tools else None,
         schema=_schema(config),
-        node=(config.labels or {}).get(_AGENT, ""),
+        node=agent,
+        host=_host(agent),
     )
+
+
+def _host(agent: str) -> HostRun:
+    """Returns the ids of ADK's invocation and session, which its span around the call has; without spans, neither."""
+    known: Mapping[str, Any] = getattr(get_current_span(), "attributes", None) or {}
+    run, session = known.get("gcp.vertex.agent.invocation_id", ""), known.get("gen_ai.conversation.id", "")
+    return HostRun(framework="google-adk", run=str(run), conversation=str(session), agent=agent)
 
 
 def _thinking(config: types.ThinkingConfig | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Final, Literal, get_args
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -26,15 +26,14 @@ except ImportError as _absent:
 
 from pydantic import ConfigDict, Field
 
-from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection import StepKind
 
-from .ask import Ask
-from .causes import translated
-from .facts import PROVIDER
-from .langchain_messages import answer_of, chunk_of, document_of, error_of, node_of, told_by_name, tool_of
+from .core.ask import Ask
+from .core.causes import translated
+from .core.facts import PROVIDER
+from .langchain_messages import answer_of, chunk_of, document_of, error_of, host_of, node_of, told_by_name, tool_of
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 _OWN: Final = ("temperature", "max_tokens", "stop", "timeout", "step", "kind")
@@ -191,15 +190,5 @@ class ChatTrimode(BaseChatModel):
             {**given, "model": None, "stop": given["stop"] or None, "schema": given.get("schema", envelope)},
             messages=[*map(told_by_name, convert_to_openai_messages(messages))],
             node=node_of(getattr(run, "metadata", None) or {}),
-            host=_host(run),
+            host=host_of(run),
         )
-
-
-def _host(run: Any) -> HostRun:
-    """Returns the ids of the model's own run, which callbacks and tracers of LangChain know, and of its thread."""
-    if run is None:
-        return HostRun(framework="langchain")
-    metadata: Mapping[str, Any] = run.metadata or {}
-    thread = str(metadata.get("thread_id") or metadata.get("session_id") or "")
-    agent = str(metadata.get("lc_agent_name") or "")
-    return HostRun(framework="langchain", run=str(run.run_id), conversation=thread, agent=agent)

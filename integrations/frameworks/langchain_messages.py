@@ -1,4 +1,4 @@
-"""Messages, tools and results as LangChain has them, and the names of graphs' nodes.
+"""Messages, tools and results as LangChain has them, and the names and ids of graphs' runs.
 
 Knows langchain-core's messages, chunks, usage and errors. Does not know models, settings or engines.
 """
@@ -15,13 +15,14 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Result
 from trimode.policy.turns import CallDelta
 
-from .causes import Cause
-from .conventions import closed
-from .facts import PROVIDER, ending_of, facts_of
-from .pieces import Piece
+from .core.causes import Cause
+from .core.conventions import closed
+from .core.facts import PROVIDER, ending_of, facts_of
+from .core.pieces import Piece
 
 _ERRORS: Final[Mapping[Cause, type[Exception]]] = {
     "too_long": exceptions.ContextOverflowError,
@@ -40,6 +41,16 @@ def node_of(metadata: Mapping[str, Any]) -> str:
     around = [part.split(":")[0] for part in str(metadata.get("langgraph_checkpoint_ns", "")).split("|")]
     names = [metadata.get("lc_agent_name"), metadata.get("langgraph_node"), *reversed(around)]
     return next((str(name) for name in names if name and name not in _PREBUILT), "")
+
+
+def host_of(run: Any) -> HostRun:
+    """Returns the ids of the model's own run, which callbacks and tracers of LangChain know, and of its thread."""
+    if run is None:
+        return HostRun(framework="langchain")
+    metadata: Mapping[str, Any] = run.metadata or {}
+    thread = str(metadata.get("thread_id") or metadata.get("session_id") or "")
+    agent = str(metadata.get("lc_agent_name") or "")
+    return HostRun(framework="langchain", run=str(run.run_id), conversation=thread, agent=agent)
 
 
 def told_by_name(message: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from .extras import missing
+from .core.extras import missing
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse

@@ -10,22 +10,24 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     import litellm
-    from litellm import CustomLLM, ModelResponse, ModelResponseStream, exceptions
+    from litellm import ModelResponse, ModelResponseStream, exceptions
+    from litellm.llms.custom_llm import CustomLLM
     from litellm.types.utils import Choices, Delta, Message, StreamingChoices, Usage
 except ImportError as _absent:
     raise missing("litellm", _absent) from _absent
 
+from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 
-from .ask import Ask
-from .causes import Cause, translated
-from .completions import delta_values, message_values, usage_values
-from .facts import PROVIDER, ending_of, facts_of
-from .pieces import Piece
+from .core.ask import Ask
+from .core.causes import Cause, translated
+from .core.completions import delta_values, message_values, usage_values
+from .core.facts import PROVIDER, ending_of, facts_of
+from .core.pieces import Piece
 
 BUNDLED: Final = "bundled"
 """Name of the bundled checkpoint, and of a handler's own engine, in `model=`."""
@@ -91,11 +93,14 @@ class TrimodeLLM(CustomLLM):  # type: ignore[misc, unused-ignore]
         asked = {name: value for name, value in call["optional_params"].items() if name not in _LITELLM}
         given = {**self._settings, **{_RENAMED.get(name, name): value for name, value in asked.items()}}
         timeout = call.get("timeout")
-        found = (call.get("litellm_params") or {}).get("metadata") or {}
+        about = call.get("litellm_params") or {}
+        found = about.get("metadata") or {}
+        agent = str(found.get("agent_name") or found.get("generation_name") or "")
         return Ask.of(
             {"timeout": timeout if isinstance(timeout, int | float) else None, **given},
             messages=[*map(_shown, messages)],
-            node=str(found.get("agent_name") or found.get("generation_name") or ""),
+            node=agent,
+            host=_host(about, agent),
         )
 
 
@@ -108,6 +113,13 @@ def register(engine: Engine | str | None = None, *, provider: str = PROVIDER, **
     others = [one for one in litellm.custom_provider_map if one["provider"] != provider]
     litellm.custom_provider_map = [*others, {"provider": provider, "custom_handler": handler}]
     return handler
+
+
+def _host(about: Mapping[str, Any], agent: str) -> HostRun:
+    """Returns litellm's ids: of the trace that a caller named, else of the call, and of the session."""
+    run = about.get("litellm_trace_id") or about.get("litellm_call_id") or ""
+    session = str(about.get("litellm_session_id") or "")
+    return HostRun(framework="litellm", run=str(run), conversation=session, agent=agent)
 
 
 def _shown(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -126,7 +138,7 @@ def _errors(model: str) -> Any:
 
 def _answered(response: ModelResponse, result: Result, model: str) -> ModelResponse:
     """Returns litellm's response, filled; the facts are in `provider_specific_fields` of its message."""
-    thinking = {"reasoning_content": result.thinking} if result.thinking else {}
+    thinking: dict[str, Any] = {"reasoning_content": result.thinking} if result.thinking else {}
     message = Message(**message_values(result), **thinking, provider_specific_fields={PROVIDER: facts_of(result)})
     response.choices = [Choices(index=0, message=message, finish_reason=ending_of(result))]
     response.model = model

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     from agents import (
@@ -36,9 +36,9 @@ except ImportError as _absent:
 from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine, Result
 
-from .ask import Ask
-from .causes import Cause, translated
-from .facts import facts_of
+from .core.ask import Ask
+from .core.causes import Cause, translated
+from .core.facts import facts_of
 from .openai_agents_items import add_facts, chunks_of, counted, message_of, usage_of
 
 _REFUSED: Final = (

@@ -16,9 +16,9 @@ from openai.types.responses import Response
 
 from trimode.policy.calls import Result
 
-from .completions import delta_values, message_values, usage_values
-from .facts import ending_of
-from .pieces import Piece
+from .core.completions import delta_values, message_values, usage_values
+from .core.facts import ending_of
+from .core.pieces import Piece
 
 
 def usage_of(result: Result) -> CompletionUsage:

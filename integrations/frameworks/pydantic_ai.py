@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, cast
 
-from .extras import engine_of, missing
+from .core.extras import engine_of, missing
 
 try:
     from pydantic_ai import RunContext, exceptions
@@ -29,9 +29,9 @@ from trimode.policy.audit import HostRun
 from trimode.policy.calls import Engine
 from trimode.policy.selection import Guarantee, StepKind
 
-from .ask import Ask
-from .causes import translated
-from .facts import PROVIDER
+from .core.ask import Ask
+from .core.causes import translated
+from .core.facts import PROVIDER
 from .pydantic_ai_messages import chat_messages, system_messages, tool_of
 from .pydantic_ai_results import TrimodeStreamedResponse, error_of, response_of
 

@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import ToolDefinition
 
-from .completions import call_values, said_values, tool_values
+from .core.completions import call_values, said_values, tool_values
 
 
 def tool_of(tool: ToolDefinition) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from pydantic_ai.usage import RequestUsage
 
 from trimode.policy.calls import Result
 
-from .causes import Cause, translated
-from .facts import PROVIDER, Ending, ending_of, facts_of
-from .pieces import Piece
+from .core.causes import Cause, translated
+from .core.facts import PROVIDER, Ending, ending_of, facts_of
+from .core.pieces import Piece
 
 ENDINGS: Final[Mapping[Ending, FinishReason]] = {"stop": "stop", "length": "length", "tool_calls": "tool_call"}
 _ERRORS: Final[Mapping[Cause, type[exceptions.ModelAPIError]]] = {

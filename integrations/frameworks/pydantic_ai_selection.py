@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .extras import missing
+from .core.extras import missing
 
 try:
     from pydantic_ai import ModelSelectionContext

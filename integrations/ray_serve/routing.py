@@ -46,18 +46,17 @@ def routed(hints: Hints, loads: Sequence[Load], busy: int) -> Route:
     known = [load for load in loads if load.replica not in hints.avoid] or list(loads)
     idle = sorted(known, key=_to_do)
     lost = [load.replica for load in loads if load not in known]
-    again = f"decoded again, {', '.join(hints.avoid)} was lost; " if hints.avoid else ""
     if not idle:
-        return Route(order=(), home="", why=f"{again}no replica is known")
+        return Route(order=(), home="", why="no replica is known")
     if not hints.session:
-        return _route(idle, lost, "", f"{again}no session; least to do of {len(known)}")
+        return _route(idle, lost, "", f"no session; least to do of {len(known)}")
     home = max(known, key=lambda load: _score(hints.session, load.replica))
     others = [load for load in idle if load is not home]
     limit = max(1, busy >> hints.priority)
     if home.ongoing < limit or not others or others[0].ongoing >= home.ongoing:
-        return _route([home, *others], lost, home.replica, f"{again}home of the session")
+        return _route([home, *others], lost, home.replica, "home of the session")
     spilled = f"spilled: the home {home.replica} has {home.ongoing} requests, {limit} are busy"
-    return _route([*others, home], lost, home.replica, again + spilled)
+    return _route([*others, home], lost, home.replica, spilled)
 
 
 def _route(order: Sequence[Load], lost: Sequence[str], home: str, why: str) -> Route:

@@ -38,6 +38,8 @@ class Sent:
     def served(self, replica: str) -> ServedBy:
         """Returns the receipt of the replica that got the request."""
         why = "chosen by a router of Ray's" if self.route is None else self.route.reason(replica)
+        if self.attempt > 1:
+            why = f"decoded again, {', '.join(self.hints.avoid) or 'a replica'} was lost; {why}"
         return ServedBy(request=self.request, choice=0, attempt=self.attempt, replica=replica, why=why)
 
 

@@ -74,7 +74,12 @@ class Pools:
         self._loop = LoopThread()
         self._endpoints: dict[str, Endpoint] = {}
         self._closed, self._live = False, 0
-        self._can = self._loop.run(self._read())
+        self._down: dict[str, RemoteError] = {}
+        try:
+            self._can = self._loop.run(self._read())
+        except BaseException:
+            self.close()
+            raise
 
     async def _read(self) -> dict[str, Capabilities]:
         """Opens the endpoints and asks each what it is. Raises RemoteError where none answers."""
@@ -86,6 +91,7 @@ class Pools:
                 failed[name] = outcome
             elif isinstance(outcome, BaseException):
                 raise outcome
+        self._down = failed
         known = {one.name: one.can for one in self._endpoints.values() if one.can is not None}
         if not known:
             raise next(iter(failed.values())) if len(failed) == 1 else EveryPoolFailed(failed)
@@ -118,7 +124,8 @@ class Pools:
             names.append(name)
         if first is None:
             raise refused[0]
-        return Admitted(pools=tuple(names), enforced=first.enforced, notes=first.notes)
+        down = (f"pool {name!r} did not answer when the engine was made: {error}" for name, error in self._down.items())
+        return Admitted(pools=tuple(names), enforced=first.enforced, notes=(*first.notes, *down))
 
     def _order(self, request: RemoteRequest) -> list[str]:
         """Returns the pools in the order in which they are tried: those of the mode, then `ar`, then others."""

@@ -179,7 +179,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-    thread_pool().each(K * chunks, T * tiles * page * H * D > WORTH ? threads : 1, [&](int64_t part) {
+    thread_pool().each(K * chunks, 2 * T * tiles * page * H * D > WORTH ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
         switch (D % LANES ? 0 : D / LANES) {

@@ -19,7 +19,7 @@ constexpr int WIDE = 8, VECTORS = 4, ROWS = 3;  // 12 sums of 16 registers
 #endif
 constexpr int BLOCK = VECTORS * WIDE;  // outputs of one strip of a packed matrix
 constexpr int64_t GROUP = 32;          // inputs that share a scale
-constexpr int64_t CHUNK = 64;          // inputs that several groups of rows take while their weights are in the nearest cache
+constexpr int64_t CHUNK = 128;         // inputs that several groups of rows take while their weights are in the nearest cache
 constexpr int64_t AHEAD = 4096;        // bytes that reading asks memory for in advance
 
 typedef float F __attribute__((vector_size(WIDE * 4)));

@@ -80,8 +80,11 @@ class Native:
         )  # fmt: skip
         return y
 
-    def lookup(self, weight: Packed, ids: Tensor) -> Tensor:
-        """Returns the rows [T, in] of a packed matrix, as fp32."""
+    def lookup(self, weight: Packed | Tensor, ids: Tensor) -> Tensor:
+        """Returns the rows [T, in] of a matrix, as fp32."""
+        if isinstance(weight, Tensor):
+            # Not by torch, because its threads would spin on for a while beside those of the pass.
+            return torch.from_numpy(weight.detach().numpy()[ids.numpy()])
         y = torch.empty(ids.shape[0], weight.inputs)
         at = ids.contiguous()
         self._library.lookup(

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <type_traits>
 
 #include "formats.h"
 #include "rounded.h"
@@ -57,16 +57,17 @@ template <class Format, bool KEEP> static AddInputs add_inputs_of(int64_t rows) 
 template <class Format> static void strip_product(const float *x, int64_t T, int64_t in, const char *w, float *sums) {
     const int64_t groups = (T + ROWS - 1) / ROWS;
     if (groups == 1) return add_inputs_of<Format, false>(T)(x, in, w, in, sums, true, nullptr, nullptr, 0);
-    alignas(64) float kept[CHUNK * BLOCK];
+    constexpr bool KEEPS = !std::is_same_v<Format, Floats>;
+    alignas(64) float kept[KEEPS ? CHUNK * BLOCK : 1];
     const int64_t lines = (Format::before(CHUNK) + CHUNK * 64 - 1) / (CHUNK * 64);
     for (int64_t k = 0; k < in; k += CHUNK) {
         const int64_t count = std::min(CHUNK, in - k);
-        const char *next = w + Format::before(k + CHUNK);
+        const char *here = w + Format::before(k), *next = w + Format::before(k + CHUNK);
         for (int64_t g = 0; g < groups; g++) {
             const int64_t t = T * g / groups, rows = T * (g + 1) / groups - t;
             const float *from = x + t * in + k;
-            if (g == 0) add_inputs_of<Format, true>(rows)(from, in, w + Format::before(k), count, sums, k == 0, kept, nullptr, 0);
-            else add_inputs_of<Kept, false>(rows)(from, in, (const char *)kept, count, sums + t * BLOCK, k == 0, nullptr, g == 1 ? next : nullptr, lines);
+            if (g == 0) add_inputs_of<Format, KEEPS>(rows)(from, in, here, count, sums, k == 0, kept, nullptr, 0);
+            else add_inputs_of<Kept, false>(rows)(from, in, KEEPS ? (const char *)kept : here, count, sums + t * BLOCK, k == 0, nullptr, g == 1 ? next : nullptr, lines);
         }
     }
 }

@@ -10,7 +10,7 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
-from .host import HostRun
+from .host import HostRun, ServedBy
 from .merge import Merged, merged, write_merged
 from .origins import (
     COLOURS,
@@ -31,7 +31,6 @@ from .record_remote import RemoteCall, record_remote_call
 from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
-from .served import ServedBy
 from .statistics import acceptance, qualities, speeds
 from .trail import AuditFile, AuditLine, Head, head, read_audit, records, verify
 from .trail_files import number_of

@@ -19,11 +19,10 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
-from .host import HostRun
+from .host import HostRun, ServedBy
 from .package_versions import versions
 from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
-from .served import ServedBy
 
 if TYPE_CHECKING:
     from trimode.engine.request import DecodeRequest

@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ class Fake:
 
 
 def of_mine(name: str, ids: tuple[int, ...], seconds: float) -> SystemUnderTest:
-    fields = {**asdict(answered(ids, seconds)), "passes": 1}
+    fields: dict[str, Any] = {**asdict(answered(ids, seconds)), "passes": 1}
     return SystemUnderTest(name, "free", lambda _: Reading(**fields))
 
 
@@ -96,7 +97,8 @@ def test_a_question_that_is_refused_in_a_later_round_counts_in_none() -> None:
     def run(_: Question) -> Reading:
         if isinstance(said := next(turns), CannotRun):
             raise said
-        return Reading(**{**asdict(said), "passes": None})
+        fields: dict[str, Any] = {**asdict(said), "passes": None}
+        return Reading(**fields)
 
     readings, refused = measure([SystemUnderTest("fake", "peer", run)], [question("plan", 3)], 3, lambda: None)
     assert readings == {"fake": {}}
@@ -121,9 +123,11 @@ def test_what_did_not_run_and_what_a_peer_is_are_printed() -> None:
     rows = [one for system in both if (one := row(system, "plan", asked, readings, "fake")) is not None]
     found.close()
     about = dict.fromkeys(("cpu", "cores", "threads", "torch", "transformers", "trimode", "model", "dtype"), "x")
-    floor = dict.fromkeys(("own_size_bytes_per_s", "weight_bytes", "large_bytes_per_s", "flop_per_s",
-                           "derived_pass_seconds", "derived_pass_seconds_from_memory",
-                           "derived_multiply_seconds_per_row", "ar_pass_seconds"))  # fmt: skip
+    names = (
+        "own_size_bytes_per_s", "weight_bytes", "large_bytes_per_s", "flop_per_s", "derived_pass_seconds",
+        "derived_pass_seconds_from_memory", "derived_multiply_seconds_per_row", "ar_pass_seconds",
+    )  # fmt: skip
+    floor: dict[str, float | None] = dict.fromkeys(names)
     known = {**about, "hf_cache": None, "base": "fake", "peers": found.about, "command": "trimode bench FILE"}
     report = Report(known, floor, {}, rows, found.not_run)
     printed = list(lines(report))

@@ -54,7 +54,8 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _exported(path: Path, kind: str) -> Path:
     command = [sys.executable, "-m", "trimode", "export", "--format", kind, str(path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
     return path
 
 
@@ -206,7 +207,7 @@ def test_leaving_a_stream_frees_the_servers_slot(gguf: Path) -> None:
 def test_the_example_runs_on_servers_with_one_audit(server: tuple[str, Running], tmp_path: Path) -> None:
     kind, running = server
     variable = {"llamacpp": "LLAMACPP_URL", "vllm": "VLLM_URL"}[kind]
-    environment = {**os.environ, variable: running.url}
+    environment = {**os.environ, variable: running.url, "PYTHONPATH": str(ROOT / "src")}
     example = str(ROOT / "examples" / "07_elsewhere.py")
     ran = subprocess.run(
         [sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300

@@ -36,7 +36,6 @@ class TrimodeDriver(Driver):
         "parameters": frozenset({"seed", "top_k", "logit_bias"}),
         "largest_seed": 2**64 - 1,
         "knobs": frozenset({"block_length", "threshold", "rows", "min_match"}),
-        "modes": MODES,
         "table": TABLE,
     }
 

@@ -80,6 +80,9 @@ class CallMaker:
         if ask.messages is not None:
             options["messages"], dropped = self._without_names(ask.messages)
             notes += dropped
+        if options.get("stop") and ask.tools and (ask.choice == "required" or ask.named is not None):
+            del options["stop"]
+            notes.append("stop: no text can be stopped in this turn, because tool_choice asks for calls alone")
 
         def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
             return self.engine.planned(replace(context, name=name), given)

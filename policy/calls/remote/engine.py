@@ -24,6 +24,7 @@ from ...grammar import GrammarCompiler
 from ...remote import Capabilities, RemoteAnswer, RemoteRequest, RemoteServer
 from ...selection import PoolAuto, Weights
 from ...turns import call_ids
+from ..calibrate import pools_path
 from ..call import Call
 from ..engine import Engine
 from ..recording import Recording
@@ -109,8 +110,9 @@ class RemoteEngine(Engine):
     @cached_property
     # A policy by another rule, with the same methods for sessions; `Engine.load` alone has the one of the package.
     def auto(self) -> PoolAuto:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The policy "auto" for these pools: it learns the speed of each for each step, in this process."""
-        return PoolAuto(self.server.modes)
+        """The policy "auto" for these pools, with the evidence of earlier processes: it learns the speed of each."""
+        pools = " ".join(f"{name}={one.kind}:{one.model}:{one.method}" for name, one in self.capabilities.items())
+        return PoolAuto.kept(self.server.modes, pools_path(pools))
 
     def close(self) -> None:
         """Cancels all running calls, closes all connections and refuses later calls."""

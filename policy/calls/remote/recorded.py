@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from ...audit import RemoteCall, RemoteUsed, Reported, SamplingUsed
-from ...remote import Capabilities, RemoteAnswer, RemoteError, RemoteRequest
+from ...remote import Capabilities, RemoteAnswer, RemoteError, RemoteRequest, StreamBroken
 
 
 def used_of(answer: RemoteAnswer) -> RemoteUsed:
@@ -42,7 +42,10 @@ def remote_call(
     error: BaseException | None,
     seconds: float,
 ) -> RemoteCall:
-    """Returns the call as records keep it. `first`: the pool that was to be asked, for a call without an answer."""
+    """Returns the call as records keep it, with the text of an answer that broke off as its `partial`.
+
+    `first`: the pool that was to be asked, for a call without an answer.
+    """
     sampling = request.sampling
     options: dict[str, JsonValue] = {"mode": request.mode if answer is None else answer.mode, **request.knobs}
     found = RemoteCall(
@@ -54,7 +57,7 @@ def remote_call(
         used=_failed(first, error, seconds) if answer is None else used_of(answer),
     )
     if answer is None:
-        return found
+        return replace(found, answer={"partial": error.text}) if isinstance(error, StreamBroken) else found
     calls = [{"name": one.name, "arguments": one.arguments} for one in answer.calls]
     parts: dict[str, Any] = {"thinking": answer.thinking, "calls": calls or None}
     kept = {name: value for name, value in parts.items() if value is not None}

@@ -17,6 +17,7 @@ from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, rec
 
 import trimode as tm
 from trimode.integrations.frameworks.dspy import AsyncTrimodeEngine, TrimodeEngine, trimode_lm
+from trimode.policy.audit import HostRun
 
 LONG_FORMAT = {"type": "json_schema", "schema": LONG}
 
@@ -219,6 +220,14 @@ def test_one_span_tree_and_one_record_a_call(
     assert chat.parent is not None
     assert chat.parent.span_id == host.context.span_id
     assert all(span.parent and span.parent.span_id == chat.context.span_id for span in found if "decode" in span.name)
+
+
+def test_the_record_has_the_hosts_run(engine: tm.Engine, trail: Path) -> None:
+    """dspy has no ids of runs; the predictor is named."""
+    with tm.session(engine, trace=f"file:{trail}"):
+        dspy.Predict(Route)(request="Is it raining?")
+    (call,) = calls_in(trail)
+    assert call.host == HostRun(framework="dspy", agent="Route")
 
 
 def test_the_same_agent_gives_the_same_tokens(lm: dspy.LM, engine: tm.Engine, trail: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from same_agent import SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, recorded,
 
 import trimode as tm
 from trimode.integrations.frameworks.google_adk import TrimodeLlm
+from trimode.policy.audit import HostRun
 
 SSE = RunConfig(streaming_mode=StreamingMode.SSE)
 Before = Callable[[Any, LlmRequest], None]
@@ -264,6 +265,20 @@ def test_one_span_tree_and_one_record_a_call(
     (root,) = [span for span in found if span.parent is None]
     assert len({span.context.trace_id for span in found}) == 1
     assert all(span is root or (span.parent and span.parent.span_id in named) for span in found)
+
+
+def test_the_record_has_the_hosts_run(
+    model: TrimodeLlm, engine: tm.Engine, trail: Path, spans: InMemorySpanExporter
+) -> None:
+    with tm.session(engine, trace=f"file:{trail}"):
+        (event,) = ran(model)
+    (call,) = calls_in(trail)
+    (around,) = [one for one in spans.get_finished_spans() if one.name.startswith("generate_content")]
+    known = around.attributes or {}
+    assert call.host == HostRun(
+        framework="google-adk", run=event.invocation_id, conversation=str(known["gen_ai.conversation.id"]),
+        agent="helper", trace=f"{around.context.trace_id:032x}", span=f"{around.context.span_id:016x}",
+    )  # fmt: skip
 
 
 class Recorded(BaseTool):

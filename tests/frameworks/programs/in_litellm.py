@@ -16,6 +16,7 @@ from same_agent import LONG, SETTINGS, STEP, SYSTEM, TOOLS, USERS, calls_in, rec
 
 import trimode as tm
 from trimode.integrations.frameworks.litellm import register
+from trimode.policy.audit import HostRun
 
 MODEL = "trimode/bundled"
 ASKED = [{"role": "user", "content": "Weather in Rome?"}]
@@ -189,6 +190,17 @@ def test_one_span_tree_and_one_record_a_call(engine: tm.Engine, trail: Path, spa
     assert chat.parent is not None
     assert chat.parent.span_id == host.context.span_id
     assert all(span.parent and span.parent.span_id == chat.context.span_id for span in found if "decode" in span.name)
+
+
+def test_the_record_has_the_hosts_run(engine: tm.Engine, trail: Path) -> None:
+    with tm.session(engine, trace=f"file:{trail}"):
+        asked(metadata={"agent_name": "helper"}, litellm_trace_id="run 3", litellm_session_id="thread 7")
+        asked()
+    named, alone = (call.host for call in calls_in(trail))
+    assert named == HostRun(framework="litellm", run="run 3", conversation="thread 7", agent="helper")
+    assert alone is not None
+    assert (alone.conversation, alone.agent) == ("", "")
+    assert alone.run
 
 
 def test_the_same_agent_gives_the_same_tokens(engine: tm.Engine, trail: Path, tmp_path: Path) -> None:

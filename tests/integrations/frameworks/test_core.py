@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 import trimode as tm
 from trimode.engine.errors import QueueFull
-from trimode.integrations.frameworks.ask import Ask
-from trimode.integrations.frameworks.causes import cause_of, translated
-from trimode.integrations.frameworks.conventions import closed, one_system
-from trimode.integrations.frameworks.facts import ending_of, facts_of
-from trimode.integrations.frameworks.kinds import kind_of
-from trimode.integrations.frameworks.pieces import Piece
+from trimode.integrations.frameworks.core.ask import Ask
+from trimode.integrations.frameworks.core.causes import cause_of, translated
+from trimode.integrations.frameworks.core.completions import delta_values, message_values, tool_values, usage_values
+from trimode.integrations.frameworks.core.conventions import closed, one_system
+from trimode.integrations.frameworks.core.facts import ending_of, facts_of
+from trimode.integrations.frameworks.core.kinds import kind_of
+from trimode.integrations.frameworks.core.pieces import Piece
 from trimode.policy.calls.engine import Engine
 from trimode.policy.calls.fake_engine import FakeEngine
 
@@ -64,6 +65,30 @@ def test_own_settings_are_stronger_than_using_and_using_than_the_table() -> None
         assert told(Ask(messages=ASKED, node="helper", step="own", kind="prose")) == ("own", "prose")
         with pytest.raises(tm.StepError, match="kind='plan'"):
             told(Ask(messages=ASKED, tools=[ADD]))
+
+
+def test_arguments_of_frameworks_are_fields_of_a_call_or_settings() -> None:
+    given = {"mode": "ar", "step": "s", "kind": None, "timeout": 3, "tools": [ADD], "parallel_tool_calls": False}
+    ask = Ask.of({**given, "tool_choice": "required", "schema": None, "seed": 0}, messages=ASKED, node="n")
+    assert ask == Ask(
+        messages=ASKED, tools=[ADD], tool_choice="required", parallel=False, node="n", step="s", timeout=3,
+        settings={"mode": "ar", "seed": 0},
+    )  # fmt: skip
+
+
+def test_a_turn_in_openais_form_whole_and_in_pieces() -> None:
+    ask = Ask(messages=ASKED, tools=[ADD], tool_choice="required")
+    whole, pieces = ask.generate(FakeEngine({"chat": CALL})), [*ask.stream(FakeEngine({"chat": CALL}))]
+    (call,) = message_values(whole)["tool_calls"]
+    assert call["function"] == {"name": "add", "arguments": '{"a":1}'}
+    deltas = [one for piece in pieces for one in delta_values(piece).get("tool_calls", ())]
+    assert deltas[0]["id"] is not None
+    assert [one["id"] for one in deltas[1:]] == [None] * (len(deltas) - 1)
+    assert [one["function"]["name"] for one in deltas if "name" in one["function"]] == ["add"]
+    assert "".join(one["function"]["arguments"] for one in deltas) == '{"a":1}'
+    usage = usage_values(whole)
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert tool_values("a", None, None)["function"]["parameters"] == {"type": "object", "properties": {}}
 
 
 @pytest.mark.parametrize("name", ["plan", "Planner", "re-planning", "plan_trip", "the planner"])
@@ -223,6 +248,9 @@ def test_closed_objects_have_no_other_keys() -> None:
         ("langchain", "langchain_core", "langchain"),
         ("pydantic_ai", "pydantic_ai", "pydantic-ai"),
         ("openai_agents", "agents", "openai-agents"),
+        ("google_adk", "google.adk.models._capabilities", "google-adk"),
+        ("dspy", "dspy", "dspy"),
+        ("litellm", "litellm", "litellm"),
     ],
 )
 def test_a_missing_sdk_says_what_to_install(module: str, sdk: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:

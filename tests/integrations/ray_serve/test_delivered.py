@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from local_replicas import finished, started
 
 from trimode.integrations.ray_serve.delivered import Delivered
-from trimode.integrations.server.asks.events import CallDelta, Event, MadeCall, TextDelta, ThinkingDelta
+from trimode.integrations.server.asks.events import CallDelta, Event, Finished, MadeCall, TextDelta, ThinkingDelta
 from trimode.integrations.server.refusals import ReplayDiffers
 
 Part = tuple[str, str]
@@ -81,7 +81,7 @@ def test_whatever_was_lost_and_wherever_the_reader_gets_the_output_once(
         for event in alone
     ]
     assert told_by(told) == told_by(expected)
-    (end,) = [event for event in told if hasattr(event, "calls")]
+    (end,) = [event for event in told if isinstance(event, Finished)]
     assert [call.id for call in end.calls] == ids
 
 

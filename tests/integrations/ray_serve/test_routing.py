@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from trimode.integrations.ray_serve.hints import Hints
 from trimode.integrations.ray_serve.routing import Load, routed
+from trimode.integrations.ray_serve.work import Sent
 
 names = st.lists(st.text("abcdef0123456789", min_size=8, max_size=8), min_size=1, max_size=6, unique=True)
 sessions = st.text(min_size=1, max_size=12)
@@ -79,7 +80,11 @@ def test_the_receipt_names_a_replica_that_took_no_more() -> None:
     assert found.reason("b") == "a took no more requests (no session; least to do of 2)"
 
 
-def test_the_receipt_of_a_later_attempt_names_the_lost_replica() -> None:
+def test_the_receipt_of_a_later_attempt_names_the_lost_replica_where_it_is_known() -> None:
     found = routed(Hints(session="s", avoid=("a",)), idle(["a", "b"]), 8)
-    assert found.why == "decoded again, a was lost; home of the session"
+    named = Sent(request="x", hints=Hints(session="s", avoid=("a",)), attempt=2, route=found)
+    assert named.served("b").why == "decoded again, a was lost; home of the session"
+    assert Sent(request="x", hints=Hints(), attempt=2).served("b").why == (
+        "decoded again, a replica was lost; chosen by a router of Ray's"
+    )
     assert routed(Hints(), [], 8).order == ()

@@ -60,16 +60,16 @@ class Scripted:
             except OSError:
                 return
             thread = threading.Thread(target=self._one, args=(connection,), daemon=True)
-            self._threads.append(thread)
             self._open.append(connection)
             thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         with_closed(self.listener)
         self.listener.close()
-        for connection in self._open:
+        for connection in [*self._open]:
             with_closed(connection)
-        for thread in self._threads:
+        for thread in [*self._threads]:
             thread.join(timeout=5)
 
     def _one(self, connection: socket.socket) -> None:

@@ -57,7 +57,8 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 
 def remote(server: Scripted, **options: Any) -> tm.Engine:
-    return tm.Engine.remote(server.url, "openai", **{"retry": ONCE, **options})
+    given: Any = {"retry": ONCE, **options}
+    return tm.Engine.remote(server.url, "openai", **given)
 
 
 FAULTS: dict[str, tuple[Any, type[RemoteError], dict[str, Any]]] = {
@@ -99,7 +100,7 @@ def test_fault_is_a_typed_error_and_a_record(name: str, tmp_path: Path) -> None:
     with (
         playing(play) as server,
         remote(server, timeouts=SHORT) as engine,
-        tm.session(engine, trace=f"file:{path}"),
+        tm.session(engine, trace=f"file:{path}", content=True),
         pytest.raises(expected) as found,
     ):
         engine.generate(messages=ASK)
@@ -110,6 +111,7 @@ def test_fault_is_a_typed_error_and_a_record(name: str, tmp_path: Path) -> None:
     assert record.error == f"trimode.policy.remote.errors.{expected.__name__}"
     assert record.remote is not None
     assert [one.outcome for one in record.remote.attempts] == [record.error]
+    assert record.remote.answer == ({"partial": attributes["text"]} if "text" in attributes else None)
     assert verify(path) == []
 
 
@@ -239,6 +241,16 @@ def test_without_fallback_the_first_error_is_the_callers(pair: tuple[Scripted, S
     with remote(one, pools=[Pool(url=other.url)], fallback=False) as engine, pytest.raises(ServerFailed):
         engine.generate(messages=ASK)
     assert other.calls == []
+
+
+def test_a_pool_that_was_down_from_the_beginning_is_in_the_notes(pair: tuple[Scripted, Scripted]) -> None:
+    one, other = pair
+    url = one.url
+    one.close()
+    with remote(other, pools=[Pool(url=url, name="down")]) as engine:
+        assert list(engine.capabilities) == ["openai"]
+        result = engine.generate(messages=ASK)
+    assert any("'down' did not answer when the engine was made" in note for note in result.notes)
 
 
 def test_every_pool_failed(pair: tuple[Scripted, Scripted]) -> None:

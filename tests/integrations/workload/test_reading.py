@@ -17,8 +17,8 @@ from made_calls import PARIS, SCHEMA, TOTAL, WEATHER, chat_line, written
 from trimode.engine.errors import TrimodeError
 from trimode.integrations.cli.demo import DATA
 from trimode.integrations.workload.calls import Answer, RecordedCall, ToolUse
-from trimode.integrations.workload.openai_log import FAILED
-from trimode.integrations.workload.reading import UNREADABLE, read_logs
+from trimode.integrations.workload.logs.openai_log import FAILED
+from trimode.integrations.workload.logs.reading import UNREADABLE, read_logs
 from trimode.integrations.workload.refusals import LogRefused
 from trimode.policy.audit.trail import AuditFile
 
@@ -63,7 +63,10 @@ def test_arguments_that_are_no_json_stay_text(tmp_path: Path) -> None:
 
 
 def test_what_a_log_lacks_is_said_of_each_call(tmp_path: Path) -> None:
-    bare = {"request": {"messages": [{"role": "user", "content": "Hello"}]}, "response": {"choices": []}}
+    bare: dict[str, Any] = {
+        "request": {"messages": [{"role": "user", "content": "Hello"}]},
+        "response": {"choices": []},
+    }
     loose = {"request": {**bare["request"], "response_format": {"type": "json_object"}}, "response": {"choices": []}}
     first, second = read_logs([written(tmp_path / "log.jsonl", bare, loose)]).calls
     assert set(first.lacks) == {"answer", "max_tokens", "temperature", "times", "usage", "loop"}

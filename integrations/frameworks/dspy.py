@@ -144,7 +144,8 @@ def _node() -> str:
 
 
 def _error(cause: Cause, message: str) -> Exception:
-    return _ERRORS.get(cause, lm15.ProviderError)(message, provider=PROVIDER)
+    found: Exception = _ERRORS.get(cause, lm15.ProviderError)(message, provider=PROVIDER)
+    return found
 
 
 def _usage(result: Result) -> lm15.Usage:

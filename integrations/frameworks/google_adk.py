@@ -13,7 +13,8 @@ from typing import Any, Final
 from .core.extras import engine_of, missing
 
 try:
-    from google.adk.models.base_llm import BaseLlm, LlmCapabilities
+    from google.adk.models._capabilities import LlmCapabilities
+    from google.adk.models.base_llm import BaseLlm
     from google.adk.models.llm_request import LlmRequest
     from google.adk.models.llm_response import LlmResponse
     from google.genai import errors, types

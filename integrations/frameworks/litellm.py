@@ -14,7 +14,8 @@ from .core.extras import engine_of, missing
 
 try:
     import litellm
-    from litellm import CustomLLM, ModelResponse, ModelResponseStream, exceptions
+    from litellm import ModelResponse, ModelResponseStream, exceptions
+    from litellm.llms.custom_llm import CustomLLM
     from litellm.types.utils import Choices, Delta, Message, StreamingChoices, Usage
 except ImportError as _absent:
     raise missing("litellm", _absent) from _absent
@@ -137,7 +138,7 @@ def _errors(model: str) -> Any:
 
 def _answered(response: ModelResponse, result: Result, model: str) -> ModelResponse:
     """Returns litellm's response, filled; the facts are in `provider_specific_fields` of its message."""
-    thinking = {"reasoning_content": result.thinking} if result.thinking else {}
+    thinking: dict[str, Any] = {"reasoning_content": result.thinking} if result.thinking else {}
     message = Message(**message_values(result), **thinking, provider_specific_fields={PROVIDER: facts_of(result)})
     response.choices = [Choices(index=0, message=message, finish_reason=ending_of(result))]
     response.model = model

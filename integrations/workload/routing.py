@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .intervals import Interval, share
-from .measures import Measure, Objective, compared
-from .targets import RECORDED
+from .answering.targets import RECORDED
+from .scoring.intervals import Interval, share
+from .scoring.measures import Measure, Objective, compared
 
 MORE: Final = 4_000
 """Calls beyond which nobody is told how many more would decide."""

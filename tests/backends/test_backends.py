@@ -26,8 +26,8 @@ import pytest
 
 from trimode.integrations.tracing.collector import Collector
 from trimode.integrations.tracing.push import push
-from trimode.integrations.workload.reading import read_logs
-from trimode.integrations.workload.span_log import NOT_INFERENCE
+from trimode.integrations.workload.logs.reading import read_logs
+from trimode.integrations.workload.logs.span_log import NOT_INFERENCE
 from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.round_record import RoundRecord

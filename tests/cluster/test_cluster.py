@@ -37,13 +37,13 @@ from trimode.integrations.server.settings import ServerSettings
 from trimode.policy.audit import CallRecord, read_audit, records, verify
 from trimode.policy.calls import Engine
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 BUSY: Final = 4
 REQUESTS: Final = 200
 CLIENTS: Final = 16
 KILLING: Final = 50
 """The request, a long stream, that kills the replica which serves it once it has begun."""
-PATIENCE: Final = 180.0
+PATIENCE: Final = 400.0
 """Seconds within which the cluster has to come to a number of replicas."""
 WORDS: Final = {"type": "array", "items": {"enum": ["one", "two", "three"]}, "minItems": 8, "maxItems": 8}
 Begun = Callable[[str], None]
@@ -136,12 +136,17 @@ class Cluster:
         return [one for one in found if isinstance(one, About)]
 
     def until(self, replicas: int) -> list[About]:
-        """Waits until so many replicas answer."""
+        """Waits until so many replicas answer, and the door knows them and no others."""
         end = time.monotonic() + PATIENCE
-        while len(found := self.replicas()) != replicas:
+        while len(found := self.replicas()) != replicas or self.known() != {one.replica for one in found}:
             assert time.monotonic() < end, f"{len(found)} replicas, expected {replicas}"
             time.sleep(0.5)
         return found
+
+    def known(self) -> set[str]:
+        """The replicas that answer the door."""
+        text = self.client.get("/metrics").text
+        return set(re.findall(r'^trimode_engine_live\{replica="(\w+)"\}', text, re.MULTILINE))
 
     def trails(self) -> list[Path]:
         assert self.settings.audit is not None
@@ -163,7 +168,7 @@ class Cluster:
             finally:
                 ended.set()
                 for future in futures:
-                    future.result(120)
+                    future.result(600)
 
 
 def small(**more: Any) -> ClusterSettings:
@@ -189,7 +194,7 @@ def started() -> Generator[None]:
 def cluster(started: None, tmp_path_factory: pytest.TempPathFactory) -> Generator[Cluster]:  # noqa: ARG001
     path = tmp_path_factory.mktemp("audit") / "audit.jsonl"
     settings = ServerSettings(port=0, audit=path, content=True, drain=60)
-    with running(settings, small(replicas=2)) as url, httpx.Client(base_url=url, timeout=120) as client:
+    with running(settings, small(replicas=2)) as url, httpx.Client(base_url=url, timeout=600) as client:
         yield Cluster(client, settings, asked=small(replicas=2))
 
 
@@ -251,10 +256,11 @@ def test_one_of_two_replicas_is_killed_and_no_request_is_lost(
 def test_sessions_stay_at_home(cluster: Cluster) -> None:
     cluster.scale(2)
     homes: dict[str, set[str]] = {}
-    for number in range(24):
-        found = cluster.ask(body(number), f"session {number % 8}")
+    for number in range(3 * 24):
+        session = f"session {number % 24}"
+        found = cluster.ask(body(number), session)
         assert found.served["why"] == "home of the session"
-        homes.setdefault(f"session {number % 8}", set()).add(found.served["replica"])
+        homes.setdefault(session, set()).add(found.served["replica"])
     assert all(len(home) == 1 for home in homes.values())
     assert len(set.union(*homes.values())) == 2
 

@@ -42,7 +42,7 @@ def served(audit: Path) -> Generator[tuple[subprocess.Popen[str], str]]:
 
 def test_the_command_serves_and_ends_what_runs_after_sigterm(tmp_path: Path) -> None:
     asked = chat(response_format=held_to(LONG), max_completion_tokens=800, trimode={"mode": "ar"}, stream=True)
-    with served(tmp_path / "audit.jsonl") as (process, url), httpx.Client(base_url=url, timeout=120) as client:
+    with served(tmp_path / "audit.jsonl") as (process, url), httpx.Client(base_url=url, timeout=600) as client:
         assert client.get("/ready").status_code == 200
         with client.stream("POST", "/v1/chat/completions", json=asked) as response:
             process.send_signal(signal.SIGTERM)  # the response has begun

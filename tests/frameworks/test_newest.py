@@ -67,9 +67,9 @@ def test_first_answer_of_the_page_runs(framework: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_types_against_the_framework(framework: str, tmp_path: Path) -> None:
-    """mypy, strict, with the framework's own types, which .venv does not have."""
+    """mypy, strict, with the framework's own types, which .venv does not have. dspy publishes none."""
     settings = tmp_path / "mypy.ini"
-    untyped = "[mypy-llguidance.*,safetensors.*,transformers.*,triton.*]\nignore_missing_imports = true\n"
+    untyped = "[mypy-dspy.*,llguidance.*,safetensors.*,transformers.*,triton.*]\nignore_missing_imports = true\n"
     settings.write_text(f"[mypy]\nstrict = true\nmypy_path = {ROOT / 'src'}\n{untyped}", encoding="utf-8")
     files = map(str, (ROOT / "src/trimode/integrations/frameworks").glob(f"{module_of(framework)}*.py"))
     options = ["--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), "--follow-imports", "silent"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trimode.kernels.blocks import to_blocks
+from trimode.kernels.blocks import Blocks, to_blocks
 from trimode.kernels.native import pack_file
 from trimode.kernels.native.native_ops import Native
 from trimode.kernels.native.pack_file import PackFile, PackFileUnusable
@@ -31,7 +31,11 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def matrices() -> dict[str, Packed]:
     weight = draw(70, 96)
-    sources = {"whole": weight, "halves": weight.bfloat16(), "eights": to_blocks(weight, "Q8_0")}
+    sources: dict[str, Tensor | Blocks] = {
+        "whole": weight,
+        "halves": weight.bfloat16(),
+        "eights": to_blocks(weight, "Q8_0"),
+    }
     return {name: PACKER.packed(source) for name, source in sources.items()}
 
 

@@ -84,6 +84,12 @@ class GgufFile:
         metadata, places = header.read()
         return cls(path, metadata, places, data)
 
+    def forget(self, place: Place) -> None:
+        """Lets go of the memory that reading `place` mapped; it can be read again."""
+        if hasattr(self.data, "madvise"):
+            begin = place.start - place.start % mmap.PAGESIZE
+            self.data.madvise(mmap.MADV_DONTNEED, begin, place.start + place.size - begin)
+
     def error(self, said: str) -> CheckpointError:
         """A CheckpointError that names the file."""
         return CheckpointError(f"{self.path}: {said}")

@@ -124,6 +124,7 @@ def _as_stored(file: GgufFile, config: ModelConfig, name: str) -> Tensor | Block
     """The tensor of llama.cpp's name: blocks of a form that kernels multiply as they are, others dequantised."""
     place = file.places[name]
     found = _blocks(file, place) if place.kind in FORMS else dequantised(file, place)
+    file.forget(place)
     if not (finite(found) if isinstance(found, Blocks) else bool(found.float().isfinite().all())):
         check_finite({name: torch.tensor(float("nan"))}, file.path)
     if not _is_interleaved(file, name):

@@ -248,7 +248,7 @@ def test_closed_objects_have_no_other_keys() -> None:
         ("langchain", "langchain_core", "langchain"),
         ("pydantic_ai", "pydantic_ai", "pydantic-ai"),
         ("openai_agents", "agents", "openai-agents"),
-        ("google_adk", "google.adk.models.base_llm", "google-adk"),
+        ("google_adk", "google.adk.models._capabilities", "google-adk"),
         ("dspy", "dspy", "dspy"),
         ("litellm", "litellm", "litellm"),
     ],

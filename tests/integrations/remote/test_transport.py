@@ -142,7 +142,7 @@ class Took:
 
 def taught(auto: PoolAuto, speeds: dict[str, float], calls: int = 60, name: str = "act") -> list[str]:
     """Runs calls whose time is that of their mode; returns the modes that `auto` chose."""
-    chosen = []
+    chosen = list[str]()
     for _ in range(calls):
         plan = auto.choose_mode(plan_of(name=name))
         chosen.append(plan.mode)

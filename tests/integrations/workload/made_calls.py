@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trimode.engine.errors import RequestError
+from trimode.integrations.workload.answering.targets import Reply
 from trimode.integrations.workload.calls import Answer, RecordedCall, Times, ToolUse, Usage
-from trimode.integrations.workload.targets import Reply
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

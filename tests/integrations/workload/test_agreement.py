@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_calls import PARIS, SCHEMA, TOTAL, WEATHER, call
 
-from trimode.integrations.workload.agreement import agreement, canonical_equal
 from trimode.integrations.workload.calls import Answer, ToolUse
-from trimode.integrations.workload.edit_distance import distance, similarity
+from trimode.integrations.workload.scoring.agreement import agreement, canonical_equal
+from trimode.integrations.workload.scoring.edit_distance import distance, similarity
 
 short = st.text(alphabet="abc", max_size=9)
 

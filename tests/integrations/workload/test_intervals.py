@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trimode.integrations.workload.intervals import (
+from trimode.integrations.workload.routing import needed
+from trimode.integrations.workload.scoring.intervals import (
     Interval,
     design_effect,
     difference,
@@ -19,7 +20,6 @@ from trimode.integrations.workload.intervals import (
     share,
     simultaneous,
 )
-from trimode.integrations.workload.routing import needed
 
 ALONE = [str(at) for at in range(1000)]
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=40)

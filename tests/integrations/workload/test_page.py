@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from made_calls import Echo, call
 
 from trimode.integrations.workload.calls import Answer, Log
-from trimode.integrations.workload.intervals import Interval
-from trimode.integrations.workload.page import render
-from trimode.integrations.workload.plots import amounts, ratios, shares
 from trimode.integrations.workload.readings import Store
+from trimode.integrations.workload.scoring.intervals import Interval
+from trimode.integrations.workload.show.page import render
+from trimode.integrations.workload.show.plots import amounts, ratios, shares
 from trimode.integrations.workload.study import Plan, Study, studied
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'`${1}<!--"

@@ -17,8 +17,8 @@ from made_calls import PARIS, SCHEMA, TOTAL, WEATHER, chat_line, written
 from trimode.engine.errors import TrimodeError
 from trimode.integrations.cli.demo import DATA
 from trimode.integrations.workload.calls import Answer, RecordedCall, ToolUse
-from trimode.integrations.workload.openai_log import FAILED
-from trimode.integrations.workload.reading import UNREADABLE, read_logs
+from trimode.integrations.workload.logs.openai_log import FAILED
+from trimode.integrations.workload.logs.reading import UNREADABLE, read_logs
 from trimode.integrations.workload.refusals import LogRefused
 from trimode.policy.audit.trail import AuditFile
 

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_calls import Echo, call
 
-from trimode.integrations.workload import words
+from trimode.integrations.workload.answering.portable import portable
+from trimode.integrations.workload.answering.runner import Meter, Ran, Runner, recorded_reading
+from trimode.integrations.workload.answering.targets import Reply, run_named, runs_named
 from trimode.integrations.workload.calls import Answer, RecordedCall
 from trimode.integrations.workload.groups import family, grouped
-from trimode.integrations.workload.intervals import Interval
-from trimode.integrations.workload.portable import portable
-from trimode.integrations.workload.prices import Price, Prices, read_prices
 from trimode.integrations.workload.readings import Reading, Store
 from trimode.integrations.workload.refusals import PriceRefused, RunRefused, StoreRefused
-from trimode.integrations.workload.runner import Meter, Ran, Runner, recorded_reading
 from trimode.integrations.workload.sampling import Draw, drawn
-from trimode.integrations.workload.targets import Reply, run_named, runs_named
+from trimode.integrations.workload.scoring.intervals import Interval
+from trimode.integrations.workload.scoring.prices import Price, Prices, read_prices
+from trimode.integrations.workload.show import words
 
 CALLS = [call(at) for at in range(6)]
 

@@ -10,9 +10,9 @@ import pytest
 from made_calls import PARIS, WEATHER, written
 
 from trimode.integrations.workload.calls import Answer, RecordedCall
-from trimode.integrations.workload.reading import read_logs
+from trimode.integrations.workload.logs.reading import read_logs
+from trimode.integrations.workload.logs.span_log import NO_CONTENT, NOT_INFERENCE
 from trimode.integrations.workload.refusals import LogRefused
-from trimode.integrations.workload.span_log import NO_CONTENT, NOT_INFERENCE
 
 ROME = {"type": "tool_call", "id": "1", "name": "weather", "arguments": {"city": "Rome"}}
 SAID = [

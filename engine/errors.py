@@ -143,12 +143,18 @@ class QueueFull(RequestError):
 
 
 class WeightsReleased(TrimodeError):
-    """The model's full-precision matrices are no longer in memory, because an engine quantised and released them."""
+    """The model's full-precision matrices are not in memory: an engine quantised and released them, or packed them.
+
+    `precision`: how they were quantised; empty if they were not.
+    """
 
     def __init__(self, what: str, precision: str) -> None:
         super().__init__(
             f"{what} needs the whole weights, which this engine let go when it rounded them to {precision}; load the "
             "checkpoint again without quantize, or use its files"
+            if precision
+            else f"{what} needs the whole weights, of which this engine has the packed form alone; load the checkpoint "
+            "with kernels='torch', or use its files"
         )
         self.precision = precision
 

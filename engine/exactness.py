@@ -27,7 +27,7 @@ def exactness(runner: Runner) -> Exactness:
     if not kernels.exact:
         return "not promised"
     # Triton's interpreter takes seconds per pass; what it shows of a device's arithmetic is covered by tests instead.
-    if kernels.queued and runner.embedding.device.type != "cuda":
+    if kernels.queued and runner.device.type != "cuda":
         return "not checked"
     found = disagreement(kernels, runner.stack)
     if found is not None:

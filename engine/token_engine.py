@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Self, overload
+from typing import Any, Final, Self, overload
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from .scheduler import Scheduler
 from .scoring import QuestionsRequest, ScoreRequest, Scoring, TokenLogprobsRequest
 
 KV_BYTES = 1 << 30
+WHOLE: Final = "no"
+"""`quantize` for whole weights, also where a file has blocks."""
 
 
 class TokenEngine:
@@ -43,8 +45,9 @@ class TokenEngine:
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
     `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
     `runner.kernels.name` is the one that runs. `kv_bytes`: memory for keys and values of running requests and stored
-    prefixes. `queue`: requests that may wait. `quantize`: "int8" or "fp8" quantises the blocks' matrices, with
-    `quantize_head` the LM head's too; modes still agree, and the model's own matrices are released. `graphs`: passes
+    prefixes. `queue`: requests that may wait. `quantize`: "int8", "int4" or "fp8" quantises the blocks' matrices, with
+    `quantize_head` the LM head's too; modes still agree, and the model's own matrices are released; "no" makes matrices
+    whole that a file has in blocks. `graphs`: passes
     that fit one of `buckets` run as captured graphs (None: on CUDA devices); on other devices over the same static
     buffers without a graph. `progress` is called after each capture. `exactness`: whether rows were found to be
     invariant, which is checked here. Raises RequestError, DeviceMemoryExceeded, RowsDisagree.
@@ -78,6 +81,7 @@ class TokenEngine:
         progress: Progress | None = None,
     ) -> None:
         precision = _precision(quantize, quantize_head)
+        whole = quantize == WHOLE
         kv_bytes, queue = _size("kv_bytes", kv_bytes, 1), _size("queue", queue, 0)
         if not isinstance(graphs, bool | None):
             raise RequestError(f"graphs={graphs!r}: expected true, false or None")
@@ -88,9 +92,9 @@ class TokenEngine:
         if model.config.mask_token_id is not None:
             self.banned[model.config.mask_token_id] = True
         with _kernel_errors(kernels):
-            ours, why = ops.kernels(self.device, self.dtype, kernels, precision is not None)
+            ours, why = ops.kernels(self.device, self.dtype, kernels, precision)
             capture = capturing(ours, self.device, graphs)
-            self.runner = Runner(model, ours, why, precision, not quantize_head, release=True)
+            self.runner = Runner(model, ours, why, precision, not quantize_head, release=True, whole=whole)
         self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
         self.memory.check(self.device)
         self.exactness: Exactness = exactness(self.runner)
@@ -173,14 +177,21 @@ def _size(name: str, given: object, least: int) -> int:
 
 
 def _precision(quantize: str | None, head: bool) -> ops.Precision | None:
-    if quantize is None and head:
+    if quantize in (None, WHOLE) and head:
         raise RequestError("quantize_head=True: the head is rounded as the other weights are; say quantize= too")
     for known in ops.PRECISIONS:
         if quantize == known:
             return known
-    if quantize is not None:
-        raise RequestError(f"quantize={quantize!r}: expected one of {', '.join(ops.PRECISIONS)}, or None")
+    if quantize not in (None, WHOLE):
+        raise RequestError(f"quantize={quantize!r}: expected one of {', '.join(ops.PRECISIONS)}, {WHOLE}, or None")
     return None
+
+
+def packs(device: torch.device, dtype: torch.dtype, kernels: str, quantize: str | None, quantize_head: bool) -> bool:
+    """Whether an engine with these options packs matrices, so that they may stay in the checkpoint's files. Raises
+    RequestError."""
+    with _kernel_errors(kernels):
+        return bool(ops.kernels(device, dtype, kernels, _precision(quantize, quantize_head))[0].packing)
 
 
 @contextmanager

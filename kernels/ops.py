@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .agreement import disagreement
+from .blocks import FORMS, Blocks, Form, finite, from_blocks, joined_blocks
 from .layout import (
     PAGE,
     Adapter,
@@ -29,7 +30,10 @@ from .layout import (
 from .native import bf16 as native_bf16
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
-from .quantize import PRECISIONS, Precision, quantize
+from .native.pack_file import PackFile, PackFileUnusable
+from .native.pack_file import write as write_pack_file
+from .native.packed import Packed
+from .quantize import PRECISIONS, Precision, quantize, rounded
 from .reference import torch_fast, torch_ops
 from .reference.noise import gumbel
 from .reference.torch_ops import linear, rms_norm, rotate, silu_mul
@@ -38,15 +42,21 @@ from .transfer import copy_into, int64_tensor, to_device
 
 __all__ = [
     "CHOICES",
+    "FORMS",
     "PAGE",
     "PRECISIONS",
     "Adapter",
     "Block",
+    "Blocks",
     "Choice",
+    "Form",
     "Kernels",
     "Layout",
     "LowRank",
     "NativeUnavailable",
+    "PackFile",
+    "PackFileUnusable",
+    "Packed",
     "PendingTokens",
     "Precision",
     "QueuedKernels",
@@ -60,16 +70,21 @@ __all__ = [
     "cache_folder",
     "copy_into",
     "disagreement",
+    "finite",
+    "from_blocks",
     "gumbel",
     "int64_tensor",
+    "joined_blocks",
     "kernels",
     "linear",
     "processor",
     "quantize",
     "rms_norm",
     "rotate",
+    "rounded",
     "silu_mul",
     "to_device",
+    "write_pack_file",
 ]  # fmt: skip
 
 CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
@@ -79,8 +94,10 @@ class Kernels(Protocol):
     """What decoding needs, documented in `reference` and `block`.
 
     `row_tile`: a pass's rows are padded to a multiple of it. `queued`: a pass waits for nothing until its tokens are
-    read, so that a graph can capture it, and all tokens that it can choose are best requested together. `exact`: the
-    implementation promises row invariance, the same bits for a row whatever else is in the batch.
+    read, so that a graph can capture it, and all tokens that it can choose are best requested together. `packing`: the
+    name of the form that it packs matrices in, which may be `Blocks` too, for a file to keep (`native.packed`), by its
+    `packer`; empty if it takes them as they are. `exact`: the implementation promises row invariance, the same bits for
+    a row whatever else is in the batch.
     """
 
     @property
@@ -90,8 +107,13 @@ class Kernels(Protocol):
     @property
     def queued(self) -> bool: ...
     @property
+    def packing(self) -> str: ...
+    @property
+    def packer(self) -> Any: ...
+    @property
     def exact(self) -> bool: ...
     def prepare(self, weight: Tensor, /) -> Any: ...
+    def lookup(self, weight: Any, ids: Tensor, /) -> Tensor: ...
     def prepare_adapter(self, terms: Sequence[LowRank], outputs: int, /) -> tuple[LowRank, ...]: ...
     def linear(self, x: Tensor, weight: Any, onto: Tensor | None = None, /) -> Tensor: ...
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, groups: int = 1, /) -> Tensor: ...
@@ -153,29 +175,38 @@ class TritonUnavailable(RuntimeError):
 
 
 def kernels(
-    device: torch.device, dtype: torch.dtype, choice: str = "auto", quantized: bool = False
+    device: torch.device, dtype: torch.dtype, choice: str = "auto", precision: Precision | None = None
 ) -> tuple[Kernels, str]:
     """Returns the implementation for a device and dtype, and the reason for it.
 
     `choice`: "auto" takes the fastest exact implementation that can run here and rounds no numbers; other names take
     that one or raise. "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up row invariance (see
-    `native.bf16` and `reference.torch_fast`). `quantized`: weights are in eight bits, which native kernels do not take.
-    Raises NativeUnavailable where "native" or "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
+    `native.bf16` and `reference.torch_fast`). `precision`: how weights are rounded, which not all of them take; the
+    reason says so where that makes passes slower than whole weights do. Raises NativeUnavailable where "native" or
+    "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
     """
+    found, why = _found(device, dtype, choice, precision)
+    if precision is not None and found.name in ("torch", "torch-fast"):
+        why += f"; slower than whole weights: every pass restores all of them from {precision}"
+    return found, why
+
+
+def _found(device: torch.device, dtype: torch.dtype, choice: str, precision: Precision | None) -> tuple[Kernels, str]:
     if choice in ("torch", "torch-fast"):
         return torch_ops if choice == "torch" else cast(Kernels, torch_fast), "asked for"
     if choice == "triton" or (choice == "auto" and device.type == "cuda"):
-        return _triton(device, dtype), "asked for" if choice == "triton" else "the fastest here"
+        return _triton(device, dtype, precision), "asked for" if choice == "triton" else "the fastest here"
     insists = choice != "auto"
     if device.type != "cpu" or dtype != torch.float32:
         here = f"{str(dtype).removeprefix('torch.')} on {device}"
         if insists:
             raise NativeUnavailable(f"native kernels are for float32 on cpu, not for {here}")
         return torch_ops, f"no kernels of our own for {here}"
-    if quantized:
+    if precision == "fp8" or (precision and choice == "native-bf16"):
+        refused = f"{'native' if precision == 'fp8' else choice} kernels do not take weights in {precision}"
         if insists:
-            raise NativeUnavailable("native kernels do not take weights in eight bits; 'triton' and 'torch' do")
-        return torch_ops, "native kernels do not take weights in eight bits"
+            raise NativeUnavailable(f"{refused}; {'triton' if precision == 'fp8' else 'native'!r} and 'torch' do")
+        return torch_ops, refused
     try:
         found = native_bf16.load() if choice == "native-bf16" else Native.load()
         return found, "asked for" if insists else "the fastest here"
@@ -185,8 +216,10 @@ def kernels(
         return torch_ops, f"native kernels not available: {error}"
 
 
-def _triton(device: torch.device, dtype: torch.dtype) -> Kernels:
+def _triton(device: torch.device, dtype: torch.dtype, precision: Precision | None) -> Kernels:
     """Imports the Triton ops here only, because triton is large and not on every platform. Raises TritonUnavailable."""
+    if precision == "int4":
+        raise TritonUnavailable("triton kernels take weights in int8 and fp8, not in int4")
     if dtype not in (torch.float32, torch.bfloat16):
         raise TritonUnavailable(f"triton kernels are for float32 and bfloat16, not for {str(dtype)[6:]}")
     try:

@@ -213,6 +213,17 @@ class AuditFileRefused(AuditError):
         self.path, self.why = path, why
 
 
+class TrailsNotMerged(AuditError):
+    """A trail that does not verify, or says something else of a call than another one. `why`: the reason as text."""
+
+    path: Path
+    why: str
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be merged: {why}")
+        self.path, self.why = path, why
+
+
 class AuditWriteFailed(WithResult, AuditError):
     """The record of a call could not be appended, for example because a disk is full. The file has no part of it.
 

@@ -36,6 +36,11 @@ HELPERS = (
     "policy/made_errors.py",
     "policy/schemas_at_random.py",
     "integrations/server/served.py",
+    "integrations/training/taught_base.py",
+    "integrations/workload/made_calls.py",
+    "integrations/remote/scripted.py",
+    "remote/servers.py",
+    "integrations/ray_serve/local_replicas.py",
     "frameworks/environments.py",
 )
 

@@ -65,15 +65,19 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
     package = {f"trimode/{name}": data for name, data in under(ROOT / "src" / "trimode").items()}
     needed = {
         "trimode/kernels/native/native.cpp", "trimode/kernels/native/simd.h", "trimode/py.typed",
-        "trimode/integrations/report/assets/report.js", "trimode/integrations/cli/data/episodes.jsonl.gz",
+        "trimode/integrations/report/assets/report.js", "trimode/integrations/report/assets/shared.js",
+        "trimode/integrations/workload/show/assets/workload.html", "trimode/integrations/cli/data/episodes.jsonl.gz",
         "trimode/checkpoints/reference/model.safetensors", "trimode/checkpoints/reference/LICENSE",
+        "trimode/adapters/smollm2-135m/adapter_model.safetensors", "trimode/adapters/smollm2-135m/LICENSE",
     }  # fmt: skip
     assert needed <= set(package)
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
         notices = {name.split("licenses/")[1] for name in archive.namelist() if "licenses/" in name}
     assert found == package
-    assert notices == {"LICENSE", "src/trimode/checkpoints/reference/LICENSE"}
+    assert notices == {
+        "LICENSE", "src/trimode/checkpoints/reference/LICENSE", "src/trimode/adapters/smollm2-135m/LICENSE"
+    }  # fmt: skip
     shipped = {f"{folder}/{name}": data for folder in SHIPPED for name, data in under(ROOT / folder).items()}
     expected = shipped | {name: (ROOT / name).read_bytes() for name in FILES}
     expected |= {f"src/{name}": data for name, data in package.items()}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import isfinite, isnan
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,12 @@ def finite(logits: Tensor, sampled: SampledTokens | None) -> bool:
         return True
     if logits.device.type != "cpu":
         return sampled is None or not any(map(isnan, sampled.confidence))
-    least, most = torch.aminmax(logits)
-    return isfinite(least.item()) and isfinite(most.item())
+    if logits.dtype != torch.float32:
+        return bool(logits.isfinite().all())
+    # numpy, because torch would wake threads of its own, which spin on beside those of the native kernels.
+    numbers = logits.numpy()
+    with np.errstate(invalid="ignore"):
+        return isfinite(numbers.min()) and isfinite(numbers.max())
 
 
 @torch.inference_mode()
@@ -40,7 +45,7 @@ def first_bad_part(batch: Batch, runner: Runner, pool: PagePool) -> str:
     """
     ops: Any = runner.kernels
     whole, layers = runner.stack, len(runner.stack.blocks)
-    rows = runner.embedding[torch.tensor(batch.tokens, device=runner.embedding.device)]
+    rows = runner.embed(torch.tensor(batch.tokens, device=runner.device))
     if not rows.isfinite().all():
         return "the embedding"
     head = ops.linear(ops.rms_norm(rows, whole.norm, whole.eps, whole.norm_groups), whole.head)

@@ -146,7 +146,7 @@ class Buffers:
     def __init__(self, runner: Runner, buckets: list[Bucket], device: torch.device) -> None:
         rows, numbers = max(bucket.rows for bucket in buckets), max(bucket.numbers for bucket in buckets)
         self.numbers: Tensor = torch.zeros(numbers, dtype=torch.int64, device=device)
-        self.logits: Tensor = torch.zeros(rows, runner.config.vocab_size, dtype=runner.embedding.dtype, device=device)
+        self.logits: Tensor = torch.zeros(rows, runner.config.vocab_size, dtype=runner.dtype, device=device)
         kernels = cast(QueuedKernels, runner.kernels)
         self.sampler: StaticSampler | None = kernels.static_sampler(self.logits) if kernels.queued else None
 
@@ -182,7 +182,7 @@ class Graphs:
         self.buckets: list[Bucket] = listed(runner, pool.pages, buckets)
         self.replayed: int = 0
         self.unfit: Counter[str] = Counter()
-        self.buffers: Buffers = Buffers(runner, self.buckets, runner.embedding.device)
+        self.buffers: Buffers = Buffers(runner, self.buckets, runner.device)
         self.counts: list[int] = counted(runner, self.buckets)
         self._angles = runner.fresh_angles()
         self._replays: dict[Bucket | int, Work] = {}

@@ -55,7 +55,7 @@ class Plan:
 
 def planned(model: Transformer, runner: Runner, kv_bytes: int, buckets: Buckets | None) -> Plan:
     """Returns the plan of an engine on this runner; `buckets`: None if no pass is captured."""
-    size = page_bytes(runner.config, runner.embedding.dtype)
+    size = page_bytes(runner.config, runner.dtype)
     pages = kv_bytes // size
     captured = [] if buckets is None else listed(runner, pages, buckets)
     return Plan(
@@ -69,7 +69,7 @@ def planned(model: Transformer, runner: Runner, kv_bytes: int, buckets: Buckets 
 
 def working(runner: Runner, bucket: Bucket) -> int:
     """Returns the bytes of a pass besides its buffers: an upper bound of what is alive at a time, without sharing."""
-    config, size = runner.config, runner.embedding.dtype.itemsize
+    config, size = runner.config, runner.dtype.itemsize
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     splits = min(_WIDTH, -(-bucket.tiles * PAGE // 256) + 1)
     attention = 4 * config.num_attention_heads * splits * (config.head_dim + 2)
@@ -91,7 +91,8 @@ def _tensors(model: Transformer, runner: Runner) -> Iterator[Tensor]:
         (block.qkv, block.out, block.gate_up, block.down, *(block.adapter.matrices if block.adapter else ()))
         for block in runner.stack.blocks
     )
-    for matrix in (runner.stack.head, *chain.from_iterable(blocks)):
+    table = () if isinstance(runner.table, Tensor) else (runner.table,)
+    for matrix in (*table, runner.stack.head, *chain.from_iterable(blocks)):
         fields = ("values", "scales") if hasattr(matrix, "scales") else ("data",)
         yield from (getattr(matrix, name) for name in fields)
     yield from (weight.data for weight in model.parameters() if not weight.is_meta)

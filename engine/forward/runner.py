@@ -7,8 +7,8 @@ differentiates, without modules. Shapes: T rows, E hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain
-from typing import Any, Final, cast
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,36 +24,25 @@ from trimode.kernels.ops import (
     Rotation,
     SampledTokens,
     Stack,
-    quantize,
 )
 
-from ..errors import CheckpointError
 from ..kv_cache.pages import PagePool
 from ..models import model as modules
 from ..models import rope
 from ..models.adapter import PROJECTIONS
 from ..models.config import ModelConfig
 from ..models.model import Attention, Layer, Linear, Transformer
-
-_PRODUCTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "qkv": ("q_proj", "k_proj", "v_proj"),
-    "out": ("o_proj",),
-    "gate_up": ("gate_proj", "up_proj"),
-    "down": ("down_proj",),
-}
-"""Projections by the product that computes them together, in the order of its outputs."""
+from .matrices import PRODUCTS, FileMatrices, Matrices, ModuleMatrices
 
 
 class Runner:
     """Runs passes of one model. `kernels` do the arithmetic; `why`: the reason for this implementation.
 
-    `precision`: the blocks' matrices in eight bits, and with `whole_head` not the LM head. Adapters, norms and the
-    embedding are never quantised. `release`: the model releases each matrix once it is quantised, so that memory never
-    has two copies of more than one. Matrices with the same inputs become one, of which the model's weights are views.
-    Raises CheckpointError for weights that cannot be quantised, WeightsReleased.
+    `precision`: the blocks' matrices in eight or four bits, and with `whole_head` not the LM head. Adapters, norms and
+    the embedding are never quantised. `release`: the model releases each matrix once it is quantised, so that memory
+    never has two copies of more than one. `whole`: matrices that files have in blocks are made whole. Raises
+    CheckpointError for weights that cannot be quantised, WeightsReleased.
     """
-
-    embedding: Tensor
 
     kernels: Kernels
     why: str
@@ -70,26 +59,47 @@ class Runner:
         precision: Precision | None = None,
         whole_head: bool = True,
         release: bool = False,
+        whole: bool = False,
     ) -> None:
-        model.must_be_whole("an engine")
         self.config: ModelConfig = model.config
-        self.kernels, self.why = kernels, why
+        self.kernels = kernels
         self.precision: Precision | None = precision
-        self.whole_head, self._release = whole_head, release and precision is not None
-        self.embedding = model.encoder.embed_tokens.weight
-        self._rope = (self.config.rope, model.frequencies, model.rope_factor, self.embedding.dtype)
+        self.whole_head = whole_head
+        if model.stored is None:
+            model.must_be_whole("an engine")
+        matrices: Matrices = (
+            ModuleMatrices(model, kernels, precision, whole_head, release)
+            if model.stored is None
+            else FileMatrices(model.stored, model, kernels, precision, whole_head, whole)
+        )
+        self.why, self.table = "; ".join(filter(None, (why, matrices.note))), matrices.table
+        self._rope = (self.config.rope, model.frequencies, model.rope_factor, model.encoder.norm.weight.dtype)
         self.angles = self.fresh_angles()
         layers = cast(Sequence[Layer], model.encoder.layers)
         self.has_adapter = model.adapter is not None
         self.stack = Stack(
-            [self._block(layer, model.adapter_terms(index)) for index, layer in enumerate(layers)],
+            [self._block(matrices, index, layer, model.adapter_terms(index)) for index, layer in enumerate(layers)],
             model.encoder.norm.weight,
             self.config.rms_norm_eps,
-            self._kept([model.diffusion_head], None if whole_head else precision),
+            matrices.head(),
             self.config.norm_groups,
         )
-        if self._release:
+        if release and precision is not None:
             model.released = self.quantize
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stack.norm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.stack.norm.device
+
+    @property
+    def forms(self) -> list[str]:
+        """How packed matrices are stored, if that is in blocks: by the names of ggml."""
+        found = {getattr(matrix, "form", "") for matrix in self._matrices()}
+        return sorted(form for form in found if form.startswith("Q"))
 
     @property
     def quantize(self) -> str:
@@ -101,9 +111,15 @@ class Runner:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the matrices that every pass reads, in the kernels' form."""
+        return sum(matrix.nbytes for matrix in self._matrices())
+
+    def _matrices(self) -> list[Any]:
         matrices = ((block.qkv, block.out, block.gate_up, block.down) for block in self.stack.blocks)
-        kept = [self.stack.head, *chain.from_iterable(matrices)]
-        return sum(matrix.nbytes for matrix in kept)
+        return [self.stack.head, *chain.from_iterable(matrices)]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Returns the embedding's rows [T, E] of tokens [T]."""
+        return self.kernels.lookup(self.table, tokens)
 
     def fresh_angles(self) -> rope.Angles:
         """Returns new, empty tables of rotations."""
@@ -130,65 +146,23 @@ class Runner:
         """
         if adapted is not None and not self.has_adapter:
             raise ValueError("rows ask for the draft adapter, but this model has none")
-        x = self.embedding[tokens]
+        x = self.embed(tokens)
         rotation = Rotation(*(angles or self.angles).at(positions, end))
         flags = None if adapted is None else adapted[:, None].to(x.dtype)
         return self.kernels.forward(x, self.stack, rotation, flags, pool.keys, pool.values, layout, read, choices)
 
-    def _block(self, layer: Layer, terms: Mapping[str, modules.LowRank]) -> Block:
-        attn, mlp, precision = layer.self_attn, layer.mlp, self.precision
+    def _block(self, matrices: Matrices, index: int, layer: Layer, terms: Mapping[str, modules.LowRank]) -> Block:
         return Block(
             queries=self.config.num_attention_heads,
             groups=self.config.num_key_value_heads,
             dim=self.config.head_dim,
             eps=self.config.rms_norm_eps,
             norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
-            head_norms=_head_norms(attn),
-            qkv=self._kept([attn.q_proj, attn.k_proj, attn.v_proj], precision),
-            out=self._kept([attn.o_proj], precision),
-            gate_up=self._kept([mlp.gate_proj, mlp.up_proj], precision),
-            down=self._kept([mlp.down_proj], precision),
+            head_norms=_head_norms(layer.self_attn),
+            **{name: matrices.product(index, name) for name in PRODUCTS},
             adapter=_adapter(layer, terms, self.kernels) if terms else None,
             norm_groups=self.config.norm_groups,
         )
-
-    def _kept(self, layers: Sequence[Linear], precision: Precision | None) -> Any:
-        """Returns matrices with the same inputs as one, in the kernels' form."""
-        if precision is None:
-            return self.kernels.prepare(joined(layers))
-        try:
-            rounded = quantize(torch.cat([layer.weight for layer in layers]), precision)
-        except ValueError as error:
-            raise CheckpointError(f"quantize={precision!r}: {error}") from None
-        if self._release:
-            for layer in layers:
-                layer.release(self.embedding)
-        return rounded
-
-
-def joined(layers: Sequence[Linear]) -> Tensor:
-    """Joins the layers' matrices to one [sum of outputs, in]; the layers' weights become views of it.
-
-    So they are in memory once. Parameters stay the same objects; a second call finds them joined.
-    """
-    weights = [layer.weight.detach() for layer in layers]
-    first, rows = weights[0], [len(weight) for weight in weights]
-    fused = (
-        first.as_strided((sum(rows), first.shape[1]), first.stride(), first.storage_offset())
-        if _lined_up(weights)
-        else torch.cat(weights)
-    )
-    for layer, part in zip(layers, fused.split(rows), strict=True):
-        layer.weight.data = part
-    return fused
-
-
-def _lined_up(weights: Sequence[Tensor]) -> bool:
-    """Returns whether the matrices are adjacent in one storage, in order."""
-    ends = accumulate((weight.numel() for weight in weights), initial=weights[0].storage_offset())
-    places = {weight.untyped_storage().data_ptr() for weight in weights}
-    starts = [weight.storage_offset() for weight in weights]
-    return len(places) == 1 and starts == list(ends)[:-1] and all(weight.is_contiguous() for weight in weights)
 
 
 def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:
@@ -197,7 +171,7 @@ def _head_norms(attn: Attention) -> tuple[Tensor, Tensor] | None:
 
 def _adapter(layer: Layer, terms: Mapping[str, modules.LowRank], kernels: Kernels) -> Adapter:
     """Returns the terms of each product in the kernels' form."""
-    return Adapter(**{product: _terms(layer, names, terms, kernels) for product, names in _PRODUCTS.items()})
+    return Adapter(**{product: _terms(layer, names, terms, kernels) for product, names in PRODUCTS.items()})
 
 
 def _terms(

@@ -50,8 +50,8 @@ def load_adapter(model: Transformer, directory: Path, dtype: torch.dtype, device
     adapter.eval().requires_grad_(False)
 
 
-def save_adapter(model: Transformer, directory: Path) -> None:
-    """Writes the draft adapter with PEFT's names, in fp32."""
+def save_adapter(model: Transformer, directory: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the draft adapter with PEFT's names, in `dtype`."""
     if model.adapter is None:
         raise ValueError("the model has no adapter to save")
     directory.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,10 @@ def save_adapter(model: Transformer, directory: Path) -> None:
     ranks = [{name: Rank(term.lora_A.out_features, term.scale) for name, term in layer.items()} for layer in layers]
     text = json.dumps(adapter_config(ranks, prefix), indent=2) + "\n"
     (directory / CONFIG).write_text(text, encoding="utf-8")
-    state = {_stored(name, prefix): x.detach().float().contiguous() for name, x in model.adapter.state_dict().items()}
+    state = {
+        _stored(name, prefix): x.detach().to("cpu", dtype).contiguous()
+        for name, x in model.adapter.state_dict().items()
+    }
     save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
 
 

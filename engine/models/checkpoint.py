@@ -83,16 +83,17 @@ class Checkpoint:
             return hashlib.sha256(self.tokenizer().json.encode()).hexdigest()
         return sha256([self.directory / "tokenizer.json"])
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> tuple[Transformer, Tokenizer]:
-        """The model, with its draft adapter if it has one, and its tokenizer."""
+    def load(self, dtype: torch.dtype, device: torch.device, in_files: bool = False) -> tuple[Transformer, Tokenizer]:
+        """The model, with its draft adapter if it has one, and its tokenizer. `in_files`: the model's matrices stay in
+        the files, for kernels that pack them."""
         from .gguf.weights import load_gguf  # here, because schemas are checked without torch
         from .weights import load_model
 
         if self.is_gguf:
             file = GgufFile.read(self.directory)
-            model, tokenizer = load_gguf(file, dtype, device), gguf_tokenizer(file)
+            model, tokenizer = load_gguf(file, dtype, device, in_files), gguf_tokenizer(file)
         else:
-            model = load_model(self.directory, dtype, device, with_adapter=self.adapter is None)
+            model = load_model(self.directory, dtype, device, self.adapter is None, in_files)
             tokenizer = Tokenizer.load(self.directory)
         if self.adapter is not None:
             self._adapt(self.adapter, model, dtype, device)
@@ -136,6 +137,12 @@ def locate(source: str | Path | None, adapter: str | Path | None = None) -> Chec
     if not isinstance(adapter, str) or path.exists() or not _HUB_ID.fullmatch(adapter):
         raise CheckpointError(f"adapter={str(adapter)!r}: no directory there; expected PEFT's two files in one")
     return replace(found, adapter=_download(adapter), adapter_name=adapter)
+
+
+def shipped_adapter(source: str | Path | None) -> Path | None:
+    """Returns the directory of the draft adapter that this package has for a published model, by the model's name."""
+    found = PUBLISHED.get(source) if isinstance(source, str) and not Path(source).exists() else None
+    return None if found is None else found.shipped_adapter
 
 
 def _located(source: str | Path | None) -> Checkpoint:

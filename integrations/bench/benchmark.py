@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +23,14 @@ from typing import Any
 import torch
 
 from trimode.engine.errors import RequestError
-from trimode.engine.models.export import export
 from trimode.policy.calls import Engine
 from trimode.policy.selection import Settings
 
-from . import evaluate, roofline
+from . import evaluate, peers, roofline
 from .episodes import MODEL_STEPS, Episode, Step, read_episodes
-from .rows import Readings, Report, bounds, pass_seconds, row
+from .peer_protocol import CannotRun
+from .resident import resident_bytes
+from .rows import BASE, Readings, Report, bounds, pass_seconds, row
 from .systems import Group, Question, SystemUnderTest, cold, ours
 
 
@@ -56,16 +58,61 @@ def bench(engine: Engine, files: Sequence[Path], registry: Path | None, plan: Pl
     )
     machine = probe()
     with TemporaryDirectory(prefix="trimode-bench-") as folder:
-        found, cache = systems(engine, plan, questions[0], Path(folder))
-        warm = [next(question for question in questions if question.kind == kind) for kind in kinds(questions)]
-        bar.begin(description="warming up", total=len(warm))
-        measure(found, warm, 1, bar.advance)
-        bar.begin(description="measuring", total=len(questions) * plan.rounds)
-        readings = measure(found, questions, plan.rounds, bar.advance)
+        others = peers.start(
+            plan.peers, peers.Weights(engine, Path(folder)), plan.settings.max_tokens or 0, questions[0]
+        )
+        try:
+            readings, refused = run(others, engine, plan, questions, bar)
+        finally:
+            others.close()
+        size = own_memory(engine, others, questions[0], plan)
+    found = contenders(others, engine, plan)
     machine, holds = roofline.possible(machine, pass_seconds(readings), probe)
-    rows = [row(system, kind, questions, readings) for kind in kinds(questions) for system in found]
-    about = {**describe(engine, plan), "files": [path.name for path in files], "hf_cache": cache}
-    return Report(about, bounds(machine, readings, holds), skipped, [row for row in rows if row is not None])
+    base = base_of(others)
+    rows = [row(system, kind, questions, readings, base) for kind in kinds(questions) for system in found]
+    about = {
+        **describe(engine, plan),
+        "files": [path.name for path in files],
+        "hf_cache": others.cache,
+        "base": base,
+        "peers": others.about,
+        "resident_bytes": size,
+    }
+    kept = [row for row in rows if row is not None]
+    return Report(about, bounds(machine, readings, holds), skipped, kept, {**others.not_run, **refused})
+
+
+def run(
+    others: peers.Peers, engine: Engine, plan: Plan, questions: Sequence[Question], bar: Bar
+) -> tuple[Readings, dict[str, str]]:
+    """Warms up every system and measures it; returns the readings, and why a system ran no step, or some not."""
+    found = contenders(others, engine, plan)
+    warm = [next(question for question in questions if question.kind == kind) for kind in kinds(questions)]
+    bar.begin(description="warming up", total=len(warm))
+    measure(found, warm, 1, bar.advance)
+    bar.begin(description="measuring", total=len(questions) * plan.rounds)
+    return measure(found, questions, plan.rounds, bar.advance)
+
+
+def own_memory(engine: Engine, others: peers.Peers, question: Question, plan: Plan) -> int | None:
+    """Returns the memory of a process with our engine alone, where there is a peer to compare it with."""
+    if not others.about:
+        return None
+    source, threads = engine.checkpoint.directory, torch.get_num_threads()
+    return resident_bytes(source, question.prompt, plan.settings.max_tokens or 1, threads)
+
+
+def contenders(others: peers.Peers, engine: Engine, plan: Plan) -> list[SystemUnderTest]:
+    """Returns the peers, then our modes without and with schema."""
+    alone = cold(engine)
+    groups: tuple[Group, ...] = ("free", "schema")
+    return others.systems + [ours(alone, mode, plan.settings, group) for group in groups for mode in plan.modes]
+
+
+def base_of(others: peers.Peers) -> str:
+    """Returns the system that ratios are to: Hugging Face's `generate`, or the first peer without it."""
+    names = [system.name for system in others.systems]
+    return BASE if BASE in names or not names else names[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,39 +157,33 @@ def _question(engine: Engine, path: Path, episode: Episode, step: Step, plan: ev
     return Question(source=source, kind=step.kind, prompt=tuple(engine.encode(call)), schema=call.schema)
 
 
-def systems(engine: Engine, plan: Plan, probe: Question, folder: Path) -> tuple[list[SystemUnderTest], str | None]:
-    """Returns the peers, then our modes without and with schema, and the cache kind with which Hugging Face is
-    faster."""
-    found: list[SystemUnderTest] = []
-    cache = None
-    if plan.peers:
-        from .peers import HuggingFace
-
-        whole = engine.checkpoint.directory
-        if not engine.checkpoint.is_gguf:
-            whole = folder / "model"
-            export(engine.checkpoint.directory, whole)
-        peer = HuggingFace(whole, engine.tokens.dtype, plan.settings.max_tokens or 0, probe)
-        found += [peer.system(name) for name in plan.peers]
-        cache = peer.cache
-    alone = cold(engine)
-    groups: tuple[Group, ...] = ("free", "schema")
-    return found + [ours(alone, mode, plan.settings, group) for group in groups for mode in plan.modes], cache
-
-
 def measure(
     found: Sequence[SystemUnderTest], questions: Sequence[Question], rounds: int, advance: Callable[[], object]
-) -> Readings:
-    """Runs every system on every question, interleaved; each round starts with another system."""
+) -> tuple[Readings, dict[str, str]]:
+    """Runs every system on every question, interleaved; each round starts with another system.
+
+    A question that a system could not run once is none of its readings. Returns these, and the reasons by system.
+    """
     readings: Readings = {system.name: {} for system in found}
+    refused: dict[str, dict[int, str]] = {}
     for number in range(rounds):
         turn = number % len(found)
         for at, question in enumerate(questions):
             for system in (*found[turn:], *found[:turn]):
-                if system.takes(question):
-                    readings[system.name].setdefault(at, []).append(system.run(question))
+                if system.takes(question) and at not in refused.get(system.name, {}):
+                    try:
+                        readings[system.name].setdefault(at, []).append(system.run(question))
+                    except CannotRun as error:
+                        refused.setdefault(system.name, {})[at] = str(error)
+                        readings[system.name].pop(at, None)
             advance()
-    return readings
+    return readings, {name: _reasons(reasons) for name, reasons in refused.items()}
+
+
+def _reasons(found: dict[int, str]) -> str:
+    """Returns each reason once, with the number of questions that it kept from running."""
+    counts = Counter(found.values())
+    return "; ".join(f"{count} steps: {reason}" for reason, count in counts.most_common(3))
 
 
 def describe(engine: Engine, plan: Plan) -> dict[str, Any]:

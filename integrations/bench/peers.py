@@ -1,33 +1,35 @@
-"""Peers of `trimode bench`: the same weights, exported as Ministral3 or from the same GGUF file, in Hugging Face's
-`generate`.
+"""The peers of `trimode bench`: other engines on the same weights and steps, each as it runs best.
 
-Knows transformers, which is imported only when a peer is requested. Does not know our engine. Greedy, batch 1, with a
-key-value cache.
+Knows names, which files a peer reads and which of its systems there are: without drafts and with n-gram drafts, without
+a schema and with one. Does not know how a peer decodes. A peer that cannot run is listed with its reason.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
-from torch import Tensor
 
 from trimode.engine.errors import RequestError
+from trimode.engine.models.export import export
+from trimode.policy.calls import Engine
+from trimode.policy.schema import Schema
 
+from .peer_process import PeerProcess
+from .peer_protocol import Answered, Asked, CannotRun, Setup
 from .systems import Question, Reading, SystemUnderTest
 
-PEERS: Final = ("hf", "hf-lookup")
-LOOKUP_TOKENS: Final = 10
-_PROBE_TOKENS: Final = 16
+HUGGING_FACE: Final = ("hf", "hf-lookup")
+OTHERS: Final = ("llamacpp", "openvino", "ort")
+"""Peers in processes of their own."""
+PEERS: Final = (*HUGGING_FACE, *OTHERS)
 
 
 def known_peers(names: str) -> tuple[str, ...]:
-    """Parses `hf,hf-lookup` as names, each once; an empty text means none. Raises RequestError for unknown ones."""
+    """Parses `hf,llamacpp` as names, each once; an empty text means none. Raises RequestError for unknown ones."""
     found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in found:
         if name not in PEERS:
@@ -35,88 +37,140 @@ def known_peers(names: str) -> tuple[str, ...]:
     return found
 
 
-class HuggingFace:
-    """An exported checkpoint or a GGUF file in transformers. `cache` is the faster of its two cache kinds here."""
+class Running(Protocol):
+    """A started peer."""
 
-    cache: str
+    @property
+    def version(self) -> str: ...
 
-    def __init__(self, source: Path, dtype: torch.dtype, max_tokens: int, probe: Question) -> None:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
+    @property
+    def setting(self) -> str: ...
 
-        logging.disable_progress_bar()
-        auto: Any = AutoModelForCausalLM
-        if source.is_file() and find_spec("accelerate") is None:
-            raise RequestError(
-                "--peers: transformers reads GGUF files with the package accelerate alone: pip install accelerate, or "
-                "bench without peers (--peers '')"
-            )
-        folder, more = (source.parent, {"gguf_file": source.name}) if source.is_file() else (source, {})
-        self.model: Any = auto.from_pretrained(folder, dtype=dtype, **more).eval()
-        self.max_tokens = max_tokens
-        # generate() requires an id for padding; at batch 1 it is never used.
-        ends: int | list[int] = self.model.generation_config.eos_token_id
-        self.pad: int = ends[0] if isinstance(ends, list) else ends
-        self.cache = "dynamic"
-        self.cache = min(("dynamic", "static"), key=lambda kind: self._probe(kind, probe))
+    def run(self, asked: Asked) -> Answered: ...
 
-    def system(self, name: str) -> SystemUnderTest:
-        lookup = name == "hf-lookup"
-        return SystemUnderTest(name, "peer", lambda question: self.run(question.prompt, lookup))
-
-    def run(self, prompt: Sequence[int], lookup: bool) -> Reading:
-        """Runs one call. Prompt lookup works with the dynamic cache only."""
-        more = {"prompt_lookup_num_tokens": LOOKUP_TOKENS} if lookup else {}
-        static = self.cache == "static" and not lookup
-        return self._generate(
-            prompt, self.max_tokens, {**more, **({"cache_implementation": "static"} if static else {})}
-        )
-
-    def _probe(self, kind: str, question: Question) -> float:
-        """Returns the median seconds of a short call, after a first one for warm-up."""
-        more = {"cache_implementation": "static"} if kind == "static" else {}
-        runs = [self._generate(question.prompt, min(_PROBE_TOKENS, self.max_tokens), more) for _ in range(4)]
-        return median(reading.seconds for reading in runs[1:])
-
-    def _generate(self, prompt: Sequence[int], max_tokens: int, more: dict[str, Any]) -> Reading:
-        clock = Clock()
-        begin = time.perf_counter()
-        ids = torch.tensor([list(prompt)])
-        with torch.inference_mode():
-            found: Tensor = self.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                use_cache=True,
-                max_new_tokens=max_tokens,
-                pad_token_id=self.pad,
-                stopping_criteria=[clock],
-                **more,
-            )
-        end = time.perf_counter()
-        output = tuple(found[0, len(prompt) :].tolist())
-        return Reading(
-            ids=output,
-            seconds=end - begin,
-            prefill_seconds=clock.first - begin,
-            decode_seconds=end - clock.first,
-            decode_tokens=found.shape[1] - clock.length,
-            passes=clock.passes - 1,
-        )
+    def close(self) -> int | None: ...
 
 
-class Clock:
-    """A stopping criterion that never stops: it notes the time of the first tokens, and counts passes."""
+@dataclass(frozen=True)
+class Weights:
+    """The weights of `engine` as files that peers read, written to `folder` when they are first asked for."""
 
-    first: float
-    length: int
-    passes: int
+    engine: Engine
+    folder: Path
 
-    def __init__(self) -> None:
-        self.first, self.length, self.passes = 0.0, 0, 0
+    @property
+    def gguf(self) -> Path:
+        """The checkpoint's own GGUF file, or one of the directory in its own type."""
+        source, path = self.engine.checkpoint, self.folder / "model.gguf"
+        if source.is_gguf:
+            return source.directory
+        if not path.exists():
+            export(source.directory, path, "gguf")
+        return path
 
-    def __call__(self, input_ids: Tensor, _scores: object, **_: object) -> Tensor:
-        if not self.passes:
-            self.first, self.length = time.perf_counter(), int(input_ids.shape[1])
-        self.passes += 1
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+    @property
+    def directory(self) -> Path:
+        """What transformers and its kin read. Whole weights, whatever a GGUF file stores."""
+        source, path = self.engine.checkpoint, self.folder / "model"
+        if not path.exists():
+            masks = self.engine.tokens.model.config.family.masks
+            if not source.is_gguf and not masks:
+                return source.directory
+            export(source.directory, path, "transformers" if source.is_gguf else "ministral3")
+        return path
+
+
+@dataclass
+class Peers:
+    """Systems of all peers that run, why others do not, and what is known of each."""
+
+    systems: list[SystemUnderTest] = field(default_factory=list[SystemUnderTest])
+    not_run: dict[str, str] = field(default_factory=dict[str, str])
+    about: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    cache: str | None = None
+    """The cache kind with which Hugging Face is faster."""
+    running: dict[str, Running] = field(default_factory=dict[str, Running])
+
+    def close(self) -> None:
+        """Ends all processes, and notes the memory that each had."""
+        for name, one in self.running.items():
+            self.about[name]["resident_bytes"] = one.close()
+        self.running.clear()
+
+
+def start(names: Sequence[str], weights: Weights, max_tokens: int, probe: Question) -> Peers:
+    """Starts the peers `names`. `probe`: a question on which settings of a peer are compared."""
+    found = Peers()
+    if given := [name for name in names if name in HUGGING_FACE]:
+        _add_hugging_face(found, given, weights, max_tokens, probe)
+    for name in names:
+        if name in OTHERS:
+            for drafts in (False, True):
+                _add(found, f"{name}-lookup" if drafts else name, _setup(name, weights, max_tokens, probe, drafts))
+    return found
+
+
+def _add_hugging_face(found: Peers, names: Sequence[str], weights: Weights, max_tokens: int, probe: Question) -> None:
+    from .hugging_face import HuggingFace
+
+    peer = HuggingFace(weights.directory, weights.engine.tokens.dtype, max_tokens, probe)
+    found.systems += [peer.system(name) for name in names]
+    found.not_run |= {f"{name}+schema": "transformers has no JSON schemas of its own" for name in names}
+    found.cache = peer.cache
+
+
+def _setup(name: str, weights: Weights, max_tokens: int, probe: Question, drafts: bool) -> Setup:
+    engine = weights.engine
+    return Setup(
+        peer=name,
+        gguf=str(weights.gguf) if name != "ort" else "",
+        directory=str(weights.directory) if name == "ort" else "",
+        drafts=drafts,
+        dtype=str(engine.tokens.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        context=min(engine.context, 4096),
+        ends=engine.tokens.model.config.eos_token_ids,
+        probe=probe.prompt,
+        max_tokens=max_tokens,
+        folder=str(weights.folder),
+    )
+
+
+def _add(found: Peers, name: str, setup: Setup) -> None:
+    try:
+        running = PeerProcess(setup)
+    except CannotRun as error:
+        found.not_run |= {name: str(error), f"{name}+schema": str(error)}
+        return
+    add_running(found, name, running, setup.max_tokens)
+
+
+def add_running(found: Peers, name: str, running: Running, max_tokens: int) -> None:
+    """Adds the systems of a started peer: without a schema and with one."""
+    found.running[name] = running
+    found.about[name] = {"version": running.version, "setting": running.setting}
+    found.systems += [
+        SystemUnderTest(name, "peer", lambda question: _run(running, question, max_tokens, None)),
+        SystemUnderTest(
+            f"{name}+schema", "peer-schema", lambda question: _run(running, question, max_tokens, _json(question))
+        ),
+    ]
+
+
+def _json(question: Question) -> str:
+    """The schema of a question as JSON. Raises CannotRun for texts that are none."""
+    if not isinstance(question.schema, Schema):
+        raise CannotRun("the step's text is held by no JSON Schema")
+    return question.schema.text
+
+
+def _run(running: Running, question: Question, max_tokens: int, schema: str | None) -> Reading:
+    answer = running.run(Asked(prompt=question.prompt, max_tokens=max_tokens, schema=schema))
+    return Reading(
+        ids=answer.ids,
+        seconds=answer.seconds,
+        prefill_seconds=answer.prefill_seconds,
+        decode_seconds=answer.decode_seconds,
+        decode_tokens=answer.decode_tokens,
+        passes=answer.passes,
+    )

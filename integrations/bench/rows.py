@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Final
 
@@ -25,9 +25,10 @@ class Row:
     """One system under test (`contender`, a JSON key) on one step kind. Times are medians over steps of each step's
     median over rounds.
 
-    `speedup`: median over steps of seconds(hf) / seconds; `speedup_sum`: the ratio of the sums; `decode_speedup`: the
-    ratio of `decode_tokens_per_s`. `equal_ids`, `different_ids`: steps whose ids equal those of hf, and others. None
-    where a number does not apply.
+    `speedup`: median over steps of seconds(base) / seconds; `speedup_sum`: the ratio of the sums; `decode_speedup`: the
+    ratio of `decode_tokens_per_s`; `speedup_ar`, `decode_speedup_ar`: the same to our `ar` without a schema, or with
+    one where this system has one. `equal_ids`, `different_ids`: steps whose ids equal those of the base, and others.
+    None where a number does not apply.
     """
 
     contender: str
@@ -37,41 +38,46 @@ class Row:
     rounds: int
     prompt_tokens: float
     tokens: int
-    passes: int
+    passes: int | None
     seconds: float
     prefill_seconds: float
     decode_tokens_per_s: float | None
     speedup: float | None
     speedup_sum: float | None
     decode_speedup: float | None
+    speedup_ar: float | None
+    decode_speedup_ar: float | None
     equal_ids: int | None
     different_ids: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that `--json` writes. `floor` (a JSON key): the roofline."""
+    """Everything that `--json` writes. `floor` (a JSON key): the roofline. `not_run`: systems to the reason why they
+    ran no step, or some not."""
 
     about: dict[str, Any]
     floor: dict[str, float | None]
     skipped: dict[str, int]
     rows: list[Row]
+    not_run: dict[str, str] = field(default_factory=dict[str, str])
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
 
-def row(system: SystemUnderTest, kind: str, questions: Sequence[Question], readings: Readings) -> Row | None:
-    """Returns the row of a system on one step kind, or None where it takes no question of that kind."""
-    own = {at: runs for at, runs in readings[system.name].items() if questions[at].kind == kind}
+def row(
+    system: SystemUnderTest, kind: str, questions: Sequence[Question], readings: Readings, base: str = BASE
+) -> Row | None:
+    """Returns the row of a system on one step kind, or None where it ran no question of that kind."""
+    own = _of_kind(readings.get(system.name, {}), kind, questions)
     if not own:
         return None
-    base = {at: runs for at, runs in readings.get(BASE, {}).items() if at in own}
-    seconds, rate = _median(own, "seconds"), _rate(own)
-    base_seconds = _median(base, "seconds")
-    base_rate = _rate(base)
-    equal = sum(all(reading.ids == runs[0].ids for reading in own[at]) for at, runs in base.items())
-    compared = bool(base) and system.group != "schema" and system.name != BASE
+    theirs, ar = readings.get(base, {}), readings.get("ar+schema" if system.constrained else "ar", {})
+    seconds = _median(own, "seconds")
+    equal = _equal(own, theirs)
+    compared = bool(own.keys() & theirs.keys()) and not system.constrained and system.name != base
+    passes = [runs[0].passes for runs in own.values()]
     return Row(
         contender=system.name,
         group=system.group,
@@ -80,16 +86,53 @@ def row(system: SystemUnderTest, kind: str, questions: Sequence[Question], readi
         rounds=len(next(iter(own.values()))),
         prompt_tokens=median(len(questions[at].prompt) for at in own),
         tokens=sum(len(runs[0].ids) for runs in own.values()),
-        passes=sum(runs[0].passes for runs in own.values()),
+        passes=None if None in passes else sum(count or 0 for count in passes),
         seconds=median(seconds.values()),
         prefill_seconds=median(_median(own, "prefill_seconds").values()),
-        decode_tokens_per_s=rate,
-        speedup=median(base_seconds[at] / seconds[at] for at in base) if base else None,
-        speedup_sum=sum(base_seconds.values()) / sum(seconds.values()) if base else None,
-        decode_speedup=rate / base_rate if rate and base_rate else None,
+        decode_tokens_per_s=_rate(own),
+        speedup=_paired(theirs, own),
+        speedup_sum=_summed(theirs, own),
+        decode_speedup=_rates(own, theirs),
+        speedup_ar=_paired(ar, own),
+        decode_speedup_ar=_rates(own, ar),
         equal_ids=equal if compared else None,
-        different_ids=len(base) - equal if compared else None,
+        different_ids=len(own.keys() & theirs.keys()) - equal if compared else None,
     )
+
+
+Runs = dict[int, list[Reading]]
+
+
+def _of_kind(runs: Runs, kind: str, questions: Sequence[Question]) -> Runs:
+    return {at: found for at, found in runs.items() if questions[at].kind == kind}
+
+
+def _equal(own: Runs, base: Runs) -> int:
+    """Returns how many questions have the ids of the base in every round."""
+    return sum(all(reading.ids == base[at][0].ids for reading in runs) for at, runs in own.items() if at in base)
+
+
+def _both(base: Runs, own: Runs) -> tuple[Runs, Runs]:
+    """Returns the readings of questions that both ran."""
+    same = own.keys() & base.keys()
+    return {at: base[at] for at in own if at in same}, {at: own[at] for at in own if at in same}
+
+
+def _paired(base: Runs, own: Runs) -> float | None:
+    """Returns the median over questions of the base's seconds over our own."""
+    theirs, ours = (_median(runs, "seconds") for runs in _both(base, own))
+    return median(theirs[at] / ours[at] for at in ours) if ours else None
+
+
+def _summed(base: Runs, own: Runs) -> float | None:
+    theirs, ours = (_median(runs, "seconds") for runs in _both(base, own))
+    return sum(theirs.values()) / sum(ours.values()) if ours else None
+
+
+def _rates(own: Runs, base: Runs) -> float | None:
+    """Returns the ratio of decode tokens a second, on questions that both ran."""
+    theirs, ours = (_rate(runs) for runs in _both(base, own))
+    return ours / theirs if ours and theirs else None
 
 
 def _median(runs: dict[int, list[Reading]], name: str) -> dict[int, float]:
@@ -107,7 +150,7 @@ def _rate(runs: dict[int, list[Reading]]) -> float | None:
 def pass_seconds(readings: Readings) -> float | None:
     """Returns the seconds of a pass of `ar`, None where none was measured."""
     runs = {at: found for at, found in readings.get("ar", {}).items() if found[0].passes}
-    passes = sum(found[0].passes for found in runs.values())
+    passes = sum(found[0].passes or 0 for found in runs.values())
     return sum(_median(runs, "decode_seconds").values()) / passes if passes else None
 
 

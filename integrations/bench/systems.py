@@ -18,7 +18,7 @@ from trimode.policy.calls import Engine
 from trimode.policy.schema import Target
 from trimode.policy.selection import Settings, known_mode, options_of, sampling_of, variant
 
-Group = Literal["peer", "free", "schema"]
+Group = Literal["peer", "peer-schema", "free", "schema"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Question:
 class Reading:
     """One measured call. `seconds`: of the whole call; `decode_*`: what follows the prefill pass, without its tokens.
 
-    `passes`: forward passes after prefill.
+    `passes`: forward passes after prefill; None where a peer does not say.
     """
 
     ids: tuple[int, ...]
@@ -44,20 +44,24 @@ class Reading:
     prefill_seconds: float
     decode_seconds: float
     decode_tokens: int
-    passes: int
+    passes: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class SystemUnderTest:
-    """A system under test. Groups: peer, another engine; free, a mode of ours without schema, as peers run; schema, a
-    mode of ours under the step's schema."""
+    """A system under test. Groups: peer, another engine; free, a mode of ours without schema, as peers run; peer-schema
+    and schema, the same under the step's schema. `run` raises CannotRun where it cannot take a question."""
 
     name: str
     group: Group
     run: Callable[[Question], Reading]
 
     def takes(self, question: Question) -> bool:
-        return self.group != "schema" or question.schema is not None
+        return not self.constrained or question.schema is not None
+
+    @property
+    def constrained(self) -> bool:
+        return self.group in ("schema", "peer-schema")
 
 
 def ours(engine: Engine, name: str, settings: Settings, group: Group) -> SystemUnderTest:

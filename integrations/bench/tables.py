@@ -1,4 +1,7 @@
-"""A benchmark's report as a table and sentences. Knows rich and the report's fields. Does not measure."""
+"""A benchmark's report as a table and sentences. Knows rich and the report's fields. Does not measure.
+
+`markdown.py` has the tables of a document.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from rich.table import Table
 from .roofline import TRIES
 from .rows import Report, Row
 
-_COLUMNS = ("n", "tokens", "s/step", "prefill s", "decode tok/s", "x hf", "x hf decode", "ids = hf")
+_COLUMNS = ("n", "tokens", "s/step", "prefill s", "decode tok/s", "x {}", "x {} decode", "ids = {}", "x ar")
 
 
 def table(report: Report) -> Table:
-    """Returns a table with a row for each system and step kind; `x hf` is the median of paired ratios, above 1 is
-    faster than hf."""
+    """Returns a table with a row for each system and step kind; `x hf` (or another base) and `x ar` are medians of
+    paired ratios of whole calls, above 1 is faster."""
     view = Table(title="medians", title_justify="left")
     for name in ("step", "group", "contender"):
         view.add_column(name)
     for name in _COLUMNS:
-        view.add_column(name, justify="right")
+        view.add_column(name.format(report.about["base"]), justify="right")
     previous = ""
     for row in report.rows:
         if previous and row.step != previous:
@@ -39,6 +42,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield _number(row.decode_speedup, 2)
     compared = row.equal_ids is not None and row.different_ids is not None
     yield f"{row.equal_ids}/{row.n}" if compared else ""
+    yield _number(row.speedup_ar, 2)
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -50,6 +54,13 @@ def lines(report: Report) -> Iterator[str]:
     )
     if about["hf_cache"]:
         yield f"hf ran with the {about['hf_cache']} cache, the faster one here; hf-lookup takes the dynamic one only"
+    for name, peer in about.get("peers", {}).items():
+        size = f", {peer['resident_bytes'] >> 20} MB at most" if peer.get("resident_bytes") else ""
+        yield f"{name}: {peer['version']}, {peer['setting']}{size}"
+    if about.get("resident_bytes"):
+        yield f"trimode: {about['resident_bytes'] >> 20} MB at most, in a process of its own that decodes one step"
+    for name, reason in report.not_run.items():
+        yield f"not run: {name}: {reason}"
     for reason, count in report.skipped.items():
         yield f"not asked: {count} steps ({reason})"
     if (failed := floor.get("failed_pass_seconds")) is not None:

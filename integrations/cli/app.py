@@ -1,4 +1,4 @@
-"""The command line: `trimode demo | generate | serve | eval | bench | export | fetch | train | doctor | audit | ...`.
+"""The command line: `trimode demo | generate | serve | eval | bench | export | fetch | train | audit | mcp | ...`.
 
 Knows typer and what each command prints. Does not know how anything is computed. Commands import what they need when
 they run, so that `--help` is quick. Exit codes: 0 done, 1 a check found problems, 2 the command failed.
@@ -17,12 +17,13 @@ import typer
 
 from trimode.engine.errors import TrimodeError
 
-from ..server import command as server_commands
-from . import audit, audit_out, bench_commands
-from .console import Adapter, AsJson, Checkpoint, console, run_script
+from ..mcp import command as mcp_commands
+from . import audit, audit_out, bench_commands, serve
+from .console import Adapter, AsJson, Checkpoint, adapter_of, console
 from .doctor import doctor
 from .fetch import fetch
 from .policy import policy_app
+from .train import train_app
 from .workload import workload_app
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ app: typer.Typer = typer.Typer(
 audit_out.add_to(audit.app)
 app.add_typer(audit.app, name="audit")
 bench_commands.add_to(app)
-server_commands.add_to(app)
+serve.add_to(app)
+mcp_commands.add_to(app)
 schema_app: typer.Typer = typer.Typer(no_args_is_help=True, help="Try JSON Schemas against the grammar engine.")
 app.add_typer(schema_app, name="schema")
 app.add_typer(policy_app, name="policy")
+app.add_typer(train_app, name="train")
 app.add_typer(workload_app, name="workload")
 app.command()(doctor)
 app.command()(fetch)
@@ -145,7 +148,7 @@ def generate(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    engine = Engine.load(checkpoint, adapter=adapter)
+    engine = Engine.load(checkpoint, adapter=adapter_of(adapter))
     raw = None if chat else prompt
     shown = stream and not as_json
     result = printed(engine.stream(raw, **words)) if shown else engine.generate(raw, **words)
@@ -167,11 +170,13 @@ def generate(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="ministral3: a directory, new or empty. gguf: a new file, NAME.gguf.")],
-    format: Annotated[str, typer.Option("--format", help="What to write: ministral3 or gguf.")] = "ministral3",
+    out: Annotated[Path, typer.Argument(help="A directory, new or empty; for gguf a new file, NAME.gguf.")],
+    format: Annotated[
+        str, typer.Option("--format", help="ministral3, gguf, or transformers (of a GGUF file).")
+    ] = "ministral3",
     stored: Annotated[
         str | None,
-        typer.Option("--type", help="Of gguf: f32, f16, bf16, q8_0, q4_0, q4_1; the weights' own if not given."),
+        typer.Option("--type", help="f32, f16, bf16; of gguf also q8_0, q4_0, q4_1. The weights' own if not given."),
     ] = None,
     checkpoint: Checkpoint = None,
 ) -> None:
@@ -184,12 +189,6 @@ def export(
     console.print(f"written: {out} ({format})", highlight=False, soft_wrap=True)
     for sentence in missing:
         console.print(f"not written: {sentence}", highlight=False, soft_wrap=True, markup=False)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
-def train(context: typer.Context) -> None:
-    """Trains the reference checkpoint (arguments as of scripts/train.py; needs a source checkout)."""
-    raise typer.Exit(run_script("train.py", context.args))
 
 
 @schema_app.callback()

@@ -126,15 +126,19 @@ def replay(
     if policy:
         _under(chosen, policy, engines, as_json)
         return
-    replays = [replay_call(record, engines.of(record.runtime)) for record in chosen]
+    replays = [
+        replay_call(record, None if record.remote is not None else engines.of(record.runtime)) for record in chosen
+    ]
     if as_json:
         print(json.dumps([asdict(one) for one in replays]))
     else:
-        others = [one for one in replays if one.outcome != "same"]
+        others = [one for one in replays if one.outcome not in ("same", "valid")]
+        again = sum(one.outcome == "valid" for one in replays)
         console.print(replays_table(others)) if others else None
         without = sum(reason == NO_CONTENT for reason in reasons)
         remark = f", {without} without content" if without else ""
-        same = len(replays) - len(others)
+        remark += f", {again} of a server validated again" if again else ""
+        same = len(replays) - len(others) - again
         console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{remark}", highlight=False)
     if any(one.outcome in ("different", "path") for one in replays):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from trimode.policy.audit import CallRecord, Problem, Runtime, number_of
+from trimode.policy.audit import CallRecord, Problem, Reported, Runtime, number_of
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallDiff
@@ -111,6 +111,8 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     why = "; ".join((record.policy.reason, *record.notes))
     end = (_schema(record), record.error or record.finish_reason or "", _run(record), why)
     counts = record.counts
+    if record.remote is not None:
+        return (*start, *_reported(record.remote.reported), *end)
     if counts is None:
         return (*start, *("-",) * len(_NUMBERS), *end)
     speed = f"{counts.output_tokens / counts.forward_passes:.2f}" if counts.forward_passes else "-"
@@ -119,12 +121,22 @@ def _row(number: int, record: CallRecord) -> tuple[str, ...]:
     return (*start, *map(str, numbers), *end)
 
 
+def _reported(told: Reported) -> tuple[str, ...]:
+    """Returns the cells of what a server reported, a dash for what it did not."""
+    passes, tokens = told.forward_passes, told.output_tokens
+    speed = f"{tokens / passes:.2f}" if tokens is not None and passes else "-"
+    accepted = f"{told.accepted}/{told.drafted}" if told.drafted else "-"
+    return *("-" if one is None else str(one) for one in (tokens, passes)), speed, accepted, "-", "-"
+
+
 def _run(record: CallRecord) -> str:
     host = record.host
     return "" if host is None else (host.run or host.conversation or host.trace)[-_ENDING:]
 
 
 def _runtime(run: Runtime) -> str:
+    if run.device == "remote":
+        return f"{run.model} on a server, {run.kernels}; exactness: {run.exactness}"
     rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
     adapter = f" with adapter {run.adapter} ({run.adapter_sha256[:12]})" if run.adapter else ""
     model = f"{run.model} ({run.model_sha256[:12]}){adapter}"

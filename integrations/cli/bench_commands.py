@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from trimode.engine.errors import TrimodeError
 
-from .console import Adapter, Checkpoint, console, run_script
+from .console import Adapter, Checkpoint, adapter_of, console, run_script
 
 Selection = Annotated[
     str | None, typer.Option(help="Of diffusion: vendor or text_first; the weights' own if not given.")
@@ -76,7 +76,7 @@ def evaluate(
         exact_first=exact_first,
         max_tokens=max_tokens,
     ).over(Settings.of({"selection": selection}, "eval"))
-    engine = Engine.load(checkpoint, adapter=adapter)
+    engine = Engine.load(checkpoint, adapter=adapter_of(adapter))
     auto = Auto(engine.cost, modes=engine.tokens.model.config.modes) if harness.AUTO in chosen else None
     plan = harness.Plan(modes=chosen, settings=settings, prompt_tokens=prompt_tokens, auto=auto)
     rows: list[harness.Row] = []
@@ -106,7 +106,13 @@ def bench(
     registry: Annotated[
         Path | None, typer.Option(help="Registry of tools and schemas; the sibling if not given.")
     ] = None,
-    peers: Annotated[str, typer.Option(help="Comma-separated peers: hf, hf-lookup; empty for none.")] = "hf,hf-lookup",
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated peers: hf, hf-lookup, and with the extra `bench` llamacpp, openvino, ort, each with "
+            "and without its n-gram drafts and a schema; empty for none."
+        ),
+    ] = "hf,hf-lookup",
     modes: Annotated[
         str, typer.Option(help="Comma-separated modes, each as MODE[:BLOCK_LENGTH[:ROWS]].")
     ] = "ar,linear_spec:8,quadratic_spec:6",
@@ -120,6 +126,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option("--json", help="Also write rows, roofline and conditions as JSON here.")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables for a document.")] = False,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Measures our modes against peers on the same weights and steps: seconds, decode tokens/s, ratios, the roofline.
@@ -133,6 +140,7 @@ def bench(
 
     from ..bench import benchmark as harness
     from ..bench import tables as view
+    from ..bench.markdown import in_markdown
     from ..bench.peers import known_peers
 
     if out and not out.parent.is_dir():
@@ -152,8 +160,11 @@ def bench(
         engine = Engine.load(checkpoint)
         begin = partial(bar.reset, task)
         report = harness.bench(engine, files, registry, plan, harness.Bar(begin, partial(bar.advance, task)))
-    console.print(view.table(report))
+    if markdown:
+        print("\n".join(in_markdown(report)))
+    else:
+        console.print(view.table(report))
     for line in view.lines(report):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"- {line}" if markdown else line, highlight=False, soft_wrap=True, markup=False)
     if out:
         out.write_text(report.as_json() + "\n", encoding="utf-8")

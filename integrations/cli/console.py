@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console, ConsoleDimensions
@@ -56,9 +56,15 @@ Checkpoint = Annotated[
     typer.Option("--checkpoint", "-c", help="Directory, GGUF file, `smollm2` or hub id; the bundled one if not given."),
 ]
 Adapter = Annotated[
-    str | None, typer.Option("--adapter", help="Directory or hub id of a draft adapter to load for the checkpoint.")
+    str | None,
+    typer.Option(help="Directory or hub id of a draft adapter for the checkpoint; none: not the bundled one either."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def adapter_of(given: str | None) -> str | Literal[False] | None:
+    """Returns what `Engine.load` takes for the option `--adapter`."""
+    return False if given == "none" else given
 
 
 def run_script(name: str, arguments: list[str]) -> int:

@@ -40,9 +40,13 @@ WINDOW: Final = 20
 
 
 def policy_for(modes: Sequence[Mode]) -> Policy:
-    """Returns the table that shows every mode; for weights that lack some of them, their first mode for every step."""
+    """Returns the table that shows every mode; for a base with a draft adapter one that drafts structured steps; for
+    other weights their first mode for every step."""
     if _has_every(modes):
         return Policy.from_toml(Path(str(DATA / "demo.toml")))
+    if {"ar", "linear_spec", "quadratic_spec"} <= set(modes):
+        drafted: dict[str, Mode] = {"plan": "ar", "tool_call": "linear_spec", "json": "quadratic_spec", "prose": "ar"}
+        return Policy(name="demo-drafts", kinds={kind: Settings(mode=mode) for kind, mode in drafted.items()})
     settings = Settings(mode=modes[0], exact=False if modes[0] == "diffusion" else None)
     return Policy(name=f"demo-{modes[0]}", kinds=dict.fromkeys(("plan", "tool_call", "json", "prose"), settings))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +22,8 @@ from trimode.engine.errors import TrimodeError
 from .console import AsJson, Checkpoint, console
 
 if TYPE_CHECKING:
+    from ..workload.answering.targets import RunName, Target
     from ..workload.study import Advance
-    from ..workload.targets import RunName, Target
 
 Logs = Annotated[
     list[Path],
@@ -43,6 +42,7 @@ StoreFile = Annotated[
 ]
 PriceFile = Annotated[Path | None, typer.Option("--prices", help="A price table, TOML.", exists=True, dir_okay=False)]
 Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Calls at the same time.")]
+KeyVariable = Annotated[str | None, typer.Option(help="Environment variable with the key of remote engines.")]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Count lines that cannot be read, instead of stopping.")]
 
 
@@ -83,21 +83,22 @@ def run(
     page: Annotated[Path | None, typer.Option(help="Write a page with plots here; it needs no network.")] = None,
     check: Annotated[bool, typer.Option(help="Run held-out calls too.")] = True,
     lenient: Lenient = False,
+    api_key_env: KeyVariable = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
     """Runs a sample of recorded calls under engines and modes: agreement, validity, latency, cost; a policy file."""
-    from ..workload import page as pages
-    from ..workload import tables
-    from ..workload.as_json import study_json
-    from ..workload.prices import Prices, read_prices
+    from ..workload.answering.targets import RECORDED, runs_named
+    from ..workload.logs.reading import read_logs
     from ..workload.quality import quality_of
-    from ..workload.reading import read_logs
     from ..workload.refusals import RunRefused
     from ..workload.route_file import routes_text
     from ..workload.sampling import Draw
+    from ..workload.scoring.prices import Prices, read_prices
+    from ..workload.show import page as pages
+    from ..workload.show import tables
+    from ..workload.show.as_json import study_json
     from ..workload.study import Plan, studied
-    from ..workload.targets import RECORDED, runs_named
 
     named = runs_named(runs)
     if baseline is not None and baseline not in (known := [one.name for one in named]):
@@ -115,7 +116,7 @@ def run(
         check=check and held_out > 0,
     )
     log = read_logs(logs, lenient)
-    targets = targets_of(named, checkpoint)
+    targets = targets_of(named, checkpoint, api_key_env)
     recorded = any(one.name == RECORDED for one in named)
     with _store(store) as kept, _bars() as advance:
         study = studied(log, targets, recorded, plan, kept, advance)
@@ -143,36 +144,36 @@ def check(
     runs: Annotated[
         list[str] | None, typer.Option("--run", help="Remote engines that the file names: NAME=URL:KIND.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the sample; that of the file, under which held-out calls are held out.")
-    ] = None,
     concurrency: Concurrency = 1,
     prices: PriceFile = None,
     store: StoreFile = None,
     lenient: Lenient = False,
+    api_key_env: KeyVariable = None,
     checkpoint: Checkpoint = None,
     as_json: AsJson = False,
 ) -> None:
     """Replays a policy file on held-out calls: promised beside measured; exit code 1 where a promise is broken."""
-    from ..workload import tables
-    from ..workload.as_json import checked_json
+    from ..workload.answering.targets import LOCAL, RECORDED, runs_named
     from ..workload.groups import grouped
-    from ..workload.prices import Prices, read_prices
-    from ..workload.reading import read_logs
+    from ..workload.logs.reading import read_logs
+    from ..workload.refusals import RunRefused
     from ..workload.route_file import read_routes
     from ..workload.sampling import drawn
+    from ..workload.scoring.prices import Prices, read_prices
+    from ..workload.show import tables
+    from ..workload.show.as_json import checked_json
     from ..workload.study import Plan
     from ..workload.study import check as checked_on
-    from ..workload.targets import RECORDED, runs_named
 
     routes = read_routes(policy)
-    draw = routes.draw if seed is None else replace(routes.draw, seed=seed)
     given = {one.name: one for one in (runs_named(runs) if runs else [])}
-    local = [name for name in routes.runs if name != RECORDED and name not in given]
-    named = [*(runs_named(local) if local else []), *given.values()]
-    plan = Plan(draw=draw, prices=read_prices(prices) if prices else Prices(), concurrency=concurrency)
-    sample = drawn(grouped(read_logs(logs, lenient).calls), draw)
-    targets = targets_of(named, checkpoint)
+    others = [name for name in routes.runs if name not in (RECORDED, *given)]
+    if away := [name for name in others if not name.startswith(f"{LOCAL}:")]:
+        raise RunRefused(f"{policy}: {away[0]} is not here; say where it is: --run {away[0].split(':')[0]}=URL:KIND")
+    named = [*(runs_named(others) if others else []), *given.values()]
+    plan = Plan(draw=routes.draw, prices=read_prices(prices) if prices else Prices(), concurrency=concurrency)
+    sample = drawn(grouped(read_logs(logs, lenient).calls), routes.draw)
+    targets = targets_of(named, checkpoint, api_key_env)
     with _store(store) as kept, _bars() as advance:
         checks = checked_on(sample, routes.promises, targets, plan, kept, advance, routes.level)
     if as_json:
@@ -183,21 +184,26 @@ def check(
         raise typer.Exit(1)
 
 
-def targets_of(named: Sequence[RunName], checkpoint: str | None) -> list[Target]:
-    """Returns the targets of runs. The local engine is loaded once. Raises RunRefused and CheckpointError."""
+def targets_of(named: Sequence[RunName], checkpoint: str | None, api_key_env: str | None = None) -> list[Target]:
+    """Returns the targets of runs; each engine is loaded, or asked what it is, once. Raises TrimodeError."""
     from trimode.policy.calls import Engine
 
-    from ..workload.local import LocalTarget
-    from ..workload.refusals import RunRefused
-    from ..workload.targets import LOCAL, RECORDED
+    from ..workload.answering.local import LocalTarget
+    from ..workload.answering.remote import RemoteTarget
+    from ..workload.answering.targets import LOCAL, RECORDED
 
-    engine = Engine.load(checkpoint) if any(one.engine == LOCAL for one in named) else None
-    found = list[Any]()
+    engines: dict[str, Engine] = {}
+    found: list[Target] = []
     for one in named:
-        if one.engine == LOCAL and engine is not None:
-            found.append(LocalTarget(engine, one.mode))
-        elif one.engine != RECORDED:
-            raise RunRefused(f"--run {one.name}: remote engines are not available in this version")
+        if one.engine == RECORDED:
+            continue
+        if one.engine not in engines:
+            local = one.engine == LOCAL
+            engines[one.engine] = (
+                Engine.load(checkpoint) if local else Engine.remote(one.url, one.kind, api_key_env=api_key_env)
+            )
+        engine = engines[one.engine]
+        found.append(LocalTarget(engine, one.mode) if one.engine == LOCAL else RemoteTarget(engine, one))
     return found
 
 
@@ -205,13 +211,10 @@ def targets_of(named: Sequence[RunName], checkpoint: str | None) -> list[Target]
 def _store(path: Path | None) -> Generator[Any]:
     from ..workload.readings import Store
 
-    store = Store(path)
-    if store.torn:
-        console.print(f"{path}: a torn last line was cut off; its call is measured again", highlight=False)
-    try:
+    with Store(path) as store:
+        if store.torn:
+            console.print(f"{path}: a torn last line was cut off; its call is measured again", highlight=False)
         yield store
-    finally:
-        store.close()
 
 
 @contextmanager

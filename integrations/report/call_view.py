@@ -6,13 +6,14 @@ Knows records. Does not know the template: every value is a plain string or numb
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from trimode.policy.audit import (
     CallRecord,
     Piece,
     RejectedDrafts,
+    RemoteUsed,
     RoundRecord,
     has_token_text,
     pieces,
@@ -104,6 +105,7 @@ def call_view(number: int, record: CallRecord, scale: Timeline, *, detailed: boo
     `detailed`: whether to include the details; `suspect`: whether its line does not verify.
     """
     counts = record.counts
+    told = counts if record.remote is None else record.remote.reported
     invalid = record.schema_valid is False
     return CallView(
         number=number,
@@ -111,9 +113,9 @@ def call_view(number: int, record: CallRecord, scale: Timeline, *, detailed: boo
         kind=record.kind,
         mode=" > ".join(modes(record)),
         duration=seconds((record.end_ns - record.start_ns) / 1e9),
-        tokens=str(counts.output_tokens) if counts else "-",
+        tokens=str(told.output_tokens) if told and told.output_tokens is not None else "-",
         tpf=f"{counts.output_tokens / counts.forward_passes:.2f}" if counts and counts.forward_passes else "-",
-        accepted=f"{counts.accepted}/{counts.drafted}" if counts and counts.drafted else "-",
+        accepted=f"{told.accepted}/{told.drafted}" if told and told.drafted else "-",
         verdict="does not verify" if suspect else _verdict(record),
         failed=suspect or invalid or record.error is not None,
         reason=plain(record.policy.reason),
@@ -238,6 +240,8 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
                 f"{counts.forced} forced, {counts.repaired} repaired"
             ),
         )
+    if record.remote is not None:
+        yield from _server(record.remote)
     yield "budget", f"{record.max_tokens} tokens"
     rounded = f", weights in {run.quantize}" if run.quantize != "no" else ""
     yield "model", f"{run.model} ({run.model_sha256[:12]}) on {run.device}, {run.dtype}, {run.kernels}{rounded}"
@@ -248,6 +252,14 @@ def _facts(record: CallRecord) -> Iterator[tuple[str, str]]:
     yield "output digest", (record.output_sha256 or "")[:12]
     yield "host", str(record.host or "")
     yield "audit id", record.call
+
+
+def _server(used: RemoteUsed) -> Iterator[tuple[str, str]]:
+    """Yields who answered, what was tried, and what was reported; what was not is left out."""
+    told = {name: value for name, value in asdict(used.reported).items() if value is not None}
+    yield "server", f"pool {used.pool}, {used.kind} {used.version or ''} {used.method}, exactness: {used.exactness}"
+    yield "attempts", "; ".join(f"{one.pool}: {one.outcome}" for one in used.attempts)
+    yield "reported", _listed(told)
 
 
 def _listed(values: object) -> str:

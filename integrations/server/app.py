@@ -6,8 +6,8 @@ its endpoints and one line in `ROUTES`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Final
 
 from starlette.applications import Starlette
@@ -33,6 +33,7 @@ from .service import service_of
 from .settings import ServerSettings
 from .transport.edge import Edge, refusal
 
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/health", health),
     Route("/ready", ready),
@@ -63,9 +64,14 @@ def create_app(engine: Engine, settings: ServerSettings | None = None) -> Starle
             app.state.service = service_of(engine, chosen, until_end)
             yield
 
+    return app_of(ROUTES, chosen, lifespan)
+
+
+def app_of(routes: Sequence[BaseRoute], settings: ServerSettings, lifespan: Lifespan) -> Starlette:
+    """Returns an app with these routes and all that surrounds them. `lifespan` sets its `state.service`, a `Front`."""
     return Starlette(
-        routes=ROUTES,
-        middleware=[*_cors(chosen), Middleware(Edge)],
+        routes=routes,
+        middleware=[*_cors(settings), Middleware(Edge)],
         exception_handlers={HTTPException: _by_starlette},
         lifespan=lifespan,
     )

@@ -63,6 +63,7 @@ TABLE: Final[dict[type[BaseException], Shape]] = {
     policy.GrammarRuntimeError: Shape(500, _SERVER, "grammar_stopped", shown=False),
     policy.AuditError: Shape(500, _SERVER, "audit_error", shown=False),
     policy.AuditFileRefused: Shape(500, _SERVER, "audit_error", shown=False),
+    policy.TrailsNotMerged: Shape(500, _SERVER, "audit_error", shown=False),
     policy.AuditWriteFailed: Shape(500, _SERVER, "audit_write_failed", shown=False),
     policy.BudgetExceeded: Shape(429, "insufficient_quota", "budget_exceeded"),
     policy.ToolError: Shape(400, INVALID, "invalid_tool"),
@@ -86,6 +87,8 @@ TABLE: Final[dict[type[BaseException], Shape]] = {
     refusals.WrongMethod: Shape(405, INVALID, "method_not_allowed"),
     refusals.TooManyWaiting: Shape(429, "rate_limit_error", "queue_full"),
     refusals.ShuttingDown: Shape(503, _SERVER, "shutting_down"),
+    refusals.ReplicasLost: Shape(503, _SERVER, "replicas_lost"),
+    refusals.ReplayDiffers: Shape(500, _SERVER, "replay_differs"),
     refusals.OutOfTime: Shape(504, _TIMEOUT, "deadline_exceeded"),
     refusals.CallerLeft: Shape(499, INVALID, "client_closed_request"),
 }

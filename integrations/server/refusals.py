@@ -77,6 +77,14 @@ class ShuttingDown(ServerError):
     """The server finishes what it has begun, and begins nothing new."""
 
 
+class ReplicasLost(ServerError):
+    """Every replica that took the request was lost before its answer was complete."""
+
+
+class ReplayDiffers(ServerError):
+    """A lost replica's output was decoded again, and does not begin as what its reader has already."""
+
+
 class OutOfTime(ServerError):
     """The request's time ran out before its output was complete."""
 

@@ -1,21 +1,25 @@
-"""One engine behind the server: what every endpoint reads, from the settings to the runner.
+"""What endpoints read, from the settings to the runner: a front, which hands asks on, and one engine behind it.
 
 Knows the engine, policies, keys and the parts of the server. Does not know HTTP.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Protocol
 
 from trimode.policy.calls import Engine, Scope
 from trimode.policy.decisions import Calibration
 from trimode.policy.selection import PolicyProtocol
 from trimode.policy.steps import session
 
+from .asks.ask import Ask
 from .asks.calls import CallMaker
 from .asks.decoder import Decoder
+from .asks.events import Event
 from .asks.fair_queue import FairQueue
 from .asks.meters import Meters
 from .asks.runner import Runner
@@ -24,18 +28,33 @@ from .refusals import BadParameter
 from .settings import ServerSettings, SettingsRefused
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """`names`: of the model in the API, the first one is told. `fingerprint`: of weights and kernels."""
+class AskRunner(Protocol):
+    """Runs asks, in this process or elsewhere."""
 
-    engine: Engine
+    def events(self, asks: Sequence[Ask]) -> AsyncGenerator[Event]:
+        """Yields the events of all choices, numbered through all asks. Closing it cancels what runs."""
+        ...
+
+
+class RequestMeter(Protocol):
+    """Counts requests."""
+
+    def request(self, path: str, status: int) -> None:
+        """Counts a request that was answered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """What endpoints that hand asks on read. `names`: of the model in the API, the first one is told. `fingerprint`: of
+    weights and kernels."""
+
     settings: ServerSettings
     keys: Keys
-    runner: Runner
-    meters: Meters
+    runner: AskRunner
+    meters: RequestMeter
     names: tuple[str, ...]
     fingerprint: str
-    calibration: Calibration
 
     @property
     def name(self) -> str:
@@ -45,6 +64,16 @@ class Service:
         """Raises BadParameter for more outputs than one request may ask for."""
         if choices > (most := self.settings.max_choices):
             raise BadParameter(f"n: {choices} outputs are asked for, at most {most} are served at once", "n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Front):
+    """One engine in this process."""
+
+    engine: Engine
+    runner: Runner
+    meters: Meters
+    calibration: Calibration
 
 
 def service_of(engine: Engine, settings: ServerSettings, until_end: ExitStack) -> Service:

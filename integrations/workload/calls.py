@@ -57,6 +57,11 @@ class Usage:
     output: int | None = None
     passes: int | None = None
 
+    @property
+    def cached_share(self) -> float:
+        """The share of the prompt that came out of a cache, 0 where nobody said."""
+        return min((self.cached or 0) / self.input, 1.0) if self.input else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .intervals import Interval, difference, relative
-from .measures import Measure, Objective, compared
 from .routing import Decision
+from .scoring.intervals import Interval, difference, relative
+from .scoring.measures import Measure, Objective, compared
 
 Verdict = Literal["kept", "broken", "not checked"]
 

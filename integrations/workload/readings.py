@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from .refusals import StoreRefused
 
@@ -63,6 +63,12 @@ class Store:
         if path is not None:
             self._kept = {one.key: one for one in self._earlier(path)}
             self._file = self._opened(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -14,13 +14,13 @@ from typing import Any, Final, cast
 
 from trimode.policy.selection import Policy, Settings, as_toml, read_toml
 
+from .answering.targets import LOCAL, Target
 from .calls import Json
-from .intervals import Interval
 from .promises import Promise
 from .refusals import RouteRefused
 from .sampling import Draw
+from .scoring.intervals import Interval
 from .study import Study
-from .targets import LOCAL, Target
 
 _HEAD: Final = """\
 # Written by `trimode workload`. [steps] is a policy of the local engine: `policy="FILE"`, or trimode.toml.

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .intervals import Interval, share
-from .measures import Measure, Objective, compared
-from .targets import RECORDED
+from .answering.targets import RECORDED
+from .scoring.intervals import Interval, share
+from .scoring.measures import Measure, Objective, compared
 
 MORE: Final = 4_000
 """Calls beyond which nobody is told how many more would decide."""
@@ -68,14 +68,17 @@ def decided(question: Question) -> Decision:
     if against is None:
         return _without_baseline(question, best)
     if against.high < 1:
-        return _goes(question, best, against, f"{_than(against, question)}, and meets the quality")
-    within = f"{best.run} is {_than(against, question)}: not more than the error"
+        return _goes(question, best, against, f"meets the quality, and takes {_than(against, question)}")
+    within = f"{best.run}, the best of those, takes {_than(against, question)}: {_no_gain(against)}"
     if question.baseline == RECORDED:
         return _stays(question, within)
     if base in good:
         return _goes(question, base, None, f"meets the quality; {within}")
     return _goes(
-        question, best, against, f"meets the quality, which {base.run} is not shown to; {_than(against, question)}"
+        question,
+        best,
+        against,
+        f"meets the quality, which {base.run} is not shown to; takes {_than(against, question)}",
     )
 
 
@@ -128,7 +131,8 @@ def _why_none(runs: Sequence[Measure], priced: Sequence[Measure], question: Ques
     more = needed(best.quality.value, question.wanted, question.level)
     if more is None:
         return f"not shown to reach {question.wanted:.2f}: {told}"
-    return f"undecided: {told} does not exclude less than {question.wanted:.2f}; about {more} calls would"
+    calls = f"about {more} calls of different loops would"
+    return f"undecided: {told} does not exclude less than {question.wanted:.2f}; {calls}"
 
 
 def needed(mean: float, wanted: float, level: float) -> int | None:
@@ -143,13 +147,14 @@ def needed(mean: float, wanted: float, level: float) -> int | None:
     return None if low == MORE else low
 
 
+def _no_gain(against: Interval) -> str:
+    return "no gain" if against.value >= 1 else "not more than the error"
+
+
 def _than(against: Interval, question: Question) -> str:
-    change = 100 * (against.value - 1)
-    word = "fewer" if question.by == "seconds" else "less cost"
-    more = "more" if question.by == "seconds" else "more cost"
+    word = ("less" if against.value < 1 else "more") + (" time" if question.by == "seconds" else " money")
     span = f"{100 * (against.low - 1):+.0f} to {100 * (against.high - 1):+.0f} %"
-    what = " seconds" if question.by == "seconds" else ""
-    return f"{abs(change):.0f} % {word if change < 0 else more}{what} than {question.baseline} ({span})"
+    return f"{abs(100 * (against.value - 1)):.0f} % {word} than {question.baseline} ({span})"
 
 
 def spelled(one: Interval) -> str:

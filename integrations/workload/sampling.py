@@ -35,13 +35,25 @@ class Sample:
 
 def drawn(groups: Sequence[Group], draw: Draw) -> Sample:
     """Returns the calls to be measured, and those held out. The same calls and seed give the same sample."""
-    loops = sorted({call.cluster for group in groups for call in group.usable}, key=lambda loop: _rank(loop, draw.seed))
-    count = 0 if len(loops) < 2 else min(math.ceil(draw.held_out * len(loops)), len(loops) - 1)
-    held = frozenset(loops[:count])
+    held = _held_out(groups, draw)
     return Sample(
         measured={group.name: _first(group, draw, held, False) for group in groups},
         held_out={group.name: _first(group, draw, held, True) for group in groups},
     )
+
+
+def _held_out(groups: Sequence[Group], draw: Draw) -> frozenset[str]:
+    """Returns the loops that are held out: the share of each kind of loop, by the first of its groups, so that each is
+    on both sides."""
+    first: dict[str, str] = {}
+    for group in sorted(groups, key=lambda one: one.name):
+        for call in group.usable:
+            first.setdefault(call.cluster, group.name)
+    found = set[str]()
+    for name in set(first.values()):
+        loops = sorted((loop for loop, own in first.items() if own == name), key=lambda one: _rank(one, draw.seed))
+        found.update(loops[: min(math.ceil(draw.held_out * len(loops)), len(loops) - 1)])
+    return frozenset(found)
 
 
 def _first(group: Group, draw: Draw, held: frozenset[str], wanted: bool) -> tuple[RecordedCall, ...]:

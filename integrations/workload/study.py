@@ -9,19 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .answering.runner import Runner, recorded_reading
+from .answering.targets import RECORDED, Target
 from .calls import LACKS, Log, RecordedCall
 from .groups import Group, grouped
-from .intervals import LEVEL, Interval, simultaneous
-from .loop_time import LoopTime, by_run, loop_time
-from .measures import Measure, Objective, measure
-from .prices import Prices
 from .promises import Checked, Promise, checked, promised
 from .quality import Quality
 from .readings import Reading, Store
 from .routing import Decision, Question, decided
-from .runner import Runner, recorded_reading
 from .sampling import Draw, Sample, drawn
-from .targets import RECORDED, Target
+from .scoring.intervals import LEVEL, Interval, simultaneous
+from .scoring.loop_time import LoopTime, by_run, loop_time
+from .scoring.measures import Measure, Objective, measure
+from .scoring.prices import Prices
 
 Advance = Callable[[str, int], Callable[[], object]]
 """Begins a bar with a title and a total; what it returns is called for each step."""
@@ -209,8 +209,8 @@ def _loop_times(
 
 
 def _lacks(calls: Sequence[RecordedCall]) -> dict[str, int]:
-    found = Counter(lack for call in calls for lack in call.lacks)
-    return {LACKS[lack]: count for lack, count in found.most_common()}
+    found = Counter(LACKS[lack] for call in calls for lack in call.lacks)
+    return dict(found.most_common())
 
 
 def total(study: Study) -> Interval | None:

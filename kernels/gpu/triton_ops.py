@@ -19,6 +19,7 @@ from ..block import adapter_of, logits_and_tokens
 from ..layout import Block, Choice, Layout, Rotation, SampledTokens, Stack
 from ..reference.noise import gumbel as gumbel
 from ..reference.torch_ops import keep as keep
+from ..reference.torch_ops import lookup as lookup
 from ..reference.torch_ops import prepare as prepare
 from ..reference.torch_ops import prepare_adapter as prepare_adapter
 from ..reference.torch_ops import rotate_heads as rotate_heads
@@ -38,6 +39,7 @@ from .swiglu import gated
 name = "triton"
 row_tile = 1
 queued = True
+packing, packer = "", None
 exact = True
 static_sampler = StaticSampler
 

@@ -16,15 +16,23 @@ struct Head {  // one key-value head's view of a pass
     const float *value_page(int64_t at) const { return values + (at * K + head) * page * D; }
 };
 
+constexpr int64_t LINE = 64 / sizeof(float);  // floats of a cache line
+
+// Asks memory for `count` floats at p that are needed soon; none if p is null.
+static inline void ask_for(const float *p, int64_t count) {
+    if (p) for (int64_t i = 0; i < count; i += LINE) __builtin_prefetch(p + i, 0, 3);
+}
+
 // Writes the scores of G queries [G][D] against `count` keys stored as [D][stride] to out [G][width]; one load serves all
-// queries. Whole SIMD vectors are written, with -inf after the last key.
-template <int G> static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out, int64_t width) {
+// queries. Whole SIMD vectors are written, with -inf after the last key. `next`: a page that is needed soon, or null.
+template <int G> static inline void score(const float *q, const float *keys, int64_t stride, int64_t count, int64_t D, float *out, int64_t width, const float *next) {
     constexpr int WIDE = 4;  // vectors of keys at a time: times G, enough independent sums to hide the latency of one
     int64_t j = 0;
     for (; j + WIDE * LANES <= count; j += WIDE * LANES) {
         V sum[G][WIDE] = {};
         for (int64_t d = 0; d < D; d++) {
             V key[WIDE];
+            ask_for(next ? next + d * stride : nullptr, WIDE * LANES);
             for (int i = 0; i < WIDE; i++) key[i] = load_once(keys + d * stride + j + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < WIDE; i++) sum[g][i] += all(q[g * D + d]) * key[i];
@@ -35,6 +43,7 @@ template <int G> static inline void score(const float *q, const float *keys, int
     for (; j < count; j += LANES) {
         V sum[G] = {};
         for (int64_t d = 0; d < D; d++) {
+            ask_for(next ? next + d * stride + j : nullptr, LANES);
             V key = load_once(keys + d * stride + j);
             for (int g = 0; g < G; g++) sum[g] += all(q[g * D + d]) * key;
         }
@@ -45,14 +54,16 @@ template <int G> static inline void score(const float *q, const float *keys, int
 }
 
 // acc [G][D] += p [G][width] times values [count][D], in CHAINS sums over keys j, j + CHAINS, ...; DV vectors of D, or a
-// plain loop (DV = 0) if D is no multiple of LANES. A key's chain depends on its own place in its page or branch only.
-template <int DV, int G> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc) {
+// plain loop (DV = 0) if D is no multiple of LANES. A key's chain depends on its own place in its page or branch only. `next`:
+// a page that is needed soon, or null.
+template <int DV, int G> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc, const float *next) {
     if constexpr (DV > 0) {
         constexpr int CHAINS = G * DV >= 8 ? 1 : G * DV >= 4 ? 2 : 4;
         V sum[CHAINS][G][DV] = {};
         int64_t j = 0;
         auto add = [&](int64_t key, int c) {
             V value[DV];
+            ask_for(next ? next + key * D : nullptr, D);
             for (int i = 0; i < DV; i++) value[i] = load_once(values + key * D + i * LANES);
             for (int g = 0; g < G; g++)
                 for (int i = 0; i < DV; i++) sum[c][g][i] += all(p[g * width + key]) * value[i];
@@ -127,14 +138,18 @@ template <int DV, int G> static void attend(const float *queries, int64_t t, con
     const float scale = 1.0f / std::sqrt((float)D);
     for (int64_t i = 0; i < G * D; i++) q[i] = queries[i] * scale, acc[i] = 0.0f;
     p.resize(G * width);
-    for (int64_t at = 0; at < seen; at += page)
-        score<G>(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at], width);
-    if (own_count) score<G>(q, own.keys.data(), own.padded, own_count, D, &p[cached], width);
+    for (int64_t at = 0; at < seen; at += page) {
+        const float *next = at + page < seen ? head.key_page(table[at / page + 1]) : head.value_page(table[0]);
+        score<G>(q, head.key_page(table[at / page]), page, std::min(page, seen - at), D, &p[at], width, next);
+    }
+    if (own_count) score<G>(q, own.keys.data(), own.padded, own_count, D, &p[cached], width, nullptr);
     float total[G];
     for (int g = 0; g < G; g++) total[g] = exponentiate(&p[g * width], width);
-    for (int64_t at = 0; at < seen; at += page)
-        mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc);
-    if (own_count) mix<DV, G>(&p[cached], width, own.values.data(), own_count, D, acc);
+    for (int64_t at = 0; at < seen; at += page) {
+        const float *next = at + page < seen ? head.value_page(table[at / page + 1]) : nullptr;
+        mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc, next);
+    }
+    if (own_count) mix<DV, G>(&p[cached], width, own.values.data(), own_count, D, acc, nullptr);
     for (int g = 0; g < G; g++)
         for (int64_t d = 0; d < D; d++) out[g * D + d] = acc[g * D + d] / total[g];
 }
@@ -164,7 +179,7 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
     const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
-    thread_pool().each(K * chunks, T * tiles > 32 ? threads : 1, [&](int64_t part) {
+    thread_pool().each(K * chunks, 2 * T * tiles * page * H * D > WORTH ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);
         switch (D % LANES ? 0 : D / LANES) {

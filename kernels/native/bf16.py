@@ -11,9 +11,11 @@ from typing import Final
 
 from torch import Tensor
 
+from ..blocks import Blocks
 from .bindings import library
 from .build import NativeUnavailable, processor
-from .native_ops import Native, Packed
+from .native_ops import Native
+from .packed import PAIRS, ROUNDED, Packed
 
 FEATURE: Final = "avx512_bf16"
 """Name of the processor feature in /proc/cpuinfo."""
@@ -27,15 +29,15 @@ class NativeBf16(Native):
 
     name = "native-bf16"
 
-    def prepare(self, weight: Tensor) -> Packed:
+    def prepare(self, weight: Tensor | Blocks) -> Packed:
         """Packs a matrix. Raises NativeUnavailable if a weight would have to be rounded."""
-        packed = self._packed(weight)
-        if not packed.kind:
+        packed = self.packer.packed(weight)
+        if packed.kind != PAIRS:
             raise NativeUnavailable(
                 f"they multiply bf16 numbers, and a matrix of shape {list(weight.shape)} holds others; "
                 "'native' keeps them whole"
             )
-        return replace(packed, rounded=True)
+        return replace(packed, kind=ROUNDED)
 
 
 def load() -> NativeBf16:

@@ -12,6 +12,7 @@
 #include "noise.h"
 #include "sampling.h"
 #include "products.h"
+#include "pack.h"
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
@@ -22,6 +23,32 @@ extern "C" int multiplies_bf16() {
 #else
     return 0;
 #endif
+}
+
+// Bytes of a packed matrix of so many outputs and inputs.
+extern "C" int64_t packed_bytes(int64_t kind, int64_t in, int64_t out) { return (out + BLOCK - 1) / BLOCK * strip_bytes(kind, in); }
+
+extern "C" void pack(const void *matrix, int64_t rows, int64_t in, int64_t kind, char *to, int threads) { pack_rows(matrix, rows, in, kind, to, threads); }
+
+// A number that changes with any bit of `count` bytes, at the speed of memory: eight sums of products, then their mix.
+extern "C" uint64_t digest(const char *p, int64_t count) {
+    constexpr uint64_t ODD = 0x9E3779B97F4A7C15;
+    uint64_t lanes[8] = {1, 2, 3, 4, 5, 6, 7, 8}, word = 0, found = (uint64_t)count;
+    int64_t i = 0;
+    for (; i + 64 <= count; i += 64)
+        for (int j = 0; j < 8; j++) {
+            std::memcpy(&word, p + i + 8 * j, 8);
+            lanes[j] = (lanes[j] ^ word) * ODD;
+            lanes[j] ^= lanes[j] >> 32;
+        }
+    for (; i < count; i++) lanes[i % 8] = (lanes[i % 8] ^ (uint8_t)p[i]) * ODD;
+    for (uint64_t lane : lanes) found = (found ^ lane) * ODD, found ^= found >> 29;
+    return found;
+}
+
+// y [n, in]: the weights of the outputs in ids [n], as floats.
+extern "C" void lookup(const void *w, int64_t kind, int64_t in, const int64_t *ids, int64_t n, float *y, int threads) {
+    thread_pool().each(n, n > 4 ? threads : 1, [&](int64_t i) { output_weights(Matrix{w, kind}, in, ids[i], y + i * in); });
 }
 
 // y [T, out] = (y +) x [T, in] times a packed matrix.
@@ -94,6 +121,12 @@ extern "C" void keep(const float *x, int64_t T, int64_t N, int64_t D, int64_t fi
     }
 }
 
+// Calls rows(first, count) for all T rows, shared among threads where they are worth it: `each` operations for a row.
+template <class Rows> static void share_rows(int64_t T, int64_t each, int threads, const Rows &rows) {
+    const int64_t parts = T * each > WORTH ? std::min<int64_t>(T, 2 * threads) : 1;
+    thread_pool().each(parts, threads, [&](int64_t i) { rows(T * i / parts, T * (i + 1) / parts - T * i / parts); });
+}
+
 struct Shape { int64_t T, E, H, K, D, I, page, norm_groups; float eps; int threads; };
 // Low-rank term of a product for rows with a flag: (x low) high is added to columns `first` to `first + outputs`.
 struct Term { Matrix low, high; int64_t rank, first, outputs; };
@@ -125,24 +158,30 @@ static void block(const Shape *s, const Weights *w, const Pass *p, float *x, flo
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;
     float *act = both + T * 2 * I, *low = act + T * I;
-    rms_norm(x, T, E, s->norm_groups, w->norms[0], s->eps, h);
+    auto norm = [&](const float *by) {
+        share_rows(T, 3 * E, s->threads, [&](int64_t t, int64_t rows) { rms_norm(x + t * E, rows, E, s->norm_groups, by, s->eps, h + t * E); });
+    };
+    norm(w->norms[0]);
     multiply(h, T, w->qkv, E, N * D, qkv, false, s->threads);
     add_terms(w->qkv_terms, s, p, h, E, qkv, N * D, low);
-    if (w->head_norms[0])
-        for (int64_t t = 0; t < T; t++) {
-            float *q = qkv + t * N * D, *k = q + s->H * D;
-            rms_norm(q, s->H, D, 1, w->head_norms[0], s->eps, q);
-            rms_norm(k, s->K, D, 1, w->head_norms[1], s->eps, k);
-        }
-    rotate(qkv, T, N, D, p->cos, p->sin, s->H + s->K, s->H, p->scale);
-    keep(qkv, T, N, D, s->H, s->K, p->slot, s->page, keys, values);
+    share_rows(T, 4 * N * D, s->threads, [&](int64_t first, int64_t rows) {
+        float *heads = qkv + first * N * D;
+        if (w->head_norms[0])
+            for (int64_t t = 0; t < rows; t++) {
+                float *q = heads + t * N * D, *k = q + s->H * D;
+                rms_norm(q, s->H, D, 1, w->head_norms[0], s->eps, q);
+                rms_norm(k, s->K, D, 1, w->head_norms[1], s->eps, k);
+            }
+        rotate(heads, rows, N, D, p->cos + first * D, p->sin + first * D, s->H + s->K, s->H, p->scale ? p->scale + first : nullptr);
+        keep(heads, rows, N, D, s->H, s->K, p->slot + first, s->page, keys, values);
+    });
     attention(qkv, T, N, s->H, s->K, D, s->page, keys, values, p->tables, p->tiles, p->request, p->seen, p->own_first, p->own_count, mixed, s->threads);
     add_terms(w->out_terms, s, p, mixed, s->H * D, x, E, low);
     multiply(mixed, T, w->out, s->H * D, E, x, true, s->threads);
-    rms_norm(x, T, E, s->norm_groups, w->norms[1], s->eps, h);
+    norm(w->norms[1]);
     multiply(h, T, w->gate_up, E, 2 * I, both, false, s->threads);
     add_terms(w->gate_up_terms, s, p, h, E, both, 2 * I, low);
-    silu_mul(both, T, I, act);
+    share_rows(T, 16 * I, s->threads, [&](int64_t t, int64_t rows) { silu_mul(both + t * 2 * I, rows, I, act + t * I); });
     add_terms(w->down_terms, s, p, act, I, x, E, low);
     multiply(act, T, w->down, I, E, x, true, s->threads);
 }

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block, threads
+from ..blocks import Blocks
 from ..layout import NO_ADAPTER, PAGE, Block, Choice, Layout, LowRank, Rotation, SampledTokens, Stack
 from ..reference import torch_ops
 from .bindings import (
@@ -32,32 +32,9 @@ from .bindings import (
     Weights,
     library,
 )
+from .packed import Packed, Packer
 
 _LARGEST_HEAD: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A matrix [out, in] in strips of `block` outputs, zero-padded: data [ceil(out / block), in, block].
-
-    If every weight is a bf16 number, as in a checkpoint stored in bf16: data [ceil(out / block), ceil(in / 2), block,
-    2] bf16, zero-padded in the inputs too. It halves the bytes to read and keeps the bits of the products, because
-    expanding is exact. `rounded`: such a matrix, whose rows are rounded to bf16 as well.
-    """
-
-    data: Tensor
-    inputs: int
-    outputs: int
-    rounded: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
-
-    @property
-    def kind(self) -> int:
-        """The `Kind` of products.h."""
-        return 2 if self.rounded else int(self.data.dtype == torch.bfloat16)
 
 
 class Native:
@@ -66,6 +43,8 @@ class Native:
     row_tile: int
     queued: bool
     exact: bool
+    packing: str
+    """Name of the form that matrices are packed in: another one for other sources, compilers and processors."""
 
     name = "native"
 
@@ -75,7 +54,7 @@ class Native:
         for name, kinds in SIGNATURES.items():
             getattr(library, name).argtypes = [KINDS[kind] for kind in kinds]
         library.strip_width.restype = ctypes.c_int64
-        self._strip: int = library.strip_width()
+        self.packer, self.packing = Packer(library), f"{self.name}-{Path(library._name).stem}"
 
     @staticmethod
     @cache
@@ -83,24 +62,13 @@ class Native:
         """Loads the library, compiling it unless an earlier process did. Raises NativeUnavailable."""
         return Native(library())
 
-    def prepare(self, weight: Tensor) -> Packed:
-        return self._packed(weight)
-
-    def _packed(self, weight: Tensor) -> Packed:
-        outputs, inputs = weight.shape
-        data = torch.zeros(-(-outputs // self._strip) * self._strip, inputs)
-        data[:outputs] = weight
-        half = F.pad(data.to(torch.bfloat16), (0, inputs % 2))
-        if torch.equal(half[:, :inputs].float(), data):
-            strips = half.view(-1, self._strip, half.shape[1] // 2, 2)
-        else:
-            strips = data.view(-1, self._strip, inputs)
-        return Packed(strips.transpose(1, 2).contiguous(), inputs, outputs)
+    def prepare(self, weight: Tensor | Blocks) -> Packed:
+        return self.packer.packed(weight)
 
     def prepare_adapter(self, terms: Sequence[LowRank], outputs: int) -> tuple[LowRank, ...]:
         """Packs the terms one by one: each writes its own columns of the product's `outputs`."""
         del outputs
-        return tuple(LowRank(term.first, self._packed(term.low), self._packed(term.high)) for term in terms)
+        return tuple(LowRank(term.first, self.packer.packed(term.low), self.packer.packed(term.high)) for term in terms)
 
     def linear(self, x: Tensor, weight: Packed, onto: Tensor | None = None) -> Tensor:
         y = x.new_empty(x.shape[0], weight.outputs) if onto is None else onto
@@ -109,6 +77,19 @@ class Native:
         self._library.linear(
             x.data_ptr(), x.shape[0], weight.data.data_ptr(), weight.kind, weight.inputs, weight.outputs, y.data_ptr(),
             onto is not None, threads.count(),
+        )  # fmt: skip
+        return y
+
+    def lookup(self, weight: Packed | Tensor, ids: Tensor) -> Tensor:
+        """Returns the rows [T, in] of a matrix, as fp32."""
+        if isinstance(weight, Tensor):
+            # Not by torch, because its threads would spin on for a while beside those of the pass.
+            return torch.from_numpy(weight.detach().numpy()[ids.numpy()])
+        y = torch.empty(ids.shape[0], weight.inputs)
+        at = ids.contiguous()
+        self._library.lookup(
+            weight.data.data_ptr(), weight.kind, weight.inputs, at.data_ptr(), at.shape[0], y.data_ptr(),
+            threads.count(),
         )  # fmt: skip
         return y
 

@@ -1,127 +1,98 @@
 // Rows of floats times packed matrices. An output element is one sum over the inputs in order, whatever other rows there
-// are; rows are cut into groups only so that a group's sums stay in registers.
+// are and however weights are stored; rows are cut into groups only so that a group's sums stay in registers.
 
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <type_traits>
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
+#include "formats.h"
+#include "rounded.h"
 #include "thread_pool.h"
-#include "simd.h"
 
-#ifdef __AVX512F__
-constexpr int VECTORS = 4, ROWS = 6;  // 24 accumulators of 32 registers
-#else
-constexpr int VECTORS = 1, ROWS = 6;  // 12 of 16 registers of half the width
-#endif
-// Multiplications below which a product runs on one thread, because a second thread saves less than it loses whenever
-// its core is busy with other work.
-constexpr int64_t WORTH = 1500000;
-constexpr int BLOCK = VECTORS * LANES;  // outputs of one strip of a packed matrix
+constexpr int64_t ITEM = 1 << 20;  // multiplications of an item of work: some 20 us, many times what taking one costs
+constexpr int64_t PART = 96;  // most rows of an item of work: enough to pay for reading the weights once more
 
-// Storage of a packed matrix. FLOATS: [ceil(out / BLOCK)][in][BLOCK]. PAIRS: [ceil(out / BLOCK)][ceil(in / 2)][BLOCK] of
-// bf16 numbers, the weights of inputs 2 i and 2 i + 1 (0 after the last one) in one word, so that one operation expands
-// either to a float. ROUNDED: PAIRS whose rows are rounded to bf16 as well.
-enum Kind : int64_t { FLOATS, PAIRS, ROUNDED };
-struct Matrix { const void *data; int64_t kind; };
-typedef uint32_t Pair;
-
-static inline V expanded(VU words) { V v; std::memcpy(&v, &words, sizeof v); return v; }
-
-// Adds input k of R rows times its weights to `sum`.
-template <int R> static inline void add(V (&sum)[R][VECTORS], const float *x, int64_t in, int64_t k, const V (&weight)[VECTORS]) {
+// Adds `count` inputs of R rows of x [R][in] times their weights at w to the sums [R][BLOCK], which begin at 0 if `first`.
+// KEEP: writes the weights to `kept` as floats [count][BLOCK] as well. `next`: bytes that are needed soon, `lines` cache
+// lines for each input; null for none.
+template <class Format, int R, bool KEEP> static void add_inputs(const float *x, int64_t in, const char *w, int64_t count, float *sums, bool first, float *kept, const char *next, int64_t lines) {
+    F sum[R][VECTORS];
     for (int r = 0; r < R; r++)
-        for (int j = 0; j < VECTORS; j++) sum[r][j] += all(x[r * in + k]) * weight[j];
+        for (int j = 0; j < VECTORS; j++) sum[r][j] = first ? F{} : floats(sums + r * BLOCK + j * WIDE);
+    Format::each(w, count, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) {
+        if (KEEP) {
+            for (int j = 0; j < VECTORS; j++) put(kept + k * BLOCK + j * WIDE, weight[j]);
+        } else if (next) {
+            for (int64_t i = 0; i < lines; i++) ask(next + (k * lines + i) * 64);
+        }
+        for (int r = 0; r < R; r++)
+            for (int j = 0; j < VECTORS; j++) sum[r][j] += spread(x[r * in + k]) * weight[j];
+    });
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < VECTORS; j++) put(sums + r * BLOCK + j * WIDE, sum[r][j]);
 }
 
-template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float *x, int64_t in, const float *w) {
-    for (int64_t k = 0; k < in; k++, w += BLOCK) {
-        V weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) weight[j] = load_once(w + j * LANES);
-        add(sum, x, in, k, weight);
+typedef void (*AddInputs)(const float *, int64_t, const char *, int64_t, float *, bool, float *, const char *, int64_t);
+
+template <class Format, bool KEEP> static AddInputs add_inputs_of(int64_t rows) {
+    switch (rows) {
+        case 1: return add_inputs<Format, 1, KEEP>;
+        case 2: return add_inputs<Format, 2, KEEP>;
+#ifdef __AVX512F__
+        case 3: return add_inputs<Format, 3, KEEP>;
+        case 4: return add_inputs<Format, 4, KEEP>;
+        case 5: return add_inputs<Format, 5, KEEP>;
+#endif
+        default: return add_inputs<Format, ROWS, KEEP>;
     }
 }
 
-template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const float *x, int64_t in, const Pair *w) {
-    for (int64_t k = 0; k < in; k += 2, w += BLOCK) {
-        VU both[VECTORS];
-        V weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) both[j] = load_once(w + j * LANES), weight[j] = expanded(both[j] << 16);
-        add(sum, x, in, k, weight);
-        if (k + 1 == in) break;
-        for (int j = 0; j < VECTORS; j++) weight[j] = expanded(both[j] & 0xFFFF0000);
-        add(sum, x, in, k + 1, weight);
-    }
-}
-
-#ifdef __AVX512BF16__
-// Rows and weights in pairs. VDPBF16PS adds the second input's product first, then the first one's; each sum is rounded
-// to the nearest float, and subnormal numbers count as 0.
-template <int R> static inline void accumulate(V (&sum)[R][VECTORS], const Pair *x, int64_t pairs, const Pair *w) {
-    for (int64_t k = 0; k < pairs; k++, w += BLOCK) {
-        VU weight[VECTORS];
-        for (int j = 0; j < VECTORS; j++) weight[j] = load_once(w + j * LANES);
-        for (int r = 0; r < R; r++) {
-            const __m512bh input = (__m512bh)_mm512_set1_epi32((int)x[r * pairs + k]);
-            for (int j = 0; j < VECTORS; j++) sum[r][j] = (V)_mm512_dpbf16_ps((__m512)sum[r][j], input, (__m512bh)weight[j]);
+// Multiplies rows of x [T][in] by one strip -> sums [T][BLOCK]. One group of rows takes all inputs at once; several take
+// turns at each CHUNK of them, so that weights are read and expanded once, and memory is read all the time. Groups are as
+// even as possible: five and four rows are faster than six and three, because three rows have too few sums to hide the
+// latency of one.
+template <class Format> static void strip_product(const float *x, int64_t T, int64_t in, const char *w, float *sums) {
+    const int64_t groups = (T + ROWS - 1) / ROWS;
+    if (groups == 1) return add_inputs_of<Format, false>(T)(x, in, w, in, sums, true, nullptr, nullptr, 0);
+    constexpr bool KEEPS = !std::is_same_v<Format, Floats>;
+    alignas(64) float kept[KEEPS ? CHUNK * BLOCK : 1];
+    const int64_t lines = (Format::before(CHUNK) + CHUNK * 64 - 1) / (CHUNK * 64);
+    for (int64_t k = 0; k < in; k += CHUNK) {
+        const int64_t count = std::min(CHUNK, in - k);
+        const char *here = w + Format::before(k), *next = w + Format::before(k + CHUNK);
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t t = T * g / groups, rows = T * (g + 1) / groups - t;
+            const float *from = x + t * in + k;
+            if (g == 0) add_inputs_of<Format, KEEPS>(rows)(from, in, here, count, sums, k == 0, kept, nullptr, 0);
+            else add_inputs_of<Kept, false>(rows)(from, in, KEEPS ? (const char *)kept : here, count, sums + t * BLOCK, k == 0, nullptr, g == 1 ? next : nullptr, lines);
         }
     }
 }
 
-// Rounds a row of floats to pairs of bf16 numbers, to the nearest, ties to even; 0 after the last.
-static void round_row(const float *x, int64_t in, Pair *pairs) {
-    int64_t i = 0;
-    auto put = [&](const float *from, int64_t count) {
-        const __m256bh halves = _mm512_cvtneps_pbh((__m512)load(from));
-        std::memcpy(pairs + i / 2, &halves, (count + 1) / 2 * sizeof(Pair));
-    };
-    for (; i + LANES <= in; i += LANES) put(x + i, LANES);
-    if (i == in) return;
-    float last[LANES] = {};
-    std::memcpy(last, x + i, (in - i) * sizeof(float));
-    put(last, in - i);
-}
-#endif
-
-// Multiplies R rows of `in` floats or pairs by one strip, of whose outputs the first `width` exist. Rows of y are `step`
-// floats apart.
-template <int R, class X, class W> static void tile(const X *x, int64_t in, const W *w, float *y, int64_t step, int width, bool onto) {
-    V sum[R][VECTORS] = {};
-    accumulate<R>(sum, x, in, w);
-    for (int r = 0; r < R; r++) {
-        float sums[BLOCK];
-        for (int j = 0; j < VECTORS; j++) store(sums + j * LANES, sum[r][j]);
-        float *to = y + r * step;
-        if (onto) for (int i = 0; i < width; i++) to[i] += sums[i];
-        else std::memcpy(to, sums, width * sizeof(float));
+// Multiplies rows of x [T][in] by strip s. Rows of y are `step` floats apart.
+template <class Format> static void one_strip(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, int64_t s, float *y, int64_t step, bool onto) {
+    const int64_t width = std::min<int64_t>(BLOCK, out - s * BLOCK);
+    alignas(64) float sums[PART * BLOCK];
+    strip_product<Format>(x, T, in, (const char *)w.data + s * Format::before(in), sums);
+    for (int64_t r = 0; r < T; r++) {
+        float *to = y + r * step + s * BLOCK;
+        const float *from = sums + r * BLOCK;
+        if (onto) for (int64_t i = 0; i < width; i++) to[i] += from[i];
+        else std::memcpy(to, from, width * sizeof(float));
     }
 }
 
-// Multiplies rows of x [T][in] by strips [words][BLOCK]. Groups of rows are as even as possible: five and four rows are
-// faster than six and three, because three rows have too few sums to hide the latency of one.
-template <class X, class W> static void product(const X *x, int64_t T, int64_t in, const W *w, int64_t words, int64_t out, float *y, int64_t step, bool onto, bool shared, int threads) {
-    const int64_t strips = (out + BLOCK - 1) / BLOCK, groups = (T + ROWS - 1) / ROWS;
-    thread_pool().each(strips, shared ? threads : 1, [&](int64_t s) {
-        const W *from = w + s * words * BLOCK;
-        const int width = (int)std::min<int64_t>(BLOCK, out - s * BLOCK);
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t t = T * g / groups;
-            const X *rows = x + t * in;
-            float *to = y + t * step + s * BLOCK;
-            switch (T * (g + 1) / groups - t) {
-                case 1: tile<1>(rows, in, from, to, step, width, onto); break;
-                case 2: tile<2>(rows, in, from, to, step, width, onto); break;
-                case 3: tile<3>(rows, in, from, to, step, width, onto); break;
-                case 4: tile<4>(rows, in, from, to, step, width, onto); break;
-                case 5: tile<5>(rows, in, from, to, step, width, onto); break;
-                default: tile<ROWS>(rows, in, from, to, step, width, onto);
-            }
+// Multiplies rows of x [T][in] by all strips, in items of neighbouring strips and rows.
+template <class Format> static void product(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, int64_t step, bool onto, int threads) {
+    const int64_t strips = (out + BLOCK - 1) / BLOCK, parts = (T + PART - 1) / PART, all = strips * parts;
+    const int64_t items = std::min(all, std::max<int64_t>(T * in * out / ITEM, 2 * threads));
+    thread_pool().each(items, threads, [&](int64_t item) {
+        for (int64_t i = all * item / items; i < all * (item + 1) / items; i++) {
+            const int64_t part = i % parts, t = T * part / parts;
+            one_strip<Format>(x + t * in, T * (part + 1) / parts - t, w, in, out, i / parts, y + t * step, step, onto);
         }
     });
 }
@@ -129,16 +100,13 @@ template <class X, class W> static void product(const X *x, int64_t T, int64_t i
 // y [T, out] = (y +) x [T, in] times a packed matrix. Rows of y are `step` floats apart, 0 for `out`.
 static void multiply(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, float *y, bool onto, int threads, int64_t step = 0) {
     if (!step) step = out;
-    const bool shared = T * in * out > WORTH;
-    const int64_t pairs = (in + 1) / 2;
-    if (w.kind == FLOATS) product(x, T, in, (const float *)w.data, in, out, y, step, onto, shared, threads);
-    if (w.kind == PAIRS) product(x, T, in, (const Pair *)w.data, pairs, out, y, step, onto, shared, threads);
-#ifdef __AVX512BF16__
-    if (w.kind != ROUNDED) return;
-    static thread_local std::vector<Pair> rounded;
-    rounded.resize(T * pairs);
-    Pair *rows = rounded.data();
-    thread_pool().each(T, shared ? threads : 1, [&](int64_t t) { round_row(x + t * in, in, rows + t * pairs); });
-    product(rows, T, pairs, (const Pair *)w.data, pairs, out, y, step, onto, shared, threads);
-#endif
+    if (T * in * out <= WORTH) threads = 1;
+    switch (w.kind) {
+        case FLOATS: return product<Floats>(x, T, w, in, out, y, step, onto, threads);
+        case PAIRS: return product<Pairs>(x, T, w, in, out, y, step, onto, threads);
+        case Q8_0: return product<Eights>(x, T, w, in, out, y, step, onto, threads);
+        case Q4_0: return product<Fours<false>>(x, T, w, in, out, y, step, onto, threads);
+        case Q4_1: return product<Fours<true>>(x, T, w, in, out, y, step, onto, threads);
+        case ROUNDED: return rounded_product(x, T, w, in, out, y, step, onto, threads);
+    }
 }

@@ -16,6 +16,9 @@
 #include <thread>
 #include <vector>
 
+// Multiplications below which a loop runs on one thread, because a second thread saves less than it loses whenever its core
+// is busy with other work.
+constexpr int64_t WORTH = 200000;
 constexpr std::chrono::microseconds AWAKE(100);  // time that an idle thread spins
 
 static inline void cpu_relax() {

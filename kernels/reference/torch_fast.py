@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
+from ..blocks import Blocks
 from ..layout import SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, torch_ops
@@ -25,9 +26,9 @@ name = "torch-fast"
 exact = False
 
 
-def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized | Blocks, onto: Tensor | None = None) -> Tensor:
     """Returns `reference.linear` by one call."""
-    y = F.linear(x, dequantize(weight, x.dtype) if isinstance(weight, Quantized) else weight)
+    y = F.linear(x, dequantize(weight, x.dtype) if isinstance(weight, Quantized | Blocks) else weight)
     return y if onto is None else onto + y
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import block
+from ..blocks import Blocks
 from ..layout import PAGE, Layout, LowRank, SampledTokens
 from ..quantize import Quantized, dequantize
 from . import attend, fixed_shape
@@ -26,17 +27,18 @@ name = "torch"
 row_tile = 1
 """Row multiple of a pass: 1, because products pad their own rows."""
 queued = False
+packing, packer = "", None
 exact = True
 """Whether rows are invariant; see `ops.Kernels`."""
 
 
-def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized | Blocks, onto: Tensor | None = None) -> Tensor:
     """Returns x [T, in] times weight [out, in] transposed, added to `onto` if given: [T, out].
 
-    A weight in eight bits is restored to x's dtype. Under autograd this is one call of the library, whose rows may
-    depend on the batch.
+    A weight in eight or four bits is restored to x's dtype. Under autograd this is one call of the library, whose rows
+    may depend on the batch.
     """
-    if isinstance(weight, Quantized):
+    if isinstance(weight, Quantized | Blocks):
         weight = dequantize(weight, x.dtype)
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     y = F.linear(x, weight) if learns else fixed_shape.product(x, weight)
@@ -46,6 +48,11 @@ def linear(x: Tensor, weight: Tensor | Quantized, onto: Tensor | None = None) ->
 def prepare(weight: Tensor) -> Tensor:
     """Returns a matrix in the form that `linear` of this module takes."""
     return weight
+
+
+def lookup(weight: Tensor, ids: Tensor) -> Tensor:
+    """Returns the rows [T, in] of a prepared matrix."""
+    return weight[ids]
 
 
 def prepare_adapter(terms: Sequence[LowRank], outputs: int) -> tuple[LowRank, ...]:

@@ -10,7 +10,8 @@ from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
-from .host import HostRun
+from .host import HostRun, ServedBy
+from .merge import Merged, merged, write_merged
 from .origins import (
     COLOURS,
     EMPTY,
@@ -49,6 +50,7 @@ __all__ = [
     "Counts",
     "Head",
     "HostRun",
+    "Merged",
     "Piece",
     "PieceOf",
     "PolicyUsed",
@@ -61,6 +63,7 @@ __all__ = [
     "RoundRecord",
     "Runtime",
     "SamplingUsed",
+    "ServedBy",
     "StepKind",
     "TextOf",
     "acceptance",
@@ -74,6 +77,7 @@ __all__ = [
     "has_token_text",
     "head",
     "is_decision",
+    "merged",
     "newest",
     "number_of",
     "pieces",
@@ -93,4 +97,5 @@ __all__ = [
     "speeds",
     "verify",
     "versions",
+    "write_merged",
 ]  # fmt: skip

@@ -16,7 +16,8 @@ from .record import CallRecord
 _LEFT_OUT: Final = frozenset(
     {
         "call", "session", "start_ns", "end_ns", "counts.seconds", "counts.prefill_seconds", "counts.cached_tokens",
-        "counts.prefill_passes",
+        "counts.prefill_passes", "served", "served.request", "served.choice", "served.attempt", "served.replica",
+        "served.why",
     }
 )  # fmt: skip
 MISSING: Final = "(no such call)"

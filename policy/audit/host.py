@@ -1,8 +1,8 @@
-"""The run of a host program, such as an agent framework, in which a call was made.
+"""What stands around a call: the run of a host program, such as an agent framework, and the replica that served it.
 
-Knows ids as plain strings. Does not know frameworks or OpenTelemetry, which give them. Ids are no content: a record
-without content keeps them. They may still be personal, such as a thread named by a mail address, so that a caller's own
-rule sees them (`redaction.py`).
+Knows ids as plain strings. Does not know frameworks, OpenTelemetry or routers, which give them. Ids are no content: a
+record without content keeps them. They may still be personal, such as a thread named by a mail address, so that a
+caller's own rule sees those of the host (`redaction.py`).
 """
 
 from __future__ import annotations
@@ -49,3 +49,17 @@ class HostRun:
     def is_named(self, part: str) -> bool:
         """Returns whether one of the ids is `part`, or begins or ends with it."""
         return bool(part) and any(one.startswith(part) or one.endswith(part) for one in self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedBy:
+    """The replica that decoded a call, where several serve one model. `request` and `choice`: of the call that was
+    accepted; `attempt`: from 1, more than one where an earlier replica was lost; `why`: the reason of the router."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    request: str
+    choice: int
+    attempt: int
+    replica: str
+    why: str

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, JsonValue
 
 from ..errors import error_type
 from .digests import sequence_digests
-from .host import HostRun
+from .host import HostRun, ServedBy
 from .package_versions import versions
 from .remote_record import RemoteUsed
 from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
@@ -126,8 +126,9 @@ class CallRecord:
     `output_sha256` are None where the engine gave no result. `guarantee`: how the schema was enforced. `logprobs`: of a
     choice, one for each candidate, in nats; of a decision, a choice with `questions` in its `options`, those of all
     questions in order. A decision's `schema` is its questions, with token ids. `lookup_ids`: earlier outputs from which
-    lookup_spec could copy its drafts. `remote`: of a call to a server, which has no ids, rounds and `counts` of ours;
-    its digests are those of the request and the answer as JSON. The last block of fields is content.
+    lookup_spec could copy its drafts. `served`: the replica, None where one process serves. `remote`: of a call to a
+    server, which has no ids, rounds and `counts` of ours; its digests are those of the request and the answer as JSON.
+    The last block of fields is content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -161,6 +162,7 @@ class CallRecord:
     guarantee: str | None = None
     host: HostRun | None = None
     remote: RemoteUsed | None = None
+    served: ServedBy | None = None
 
     prompt_ids: tuple[int, ...] | None = None
     suffix_ids: tuple[int, ...] | None = None
@@ -219,6 +221,7 @@ def record_call(
     guarantee: str | None = None,
     host: HostRun | None = None,
     logprobs: Sequence[float] | None = None,
+    served: ServedBy | None = None,
     content: bool = True,
 ) -> CallRecord:
     """Returns the full record; sinks that keep no content redact it. `text_of` decodes token ids, and adds the text of
@@ -260,6 +263,7 @@ def record_call(
         rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
         guarantee=guarantee,
         host=host or None,
+        served=served,
     )
     if not content:
         return bare

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from ..errors import error_type
-from .host import HostRun
+from .host import HostRun, ServedBy
 from .package_versions import versions
 from .record import CallRecord, PolicyUsed, Runtime, SamplingUsed, StepKind
 from .remote_record import RemoteUsed, answer_digest, request_digest
@@ -57,6 +57,7 @@ def record_remote_call(
     guarantee: str | None,
     content: bool,
     host: HostRun | None = None,
+    served: ServedBy | None = None,
 ) -> CallRecord:
     """Returns the record. With `content=False` it has what `redacted` leaves."""
     text, answer = remote.text, dict(remote.answer or {})
@@ -89,7 +90,8 @@ def record_remote_call(
         rounds=(),
         guarantee=guarantee,
         host=host or None,
-        remote=_with_content(remote.used, remote.request, None if text is None else answer),
+        served=served,
+        remote=_with_content(remote.used, remote.request, remote.answer if text is None else answer),
         text=text,
         schema=schema,
         error_message=None if error is None else str(error),
@@ -97,5 +99,5 @@ def record_remote_call(
     return found if content else found.redacted()
 
 
-def _with_content(used: RemoteUsed, request: Mapping[str, Any], answer: dict[str, Any] | None) -> RemoteUsed:
-    return replace(used, request=dict(request), answer=answer)
+def _with_content(used: RemoteUsed, request: Mapping[str, Any], answer: Mapping[str, Any] | None) -> RemoteUsed:
+    return replace(used, request=dict(request), answer=None if answer is None else dict(answer))

@@ -54,7 +54,8 @@ class RemoteUsed:
     """The endpoint that answered, as `Capabilities` names it, and its counts. `seconds`: of the whole call, by our
     clock; `first_seconds`: to the first piece. `exactness`, `seeds`: what it promises.
 
-    `request`: the call as it was asked, `answer`: thinking and calls beside the record's `text`. Both are content.
+    `request`: the call as it was asked, `answer`: thinking and calls beside the record's `text`, or the `partial` text
+    of an answer that broke off. Both are content.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

@@ -11,18 +11,18 @@ from .call import Call
 from .choice import candidates_of, decoded
 from .engine import Engine
 from .fake_engine import FakeEngine, ScriptError, in_turn
-from .host_run import HOST, host_around, inside_host
 from .recent_outputs import RecentOutputs
 from .recording import Recording
-from .remote_engine import RemoteEngine
+from .remote.again import request_from
+from .remote.engine import RemoteEngine
 from .result import Result, ScoredChoice, session_html
 from .retries import aattempted, attempted
-from .scope import SCOPE, USING, Scope, current_scope, overrides
+from .scope import HOST, SCOPE, USING, Scope, current_scope, host_around, inside_host, overrides
 from .stream import StreamEvent
 
 __all__ = [
     "HOST", "SCOPE", "USING", "Call", "CallOptions", "Engine", "FakeEngine", "RecentOutputs",
     "Recording", "RemoteEngine", "Result", "Scope", "ScoredChoice", "ScriptError", "StreamEvent", "aattempted",
     "attempted", "call_of", "candidates_of", "check_tool_call", "current_scope", "decoded", "host_around", "in_turn",
-    "inside_host", "overrides", "session_html", "tools_of",
+    "inside_host", "overrides", "request_from", "session_html", "tools_of",
 ]  # fmt: skip

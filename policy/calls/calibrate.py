@@ -110,6 +110,11 @@ def path_of(kind: str, runtime: Runtime, graphs: str = "") -> Path:
     return cache_folder() / f"{kind}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.json"
 
 
+def pools_path(pools: str) -> Path:
+    """Returns the cache file for what was learned of pools of servers. `pools`: their description."""
+    return cache_folder() / f"pools-{hashlib.sha256(pools.encode()).hexdigest()[:16]}.json"
+
+
 def measure(tokens: TokenEngine, budget: float = BUDGET, clock: Clock = time.perf_counter) -> list[Measurement]:
     """Measures passes of every shape in turn for `budget` seconds, each at least once after one unmeasured run.
 

@@ -35,9 +35,8 @@ from .precedence import TargetEngine, planned
 from .recording import Recording
 from .result import Result
 from .scope import Scope, Spend, current_scope
-from .stream import IncrementalDetokenizer, StreamEvent
+from .stream import IncrementalDetokenizer, StreamEvent, TurnDetokenizer
 from .translator import Translator
-from .turn_stream import TurnDetokenizer
 
 LOG: Final = logging.getLogger("trimode")
 """Logger without output unless the application sets a level: INFO logs loading, DEBUG why each mode was chosen."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Literal, Self, Unpack
 
 import torch
 
@@ -18,9 +18,10 @@ from trimode.engine.errors import RequestError
 from trimode.engine.exactness import DESCRIPTIONS
 from trimode.engine.forward.graphs import Progress
 from trimode.engine.hardware import device_of, hardware_of
-from trimode.engine.models.checkpoint import Checkpoint, locate
+from trimode.engine.models.checkpoint import Checkpoint, locate, shipped_adapter
 from trimode.engine.models.tokenizer import Tokenizer
-from trimode.engine.token_engine import KV_BYTES, TokenEngine
+from trimode.engine.result import Mode
+from trimode.engine.token_engine import KV_BYTES, TokenEngine, packs
 
 from ..audit import Runtime
 from ..connectors import provided
@@ -39,6 +40,7 @@ from .scorer import Scorer
 from .stream import StreamEvent
 from .translator import Translator
 
+_OF_ADAPTERS: Final[tuple[Mode, ...]] = ("linear_spec", "quadratic_spec")
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -58,7 +60,7 @@ class Engine(Scorer):
         cls,
         source: str | Path | None = None,
         *,
-        adapter: str | Path | None = None,
+        adapter: str | Path | Literal[False] | None = None,
         device: str = "cpu",
         dtype: str = "float32",
         kv_bytes: int = KV_BYTES,
@@ -73,24 +75,27 @@ class Engine(Scorer):
         the hub, or (None) the bundled reference checkpoint.
 
         `adapter`: the directory or hub repository of a draft adapter for it, in PEFT's files; it acts on draft rows
-        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md).
+        alone, so `ar` stays the model as it is, and the modes that draft become available (docs/adapters.md). None: the
+        one that comes with this package for "smollm2", none for others; False: none.
         `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
         for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
         fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
-        `engine.kernels` tells which is used and why. `quantize`: "int8" or "fp8" stores the blocks' matrices in eight
-        bits with a scale per output, `quantize_head` the LM head's too: the tokens differ from those of the original
-        weights, but are the same in all exact modes. `graphs`: runs passes as captured CUDA graphs where their shape
-        fits one (None: on CUDA devices); they are captured here, and `progress(done, all)` is called for each. Raises
-        CheckpointError (what was expected, what was found), RequestError (device, dtype, kernels or precision not
-        available), DeviceMemoryExceeded (what needs how much) and RowsDisagree (kernels that are not exact on this
-        machine; "torch-fast" does not promise to be).
+        `engine.kernels` tells which is used and why. `quantize`: "int8", "int4" or "fp8" stores the blocks' matrices in
+        eight or four bits, `quantize_head` the LM head's too: the tokens differ from those of the original weights, but
+        are the same in all exact modes; "no" makes matrices whole that a GGUF file has in blocks. `graphs`: runs passes
+        as captured CUDA graphs where their shape fits one (None: on CUDA devices); they are captured here, and
+        `progress(done, all)` is called for each. Raises CheckpointError (what was expected, what was found),
+        RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how much) and
+        RowsDisagree (kernels that are not exact on this machine; "torch-fast" does not promise to be).
         """
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")
         if progress is not None and not callable(progress):
             raise RequestError(f"progress={progress!r}: expected a function of two numbers")
-        began, checkpoint = time.perf_counter(), locate(source, adapter)
-        model, tokenizer = checkpoint.load(_DTYPES[dtype], device_of(device))
+        given = shipped_adapter(source) if adapter is None else adapter or None
+        began, checkpoint = time.perf_counter(), locate(source, given)
+        place, kind = device_of(device), _DTYPES[dtype]
+        model, tokenizer = checkpoint.load(kind, place, packs(place, kind, kernels, quantize, quantize_head))
         tokens = TokenEngine(
             model,
             tokenizer.decode,
@@ -134,6 +139,8 @@ class Engine(Scorer):
         runner, rounded = self.tokens.runner, ""
         if runner.precision:
             rounded = f", weights in {runner.quantize}"
+        elif runner.forms:
+            rounded = f", blocks as stored: {', '.join(runner.forms)}"
         return f"{runner.kernels.name} ({runner.why}){rounded}, {DESCRIPTIONS[self.tokens.exactness]}"
 
     @property
@@ -270,7 +277,11 @@ class Engine(Scorer):
         engine has to choose modes in the same way for its whole life."""
         config = self.tokens.model.config
         cost = known_cost(self.tokens, self.runtime)
-        return Weights(name=config.architecture, modes=config.modes, cost=cost)
+        bundled = self.checkpoint.adapter is not None and self.checkpoint.adapter == shipped_adapter(
+            self.checkpoint.name
+        )
+        unasked = _OF_ADAPTERS if bundled else ()
+        return Weights(name=config.architecture, modes=config.modes, cost=cost, unasked=unasked)
 
     @cached_property
     def auto(self) -> Auto:

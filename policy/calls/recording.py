@@ -43,9 +43,8 @@ from ..schema import Schema
 from ..selection import Guarantee
 from ..telemetry import CallSpan
 from .call import Call
-from .host_run import host_around
 from .result import Result
-from .scope import Scope, current_scope
+from .scope import Scope, current_scope, host_around
 
 Recorded = DecodeRequest | ScoreRequest | QuestionsRequest | RemoteRequest
 """Requests that leave a record."""
@@ -182,6 +181,7 @@ class Recording:
             "error": error,
             "guarantee": self.guarantee,
             "host": self._host,
+            "served": self.scope.served,
             "content": keeps or self.scope.redact is not None,
         }
         if isinstance(request, RemoteRequest):

@@ -1,4 +1,5 @@
-"""The context of a call: the session's id, policies, limits and audit file, its agent's span, and `using` blocks.
+"""The context of a call: the session's id, policies, limits and audit file, its agent's span, `using` blocks, and the
+host's run around it: what an adapter names by `inside_host`, and the OpenTelemetry span.
 
 Knows spans, policies and where a session's calls are recorded. Does not know engines, because engines read the scope:
 every call is recorded, limited and planned by the scope in which it is made, whichever function makes it.
@@ -6,8 +7,9 @@ every call is recorded, limited and planned by the scope in which it is made, wh
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from opentelemetry import context as otel
@@ -17,11 +19,11 @@ from opentelemetry.trace import SpanContext
 
 from trimode.engine.result import Stats
 
-from ..audit import AuditFile, Redact
+from ..audit import AuditFile, HostRun, Redact, ServedBy
 from ..conversation import Trim
 from ..in_force import InForce
 from ..selection import Auto, Layer, PolicyProtocol, PoolAuto
-from ..telemetry import AgentSpan
+from ..telemetry import AgentSpan, names
 from .call import Call
 from .recent_outputs import RecentOutputs
 
@@ -69,7 +71,7 @@ class Scope:
 
     `policies`: the session's policies, made for `engine`; None outside a session. `learning`: the "auto" policies of
     other engines that are called in the session; they are saved when the session's own "auto" is. `outputs`: those of
-    its calls of `engine`.
+    its calls of `engine`. `served`: the replica and the accepted call, where several processes serve one model.
     """
 
     session: str | None = None
@@ -85,6 +87,7 @@ class Scope:
     limits: Limits | None = None
     learning: list[Auto | PoolAuto] = field(default_factory=list)
     outputs: RecentOutputs | None = None
+    served: ServedBy | None = None
 
     def spending(self, call: Call) -> AbstractContextManager[Spend]:
         return nullcontext(Unlimited(call)) if self.limits is None else self.limits.spending(call)
@@ -101,6 +104,7 @@ class Scope:
 
 SCOPE: Final = InForce("trimode_scope", Scope())
 USING: Final = InForce[tuple[Layer, ...]]("trimode_using", ())
+HOST: Final = InForce("trimode_host", HostRun())
 
 
 def current_scope() -> Scope:
@@ -110,3 +114,28 @@ def current_scope() -> Scope:
 def overrides() -> tuple[Layer, ...]:
     """Returns the settings of the current `using` blocks, the innermost last."""
     return USING.get()
+
+
+@contextmanager
+def inside_host(host: HostRun) -> Generator[None]:
+    """Records every call inside with these ids. An inner block replaces an outer one as a whole."""
+    entered = HOST.enter(host)
+    try:
+        yield
+    finally:
+        HOST.leave(entered)
+
+
+def host_around(parent: Context | None = None) -> HostRun:
+    """Returns the ids in force, with those of the span of `parent` (default: the current one).
+
+    A conversation that nobody named is that of the span, where the span has one.
+    """
+    host, span = HOST.get(), trace.get_current_span(parent)
+    at = span.get_span_context()
+    if not at.is_valid:
+        return host
+    attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
+    conversation = host.conversation or str(attributes.get(names.GEN_AI_CONVERSATION_ID) or "")
+    ids = {"trace": trace.format_trace_id(at.trace_id), "span": trace.format_span_id(at.span_id)}
+    return replace(host, conversation=conversation, **ids)

@@ -5,8 +5,7 @@ Knows names. Does not know how a server is asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from trimode.engine.result import Mode
@@ -27,18 +26,19 @@ schema; or by a system message of ours, beside a schema, for servers that drop t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """Of one pool. `version`: as the server says, None where it does not. `models`: ids that it serves; `model`: the
-    one that is asked.
+    """Of one pool. `modes`: those that it decodes in; several where the mode goes with each request. `version`: as the
+    server says, None where it does not. `models`: ids that it serves; `model`: the one that is asked.
 
-    `dialect`: which constraints it keeps. `turns`: whether it parses calls that the model makes freely. `knobs`:
-    settings of the mode that go with each request. `context`: tokens of prompt and output, None if unknown. `read`:
-    paths that the server answered, from which `version`, `models` and `context` are; all else is from the table of
+    `dialect`: which constraints it keeps; `raw_constraints`: also for raw prompts. `turns`: whether it parses calls
+    that the model makes freely. `knobs`: settings of the mode that go with each request. `parameters`: settings of the
+    API beside temperature, top_p and stop. `context`: tokens of prompt and output, None if unknown. `read`: paths that
+    the server answered, from which `version`, `models`, `modes` and `context` are; all else is from the table of
     `table`, a date. `contract_only`: this kind was tested against its documented fields, not against a real server.
     """
 
     pool: str
     kind: str
-    mode: Mode
+    modes: tuple[Mode, ...]
     model: str
     dialect: Dialect
     method: str = ""
@@ -52,9 +52,11 @@ class Capabilities:
     tool_steps: ToolSteps = "message"
     turns: bool = False
     prompt_ids: bool = False
+    raw_constraints: bool = False
     thinking: bool = False
     parameters: frozenset[str] = frozenset()
-    knobs: Mapping[str, str] = field(default_factory=dict)
+    largest_seed: int = 2**63 - 1
+    knobs: frozenset[str] = frozenset()
     read: tuple[str, ...] = ()
     table: str = ""
     contract_only: bool = False

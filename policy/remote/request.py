@@ -19,7 +19,8 @@ Form = Literal["json", "regex", "choice", "lark"]
 class Constraint:
     """What the output is held to. `given`: a JSON Schema, a pattern, options or a grammar, as `form` says.
 
-    `compiled`: of a JSON Schema, the document that our own grammar engine takes for it. `checked`: whether keywords
+    `compiled`: what our own grammar engine takes for it: a document, or for
+    other forms a grammar in Lark. `checked`: whether keywords
     that the server does not keep may be left out, because the finished output is validated.
     """
 

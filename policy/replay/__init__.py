@@ -5,9 +5,10 @@ Knows records and an engine. Does not know sessions or files. Start with `decode
 
 from __future__ import annotations
 
-from .decode_again import NO_CONTENT, Engines, Replay, nothing_to_replay, replay
+from .decode_again import NO_CONTENT, Engines, nothing_to_replay, replay
 from .held_out import Tuned, checked, tuned_and_checked
 from .reasons import explained
+from .replayed import Replay
 from .under_policies import replayed_under
 from .what_if import Check, Checks, Row, compared, tuned
 

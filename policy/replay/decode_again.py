@@ -7,9 +7,9 @@ the recorded one, and the differences are listed, or it is equal, and there is a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError, TrimodeError
@@ -19,7 +19,7 @@ from trimode.engine.result import DecodeResult, Round
 from trimode.engine.scoring import Question, QuestionsRequest, ScoreRequest
 
 from ..audit import CallRecord, RoundRecord, Runtime, asked_questions, is_decision, versions
-from ..calls import Engine, candidates_of, decoded
+from ..calls import Engine, RemoteEngine, candidates_of, decoded
 from ..decisions import answered
 from ..grammar import Matcher, TurnMatcher, relaxed, relaxed_turn
 from ..schema import Schema, Target, TurnTarget, schema_of
@@ -27,10 +27,8 @@ from ..schema import turn_of as read_turn
 from ..selection import OPTIONS
 from ..turns import turn_matcher
 from .recorded_options import by_tokens_alone, options_of, sections_of
-
-Outcome = Literal["same", "path", "different", "impossible"]
-"""Outcomes of a replay. path: the same ids by other rounds; impossible: there is nothing to decode again, or this
-machine cannot."""
+from .replayed import Replay
+from .servers import asked_again, revalidated
 
 CHOICE: Final = "choice"
 BUG: Final = "same inputs, different tokens: a bug"
@@ -46,21 +44,6 @@ _RUNTIME: Final = {
     "kernels": "kernels",
     "quantize": "weights in eight bits",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
-    """The result of a replay. `round` and `field`: the first difference; `causes`: descriptions of what differs from
-    the recorded engine."""
-
-    call: str
-    outcome: Outcome
-    message: str
-    round: int | None = None
-    field: str = ""
-    then: str = ""
-    now: str = ""
-    causes: tuple[str, ...] = ()
 
 
 class Engines:
@@ -106,10 +89,19 @@ class Engines:
         return self._loaded[key]
 
 
-def replay(record: CallRecord, engine: Engine) -> Replay:
-    """Decodes the call again on `engine`. The prefix cache may make that faster, but never changes the tokens."""
+def replay(record: CallRecord, engine: Engine | None) -> Replay:
+    """Decodes the call again on `engine`. The prefix cache may make that faster, but never changes the tokens.
+
+    A call that a server decoded is asked for again where `engine` is a remote one, else its output is validated again;
+    for these alone `engine` may be None.
+    """
     if (reason := nothing_to_replay(record)) is not None:
         return Replay(call=record.call, outcome="impossible", message=reason)
+    if record.remote is not None:
+        if isinstance(engine, RemoteEngine):
+            return asked_again(record, record.remote, engine)
+        return revalidated(record, record.remote)
+    assert engine is not None
     causes = tuple(changed(record, engine.runtime))
     try:
         result = _decoded(record, engine)
@@ -132,6 +124,8 @@ def _decoded(record: CallRecord, engine: Engine) -> DecodeResult:
 
 def nothing_to_replay(record: CallRecord) -> str | None:
     """Returns why there is nothing to decode again, or None."""
+    if record.remote is not None and record.finish_reason is not None:
+        return None if record.has_content else NO_CONTENT
     if record.counts is None:
         return f"the call ended with {record.error} before there was any output"
     if not record.has_content:

@@ -39,14 +39,15 @@ FORCED: Final = 0.5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """`name`: the architecture; `modes`: those that it can decode; `cost`: of a pass on this machine, None where that
-    was never measured."""
+    was never measured; `unasked`: modes of a draft adapter that nobody asked for, which the table does not offer."""
 
     name: str
     modes: tuple[Mode, ...]
     cost: CostModel | None = None
+    unasked: tuple[Mode, ...] = ()
 
     def have(self, mode: Mode) -> bool:
-        return mode in self.modes
+        return mode in self.modes and mode not in self.unasked
 
 
 ANY_WEIGHTS: Final = Weights(name="", modes=MODES)
@@ -74,6 +75,8 @@ def _without_copies(first: Mode, settings: Settings, weights: Weights) -> tuple[
         candidates.append("diffusion")
     possible: list[Mode] = [*filter(weights.have, candidates), first]
     mode: Mode = possible[0]
+    if mode != first and first in weights.unasked:
+        return mode, f"{first} by the bundled draft adapter is not offered unasked: name it, or take the policy auto"
     if mode != first:
         return mode, f"{weights.name} weights have no {first}"
     if mode in ADAPTED and weights.have("ar") and weights.cost is not None:

@@ -121,7 +121,7 @@ class PoolAuto:
     def choose_mode(self, plan: DecodePlan) -> DecodePlan:
         """Returns the plan in the mode whose pool is expected to be soonest, or in one that is tried."""
         with self._lock:
-            allowed = [mode for mode in self.modes if mode in EXACT or not plan.exact]
+            allowed = self._allowed(plan.exact)
             if not allowed:
                 raise PolicyError("policy 'auto' found no pool that may serve the call; allow exact=False, or add one")
             mode, reason = self._chosen(plan.context, plan.settings.temperature or 0.0, allowed)
@@ -135,8 +135,7 @@ class PoolAuto:
         with self._lock:
             self._calls += 1
             self.total += seconds
-            allowed = [mode for mode in self.modes if mode in EXACT or not plan.exact]
-            others = [self._expected(keys, mode) for mode in allowed if mode != plan.mode]
+            others = [self._expected(keys, mode) for mode in self._allowed(plan.exact) if mode != plan.mode]
             known = [one.seconds for one in others if one.calls > 0]
             self.spent += max(seconds - min(known), 0.0) if known and self._calls > GRACE else 0.0
             for key in keys:
@@ -146,13 +145,21 @@ class PoolAuto:
     def table(self, context: StepContext, temperature: float = 0.0) -> dict[Mode, float]:
         """Returns the expected seconds of a call of the step in each mode that was observed anywhere."""
         keys = levels(context, temperature)
-        found = {mode: self._expected(keys, mode) for mode in self.modes}
+        found: dict[Mode, _Expected] = {mode: self._expected(keys, mode) for mode in self.modes}
         return {mode: one.seconds for mode, one in found.items() if one.calls > 0}
+
+    def _allowed(self, exact: bool) -> list[Mode]:
+        """Returns the modes that may serve a call, in the order of the pools."""
+        found: list[Mode] = [*self.modes]
+        for mode in self.modes:
+            if exact and mode not in EXACT:
+                found.remove(mode)
+        return found
 
     def _chosen(self, context: StepContext, temperature: float, allowed: Sequence[Mode]) -> tuple[Mode, str]:
         keys = levels(context, temperature)
-        expected = {mode: self._expected(keys, mode) for mode in allowed}
-        untried = [mode for mode in allowed if self._own(keys, mode) < GRACE]
+        expected: dict[Mode, _Expected] = {mode: self._expected(keys, mode) for mode in allowed}
+        untried: list[Mode] = [mode for mode in allowed if self._own(keys, mode) < GRACE]
         if untried:
             mode = min(untried, key=lambda one: (self._own(keys, one), allowed.index(one)))
             tried = int(self._own(keys, mode))

@@ -18,6 +18,7 @@ from trimode.engine.result import Stats
 
 from ..calls import Call
 from ..errors import AuditWriteFailed, BudgetExceeded, BudgetTooSmall, CheckFailed, PolicyError, shown
+from ..remote import ReportedStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ _KINDS: Final[dict[str, Any]] = {"number": Real, "whole number": Integral}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """Tokens, passes and seconds spent, as `Budget` counts them."""
+    """Tokens, passes and seconds spent, as `Budget` counts them; without the passes of servers that report none."""
 
     tokens: int = 0
     passes: int = 0
@@ -59,7 +60,7 @@ class Spent:
         scored."""
         return Spent(
             tokens=self.tokens + (stats.output_tokens if written else 0),
-            passes=self.passes + stats.prefill_passes + stats.forward_passes,
+            passes=self.passes + sum(getattr(stats, name, 0) for name in ("prefill_passes", "forward_passes")),
             seconds=self.seconds + stats.seconds,
         )
 
@@ -75,7 +76,8 @@ class Spending:
     cost: Spent | None = None
 
     def count(self, stats: Stats) -> None:
-        self.cost = (self.cost or Spent()).plus(stats, written=self.call.kind != "choice")
+        written = self.call.kind != "choice" or isinstance(stats, ReportedStats)
+        self.cost = (self.cost or Spent()).plus(stats, written=written)
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ def _window(record: CallRecord, counts: Counts) -> tuple[int, int]:
 
 def record_attributes(record: CallRecord) -> Attributes:
     """Returns the attributes of the inference span: request, outcome, and what a replay needs."""
-    return _request(record) | _outcome(record) | _provenance(record) | _host(record.host or HostRun())
+    return _request(record) | _outcome(record) | _provenance(record) | _remote(record) | _host(record.host or HostRun())
 
 
 def _request(record: CallRecord) -> Attributes:
@@ -97,16 +97,17 @@ def _request(record: CallRecord) -> Attributes:
 
 
 def _outcome(record: CallRecord) -> Attributes:
-    counts, selection = record.counts, record.options.get("selection")
+    selection = record.options.get("selection")
+    counts = record.counts if record.remote is None else record.remote.reported
     return {
         names.GEN_AI_RESPONSE_ID: record.call,
-        names.GEN_AI_RESPONSE_MODEL: record.runtime.model,
+        names.GEN_AI_RESPONSE_MODEL: record.runtime.model if record.remote is None else record.remote.model,
         names.GEN_AI_RESPONSE_FINISH_REASONS: (record.finish_reason,) if record.finish_reason else None,
         names.GEN_AI_USAGE_INPUT_TOKENS: counts.prompt_tokens if counts else None,
         names.GEN_AI_USAGE_OUTPUT_TOKENS: counts.output_tokens if counts else None,
         names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: counts.cached_tokens if counts else None,
-        names.PREFILL_PASSES: counts.prefill_passes if counts else None,
-        names.DECODE_MODES: tuple(dict.fromkeys(round_.mode for round_ in record.rounds)) or None,
+        names.PREFILL_PASSES: record.counts.prefill_passes if record.counts else None,
+        names.DECODE_MODES: _modes(record) or None,
         names.DECODE_REASON: record.policy.reason,
         names.BLOCK_SELECTION: selection if isinstance(selection, str) else None,
         names.SCHEMA_SHA256: record.schema_sha256,
@@ -132,6 +133,40 @@ def _provenance(record: CallRecord) -> Attributes:
         names.KERNELS: record.runtime.kernels,
         names.EXACTNESS: record.runtime.exactness,
         names.QUANTIZE: None if record.runtime.quantize == "no" else record.runtime.quantize,
+    }
+
+
+def _modes(record: CallRecord) -> tuple[str, ...]:
+    """Returns the modes that decoded; of a server's answer the mode of its pool."""
+    if record.remote is not None and record.finish_reason is not None:
+        return (str(record.options["mode"]),)
+    return tuple(dict.fromkeys(round_.mode for round_ in record.rounds))
+
+
+def _remote(record: CallRecord) -> Attributes:
+    """Returns who answered and what it reported of drafts; what it did not report is left out, as is what only an
+    engine in the process knows."""
+    if (used := record.remote) is None:
+        return {}
+    told = used.reported
+    both = told.drafted is not None and told.accepted is not None
+    absent = (names.MODEL_SHA256, names.TOKENIZER_SHA256, names.OUTPUT_SHA256, names.EXACTNESS, names.DTYPE)
+    return {
+        **dict.fromkeys(absent),
+        names.REMOTE_POOL: used.pool,
+        names.REMOTE_KIND: used.kind,
+        names.REMOTE_METHOD: used.method or None,
+        names.REMOTE_VERSION: used.version,
+        names.REMOTE_EXACTNESS: used.exactness,
+        names.REMOTE_ANSWER_SHA256: record.output_sha256,
+        names.REMOTE_ATTEMPTS: tuple(f"{one.pool}: {one.outcome}" for one in used.attempts) or None,
+        names.FORWARD_PASSES: told.forward_passes,
+        names.DRAFT_PROPOSED_TOKENS: told.drafted,
+        names.DRAFT_ACCEPTED_TOKENS: told.accepted,
+        names.DRAFT_REJECTED_TOKENS: (told.drafted or 0) - (told.accepted or 0) if both else None,
+        names.DRAFT_ACCEPTANCE_RATE: (told.accepted or 0) / told.drafted if both and told.drafted else None,
+        names.DRAFT_PROPOSED: told.drafted_per_step,
+        names.DRAFT_ACCEPTED: told.accepted_per_step,
     }
 
 

@@ -80,14 +80,18 @@ class Instruments:
         outcome = with_error(labels, failed)
         self.duration.record(seconds, outcome)
         self.former_duration.record(seconds, outcome)
-        if record is None or record.counts is None:
+        counts = None if record is None else record.counts if record.remote is None else record.remote.reported
+        if counts is None:
             return
-        self.call_input.record(record.counts.prompt_tokens, outcome)
-        self.call_output.record(record.counts.output_tokens, outcome)
         tokens = {**outcome, names.TOKEN_MODALITY: "text"}
-        self.input.add(record.counts.prompt_tokens, tokens)
-        self.output.add(record.counts.output_tokens, tokens)
-        self.cached.add(record.counts.cached_tokens, tokens)
+        if counts.prompt_tokens is not None:
+            self.call_input.record(counts.prompt_tokens, outcome)
+            self.input.add(counts.prompt_tokens, tokens)
+        if counts.output_tokens is not None:
+            self.call_output.record(counts.output_tokens, outcome)
+            self.output.add(counts.output_tokens, tokens)
+        if counts.cached_tokens is not None:
+            self.cached.add(counts.cached_tokens, tokens)
 
     def streamed(self, chunks: Sequence[float], labels: Labels) -> None:
         """Counts the chunks of a stream. `chunks`: seconds from the request to the first one, then from each to the
@@ -101,6 +105,10 @@ class Instruments:
         for round_ in record.rounds:
             drafted[round_.mode] += round_.drafted
             accepted[round_.mode] += round_.accepted
+        if record.remote is not None and record.remote.reported.accepted is not None:
+            mode = str(record.options["mode"])
+            drafted[mode] += record.remote.reported.drafted or 0
+            accepted[mode] += record.remote.reported.accepted
         for mode, count in drafted.items():
             if count:
                 labels = {names.DECODE_MODE: mode, names.STEP_KIND: record.kind}

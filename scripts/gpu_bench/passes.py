@@ -84,7 +84,7 @@ class Place:
 
 
 def place(runner: Runner, case: Case) -> Place:
-    config, dtype, device = runner.config, runner.embedding.dtype, runner.embedding.device
+    config, dtype, device = runner.config, runner.dtype, runner.device
     each = pages_for(case.context + case.block)
     pool = PagePool(config, each * case.batch * page_bytes(config, dtype), dtype, device)
     return Place(pool, [pool.take(each) for _ in range(case.batch)])
@@ -92,7 +92,7 @@ def place(runner: Runner, case: Case) -> Place:
 
 def work(runner: Runner, case: Case, where: Place, graphed: bool) -> Callable[[], object]:
     """One pass of the case."""
-    config, device, pool, tables = runner.config, runner.embedding.device, where.pool, where.tables
+    config, device, pool, tables = runner.config, runner.device, where.pool, where.tables
     banned = torch.zeros(config.vocab_size, dtype=torch.bool, device=device)
     samplers = [Sampler(Sampling(), config.vocab_size, banned, runner.kernels)] * case.batch
     sizes = Buckets(rows=(case.rows,), tiles=(len(tables[0]),), batches=(case.batch,))
@@ -110,7 +110,7 @@ def work(runner: Runner, case: Case, where: Place, graphed: bool) -> Callable[[]
 
 def moved(runner: Runner, case: Case) -> int:
     """Bytes that the pass cannot do without: weights, keys and values of each request once, logits."""
-    config, size = runner.config, runner.embedding.dtype.itemsize
+    config, size = runner.config, runner.dtype.itemsize
     entry = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
     return runner.weight_bytes + case.batch * case.context * entry + case.reads * config.vocab_size * size
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RowsDisagree,
         TrimodeError,
     )
+    from trimode.integrations.mcp.tools import mcp_tools
     from trimode.integrations.tracing.setup import trace
     from trimode.policy.audit import AuditFile
     from trimode.policy.calls import Engine, Result, ScoredChoice, StreamEvent
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         UnsupportedKeyword,
         UnsupportedSyntax,
     )
+    from trimode.policy.remote import Pool, RemoteError, Retry, Timeouts
     from trimode.policy.schema import Choice, IdentifiedCall, Lark, Regex, ToolCall, Turn
     from trimode.policy.selection import Policy
     from trimode.policy.steps import (
@@ -79,6 +81,7 @@ _HOMES = {
         "CallCancelled", "CheckpointError", "KvMemoryExceeded", "ModeUnavailable", "PromptTooLong", "QueueFull",
         "RequestError", "RowsDisagree", "TrimodeError",
     ),
+    "trimode.integrations.mcp.tools": ("mcp_tools",),
     "trimode.integrations.tracing.setup": ("trace",),
     "trimode.policy.audit": ("AuditFile",),
     "trimode.policy.calls": ("Engine", "Result", "ScoredChoice", "StreamEvent"),
@@ -89,6 +92,7 @@ _HOMES = {
         "OutputRefused", "PolicyError", "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation",
         "StepError", "ToolError", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax",
     ),
+    "trimode.policy.remote": ("Pool", "RemoteError", "Retry", "Timeouts"),
     "trimode.policy.schema": ("Choice", "IdentifiedCall", "Lark", "Regex", "ToolCall", "Turn"),
     "trimode.policy.selection": ("Policy",),
     "trimode.policy.steps": (
@@ -102,11 +106,12 @@ __all__ = [
     "AuditError", "AuditFile", "AuditFileRefused", "AuditWriteFailed", "Budget", "BudgetExceeded", "BudgetTooSmall",
     "Calibration", "CallCancelled", "CallDelta", "CheckFailed", "CheckpointError", "Choice", "Decision",
     "DecisionAnswer", "DecisionQuestion", "Engine", "IdentifiedCall", "InvalidArguments", "KvMemoryExceeded", "Lark",
-    "MalformedGrammar", "MalformedSchema", "ModeUnavailable", "OutputRefused", "Policy", "PolicyError",
-    "PromptTooLong", "QueueFull", "Regex", "RequestError", "Result", "RowsDisagree", "SchemaError", "SchemaRefused",
-    "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent", "StepError", "StreamEvent", "ToolCall",
-    "ToolError", "TrimodeError", "Turn", "TurnSegment", "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword",
-    "UnsupportedSyntax", "aexecute", "ask", "execute", "execute_tool", "session", "step", "testing", "trace", "using",
+    "MalformedGrammar", "MalformedSchema", "ModeUnavailable", "OutputRefused", "Policy", "PolicyError", "Pool",
+    "PromptTooLong", "QueueFull", "Regex", "RemoteError", "RequestError", "Result", "Retry", "RowsDisagree",
+    "SchemaError", "SchemaRefused", "SchemaTooComplex", "SchemaViolation", "ScoredChoice", "Session", "Spent",
+    "StepError", "StreamEvent", "Timeouts", "ToolCall", "ToolError", "TrimodeError", "Turn", "TurnSegment",
+    "UnknownTool", "UnsatisfiableSchema", "UnsupportedKeyword", "UnsupportedSyntax", "aexecute", "ask", "execute",
+    "execute_tool", "mcp_tools", "session", "step", "testing", "trace", "using",
 ]  # fmt: skip
 
 

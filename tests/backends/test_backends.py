@@ -26,6 +26,8 @@ import pytest
 
 from trimode.integrations.tracing.collector import Collector
 from trimode.integrations.tracing.push import push
+from trimode.integrations.workload.logs.reading import read_logs
+from trimode.integrations.workload.logs.span_log import NOT_INFERENCE
 from trimode.policy.audit.content import SWITCH
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.round_record import RoundRecord
@@ -55,11 +57,12 @@ class Found:
 
 @dataclass(slots=True)
 class Backend:
-    """A running server. `read` asks its API for every span of a project."""
+    """A running server. `read` asks its API for every span of a project; `export`: its answers as they are."""
 
     name: str
     url: str
     read: Callable[[str], list[Found]]
+    export: Callable[[str], Any]
     projects: dict[str, Collector] = field(default_factory=dict[str, Collector])
 
     def spans(self, project: str, calls: Sequence[CallRecord]) -> list[Found]:
@@ -131,14 +134,17 @@ def phoenix(folder: Path) -> Iterator[Backend]:
     }  # fmt: skip
     process = serve(["phoenix/bin/phoenix", "serve"], folder, f"{url}/healthz", settings)
 
-    def read(project: str) -> list[Found]:
+    def export(project: str) -> Any:
         reply = httpx.get(f"{url}/v1/projects/{project}/spans", params={"limit": 1000}, timeout=30)
-        return [of_phoenix(span) for span in reply.json()["data"]] if reply.is_success else []
+        return reply.json() if reply.is_success else {"data": []}
+
+    def read(project: str) -> list[Found]:
+        return [of_phoenix(span) for span in export(project)["data"]]
 
     projects = {
         name: Collector(url=f"{url}/v1/traces", headers={"x-project-name": name}) for name in ("trimode", "pushed")
     }
-    yield Backend("phoenix", url, read, projects)
+    yield Backend("phoenix", url, read, export, projects)
     stop(process)
 
 
@@ -163,22 +169,22 @@ def mlflow(folder: Path) -> Iterator[Backend]:
     made = httpx.post(f"{url}/api/2.0/mlflow/experiments/create", json={"name": "pushed"}, timeout=60)
     ids = {"trimode": "0", "pushed": str(made.raise_for_status().json()["experiment_id"])}
 
-    def read(project: str) -> list[Found]:
+    def export(project: str) -> Any:
         place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": ids[project]}}
         search = httpx.post(
             f"{url}/api/3.0/mlflow/traces/search", json={"locations": [place], "max_results": 500}, timeout=30
         )
-        found: list[Found] = []
-        for info in search.json().get("traces", []):
-            reply = httpx.get(f"{url}/api/3.0/mlflow/traces/get", params={"trace_id": info["trace_id"]}, timeout=30)
-            found += [of_mlflow(span) for span in reply.json()["trace"].get("spans", [])]
-        return found
+        asked = [{"trace_id": info["trace_id"]} for info in search.json().get("traces", [])]
+        return [httpx.get(f"{url}/api/3.0/mlflow/traces/get", params=one, timeout=30).json() for one in asked]
+
+    def read(project: str) -> list[Found]:
+        return [of_mlflow(span) for reply in export(project) for span in reply["trace"].get("spans", [])]
 
     projects = {
         name: Collector(url=f"{url}/v1/traces", headers={"x-mlflow-experiment-id": number})
         for name, number in ids.items()
     }
-    yield Backend("mlflow", url, read, projects)
+    yield Backend("mlflow", url, read, export, projects)
     stop(process)
 
 
@@ -273,6 +279,27 @@ def test_live_spans_arrive(backend: Backend, tmp_path: Path) -> None:
     }[backend.name]
     calls = demo(tmp_path / "audit.jsonl", "--trace", backend.name, **place, **{SWITCH: "SPAN_ONLY"})
     check(calls, backend.spans("trimode", calls), content=True)
+
+
+def test_an_export_is_a_workload(backend: Backend, tmp_path: Path) -> None:
+    """What the server gives back, as it is, is read as the calls that were recorded."""
+    place = {
+        "phoenix": {"PHOENIX_COLLECTOR_ENDPOINT": backend.url, "PHOENIX_PROJECT_NAME": "trimode"},
+        "mlflow": {"MLFLOW_TRACKING_URI": backend.url, "MLFLOW_EXPERIMENT_ID": "0"},
+    }[backend.name]
+    calls = demo(tmp_path / "audit.jsonl", "--trace", backend.name, **place, **{SWITCH: "SPAN_ONLY"})
+    backend.spans("trimode", calls)
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(backend.export("trimode")))
+    found = read_logs([path])
+    read = {(one.loop, one.step, one.answer.text if one.answer else None) for one in found.calls}
+    assert {(call.session, call.step, call.text) for call in calls} <= read
+    assert found.left_out[NOT_INFERENCE] > 0
+    for one in found.calls:
+        assert one.messages
+        assert one.settings["max_tokens"] == 128
+        assert one.usage.output
+        assert one.times.last
 
 
 def test_pushed_calls_arrive_once_at_the_time_they_ran(backend: Backend, tmp_path: Path) -> None:

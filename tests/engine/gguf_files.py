@@ -70,10 +70,13 @@ def oracle(arch: str = "llama", seed: int = 0, **changes: Any) -> Any:
 
 
 def written(
-    path: Path, made: Any = None, arch: str = "llama", kind: str = "F32", pre: str = "smollm", **keys: Any
-) -> Path:
-    """`made` as a GGUF file whose matrices are stored as `kind`. `keys`: metadata to add, with `__` for dots; None
-    takes out what would be there."""
+    path: Path, made: Any = None, arch: str = "llama", kind: str | Mapping[str, str] = "F32", pre: str = "smollm",
+    **keys: Any,
+) -> Path:  # fmt: skip
+    """`made` as a GGUF file whose matrices are stored as `kind`, or as `kind` has it for a part of their name.
+
+    `keys`: metadata to add, with `__` for dots; None takes out what would be there.
+    """
     import gguf
 
     made = oracle(arch) if made is None else made
@@ -83,7 +86,8 @@ def written(
         if value is not None:
             _add(writer, key, value)
     for name, array in tensors(made, arch).items():
-        _add_tensor(writer, name, array, kind)
+        kinds = [kind] if isinstance(kind, str) else [kind[part] for part in kind if part in name]
+        _add_tensor(writer, name, array, kinds[0] if kinds else "F32")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -125,7 +125,7 @@ def poisoned(kernels: str, change: str) -> TokenEngine:
     engine = TokenEngine(model, small.text, small.TEXT_VOCAB, kernels=kernels, kv_bytes=1 << 22)
     stack = engine.runner.stack
     targets = {
-        "the embedding": lambda: engine.runner.embedding,
+        "the embedding": lambda: model.encoder.embed_tokens.weight,
         "layer 0 of 0 to 1": lambda: stack.blocks[0].norms[0],
         "layer 1 of 0 to 1": lambda: stack.blocks[1].norms[1],
         "the output head or the norm before it": lambda: stack.norm,

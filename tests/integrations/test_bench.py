@@ -27,7 +27,8 @@ from trimode.policy.selection.settings import Settings
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {
     "contender", "group", "step", "n", "rounds", "prompt_tokens", "tokens", "passes", "seconds", "prefill_seconds",
-    "decode_tokens_per_s", "speedup", "speedup_sum", "decode_speedup", "equal_ids", "different_ids",
+    "decode_tokens_per_s", "speedup", "speedup_sum", "decode_speedup", "speedup_ar", "decode_speedup_ar", "equal_ids",
+    "different_ids",
 }  # fmt: skip
 
 
@@ -72,6 +73,9 @@ def test_rows_of_a_small_run(tmp_path: Path) -> None:
     assert {line["speedup"] for line in rows if line["contender"] == "hf"} == {1.0}
     about = report["about"]
     assert about["hf_cache"] in ("dynamic", "static")
+    assert about["base"] == "hf"
+    assert report["not_run"].keys() == {"hf+schema", "hf-lookup+schema"}
+    assert {line["speedup_ar"] for line in rows if line["contender"].startswith("ar")} == {1.0}
     assert about["files"] == ["episodes.jsonl.gz"]
     assert all(about[name] for name in ("cpu", "cores", "threads", "torch", "transformers", "trimode", "command"))
     assert min(value for value in report["floor"].values() if value is not None) > 0  # a busy machine has no floor
@@ -200,7 +204,10 @@ def test_errors_are_one_line(
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     cases: list[tuple[list[str | Path], str]] = [
-        (["bench", EPISODES, "--peers", "hf,vllm"], "--peers: unknown peer 'vllm'; known: hf, hf-lookup"),
+        (
+            ["bench", EPISODES, "--peers", "hf,vllm"],
+            "--peers: unknown peer 'vllm'; known: hf, hf-lookup, llamacpp, openvino, ort",
+        ),
         (["bench", EPISODES, "--modes", "ar,turbo"], "--modes: unknown mode 'turbo'"),
         (["bench", EPISODES, "--json", tmp_path / "no" / "rows.json"], "there is no directory"),
         (["bench", empty], "no step of empty.jsonl can be asked"),

@@ -64,7 +64,7 @@ def test_weights_that_are_not_finite_are_refused(precision: Precision, wrong: fl
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="'int4'; the formats are int8, fp8"):
-        quantize(draw(2, 2), "int4")  # type: ignore[arg-type]
+        quantize(draw(2, 2), "int4")
 
 
 def test_a_matrix_in_eight_bits_is_two_tensors() -> None:

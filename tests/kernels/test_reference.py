@@ -128,7 +128,7 @@ def test_weights_that_are_bf16_numbers_are_kept_so_and_give_the_same_bits(inputs
     native = Native.load()
     x, rounded = draw(41, inputs), draw(130, inputs, seed=1).bfloat16().float()
     short, exact = native.prepare(rounded), native.prepare(torch.cat([rounded, torch.full((1, inputs), 1 / 3)]))
-    assert (exact.data.dtype, short.data.dtype) == (torch.float32, torch.bfloat16)
+    assert (exact.form, short.form) == ("F32", "BF16")
     whole = native.linear(x, short)
     assert torch.equal(whole, native.linear(x, exact)[:, :130])
     torch.testing.assert_close(whole, x @ rounded.T, rtol=1e-4, atol=1e-4)

@@ -18,7 +18,9 @@ from trimode.kernels.checks import TensorRefused
 from trimode.kernels.native.build import NativeUnavailable
 from trimode.kernels.ops import TritonUnavailable
 from trimode.policy import errors as above
+from trimode.policy import remote
 from trimode.policy.calls.fake_engine import ScriptError
+from trimode.policy.connectors import NothingConnected
 
 STATS: Final = Stats(
     prompt_tokens=3, cached_tokens=0, prefill_passes=1, output_tokens=2, forward_passes=2, drafted=0, accepted=0,
@@ -28,7 +30,8 @@ _OF_SERVER: Final = (
     refusals.ServerError, refusals.BadParameter, refusals.MissingParameter, refusals.UnknownParameter,
     refusals.UnsupportedParameter, refusals.BadBody, refusals.WrongContentType, refusals.BodyTooLarge,
     refusals.BodyTooSlow, refusals.NoKey, refusals.UnknownModel, refusals.UnknownPath, refusals.WrongMethod,
-    refusals.TooManyWaiting, refusals.ShuttingDown, refusals.OutOfTime, refusals.CallerLeft,
+    refusals.TooManyWaiting, refusals.ShuttingDown, refusals.ReplicasLost, refusals.ReplayDiffers,
+    refusals.OutOfTime, refusals.CallerLeft,
 )  # fmt: skip
 _AT_START: Final = (keys.KeyFileRefused, process.NotListening, settings.SettingsRefused)
 ATTEMPT: Final = above.Attempt(seed=1, temperature=0.5, text="{", violation="cut", audit_id="c0ffee", stats=STATS)
@@ -79,6 +82,7 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     above.GrammarRuntimeError: lambda: above.GrammarRuntimeError("the lexer is exhausted"),
     above.AuditError: lambda: above.AuditError("an audit file that cannot be used"),
     above.AuditFileRefused: lambda: above.AuditFileRefused(Path("/dev/full"), "this is a character device"),
+    above.TrailsNotMerged: lambda: above.TrailsNotMerged(Path("a.jsonl"), "line 2: chain broken"),
     above.AuditWriteFailed: lambda: _with_result(
         above.AuditWriteFailed([Path("a.jsonl"), Path("b.jsonl")], "No space left on device", "c0ffee")
     ),
@@ -89,6 +93,20 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     above.PolicyError: lambda: above.PolicyError("unknown mode 'fast'", ["kinds", "json", "mode"]),
     above.StepError: lambda: above.StepError("a step was called outside a session"),
     ScriptError: lambda: ScriptError("give in_turn() more answers"),
+    NothingConnected: lambda: NothingConnected("nothing provides 'remote'"),
+    remote.RemoteError: lambda: remote.RemoteError("ngram", "not served"),
+    remote.ServerUnreachable: lambda: remote.ServerUnreachable("ngram", "connection refused"),
+    remote.ServerTimeout: lambda: remote.ServerTimeout("ngram", "first", 120.0),
+    remote.ServerFailed: lambda: remote.ServerFailed("ngram", 500, "out of memory"),
+    remote.ServerBusy: lambda: remote.ServerBusy("ngram", 429, 3.0),
+    remote.CallRefused: lambda: remote.CallRefused("ngram", 400, "no such field"),
+    remote.AnswerGarbled: lambda: remote.AnswerGarbled("ngram", "not JSON"),
+    remote.StreamBroken: lambda: remote.StreamBroken("ngram", "the connection was lost", "It is"),
+    remote.CircuitOpen: lambda: remote.CircuitOpen("ngram", 5, 3.5),
+    remote.EveryPoolFailed: lambda: remote.EveryPoolFailed({}),
+    remote.ConstraintNotHeld: lambda: remote.ConstraintNotHeld("ngram", "json", "Hello!"),
+    remote.OutputCut: lambda: remote.OutputCut("ngram", 16, '{"n":'),
+    remote.NotReported: lambda: remote.NotReported("drafted"),
     NativeUnavailable: lambda: NativeUnavailable("no C++ compiler"),
     TritonUnavailable: lambda: TritonUnavailable("no CUDA device"),
     TensorRefused: lambda: TensorRefused("expected fp32"),

@@ -198,6 +198,29 @@ def test_steps_of_every_kind_are_valid_recorded_and_replay(engine: Engine, tmp_p
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_the_bundled_adapter_drafts_the_tokens_of_ar(engine: Engine, temperature: float) -> None:
+    """Found by the model's name and digest; a linear cycle, which decides a token itself, takes no more passes."""
+    assert engine.checkpoint.adapter_name == "smollm2-135m"
+    asked: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": QUESTIONS[1]}], "schema": Person, "max_tokens": 60},
+        *({"messages": [{"role": "user", "content": text}], "max_tokens": 32} for text in QUESTIONS[::2]),
+    ]
+    passes: dict[Mode, int] = {"ar": 0, "linear_spec": 0, "quadratic_spec": 0}
+    accepted = dict(passes)
+    for options in asked:
+        ids = set[tuple[int, ...]]()
+        for mode in passes:
+            found = engine.generate(**options, mode=mode, temperature=temperature, seed=5)
+            passes[mode] += found.stats.forward_passes
+            accepted[mode] += found.stats.accepted
+            ids.add(tuple(found.token_ids))
+        assert len(ids) == 1
+    assert passes["linear_spec"] <= passes["ar"]
+    assert passes["quadratic_spec"] < passes["ar"]
+    assert accepted["linear_spec"] > 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_copied_drafts_give_the_tokens_of_ar_in_fewer_passes(engine: Engine, temperature: float) -> None:
     asked: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": QUESTIONS[1]}], "schema": Person, "max_tokens": 60},
@@ -218,6 +241,16 @@ def test_streams_add_up_and_other_modes_are_refused(engine: Engine) -> None:
     messages = [{"role": "user", "content": QUESTIONS[0]}]
     pieces = [event.text for event in engine.stream(messages=messages, max_tokens=16, mode="ar")]
     assert "".join(pieces) == "The capital of France is Paris."
-    for mode in ("diffusion", "linear_spec", "quadratic_spec"):
-        with pytest.raises(tm.ModeUnavailable, match="LlamaForCausalLM weights decode in ar, lookup_spec only"):
-            engine.generate(messages=messages, mode=mode)
+    with pytest.raises(tm.ModeUnavailable, match="weights decode in ar, linear_spec, quadratic_spec, lookup_spec only"):
+        engine.generate(messages=messages, mode="diffusion")
+
+
+def test_without_the_bundled_adapter(engine: Engine) -> None:
+    messages = [{"role": "user", "content": QUESTIONS[0]}]
+    with Engine.load("smollm2", adapter=False) as bare:
+        assert bare.checkpoint.adapter_name == ""
+        for mode in ("diffusion", "linear_spec", "quadratic_spec"):
+            with pytest.raises(tm.ModeUnavailable, match="LlamaForCausalLM weights decode in ar, lookup_spec only"):
+                bare.generate(messages=messages, mode=mode)
+        ids = [one.generate(messages=messages, max_tokens=16, mode="ar").token_ids for one in (bare, engine)]
+        assert ids[0] == ids[1]

@@ -17,8 +17,15 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _FRAMEWORKS: Final = "trimode.integrations.frameworks."
-ADAPTERS: Final = tuple(_FRAMEWORKS + name for name in ("langchain", "openai_agents", "pydantic_ai"))
-"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is."""
+_RAY: Final = "trimode.integrations.ray_serve."
+ADAPTERS: Final = (
+    *(_FRAMEWORKS + name for name in ("dspy", "google_adk", "langchain", "litellm", "openai_agents", "pydantic_ai")),
+    *(_RAY + name for name in ("application", "handle", "process", "router")),
+    "trimode.integrations.mcp.connection",
+    "trimode.integrations.mcp.audit_server",
+)
+"""Modules whose types need a framework that is not installed here; `make test-integrations` checks them where it is;
+`make test-cluster` only runs those of Ray."""
 
 
 def linked(folder: Path) -> Path:

@@ -67,6 +67,8 @@ class GgufFile:
     @classmethod
     def read(cls, path: Path) -> GgufFile:
         """Raises CheckpointError for what is no GGUF file, damaged, of an unknown version or with unknown tensors."""
+        if not path.is_file():  # opening a pipe would wait for its writer
+            raise CheckpointError(f"{path} cannot be read: expected a file there, found {_found(path)}")
         try:
             with path.open("rb") as file:
                 if file.read(4) != MAGIC:
@@ -81,6 +83,12 @@ class GgufFile:
         header = _Header(path, data)
         metadata, places = header.read()
         return cls(path, metadata, places, data)
+
+    def forget(self, place: Place) -> None:
+        """Lets go of the memory that reading `place` mapped; it can be read again."""
+        if hasattr(self.data, "madvise"):
+            begin = place.start - place.start % mmap.PAGESIZE
+            self.data.madvise(mmap.MADV_DONTNEED, begin, place.start + place.size - begin)
 
     def error(self, said: str) -> CheckpointError:
         """A CheckpointError that names the file."""
@@ -240,6 +248,10 @@ class _Header:
             if place.start < end:
                 raise self.error(f"{place.name!r} begins inside {before!r}")
             end, before = place.start + place.size, place.name
+
+
+def _found(path: Path) -> str:
+    return "a directory" if path.is_dir() else "a pipe or device" if path.exists() else "nothing"
 
 
 def _shown(value: object) -> str:

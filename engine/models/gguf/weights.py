@@ -7,18 +7,21 @@ stores: 8 to 4 bits become the dtype asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trimode.kernels.ops import begin_in_child
+from trimode.kernels.ops import FORMS, Blocks, Form, begin_in_child, finite
 
 from ..config import ModelConfig
 from ..model import Transformer
-from ..weights import assembled
+from ..stored import stored_matrices
+from ..tensors import check_finite
+from ..weights import assembled, assembled_in_files
 from .config import EMBEDDING, FREQUENCIES, HEAD, architecture_of, gguf_config
 from .file import GgufFile, Place, library
 
@@ -42,13 +45,22 @@ _PLAIN: Final[Mapping[str, tuple[str, torch.dtype | None]]] = {
 """Types that are numbers one by one: how numpy reads them, and what torch takes those bits for."""
 
 
-def load_gguf(file: GgufFile, dtype: torch.dtype, device: torch.device) -> Transformer:
-    """The model of `file` in `dtype`, in evaluation mode. Raises CheckpointError before any tensor is read, where names
-    or shapes are not those of its metadata, and behind it for numbers that are not finite."""
+def load_gguf(file: GgufFile, dtype: torch.dtype, device: torch.device, in_files: bool = False) -> Transformer:
+    """The model of `file` in `dtype`, in evaluation mode.
+
+    `in_files`: its matrices stay in the file, in blocks where the file has them so, for kernels that pack them. Raises
+    CheckpointError before any tensor is read, where names or shapes are not those of its metadata, and behind it for
+    numbers that are not finite.
+    """
     begin_in_child()
     config = gguf_config(file)
     _check_shapes(file, config)
     stored = config.family.stored
+    if in_files:
+        theirs = names(config)
+        matrices = stored_matrices(file.path, [file.path], lambda name: _as_stored(file, config, theirs[name]))
+        shapes = {stored(ours): shape_of(config, name) for ours, name in theirs.items()}
+        return assembled_in_files(config, matrices, shapes, dtype, device)
     found = {stored(ours): tensor.to(device=device, dtype=dtype) for ours, tensor in _tensors(file, config)}
     return assembled(config, found, file.path, device)
 
@@ -101,8 +113,30 @@ def gguf_tensor(file: GgufFile, config: ModelConfig, name: str) -> Tensor:
     """The tensor that is `name` here, dequantised, with the rows of queries and keys in place."""
     theirs = names(config)[name]
     tensor = dequantised(file, file.places[theirs])
-    turned = architecture_of(file)[1].interleaved and theirs.endswith(("attn_q.weight", "attn_k.weight"))
-    return halves(tensor, config.head_dim) if turned else tensor
+    return halves(tensor, config.head_dim) if _is_interleaved(file, theirs) else tensor
+
+
+def _is_interleaved(file: GgufFile, name: str) -> bool:
+    return architecture_of(file)[1].interleaved and name.endswith(("attn_q.weight", "attn_k.weight"))
+
+
+def _as_stored(file: GgufFile, config: ModelConfig, name: str) -> Tensor | Blocks:
+    """The tensor of llama.cpp's name: blocks of a form that kernels multiply as they are, others dequantised."""
+    place = file.places[name]
+    found = _blocks(file, place) if place.kind in FORMS else dequantised(file, place)
+    file.forget(place)
+    if not (finite(found) if isinstance(found, Blocks) else bool(found.float().isfinite().all())):
+        check_finite({name: torch.tensor(float("nan"))}, file.path)
+    if not _is_interleaved(file, name):
+        return found
+    if isinstance(found, Blocks):
+        return replace(found, data=halves(found.data, config.head_dim))
+    return halves(found, config.head_dim)
+
+
+def _blocks(file: GgufFile, place: Place) -> Blocks:
+    raw = np.frombuffer(file.data, np.uint8, place.size, place.start).reshape(place.shape[0], -1)
+    return Blocks(cast(Form, place.kind), torch.from_numpy(raw.copy()), place.shape[1])
 
 
 def halves(rows: Tensor, head_dim: int) -> Tensor:

@@ -57,7 +57,8 @@ async def tokenize(request: Request) -> Response:
     asked = validated(TokenizeRequest, served.body, {"return_token_strs": (False, None)})
     if asked.model is not None:
         served.check_model(asked.model)
-    engine = served.service.engine
+    service: Service = request.app.state.service
+    engine = service.engine
     ids = await asyncio.to_thread(_ids, engine, asked)
     return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": engine.context})
 
@@ -68,7 +69,8 @@ async def detokenize(request: Request) -> Response:
     asked = validated(DetokenizeRequest, served.body, {})
     if asked.model is not None:
         served.check_model(asked.model)
-    tokenizer = served.service.engine.tokenizer
+    service: Service = request.app.state.service
+    tokenizer = service.engine.tokenizer
     if wrong := [token for token in asked.tokens if not 0 <= token < tokenizer.vocab_size]:
         raise BadParameter(f"tokens: {wrong[0]} is no token; expected 0 to {tokenizer.vocab_size - 1}", "tokens")
     return JSONResponse({"prompt": tokenizer.decode(asked.tokens)})

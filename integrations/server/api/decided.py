@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..asks.ask import Ask
+from ..service import Service
 from ..transport.connection import while_connected
 from ..transport.exchange import exchange
 from .decisions import Answer, decided, system_one
@@ -33,8 +34,9 @@ async def _answered(request: Request, answer: Answer) -> Response:
     served = await exchange(request)
     if isinstance(name := served.body.get(NAME), str):
         served.check_model(name)
-    engine, caller = served.service.engine, served.caller
-    work = answer(engine, served.body, caller.tenant, served.service.calibration)
-    found = await while_connected(request.receive, served.service.runner.in_slot(Ask(caller=caller), work))
+    service: Service = request.app.state.service
+    engine, caller = service.engine, served.caller
+    work = answer(engine, served.body, caller.tenant, service.calibration)
+    found = await while_connected(request.receive, service.runner.in_slot(Ask(caller=caller), work))
     served.log["record"] = found["trimode"]["record"]
     return JSONResponse({**found, NAME: served.service.name})

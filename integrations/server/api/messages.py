@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..asks.events import Event, Finished, Started, Usage
 from ..error_table import document
+from ..service import Service
 from ..transport.event_stream import event_stream, sse
 from ..transport.exchange import exchange, finished_of
 from ..wire.base import validated
@@ -70,8 +71,9 @@ async def count_tokens(request: Request) -> Response:
     served = await exchange(request)
     asked = validated(Countable, served.body, NEUTRAL)
     served.check_model(asked.model)
-    maker = served.service.runner.decoder.maker
-    (call,) = maker.calls(countable_ask(asked, served.caller, served.service.settings))
+    service: Service = request.app.state.service
+    maker = service.runner.decoder.maker
+    (call,) = maker.calls(countable_ask(asked, served.caller, service.settings))
     ids = await asyncio.to_thread(maker.engine.encode, call)
     return JSONResponse({"input_tokens": len(ids)})
 

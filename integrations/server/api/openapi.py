@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..error_table import ANTHROPIC
-from ..service import Service
+from ..service import Front
 from ..wire import chat, completions, messages, responses
 from ..wire.base import Neutral, Wire
 from .catalog import DetokenizeRequest, TokenizeRequest
@@ -80,7 +80,7 @@ _ANTHROPIC_ERROR: Final = {
 
 async def openapi(request: Request) -> Response:
     """Answers `GET /openapi.json`."""
-    service: Service = request.app.state.service
+    service: Front = request.app.state.service
     return JSONResponse(description(service.names))
 
 

@@ -11,18 +11,22 @@ from typing import Any, Literal
 
 from opentelemetry.context import Context
 
+from trimode.policy.audit import ServedBy
+
 ToolChoice = Literal["auto", "none", "required"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who asks. `tenant`: the holder of the API key, "" without keys. `session`: the name under which the audit keeps
-    the caller's session; None if the request names none. `trace`: the parent of the call's spans."""
+    the caller's session; None if the request names none. `trace`: the parent of the call's spans.
+    `served`: the replica that serves the request, where several do."""
 
     tenant: str = ""
     session: str | None = None
     trace: Context | None = None
     request: str = ""
+    served: ServedBy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

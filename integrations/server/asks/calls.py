@@ -43,8 +43,10 @@ class CallMaker:
     tenant_cache: bool = False
 
     @contextmanager
-    def inside(self, ask: Ask) -> Generator[None]:
-        """Runs a block in the scope of the caller: session, policies, and the parent of its spans."""
+    def inside(self, ask: Ask, choice: int = 0) -> Generator[None]:
+        """Runs a block in the scope of the caller: session, policies, and the parent of its spans. `choice`: the number
+        of the request's output, by which records of replicas are told apart."""
+        served = ask.caller.served
         scope = replace(
             self.scope,
             session=ask.caller.session,
@@ -53,6 +55,7 @@ class CallMaker:
             outside=get_current_span().get_span_context() if ask.caller.trace is not None else INVALID_SPAN_CONTEXT,
             engine=self.engine,
             limits=None,
+            served=None if served is None else replace(served, choice=choice),
         )
         entered = SCOPE.enter(scope)
         try:
@@ -77,6 +80,9 @@ class CallMaker:
         if ask.messages is not None:
             options["messages"], dropped = self._without_names(ask.messages)
             notes += dropped
+        if options.get("stop") and ask.tools and (ask.choice == "required" or ask.named is not None):
+            del options["stop"]
+            notes.append("stop: no text can be stopped in this turn, because tool_choice asks for calls alone")
 
         def planned(context: StepContext, given: Sequence[Layer]) -> DecodePlan:
             return self.engine.planned(replace(context, name=name), given)

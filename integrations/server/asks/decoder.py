@@ -36,7 +36,7 @@ class Decoder:
         if self.maker.needs_auto(call):
             await asyncio.to_thread(lambda: engine.auto)
         view = TurnView(index, call, ask)
-        with self.maker.inside(ask), self.meters.timer(call) as timer:
+        with self.maker.inside(ask, index), self.meters.timer(call) as timer:
             if ask.suffix is not None:
                 result = await self._infilled(ask, call, view, put)
             elif ask.stream:

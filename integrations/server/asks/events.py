@@ -56,13 +56,15 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The call was handed to the engine. `mode`: the one it begins in. `prompt`: tokens of the prompt."""
+    """The call was handed to the engine. `mode`: the one it begins in. `prompt`: tokens of the prompt. `replica`: which
+    one decodes it; empty where one process serves."""
 
     choice: int
     record: str
     mode: str
     kind: str
     prompt: int = 0
+    replica: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..error_table import document, retry_after, shape_of
 from ..refusals import NoKey, UnknownPath
-from ..service import Service
+from ..service import Front
 from ..wire.headers import REQUEST_ID, key_of
 
 LOG: Final = logging.getLogger("trimode.server")
@@ -77,7 +77,7 @@ class Edge:
     @staticmethod
     def _check(scope: Scope, headers: Headers) -> None:
         """Raises UnknownPath for a Host that is not the server's, and NoKey."""
-        service: Service = scope["app"].state.service
+        service: Front = scope["app"].state.service
         allowed = service.settings.allowed_hosts
         if "*" not in allowed and _name_of(headers.get("host", "")) not in allowed:
             raise UnknownPath(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from ..asks.ask import Ask, Caller
 from ..asks.events import Event, Finished
 from ..refusals import UnknownModel
-from ..service import Service
+from ..service import Front
 from ..wire.base import TrimodeOptions
 from ..wire.bodies import body_of
 from ..wire.headers import caller_of, options_of
@@ -28,7 +28,7 @@ class Exchange:
     """A request that was read. `options`: those of its headers. `began`: seconds since the epoch. `log`: fields of the
     line that the log will have of it."""
 
-    service: Service
+    service: Front
     body: dict[str, Any]
     caller: Caller
     options: TrimodeOptions
@@ -56,12 +56,14 @@ class Exchange:
 
 async def exchange(request: Request) -> Exchange:
     """Reads a request. Raises the errors of `bodies.py` and `headers.py`."""
-    service: Service = request.app.state.service
+    service: Front = request.app.state.service
     state = request.state
     return Exchange(
         service=service,
         body=await body_of(request, service.settings),
-        caller=caller_of(request.headers, state.tenant, state.request_id),
+        caller=replace(
+            caller_of(request.headers, state.tenant, state.request_id), served=getattr(state, "served", None)
+        ),
         options=options_of(request.headers),
         began=int(time.time()),
         log=state.log,

@@ -24,7 +24,7 @@ async def body_of(request: Request, limits: ServerSettings) -> dict[str, Any]:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise WrongContentType(f"content-encoding {coding[:100]!r}: expected a body that is not compressed")
-    return parsed(await _read(request, limits), limits.max_depth)
+    return parsed(await body_bytes(request, limits), limits.max_depth)
 
 
 def parsed(body: bytes, max_depth: int) -> dict[str, Any]:
@@ -46,8 +46,11 @@ def parsed(body: bytes, max_depth: int) -> dict[str, Any]:
     return found
 
 
-async def _read(request: Request, limits: ServerSettings) -> bytes:
-    """Returns the body; stops reading at the limits, whatever the headers promise."""
+async def body_bytes(request: Request, limits: ServerSettings) -> bytes:
+    """Returns the body; stops reading at the limits, whatever the headers promise.
+
+    Raises BodyTooLarge and BodyTooSlow.
+    """
     chunks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_timeout):

@@ -59,7 +59,10 @@ def options_of(headers: Mapping[str, str]) -> TrimodeOptions:
 
 def started_headers(started: Started) -> dict[str, str]:
     """Returns the headers that are known when a stream begins."""
-    return {"x-trimode-record": started.record, "x-trimode-mode": started.mode, "x-trimode-kind": started.kind}
+    found = {"record": started.record, "mode": started.mode, "kind": started.kind}
+    if started.replica:
+        found["replica"] = started.replica
+    return {_OWN + name: value for name, value in found.items()}
 
 
 def finished_headers(finished: Finished) -> dict[str, str]:
@@ -69,6 +72,8 @@ def finished_headers(finished: Finished) -> dict[str, str]:
         "record": report["record"], "mode": report["mode"], "kind": report["kind"], "passes": report["passes"],
         "accepted": usage.accepted, "rejected": usage.rejected, "reason": report["reason"],
     }  # fmt: skip
+    if "served" in report:
+        found |= {"replica": report["served"]["replica"], "replica-why": report["served"]["why"]}
     return {_OWN + name: _plain(str(value)) for name, value in found.items()}
 
 

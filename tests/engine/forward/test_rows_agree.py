@@ -130,8 +130,10 @@ def test_an_engine_refuses_kernels_that_disagree_and_says_what_to_do(monkeypatch
     broken = standing_in(linear=linear(lambda count: count > 4))
     chosen = ops.kernels
 
-    def kernels(device: torch.device, dtype: torch.dtype, choice: str, quantized: bool) -> tuple[Any, str]:
-        return (broken, "asked for") if choice == "torch" else chosen(device, dtype, choice, quantized)
+    def kernels(
+        device: torch.device, dtype: torch.dtype, choice: str, precision: ops.Precision | None
+    ) -> tuple[Any, str]:
+        return (broken, "asked for") if choice == "torch" else chosen(device, dtype, choice, precision)
 
     monkeypatch.setattr(ops, "kernels", kernels)
     with pytest.raises(RowsDisagree, match="kernels='torch-fast' loads without the promise") as caught:

@@ -3,6 +3,8 @@ nothing allocated that the file's own length does not pay for."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import struct
 import tracemalloc
@@ -255,9 +257,40 @@ def test_broken_headers_never_raise_anything_else(tmp_path: Path, whole: bytes) 
     assert 0 < loaded < 200
 
 
-def test_no_file_and_a_folder_without_rights_are_errors_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        GgufFile.read(tmp_path / "none.gguf")
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe would wait for a writer, a device would never end."""
+    os.mkfifo(pipe := tmp_path / "pipe.gguf")
+    for path in (tmp_path / "none.gguf", tmp_path, pipe, Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match=f"{path} cannot be read: expected a file"):
+            GgufFile.read(path)
+        with pytest.raises(CheckpointError, match=r"no checkpoint directory|no config\.json|cannot be read"):
+            load(path)
+
+
+WHOLE: list[tuple[Any, str]] = [
+    (" ", "to be a tokenizer.json, found none: JSONDecodeError"),
+    ("[" * 100_000, "to be a tokenizer.json, found none: RecursionError"),
+    ("[]", "to be a tokenizer.json, found none: TypeError"),
+    ('{"model": {"vocab": {"a": 0}}}', "to have the tokens of tokenizer.ggml.tokens, found others"),
+    ('{"model": {"vocab": {}}, "added_tokens": [7]}', "to be a tokenizer.json, found none: TypeError"),
+    (7, "expected tokenizer.huggingface.json to be str, found 7"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WHOLE, ids=lambda value: str(value)[:40])
+def test_a_tokenizer_json_inside_that_is_none_is_refused(tmp_path: Path, text: Any, said: str) -> None:
+    path = gguf_files.written(tmp_path / "model.gguf", tokenizer__huggingface__json=text)
+    with refused(path, said):
+        load(path)
+
+
+def test_a_tokenizer_json_inside_with_a_model_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = gguf_files.written(tmp_path / "plain.gguf")
+    fields = json.loads(Checkpoint(path, "plain").tokenizer().json)
+    fields["model"]["merges"] = [["nobody", "knows"]]
+    path = gguf_files.written(tmp_path / "model.gguf", tokenizer__huggingface__json=json.dumps(fields))
+    with refused(path, "the tokenizer in it cannot be used: "):
+        load(path)
 
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "intermediate_size", "head_dim", "vocab_size"])

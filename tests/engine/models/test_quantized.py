@@ -1,5 +1,5 @@
-"""Weights in eight bits: modes agree as on full weights, tokens are those of the quantised matrices, and kernels that
-cannot take them say so.
+"""Weights in eight and four bits: modes agree as on full weights, tokens are those of the quantised matrices, and
+kernels that cannot take them say so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trimode.engine.options import ArOptions, LinearSpecOptions, Options, Quadra
 from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.kernels import ops
-from trimode.kernels.quantize import Precision, dequantize, quantize
+from trimode.kernels.quantize import Precision, dequantize, rounded
 
 OPTIONS: list[Options] = [ArOptions(), LinearSpecOptions(block_length=6), QuadraticSpecOptions(block_length=3)]
 each_precision = pytest.mark.parametrize("precision", ops.PRECISIONS)
@@ -35,13 +35,13 @@ def request(seed: int, options: Options) -> DecodeRequest:
     return DecodeRequest(prompt=small.prompt(seed, 4), options=options, sampling=sampling, max_tokens=24)
 
 
-def rounded(model: Transformer, precision: Precision, head: bool) -> Transformer:
-    """The model with every matrix that is quantised replaced by what eight bits make of it."""
+def by_hand(model: Transformer, precision: Precision, head: bool, in_blocks: bool) -> Transformer:
+    """The model with every matrix that is quantised replaced by what its format makes of it."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             block = "_proj" in name and "lora" not in name
             if block or (head and name == "diffusion_head.weight"):
-                weight.copy_(dequantize(quantize(weight, precision), weight.dtype))
+                weight.copy_(dequantize(rounded(weight, precision, in_blocks), weight.dtype))
     return model
 
 
@@ -59,12 +59,14 @@ def test_exact_modes_agree(precision: Precision, head: bool) -> None:
     assert accepted > 0
 
 
-@each_precision
+@pytest.mark.parametrize(
+    ("precision", "kernels"), [("int8", "native"), ("int4", "native"), *((each, "torch") for each in ops.PRECISIONS)]
+)
 @pytest.mark.parametrize("head", [False, True])
-def test_tokens_are_those_of_the_rounded_matrices(precision: Precision, head: bool) -> None:
+def test_tokens_are_those_of_the_rounded_matrices(precision: Precision, kernels: str, head: bool) -> None:
     """Adapters stay whole: a model rounded by hand, with its adapter as it was, decodes the same drafts."""
-    mine = engine(small.model(7, rank=4), quantize=precision, quantize_head=head)
-    theirs = engine(rounded(small.model(7, rank=4), precision, head), kernels="torch")
+    mine = engine(small.model(7, rank=4), quantize=precision, quantize_head=head, kernels=kernels)
+    theirs = engine(by_hand(small.model(7, rank=4), precision, head, kernels == "native"), kernels=kernels)
     for seed in range(3):
         asked = request(seed, OPTIONS[1])
         found, expected = mine.decode(asked), theirs.decode(asked)
@@ -85,19 +87,36 @@ def test_what_a_pass_reads_is_smaller() -> None:
         made.close()
 
 
-def test_auto_takes_kernels_that_can_and_says_why() -> None:
-    made = engine(small.model(1), quantize="int8")
-    assert made.runner.kernels.name == "torch"
-    assert made.runner.why == "native kernels do not take weights in eight bits"
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_auto_takes_kernels_that_multiply_blocks(precision: Precision) -> None:
+    made = engine(small.model(1), quantize=precision)
+    assert (made.runner.kernels.name, made.runner.why) == ("native", "the fastest here")
+    assert made.runner.forms == [{"int8": "Q8_0", "int4": "Q4_1"}[precision]]
     made.close()
+
+
+def test_what_is_slower_than_whole_weights_is_said_to_be() -> None:
+    slow = "slower than whole weights: every pass restores all of them from"
+    for options, why in (
+        ({"quantize": "fp8"}, f"native kernels do not take weights in fp8; {slow} fp8"),
+        ({"quantize": "int4", "kernels": "torch"}, f"asked for; {slow} int4"),
+    ):
+        made = engine(small.model(1), **options)
+        assert (made.runner.kernels.name, made.runner.why) == ("torch", why)
+        made.close()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantize": "int4"}, r"quantize='int4': expected one of int8, fp8, or None"),
-        ({"quantize": "int8", "kernels": "native"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
-        ({"quantize": "int8", "kernels": "native-bf16"}, r"do not take weights in eight bits; 'triton' and 'torch' do"),
+        ({"quantize": "int5"}, r"quantize='int5': expected one of int8, int4, fp8, no, or None"),
+        ({"quantize": "fp8", "kernels": "native"}, r"native kernels do not take .* in fp8; 'triton' and 'torch' do"),
+        (
+            {"quantize": "int8", "kernels": "native-bf16"},
+            r"native-bf16 kernels do not .* int8; 'native' and 'torch' do",
+        ),
+        ({"quantize": "int4", "kernels": "triton"}, r"triton kernels take weights in int8 and fp8, not in int4"),
+        ({"quantize": "no", "quantize_head": True}, r"say quantize= too"),
         (
             {"kernels": "native-bf16"},
             r"shape \[\d+, \d+\] holds others; 'native' keeps|which this processor has not; 'native'",
@@ -128,9 +147,13 @@ def test_the_whole_matrices_are_let_go(precision: Precision, head: bool) -> None
     gone = {name for name, weight in model.named_parameters() if weight.is_meta}
     assert gone == matrices | ({"diffusion_head.weight"} if head else set())
     released = blocks + head * model.diffusion_head.weight.nelement() * 4
-    rounded = made.runner.weight_bytes - (0 if head else model.diffusion_head.weight.nbytes)
-    scaled = sum(block.adapter.out[0].high.nbytes for block in made.runner.stack.blocks if block.adapter is not None)
-    assert made.memory.weights == whole - released + rounded + scaled
+    blocks_now = made.runner.stack.blocks
+    packed = [matrix for block in blocks_now if block.adapter for matrix in block.adapter.matrices]
+    own = sum(m.nbytes for m in packed) if precision != "fp8" else sum(m.nbytes for m in packed[1::2])
+    kept = made.runner.weight_bytes
+    if precision == "fp8" and not head:
+        kept -= model.diffusion_head.weight.nbytes  # the same tensor, in torch's kernels
+    assert made.memory.weights == whole - released + kept + own
     made.close()
 
 

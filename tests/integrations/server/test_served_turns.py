@@ -66,6 +66,15 @@ def test_a_stream_tells_the_same(client: TestClient) -> None:
     assert reasons == [None] * (len(chunks) - 1) + ["tool_calls"]
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "auto"}}])
+def test_stop_strings_are_noted_where_calls_alone_are_asked_for(choice: Any) -> None:
+    """smolagents sends both, as OpenAI's API allows; a call is no text that could be stopped."""
+    with client_of(FakeEngine({"agenerate": {"name": "auto", "arguments": {}}})) as client:
+        found = client.post(PATH, json=body(tool_choice=choice, stop=["Observation:"])).json()
+    assert found["choices"][0]["message"]["tool_calls"]
+    assert [note for note in found["trimode"]["notes"] if note.startswith("stop: no text can be stopped")]
+
+
 def test_ids_are_new_in_a_conversation(client: TestClient) -> None:
     message = client.post(PATH, json=body()).json()["choices"][0]["message"]
     answers = [{"role": "tool", "tool_call_id": call["id"], "content": "2"} for call in message["tool_calls"]]

@@ -17,11 +17,12 @@ from trimode.policy.audit.host import HostRun
 from trimode.policy.audit.record import CallRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.fake_engine import FakeEngine
-from trimode.policy.calls.host_run import inside_host
+from trimode.policy.calls.scope import inside_host
 from trimode.policy.telemetry.attributes import record_attributes
 
 RUN = HostRun(framework="loops", run="run-0001", conversation="mail@example.org", agent="helper")
 PROVIDER = TracerProvider(shutdown_on_exit=False)
+ENGINE = FakeEngine()
 
 
 @pytest.fixture
@@ -36,22 +37,22 @@ def record_of(trail: Path) -> CallRecord:
 
 
 def test_an_adapter_names_the_run(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
-        Ask(messages=[{"role": "user", "content": "hello"}], host=RUN).generate(FakeEngine())
+    with tm.session(ENGINE, trace=f"file:{trail}"):
+        Ask(messages=[{"role": "user", "content": "hello"}], host=RUN).generate(ENGINE)
     assert record_of(trail).host == RUN
 
 
 def test_streams_keep_the_run_of_their_beginning(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
-        pieces = Ask(messages=[{"role": "user", "content": "hello"}], host=RUN).stream(FakeEngine())
+    with tm.session(ENGINE, trace=f"file:{trail}"):
+        pieces = Ask(messages=[{"role": "user", "content": "hello"}], host=RUN).stream(ENGINE)
     with inside_host(HostRun(run="another")):
         assert [*pieces]
     assert record_of(trail).host == RUN
 
 
 def test_without_a_host_there_is_none(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}"):
+        ENGINE.generate("hello")
     assert record_of(trail).host is None
 
 
@@ -59,12 +60,12 @@ def test_the_span_around_the_call(trail: Path) -> None:
     """Its ids, and its conversation where nobody named one."""
     tracer = PROVIDER.get_tracer("host")
     with (
-        tm.session(FakeEngine(), trace=f"file:{trail}"),
+        tm.session(ENGINE, trace=f"file:{trail}"),
         tracer.start_as_current_span("turn", attributes={"gen_ai.conversation.id": "thread 7"}) as span,
     ):
-        FakeEngine().generate("hello")
+        ENGINE.generate("hello")
         with inside_host(RUN):
-            FakeEngine().generate("hello")
+            ENGINE.generate("hello")
     first, second = (record.host for record in records(read_audit(trail)))
     assert first is not None
     assert second is not None
@@ -77,8 +78,8 @@ def test_ids_are_kept_without_content_and_redacted_by_rule(trail: Path) -> None:
     def rule(text: str) -> str:
         return text.replace("mail@example.org", "[mail]")
 
-    with tm.session(FakeEngine(), trace=f"file:{trail}", redact=rule), inside_host(RUN):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}", redact=rule), inside_host(RUN):
+        ENGINE.generate("hello")
     host = record_of(trail).host
     assert host is not None
     assert (host.run, host.conversation) == (RUN.run, "[mail]")
@@ -88,42 +89,42 @@ def test_a_rule_that_fails_costs_the_ids(trail: Path) -> None:
     def rule(text: str) -> str:
         raise KeyError(text)
 
-    with tm.session(FakeEngine(), trace=f"file:{trail}", redact=rule), inside_host(RUN):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}", redact=rule), inside_host(RUN):
+        ENGINE.generate("hello")
     assert RUN.run not in trail.read_text()
     assert RUN.conversation not in trail.read_text()
 
 
 def test_spans_have_the_run(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"), inside_host(RUN):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}"), inside_host(RUN):
+        ENGINE.generate("hello")
     attributes = record_attributes(record_of(trail))
     assert attributes["gen_ai.conversation.id"] == RUN.conversation
     assert attributes["trimode.host.run"] == RUN.run
 
 
 def test_the_same_call_in_another_run_is_no_difference(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
+    with tm.session(ENGINE, trace=f"file:{trail}"):
         for host in (RUN, HostRun()):
             with inside_host(host):
-                FakeEngine().generate("hello", seed=1)
+                ENGINE.generate("hello", seed=1)
     first, second = records(read_audit(trail))
     assert diff_calls(first, second).differences == ()
 
 
 def test_an_edited_run_is_found(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"), inside_host(RUN):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}"), inside_host(RUN):
+        ENGINE.generate("hello")
     trail.write_text(trail.read_text().replace("run-0001", "run-0002"))
     assert [problem.field for problem in verify(trail)] == ["sha256"]
 
 
 @pytest.mark.parametrize("part", ["run-0001", "run-", "0001", "mail@"])
 def test_show_lists_one_run(trail: Path, part: str) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
-        FakeEngine().generate("before")
+    with tm.session(ENGINE, trace=f"file:{trail}"):
+        ENGINE.generate("before")
         with inside_host(RUN):
-            FakeEngine().generate("hello")
+            ENGINE.generate("hello")
     runner = CliRunner()
     (shown,) = json.loads(runner.invoke(cli.app, ["audit", "show", str(trail), "--run", part, "--json"]).output)
     assert HostRun(**shown["record"]["host"]) == RUN
@@ -133,8 +134,8 @@ def test_show_lists_one_run(trail: Path, part: str) -> None:
 
 
 def test_show_of_an_unknown_run(trail: Path) -> None:
-    with tm.session(FakeEngine(), trace=f"file:{trail}"):
-        FakeEngine().generate("hello")
+    with tm.session(ENGINE, trace=f"file:{trail}"):
+        ENGINE.generate("hello")
     found = CliRunner().invoke(cli.app, ["audit", "show", str(trail), "--run", "nobody"])
     assert found.exit_code == 1
     assert "begins or ends with 'nobody'" in str(found.exception)

@@ -61,7 +61,7 @@ def test_drafts_are_those_of_the_base_with_the_adapter_in_its_matrices(tmp_path:
     base = write_base(tmp_path / "base", family)
     write_adapter(tmp_path / "adapter", base, targets=("q_proj", "v_proj", "down_proj"), alpha=4, use_rslora=True)
     with Engine.load(tmp_path / "base", adapter=tmp_path / "adapter") as engine:
-        model = engine.tokens.model
+        model, _ = locate(tmp_path / "base", tmp_path / "adapter").load(torch.float32, torch.device("cpu"))
         for options in (LinearSpecOptions(), QuadraticSpecOptions(block_length=5)):
             request = DecodeRequest(
                 prompt=(5, 6, 7, 8), options=options, sampling=Sampling(temperature=0.8, seed=2), max_tokens=30

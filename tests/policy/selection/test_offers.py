@@ -8,6 +8,7 @@ import pytest
 
 from trimode.engine.errors import RequestError
 from trimode.engine.models.families import FAMILIES, check_mode
+from trimode.engine.result import Mode
 from trimode.policy.errors import PolicyError
 from trimode.policy.selection.cost_model import CostModel, Curve
 from trimode.policy.selection.offers import Weights, copying_pays, pays
@@ -31,6 +32,18 @@ def test_every_kind_gets_a_mode_that_the_weights_have(kind: StepKind, name: str)
     assert plan.settings.mode == plan.mode
     assert plan.exact
     check_mode(name, plan.mode)
+
+
+def test_what_nobody_asked_for_is_not_offered() -> None:
+    """A bundled adapter changes no default: its modes are there for those who name them, and for `auto`."""
+    drafting: tuple[Mode, ...] = ("linear_spec", "quadratic_spec")
+    weights = replace(LLAMA, modes=(*LLAMA.modes, *drafting), unasked=drafting)
+    plan = resolve(ACT, (), (), weights)
+    assert plan.mode == "ar"
+    assert "by the bundled draft adapter is not offered unasked" in plan.reason
+    for mode in drafting:
+        assert resolve(ACT, (), [("call", Settings(mode=mode))], weights).mode == mode
+    assert resolve(ACT, (), (), replace(weights, unasked=())).mode == "linear_spec"
 
 
 def test_the_reason_says_what_the_weights_lack() -> None:

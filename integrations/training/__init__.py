@@ -1,0 +1,1 @@
+"""Training of draft adapters: `trimode train adapter`."""

@@ -1,0 +1,4 @@
+"""Log files as recorded calls, one reader a format. Start with `reading.py`.
+
+Knows formats and recorded calls. Does not know engines or results.
+"""

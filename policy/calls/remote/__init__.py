@@ -1,0 +1,1 @@
+"""Calls whose decoding a server does: the same engine to its callers, over the protocol of `policy/remote`."""

@@ -1,0 +1,84 @@
+"""Replay of a call that a server decoded: asked again by its seed, or its recorded output validated again.
+
+Knows records and engines. Does not know HTTP. No token ids of such a call exist here, so texts are compared; whether
+another text is a surprise depends on what the server promises of seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from trimode.engine.errors import TrimodeError
+
+from ..audit import CallRecord, RemoteUsed
+from ..calls import RemoteEngine, request_from
+from ..errors import SchemaViolation
+from ..schema import Schema, schema_of, turn_of
+from .replayed import Replay
+
+
+def revalidated(record: CallRecord, remote: RemoteUsed) -> Replay:
+    """Validates the recorded output by its schema again, without asking the server."""
+    where = f"decoded by pool {remote.pool!r} of a {remote.kind} server"
+    if record.schema_sha256 is None:
+        message = f"{where}; there is no schema to validate by, and the server is not asked again"
+        return Replay(call=record.call, outcome="impossible", message=message)
+    try:
+        _validate(record, remote)
+    except SchemaViolation as error:
+        known = record.schema_valid is False
+        message = f"{where}; its output breaks its schema, as {'' if known else 'not '}recorded: {error.cause}"
+        return Replay(call=record.call, outcome="valid" if known else "different", message=message)
+    if record.schema_valid is not True:
+        message = f"{where}; its output fits its schema now, and was recorded as {record.schema_valid}"
+        return Replay(call=record.call, outcome="different", message=message)
+    return Replay(call=record.call, outcome="valid", message=f"{where}; its output fits its schema")
+
+
+def asked_again(record: CallRecord, remote: RemoteUsed, engine: RemoteEngine) -> Replay:
+    """Asks for the call again, with the same seed, and compares texts."""
+    try:
+        answer = engine.server.submit(request_from(record, engine.grammars)).result()
+    except TrimodeError as error:
+        return Replay(call=record.call, outcome="impossible", message=f"not decoded: {error}")
+    causes = tuple(
+        f"{name}: {then} then, {now} now"
+        for name, then, now in (
+            ("model", remote.model, answer.model), ("version", remote.version, answer.version),
+            ("kind", remote.kind, answer.kind), ("fingerprint", remote.fingerprint, answer.fingerprint),
+        )
+        if then != now
+    )  # fmt: skip
+    if (record.text, record.finish_reason) == (answer.text, answer.finish_reason):
+        message = f"{len(answer.text)} characters, the same text by seed {record.sampling.seed}"
+        return Replay(call=record.call, outcome="same", message=message, causes=causes)
+    promised = remote.seeds == "replay"
+    why = "; ".join(causes) or ("a promise that is broken" if promised else f"seeds are {remote.seeds} there")
+    return Replay(
+        call=record.call,
+        outcome="different" if promised else "impossible",
+        message=f"another text for the same seed ({why})",
+        field="text",
+        then=str(record.text),
+        now=answer.text,
+        causes=causes,
+    )
+
+
+def _validate(record: CallRecord, remote: RemoteUsed) -> None:
+    """Raises SchemaViolation where the recorded output is not valid."""
+    document, text = cast(dict[str, Any], record.schema), record.text or ""
+    turn = turn_of(document, record.schema_formats) if record.kind == "turn" else None
+    if turn is None:
+        target = schema_of(document) if record.schema_formats is None else Schema(document)
+        target.parse(json.dumps(text) if record.kind == "choice" else text)
+        return
+    calls: Any = (remote.answer or {}).get("calls") or ()
+    for call in calls:
+        if turn.calls is None:
+            raise SchemaViolation(text, "a call in a turn without tools")
+        written = f'{{"name":{json.dumps(call["name"])},"arguments":{call["arguments"] or "{}"}}}'
+        turn.calls.parse(written)
+    if turn.answer is not None and not calls:
+        turn.answer.parse(text)

@@ -207,21 +207,17 @@ class AuditFileRefused(AuditError):
 
     path: Path
     why: str
+    _allowed: ClassVar[str] = "; an audit file is what trimode wrote itself, or a path where nothing is yet"
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path}: {why}; an audit file is what trimode wrote itself, or a path where nothing is yet")
+        super().__init__(f"{path}: {why}{self._allowed}")
         self.path, self.why = path, why
 
 
-class TrailsNotMerged(AuditError):
-    """A trail that does not verify, or says something else of a call than another one. `why`: the reason as text."""
+class TrailsNotMerged(AuditFileRefused):
+    """A trail that cannot be merged: it does not verify, or says something else of a call than another one."""
 
-    path: Path
-    why: str
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} cannot be merged: {why}")
-        self.path, self.why = path, why
+    _allowed: ClassVar[str] = ""
 
 
 class AuditWriteFailed(WithResult, AuditError):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trimode.engine.drafting import Drafting
 
-from .samples import Cut, Sample
+from .data.samples import Cut, Sample
 
 Array = npt.NDArray[np.generic]
 

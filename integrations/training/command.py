@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from .data.texts import Text
     from .processes import Processes
     from .runs import Report
-    from .texts import Text
 
 Base = Annotated[str, typer.Option("--base", help="Directory, GGUF file, `smollm2` or hub id of the base.")]
 Data = Annotated[
@@ -130,8 +130,8 @@ def own_text(
 def _write(base: str, data: Sequence[Path], out: Path, limit: int | None, tokens: int, context: int) -> None:
     from trimode.policy.calls import Engine
 
-    from .own_text import Writer, write_own_text
-    from .rendering import Renderer
+    from .data.own_text import Writer, write_own_text
+    from .data.rendering import Renderer
 
     engine = Engine.load(base)
     config = engine.tokens.model.config
@@ -146,7 +146,7 @@ def _write(base: str, data: Sequence[Path], out: Path, limit: int | None, tokens
 
 
 def _texts(data: Sequence[Path], limit: int | None) -> list[Text]:
-    from .texts import read_texts
+    from .data.texts import read_texts
 
     return [text for path in data for text in islice(read_texts(path), limit)]
 

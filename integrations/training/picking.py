@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .batches import Picked
+from .data.samples import Cut, Sample, cuts
 from .recipe import Recipe
-from .samples import Cut, Sample, cuts
 
 
 def width_at(recipe: Recipe, step: int) -> int:

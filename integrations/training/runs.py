@@ -22,15 +22,15 @@ from trimode.engine.models.model import Transformer
 from trimode.engine.models.tokenizer import Tokenizer
 
 from .card import write_card
+from .data.rendering import Renderer
+from .data.samples import Sample
+from .data.texts import Text
 from .errors import DataError, TrainingError
 from .folder import Folder
 from .memory import fit, free_bytes
 from .plots import write_plots
 from .processes import Processes
 from .recipe import Recipe
-from .rendering import Renderer
-from .samples import Sample
-from .texts import Text
 from .trainable import add_trainable, thaw
 from .trainer import Step, Trainer
 

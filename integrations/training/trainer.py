@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from trimode.engine.models.model import Transformer
 
 from .batches import Batch, Picked, batch_of, trunk_of
+from .data.samples import Sample
 from .forward import Known, Terms, known_rows, slot_rows
 from .memory import Fit
 from .objective import Scores, scores
 from .picking import drafts_of, picked_at, width_at
 from .processes import Processes
 from .recipe import Recipe
-from .samples import Sample
 from .trainable import parameters, terms_of
 
 CLIP: Final = 1.0

@@ -45,7 +45,9 @@ def merged(paths: Sequence[str | os.PathLike[str]]) -> Merged:
             if record is None:
                 continue
             if found.setdefault(record.call, record) != record:
-                raise TrailsNotMerged(path, f"it says something else of call {record.call} than another of the trails")
+                raise TrailsNotMerged(
+                    path, f"cannot be merged: it says something else of call {record.call} than another of the trails"
+                )
             doubled += found[record.call] is not record
     kept, replaced = _last_attempts(found.values())
     return Merged(_ordered(kept), _ordered(replaced), doubled, tuple(torn))
@@ -70,7 +72,9 @@ def _torn(path: Path, lines: Sequence[AuditLine]) -> list[AuditLine]:
     problems = [one for one in verify(path) if not last or (one.file, one.line) != (last[0].file, last[0].number)]
     if problems:
         first = problems[0]
-        raise TrailsNotMerged(path, f"line {first.line}: {first.message}; `trimode audit verify` says more")
+        raise TrailsNotMerged(
+            path, f"cannot be merged: line {first.line}: {first.message}; `trimode audit verify` says more"
+        )
     return last
 
 

@@ -18,9 +18,9 @@ from trimode.engine.drafting import Drafting, Noise
 from trimode.engine.models.checkpoint import locate
 from trimode.engine.models.model import Transformer
 from trimode.integrations.training.batches import Batch, Picked, batch_of, trunk_of
+from trimode.integrations.training.data.samples import Answer, Cut, Sample, cuts
 from trimode.integrations.training.forward import known_rows, slot_rows
 from trimode.integrations.training.objective import FLOOR, OBJECTIVES, scores
-from trimode.integrations.training.samples import Answer, Cut, Sample, cuts
 from trimode.integrations.training.trainable import parameters, terms_of, thaw
 
 CPU = torch.device("cpu")

@@ -16,15 +16,15 @@ from peft_adapters import write_base
 
 from trimode.engine.models.checkpoint import locate
 from trimode.integrations.bench.episodes import Episode
+from trimode.integrations.training.data.own_text import finished
+from trimode.integrations.training.data.rendering import Renderer
+from trimode.integrations.training.data.samples import Sample, runs
+from trimode.integrations.training.data.texts import as_record, own_text, read_texts
 from trimode.integrations.training.errors import DataError, TrainingError
 from trimode.integrations.training.memory import fit
 from trimode.integrations.training.noise import noise_ids
-from trimode.integrations.training.own_text import finished
 from trimode.integrations.training.picking import picked_at
 from trimode.integrations.training.recipe import Recipe
-from trimode.integrations.training.rendering import Renderer
-from trimode.integrations.training.samples import Sample, runs
-from trimode.integrations.training.texts import as_record, own_text, read_texts
 
 ANSWER = {"role": "assistant", "content": "Here."}
 

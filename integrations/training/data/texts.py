@@ -23,8 +23,8 @@ import numpy as np
 from trimode.engine.errors import TrimodeError
 from trimode.policy.conversation import checked_messages, checked_text
 
-from ..bench.episodes import Episode, Registry, episode, registry_path
-from .errors import DataError
+from ...bench.episodes import Episode, Registry, episode, registry_path
+from ..errors import DataError
 from .samples import Answer, Sample
 
 Text = Episode | Sample | str

@@ -20,8 +20,8 @@ from trimode.policy.calls import Engine, Result
 from trimode.policy.errors import SchemaViolation
 from trimode.policy.selection import Settings
 
-from ..bench import evaluate
-from ..bench.episodes import Episode
+from ...bench import evaluate
+from ...bench.episodes import Episode
 from .rendering import Renderer
 from .samples import Answer, Sample, runs
 from .texts import Text, as_record

@@ -16,8 +16,8 @@ from trimode.engine.models.config import ModelConfig
 from trimode.engine.models.tokenizer import Tokenizer
 from trimode.policy.conversation import conversation_of
 
-from ..bench.episodes import Episode
-from .errors import DataError
+from ...bench.episodes import Episode
+from ..errors import DataError
 from .samples import Sample
 from .texts import Text
 

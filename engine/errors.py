@@ -34,6 +34,7 @@ class TrimodeError(Exception):
 
 def _restored(kind: type[TrimodeError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TrimodeError:
     error = kind.__new__(kind, *args)
+    error.args = args  # an OSError's __new__ leaves them to its __init__
     error.__dict__.update(attributes)
     return error
 

@@ -12,8 +12,11 @@ from trimode.engine import errors as below
 from trimode.engine.errors import TrimodeError
 from trimode.engine.result import Stats
 from trimode.integrations.cli import fetch
+from trimode.integrations.mcp import errors as mcp
 from trimode.integrations.server import keys, process, refusals, settings
 from trimode.integrations.server.wire.decisions import BadDecision
+from trimode.integrations.training import errors as training
+from trimode.integrations.workload import refusals as workload
 from trimode.kernels.checks import TensorRefused
 from trimode.kernels.native.build import NativeUnavailable
 from trimode.kernels.ops import TritonUnavailable
@@ -32,6 +35,10 @@ _OF_SERVER: Final = (
     refusals.BodyTooSlow, refusals.NoKey, refusals.UnknownModel, refusals.UnknownPath, refusals.WrongMethod,
     refusals.TooManyWaiting, refusals.ShuttingDown, refusals.ReplicasLost, refusals.ReplayDiffers,
     refusals.OutOfTime, refusals.CallerLeft,
+)  # fmt: skip
+_OF_COMMANDS: Final = (
+    training.TrainingError, training.DataError, workload.PriceRefused, workload.RunRefused, workload.RouteRefused,
+    workload.StoreRefused,
 )  # fmt: skip
 _AT_START: Final = (keys.KeyFileRefused, process.NotListening, settings.SettingsRefused)
 ATTEMPT: Final = above.Attempt(seed=1, temperature=0.5, text="{", violation="cut", audit_id="c0ffee", stats=STATS)
@@ -112,6 +119,13 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     TensorRefused: lambda: TensorRefused("expected fp32"),
     **{kind: partial(kind, "not served", "messages", 3) for kind in _OF_SERVER},
     **{kind: partial(kind, "not started") for kind in _AT_START},
+    **{kind: partial(kind, "cannot be used") for kind in _OF_COMMANDS},
+    workload.LogRefused: lambda: workload.LogRefused(Path("calls.jsonl"), 3, "not JSON"),
+    mcp.McpError: lambda: mcp.McpError("files", "not started"),
+    mcp.McpToolFailed: lambda: mcp.McpToolFailed("files", "read", "no such file"),
+    mcp.McpTimeout: lambda: mcp.McpTimeout("files", "no answer in 5 s"),
+    mcp.McpDisconnected: lambda: mcp.McpDisconnected("files", "went away"),
+    mcp.McpNamesCollide: lambda: mcp.McpNamesCollide({"read": ["files", "mail"]}),
     BadDecision: lambda: BadDecision("questions: none", "questions"),
 }
 

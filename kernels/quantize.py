@@ -25,6 +25,8 @@ _FORMATS: Final[dict[Precision, tuple[torch.dtype, float]]] = {
     "fp8": (torch.float8_e4m3fn, 448.0),
 }
 """dtype and largest value used; -128 has no positive counterpart and stays unused."""
+BY_OUTPUT: Final[tuple[Precision, ...]] = tuple(_FORMATS)
+"""Precisions with one scale for each output, which GPU kernels multiply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,9 @@ HELPERS = (
     "integrations/ray_serve/local_replicas.py",
     "frameworks/environments.py",
 )
+
+collect_ignore = [] if find_spec("ray") else ["cluster"]
+"""Tests whose modules import what the default environment does not have; `make test-cluster` collects them."""
 
 
 def _share(path: Path) -> None:

@@ -57,7 +57,7 @@ def _fitting(names: Sequence[str], rows: Sequence[Mapping[str, str]], width: int
         for name in names
     }
     shown, left_out = list(names), list[str]()
-    for name in _SPARE:
+    for name in filter(names.__contains__, _SPARE):
         if sum(needed[each] + 2 for each in shown) - 2 <= width:
             break
         shown.remove(name)

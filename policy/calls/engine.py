@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self, Unpack
 
 import torch
 
+from trimode.engine.connectors import provided
 from trimode.engine.errors import RequestError
 from trimode.engine.exactness import DESCRIPTIONS
 from trimode.engine.forward.graphs import Progress
@@ -24,7 +25,6 @@ from trimode.engine.result import Mode
 from trimode.engine.token_engine import KV_BYTES, TokenEngine, packs
 
 from ..audit import Runtime
-from ..connectors import provided
 from ..conversation import checked_text
 from ..grammar import GrammarCompiler
 from ..remote import Capabilities, RemoteOptions

@@ -20,7 +20,7 @@ from trimode.kernels.gpu import linear as triton_linear
 from trimode.kernels.gpu import norm as triton_norm
 from trimode.kernels.gpu import swiglu as triton_swiglu
 from trimode.kernels.layout import PAGE, Layout
-from trimode.kernels.quantize import PRECISIONS, Quantized, quantize
+from trimode.kernels.quantize import BY_OUTPUT, Quantized, quantize
 
 from .timing import Bench, Card
 
@@ -63,7 +63,7 @@ def _products(config: ModelConfig, bench: Bench, rows: int) -> dict[str, Pair]:
 
 
 def _kept(weight: Tensor) -> dict[str, Tensor | Quantized]:
-    return {"whole": weight, **{precision: quantize(weight, precision) for precision in PRECISIONS}}
+    return {"whole": weight, **{precision: quantize(weight, precision) for precision in BY_OUTPUT}}
 
 
 def _rowwise(config: ModelConfig, bench: Bench, rows: int) -> dict[str, Pair]:

@@ -9,7 +9,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trimode.policy.connectors import provide
+from trimode.engine.connectors import provide
 
 if TYPE_CHECKING:
     from trimode import testing

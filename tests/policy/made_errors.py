@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, Final
 
 from trimode.engine import errors as below
+from trimode.engine.connectors import NothingConnected
 from trimode.engine.errors import TrimodeError
 from trimode.engine.result import Stats
 from trimode.integrations.cli import fetch
@@ -23,7 +24,6 @@ from trimode.kernels.ops import TritonUnavailable
 from trimode.policy import errors as above
 from trimode.policy import remote
 from trimode.policy.calls.fake_engine import ScriptError
-from trimode.policy.connectors import NothingConnected
 
 STATS: Final = Stats(
     prompt_tokens=3, cached_tokens=0, prefill_passes=1, output_tokens=2, forward_passes=2, drafted=0, accepted=0,

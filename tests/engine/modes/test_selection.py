@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import small
+import torch
 from automaton import accepts, random_automaton
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,13 +133,13 @@ ASKED = ("List the days of the week.", "What is 12 times 4?", "Write a short pla
 
 @pytest.mark.parametrize(("block_length", "threshold"), [(4, 0.9), (8, 0.9), (8, 0.5), (32, 0.9), (32, 0.6)])
 def test_the_bundled_checkpoint_equals_the_vendors_loop(reference: Engine, block_length: int, threshold: float) -> None:
-    engine = reference.tokens
+    engine, (model, _) = reference.tokens, reference.checkpoint.load(torch.float32, torch.device("cpu"))
     for text, max_tokens in zip(ASKED, (30, 21, 37, 12), strict=True):
         prompt = tuple(reference.tokenizer.encode_chat([{"role": "user", "content": text}]))
         options = DiffusionOptions(block_length=block_length, threshold=threshold, selection="vendor")
         result = engine.decode(DecodeRequest(prompt=prompt, options=options, max_tokens=max_tokens))
         usable = int((~engine.banned).nonzero().max()) + 1
-        loop = Vendor(engine.model, prompt, Sampling(), max_tokens, usable, engine.model.config.eos_token_ids)
+        loop = Vendor(model, prompt, Sampling(), max_tokens, usable, model.config.eos_token_ids)
         loop.diffusion(block_length, threshold)
         assert list(result.token_ids) == loop.out, text
         assert result.stats.forward_passes == loop.passes

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from trimode.engine.errors import TrimodeError
+from .errors import TrimodeError
 
 _PROVIDED: dict[str, tuple[str, str]] = {}
 

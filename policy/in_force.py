@@ -67,10 +67,16 @@ class InForce(Generic[T]):
         return entry
 
     def leave(self, entry: _Entry[T]) -> None:
-        """Ends the value of `entry`, also from another context, as when another task closes the generator."""
+        """Ends the value of `entry`, also from another context, as when another task closes the generator.
+
+        Outer values of this flow that ended before their inner one go with it, so that no task finds them later.
+        """
         entry.ended, entry.generator = True, None
         if self._entry.get() is entry:
-            self._entry.set(entry.outer)
+            outer, flow = entry.outer, _flow()
+            while outer is not None and outer.ended and outer.flow == flow:
+                outer = outer.outer
+            self._entry.set(outer)
 
 
 def _caller() -> FrameType | None:

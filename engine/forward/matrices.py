@@ -64,7 +64,8 @@ class ModuleMatrices:
     def __init__(
         self, model: Transformer, kernels: Kernels, precision: Precision | None, whole_head: bool, release: bool
     ) -> None:
-        self._model, self._kernels, self._precision, self._whole_head = model, kernels, precision, whole_head
+        self._model, self._kernels, self._whole_head = model, kernels, whole_head
+        self._precision: Precision | None = precision
         self._release = release and precision is not None
         self.table: Tensor = model.encoder.embed_tokens.weight
 

@@ -126,3 +126,11 @@ def test_tasks_keep_what_held_when_they_started_and_threads_begin_without() -> N
         thread.start()
         thread.join()
     assert found == ["none"]
+
+
+def test_values_that_end_in_another_order_than_they_began_are_gone_for_later_tasks() -> None:
+    first, second = VALUE.enter("first"), VALUE.enter("second")
+    VALUE.leave(first)
+    assert VALUE.get() == "second"
+    VALUE.leave(second)
+    assert VALUE.get() == asyncio.run(asked()) == "none"

@@ -98,7 +98,7 @@ class FileMatrices:
         whole_head: bool, whole: bool,
     ) -> None:  # fmt: skip
         self._stored, self._kernels, self._whole = stored, kernels, whole
-        self.note = ""
+        self.note: str = ""
         self._plan = _plan(model, precision, whole_head)
         found = self._kept_in_file(f"{kernels.packing} {precision} {whole_head} {whole}")
         self._found = found if found is not None else dict(self._made())

@@ -72,7 +72,8 @@ class Runner:
             if model.stored is None
             else FileMatrices(model.stored, model, kernels, precision, whole_head, whole)
         )
-        self.why, self.table = "; ".join(filter(None, (why, matrices.note))), matrices.table
+        self.table: Any = matrices.table
+        self.why = "; ".join(filter(None, (why, matrices.note)))
         self._rope = (self.config.rope, model.frequencies, model.rope_factor, model.encoder.norm.weight.dtype)
         self.angles = self.fresh_angles()
         layers = cast(Sequence[Layer], model.encoder.layers)

@@ -37,7 +37,7 @@ class TensorFiles:
 
     def __init__(self, files: list[Path], others: tuple[str, ...] = ()) -> None:
         self._files = dict[str, Path]()
-        self.shapes = dict[str, tuple[int, ...]]()
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for path in files:
             with _opened(path) as file:
                 for name in _wanted(file, others):

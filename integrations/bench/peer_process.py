@@ -32,7 +32,7 @@ class PeerProcess:
 
     def __init__(self, setup: Setup) -> None:
         """Starts the process and waits until it is ready. Raises CannotRun."""
-        self.name = setup.peer
+        self.name: str = setup.peer
         self._errors: IO[bytes] = TemporaryFile()  # noqa: SIM115  closed with the process
         self._waiting = b""
         self._process = subprocess.Popen(

@@ -19,7 +19,7 @@ class DoorMeters:
     """The metrics of one door."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry: CollectorRegistry = CollectorRegistry()
         self._requests = self._counter("trimode_door_requests", "Requests, by path and status.", "path", "status")
         self._served = self._counter("trimode_door_outputs", "Outputs, by replica and attempt.", "replica", "attempt")
         self._lost = self._counter("trimode_door_lost", "Attempts that ended with their replica.", "replica")

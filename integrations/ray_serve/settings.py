@@ -6,7 +6,7 @@ Knows names, types and ranges. Does not know Ray. What one replica serves with i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,7 +25,7 @@ ROUTERS: Final[dict[Router, str]] = {
 class ClusterSettings(BaseModel):
     """How many replicas there are and what each may take. Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     replicas: int = Field(default=2, ge=1, description="Replicas; with `most`, the fewest.")
     most: int | None = Field(default=None, ge=1, description="Replicas at most; None: no autoscaling.")

@@ -15,7 +15,7 @@ from typing import IO, Any, Final, Self
 
 from .refusals import StoreRefused
 
-HEADER: Final = {"format": "trimode workload results", "version": 1}
+HEADER: Final[dict[str, str | int]] = {"format": "trimode workload results", "version": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,8 @@ class Store:
     """Results so far, and the file that keeps new ones, if there is one. Threads may share it."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._lock, self._file, self.torn = threading.Lock(), None, False
+        self._lock, self._file = threading.Lock(), None
+        self.torn: bool = False
         self._kept: dict[tuple[str, str, str, str], Reading] = {}
         if path is not None:
             self._kept = {one.key: one for one in self._earlier(path)}

@@ -39,7 +39,8 @@ from .swiglu import gated
 name = "triton"
 row_tile = 1
 queued = True
-packing, packer = "", None
+packing: str = ""
+packer: None = None
 exact = True
 static_sampler = StaticSampler
 

@@ -54,7 +54,8 @@ class Native:
         for name, kinds in SIGNATURES.items():
             getattr(library, name).argtypes = [KINDS[kind] for kind in kinds]
         library.strip_width.restype = ctypes.c_int64
-        self.packer, self.packing = Packer(library), f"{self.name}-{Path(library._name).stem}"
+        self.packer: Packer = Packer(library)
+        self.packing = f"{self.name}-{Path(library._name).stem}"
 
     @staticmethod
     @cache

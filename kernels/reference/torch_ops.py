@@ -27,7 +27,8 @@ name = "torch"
 row_tile = 1
 """Row multiple of a pass: 1, because products pad their own rows."""
 queued = False
-packing, packer = "", None
+packing: str = ""
+packer: None = None
 exact = True
 """Whether rows are invariant; see `ops.Kernels`."""
 

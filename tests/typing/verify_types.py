@@ -21,6 +21,7 @@ _RAY: Final = "trimode.integrations.ray_serve."
 ADAPTERS: Final = (
     *(_FRAMEWORKS + name for name in ("dspy", "google_adk", "langchain", "litellm", "openai_agents", "pydantic_ai")),
     *(_RAY + name for name in ("application", "handle", "process", "router")),
+    "trimode.integrations.bench.with_",
     "trimode.integrations.mcp.connection",
     "trimode.integrations.mcp.audit_server",
 )

@@ -29,7 +29,9 @@ class Client:
     """Requests to one server. To be used in one event loop."""
 
     def __init__(self, pool: str, url: str, key_env: str | None, timeouts: Timeouts, limit: int) -> None:
-        self.pool, self.url, self._timeouts = pool, url.rstrip("/"), timeouts
+        self.pool: str = pool
+        self.url: str = url.rstrip("/")
+        self._timeouts = timeouts
         key = _key(key_env)
         self._http = httpx.AsyncClient(
             base_url=self.url.removesuffix("/v1"),

@@ -29,7 +29,8 @@ class EngineTarget:
     """An engine under a policy. `scope`: prefixes of prompts are cached apart from those of other targets."""
 
     def __init__(self, name: str, engine: Engine, policy: PolicyProtocol, scope: str | None = None) -> None:
-        self.name, self.engine = name, name.partition(":")[0]
+        self.name: str = name
+        self.engine: str = name.partition(":")[0]
         self._engine, self._policy, self._scope = engine, policy, scope
 
     @property

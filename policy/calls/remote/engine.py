@@ -46,12 +46,14 @@ class RemoteEngine(Engine):
     server: RemoteServer
 
     def __init__(self, server: RemoteServer) -> None:
-        checkpoint, tokenizer, self.grammars = _bundled()
+        checkpoint, tokenizer, grammars = _bundled()
+        self.grammars: GrammarCompiler = grammars
         config = checkpoint.config()
         absent = SimpleNamespace(model=SimpleNamespace(config=config, adapter=True), close=server.close)
         translator = Translator(tokenizer, self.grammars, config)
         super(Engine, self).__init__(cast(TokenEngine, absent), tokenizer, translator)
-        self.checkpoint, self.server = checkpoint, server
+        self.checkpoint: Checkpoint = checkpoint
+        self.server = server
         self._writer = RemoteWriter(self.grammars)
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ class TextStream(IncrementalDetokenizer):
         """Yields what is new in the text, then what is new in each call."""
         assert isinstance(update, TextUpdate)
         if new := update.text[len(self.sent) :]:
-            self.sent = update.text
+            self.sent: str = update.text
             yield StreamEvent(text=new, segment=None if self.ids is None else Section(0, self.kind))
         yield from () if self.ids is None else self._call_events(update, self.ids)
 

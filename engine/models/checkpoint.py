@@ -124,14 +124,17 @@ class Checkpoint:
 
 
 def locate(source: str | Path | None, adapter: str | Path | None = None) -> Checkpoint:
-    """Finds a checkpoint. `adapter`: directory or hub repository of the draft adapter to load for it. Raises
-    CheckpointError."""
+    """Finds a checkpoint. `adapter`: directory or hub repository of the draft adapter to load for it, or, as in records,
+    the name of one that comes with this package. Raises CheckpointError."""
     found = _located(source)
     if adapter is None:
         return found
     if not isinstance(adapter, str | Path):
         raise CheckpointError(f"adapter={adapter!r}: expected a directory, a repository's name, or None")
     path = Path(adapter).expanduser()
+    if not path.is_dir() and isinstance(adapter, str):
+        shipped = (one.shipped_adapter for one in PUBLISHED.values())
+        path = next((each for each in shipped if each is not None and each.name == adapter), path)
     if path.is_dir():
         return replace(found, adapter=path, adapter_name=path.resolve().name)
     if not isinstance(adapter, str) or path.exists() or not _HUB_ID.fullmatch(adapter):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from trimode.engine.constraint import Thinking
 from trimode.engine.errors import RequestError, TrimodeError
@@ -73,8 +73,9 @@ class Engines:
         loaded."""
         source = self.model or (None if runtime.model == BUNDLED else runtime.model)
         device, kernels = self.device or runtime.device, self.kernels or runtime.kernels
-        adapter = (self.adapter or runtime.adapter) if runtime.adapter else None
-        key = (source, device, runtime.dtype, kernels, runtime.quantize, adapter)
+        # Where the record has none, a published model loads without the one that comes with this package.
+        adapter: str | Literal[False] = (self.adapter or runtime.adapter) if runtime.adapter else False
+        key = (source, device, runtime.dtype, kernels, runtime.quantize, str(adapter))
         if key not in self._loaded:
             precision, _, head = runtime.quantize.partition("+")
             self._loaded[key] = Engine.load(

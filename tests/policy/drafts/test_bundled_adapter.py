@@ -16,6 +16,7 @@ from trimode.engine.models import checkpoint
 from trimode.engine.models.published import PUBLISHED, Published
 from trimode.engine.result import Mode
 from trimode.policy.calls import Engine
+from trimode.policy.replay.decode_again import Engines
 
 LARGEST = 24_000_000
 
@@ -70,6 +71,17 @@ def test_the_name_brings_the_adapter() -> None:
         for mode in modes:
             ids.add(tuple(engine.generate("ab c", mode=mode, max_tokens=24).token_ids))
     assert len(ids) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_replay_loads_it_where_the_record_has_it() -> None:
+    engines = Engines()
+    with Engine.load("small") as engine, Engine.load("small", adapter=False) as bare:
+        for one in (engine, bare):
+            again = engines.of(one.runtime)
+            assert again.runtime == one.runtime
+            assert again.tokens.model.config.modes == one.tokens.model.config.modes
+            again.close()
 
 
 def test_a_path_does_not(small: Published) -> None:

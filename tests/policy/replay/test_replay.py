@@ -223,7 +223,7 @@ def test_engines_are_loaded_once_for_each_way_of_decoding(
         (None, "float32"), (None, "bfloat16"), ("someone/else", "float32"),
     ]  # fmt: skip
     Engines("there", device="cuda", kernels="torch").of(runtime)
-    whole = {"quantize": None, "quantize_head": False, "adapter": None}
+    whole = {"quantize": None, "quantize_head": False, "adapter": False}
     assert asked[-1] == ("there", {"device": "cuda", "dtype": "float32", "kernels": "torch", **whole})
 
 

@@ -124,8 +124,8 @@ class Checkpoint:
 
 
 def locate(source: str | Path | None, adapter: str | Path | None = None) -> Checkpoint:
-    """Finds a checkpoint. `adapter`: directory or hub repository of the draft adapter to load for it, or its name, as in
-    records, where it comes with this package. Raises CheckpointError."""
+    """Finds a checkpoint. `adapter`: directory or hub repository of the draft adapter to load for it, or its name, as
+    in records, where it comes with this package. Raises CheckpointError."""
     found = _located(source)
     if adapter is None:
         return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from trimode.engine.result import Mode
+from trimode.engine.result import EXACT, Mode
 
 from .cost_model import CostModel
 from .pricing import Costing, Passes, Workload
@@ -58,8 +58,8 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
     """Returns the mode to offer, and why it is not `first`, the table's own; the reason is empty where it is.
 
     Weights that cannot draft are offered copied drafts where the cost of passes is known and these are expected to pay.
-    `diffusion`, which is approximate, is offered only under `exact=False`. Weights without any mode to offer get
-    `first`, which they refuse.
+    A server without `ar` is offered an exact mode that it has. `diffusion`, which is approximate, is offered only under
+    `exact=False`. Weights without any mode to offer get `first`, which they refuse.
     """
     mode, why = _without_copies(first, settings, weights)
     copies = Variant.of("lookup_spec", settings)
@@ -70,7 +70,7 @@ def offered(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, st
 
 
 def _without_copies(first: Mode, settings: Settings, weights: Weights) -> tuple[Mode, str]:
-    candidates: list[Mode] = [first, "ar"]
+    candidates: list[Mode] = [first, "ar", *(mode for mode in weights.modes if mode in EXACT)]
     if settings.exact is False:
         candidates.append("diffusion")
     possible: list[Mode] = [*filter(weights.have, candidates), first]

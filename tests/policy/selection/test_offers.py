@@ -46,6 +46,17 @@ def test_what_nobody_asked_for_is_not_offered() -> None:
     assert resolve(ACT, (), (), replace(weights, unasked=())).mode == "linear_spec"
 
 
+@pytest.mark.parametrize("kind", ["plan", "tool_call", "json", "prose"])
+def test_a_server_with_one_pool_is_offered_the_mode_of_that_pool(kind: StepKind) -> None:
+    each: tuple[Mode, ...] = ("lookup_spec", "linear_spec", "ar")
+    for only in each:
+        weights = Weights(name="vllm server's", modes=(only,))
+        plan = resolve(replace(ACT, kind=kind), (), (), weights)
+        assert plan.mode == only
+        assert plan.mode in plan.reason
+    assert resolve(ACT, (), [("call", Settings(mode="ar"))], weights).mode == "ar"
+
+
 def test_the_reason_says_what_the_weights_lack() -> None:
     plan = resolve(ACT, (), (), LLAMA)
     assert plan.reason == "ar: policy 'trimode' for tool_call steps; LlamaForCausalLM weights have no linear_spec"

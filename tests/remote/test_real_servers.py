@@ -178,11 +178,15 @@ def test_another_kind_of_server_is_found_out(gguf: Path) -> None:
         wrong.generate(messages=ASK, schema=SCHEMA)
 
 
+LONG: dict[str, Any] = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400, "maxItems": 400}
+"""An output that cannot end before the server is killed."""
+
+
 def test_a_server_killed_amid_a_stream(gguf: Path) -> None:
     with llamacpp(gguf) as first, llamacpp(gguf) as spare:
         pools = [Pool(url=spare.url, name="spare")]
         with tm.Engine.remote(first.url, "llamacpp", pools=pools, retry=Retry(attempts=1)) as engine:
-            events = engine.stream(messages=ASK, max_tokens=900, temperature=1.0, stop=["\n\n\n\n\n"])
+            events = engine.stream(messages=ASK, max_tokens=900, schema=LONG)
             shown = next(event.text for event in events if event.text)
             first.kill()
             with pytest.raises(StreamBroken) as found:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from trimode.engine.request import DecodeRequest
-from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult
+from trimode.engine.result import DecodeResult, QuestionScores, ScoreResult, Stats
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..decisions import answer_lines, answered, decision_of
@@ -114,7 +114,7 @@ def _value(
         recording.guarantee = (
             "checked"  # even if the grammar enforces the whole schema: the type has rules in its own code
         )
-        raise _failed(recording, found, error) from None
+        raise failed_attempt(recording, found.stats, error) from None
     recording.notes += notes
     return (found.text if call.schema is None and call.turn is None else value), segments
 
@@ -124,8 +124,8 @@ def _parts(translator: Translator, request: DecodeRequest, found: DecodeResult) 
     return (None, found.text) if request.thinking is None else translator.parts(request.thinking, found.token_ids)
 
 
-def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -> CheckFailed:
-    """Returns the violation as one failed attempt under "checked"."""
+def failed_attempt(recording: Recording, stats: Stats, error: SchemaViolation) -> CheckFailed:
+    """Returns the violation, with its result, as one failed attempt under "checked"."""
     settings = recording.call.plan.settings
     attempt = Attempt(
         seed=settings.seed or 0,
@@ -133,7 +133,7 @@ def _failed(recording: Recording, found: DecodeResult, error: SchemaViolation) -
         text=error.text,
         violation=error.cause,
         audit_id=recording.id,
-        stats=found.stats,
+        stats=stats,
     )
     failed = CheckFailed(error.text, error.cause, [attempt])
     failed.result = error.result

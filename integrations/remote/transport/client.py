@@ -52,17 +52,15 @@ class Client:
             response = await self._http.get(path, timeout=httpx.Timeout(self._timeouts.connect))
         if response.status_code in (404, 405, 501):
             return None
-        if response.status_code != 200:
-            raise refusal(self.pool, response.status_code, response.headers, response.content[:_LARGEST])
-        try:
-            return response.json()
-        except ValueError:
-            raise AnswerGarbled(self.pool, f"{path} is not JSON") from None
+        return self._document(path, response)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Returns the JSON of a POST. Raises RemoteError."""
         with as_ours(self.pool, self._timeouts):
             response = await self._http.post(path, json=body, timeout=httpx.Timeout(self._timeouts.first))
+        return self._document(path, response)
+
+    def _document(self, path: str, response: httpx.Response) -> Any:
         if response.status_code != 200:
             raise refusal(self.pool, response.status_code, response.headers, response.content[:_LARGEST])
         try:

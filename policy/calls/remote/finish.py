@@ -13,12 +13,13 @@ from typing import Any
 
 from trimode.engine.result import DecodeResult
 
-from ...errors import Attempt, CheckFailed, SchemaViolation
+from ...errors import SchemaViolation
 from ...remote import OutputCut, RemoteAnswer, RemoteRequest, ReportedStats
 from ...schema import IdentifiedCall, Turn
 from ...selection import without_part
 from ...telemetry import Spelling
 from ...turns import TurnSegment, call_ids
+from ..finish import failed_attempt
 from ..recording import Recording
 from ..result import Result
 from .recorded import used_of
@@ -145,20 +146,13 @@ def call_text(name: str, arguments: Any) -> str:
 def _refused(recording: Recording, answer: RemoteAnswer, decoded: DecodeResult, error: SchemaViolation) -> Exception:
     """Returns the error of refused output: one failed attempt under "checked", else a violation, or a cut."""
     settings = recording.call.plan.settings
-    result = _result(recording, answer, decoded, None, ())
-    if settings.guarantee == "checked":
+    checked = settings.guarantee == "checked"
+    if checked:
         recording.guarantee = "checked"
-        attempt = Attempt(
-            seed=settings.seed or 0,
-            temperature=settings.temperature or 0.0,
-            text=error.text,
-            violation=error.cause,
-            audit_id=recording.id,
-            stats=decoded.stats,
-        )
-        failed = CheckFailed(error.text, error.cause, [attempt])
-        failed.result = _result(recording, answer, decoded, None, ())
-        return failed
+    result = _result(recording, answer, decoded, None, ())
+    if checked:
+        error.result = result
+        return failed_attempt(recording, decoded.stats, error)
     if error.hint is _CUT:
         return OutputCut(answer.pool, settings.max_tokens or 0, answer.text)
     found = SchemaViolation(error.text, error.cause, _NOT_KEPT)

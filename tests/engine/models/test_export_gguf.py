@@ -15,6 +15,7 @@ import gguf_files
 import numpy as np
 import pytest
 import torch
+from gguf_files import CASES, LLAMA3, YARN
 
 from trimode.engine.errors import CheckpointError, RequestError
 from trimode.engine.models.checkpoint import Checkpoint
@@ -28,21 +29,6 @@ from trimode.engine.models.weights import load_model
 from trimode.policy.calls.engine import Engine
 
 CPU = torch.device("cpu")
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}  # fmt: skip
-YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 128}
-SCALED = {**YARN, "llama_4_scaling_beta": 0.25, "mscale": 1.0, "mscale_all_dim": 1.0}
-CASES: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}),
-    ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
-    ("llama", {"rope_parameters": LLAMA3, "head_dim": 64, "num_key_value_heads": 1}),
-    ("llama", {"rope_parameters": YARN, "head_dim": 22}),
-    ("qwen3", {"head_dim": 32}),
-    ("mistral3", {"rope_parameters": SCALED}),
-    ("mistral3", {"rope_parameters": {**SCALED, "mscale_all_dim": None, "mscale": None}, "head_dim": 8}),
-]
 
 
 def directory(path: Path, made: Any, arch: str = "llama", pre: str = "smollm") -> Path:

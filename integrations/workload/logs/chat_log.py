@@ -5,7 +5,7 @@ Knows OpenAI's chat API. Does not know files. A response that is an error is lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..calls import Answer, RecordedCall, ToolUse, Usage
@@ -30,23 +30,38 @@ SILENT: Final = frozenset(
 
 def chat_call(request: Mapping[str, Json], response: Mapping[str, Json], **about: Any) -> RecordedCall:
     """Returns the call. `about`: fields that the line around both gives. Raises Unreadable."""
-    form, tools = request.get("response_format"), tuple(array(request.get("tools"), "request.tools"))
-    constrained = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
-    calls_tools = bool(tools) and request.get("tool_choice") != "none"
+    tools = tuple(array(request.get("tools"), "request.tools"))
     return RecordedCall(
-        kind="turn" if calls_tools else "json" if constrained else "prose",
-        model=text(response.get("model") or request.get("model"), "model"),
+        **asked_in(request, request.get("response_format"), tools),
+        model=model_in(request, response),
         messages=_messages(request),
-        tools=tools,
-        choice=request.get("tool_choice") if tools else None,
-        parallel=request.get("parallel_tool_calls") if tools else None,
-        schema=schema_in(form),
-        settings=settings_in(request),
-        ignored=ignored_in(request),
         answer=_answer(response),
         usage=_usage(response.get("usage")),
         **about,
     )
+
+
+def asked_in(request: Mapping[str, Json], form: Json, tools: Sequence[Json]) -> dict[str, Any]:
+    """Returns what both APIs ask for in the same words: kind, tools and their choice, schema, settings.
+
+    `form`: a `response_format` or `text.format`. Raises Unreadable.
+    """
+    constrained = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
+    calls_tools = bool(tools) and request.get("tool_choice") != "none"
+    return {
+        "kind": "turn" if calls_tools else "json" if constrained else "prose",
+        "tools": tuple(tools),
+        "choice": request.get("tool_choice") if tools else None,
+        "parallel": request.get("parallel_tool_calls") if tools else None,
+        "schema": schema_in(form),
+        "settings": settings_in(request),
+        "ignored": ignored_in(request),
+    }
+
+
+def model_in(request: Mapping[str, Json], response: Mapping[str, Json]) -> str:
+    """Returns the model that answered, else the one that was asked for."""
+    return text(response.get("model") or request.get("model"), "model")
 
 
 def _messages(request: Mapping[str, Json]) -> tuple[Mapping[str, Json], ...]:

@@ -13,7 +13,7 @@ from ...server.wire.items import Conversation
 from ..calls import Answer, RecordedCall, ToolUse, Usage
 from ..refusals import Unreadable
 from ..values import arguments, array, mapping, text, whole
-from .chat_log import ignored_in, schema_in, settings_in
+from .chat_log import asked_in, model_in
 
 Json = Any
 
@@ -24,18 +24,10 @@ def responses_call(request: Mapping[str, Json], response: Mapping[str, Json], **
     tools = tuple(mapping(one, "request.tools[]") for one in array(request.get("tools"), "request.tools"))
     if others := sorted({text(one.get("type"), "tools[].type") for one in tools} - {"function"}):
         raise Unreadable(f"request.tools: {others[0]!r} runs at the server; only functions can be asked for again")
-    constrained = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
-    calls_tools = bool(tools) and request.get("tool_choice") != "none"
     return RecordedCall(
-        kind="turn" if calls_tools else "json" if constrained else "prose",
-        model=text(response.get("model") or request.get("model"), "model"),
+        **asked_in(request, form, tools),
+        model=model_in(request, response),
         messages=_messages(request),
-        tools=tools,
-        choice=request.get("tool_choice") if tools else None,
-        parallel=request.get("parallel_tool_calls") if tools else None,
-        schema=schema_in(form),
-        settings=settings_in(request),
-        ignored=ignored_in(request),
         answer=_answer(array(response.get("output"), "response.output")),
         usage=_usage(response.get("usage")),
         **about,

@@ -170,8 +170,6 @@ class OutputCut(RemoteError):
 class NotReported(RemoteError, AttributeError):
     """A count that the server did not give; `result.remote` has None in its place."""
 
-    name: str
-
     def __init__(self, name: str) -> None:
         super().__init__("", f"the server did not report {name}; result.remote tells what it did report")
         self.name = name

@@ -54,7 +54,7 @@ def test_a_server_with_one_pool_is_offered_the_mode_of_that_pool(kind: StepKind)
         plan = resolve(replace(ACT, kind=kind), (), (), weights)
         assert plan.mode == only
         assert plan.mode in plan.reason
-    assert resolve(ACT, (), [("call", Settings(mode="ar"))], weights).mode == "ar"
+        assert resolve(ACT, (), [("call", Settings(mode="ar"))], weights).mode == "ar"
 
 
 def test_the_reason_says_what_the_weights_lack() -> None:

@@ -17,9 +17,10 @@ constexpr int WIDE = 16, VECTORS = 4, ROWS = 6;  // 24 sums of 32 registers
 #else
 constexpr int WIDE = 8, VECTORS = 4, ROWS = 3;  // 12 sums of 16 registers
 #endif
+constexpr int HALF = VECTORS / 2, TALL = 2 * ROWS;  // as many sums: twice the rows, and half the outputs
 constexpr int BLOCK = VECTORS * WIDE;  // outputs of one strip of a packed matrix
 constexpr int64_t GROUP = 32;          // inputs that share a scale
-constexpr int64_t CHUNK = 128;         // inputs that several groups of rows take while their weights are in the nearest cache
+constexpr int64_t CHUNK = 128;         // most inputs that groups of rows take while their weights are in the nearest cache
 constexpr int64_t AHEAD = 4096;        // bytes that reading asks memory for in advance
 
 typedef float F __attribute__((vector_size(WIDE * 4)));
@@ -41,6 +42,7 @@ static inline F as_floats(FU bits) { F v; std::memcpy(&v, &bits, sizeof v); retu
 static inline void put(void *p, F v) { std::memcpy(p, &v, sizeof v); }
 static inline F spread(float x) { return x - F{}; }
 static inline void ask(const char *p) { __builtin_prefetch(p, 0, 3); }
+template <int COUNT> static inline void ask_for(const char *p) { if (COUNT == VECTORS) ask(p + AHEAD); }
 
 // Keeps a value in a register that several sums share. Without it the compiler loads from memory again for each sum, which
 // makes loads the bottleneck on a processor with as many multiplications as loads per cycle.
@@ -91,26 +93,16 @@ template <int LESS> static inline F nibbles(FU v) {
 #endif
 }
 
-// A format: the bytes of a strip before input k, a multiple of CHUNK or the end; and `each`, which calls take(k, weights)
-// for `count` inputs from one of these on, the weights as VECTORS vectors.
+// A format: the bytes of a strip before input k, a multiple of CHUNK or the end; and `each`, which calls take(k, weights) for
+// `count` inputs from one of these on, the weights as COUNT of a strip's vectors from vector `first` on. Whole strips ask
+// memory for what comes AHEAD; those who read halves do so themselves.
 struct Floats {
     static int64_t before(int64_t k) { return k * BLOCK * 4; }
-    template <class Take> static inline __attribute__((always_inline)) void each(const char *w, int64_t count, Take take) {
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
+        w += first * WIDE * 4;
         for (int64_t k = 0; k < count; k++, w += BLOCK * 4) {
-            F weight[VECTORS];
-            for (int j = 0; j < VECTORS; j++) ask(w + j * WIDE * 4 + AHEAD), weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
-            take(k, weight);
-        }
-    }
-};
-
-// Floats that are in the nearest cache already.
-struct Kept {
-    static int64_t before(int64_t k) { return k * BLOCK * 4; }
-    template <class Take> static inline __attribute__((always_inline)) void each(const char *w, int64_t count, Take take) {
-        for (int64_t k = 0; k < count; k++, w += BLOCK * 4) {
-            F weight[VECTORS];
-            for (int j = 0; j < VECTORS; j++) weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
+            F weight[COUNT];
+            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
             take(k, weight);
         }
     }
@@ -118,14 +110,15 @@ struct Kept {
 
 struct Pairs {
     static int64_t before(int64_t k) { return (k + 1) / 2 * BLOCK * 4; }
-    template <class Take> static inline __attribute__((always_inline)) void each(const char *w, int64_t count, Take take) {
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
+        w += first * WIDE * 4;
         for (int64_t k = 0; k < count; k += 2, w += BLOCK * 4) {
-            FU both[VECTORS];
-            F weight[VECTORS];
-            for (int j = 0; j < VECTORS; j++) ask(w + j * WIDE * 4 + AHEAD), both[j] = words(w + j * WIDE * 4), hold(both[j]), weight[j] = as_floats(both[j] << 16);
+            FU both[COUNT];
+            F weight[COUNT];
+            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), both[j] = words(w + j * WIDE * 4), hold(both[j]), weight[j] = as_floats(both[j] << 16);
             take(k, weight);
             if (k + 1 == count) break;
-            for (int j = 0; j < VECTORS; j++) weight[j] = as_floats(both[j] & 0xFFFF0000);
+            for (int j = 0; j < COUNT; j++) weight[j] = as_floats(both[j] & 0xFFFF0000);
             take(k + 1, weight);
         }
     }
@@ -134,17 +127,18 @@ struct Pairs {
 struct Eights {
     static constexpr int64_t SIZE = BLOCK * (2 + GROUP);
     static int64_t before(int64_t k) { return (k + GROUP - 1) / GROUP * SIZE; }
-    template <class Take> static inline __attribute__((always_inline)) void each(const char *w, int64_t count, Take take) {
-        for (int64_t first = 0; first < count; first += GROUP, w += SIZE) {
-            F scale[VECTORS];
-            for (int j = 0; j < VECTORS; j++) scale[j] = halves(w + j * WIDE * 2);
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
+        w += first * WIDE;
+        for (int64_t start = 0; start < count; start += GROUP, w += SIZE) {
+            F scale[COUNT];
+            for (int j = 0; j < COUNT; j++) scale[j] = halves(w + first * WIDE + j * WIDE * 2);
             const char *at = w + BLOCK * 2;
-            const int64_t last = std::min(GROUP, count - first);
+            const int64_t last = std::min(GROUP, count - start);
             for (int64_t k = 0; k < last; k++, at += BLOCK) {
-                F weight[VECTORS];
-                ask(at + AHEAD);
-                for (int j = 0; j < VECTORS; j++) weight[j] = bytes(at + j * WIDE) * scale[j];
-                take(first + k, weight);
+                F weight[COUNT];
+                ask_for<COUNT>(at);
+                for (int j = 0; j < COUNT; j++) weight[j] = bytes(at + j * WIDE) * scale[j];
+                take(start + k, weight);
             }
         }
     }
@@ -153,25 +147,36 @@ struct Eights {
 template <bool MINIMUM> struct Fours {
     static constexpr int64_t HEAD = BLOCK * (MINIMUM ? 4 : 2), SIZE = HEAD + BLOCK * GROUP / 2;
     static int64_t before(int64_t k) { return (k + GROUP - 1) / GROUP * SIZE; }
-    template <class Take> static inline __attribute__((always_inline)) void each(const char *w, int64_t count, Take take) {
-        for (int64_t first = 0; first < count; first += GROUP, w += SIZE) {
-            F scale[VECTORS], least[VECTORS];
-            for (int j = 0; j < VECTORS; j++) scale[j] = halves(w + j * WIDE * 2), least[j] = MINIMUM ? halves(w + (VECTORS + j) * WIDE * 2) : F{};
-            const int64_t last = std::min(GROUP, count - first);
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
+        for (int64_t start = 0; start < count; start += GROUP, w += SIZE) {
+            F scale[COUNT], least[COUNT];
+            for (int j = 0; j < COUNT; j++) scale[j] = halves(w + (first + j) * WIDE * 2), least[j] = MINIMUM ? halves(w + (VECTORS + first + j) * WIDE * 2) : F{};
+            const int64_t last = std::min(GROUP, count - start);
             for (int64_t k = 0; k < last; k += 8) {
-                const char *at = w + HEAD + k * BLOCK / 2;
-                FU eight[VECTORS];
-                for (int j = 0; j < VECTORS; j++) ask(at + j * WIDE * 4 + AHEAD), eight[j] = words(at + j * WIDE * 4), hold(eight[j]);
+                const char *at = w + HEAD + k * BLOCK / 2 + first * WIDE * 4;
+                FU eight[COUNT];
+                for (int j = 0; j < COUNT; j++) ask_for<COUNT>(at + j * WIDE * 4), eight[j] = words(at + j * WIDE * 4), hold(eight[j]);
                 for (int64_t i = 0; i < 8 && k + i < last; i++) {
-                    F weight[VECTORS];
-                    for (int j = 0; j < VECTORS; j++) {
+                    F weight[COUNT];
+                    for (int j = 0; j < COUNT; j++) {
                         const F q = nibbles<MINIMUM ? 0 : 8>(eight[j]);
                         weight[j] = MINIMUM ? q * scale[j] + least[j] : q * scale[j];
                         eight[j] >>= 4;
                     }
-                    take(first + k + i, weight);
+                    take(start + k + i, weight);
                 }
             }
+        }
+    }
+};
+
+// Weights as floats that are in the nearest cache already: COUNT vectors for each input.
+struct Kept {
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int, int64_t count, Take take) {
+        for (int64_t k = 0; k < count; k++, w += COUNT * WIDE * 4) {
+            F weight[COUNT];
+            for (int j = 0; j < COUNT; j++) weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
+            take(k, weight);
         }
     }
 };

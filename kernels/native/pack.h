@@ -67,7 +67,7 @@ static void pack_rows(const void *matrix, int64_t rows, int64_t in, int64_t kind
 
 // Writes one output's weights [in] of a strip as floats.
 template <class Format> static void one_output(const char *strip, int64_t in, int64_t lane, float *y) {
-    Format::each(strip, in, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) { y[k] = weight[lane / WIDE][lane % WIDE]; });
+    Format::template each<VECTORS>(strip, 0, in, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) { y[k] = weight[lane / WIDE][lane % WIDE]; });
 }
 
 static void output_weights(Matrix w, int64_t in, int64_t output, float *y) {

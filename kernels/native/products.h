@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "formats.h"
 #include "rounded.h"
@@ -15,59 +16,60 @@
 constexpr int64_t ITEM = 1 << 20;  // multiplications of an item of work: some 20 us, many times what taking one costs
 constexpr int64_t PART = 96;  // most rows of an item of work: enough to pay for reading the weights once more
 
-// Adds `count` inputs of R rows of x [R][in] times their weights at w to the sums [R][BLOCK], which begin at 0 if `first`.
-// KEEP: writes the weights to `kept` as floats [count][BLOCK] as well. `next`: bytes that are needed soon, `lines` cache
-// lines for each input; null for none.
-template <class Format, int R, bool KEEP> static void add_inputs(const float *x, int64_t in, const char *w, int64_t count, float *sums, bool first, float *kept, const char *next, int64_t lines) {
-    F sum[R][VECTORS];
+// Adds `count` inputs of R rows of x [R][in] times their weights at w to the sums [R][BLOCK], which begin at 0 if `start`:
+// COUNT vectors of outputs from vector `first` on. KEEP: writes the weights to `kept` as floats [count][COUNT * WIDE] as
+// well. `next`: bytes that are needed soon, `lines` cache lines for each input.
+template <class Format, int R, int COUNT, bool KEEP> static void add_inputs(const float *x, int64_t in, const char *w, int first, int64_t count, float *sums, bool start, float *kept, const char *next, int64_t lines) {
+    F sum[R][COUNT];
+    sums += first * WIDE;
     for (int r = 0; r < R; r++)
-        for (int j = 0; j < VECTORS; j++) sum[r][j] = first ? F{} : floats(sums + r * BLOCK + j * WIDE);
-    Format::each(w, count, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) {
-        if (KEEP) {
-            for (int j = 0; j < VECTORS; j++) put(kept + k * BLOCK + j * WIDE, weight[j]);
-        } else if (next) {
-            for (int64_t i = 0; i < lines; i++) ask(next + (k * lines + i) * 64);
+        for (int j = 0; j < COUNT; j++) sum[r][j] = start ? F{} : floats(sums + r * BLOCK + j * WIDE);
+    Format::template each<COUNT>(w, first, count, [&](int64_t k, const F(&weight)[COUNT]) __attribute__((always_inline)) {
+        if (KEEP)
+            for (int j = 0; j < COUNT; j++) put(kept + (k * COUNT + j) * WIDE, weight[j]);
+        for (int64_t i = 0; i < lines; i++) ask(next + (k * lines + i) * 64);
+        for (int r = 0; r < R; r++) {
+            F input = spread(x[r * in + k]);
+            hold(input);
+            for (int j = 0; j < COUNT; j++) sum[r][j] += input * weight[j];
         }
-        for (int r = 0; r < R; r++)
-            for (int j = 0; j < VECTORS; j++) sum[r][j] += spread(x[r * in + k]) * weight[j];
     });
     for (int r = 0; r < R; r++)
-        for (int j = 0; j < VECTORS; j++) put(sums + r * BLOCK + j * WIDE, sum[r][j]);
+        for (int j = 0; j < COUNT; j++) put(sums + r * BLOCK + j * WIDE, sum[r][j]);
 }
 
-typedef void (*AddInputs)(const float *, int64_t, const char *, int64_t, float *, bool, float *, const char *, int64_t);
+typedef void (*AddInputs)(const float *, int64_t, const char *, int, int64_t, float *, bool, float *, const char *, int64_t);
 
-template <class Format, bool KEEP> static AddInputs add_inputs_of(int64_t rows) {
-    switch (rows) {
-        case 1: return add_inputs<Format, 1, KEEP>;
-        case 2: return add_inputs<Format, 2, KEEP>;
-#ifdef __AVX512F__
-        case 3: return add_inputs<Format, 3, KEEP>;
-        case 4: return add_inputs<Format, 4, KEEP>;
-        case 5: return add_inputs<Format, 5, KEEP>;
-#endif
-        default: return add_inputs<Format, ROWS, KEEP>;
-    }
+template <class Format, int COUNT, bool KEEP, int... R> static AddInputs add_inputs_of(int64_t rows, std::integer_sequence<int, R...>) {
+    static constexpr AddInputs all[] = {add_inputs<Format, R + 1, COUNT, KEEP>...};
+    return all[rows - 1];
 }
 
-// Multiplies rows of x [T][in] by one strip -> sums [T][BLOCK]. One group of rows takes all inputs at once; several take
-// turns at each CHUNK of them, so that weights are read and expanded once, and memory is read all the time. Groups are as
-// even as possible: five and four rows are faster than six and three, because three rows have too few sums to hide the
-// latency of one.
-template <class Format> static void strip_product(const float *x, int64_t T, int64_t in, const char *w, float *sums) {
-    const int64_t groups = (T + ROWS - 1) / ROWS;
-    if (groups == 1) return add_inputs_of<Format, false>(T)(x, in, w, in, sums, true, nullptr, nullptr, 0);
-    constexpr bool KEEPS = !std::is_same_v<Format, Floats>;
-    alignas(64) float kept[KEEPS ? CHUNK * BLOCK : 1];
-    const int64_t lines = (Format::before(CHUNK) + CHUNK * 64 - 1) / (CHUNK * 64);
-    for (int64_t k = 0; k < in; k += CHUNK) {
-        const int64_t count = std::min(CHUNK, in - k);
-        const char *here = w + Format::before(k), *next = w + Format::before(k + CHUNK);
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t t = T * g / groups, rows = T * (g + 1) / groups - t;
-            const float *from = x + t * in + k;
-            if (g == 0) add_inputs_of<Format, KEEPS>(rows)(from, in, here, count, sums, k == 0, kept, nullptr, 0);
-            else add_inputs_of<Kept, false>(rows)(from, in, KEEPS ? (const char *)kept : here, count, sums + t * BLOCK, k == 0, nullptr, g == 1 ? next : nullptr, lines);
+// Multiplies up to ROWS rows of x [T][in] by one strip -> sums [T][BLOCK]: all of its outputs at once.
+template <class Format> static void few_rows(const float *x, int64_t T, int64_t in, const char *w, float *sums) {
+    add_inputs_of<Format, VECTORS, false>(T, std::make_integer_sequence<int, ROWS>())(x, in, w, 0, in, sums, true, nullptr, nullptr, 0);
+}
+
+// The same for any rows: groups of rows take turns at some inputs, while the next ones are on their way from memory. What is
+// cheap to expand is read by each group, for one half of the outputs and then for the other: a group has twice the rows, and
+// reads half of the weights. The numbers of blocks are expanded by the first group alone, with few rows of all outputs; the
+// last group asks memory, because the first one has enough to do.
+template <class Format> static void many_rows(const float *x, int64_t T, int64_t in, const char *w, float *sums) {
+    constexpr bool KEEPS = !std::is_same_v<Format, Floats> && !std::is_same_v<Format, Pairs>;
+    constexpr int COUNT = KEEPS ? VECTORS : HALF, MOST = KEEPS ? ROWS : TALL;
+    constexpr int64_t INPUTS = KEEPS ? CHUNK : CHUNK / 2;
+    constexpr auto sizes = std::make_integer_sequence<int, MOST>();
+    const int64_t groups = (T + MOST - 1) / MOST, turns = VECTORS / COUNT * groups, all = Format::before(INPUTS) / 64;
+    const int64_t lines = (all + turns * INPUTS - 1) / (turns * INPUTS);
+    alignas(64) float kept[KEEPS ? INPUTS * BLOCK : 1];
+    for (int64_t k = 0; k < in; k += INPUTS) {
+        const int64_t count = std::min(INPUTS, in - k);
+        const char *here = w + Format::before(k), *next = w + Format::before(k + INPUTS);
+        for (int64_t turn = 0; turn < turns; turn++) {
+            const int64_t g = turn % groups, t = T * g / groups, rows = T * (g + 1) / groups - t, asked = (KEEPS ? turns - 1 - turn : turn) * INPUTS * lines;
+            const bool again = KEEPS && g;
+            (again ? add_inputs_of<Kept, COUNT, false>(rows, sizes) : add_inputs_of<Format, COUNT, KEEPS>(rows, sizes))(
+                x + t * in + k, in, again ? (const char *)kept : here, turn / groups * COUNT, count, sums + t * BLOCK, k == 0, kept, next + asked * 64, asked < all ? lines : 0);
         }
     }
 }
@@ -76,7 +78,7 @@ template <class Format> static void strip_product(const float *x, int64_t T, int
 template <class Format> static void one_strip(const float *x, int64_t T, Matrix w, int64_t in, int64_t out, int64_t s, float *y, int64_t step, bool onto) {
     const int64_t width = std::min<int64_t>(BLOCK, out - s * BLOCK);
     alignas(64) float sums[PART * BLOCK];
-    strip_product<Format>(x, T, in, (const char *)w.data + s * Format::before(in), sums);
+    (T <= ROWS ? few_rows<Format> : many_rows<Format>)(x, T, in, (const char *)w.data + s * Format::before(in), sums);
     for (int64_t r = 0; r < T; r++) {
         float *to = y + r * step + s * BLOCK;
         const float *from = sums + r * BLOCK;

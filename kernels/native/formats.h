@@ -17,7 +17,6 @@ constexpr int WIDE = 16, VECTORS = 4, ROWS = 6;  // 24 sums of 32 registers
 #else
 constexpr int WIDE = 8, VECTORS = 4, ROWS = 3;  // 12 sums of 16 registers
 #endif
-constexpr int HALF = VECTORS / 2, TALL = 2 * ROWS;  // as many sums: twice the rows, and half the outputs
 constexpr int BLOCK = VECTORS * WIDE;  // outputs of one strip of a packed matrix
 constexpr int64_t GROUP = 32;          // inputs that share a scale
 constexpr int64_t CHUNK = 128;         // most inputs that groups of rows take while their weights are in the nearest cache
@@ -29,11 +28,12 @@ typedef uint32_t FU __attribute__((vector_size(WIDE * 4)));
 typedef uint32_t Pair;
 
 // FLOATS: [strips][in][BLOCK]. PAIRS: [strips][ceil(in / 2)][BLOCK] of bf16 numbers, the weights of inputs 2 i and 2 i + 1
-// (0 after the last one) in one word, so that one operation expands either to a float. ROUNDED: PAIRS whose rows are rounded
-// to bf16 as well. The others are ggml's blocks of GROUP inputs, the blocks of a strip's outputs side by side:
-// [strips][ceil(in / GROUP)] of BLOCK fp16 scales, in Q4_1 BLOCK fp16 minima, and the integers: in Q8_0 [GROUP][BLOCK] bytes,
-// in the others [GROUP / 8][BLOCK] words, of which each holds eight inputs of an output, the first one lowest.
-enum Kind : int64_t { FLOATS, PAIRS, ROUNDED, Q8_0, Q4_0, Q4_1 };
+// (0 after the last one) in one word, so that one operation expands either to a float. The others are ggml's blocks of GROUP
+// inputs, the blocks of a strip's outputs side by side: [strips][ceil(in / GROUP)] of BLOCK fp16 scales, in Q4_1 BLOCK fp16
+// minima, and the integers: in Q8_0 [GROUP][BLOCK] bytes, in the others [GROUP / 8][BLOCK] words, of which each holds eight
+// inputs of an output, the first one lowest. ..._HALVES and ..._INTEGERS: for rows that are rounded to bf16, or to int8; the
+// same bytes, but Q8_0_INTEGERS has [GROUP / 4][BLOCK] words of four inputs, each byte more by 128.
+enum Kind : int64_t { FLOATS, PAIRS, PAIRS_HALVES, Q8_0, Q4_0, Q4_1, Q8_0_INTEGERS, Q4_0_INTEGERS, Q4_1_INTEGERS };
 struct Matrix { const void *data; int64_t kind; };
 
 static inline F floats(const void *p) { F v; std::memcpy(&v, p, sizeof v); return v; }
@@ -41,8 +41,10 @@ static inline FU words(const void *p) { FU v; std::memcpy(&v, p, sizeof v); retu
 static inline F as_floats(FU bits) { F v; std::memcpy(&v, &bits, sizeof v); return v; }
 static inline void put(void *p, F v) { std::memcpy(p, &v, sizeof v); }
 static inline F spread(float x) { return x - F{}; }
-static inline void ask(const char *p) { __builtin_prefetch(p, 0, 3); }
-template <int COUNT> static inline void ask_for(const char *p) { if (COUNT == VECTORS) ask(p + AHEAD); }
+
+// Asks memory for a cache line. Always inline: GCC takes a function that only prefetches for one without effect, and drops calls.
+static inline __attribute__((always_inline)) void ask(const char *p) { __builtin_prefetch(p, 0, 3); }
+template <int COUNT> static inline __attribute__((always_inline)) void ask_for(const char *p) { if (COUNT == VECTORS) ask(p + AHEAD); }
 
 // Keeps a value in a register that several sums share. Without it the compiler loads from memory again for each sum, which
 // makes loads the bottleneck on a processor with as many multiplications as loads per cycle.
@@ -144,8 +146,39 @@ struct Eights {
     }
 };
 
+// Eights for rows that are rounded to integers.
+struct Quads {
+    static constexpr int64_t SIZE = Eights::SIZE;
+    static constexpr int32_t LESS = 128;
+    static constexpr bool LEAST = false;
+    static int64_t before(int64_t k) { return Eights::before(k); }
+    static int place(int i) { return i; }
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void quads(const char *w, int first, Take take) {
+        w += BLOCK * 2 + first * WIDE * 4;
+        for (int i = 0; i < GROUP / 4; i++, w += BLOCK * 4) {
+            FU four[COUNT];
+            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), four[j] = words(w + j * WIDE * 4), hold(four[j]);
+            take(i, four);
+        }
+    }
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
+        for (int64_t k = 0; k < count; k++) {
+            const char *block = w + k / GROUP * SIZE;
+            F weight[COUNT];
+            for (int j = 0; j < COUNT; j++) {
+                const FU four = words(block + BLOCK * 2 + (k % GROUP / 4 * BLOCK + (first + j) * WIDE) * 4);
+                weight[j] = __builtin_convertvector((FI)(four >> k % 4 * 8 & 255) - LESS, F) * halves(block + (first + j) * WIDE * 2);
+            }
+            take(k, weight);
+        }
+    }
+};
+
 template <bool MINIMUM> struct Fours {
     static constexpr int64_t HEAD = BLOCK * (MINIMUM ? 4 : 2), SIZE = HEAD + BLOCK * GROUP / 2;
+    static constexpr int32_t LESS = MINIMUM ? 0 : 8;
+    static constexpr bool LEAST = MINIMUM;
+    static int place(int i) { return i / 8 * 8 + i % 2 * 4 + i % 8 / 2; }
     static int64_t before(int64_t k) { return (k + GROUP - 1) / GROUP * SIZE; }
     template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
         for (int64_t start = 0; start < count; start += GROUP, w += SIZE) {
@@ -159,13 +192,24 @@ template <bool MINIMUM> struct Fours {
                 for (int64_t i = 0; i < 8 && k + i < last; i++) {
                     F weight[COUNT];
                     for (int j = 0; j < COUNT; j++) {
-                        const F q = nibbles<MINIMUM ? 0 : 8>(eight[j]);
+                        const F q = nibbles<LESS>(eight[j]);
                         weight[j] = MINIMUM ? q * scale[j] + least[j] : q * scale[j];
                         eight[j] >>= 4;
                     }
                     take(start + k + i, weight);
                 }
             }
+        }
+    }
+    // Calls take(i, words) for words of four inputs: of eight, those at even places, then the others.
+    template <int COUNT, class Take> static inline __attribute__((always_inline)) void quads(const char *w, int first, Take take) {
+        w += HEAD + first * WIDE * 4;
+        for (int i = 0; i < GROUP / 4; i += 2, w += BLOCK * 4) {
+            FU eight[COUNT], four[COUNT];
+            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), eight[j] = words(w + j * WIDE * 4), hold(eight[j]), four[j] = eight[j] & 0x0F0F0F0F;
+            take(i, four);
+            for (int j = 0; j < COUNT; j++) four[j] = eight[j] >> 4 & 0x0F0F0F0F;
+            take(i + 1, four);
         }
     }
 };

@@ -26,6 +26,7 @@ typedef float F __attribute__((vector_size(WIDE * 4)));
 typedef int32_t FI __attribute__((vector_size(WIDE * 4)));
 typedef uint32_t FU __attribute__((vector_size(WIDE * 4)));
 typedef uint32_t Pair;
+typedef int8_t Octets __attribute__((vector_size(GROUP)));
 
 // FLOATS: [strips][in][BLOCK]. PAIRS: [strips][ceil(in / 2)][BLOCK] of bf16 numbers, the weights of inputs 2 i and 2 i + 1
 // (0 after the last one) in one word, so that one operation expands either to a float. The others are ggml's blocks of GROUP
@@ -146,13 +147,13 @@ struct Eights {
     }
 };
 
-// Eights for rows that are rounded to integers.
+// Eights for rows that are rounded to integers. `ordered`: a row's inputs in the order of the words that `quads` takes, four each.
 struct Quads {
     static constexpr int64_t SIZE = Eights::SIZE;
     static constexpr int32_t LESS = 128;
     static constexpr bool LEAST = false;
     static int64_t before(int64_t k) { return Eights::before(k); }
-    static int place(int i) { return i; }
+    static Octets ordered(Octets inputs) { return inputs; }
     template <int COUNT, class Take> static inline __attribute__((always_inline)) void quads(const char *w, int first, Take take) {
         w += BLOCK * 2 + first * WIDE * 4;
         for (int i = 0; i < GROUP / 4; i++, w += BLOCK * 4) {
@@ -178,7 +179,10 @@ template <bool MINIMUM> struct Fours {
     static constexpr int64_t HEAD = BLOCK * (MINIMUM ? 4 : 2), SIZE = HEAD + BLOCK * GROUP / 2;
     static constexpr int32_t LESS = MINIMUM ? 0 : 8;
     static constexpr bool LEAST = MINIMUM;
-    static int place(int i) { return i / 8 * 8 + i % 2 * 4 + i % 8 / 2; }
+    static Octets ordered(Octets inputs) {
+        const Octets order = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 16, 18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31};
+        return __builtin_shuffle(inputs, order);
+    }
     static int64_t before(int64_t k) { return (k + GROUP - 1) / GROUP * SIZE; }
     template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
         for (int64_t start = 0; start < count; start += GROUP, w += SIZE) {

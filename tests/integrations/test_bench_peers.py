@@ -51,6 +51,7 @@ class Fake:
     refuses: int = -1
     version: str = "fake 1.0"
     setting: str = "no drafts"
+    pid: int = field(default_factory=os.getpid)
     asked: list[Asked] = field(default_factory=list[Asked])
 
     def run(self, asked: Asked) -> Answered:

@@ -27,7 +27,8 @@ from trimode.policy.selection.settings import Settings
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {
     "contender", "group", "step", "n", "rounds", "prompt_tokens", "tokens", "passes", "seconds", "prefill_seconds",
-    "decode_tokens_per_s", "speedup", "speedup_sum", "decode_speedup", "speedup_ar", "decode_speedup_ar", "equal_ids",
+    "decode_tokens_per_s", "speedup", "speedup_sum", "prefill_speedup", "decode_speedup", "speedup_ar",
+    "decode_speedup_ar", "equal_ids",
     "different_ids",
 }  # fmt: skip
 

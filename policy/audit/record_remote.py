@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import JsonValue
 
-from ..errors import error_type
-from .host import HostRun, ServedBy
-from .package_versions import versions
-from .record import CallRecord, PolicyUsed, Runtime, SamplingUsed, StepKind
+from .call_facts import CallFacts, error_text, shared_fields
+from .record import CallRecord, SamplingUsed
 from .remote_record import RemoteUsed, answer_digest, request_digest
 
 
@@ -35,68 +33,28 @@ class RemoteCall:
     used: RemoteUsed
 
 
-def record_remote_call(
-    remote: RemoteCall,
-    *,
-    call: str,
-    step: str,
-    kind: StepKind,
-    session: str | None,
-    agent: str | None,
-    requested: Mapping[str, JsonValue],
-    policy: PolicyUsed,
-    runtime: Runtime,
-    start_ns: int,
-    end_ns: int,
-    schema: JsonValue,
-    schema_formats: str | None,
-    schema_sha256: str | None,
-    schema_valid: bool | None,
-    notes: Sequence[str],
-    error: BaseException | None,
-    guarantee: str | None,
-    content: bool,
-    host: HostRun | None = None,
-    served: ServedBy | None = None,
-) -> CallRecord:
+def record_remote_call(remote: RemoteCall, **facts: Unpack[CallFacts]) -> CallRecord:
     """Returns the record. With `content=False` it has what `redacted` leaves."""
-    text, answer = remote.text, dict(remote.answer or {})
+    text, answer, logprobs = remote.text, dict(remote.answer or {}), facts.get("logprobs")
     found = CallRecord(
-        call=call,
-        step=step,
-        kind=kind,
-        session=session,
-        agent=agent,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        requested=dict(requested),
+        **shared_fields(facts),
         options=dict(remote.options),
         sampling=remote.sampling,
         max_tokens=remote.max_tokens,
         stop=tuple(remote.stop),
         thinking=None,
-        policy=policy,
-        runtime=runtime,
-        versions=versions(),
-        schema_formats=schema_formats,
-        schema_sha256=schema_sha256,
-        schema_valid=schema_valid,
-        notes=tuple(notes),
-        error=None if error is None else error_type(error),
         finish_reason=remote.finish_reason,
         prompt_sha256=request_digest(remote.request),
         output_sha256=None if text is None else answer_digest(remote.request, text, answer),
         counts=None,
         rounds=(),
-        guarantee=guarantee,
-        host=host or None,
-        served=served,
         remote=_with_content(remote.used, remote.request, remote.answer if text is None else answer),
         text=text,
-        schema=schema,
-        error_message=None if error is None else str(error),
+        schema=facts.get("schema"),
+        error_message=error_text(facts),
+        logprobs=None if logprobs is None else tuple(logprobs),
     )
-    return found if content else found.redacted()
+    return found if facts.get("content", True) else found.redacted()
 
 
 def _with_content(used: RemoteUsed, request: Mapping[str, Any], answer: Mapping[str, Any] | None) -> RemoteUsed:

@@ -6,7 +6,6 @@ with `record.py`, then `trail.py`.
 
 from __future__ import annotations
 
-from .call_facts import CallFacts
 from .consistency import Problem
 from .content import LIMIT, SWITCH, captures, clipped, newest
 from .decisions import AskedQuestion, asked_questions, is_decision
@@ -28,8 +27,7 @@ from .origins import (
 from .package_versions import versions
 from .process_trails import add_audit_file, audit_files
 from .record import CallRecord, Counts, PolicyUsed, Runtime, SamplingUsed, StepKind
-from .record_local import record_call
-from .record_remote import RemoteCall, record_remote_call
+from .record_call import CallFacts, RemoteCall, record_call, record_remote_call
 from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round

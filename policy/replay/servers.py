@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from trimode.engine.errors import TrimodeError
 
-from ..audit import CallRecord, RemoteUsed
+from ..audit import CallRecord, RemoteUsed, is_decision
 from ..calls import RemoteEngine, request_from
 from ..errors import SchemaViolation
 from ..schema import Schema, schema_of, turn_of
@@ -21,8 +21,9 @@ from .replayed import Replay
 def revalidated(record: CallRecord, remote: RemoteUsed) -> Replay:
     """Validates the recorded output by its schema again, without asking the server."""
     where = f"decoded by pool {remote.pool!r} of a {remote.kind} server"
-    if record.schema_sha256 is None:
-        message = f"{where}; there is no schema to validate by, and the server is not asked again"
+    if record.schema_sha256 is None or is_decision(record):
+        what = "its scores were read, not written" if is_decision(record) else "there is no schema to validate by"
+        message = f"{where}; {what}, and the server is not asked again"
         return Replay(call=record.call, outcome="impossible", message=message)
     try:
         _validate(record, remote)

@@ -18,7 +18,7 @@ from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Section
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind
-from trimode.policy.audit.record_local import record_call
+from trimode.policy.audit.record_call import record_call
 
 VOCABULARY = 64
 END = 1

@@ -136,8 +136,17 @@ def test_what_the_server_refuses_is_refused_by_name(there: tm.Engine) -> None:
     passes = tm.Budget(passes=5)
     with tm.session(there, budget=passes), pytest.raises(tm.RequestError, match="do not report forward passes"):
         there.generate(messages=ASK)
-    with pytest.raises(tm.RequestError, match="scores options"):
-        there.choice(["a", "b"], "x")
+
+
+def test_scores_there_are_those_of_here(here: tm.Engine, there: tm.Engine) -> None:
+    options = ["yes", "no", "perhaps"]
+    found = there.choice(options, "Hello")
+    tokens = [here.tokenize(option) for option in options]
+    scored = [here.token_logprobs(here.tokenize("Hello"), ids) for ids in tokens]
+    assert found.logprobs == pytest.approx([sum(one.logprobs) for one in scored], abs=1e-5)
+    question = tm.DecisionQuestion.choice("Which?", options)
+    (decided,), (ours,) = (engine.decide("Hello.", [question]).answers for engine in (there, here))
+    assert decided.logprobs == pytest.approx(ours.logprobs, abs=1e-5)
 
 
 def test_the_example_runs_here_and_there_with_one_audit(

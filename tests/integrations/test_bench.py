@@ -207,7 +207,7 @@ def test_errors_are_one_line(
     cases: list[tuple[list[str | Path], str]] = [
         (
             ["bench", EPISODES, "--peers", "hf,vllm"],
-            "--peers: unknown peer 'vllm'; known: hf, hf-lookup, llamacpp, openvino, ort",
+            "--peers: unknown peer 'vllm'; known: hf, hf-lookup, llamacpp, llamacpp-native, openvino, ort",
         ),
         (["bench", EPISODES, "--modes", "ar,turbo"], "--modes: unknown mode 'turbo'"),
         (["bench", EPISODES, "--json", tmp_path / "no" / "rows.json"], "there is no directory"),

@@ -45,7 +45,11 @@ TOOL: Final[dict[str, Any]] = {
         "additionalProperties": False,
     },
 }
-NGRAM: Final = '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}'
+DRAFTING: Final = (
+    "--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}',
+    "--per-request-spec-decode-metrics", "detailed",
+)  # fmt: skip
+"""How vLLM is launched to draft, and to tell how it went."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def server(request: pytest.FixtureRequest, gguf: Path, ministral: Path) -> Gener
         with llamacpp(gguf) as running:
             yield request.param, running
     else:
-        with vllm(ministral, "--speculative-config", NGRAM) as running:
+        with vllm(ministral, *DRAFTING) as running:
             yield request.param, running
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_calls import Echo, call
+from made_calls import Echo, call, made, still
 
 from trimode.integrations.workload.calls import Answer, Log
 from trimode.integrations.workload.readings import Store
@@ -60,20 +58,6 @@ class Page(HTMLParser):
         self.words += data
         if self._in_table and self.rows and self.rows[-1]:
             self.rows[-1][-1] += data.strip()
-
-
-def made(step: str = "measure", count: int = 160, **fields: Any) -> Study:
-    calls = [call(at, loop=f"loop {at}", step=step, **fields) for at in range(count)]
-    calls += [call(at, loop=f"loop {at}", step="guess", **fields) for at in range(200, 240)]
-    targets = [
-        Echo("local:ar", 0.8),
-        Echo("local:linear_spec", 0.4, lambda one: one.answer if one.step != "guess" else Answer("{}")),
-    ]
-    return studied(Log(names=(f"{step}.jsonl",), calls=tuple(calls)), targets, True, Plan(), Store(), still)
-
-
-def still(_title: str, _total: int) -> Callable[[], object]:
-    return lambda: None
 
 
 @pytest.fixture(scope="module")

@@ -90,11 +90,16 @@ def test_promises_stand_beside_what_was_measured(study: Study, page: Page) -> No
 
 
 def test_every_measure_is_in_the_table(study: Study, page: Page) -> None:
-    shown = [row for row in page.rows if len(row) == 15 and row[1] in study.runs]
+    shown = [row for row in page.rows if len(row) == 12 and row[1] in study.runs]
     assert len(shown) == len(study.measures) == 6
     for row, one in zip(shown, study.measures, strict=True):
         assert row[2] == str(one.n)
         assert row[4].startswith(f"{one.quality.value:.2f} (")
+
+
+def test_parts_of_agreement_that_no_group_has_have_no_column(page: Page) -> None:
+    (heads,) = [row for row in page.rows if row[:2] == ["group", "run"] and "valid" in row]
+    assert [one for one in heads if one in ("names", "arguments", "fields", "prose")] == ["fields"]
 
 
 def test_marks_stand_where_their_values_are(study: Study, page: Page) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import ray
+from psutil import Process
 from ray import serve
 from served import LONG, TOOL, chat, client_of, documents, held_to
 from typer.testing import CliRunner
@@ -177,14 +178,18 @@ def small(**more: Any) -> ClusterSettings:
 
 @pytest.fixture(scope="module")
 def started() -> Generator[None]:
-    """Ray on this machine. It gives itself 30 s to start, too few where others work too: it is tried again."""
-    for left in (2, 1, 0):
+    """Ray on this machine. It gives itself 30 s to start, which is written into it and too few where others work too:
+    it is tried again, once the processes of the attempt have ended, which Ray leaves until this one ends."""
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
             joined(small(replicas=3))
             break
         except Exception:
             ray.shutdown()
-            if not left:
+            for left in Process().children(recursive=True):
+                left.kill()
+            if time.monotonic() > end:
                 raise
     yield
     ray.shutdown()

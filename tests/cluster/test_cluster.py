@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,6 @@ from typing import Any, Final
 import httpx
 import pytest
 import ray
-from psutil import Process
 from ray import serve
 from served import LONG, TOOL, chat, client_of, documents, held_to
 from typer.testing import CliRunner
@@ -187,7 +187,7 @@ def started() -> Generator[None]:
             break
         except Exception:
             ray.shutdown()
-            for left in Process().children(recursive=True):
+            for left in import_module("psutil").Process().children(recursive=True):  # Ray brings it
                 left.kill()
             if time.monotonic() > end:
                 raise

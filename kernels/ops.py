@@ -31,6 +31,7 @@ from .native import rounding
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
 from .native.pack_file import PackFile, PackFileUnusable
+from .native.pack_file import remove_superseded as remove_superseded_pack_files
 from .native.pack_file import write as write_pack_file
 from .native.packed import Packed
 from .quantize import PRECISIONS, Precision, quantize, rounded
@@ -80,6 +81,7 @@ __all__ = [
     "linear",
     "processor",
     "quantize",
+    "remove_superseded_pack_files",
     "rms_norm",
     "rotate",
     "rounded",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from speed_table import to_llamacpp  # noqa: E402
+
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIVE = README[README.index("## Five numbers") : README.index("## What holds")]
@@ -115,3 +120,10 @@ def test_there_are_five_each_with_how_it_was_measured() -> None:
     assert len(lines) == 5
     for line in lines:
         assert re.search(r"`(trimode \w+|scripts/\w+\.py)`|the same", line.split("|")[3]), line
+
+
+def test_the_table_next_to_llamacpp_is_made_of_its_reports() -> None:
+    """`scripts/speed_table.py` over the reports of `make bench-peers` that are kept, the shorter weights last."""
+    reports = [measured(path.name) for path in (ROOT / "docs" / "benchmarks").glob("peers-*.json")]
+    reports.sort(key=lambda report: -report["floor"]["weight_bytes"])
+    assert re.findall(r"^\| SmolLM2-135M, [A-Z].*\|$", README, re.MULTILINE) == list(to_llamacpp(reports))[2:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,7 @@ from .console import AsJson, console
 
 if TYPE_CHECKING:
     from trimode.policy.audit import CallRecord
-    from trimode.policy.replay import Engines
+    from trimode.policy.replay import Engines, Replay
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, help="Read, check, replay and compare audit files.")
 Trail = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
@@ -108,12 +109,16 @@ def replay(
         list[str] | None,
         typer.Option(help="Decode under this policy file, or `auto`, and compare by step; several may be given."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="URL to ask again for calls of a server that promises seeds; other servers' are validated."),
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Name of the variable with the key of --server.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Decodes calls again from what was recorded and compares ids and rounds; exit code 1 where they differ."""
     from trimode.policy.audit import read_audit, records
     from trimode.policy.replay import NO_CONTENT, Engines, nothing_to_replay
-    from trimode.policy.replay import replay as replay_call
 
     from .audit_tables import replays_table
 
@@ -123,12 +128,13 @@ def replay(
     if not chosen or None not in reasons:
         raise TrimodeError(f"{file}: nothing to replay: {(reasons or ['no readable call'])[0]}")
     engines = Engines(model, device, kernels, adapter)
+    if server is not None and (policy or all(record.remote is None for record in chosen)):
+        why = "--policy decodes in this process" if policy else f"{file} has no call that a server decoded"
+        raise TrimodeError(f"--server has nothing to be asked: {why}; leave it out")
     if policy:
         _under(chosen, policy, engines, as_json)
         return
-    replays = [
-        replay_call(record, None if record.remote is not None else engines.of(record.runtime)) for record in chosen
-    ]
+    replays = _replayed(chosen, engines, server, api_key_env)
     if as_json:
         print(json.dumps([asdict(one) for one in replays]))
     else:
@@ -142,6 +148,20 @@ def replay(
         console.print(f"{file}: {same} of {len(replays)} calls the same, bit for bit{remark}", highlight=False)
     if any(one.outcome in ("different", "path") for one in replays):
         raise typer.Exit(1)
+
+
+def _replayed(
+    chosen: Sequence[CallRecord], engines: Engines, server: str | None, api_key_env: str | None
+) -> list[Replay]:
+    from trimode.policy.replay import Servers
+    from trimode.policy.replay import replay as replay_call
+
+    with nullcontext() if server is None else Servers(server, api_key_env) as servers:
+        found: list[Replay] = []
+        for record in chosen:
+            asked = None if record.remote is None or servers is None else servers.of(record.remote)
+            found.append(replay_call(record, engines.of(record.runtime) if record.remote is None else asked))
+        return found
 
 
 def _under(chosen: Sequence[CallRecord], policies: Sequence[str], engines: Engines, as_json: bool) -> None:

@@ -15,13 +15,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from ..server.api.chat import chat_completions
 from ..server.api.completions import completions
 from ..server.api.messages import messages
 from ..server.api.openapi import openapi
 from ..server.api.responses import responses, stored
+from ..server.app import ROUTES as SERVER_ROUTES
 from ..server.app import app_of
 from ..server.keys import read_keys
 from ..server.service import Front
@@ -39,6 +40,7 @@ _OWN: Final = frozenset(("content-length", "content-type", REQUEST_ID, "server",
 """Headers of a replica's response that the door writes itself."""
 _HOP: Final = frozenset(("host", "content-length", "connection", "transfer-encoding", REQUEST_ID))
 """Headers of a request that are not for the replica."""
+Endpoint = Callable[[Request], Awaitable[Response]]
 Metrics = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the metrics of each replica, by its name."""
 
@@ -115,21 +117,17 @@ async def relayed(request: Request) -> Response:
     return Response(found.body, found.status, headers, dict(found.headers).get("content-type"))
 
 
-ROUTES: Final[tuple[BaseRoute, ...]] = (
-    Route("/health", health),
-    Route("/metrics", metrics),
-    Route("/openapi.json", openapi),
-    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-    Route("/v1/completions", completions, methods=["POST"]),
-    Route("/v1/responses", responses, methods=["POST"]),
-    Route("/v1/responses/{rest:path}", stored, methods=["GET", "POST", "DELETE"]),
-    Route("/v1/messages", messages, methods=["POST"]),
-    Route("/ready", relayed),
-    Route("/v1/models", relayed),
-    Route("/v1/models/{name:path}", relayed),
-    Route("/v1/messages/count_tokens", relayed, methods=["POST"]),
-    Route("/v1/decisions", relayed, methods=["POST"]),
-    Route("/v1/systemone", relayed, methods=["POST"]),
-    Route("/tokenize", relayed, methods=["POST"]),
-    Route("/detokenize", relayed, methods=["POST"]),
-)
+_OWN_ANSWERS: Final[Mapping[str, Endpoint]] = {"/health": health, "/metrics": metrics}
+"""What the door answers otherwise than the server does."""
+_READ_HERE: Final = frozenset((openapi, chat_completions, completions, responses, stored, messages))
+"""Endpoints that need a front and no engine: they run at the door as they are."""
+
+
+def _at_the_door(route: Route) -> Route:
+    """Returns the server's route as the door has it: what needs an engine goes to a replica."""
+    own = _OWN_ANSWERS.get(route.path) or (route.endpoint if route.endpoint in _READ_HERE else relayed)
+    return Route(route.path, own, methods=sorted(route.methods or ()))
+
+
+ROUTES: Final[tuple[Route, ...]] = tuple(map(_at_the_door, SERVER_ROUTES))
+"""Those of the server, one and all."""

@@ -16,10 +16,11 @@ Router = Literal["session", "ray-session", "ray-prefix", "ray"]
 ROUTERS: Final[dict[Router, str]] = {
     "session": "trimode.integrations.ray_serve.router.SessionRouter",
     "ray-session": "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
-    "ray-prefix": "ray.serve.llm.request_router.PrefixCacheAffinityRouter",
+    # Its public name, in ray.serve.llm, imports the packages of ray[llm], of which it needs none.
+    "ray-prefix": "ray.llm._internal.serve.routing_policies.prefix_aware.prefix_aware_router.PrefixCacheAffinityRouter",
     "ray": "ray.serve._private.request_router.PowerOfTwoChoicesRequestRouter",
 }
-"""Routers by name: ours, with receipts; Ray's by session, by prefix (which needs ray[llm]'s packages), and by load."""
+"""Routers by name: ours, with receipts; Ray's by session, by prefix, and by load."""
 
 
 class ClusterSettings(BaseModel):

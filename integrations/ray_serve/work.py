@@ -85,7 +85,11 @@ class Exchanged(Sent):
     path: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    prompt: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """As of `Work`; never empty, because Ray's router divides by its length."""
+        return f"{self.path} {self.body.decode(errors='replace')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

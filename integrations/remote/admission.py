@@ -12,7 +12,7 @@ from typing import Any
 
 from trimode.engine.errors import ModeUnavailable, RequestError
 from trimode.policy.errors import UnsupportedKeyword, UnsupportedSyntax
-from trimode.policy.remote import Capabilities, Constraint, RemoteRequest, without
+from trimode.policy.remote import Capabilities, Constraint, RemoteRequest, ScoresNotGiven, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class PoolAdmission:
 
 def admitted(request: RemoteRequest, can: Capabilities) -> PoolAdmission:
     """Returns how `can`'s pool serves the request. Raises RequestError or SchemaRefused."""
+    if request.scoring:
+        _check_scoring(request, can)
+        return PoolAdmission(None, enforced=True, notes=())
     _check_mode(request, can)
     _check_parameters(request, can)
     _check_prompt(request, can)
@@ -33,6 +36,14 @@ def admitted(request: RemoteRequest, can: Capabilities) -> PoolAdmission:
     notes = [*_notes(request, can), *dropped]
     enforced = not dropped and not (request.turn is not None and request.tools)
     return PoolAdmission(constraint, enforced, tuple(notes))
+
+
+def _check_scoring(request: RemoteRequest, can: Capabilities) -> None:
+    if not can.scores:
+        diffuses = can.modes == ("diffusion",)
+        why = "its diffusion has none" if diffuses else "its API has log-probabilities of tokens that it writes alone"
+        raise ScoresNotGiven(can.pool, can.kind, why)
+    _check_prompt(request, can)
 
 
 def _check_mode(request: RemoteRequest, can: Capabilities) -> None:

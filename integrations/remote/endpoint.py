@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from trimode.policy.remote import (
     CallRefused,
@@ -28,6 +29,7 @@ from trimode.policy.remote import (
 from .admission import PoolAdmission
 from .drivers.openai import Driver
 from .probe import form_of, probe_answer, probe_of
+from .scoring import likeliest, scored
 from .stream import Show, read_answer
 from .transport.circuit import Circuit
 from .transport.client import Client
@@ -65,6 +67,8 @@ class Endpoint:
         """Makes one attempt. Raises RemoteError; CircuitOpen without asking the server."""
         async with self.slots, self._counted():
             can = self.can or await self.read()
+            if request.scoring:
+                return await self._scored(request, can)
             held = await self._probed(request, admission, can)
             return await self._answer(request, admission, can, show, held)
 
@@ -123,28 +127,48 @@ class Endpoint:
         if held is False:
             notes.append("a probe shows that the server ignores this constraint: it was checked in the output alone")
         return RemoteAnswer(
+            **self._who(request, can, began),
             text=self.driver.text_of(request, reader),
             thinking=reader.thinking or None,
             calls=reader.calls if request.turn is not None else (),
             finish_reason=ended.finish,
-            pool=self.name,
-            kind=can.kind,
-            mode=request.mode if request.mode in can.modes else can.modes[0],
-            method=can.method,
-            version=can.version,
             model=reader.model or can.model,
-            seconds=time.perf_counter() - began,
             first_seconds=ended.first_seconds,
             cut=ended.cut,
             held=held,
-            exactness=can.exactness,
-            seeds=can.seeds,
             reported=self.driver.reported(reader),
             response_id=reader.response_id,
             fingerprint=reader.fingerprint,
             notes=tuple(notes),
             body=sent.body,
         )
+
+    async def _scored(self, request: RemoteRequest, can: Capabilities) -> RemoteAnswer:
+        """Scores instead of writing."""
+        began, scorer = time.perf_counter(), self.driver.scorer
+        assert scorer is not None
+        found = await scored(self.client, scorer, can, request)
+        pairs = zip(request.scoring, found.logprobs, strict=True)
+        return RemoteAnswer(
+            **self._who(request, can, began),
+            text="\n".join(likeliest(one, logprobs) for one, logprobs in pairs if one.options),
+            finish_reason="stop",
+            model=can.model,
+            scores=found,
+        )
+
+    def _who(self, request: RemoteRequest, can: Capabilities, began: float) -> dict[str, Any]:
+        """Returns the fields of an answer that tell who gave it, and in how many seconds."""
+        return {
+            "pool": self.name,
+            "kind": can.kind,
+            "mode": request.mode if request.mode in can.modes else can.modes[0],
+            "method": can.method,
+            "version": can.version,
+            "seconds": time.perf_counter() - began,
+            "exactness": can.exactness,
+            "seeds": can.seeds,
+        }
 
 
 def _checked(request: RemoteRequest) -> bool:

@@ -110,7 +110,7 @@ class Pools:
         return self._live
 
     def admit(self, request: RemoteRequest) -> Admitted:
-        if request.mode not in self.modes:
+        if request.mode not in self.modes and not request.scoring:  # nothing is written, in no mode
             raise ModeUnavailable(request.mode, f"a {next(iter(self._can.values())).kind} server's", self.modes)
         names, refused = list[str](), list[TrimodeError]()
         first = None
@@ -129,6 +129,9 @@ class Pools:
 
     def _order(self, request: RemoteRequest) -> list[str]:
         """Returns the pools in the order in which they are tried: those of the mode, then `ar`, then others."""
+        if request.scoring:
+            own = [name for name, can in self._can.items() if can.scores] or [*self._can]
+            return own if self._fallback else own[:1]
         own = [name for name, can in self._can.items() if request.mode in can.modes]
         if not self._fallback:
             return own[:1]

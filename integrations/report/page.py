@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from trimode.engine.errors import RequestError
 from trimode.policy.audit import COLOURS, EMPTY, ORIGINS, read_audit, verify
 
 from .call_view import modes
+from .frame import Frame, asset, filled
 from .summary import Numbered, filters, groups, remarks, runs, totals, verdict
 
 CALLS: Final = 2_000
@@ -30,7 +27,6 @@ CALLS: Final = 2_000
 TOKENS: Final = 20_000
 """Output tokens in the details of a page; a browser on a phone still scrolls through them."""
 MODES: Final = ("ar", "diffusion", "linear_spec", "quadratic_spec", "lookup_spec")
-_ASSETS: Final = files("trimode.integrations.report") / "assets"
 
 
 def write(file: str | os.PathLike[str], out: str | os.PathLike[str], calls: str = ":") -> str:
@@ -54,35 +50,30 @@ def render(file: str | os.PathLike[str], calls: str = ":") -> tuple[str, str]:
     shown, found = [call.record for call in chosen], verdict(lines, verify(file))
     description = f"{len(chosen)} of {len(readable)} calls, {len(opened)} of them with their tokens"
     shown_runs = list(runs(chosen, opened, found.lines))
-    script, style = f"{asset('shared.js')}\n{asset('report.js')}", f"{_origin_style()}{asset('report.css')}"
-    page = _template().render(
+    frame = Frame(
         name=Path(file).name,
-        style=Markup(style),
-        script=Markup(script),
-        script_sha256=b64encode(sha256(script.encode()).digest()).decode(),
-        verdict=found,
+        kind="audit",
+        first=("calls", "the calls"),
+        good=found.good,
+        word="✓ Verified" if found.good else "✗ Does not verify",
+        sentence=found.sentence,
         totals=list(totals(shown)),
+        remarks=list(remarks(len(readable), len(requested), chosen, opened)),
+        style=Markup(f"{_origin_style()}{asset('report.css')}"),
+        script=Markup(f"{asset('shared.js')}\n{asset('report.js')}"),
+    )
+    page = filled(
+        "report.html",
+        frame,
+        verdict=found,
         groups=list(groups(shown)),
         runs=shown_runs,
         filters=filters(shown_runs),
         modes=[mode for mode in MODES if any(mode in modes(record) for record in shown)],
         origins=ORIGINS,
         empty=EMPTY,
-        remarks=list(remarks(len(readable), len(requested), chosen, opened)),
     )
     return page, description
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(asset("report.html"))
-
-
-@cache
-def asset(name: str) -> str:
-    """Returns the text of a file in `assets`; other pages take style and script from here."""
-    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 @cache

@@ -34,7 +34,7 @@ from .settings import ServerSettings
 from .transport.edge import Edge, refusal
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
-ROUTES: Final[tuple[BaseRoute, ...]] = (
+ROUTES: Final = (
     Route("/health", health),
     Route("/ready", ready),
     Route("/metrics", metrics),

@@ -26,6 +26,7 @@ typedef float F __attribute__((vector_size(WIDE * 4)));
 typedef int32_t FI __attribute__((vector_size(WIDE * 4)));
 typedef uint32_t FU __attribute__((vector_size(WIDE * 4)));
 typedef uint32_t Pair;
+typedef int8_t Octets __attribute__((vector_size(GROUP)));
 
 // FLOATS: [strips][in][BLOCK]. PAIRS: [strips][ceil(in / 2)][BLOCK] of bf16 numbers, the weights of inputs 2 i and 2 i + 1
 // (0 after the last one) in one word, so that one operation expands either to a float. The others are ggml's blocks of GROUP
@@ -44,7 +45,7 @@ static inline F spread(float x) { return x - F{}; }
 
 // Asks memory for a cache line. Always inline: GCC takes a function that only prefetches for one without effect, and drops calls.
 static inline __attribute__((always_inline)) void ask(const char *p) { __builtin_prefetch(p, 0, 3); }
-template <int COUNT> static inline __attribute__((always_inline)) void ask_for(const char *p) { if (COUNT == VECTORS) ask(p + AHEAD); }
+template <int COUNT> static inline __attribute__((always_inline)) void ask_ahead(const char *p) { if (COUNT == VECTORS) ask(p + AHEAD); }
 
 // Keeps a value in a register that several sums share. Without it the compiler loads from memory again for each sum, which
 // makes loads the bottleneck on a processor with as many multiplications as loads per cycle.
@@ -104,7 +105,7 @@ struct Floats {
         w += first * WIDE * 4;
         for (int64_t k = 0; k < count; k++, w += BLOCK * 4) {
             F weight[COUNT];
-            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
+            for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(w + j * WIDE * 4), weight[j] = floats(w + j * WIDE * 4), hold(weight[j]);
             take(k, weight);
         }
     }
@@ -117,7 +118,7 @@ struct Pairs {
         for (int64_t k = 0; k < count; k += 2, w += BLOCK * 4) {
             FU both[COUNT];
             F weight[COUNT];
-            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), both[j] = words(w + j * WIDE * 4), hold(both[j]), weight[j] = as_floats(both[j] << 16);
+            for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(w + j * WIDE * 4), both[j] = words(w + j * WIDE * 4), hold(both[j]), weight[j] = as_floats(both[j] << 16);
             take(k, weight);
             if (k + 1 == count) break;
             for (int j = 0; j < COUNT; j++) weight[j] = as_floats(both[j] & 0xFFFF0000);
@@ -138,7 +139,7 @@ struct Eights {
             const int64_t last = std::min(GROUP, count - start);
             for (int64_t k = 0; k < last; k++, at += BLOCK) {
                 F weight[COUNT];
-                ask_for<COUNT>(at);
+                ask_ahead<COUNT>(at);
                 for (int j = 0; j < COUNT; j++) weight[j] = bytes(at + j * WIDE) * scale[j];
                 take(start + k, weight);
             }
@@ -146,18 +147,18 @@ struct Eights {
     }
 };
 
-// Eights for rows that are rounded to integers.
+// Eights for rows that are rounded to integers. `ordered`: a row's inputs in the order of the words that `quads` takes, four each.
 struct Quads {
     static constexpr int64_t SIZE = Eights::SIZE;
     static constexpr int32_t LESS = 128;
     static constexpr bool LEAST = false;
     static int64_t before(int64_t k) { return Eights::before(k); }
-    static int place(int i) { return i; }
+    static Octets ordered(Octets inputs) { return inputs; }
     template <int COUNT, class Take> static inline __attribute__((always_inline)) void quads(const char *w, int first, Take take) {
         w += BLOCK * 2 + first * WIDE * 4;
         for (int i = 0; i < GROUP / 4; i++, w += BLOCK * 4) {
             FU four[COUNT];
-            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), four[j] = words(w + j * WIDE * 4), hold(four[j]);
+            for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(w + j * WIDE * 4), four[j] = words(w + j * WIDE * 4), hold(four[j]);
             take(i, four);
         }
     }
@@ -178,7 +179,10 @@ template <bool MINIMUM> struct Fours {
     static constexpr int64_t HEAD = BLOCK * (MINIMUM ? 4 : 2), SIZE = HEAD + BLOCK * GROUP / 2;
     static constexpr int32_t LESS = MINIMUM ? 0 : 8;
     static constexpr bool LEAST = MINIMUM;
-    static int place(int i) { return i / 8 * 8 + i % 2 * 4 + i % 8 / 2; }
+    static Octets ordered(Octets inputs) {
+        const Octets order = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 16, 18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31};
+        return __builtin_shuffle(inputs, order);
+    }
     static int64_t before(int64_t k) { return (k + GROUP - 1) / GROUP * SIZE; }
     template <int COUNT, class Take> static inline __attribute__((always_inline)) void each(const char *w, int first, int64_t count, Take take) {
         for (int64_t start = 0; start < count; start += GROUP, w += SIZE) {
@@ -188,7 +192,7 @@ template <bool MINIMUM> struct Fours {
             for (int64_t k = 0; k < last; k += 8) {
                 const char *at = w + HEAD + k * BLOCK / 2 + first * WIDE * 4;
                 FU eight[COUNT];
-                for (int j = 0; j < COUNT; j++) ask_for<COUNT>(at + j * WIDE * 4), eight[j] = words(at + j * WIDE * 4), hold(eight[j]);
+                for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(at + j * WIDE * 4), eight[j] = words(at + j * WIDE * 4), hold(eight[j]);
                 for (int64_t i = 0; i < 8 && k + i < last; i++) {
                     F weight[COUNT];
                     for (int j = 0; j < COUNT; j++) {
@@ -206,7 +210,7 @@ template <bool MINIMUM> struct Fours {
         w += HEAD + first * WIDE * 4;
         for (int i = 0; i < GROUP / 4; i += 2, w += BLOCK * 4) {
             FU eight[COUNT], four[COUNT];
-            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), eight[j] = words(w + j * WIDE * 4), hold(eight[j]), four[j] = eight[j] & 0x0F0F0F0F;
+            for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(w + j * WIDE * 4), eight[j] = words(w + j * WIDE * 4), hold(eight[j]), four[j] = eight[j] & 0x0F0F0F0F;
             take(i, four);
             for (int j = 0; j < COUNT; j++) four[j] = eight[j] >> 4 & 0x0F0F0F0F;
             take(i + 1, four);

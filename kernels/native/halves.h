@@ -26,7 +26,7 @@ struct Halves {
             for (int j = 0; j < COUNT; j++) sum[r][j] = start ? F{} : floats(sums + r * BLOCK + j * WIDE);
         for (int64_t k = 0; k < length(count); k++, w += BLOCK * 4) {
             FU weight[COUNT];
-            for (int j = 0; j < COUNT; j++) ask_for<COUNT>(w + j * WIDE * 4), weight[j] = words(w + j * WIDE * 4), hold(weight[j]);
+            for (int j = 0; j < COUNT; j++) ask_ahead<COUNT>(w + j * WIDE * 4), weight[j] = words(w + j * WIDE * 4), hold(weight[j]);
             for (int64_t i = 0; i < 2 * lines; i++) ask(next + (2 * k * lines + i) * 64);
             for (int r = 0; r < R; r++) {
                 FU input = x[r * step + k] - FU{};

@@ -29,6 +29,21 @@ static inline FI dots(FI sum, FU w, int32_t x) {
 #endif
 }
 
+// The nearest whole numbers, of two equally near ones the even one.
+static inline FI nearest(F v) {
+#if defined(__AVX512F__)
+    return (FI)_mm512_cvtps_epi32((__m512)v);
+#elif defined(__AVX2__)
+    return (FI)_mm256_cvtps_epi32((__m256)v);
+#else
+    FI found;
+    for (int i = 0; i < WIDE; i++) found[i] = (int32_t)std::nearbyint(v[i]);
+    return found;
+#endif
+}
+
+typedef int8_t Narrow __attribute__((vector_size(WIDE)));
+
 // A multiplier for products.h.
 template <class Format> struct Integers {
     typedef Rounded Input;
@@ -67,18 +82,31 @@ template <class Format> struct Integers {
 
     // Rounds a row of floats to the nearest, ties to even; 0 after the last. The largest of a block becomes 127 or -127.
     static void round(const float *x, int64_t in, Rounded *blocks) {
+        constexpr int PARTS = GROUP / WIDE;
         for (int64_t k = 0; k < in; k += GROUP, blocks++) {
-            float part[GROUP] = {}, most = 0;
+            float part[GROUP] = {};
             std::memcpy(part, x + k, std::min(GROUP, in - k) * sizeof(float));
-            for (float each : part) most = std::max(most, std::fabs(each));
-            const float by = most > 0 ? 127 / most : 0;
-            int8_t bytes[GROUP];
-            int32_t sum = 0;
-            for (int i = 0; i < GROUP; i++) {
-                const int8_t byte = (int8_t)std::nearbyint(part[i] * by);
-                bytes[Format::place(i)] = byte, sum += byte;
+            F input[PARTS], largest = {};
+            for (int p = 0; p < PARTS; p++) {
+                input[p] = floats(part + p * WIDE);
+                const F size = input[p] < 0 ? -input[p] : input[p];
+                largest = size > largest ? size : largest;
             }
-            std::memcpy(blocks->words, bytes, GROUP);
+            float most = 0;
+            for (int i = 0; i < WIDE; i++) most = std::max(most, largest[i]);
+            const float by = most > 0 ? 127 / most : 0;
+            FI sums = {};
+            Octets bytes;
+            for (int p = 0; p < PARTS; p++) {
+                const FI whole = nearest(input[p] * spread(by));
+                const auto narrow = __builtin_convertvector(whole, Narrow);
+                std::memcpy((char *)&bytes + p * WIDE, &narrow, WIDE);
+                sums += whole;
+            }
+            int32_t sum = 0;
+            for (int i = 0; i < WIDE; i++) sum += sums[i];
+            bytes = Format::ordered(bytes);
+            std::memcpy(blocks->words, &bytes, GROUP);
             blocks->scale = most / 127, blocks->begin = -Format::LESS * sum, blocks->total = blocks->scale * (float)sum;
         }
     }

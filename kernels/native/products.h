@@ -87,7 +87,7 @@ template <class M> static void rounded_product(const float *x, int64_t T, Matrix
     static thread_local std::vector<typename M::Input> rounded;
     rounded.resize(T * M::length(in));
     typename M::Input *rows = rounded.data();
-    thread_pool().each(T, threads, [&](int64_t t) { M::round(x + t * in, in, rows + t * M::length(in)); });
+    thread_pool().each(T, 8 * T * in > WORTH ? threads : 1, [&](int64_t t) { M::round(x + t * in, in, rows + t * M::length(in)); });
     product<M>(rows, T, w, in, out, y, step, onto, threads);
 }
 

@@ -12,6 +12,7 @@ from .decisions import AskedQuestion, asked_questions, is_decision
 from .diff import CallDiff, diff_trails
 from .host import HostRun, ServedBy
 from .merge import Merged, merged, write_merged
+from .new_record import CallFacts, RemoteCall, record_call, record_remote_call
 from .origins import (
     COLOURS,
     EMPTY,
@@ -26,8 +27,7 @@ from .origins import (
 )
 from .package_versions import versions
 from .process_trails import add_audit_file, audit_files
-from .record import CallRecord, Counts, PolicyUsed, Runtime, SamplingUsed, StepKind, record_call
-from .record_remote import RemoteCall, record_remote_call
+from .record import CallRecord, Counts, PolicyUsed, Runtime, SamplingUsed, StepKind
 from .redaction import Redact, redacted_by, redacted_host, redacted_text
 from .remote_record import AttemptMade, RemoteUsed, Reported, answer_digest, request_digest
 from .round_record import PieceOf, RoundRecord, TextOf, record_round
@@ -46,6 +46,7 @@ __all__ = [
     "AuditFile",
     "AuditLine",
     "CallDiff",
+    "CallFacts",
     "CallRecord",
     "Counts",
     "Head",

@@ -71,7 +71,7 @@ def _checks(record: CallRecord) -> Iterator[Check]:
         yield "output_sha256", last or record.prompt_sha256, record.output_sha256, "digest after the last round"
     if record.guarantee is not None:
         yield "guarantee", True, record.schema_sha256 is not None, f"a schema was enforced by {record.guarantee!r}"
-    if record.remote is None and record.kind == "choice":
+    if record.kind == "choice":
         yield from _choice_checks(record)
     if record.remote is None and record.has_content:
         yield from _content_checks(record)

@@ -16,11 +16,12 @@ from .record import CallRecord
 
 @dataclass(frozen=True, slots=True)
 class AskedQuestion:
-    """`options`: what could be answered, as texts; `candidates`: the same as token ids; `tokens`: the question's."""
+    """`options`: what could be answered, as texts; `candidates`: the same as token ids; `tokens`: the question's.
+    Both are empty where a server made the tokens."""
 
     options: tuple[str, ...]
-    tokens: tuple[int, ...]
-    candidates: tuple[tuple[int, ...], ...]
+    tokens: tuple[int, ...] = ()
+    candidates: tuple[tuple[int, ...], ...] = ()
 
 
 _ADAPTER: TypeAdapter[list[AskedQuestion]] = TypeAdapter(list[AskedQuestion])

@@ -2,32 +2,18 @@
 
 Knows plain values only, so that records are read and written without a model. Does not know files or spans. Prompts,
 outputs and drafts are content: `redacted` removes them and keeps counts, origins and digests, which still must add up.
-
-Each digest covers the prompt and the output up to its point, because the digest of a one-token round alone could be
-looked up by trying every token. Whoever has the prompt, the model and the seed can decode the output again anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from uuid import uuid4
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
-from ..errors import error_type
-from .digests import sequence_digests
 from .host import HostRun, ServedBy
-from .package_versions import versions
 from .remote_record import RemoteUsed
-from .round_record import PieceOf, RoundRecord, TextOf, bare_round, record_round
-
-if TYPE_CHECKING:
-    from trimode.engine.request import DecodeRequest
-    from trimode.engine.result import DecodeResult
-    from trimode.engine.scoring import QuestionsRequest, ScoreRequest
+from .round_record import RoundRecord
 
 StepKind = Literal["plan", "tool_call", "json", "prose", "choice", "turn"]
 
@@ -194,106 +180,3 @@ class CallRecord:
             error_message=None,
             logprobs=None,
         )
-
-
-def record_call(
-    *,
-    step: str,
-    kind: StepKind,
-    requested: Mapping[str, JsonValue],
-    request: DecodeRequest | ScoreRequest | QuestionsRequest,
-    result: DecodeResult | None,
-    policy: PolicyUsed,
-    runtime: Runtime,
-    start_ns: int,
-    end_ns: int,
-    call: str | None = None,
-    session: str | None = None,
-    agent: str | None = None,
-    schema: JsonValue = None,
-    schema_formats: str | None = None,
-    schema_sha256: str | None = None,
-    schema_valid: bool | None = None,
-    notes: Sequence[str] = (),
-    error: BaseException | None = None,
-    text_of: TextOf | None = None,
-    piece_of: PieceOf | None = None,
-    guarantee: str | None = None,
-    host: HostRun | None = None,
-    logprobs: Sequence[float] | None = None,
-    served: ServedBy | None = None,
-    content: bool = True,
-) -> CallRecord:
-    """Returns the full record; sinks that keep no content redact it. `text_of` decodes token ids, and adds the text of
-    each round and rejected token.
-
-    `piece_of`: a cheaper `text_of` for one token. `content=False` builds what `redacted` returns, for callers that keep
-    no more.
-    """
-    rounds, thinking = result.rounds if result else (), getattr(request, "thinking", None)
-    digests = sequence_digests(request.prompt, (part.tokens for part in rounds))
-    decoders = None if text_of is None else (text_of, piece_of or (lambda token: text_of((token,))))
-    parts = zip(rounds, digests[1:], strict=True)
-    bare = CallRecord(
-        call=call or uuid4().hex,
-        step=step,
-        kind=kind,
-        session=session,
-        agent=agent,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        requested=dict(requested),
-        options={"mode": request.first_options.mode, **_options(request)},
-        sampling=SamplingUsed(**_fields(request.sampling)),
-        max_tokens=request.max_tokens,
-        stop=tuple(request.stop),
-        thinking=None if thinking is None else ThinkingUsed(**_fields(thinking)),
-        policy=policy,
-        runtime=runtime,
-        versions=versions(),
-        schema_formats=schema_formats,
-        schema_sha256=schema_sha256,
-        schema_valid=schema_valid,
-        notes=tuple(notes),
-        error=None if error is None else error_type(error),
-        finish_reason=result.finish_reason if result else None,
-        prompt_sha256=digests[0],
-        output_sha256=digests[-1] if result else None,
-        counts=_counts(result) if result else None,
-        rounds=tuple([record_round(*part, decoders) if content else bare_round(*part) for part in parts]),
-        guarantee=guarantee,
-        host=host or None,
-        served=served,
-    )
-    if not content:
-        return bare
-    return replace(
-        bare,
-        prompt_ids=tuple(request.prompt),
-        suffix_ids=getattr(request.options, "suffix", None),
-        lookup_ids=getattr(request, "lookup", ()) or None,
-        token_ids=result.token_ids if result else None,
-        text=result.text if result else None,
-        schema=schema,
-        error_message=None if error is None else str(error),
-        logprobs=None if logprobs is None else tuple(logprobs),
-    )
-
-
-def _options(request: DecodeRequest | ScoreRequest | QuestionsRequest) -> dict[str, JsonValue]:
-    """Returns the mode's options; token ids among them are content, so only their number is kept."""
-    return {name: len(v) if isinstance(v, tuple) else v for name, v in _fields(request.first_options).items()}
-
-
-def _fields(flat: Any) -> dict[str, Any]:
-    """Returns `asdict` of a dataclass with plain values, without copying them, because this runs for every call."""
-    return {name: getattr(flat, name) for name in _names(flat.__class__)}
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-def _counts(result: DecodeResult) -> Counts:
-    return Counts(**{name: getattr(result.stats, name) for name in _names(Counts)})

@@ -52,7 +52,8 @@ class AttemptMade:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteUsed:
     """The endpoint that answered, as `Capabilities` names it, and its counts. `seconds`: of the whole call, by our
-    clock; `first_seconds`: to the first piece. `exactness`, `seeds`: what it promises.
+    clock; `first_seconds`: to the first piece. `exactness`, `seeds`: what it promises. `scores`: by what
+    means the server gave log-probabilities, of calls that ask for them.
 
     `request`: the call as it was asked, `answer`: thinking and calls beside the record's `text`, or the `partial` text
     of an answer that broke off. Both are content.
@@ -75,6 +76,7 @@ class RemoteUsed:
     fingerprint: str | None = None
     cut: bool = False
     held: bool | None = None
+    scores: str | None = None
     request: dict[str, JsonValue] | None = None
     answer: dict[str, JsonValue] | None = None
 

@@ -21,6 +21,7 @@ from trimode.engine.result import DecodeResult
 from trimode.engine.scoring import QuestionsRequest, ScoreRequest
 
 from ..audit import (
+    CallFacts,
     CallRecord,
     HostRun,
     PieceOf,
@@ -160,7 +161,7 @@ class Recording:
     def _record(self, request: Recorded, error: BaseException | None) -> CallRecord:
         call, plan, held = self.call, self.call.plan, self.asked or self.call.turn or self.call.schema
         keeps = captures("span") or any(file.content for file in audit_files(self.scope.audit))
-        common: dict[str, Any] = {
+        common: CallFacts = {
             "call": self.id,
             "step": call.step,
             "kind": call.kind,
@@ -182,6 +183,7 @@ class Recording:
             "guarantee": self.guarantee,
             "host": self._host,
             "served": self.scope.served,
+            "logprobs": self.logprobs,
             "content": keeps or self.scope.redact is not None,
         }
         if isinstance(request, RemoteRequest):
@@ -193,5 +195,4 @@ class Recording:
             result=self.result,
             text_of=self.text_of if keeps else None,
             piece_of=self.piece_of,
-            logprobs=self.logprobs,
         )

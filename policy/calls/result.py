@@ -17,6 +17,7 @@ from trimode.engine.result import DecodeResult, FinishReason, Round, Stats
 
 from ..audit import RemoteUsed, plain
 from ..errors import Attempt
+from ..remote import NotReported
 from ..schema import IdentifiedCall
 from ..selection import DecodePlan, Guarantee
 from ..telemetry import Spelling, legend, panel, tape
@@ -130,20 +131,30 @@ class Result(Generic[T_co]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredChoice:
     """Scores of a choice. `logprobs`: for each option, in the given order, log-probability in nats that the model at
-    temperature 1 writes exactly this option and then ends."""
+    temperature 1 writes exactly this option and then ends.
+
+    Of a server: `how`, by what means it gave them, then of going on with the option, without the end; or no `logprobs`
+    and `written`, the option that it wrote under a constraint.
+    """
 
     options: tuple[str, ...]
     logprobs: tuple[float, ...]
     stats: Stats
+    how: str = ""
+    written: str | None = None
 
     @property
     def text(self) -> str:
-        """The likeliest option, the first one on a tie."""
+        """The likeliest option, the first one on a tie; or the one that was written."""
+        if self.written is not None:
+            return self.written
         return self.options[self.logprobs.index(max(self.logprobs))]
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """The options' probabilities, normalized to sum to 1."""
+        """The options' probabilities, normalized to sum to 1. Raises NotReported where an option was written."""
+        if not self.logprobs:
+            raise NotReported("log-probabilities of the options")
         top = max(self.logprobs)
         weights = [exp(logprob - top) for logprob in self.logprobs]
         return tuple(weight / sum(weights) for weight in weights)

@@ -19,7 +19,7 @@ from .arguments import checked_scope, choice_call, decide_call, tools_of
 from .call import Call
 from .call_runner import CallRunner
 from .recording import Recording
-from .result import ScoredChoice
+from .result import Result, ScoredChoice
 
 PLAIN: Final = Calibration()
 """Log-probabilities as they are."""
@@ -39,9 +39,8 @@ class Scorer(CallRunner):
         cache_scope: str | None = None,
     ) -> ScoredChoice:
         """Scores `options` as whole answers in one pass; returns all log-probabilities and the likeliest option."""
-        result = self.run(choice_call(options, prompt, messages, tools, prompt_ids, self.planned, cache_scope))
-        assert result.choice is not None
-        return result.choice
+        call = choice_call(options, prompt, messages, tools, prompt_ids, self.planned, cache_scope)
+        return self._chosen(call, self._run(call, self._prepare_choice))
 
     async def achoice(
         self,
@@ -54,9 +53,8 @@ class Scorer(CallRunner):
         cache_scope: str | None = None,
     ) -> ScoredChoice:
         """`choice` for asyncio tasks."""
-        result = await self.arun(choice_call(options, prompt, messages, tools, prompt_ids, self.planned, cache_scope))
-        assert result.choice is not None
-        return result.choice
+        call = choice_call(options, prompt, messages, tools, prompt_ids, self.planned, cache_scope)
+        return self._chosen(call, await self._arun(call, self._aprepare_choice))
 
     def decide(
         self,
@@ -118,6 +116,17 @@ class Scorer(CallRunner):
         """`token_logprobs` for asyncio tasks. Cancelling the task frees its memory within one pass."""
         found: TokenLogprobs = await self.tokens.adecode(logprobs_request(prompt_ids, token_ids, top, cache_scope))
         return found
+
+    def _prepare_choice(self, recording: Recording) -> object:
+        """Fills in the recording's request and notes. A server may write a choice that it does not score."""
+        return self._prepare(recording)
+
+    async def _aprepare_choice(self, recording: Recording) -> object:
+        return await self._aprepare(recording)
+
+    def _chosen(self, call: Call, result: Result) -> ScoredChoice:  # noqa: ARG002
+        assert result.choice is not None
+        return result.choice
 
     def _decide_call(self, given: Any, tools: Sequence[Any], cache_scope: str | None) -> Call:
         described = [shape.described for shape in shapes_of(tools_of(tools, "decide()"))]

@@ -7,9 +7,9 @@ Knows questions, messages as plain values, and the engine's scores. Does not kno
 from __future__ import annotations
 
 from .asked import Asked, answer_lines, answered, common_beginning, decision_of, with_question
-from .questions import Calibration, Decision, DecisionAnswer, DecisionQuestion, checked_questions
+from .questions import Calibration, Decision, DecisionAnswer, DecisionQuestion, answer_of, checked_questions
 
 __all__ = [
-    "Asked", "Calibration", "Decision", "DecisionAnswer", "DecisionQuestion", "answer_lines", "answered",
+    "Asked", "Calibration", "Decision", "DecisionAnswer", "DecisionQuestion", "answer_lines", "answer_of", "answered",
     "checked_questions", "common_beginning", "decision_of", "with_question",
 ]  # fmt: skip

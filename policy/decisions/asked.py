@@ -20,7 +20,8 @@ from .questions import Calibration, Decision, DecisionQuestion, answer_of
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions of one call as put to the model: what its record keeps in place of a schema."""
+    """The questions of one call as put to the model: what its record keeps in place of a schema. `tokens`: of each
+    question; none where a server makes them."""
 
     questions: tuple[DecisionQuestion, ...]
     tokens: tuple[Question, ...]
@@ -28,8 +29,10 @@ class Asked:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The questions as JSON, with their token ids, from which a replay asks them again."""
-        pairs = zip(self.questions, self.tokens, strict=True)
+        """The questions as JSON, with their token ids where they are known, from which a replay asks them again."""
+        ids: list[dict[str, Any]] = [
+            {"tokens": list(one.tokens), "candidates": [list(each) for each in one.candidates]} for one in self.tokens
+        ]
         return {
             "calibration": asdict(self.calibration),
             "questions": [
@@ -38,10 +41,9 @@ class Asked:
                     "name": question.name,
                     "text": question.text,
                     "options": list(question.options),
-                    "tokens": list(tokens.tokens),
-                    "candidates": [list(ids) for ids in tokens.candidates],
+                    **tokens,
                 }
-                for question, tokens in pairs
+                for question, tokens in zip(self.questions, ids or [{}] * len(self.questions), strict=True)
             ],
         }
 

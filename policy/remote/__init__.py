@@ -18,6 +18,7 @@ from .errors import (
     NotReported,
     OutputCut,
     RemoteError,
+    ScoresNotGiven,
     ServerBusy,
     ServerFailed,
     ServerTimeout,
@@ -27,12 +28,14 @@ from .errors import (
 from .options import METHODS, Pool, RemoteOptions, Retry, Timeouts, check_url
 from .reported_stats import ReportedStats
 from .request import Constraint, Form, RemoteRequest, Turning
+from .scoring import Scored, Scores, TopTokens
 from .server import Admitted, RemoteServer, Watch
 
 __all__ = [
     "METHODS", "Acceptance", "Admitted", "AnswerGarbled", "CallRefused", "CallText", "Capabilities", "CircuitOpen",
-    "Constraint", "ConstraintNotHeld", "Dialect", "EveryPoolFailed", "Exactness", "Form", "NotReported", "OutputCut",
-    "Pool", "RemoteAnswer", "RemoteError", "RemoteOptions", "RemoteRequest", "RemoteServer", "ReportedStats", "Retry",
-    "Seeds", "ServerBusy", "ServerFailed", "ServerTimeout", "ServerUnreachable", "StreamBroken", "TextUpdate",
-    "Timeouts", "ToolSteps", "Turning", "Watch", "check_url", "subschemas", "without",
+    "Constraint", "ConstraintNotHeld", "Dialect", "EveryPoolFailed", "Exactness", "Form", "NotReported",
+    "OutputCut", "Pool", "RemoteAnswer", "RemoteError", "RemoteOptions", "RemoteRequest", "RemoteServer",
+    "ReportedStats", "Retry", "Scored", "Scores", "ScoresNotGiven", "Seeds", "ServerBusy", "ServerFailed",
+    "ServerTimeout", "ServerUnreachable", "StreamBroken", "TextUpdate", "Timeouts", "ToolSteps", "TopTokens",
+    "Turning", "Watch", "check_url", "subschemas", "without",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from trimode.engine.jobs import Update
 from trimode.engine.result import FinishReason, Mode
 
 from ..audit import AttemptMade, Reported
+from .scoring import Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ class RemoteAnswer:
 
     `cut`: ended by us at `max_seconds`. `held`: whether the server is known to have kept the constraint, by its probe;
     None without one. `seconds`: from the first attempt to the end; `first_seconds`: to the first piece. `model`,
-    `response_id`, `fingerprint`: as the server says. `body`: the request as it was sent.
+    `response_id`, `fingerprint`: as the server says. `body`: the request as it was sent. `scores`: of a request that
+    scores; `text` is then the likeliest options, one a line.
     """
 
     text: str
@@ -64,3 +66,4 @@ class RemoteAnswer:
     attempts: tuple[AttemptMade, ...] = ()
     notes: tuple[str, ...] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
+    scores: Scores | None = None

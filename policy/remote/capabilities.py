@@ -31,8 +31,10 @@ class Capabilities:
 
     `dialect`: which constraints it keeps; `raw_constraints`: also for raw prompts. `turns`: whether it parses calls
     that the model makes freely. `knobs`: settings of the mode that go with each request. `parameters`: settings of the
-    API beside temperature, top_p and stop. `context`: tokens of prompt and output, None if unknown. `read`: paths that
-    the server answered, from which `version`, `models`, `modes` and `context` are; all else is from the table of
+    API beside temperature, top_p and stop. `logprobs`: whether it gives those of tokens that it writes; `scores`:
+    by what means it gives those of tokens that it is given, empty where by none. `context`: tokens of prompt and
+    output, None if unknown. `read`: paths that the server answered, from which `version`, `models`, `modes` and
+    `context` are; all else is from the table of
     `table`, a date. `contract_only`: this kind was tested against its documented fields, not against a real server.
     """
 
@@ -47,6 +49,7 @@ class Capabilities:
     context: int | None = None
     seeds: Seeds = "best effort"
     logprobs: bool = False
+    scores: str = ""
     acceptance: Acceptance = "none"
     exactness: Exactness = "not promised"
     tool_steps: ToolSteps = "message"

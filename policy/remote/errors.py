@@ -12,6 +12,7 @@ TrimodeError (engine)
     ├── CircuitOpen          the pool failed several times in a row and is left alone for a while
     ├── EveryPoolFailed      no pool that may serve the call did; has their errors
     ├── ConstraintNotHeld    the server accepted a constraint and did not keep it; also a RequestError
+    ├── ScoresNotGiven       the server scores no tokens that it is given; also a RequestError
     ├── OutputCut            constrained output ended at max_tokens before it was complete
     └── NotReported          a count that the server did not give; also an AttributeError
 
@@ -153,6 +154,17 @@ class ConstraintNotHeld(RemoteError, RequestError):
             f"{answer[:60]!a}; pass guarantee='checked', which validates each answer and tries again",
         )
         self.form = form
+
+
+class ScoresNotGiven(RemoteError, RequestError):
+    """The server gives no log-probabilities of texts or tokens of ours."""
+
+    def __init__(self, pool: str, kind: str, why: str) -> None:
+        super().__init__(
+            pool,
+            f"a {kind} server scores no text that it is given: {why}; choice(), and steps of kind 'choice', have an "
+            "option written under a constraint there",
+        )
 
 
 class OutputCut(RemoteError):

@@ -65,7 +65,8 @@ def check_url(url: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds for each phase of a call: to connect, to send, to the first piece of the answer, and between pieces."""
+    """Seconds for each phase of a call: to connect, and to be told what the server is; to send; to the first piece of
+    the answer; and between pieces."""
 
     connect: float = 5.0
     write: float = 30.0

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from trimode.engine.request import Sampling
 from trimode.engine.result import Mode
 
+from .scoring import Scored
+
 Form = Literal["json", "regex", "choice", "lark"]
 
 
@@ -43,6 +45,7 @@ class RemoteRequest:
     """One call. `prompt`, `prompt_ids` and `messages`: one of them. `mode`: that of the plan, which chooses the pool;
     `knobs`: its options as the plan has them. `said`: names of the settings that the caller gave.
 
+    `scoring`: what is scored instead of writing; `max_tokens` is then 0.
     `exact`: no approximate mode may serve it. `max_seconds`: an unconstrained output is ended then. `turn`: None for
     calls that are no turn. `prefer`: pool to begin with, empty for the first of the mode.
     """
@@ -66,6 +69,7 @@ class RemoteRequest:
     step: str = ""
     kind: str = ""
     streamed: bool = False
+    scoring: tuple[Scored, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -92,5 +96,6 @@ class RemoteRequest:
             "max_tokens": self.max_tokens,
             "stop": list(self.stop) or None,
             "thinking": self.thinking,
+            "scoring": [one.document() for one in self.scoring] or None,
         }
         return {key: value for key, value in found.items() if value is not None}

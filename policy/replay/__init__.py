@@ -9,10 +9,11 @@ from .decode_again import NO_CONTENT, Engines, nothing_to_replay, replay
 from .held_out import Tuned, checked, tuned_and_checked
 from .reasons import explained
 from .replayed import Replay
+from .servers import Servers
 from .under_policies import replayed_under
 from .what_if import Check, Checks, Row, compared, tuned
 
 __all__ = [
-    "NO_CONTENT", "Check", "Checks", "Engines", "Replay", "Row", "Tuned", "checked", "compared", "explained",
+    "NO_CONTENT", "Check", "Checks", "Engines", "Replay", "Row", "Servers", "Tuned", "checked", "compared", "explained",
     "nothing_to_replay", "replay", "replayed_under", "tuned", "tuned_and_checked",
 ]  # fmt: skip

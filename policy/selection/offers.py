@@ -39,12 +39,14 @@ FORCED: Final = 0.5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """`name`: the architecture; `modes`: those that it can decode; `cost`: of a pass on this machine, None where that
-    was never measured; `unasked`: modes of a draft adapter that nobody asked for, which the table does not offer."""
+    was never measured; `unasked`: modes of a draft adapter that nobody asked for, which the table does not offer;
+    `scores`: whether steps of kind choice are scored, by no mode, and not written."""
 
     name: str
     modes: tuple[Mode, ...]
     cost: CostModel | None = None
     unasked: tuple[Mode, ...] = ()
+    scores: bool = True
 
     def have(self, mode: Mode) -> bool:
         return mode in self.modes and mode not in self.unasked

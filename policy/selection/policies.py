@@ -260,7 +260,8 @@ def resolve(
             mode, author = settings.mode, label
             reason = f"{settings.mode}: {label}"
     chosen, named = known_mode(mode, author), any(settings.mode is not None for _, settings in layers)
-    if context.kind in _NOT_DECODED:
+    decoded = context.kind not in _NOT_DECODED or (context.kind == "choice" and not weights.scores)
+    if not decoded:
         reason = _NOT_DECODED[context.kind]
     elif not named:
         chosen, why = offered(chosen, merged, weights)
@@ -277,7 +278,7 @@ def resolve(
         exact=merged.exact is not False and chosen != "diffusion",
         named=named,
     )
-    for policy in () if plan.named or context.kind in _NOT_DECODED else policies:
+    for policy in () if plan.named or not decoded else policies:
         plan = _chosen(policy, plan)
     return plan
 

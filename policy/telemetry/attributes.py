@@ -158,6 +158,7 @@ def _remote(record: CallRecord) -> Attributes:
         names.REMOTE_METHOD: used.method or None,
         names.REMOTE_VERSION: used.version,
         names.REMOTE_EXACTNESS: used.exactness,
+        names.REMOTE_SCORES: used.scores,
         names.REMOTE_ANSWER_SHA256: record.output_sha256,
         names.REMOTE_ATTEMPTS: tuple(f"{one.pool}: {one.outcome}" for one in used.attempts) or None,
         names.FORWARD_PASSES: told.forward_passes,

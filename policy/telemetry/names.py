@@ -125,6 +125,8 @@ REMOTE_ANSWER_SHA256: Final = "trimode.remote.answer.sha256"
 """Digest of the request and the answer as JSON, in the place of that of token ids."""
 REMOTE_EXACTNESS: Final = "trimode.remote.exactness"
 """same tokens, greedy or not promised: what the endpoint promises of its modes."""
+REMOTE_SCORES: Final = "trimode.remote.scores"
+"""By what means the endpoint gave log-probabilities of options, of choices and decisions."""
 
 DECODE_MODES: Final = "trimode.decode.modes"
 DECODE_REASON: Final = "trimode.decode.reason"

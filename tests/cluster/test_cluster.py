@@ -332,6 +332,31 @@ def test_a_router_of_rays_keeps_sessions_too(cluster: Cluster) -> None:
     assert all(len(home) == 1 for home in homes)
 
 
+def test_rays_router_by_prefix_sends_what_begins_alike_to_one_replica(cluster: Cluster) -> None:
+    cluster.scale(2, router="ray-prefix")
+    texts = [" ".join([word] * 60) for word in ("apples", "boxes", "tables", "chairs")]
+    asked = [
+        chat(messages=[{"role": "user", "content": f"{text} {number}?"}], max_completion_tokens=4)
+        for number in range(3)
+        for text in texts
+    ]
+    answers = [cluster.ask(one) for one in asked]
+    places = [{one.served["replica"] for one in answers[at::4]} for at in range(4)]
+    assert all(len(place) == 1 for place in places)
+    assert len(set.union(*places)) == 2
+    assert {one.served["why"] for one in answers} == {"chosen by a router of Ray's"}
+    assert cluster.client.get("/v1/models").status_code == 200
+    assert cluster.client.post("/tokenize", json={"prompt": "Hello"}).status_code == 200
+
+
+def test_rays_router_by_load(cluster: Cluster) -> None:
+    cluster.scale(2, router="ray")
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda _: cluster.ask(long()), range(8))]
+    assert [one for one in answers if not one.whole] == []
+    assert len({one.served["replica"] for one in answers}) == 2
+
+
 def test_one_of_three_replicas_is_killed_and_no_request_is_lost(
     cluster: Cluster, alone: list[tuple[str, CallRecord]], tmp_path: Path
 ) -> None:

@@ -17,7 +17,8 @@ from trimode.engine.options import ArOptions, DiffusionOptions, LinearSpecOption
 from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Section
 from trimode.engine.token_engine import TokenEngine
-from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
+from trimode.policy.audit.new_record import record_call
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind
 
 VOCABULARY = 64
 END = 1

@@ -19,6 +19,7 @@ from trimode.policy.remote import CallRefused, Capabilities, Constraint, Dialect
 from ..transport.client import Client
 from .openai import TABLE, Driver
 from .reader import AnswerReader, count, seconds, usage_of
+from .token_scores import LlamaCppTokens, TokenScorer
 
 GBNF: Final = Dialect(
     name="llama.cpp's converter of schemas",
@@ -45,6 +46,7 @@ class LlamaCppDriver(Driver):
 
     kind: ClassVar[str] = "llamacpp"
     dialect: ClassVar[Dialect] = GBNF
+    scorer: ClassVar[TokenScorer | None] = LlamaCppTokens()
     max_tokens: ClassVar[str] = "max_tokens"
     table: ClassVar[dict[str, Any]] = {
         "seeds": "best effort",

@@ -26,6 +26,7 @@ from ..admission import PoolAdmission
 from ..transport.client import Client
 from .messages import api_messages, api_tools, with_tools
 from .reader import AnswerReader, usage_of
+from .token_scores import TokenScorer
 
 TABLE: Final = "2026-11-29"
 """Date of the tables of what servers do that they do not tell themselves."""
@@ -69,6 +70,8 @@ class Driver:
         "parameters": frozenset({"seed", "logit_bias"}),
     }
 
+    scorer: ClassVar[TokenScorer | None] = None
+
     async def read(self, client: Client, name: str, pool: Pool) -> Capabilities:
         """Asks the server what it is. Raises RemoteError, and AnswerGarbled for one without `/v1/models`."""
         listed = await client.get("/v1/models")
@@ -84,7 +87,8 @@ class Driver:
         method = pool.method or str(more.pop("method", ""))
         read = ("/v1/models", *more.pop("read", ()))
         modes: tuple[Mode, ...] = more.pop("modes", None) or (METHODS[method or "ar"],)
-        facts: dict[str, Any] = {"dialect": self.dialect, **self.table, **more}
+        scores = "" if self.scorer is None else self.scorer.how
+        facts: dict[str, Any] = {"dialect": self.dialect, "scores": scores, **self.table, **more}
         return self.fitted(
             Capabilities(
                 pool=name, kind=self.kind, modes=modes, model=chosen, method=method, models=ids, read=read, **facts

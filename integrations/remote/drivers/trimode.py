@@ -16,6 +16,7 @@ from ..admission import PoolAdmission
 from ..transport.client import Client
 from .openai import CHAT, TABLE, Driver, Sent, json_format
 from .reader import AnswerReader, count, usage_of
+from .token_scores import ForcedTokens, TokenScorer
 
 OURS: Final = Dialect(name="trimode", forms=frozenset({"json"}))
 MODES: Final[tuple[Mode, ...]] = ("ar", "linear_spec", "quadratic_spec", "lookup_spec", "diffusion")
@@ -26,6 +27,7 @@ class TrimodeDriver(Driver):
 
     kind: ClassVar[str] = "trimode"
     dialect: ClassVar[Dialect] = OURS
+    scorer: ClassVar[TokenScorer | None] = ForcedTokens()
     table: ClassVar[dict[str, Any]] = {
         "seeds": "replay",
         "logprobs": True,

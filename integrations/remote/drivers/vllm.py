@@ -16,6 +16,7 @@ from trimode.policy.remote import Capabilities, Constraint, Dialect, RemoteReque
 from ..transport.client import Client
 from .openai import TABLE, Driver
 from .reader import AnswerReader, count, counts, seconds, usage_of
+from .token_scores import PromptLogprobs, TokenScorer
 
 _NUMBERS: Final = frozenset({"integer", "number"})
 AUTO: Final = Dialect(
@@ -44,6 +45,7 @@ class VllmDriver(Driver):
 
     kind: ClassVar[str] = "vllm"
     dialect: ClassVar[Dialect] = AUTO
+    scorer: ClassVar[TokenScorer | None] = PromptLogprobs()
     table: ClassVar[dict[str, Any]] = {
         "seeds": "best effort",
         "logprobs": True,
@@ -73,7 +75,14 @@ class VllmDriver(Driver):
             return can
         knobs = frozenset(_DIFFUSION) if _newer(can.version, (0, 33)) else frozenset[str]()
         return replace(
-            can, dialect=NOTHING, seeds="none", exactness="not promised", knobs=knobs, parameters=frozenset()
+            can,
+            dialect=NOTHING,
+            seeds="none",
+            exactness="not promised",
+            knobs=knobs,
+            parameters=frozenset(),
+            logprobs=False,
+            scores="",
         )
 
     def sampling(self, request: RemoteRequest, can: Capabilities) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Client:
 
     async def get(self, path: str) -> Any:
         """Returns the JSON of a GET, or None where the server has no such path. Raises RemoteError."""
-        with as_ours(self.pool, self._timeouts):
+        with as_ours(self.pool, self._timeouts, reading="connect"):
             response = await self._http.get(path, timeout=httpx.Timeout(self._timeouts.connect))
         if response.status_code in (404, 405, 501):
             return None

@@ -28,8 +28,9 @@ from .waiting import retry_after
 
 
 @contextmanager
-def as_ours(pool: str, timeouts: Timeouts) -> Generator[None]:
-    """Raises RemoteError in the place of httpx's exceptions. Their texts have no headers in them."""
+def as_ours(pool: str, timeouts: Timeouts, reading: str = "first") -> Generator[None]:
+    """Raises RemoteError in the place of httpx's exceptions. Their texts have no headers in them. `reading`: the phase
+    in which an answer is waited for."""
     try:
         yield
     except httpx.ConnectTimeout:
@@ -37,7 +38,7 @@ def as_ours(pool: str, timeouts: Timeouts) -> Generator[None]:
     except httpx.WriteTimeout:
         raise ServerTimeout(pool, "write", timeouts.write) from None
     except httpx.ReadTimeout:
-        raise ServerTimeout(pool, "first", timeouts.first) from None
+        raise ServerTimeout(pool, reading, getattr(timeouts, reading)) from None
     except (httpx.DecodingError, httpx.TooManyRedirects) as error:
         raise AnswerGarbled(pool, str(error) or type(error).__name__) from None
     except httpx.RemoteProtocolError as error:

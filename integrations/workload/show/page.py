@@ -6,20 +6,15 @@ the beginning of a family's system prompt, and nothing else.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from trimode.policy.audit import plain
 
-from ...report.page import asset
+from ...report.frame import Frame, asset, filled
 from ..answering.targets import RECORDED
 from ..scoring.intervals import Interval
 from ..scoring.measures import Measure, compared
@@ -28,7 +23,9 @@ from . import words
 from .plots import Axis, Mark, amounts, ratios, shares
 from .tables import error_note, errors
 
-_ASSETS: Final = files("trimode.integrations.workload.show") / "assets"
+_PACKAGE: Final = "trimode.integrations.workload.show"
+SCORES: Final = ("names", "arguments", "fields", "prose")
+"""Parts of agreement; the page shows those that some group has."""
 SHAPES: Final = 6
 """Colours and shapes of runs; a seventh run looks like the first."""
 
@@ -57,25 +54,33 @@ class Plot:
 
 def render(study: Study) -> str:
     """Returns the page."""
-    script = asset("shared.js")
-    return _template().render(
+    good, word, sentence = verdict(study)
+    frame = Frame(
         name=plain(", ".join(study.names)),
-        style=Markup(f"{asset('report.css')}{_own('workload.css')}"),
-        script=Markup(script),
-        script_sha256=b64encode(sha256(script.encode()).digest()).decode(),
+        kind="workload",
+        first=("moves", "the recommendation"),
+        good=good,
+        word=word,
+        sentence=sentence,
+        totals=list(figures(study)),
+        remarks=list(remarks(study)),
+        style=Markup(f"{asset('report.css')}{asset('workload.css', _PACKAGE)}"),
+        script=Markup(asset("shared.js")),
+    )
+    return filled(
+        "workload.html",
+        frame,
+        _PACKAGE,
         study=study,
         words=words,
-        figures=list(figures(study)),
-        note=error_note(study),
         moving=[(one, _calls(study, one.group)) for one in study.decisions if not one.stays],
         staying=[(one, _calls(study, one.group)) for one in study.decisions if one.stays],
         plots=[plot for plot in plots(study) if plot.rows],
         measures=list(by_group(study)),
-        remarks=list(remarks(study)),
         lacking=[*_counted(study.unusable), *_counted(study.lacks)],
         labels={group.name: plain(group.label) for group in study.groups},
+        scored=[name for name in SCORES if any(getattr(one, name) is not None for one in study.measures)],
         priced=any(one.cost is not None for one in study.measures),
-        verdict=verdict(study),
         compared=any(one.promise.against is not None for one in study.checks),
         RECORDED=RECORDED,
     )
@@ -95,9 +100,9 @@ def verdict(study: Study) -> tuple[bool, str, str]:
 
 def figures(study: Study) -> Iterator[tuple[str, str]]:
     """Yields (value, name) of each figure at the top."""
-    yield f"{study.calls:,}", "recorded calls"
-    yield f"{study.loops:,}", "loops"
-    yield f"{len(study.groups):,}", "groups"
+    for count, what in ((study.calls, "recorded call"), (study.loops, "loop"), (len(study.groups), "group")):
+        value, _, name = words.many(count, what).partition(" ")
+        yield value, name
     yield f"{sum(not one.stays for one in study.decisions)}", "groups that can move"
     if study.checks:
         kept = sum(one.verdict == "kept" for one in study.checks)
@@ -190,7 +195,9 @@ def _against(study: Study) -> list[tuple[str, Pairs]]:
 
 
 def remarks(study: Study) -> Iterator[str]:
-    """Yields sentences on what the figures leave out."""
+    """Yields sentences on how sure the figures are, and on what they leave out."""
+    note = error_note(study)
+    yield f"{note[:1].upper()}{note[1:]}."
     if study.earlier:
         yield f"{study.earlier:,} of {words.many(study.results, 'result')} were measured by an earlier run."
     for run, error, count in errors(study):
@@ -207,14 +214,3 @@ def _counted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _calls(study: Study, name: str) -> int:
     return next(len(group.calls) for group in study.groups if group.name == name)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_own("workload.html"))
-
-
-@cache
-def _own(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")

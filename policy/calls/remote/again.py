@@ -6,15 +6,18 @@ Knows records and requests. Does not know servers.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from trimode.engine.errors import RequestError
 from trimode.engine.request import Sampling
 
 from ...audit import CallRecord
 from ...grammar import GrammarCompiler, grammar_text
-from ...remote import Constraint, RemoteRequest, Turning
+from ...remote import Constraint, RemoteRequest, Scored, Turning
 from ...schema import Schema, schema_of
+
+_COUNTS: Final = ("candidates", "questions")
+"""Options of records that count what was scored."""
 
 
 def request_from(record: CallRecord, grammars: GrammarCompiler) -> RemoteRequest:
@@ -38,9 +41,10 @@ def request_from(record: CallRecord, grammars: GrammarCompiler) -> RemoteRequest
         constraint=_constraint(asked, record.guarantee == "checked", grammars),
         stop=record.stop,
         thinking=asked.get("thinking"),
-        knobs={name: value for name, value in record.options.items() if name != "mode"},
+        knobs={name: value for name, value in record.options.items() if name not in ("mode", *_COUNTS)},
         step=record.step,
         kind=record.kind,
+        scoring=tuple(map(Scored.of, asked.get("scoring", ()))),
     )
 
 

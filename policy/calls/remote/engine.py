@@ -26,17 +26,19 @@ from ...selection import PoolAuto, Weights
 from ...turns import call_ids
 from ..calibrate import pools_path
 from ..call import Call
-from ..engine import Engine
+from ..call_runner import CallRunner
 from ..recording import Recording
 from ..result import Result
 from ..translator import Translator
 from .finish import finished
 from .recorded import remote_call
+from .scored import scored
+from .scorer import RemoteScorer
 from .stream import TextStream
 from .writer import RemoteWriter
 
 
-class RemoteEngine(Engine):
+class RemoteEngine(RemoteScorer):
     """An Engine whose calls are decoded by a server, made by `Engine.remote`. `server`: its pools.
 
     `capabilities` tells what each pool can do. The bundled tokenizer serves to compile schemas and, where a server
@@ -51,7 +53,7 @@ class RemoteEngine(Engine):
         config = checkpoint.config()
         absent = SimpleNamespace(model=SimpleNamespace(config=config, adapter=True), close=server.close)
         translator = Translator(tokenizer, self.grammars, config)
-        super(Engine, self).__init__(cast(TokenEngine, absent), tokenizer, translator)
+        CallRunner.__init__(self, cast(TokenEngine, absent), tokenizer, translator)
         self.checkpoint: Checkpoint = checkpoint
         self.server = server
         self._writer = RemoteWriter(self.grammars)
@@ -107,7 +109,7 @@ class RemoteEngine(Engine):
     @cached_property
     def weights(self) -> Weights:
         """The modes of the pools, in the place of those of weights."""
-        return Weights(name=f"{self._first.kind} server's", modes=self.server.modes)
+        return Weights(name=f"{self._first.kind} server's", modes=self.server.modes, scores=False)
 
     @cached_property
     # A policy by another rule, with the same methods for sessions; `Engine.load` alone has the one of the package.
@@ -134,32 +136,16 @@ class RemoteEngine(Engine):
     def encode(self, call: Call) -> list[int]:  # noqa: ARG002
         raise RequestError("prompts of a remote engine are rendered by its server, so their ids are not known here")
 
-    def choice(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError(f"choice() {_NOT_SCORED}")
-
-    async def achoice(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError(f"achoice() {_NOT_SCORED}")
-
-    def decide(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError(f"decide() {_NOT_SCORED}")
-
-    async def adecide(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError(f"adecide() {_NOT_SCORED}")
-
-    def token_logprobs(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError("token_logprobs() reads token ids, which a remote engine does not have")
-
-    async def atoken_logprobs(self, *_: Any, **__: Any) -> NoReturn:
-        raise RequestError("atoken_logprobs() reads token ids, which a remote engine does not have")
-
     def _detokenizer(self, recording: Recording, stop: Sequence[str]) -> TextStream:
         turn, ids = recording.call.turn, call_ids(recording.id, recording.call.used_ids)
         kind = turn.segment_kinds[0] if turn is not None else "prose"
         return TextStream(lambda _: "", stop, ids=None if turn is None else ids, kind=kind)
 
     def _prepare(self, recording: Recording) -> RemoteRequest:
+        return self.admitted(recording, self._writer.request(recording.call, recording.streamed))
+
+    def admitted(self, recording: Recording, request: RemoteRequest) -> RemoteRequest:
         call, began = recording.call, time.perf_counter()
-        request = self._writer.request(call, recording.streamed)
         admitted = self.server.admit(request)
         recording.request = request
         recording.notes += [*call.notes, *admitted.notes]
@@ -179,6 +165,9 @@ class RemoteEngine(Engine):
         assert isinstance(request, RemoteRequest)
         first = self.capabilities[found.pool]
         recording.remote = lambda error: remote_call(request, found, first, error, found.seconds)
+        if found.scores is not None:
+            recording.finished = scored(recording, found)
+            return recording.finished
         shown = 0 if found.reported.output_tokens is not None else len(self.tokenizer.encode(found.text)) + 1
         recording.finished = finished(recording, found, shown)
         return recording.finished
@@ -190,9 +179,3 @@ def _bundled() -> tuple[Checkpoint, Tokenizer, GrammarCompiler]:
     checkpoint = locate(None)
     tokenizer, config = checkpoint.tokenizer(), checkpoint.config()
     return checkpoint, tokenizer, GrammarCompiler(tokenizer, config.vocab_size, config.eos_token_ids)
-
-
-_NOT_SCORED = (
-    "scores options by their probabilities, which this server does not give; a step of kind 'choice' has an option "
-    "written under a constraint"
-)

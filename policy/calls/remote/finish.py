@@ -21,7 +21,7 @@ from ...telemetry import Spelling
 from ...turns import TurnSegment, call_ids
 from ..finish import failed_attempt
 from ..recording import Recording
-from ..result import Result
+from ..result import Result, ScoredChoice
 from .recorded import used_of
 
 _NOT_KEPT = "the server accepted the schema and did not keep it; pass guarantee='checked', which tries again"
@@ -47,7 +47,7 @@ def finished(recording: Recording, answer: RemoteAnswer, shown_tokens: int) -> R
         value, segments = _value(recording, request, answer)
     except SchemaViolation as error:
         raise _refused(recording, answer, decoded, error) from None
-    return _result(recording, answer, decoded, value, segments)
+    return result_of_answer(recording, answer, decoded, value, segments)
 
 
 def decoded_of(answer: RemoteAnswer, shown_tokens: int) -> DecodeResult:
@@ -149,7 +149,7 @@ def _refused(recording: Recording, answer: RemoteAnswer, decoded: DecodeResult, 
     checked = settings.guarantee == "checked"
     if checked:
         recording.guarantee = "checked"
-    result = _result(recording, answer, decoded, None, ())
+    result = result_of_answer(recording, answer, decoded, None)
     if checked:
         error.result = result
         return failed_attempt(recording, decoded.stats, error)
@@ -160,13 +160,15 @@ def _refused(recording: Recording, answer: RemoteAnswer, decoded: DecodeResult, 
     return found
 
 
-def _result(
+def result_of_answer(
     recording: Recording,
     answer: RemoteAnswer,
     decoded: DecodeResult,
     value: Any,
-    segments: tuple[TurnSegment, ...],
+    segments: tuple[TurnSegment, ...] = (),
+    choice: ScoredChoice | None = None,
 ) -> Result:
+    """Returns the result of an answer, with what the recording has come to know."""
     return Result(
         text=answer.text,
         thinking=answer.thinking,
@@ -178,6 +180,7 @@ def _result(
         audit_id=recording.id,
         notes=tuple(recording.notes),
         guarantee=recording.guarantee,
+        choice=choice,
         segments=segments,
         spelling=Spelling((recording.text_of, recording.piece_of)),
         remote=used_of(answer),
@@ -204,4 +207,4 @@ def _notes(recording: Recording, request: RemoteRequest, answer: RemoteAnswer) -
     if answer.reported.output_tokens is None:
         yield "the server reported no usage: its output tokens are our own tokenizer's count, an estimate"
     if recording.call.kind == "choice":
-        yield "the option was written, not scored: the server gives no log-probabilities of all options"
+        yield "the option was written, not scored: no log-probabilities of the others came with it"

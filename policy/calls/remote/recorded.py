@@ -32,6 +32,7 @@ def used_of(answer: RemoteAnswer) -> RemoteUsed:
         fingerprint=answer.fingerprint,
         cut=answer.cut,
         held=answer.held,
+        scores=None if answer.scores is None else answer.scores.how,
     )
 
 
@@ -47,7 +48,9 @@ def remote_call(
     `first`: the pool that was to be asked, for a call without an answer.
     """
     sampling = request.sampling
-    options: dict[str, JsonValue] = {"mode": request.mode if answer is None else answer.mode, **request.knobs}
+    options: dict[str, JsonValue] = {
+        "mode": request.mode if answer is None else answer.mode, **request.knobs, **_scored(request)
+    }  # fmt: skip
     found = RemoteCall(
         options=options,
         request=request.document(),
@@ -62,6 +65,14 @@ def remote_call(
     parts: dict[str, Any] = {"thinking": answer.thinking, "calls": calls or None}
     kept = {name: value for name, value in parts.items() if value is not None}
     return replace(found, text=answer.text, answer=kept, finish_reason=answer.finish_reason)
+
+
+def _scored(request: RemoteRequest) -> dict[str, JsonValue]:
+    """Returns how many options were scored, or of a decision how many questions, as records of engines here say it."""
+    if not request.scoring:
+        return {}
+    asks = bool(request.scoring[0].question)
+    return {"questions": len(request.scoring)} if asks else {"candidates": len(request.scoring[0].options)}
 
 
 def _failed(first: Capabilities, error: BaseException | None, seconds: float) -> RemoteUsed:

@@ -5,14 +5,17 @@ Knows calls, schemas and our grammar compiler. Does not know servers, or what th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from trimode.engine.errors import RequestError
+from trimode.engine.request import Sampling
+from trimode.engine.result import Mode
 
 from ...errors import StepError
 from ...grammar import GrammarCompiler, grammar_text, relaxed
-from ...remote import Constraint, RemoteRequest, Turning
+from ...remote import Constraint, RemoteRequest, Scored, Turning
 from ...schema import Choice, Schema, Target, TurnTarget
 from ...selection import sampling_of
 from ..call import Call
@@ -31,7 +34,7 @@ class RemoteWriter:
     def request(self, call: Call, streamed: bool) -> RemoteRequest:
         """Returns the request of `call`. Raises RequestError, StepError or SchemaRefused."""
         check_stop(call)
-        _check_limits(call)
+        check_limits(call)
         settings = call.plan.settings
         return RemoteRequest(
             mode=call.plan.mode,
@@ -55,6 +58,22 @@ class RemoteWriter:
             streamed=streamed,
         )
 
+    def scoring(self, call: Call, scoring: Sequence[Scored]) -> RemoteRequest:
+        """Returns the request that scores instead of writing. Raises RequestError or StepError."""
+        check_limits(call)
+        return RemoteRequest(
+            mode=call.plan.mode,
+            sampling=Sampling(),
+            max_tokens=0,
+            messages=call.messages,
+            prompt=call.prompt,
+            prompt_ids=call.prompt_ids,
+            tools=call.tools,
+            step=call.step,
+            kind=call.kind,
+            scoring=tuple(scoring),
+        )
+
     def _constraint(self, call: Call) -> Constraint | None:
         """Returns what constrains the output; of a turn, its answer. All its schemas are compiled here."""
         checked = call.plan.settings.guarantee == "checked"
@@ -75,6 +94,12 @@ class RemoteWriter:
         return Constraint(form=form, given=enforced.given, compiled=grammar_text(enforced), checked=checked)
 
 
+def reading(prompt: tuple[int, ...], tokens: tuple[int, ...], top: int, mode: Mode) -> RemoteRequest:
+    """Returns the request that scores given tokens after a prompt, in token ids."""
+    asked = Scored(tokens=tokens, top=top)
+    return RemoteRequest(mode=mode, sampling=Sampling(), max_tokens=0, prompt_ids=prompt, scoring=(asked,))
+
+
 def _turning(call: Call) -> Turning | None:
     turn = call.turn
     if turn is None:
@@ -90,7 +115,8 @@ def _choice(turn: TurnTarget, tools: int) -> str | dict[str, Any]:
     return turn.choice
 
 
-def _check_limits(call: Call) -> None:
+def check_limits(call: Call) -> None:
+    """Raises RequestError or StepError for limits and prompts that no server takes."""
     if call.max_passes is not None:
         raise RequestError(
             "Budget(passes=...): servers do not report forward passes for each call; limit tokens or seconds instead"

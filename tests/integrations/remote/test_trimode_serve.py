@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from collections.abc import Generator
 from dataclasses import replace
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 from served import ASK, TOOL, listening
+from typer.testing import CliRunner
 
 import trimode as tm
-from trimode.policy.audit import read_audit, records, verify
+from trimode.integrations.cli.app import app as command_line
+from trimode.policy.audit import AuditFile, read_audit, records, verify
 from trimode.policy.remote import Retry
 from trimode.policy.replay import replay
 
@@ -136,8 +139,17 @@ def test_what_the_server_refuses_is_refused_by_name(there: tm.Engine) -> None:
     passes = tm.Budget(passes=5)
     with tm.session(there, budget=passes), pytest.raises(tm.RequestError, match="do not report forward passes"):
         there.generate(messages=ASK)
-    with pytest.raises(tm.RequestError, match="scores options"):
-        there.choice(["a", "b"], "x")
+
+
+def test_scores_there_are_those_of_here(here: tm.Engine, there: tm.Engine) -> None:
+    options = ["yes", "no", "perhaps"]
+    found = there.choice(options, "Hello")
+    tokens = [here.tokenize(option) for option in options]
+    scored = [here.token_logprobs(here.tokenize("Hello"), ids) for ids in tokens]
+    assert found.logprobs == pytest.approx([sum(one.logprobs) for one in scored], abs=1e-5)
+    question = tm.DecisionQuestion.choice("Which?", options)
+    (decided,), (ours,) = (engine.decide("Hello.", [question]).answers for engine in (there, here))
+    assert decided.logprobs == pytest.approx(ours.logprobs, abs=1e-5)
 
 
 def test_the_example_runs_here_and_there_with_one_audit(
@@ -162,3 +174,50 @@ def test_auto_learns_there(there: tm.Engine, tmp_path: Path, monkeypatch: pytest
         reasons = [there.generate(messages=ASK, max_tokens=4).plan.reason for _ in range(9)]
     assert all("policy 'auto'" in reason for reason in reasons)
     assert there.auto.evidence  # type: ignore[attr-defined]  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def trail(there: tm.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two calls of the server: one with a seed, one with a schema."""
+    path = tmp_path_factory.mktemp("trail") / "calls.jsonl"
+    with tm.session(there, trace=f"file:{path}", content=True):
+        there.generate(messages=ASK, temperature=1.0, seed=5, max_tokens=12)
+        there.generate(messages=ASK, schema=SCHEMA, max_tokens=400)
+        there.choice(["yes", "no"], messages=ASK)
+    return path
+
+
+def replayed(*words: str | Path) -> tuple[int, list[str], str]:
+    """The command's exit code, the outcome of each call, and its output."""
+    ran = CliRunner().invoke(command_line, ["audit", "replay", *map(str, words), "--json"])
+    return ran.exit_code, [one["outcome"] for one in json.loads(ran.output)] if ran.exit_code < 2 else [], ran.output
+
+
+def test_the_command_line_asks_a_server_again(url: str, trail: Path) -> None:
+    assert replayed(trail)[:2] == (0, ["impossible", "valid", "valid"])
+    assert replayed(trail, "--server", url)[:2] == (0, ["same", "same", "same"])
+
+
+def test_the_command_line_finds_another_text(url: str, trail: Path, tmp_path: Path) -> None:
+    edited = tmp_path / "calls.jsonl"
+    (first, *_) = records(read_audit(trail))
+    trail_of = AuditFile(edited, content=True)
+    trail_of.write(replace(first, text="something else"))
+    assert replayed(edited, "--server", url)[:2] == (1, ["different"])
+
+
+def test_a_server_without_promised_seeds_is_not_asked(trail: Path, tmp_path: Path) -> None:
+    edited = tmp_path / "calls.jsonl"
+    (_, second, _) = records(read_audit(trail))
+    assert second.remote is not None
+    AuditFile(edited, content=True).write(replace(second, remote=replace(second.remote, seeds="best effort")))
+    assert replayed(edited, "--server", "http://127.0.0.1:9")[:2] == (0, ["valid"])
+
+
+def test_a_server_that_has_nothing_to_be_asked(url: str, trail: Path, here: tm.Engine, tmp_path: Path) -> None:
+    local = tmp_path / "calls.jsonl"
+    with tm.session(here, trace=f"file:{local}", content=True):
+        here.generate("Hello", max_tokens=2)
+    for words in ((local, "--server", url), (trail, "--server", url, "--policy", "auto")):
+        ran = CliRunner().invoke(command_line, ["audit", "replay", *map(str, words)])
+        assert "nothing to be asked" in str(ran.exception)

@@ -24,7 +24,8 @@ from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.result import DecodeResult, Mode
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.consistency import check_record
-from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind, record_call
+from trimode.policy.audit.new_record import record_call
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, StepKind
 from trimode.policy.audit.trail import AuditFile, read_audit, records, verify
 from trimode.policy.replay.decode_again import compare
 

@@ -24,7 +24,8 @@ from trimode.engine.options import AdaptiveOptions, ArOptions, LinearSpecOptions
 from trimode.engine.request import DecodeRequest, Sampling
 from trimode.engine.token_engine import TokenEngine
 from trimode.policy.audit.consistency import check_record
-from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime, record_call
+from trimode.policy.audit.new_record import record_call
+from trimode.policy.audit.record import CallRecord, PolicyUsed, Runtime
 from trimode.policy.audit.round_record import RoundRecord
 from trimode.policy.audit.trail import read_audit, records, verify
 from trimode.policy.calls.arguments import call_of

@@ -49,7 +49,9 @@ def main() -> None:
     args = arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    engine = Engine.load(args.checkpoint, adapter=False if args.adapter == "none" else args.adapter)
+    engine = Engine.load(
+        args.checkpoint, adapter=False if args.adapter == "none" else args.adapter, kernels=args.kernels
+    )
     about: dict[str, Any] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -75,6 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--free", action="store_true", help="leave the schema out")
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--adapter", default=None, help="a folder, or none; the checkpoint's own if not given")
+    parser.add_argument("--kernels", default="auto", help="as in `Engine.load`")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--variants", nargs="+", default=list(MODES), help="of `modes`: MODE[:BLOCK_LENGTH[:ROWS]]")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0], help="of `modes`")

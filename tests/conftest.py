@@ -42,6 +42,7 @@ HELPERS = (
     "remote/servers.py",
     "integrations/ray_serve/local_replicas.py",
     "frameworks/environments.py",
+    "browser/in_chromium.py",
 )
 
 collect_ignore = [] if find_spec("ray") else ["cluster"]

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from in_chromium import DESKTOP, NARROW, PHONE, Visit, chromium, visited
 
 from trimode.engine.errors import RequestError
 from trimode.integrations.report.page import render
@@ -23,17 +21,7 @@ from trimode.policy.audit.trail import AuditFile
 pytestmark = pytest.mark.browser
 
 Recorded = Callable[..., CallRecord]
-DESKTOP, PHONE, NARROW = (1280, 900), (390, 844), (320, 568)
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE: Final = "</script><img src=x onerror=alert(1)>\"'`${1}<!--"
-
-OVERFLOWING: Final = """
-() => [...document.querySelectorAll("body *")].filter(one =>
-  !one.closest(".scroll *, .skip, svg") && one.getBoundingClientRect().width > 0
-  && one.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5
-).map(one => one.outerHTML.slice(0, 120))
-"""
-"""What stands out of the page on the right, save what scrolls in a box of its own."""
 
 CONTRASTS: Final = """
 (selectors) => selectors.map(selector => {
@@ -63,12 +51,8 @@ STOPS: Final = """
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window. `TRIMODE_BROWSER` names another program than the first that is found."""
-    found = os.environ.get("TRIMODE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-    with import_module("playwright.sync_api").sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,67 +78,21 @@ def file(calls: list[CallRecord], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "report.html"
 
 
-@dataclass
-class Visit:
-    """A page with everything that it fetched and everything that the browser complained of."""
-
-    page: Any
-    requests: list[str] = field(default_factory=list[str])
-    complaints: list[str] = field(default_factory=list[str])
-
-    def listen(self) -> Visit:
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        return self
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def focused(self, script: str = "") -> Any:
-        return self.page.evaluate(f"() => document.activeElement{script}")
-
-    def tip(self) -> str | None:
-        """What the tip says, None while it is hidden."""
-        shown = self.page.locator("#tip")
-        return shown.text_content() if shown.is_visible() else None
-
-    def settle(self, mark: Any) -> None:
-        """Scrolls there first: what scrolls under the pointer hides the tip, as it should."""
-        mark.scroll_into_view_if_needed()
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def unfold(self) -> None:
-        """Every call, and everything that folds inside of it."""
-        self.page.click("#unfold")
-        folded = self.page.locator("details:not([open]) > summary")
-        while folded.count():
-            folded.first.click()
-
-
 Open = Callable[..., Visit]
 
 
 @pytest.fixture
 def visit(browser: Any, file: Path) -> Iterator[Open]:
     """visit(size=DESKTOP, scheme="light", script=True, at="") -> the page, opened from disk."""
-    contexts: list[Any] = []
+    visits: list[Visit] = []
 
     def opened(size: tuple[int, int] = DESKTOP, scheme: str = "light", *, script: bool = True, at: str = "") -> Visit:
-        contexts.append(
-            browser.new_context(
-                viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, java_script_enabled=script
-            )
-        )
-        found = Visit(contexts[-1].new_page()).listen()
-        found.page.goto(file.as_uri() + at)
-        return found
+        visits.append(visited(browser, file, size, scheme, script=script, at=at))
+        return visits[-1]
 
     yield opened
-    for context in contexts:
-        context.close()
+    for one in visits:
+        one.page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -166,8 +104,7 @@ def test_nothing_sticks_out_nothing_is_fetched_and_nothing_complains(
     for unfolded in (False, True):
         if unfolded:
             found.unfold()
-        assert found.page.evaluate("() => document.documentElement.scrollWidth") == size[0], f"unfolded: {unfolded}"
-        assert found.page.evaluate(OVERFLOWING) == []
+        assert found.sticks_out(size[0]) == [], f"unfolded: {unfolded}"
     found.page.mouse.wheel(0, 10**6)
     found.page.click("#theme")
     assert found.requests == [file.as_uri()]

@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import httpx
 
@@ -57,18 +58,18 @@ def vllm(model: Path, *more: str) -> Generator[Running]:
     command = [
         str(python_of("vllm")), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
         "--served-model-name", "reference", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager",
-        "--host", "127.0.0.1", "--port", str(port), "--enable-per-request-metrics",
-        "--per-request-spec-decode-metrics", "detailed", *more,
+        "--host", "127.0.0.1", "--port", str(port), "--enable-per-request-metrics", *more,
     ]  # fmt: skip
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **VLLM, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with _ending(process):
-        yield _answering(f"http://127.0.0.1:{port}", process)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **VLLM, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        with _ending(process):
+            yield _answering(f"http://127.0.0.1:{port}", process, log)
 
 
 @contextmanager
@@ -83,10 +84,18 @@ def _ending(process: subprocess.Popen[bytes]) -> Generator[None]:
             process.stdout.close()
 
 
-def _answering(url: str, process: subprocess.Popen[bytes]) -> Running:
+def _end_of(log: IO[bytes] | None) -> str:
+    """The last that a server wrote."""
+    if log is None:
+        return ""
+    log.seek(0)
+    return log.read().decode("utf-8", "replace")[-2000:]
+
+
+def _answering(url: str, process: subprocess.Popen[bytes], log: IO[bytes] | None = None) -> Running:
     end = time.monotonic() + START
     while time.monotonic() < end:
-        assert process.poll() is None, f"the server ended with {process.returncode} before it answered"
+        assert process.poll() is None, f"the server ended before it answered: {_end_of(log)}"
         try:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return Running(url, process)

@@ -17,13 +17,16 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from made_calls import chat_line, written
 from servers import ROOT, Running, llamacpp, python_of, vllm
+from typer.testing import CliRunner
 
 import trimode as tm
+from trimode.integrations.cli.app import app as command_line
 from trimode.policy.audit import read_audit, records, verify
 from trimode.policy.remote import ConstraintNotHeld, Pool, Retry, StreamBroken
 
-pytestmark = pytest.mark.remote
+pytestmark = [pytest.mark.remote, pytest.mark.timeout(1800)]  # vLLM takes minutes to start where others work too
 ASK: Final[list[dict[str, Any]]] = [{"role": "user", "content": "There are 5 boxes with 20 apples. How many apples?"}]
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -45,7 +48,11 @@ TOOL: Final[dict[str, Any]] = {
         "additionalProperties": False,
     },
 }
-NGRAM: Final = '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}'
+DRAFTING: Final = (
+    "--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}',
+    "--per-request-spec-decode-metrics", "detailed",
+)  # fmt: skip
+"""How vLLM is launched to draft, and to tell how it went."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def ministral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _exported(path: Path, kind: str) -> Path:
     command = [sys.executable, "-m", "trimode", "export", "--format", kind, str(path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    subprocess.run(command, check=True, capture_output=True, timeout=900, env=environment)
     return path
 
 
@@ -71,7 +78,7 @@ def server(request: pytest.FixtureRequest, gguf: Path, ministral: Path) -> Gener
         with llamacpp(gguf) as running:
             yield request.param, running
     else:
-        with vllm(ministral, "--speculative-config", NGRAM) as running:
+        with vllm(ministral, *DRAFTING) as running:
             yield request.param, running
 
 
@@ -224,12 +231,47 @@ def test_a_choice_is_written_and_a_turn_has_a_mode(engine: tm.Engine, server: tu
     assert {written.plan.mode, turn.plan.mode} == {"ar" if server[0] == "llamacpp" else "lookup_spec"}
 
 
+def _measured(number: int) -> dict[str, Any]:
+    """A line of a request log, with a schema whose outputs are short in every model."""
+    properties = {"total": {"type": "integer", "minimum": 0, "maximum": 9}, "unit": {"enum": ["cm", "m"]}}
+    schema = {"type": "object", "properties": properties, "required": ["total", "unit"], "additionalProperties": False}
+    line = chat_line(step="measure", session=f"loop {number}", seconds=2.0, first_token_seconds=1.0)
+    line["request"] |= {
+        "messages": [{"role": "user", "content": f"How long is number {number}?"}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "length", "schema": schema}},
+        "max_completion_tokens": 400,
+    }
+    return line
+
+
+def test_a_workload_is_measured_there(server: tuple[str, Running], tmp_path: Path) -> None:
+    """One group of a request log, asked again at the server and here."""
+    kind, running = server
+    lines = [_measured(number) for number in range(12)]
+    log, page, store = written(tmp_path / "log.jsonl", *lines), tmp_path / "page.html", tmp_path / "results.jsonl"
+    words = ("--run", "recorded", "--run", "local:ar", "--run", f"there={running.url}:{kind}", "--sample", "4")
+    files = ("--quality", "0.05", "--page", page, "--store", store, "--json")
+    ran = CliRunner().invoke(command_line, ["workload", str(log), *words, *map(str, files)])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    measures = {one["run"]: one for one in found["measures"]}
+    assert {one["group"] for one in found["measures"]} == {"measure"}
+    assert set(measures) == {"recorded", "local:ar", "there"}
+    for name in ("local:ar", "there"):
+        one = measures[name]
+        assert (one["n"], one["errors"], one["valid"][0]) == (4, {}, 1)
+        assert one["last"][0] >= one["first"][0] > 0
+    assert "there" in page.read_text()
+    again = CliRunner().invoke(command_line, ["workload", str(log), *words, *map(str, files)])
+    assert json.loads(again.stdout)["measures"] == found["measures"], "from the file of results alone"
+
+
 def test_http2(tmp_path: Path) -> None:
     """Calls at once are streams of one connection; one that is left is reset, and the server stops decoding it."""
     program = str(Path(__file__).parent / "programs" / "http2.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [str(python_of("http2")), program, str(tmp_path)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout.splitlines()[-1])
     assert (seen["versions"], seen["connections"]) == (["2"], 1)
@@ -276,7 +318,7 @@ def test_the_example_runs_on_servers_with_one_audit(server: tuple[str, Running],
     environment = {**os.environ, variable: running.url, "PYTHONPATH": str(ROOT / "src")}
     example = str(ROOT / "examples" / "07_elsewhere.py")
     ran = subprocess.run(
-        [sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
     )
     assert ran.returncode == 0, ran.stderr
     assert verify(tmp_path / "agent.jsonl") == []

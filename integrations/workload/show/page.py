@@ -24,6 +24,8 @@ from .plots import Axis, Mark, amounts, ratios, shares
 from .tables import error_note, errors
 
 _PACKAGE: Final = "trimode.integrations.workload.show"
+SCORES: Final = ("names", "arguments", "fields", "prose")
+"""Parts of agreement; the page shows those that some group has."""
 SHAPES: Final = 6
 """Colours and shapes of runs; a seventh run looks like the first."""
 
@@ -77,6 +79,7 @@ def render(study: Study) -> str:
         measures=list(by_group(study)),
         lacking=[*_counted(study.unusable), *_counted(study.lacks)],
         labels={group.name: plain(group.label) for group in study.groups},
+        scored=[name for name in SCORES if any(getattr(one, name) is not None for one in study.measures)],
         priced=any(one.cost is not None for one in study.measures),
         compared=any(one.promise.against is not None for one in study.checks),
         RECORDED=RECORDED,
@@ -97,9 +100,9 @@ def verdict(study: Study) -> tuple[bool, str, str]:
 
 def figures(study: Study) -> Iterator[tuple[str, str]]:
     """Yields (value, name) of each figure at the top."""
-    yield f"{study.calls:,}", "recorded calls"
-    yield f"{study.loops:,}", "loops"
-    yield f"{len(study.groups):,}", "groups"
+    for count, what in ((study.calls, "recorded call"), (study.loops, "loop"), (len(study.groups), "group")):
+        value, _, name = words.many(count, what).partition(" ")
+        yield value, name
     yield f"{sum(not one.stays for one in study.decisions)}", "groups that can move"
     if study.checks:
         kept = sum(one.verdict == "kept" for one in study.checks)

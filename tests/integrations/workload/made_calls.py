@@ -9,7 +9,9 @@ from typing import Any
 
 from trimode.engine.errors import RequestError
 from trimode.integrations.workload.answering.targets import Reply
-from trimode.integrations.workload.calls import Answer, RecordedCall, Times, ToolUse, Usage
+from trimode.integrations.workload.calls import Answer, Log, RecordedCall, Times, ToolUse, Usage
+from trimode.integrations.workload.readings import Store
+from trimode.integrations.workload.study import Plan, Study, studied
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -98,3 +100,18 @@ def written(path: Path, *documents: Any) -> Path:
     lines = [one if isinstance(one, str) else json.dumps(one) for one in documents]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def made(step: str = "measure", count: int = 160, **fields: Any) -> Study:
+    """A study of two groups under two runs; `step` names the first."""
+    calls = [call(at, loop=f"loop {at}", step=step, **fields) for at in range(count)]
+    calls += [call(at, loop=f"loop {at}", step="guess", **fields) for at in range(200, 240)]
+    targets = [
+        Echo("local:ar", 0.8),
+        Echo("local:linear_spec", 0.4, lambda one: one.answer if one.step != "guess" else Answer("{}")),
+    ]
+    return studied(Log(names=(f"{step}.jsonl",), calls=tuple(calls)), targets, True, Plan(), Store(), still)
+
+
+def still(_title: str, _total: int) -> Callable[[], object]:
+    return lambda: None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_calls import Echo, call
+from made_calls import Echo, call, made, still
 
 from trimode.integrations.workload.calls import Answer, Log
 from trimode.integrations.workload.readings import Store
@@ -62,20 +60,6 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-def made(step: str = "measure", count: int = 160, **fields: Any) -> Study:
-    calls = [call(at, loop=f"loop {at}", step=step, **fields) for at in range(count)]
-    calls += [call(at, loop=f"loop {at}", step="guess", **fields) for at in range(200, 240)]
-    targets = [
-        Echo("local:ar", 0.8),
-        Echo("local:linear_spec", 0.4, lambda one: one.answer if one.step != "guess" else Answer("{}")),
-    ]
-    return studied(Log(names=(f"{step}.jsonl",), calls=tuple(calls)), targets, True, Plan(), Store(), still)
-
-
-def still(_title: str, _total: int) -> Callable[[], object]:
-    return lambda: None
-
-
 @pytest.fixture(scope="module")
 def study() -> Study:
     return made()
@@ -106,11 +90,16 @@ def test_promises_stand_beside_what_was_measured(study: Study, page: Page) -> No
 
 
 def test_every_measure_is_in_the_table(study: Study, page: Page) -> None:
-    shown = [row for row in page.rows if len(row) == 15 and row[1] in study.runs]
+    shown = [row for row in page.rows if len(row) == 12 and row[1] in study.runs]
     assert len(shown) == len(study.measures) == 6
     for row, one in zip(shown, study.measures, strict=True):
         assert row[2] == str(one.n)
         assert row[4].startswith(f"{one.quality.value:.2f} (")
+
+
+def test_parts_of_agreement_that_no_group_has_have_no_column(page: Page) -> None:
+    (heads,) = [row for row in page.rows if row[:2] == ["group", "run"] and "valid" in row]
+    assert [one for one in heads if one in ("names", "arguments", "fields", "prose")] == ["fields"]
 
 
 def test_marks_stand_where_their_values_are(study: Study, page: Page) -> None:

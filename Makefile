@@ -10,7 +10,8 @@
 # `make test-remote` installs llama.cpp's server and vLLM for CPUs (3.5 GB), and tests remote engines against them.
 # `make test-cluster` installs Ray (350 MB) in an environment over .venv and tests replicas on this machine.
 # `make test-peers` installs llama.cpp, OpenVINO GenAI and onnxruntime-genai (400 MB) and asks them about our GGUF files;
-# `make bench-peers EPISODES="FILE ..." TYPE=q8_0` races them (docs/benchmarks.md).
+# `make bench-peers EPISODES="FILE ..." TYPE=q8_0` races them (docs/benchmarks.md); `make llama-server` compiles a llama.cpp for
+# this machine's own instructions, the peer `llamacpp-native` (cmake, a C++ compiler, half an hour of one core).
 # `make test-backends` also installs two trace servers (1.7 GB) and tests against them; `make test-browser` installs
 # Playwright and tests the report page in the Chromium of this machine, or in one that `playwright install` fetched.
 CAN_VENV := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -63,9 +64,15 @@ TYPE ?= q8_0
 PEERS ?= hf,llamacpp
 STEPS ?= 2
 ROUNDS ?= 3
+# The server that is `llamacpp-native`, and the source distribution that holds llama.cpp's sources.
+TRIMODE_LLAMA_SERVER ?= $(CURDIR)/.peers/llama-server
+LLAMA_SOURCE := llama-cpp-python==0.3.36
+LLAMA_OPTIONS := -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF \
+	-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+JOBS ?= 1
 INSTALLED_PEERS := xllamacpp==2026.10.11549 openvino-genai==2026.4.1.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx-ir==1.1.0
 
-.PHONY: demo test fetch real test-peers bench-peers test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-by-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
+.PHONY: demo test fetch real test-peers bench-peers llama-server test-gpu bench-gpu test-backends test-browser test-remote clients test-server test-by-server test-cluster test-integrations test-integrations-lowest test-integrations-fast fast-frameworks check format lint types package clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv found; make PYTHON=/path/to/one" >&2; exit 1; }
@@ -94,7 +101,7 @@ real: fetch
 	touch $@
 
 test-peers: fetch .peers/.installed
-	PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
+	TRIMODE_LLAMA_SERVER="$(TRIMODE_LLAMA_SERVER)" PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
 
 # The published file is Q4_1 itself.
 .peers/smollm2-q4_1.gguf: fetch .peers/.installed
@@ -103,9 +110,19 @@ test-peers: fetch .peers/.installed
 .peers/smollm2-%.gguf: fetch .peers/.installed
 	test -f $@ || $(BIN)/trimode export $@ --format gguf --type $* -c smollm2
 
-bench-peers: .peers/smollm2-$(TYPE).gguf
+llama-server: .peers/llama-server
+
+.peers/llama-server: $(VENV)/.installed
+	mkdir -p .peers/llama.cpp
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest .peers/llama.cpp $(LLAMA_SOURCE)
+	tar -xzf .peers/llama.cpp/llama_cpp_python-*.tar.gz -C .peers/llama.cpp --strip-components=1
+	cmake -S .peers/llama.cpp/vendor/llama.cpp -B .peers/llama.cpp/build $(LLAMA_OPTIONS)
+	cmake --build .peers/llama.cpp/build --target llama-server --parallel $(JOBS)
+	cp .peers/llama.cpp/build/bin/llama-server $@
+
+bench-peers: .peers/smollm2-$(TYPE).gguf $(if $(findstring llamacpp-native,$(PEERS)),$(TRIMODE_LLAMA_SERVER))
 	@test -n "$(EPISODES)" || { echo 'make bench-peers EPISODES="FILE.jsonl.gz ..." TYPE=f32|bf16|q8_0|q4_1' >&2; exit 1; }
-	PYTHONPATH=src OMP_NUM_THREADS=2 .peers/bin/python -m trimode bench $(EPISODES) -c .peers/smollm2-$(TYPE).gguf \
+	TRIMODE_LLAMA_SERVER="$(TRIMODE_LLAMA_SERVER)" PYTHONPATH=src OMP_NUM_THREADS=2 .peers/bin/python -m trimode bench $(EPISODES) -c .peers/smollm2-$(TYPE).gguf \
 		--peers $(PEERS) --modes ar,lookup_spec --steps $(STEPS) --rounds $(ROUNDS) --max-tokens 64 --markdown \
 		--json .peers/bench-$(TYPE).json
 

@@ -43,7 +43,7 @@ class TokenEngine:
     """One model in memory. Safe to call from any number of threads and tasks; all of them share its passes.
 
     `text` decodes output ids for stop strings; `vocab_size` is the tokenizer's, ids from there up are never chosen.
-    `kernels`: "auto", "native", "native-bf16", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
+    `kernels`: "auto", "native", "native-bf16", "native-int8", "triton", "torch" or "torch-fast" (see `kernels/ops.py`);
     `runner.kernels.name` is the one that runs. `kv_bytes`: memory for keys and values of running requests and stored
     prefixes. `queue`: requests that may wait. `quantize`: "int8", "int4" or "fp8" quantises the blocks' matrices, with
     `quantize_head` the LM head's too; modes still agree, and the model's own matrices are released; "no" makes matrices
@@ -95,6 +95,7 @@ class TokenEngine:
             ours, why = ops.kernels(self.device, self.dtype, kernels, precision)
             capture = capturing(ours, self.device, graphs)
             self.runner = Runner(model, ours, why, precision, not quantize_head, release=True, whole=whole)
+            ops.check_forms(ours, self.runner.forms)
         self.memory = planned(model, self.runner, kv_bytes, buckets if capture else None)
         self.memory.check(self.device)
         self.exactness: Exactness = exactness(self.runner)

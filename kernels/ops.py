@@ -27,10 +27,11 @@ from .layout import (
     SamplingParams,
     Stack,
 )
-from .native import bf16 as native_bf16
+from .native import rounding
 from .native.build import NativeUnavailable, cache_folder, processor
 from .native.native_ops import Native
 from .native.pack_file import PackFile, PackFileUnusable
+from .native.pack_file import remove_superseded as remove_superseded_pack_files
 from .native.pack_file import write as write_pack_file
 from .native.packed import Packed
 from .quantize import PRECISIONS, Precision, quantize, rounded
@@ -68,6 +69,7 @@ __all__ = [
     "TritonUnavailable",
     "begin_in_child",
     "cache_folder",
+    "check_forms",
     "copy_into",
     "disagreement",
     "finite",
@@ -79,6 +81,7 @@ __all__ = [
     "linear",
     "processor",
     "quantize",
+    "remove_superseded_pack_files",
     "rms_norm",
     "rotate",
     "rounded",
@@ -87,7 +90,7 @@ __all__ = [
     "write_pack_file",
 ]  # fmt: skip
 
-CHOICES = ("auto", "native", "native-bf16", "triton", "torch", "torch-fast")
+CHOICES = ("auto", "native", *rounding.ROUNDINGS, "triton", "torch", "torch-fast")
 
 
 class Kernels(Protocol):
@@ -180,15 +183,22 @@ def kernels(
     """Returns the implementation for a device and dtype, and the reason for it.
 
     `choice`: "auto" takes the fastest exact implementation that can run here and rounds no numbers; other names take
-    that one or raise. "native-bf16" rounds the rows of products to bf16, "torch-fast" gives up row invariance (see
-    `native.bf16` and `reference.torch_fast`). `precision`: how weights are rounded, which not all of them take; the
-    reason says so where that makes passes slower than whole weights do. Raises NativeUnavailable where "native" or
-    "native-bf16" cannot run, TritonUnavailable where "triton" cannot.
+    that one or raise. "native-bf16" and "native-int8" round the rows of products, "torch-fast" gives up row invariance
+    (see `native.rounding` and `reference.torch_fast`). `precision`: how weights are rounded, which not all of them
+    take; the reason says so where that makes passes slower than whole weights do. Raises NativeUnavailable where
+    "native" or one that rounds rows cannot run, TritonUnavailable where "triton" cannot.
     """
     found, why = _found(device, dtype, choice, precision)
     if precision is not None and found.name in ("torch", "torch-fast"):
         why += f"; slower than whole weights: every pass restores all of them from {precision}"
     return found, why
+
+
+def check_forms(kernels: Kernels, forms: Sequence[str]) -> None:
+    """Raises NativeUnavailable if the kernels round rows for weights in blocks alone, and a model has none. `forms`: of
+    its matrices that are in blocks."""
+    if isinstance(kernels, rounding.NativeRounded):
+        kernels.check(forms)
 
 
 def _found(device: torch.device, dtype: torch.dtype, choice: str, precision: Precision | None) -> tuple[Kernels, str]:
@@ -208,7 +218,7 @@ def _found(device: torch.device, dtype: torch.dtype, choice: str, precision: Pre
             raise NativeUnavailable(f"{refused}; {'triton' if precision == 'fp8' else 'native'!r} and 'torch' do")
         return torch_ops, refused
     try:
-        found = native_bf16.load() if choice == "native-bf16" else Native.load()
+        found = rounding.load(choice) if choice in rounding.ROUNDINGS else Native.load()
         return found, "asked for" if insists else "the fastest here"
     except NativeUnavailable as error:
         if insists:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from trimode.engine.decoding.segment import Segment
+from trimode.engine.errors import RequestError
 from trimode.engine.forward.batch import Batch
 from trimode.engine.kv_cache.pages import pages_for
 from trimode.integrations.bench.episodes import read_episodes
@@ -31,6 +32,8 @@ from trimode.policy.selection.settings import Settings
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bf16", {"dtype": "bfloat16"}),
     ("rows of products in bf16", {"kernels": "native-bf16"}),
+    ("rows of products in int8", {"kernels": "native-int8"}),
+    ("int8, head and rows too", {"kernels": "native-int8", "quantize": "int8", "quantize_head": True}),
     ("int8", {"quantize": "int8"}),
     ("int8, head too", {"quantize": "int8", "quantize_head": True}),
     ("fp8", {"quantize": "fp8"}),
@@ -51,7 +54,7 @@ def main() -> None:
         "prompts": len(texts),
         "tokens": sum(len(output) for _, output in texts),
         "weight_bytes": whole.tokens.runner.weight_bytes,
-        "rows": [row(name, rounded(args.checkpoint, words), texts) for name, words in WAYS],
+        "rows": [row(name, args.checkpoint, words, texts) for name, words in WAYS],
     }
     print(json.dumps(report, indent=1))
     if args.json:
@@ -79,12 +82,11 @@ def decoded(engine: Engine, files: Sequence[Path], steps: int) -> list[Text]:
     return found
 
 
-def rounded(checkpoint: str | None, words: dict[str, Any]) -> Engine:
-    options: dict[str, Any] = {"kernels": "torch", **words}
-    return Engine.load(checkpoint, **options)
-
-
-def row(name: str, engine: Engine, texts: Sequence[Text]) -> dict[str, Any]:
+def row(name: str, checkpoint: str | None, words: dict[str, Any], texts: Sequence[Text]) -> dict[str, Any]:
+    try:
+        engine = Engine.load(checkpoint, **{"kernels": "torch", **words})
+    except RequestError as error:
+        return {"weights": name, "refused": str(error)}
     matches = [agreeing(engine, *text) for text in texts]
     engine.close()
     return {

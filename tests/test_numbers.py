@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,36 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts" / "tables"))
+
+from speed_table import to_llamacpp  # noqa: E402
+
 EVALUATION = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIVE = README[README.index("## Five numbers") : README.index("## What holds")]
 KINDS = ("plan", "tool_call", "json", "prose")
-MODES = ("ar", "linear_spec", "diffusion")
+LINEAR = "eval-linear-cpu.json"
+BEFORE = "linear_spec, adapter before"
+"""Its mode with the draft adapter that the checkpoint had before."""
 
 
 def measured(name: str) -> Any:
     return json.loads((ROOT / "docs" / "benchmarks" / name).read_text(encoding="utf-8"))
 
 
-def shown(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """The cells of one line, from the rows of its modes."""
+Rows = dict[str, dict[str, Any]]
+"""Rows of one source and step by mode."""
+
+
+def by_step(name: str) -> list[Rows]:
+    found: dict[tuple[str, str], Rows] = {}
+    for row in measured(name):
+        found.setdefault((row["source"], row["step"]), {})[row["mode"]] = row
+    return list(found.values())
+
+
+def shown(rows: Rows, rated: Iterable[str], modes: tuple[str, str], compared: Iterable[str]) -> list[str]:
+    """The cells of one line: TPF of the modes `rated`, validity of `modes`, exactness of those `compared`."""
 
     def percents(field: str, modes: Iterable[str]) -> str:
         shares = [rows[mode][field] for mode in modes]
@@ -32,25 +50,24 @@ def shown(rows: dict[str, dict[str, Any]]) -> list[str]:
     first, held = rows["ar"], rows["ar"]["valid"] is not None
     return [
         first["source"], first["step"], f"{first['n']:,}", f"{first['tokens']:,}",
-        " / ".join(f"{rows[mode]['tpf']:.2f}" for mode in MODES),
-        percents("valid", MODES),
-        " / ".join(str(rows[mode]["closed"]) for mode in MODES) if held else "",
-        percents("exact_name", ("ar", "diffusion")), percents("exact_args", ("ar", "diffusion")),
-        percents("agree_ar", ("linear_spec", "diffusion")),
+        " / ".join(f"{rows[mode]['tpf']:.2f}" for mode in rated),
+        percents("valid", modes),
+        " / ".join(str(rows[mode]["closed"]) for mode in modes) if held else "",
+        percents("exact_name", compared), percents("exact_args", compared), percents("agree_ar", modes[1:]),
     ]  # fmt: skip
 
 
-def test_the_table_of_the_evaluation_shows_its_rows() -> None:
-    by_step: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in measured("eval-cpu.json"):
-        by_step.setdefault((row["source"], row["step"]), {})[row["mode"]] = row
+def test_the_tables_of_the_evaluation_show_their_rows() -> None:
     lines = re.findall(r"^\| (?:sgd_test|star|tm4|gsm8k) .*\|$", EVALUATION, re.MULTILINE)
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert len(table) == len(by_step) == 15
-    assert sorted(table) == sorted(shown(rows) for rows in by_step.values())
-    tokens = sum(rows["ar"]["tokens"] for rows in by_step.values())
-    steps = sum(rows["ar"]["n"] for rows in by_step.values())
+    table = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines]
+    linear, diffusion = by_step(LINEAR), by_step("eval-cpu.json")
+    expected = [shown(rows, ("ar", BEFORE, "linear_spec"), ("ar", "linear_spec"), ("ar",)) for rows in linear]
+    expected += [shown(rows, ("ar", "diffusion"), ("ar", "diffusion"), ("ar", "diffusion")) for rows in diffusion]
+    assert sorted(table) == sorted(expected)
+    assert len(linear) == len(diffusion) == 15
+    tokens, steps = (sum(rows["ar"][name] for rows in linear) for name in ("tokens", "n"))
     assert f"Over these {tokens:,}\ntokens ({steps:,} steps)" in EVALUATION
+    assert all(len({row["tokens"] for row in rows.values()}) == 1 for rows in linear)
 
 
 def test_tokens_that_differ() -> None:
@@ -59,22 +76,26 @@ def test_tokens_that_differ() -> None:
     assert f"compared {exactness['tokens']:,} tokens" in EVALUATION
 
 
+def rate(rows: Iterable[Rows], mode: str) -> float:
+    """Tokens a pass on structured steps."""
+    held = [one[mode] for one in rows if one["ar"]["valid"] is not None]
+    return float(sum(row["tokens"] for row in held) / sum(row["forward_passes"] for row in held))
+
+
 def test_validity_and_tokens_a_pass() -> None:
-    held = [row for row in measured("eval-cpu.json") if row["step"] in ("tool_call", "json")]
-    by_mode = {mode: [row for row in held if row["mode"] == mode] for mode in MODES}
-    rates = {
-        mode: sum(row["tokens"] for row in rows) / sum(row["forward_passes"] for row in rows)
-        for mode, rows in by_mode.items()
-    }
-    assert {row["valid"] for row in held} == {1.0}
-    assert f"**100 %** of {sum(row['n'] for row in by_mode['ar']):,} tool calls and JSON outputs" in FIVE
-    right = [row["exact_args"] for row in by_mode["ar"] if row["step"] == "tool_call"]
+    linear, diffusion = by_step(LINEAR), by_step("eval-cpu.json")
+    held = [one for one in diffusion if one["ar"]["valid"] is not None]
+    assert {row["valid"] for one in held for row in one.values()} == {1.0}
+    assert f"**100 %** of {sum(one['ar']['n'] for one in held):,} tool calls and JSON outputs" in FIVE
+    right = [one["ar"]["exact_args"] for one in held if one["ar"]["step"] == "tool_call"]
     assert f"right in {100 * min(right):.0f} to {100 * max(right):.0f} % by source" in FIVE
-    said = f"**{rates['linear_spec']:.2f}** tokens a pass in `linear_spec` on these, **{rates['ar']:.2f}** in `ar`"
-    assert f"{said}, {rates['diffusion']:.2f} in `diffusion`" in FIVE
-    assert f"its TPF is {rates['linear_spec']:.2f} (`ar` {rates['ar']:.2f}, `diffusion` {rates['diffusion']:.2f}" in (
-        EVALUATION
-    )
+    steps = sum(one["ar"]["n"] for one in linear if one["ar"]["valid"] is not None)
+    said = f"**{rate(linear, 'linear_spec'):.2f}** tokens a pass in `linear_spec` on {steps:,} of these"
+    rest = f"**{rate(linear, 'ar'):.2f}** in `ar`; {rate(diffusion, 'diffusion'):.2f} in `diffusion` on all"
+    assert f"{said}, {rest}" in FIVE
+    assert f"its TPF is {rate(linear, 'linear_spec'):.2f} (`ar` {rate(linear, 'ar'):.2f}" in EVALUATION
+    assert f"of before {rate(linear, BEFORE):.2f}; {steps:,} steps)" in EVALUATION
+    assert f"TPF of `diffusion` is {rate(diffusion, 'diffusion'):.2f} (`ar` {rate(diffusion, 'ar'):.2f}" in EVALUATION
 
 
 def test_speed_against_hugging_face() -> None:
@@ -99,3 +120,10 @@ def test_there_are_five_each_with_how_it_was_measured() -> None:
     assert len(lines) == 5
     for line in lines:
         assert re.search(r"`(trimode \w+|scripts/\w+\.py)`|the same", line.split("|")[3]), line
+
+
+def test_the_table_next_to_llamacpp_is_made_of_its_reports() -> None:
+    """`speed_table.py` over the reports of `make bench-peers` that are kept, the shorter weights last."""
+    reports = [measured(path.name) for path in (ROOT / "docs" / "benchmarks").glob("peers-*.json")]
+    reports.sort(key=lambda report: -report["floor"]["weight_bytes"])
+    assert re.findall(r"^\| SmolLM2-135M, [A-Z].*\|$", README, re.MULTILINE) == list(to_llamacpp(reports))[2:]

@@ -25,6 +25,7 @@ from trimode.kernels.ops import (
     cache_folder,
     from_blocks,
     joined_blocks,
+    remove_superseded_pack_files,
     rounded,
     write_pack_file,
 )
@@ -100,7 +101,7 @@ class FileMatrices:
         self._stored, self._kernels, self._whole = stored, kernels, whole
         self.note: str = ""
         self._plan = _plan(model, precision, whole_head)
-        found = self._kept_in_file(f"{kernels.packing} {precision} {whole_head} {whole}")
+        found = self._kept_in_file(f"{precision} {whole_head} {whole}")
         self._found = found if found is not None else dict(self._made())
         self.table: Any = self._found.get("table", self._found["head"])
 
@@ -125,16 +126,17 @@ class FileMatrices:
         matrix = numbers[0] if len(numbers) == 1 else torch.cat(numbers)
         return _prepared(self._kernels, matrix) if precision is None else _rounded(matrix, precision, self._kernels)
 
-    def _kept_in_file(self, form: str) -> dict[str, Packed] | None:
+    def _kept_in_file(self, rounding: str) -> dict[str, Packed] | None:
         if not self._kernels.packing or self._stored.size < WORTH_KEEPING:
             return None
-        packer, path = self._kernels.packer, _path(self._stored, form)
+        packer, path = self._kernels.packer, _path(self._stored, rounding, self._kernels.packing)
         try:
             return PackFile.open(path, packer).matrices
         except (OSError, PackFileUnusable):
             pass  # none there, or one that is damaged: a new one takes its place
         try:
             write_pack_file(path, packer, self._made())
+            remove_superseded_pack_files(path)
             return PackFile.open(path, packer).matrices
         except (OSError, PackFileUnusable) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -202,6 +204,9 @@ def _plan(
     return found
 
 
-def _path(stored: StoredMatrices, form: str) -> Path:
-    key = hashlib.sha256(f"{stored.fingerprint} {form}".encode()).hexdigest()[:32]
-    return cache_folder() / f"packed-{key}.bin"
+def _path(stored: StoredMatrices, rounding: str, packing: str) -> Path:
+    """Returns the file's path. The first half of its name tells where the source lies and how it is rounded, the second
+    one what is there and which kernels packed it: of files with the same first half the older ones are removed."""
+    halves = (f"{stored.origin.resolve()} {rounding}", f"{stored.fingerprint} {packing}")
+    digests = (hashlib.sha256(half.encode()).hexdigest()[:16] for half in halves)
+    return cache_folder() / f"packed-{'-'.join(digests)}.bin"

@@ -142,8 +142,10 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # Embedding would draw its weight by normal_, which on the meta device imports torch._dynamo (0.9 s).
-        weight = torch.randn(config.vocab_size, config.hidden_size)
+        # On the meta device drawing imports torch._dynamo (normal_, 0.9 s) or sympy (randn, 0.2 s).
+        weight = torch.empty(config.vocab_size, config.hidden_size)
+        if not weight.is_meta:
+            weight.normal_()
         self.embed_tokens: nn.Embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=weight)
         self.layers: nn.ModuleList = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.norm_groups)

@@ -13,6 +13,8 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from jinja2 import TemplateError
+from tokenizers import Tokenizer as RawTokenizer
+from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import RequestError
@@ -29,8 +31,9 @@ _USER: Final = {"role": "user", "content": "x"}
 class ChatTemplate:
     """`source`: the jinja text, or None. `special`: markers by the names that templates call them."""
 
-    def __init__(self, chat: PreTrainedTokenizerFast, source: str | None, special: Mapping[str, str]) -> None:
-        self._chat = chat
+    def __init__(self, source: str | None, special: Mapping[str, str]) -> None:
+        # A tokenizer without tokens, because transformers copies the one that it is given and templates use none.
+        self._chat = PreTrainedTokenizerFast(tokenizer_object=RawTokenizer(BPE()), chat_template=source)
         self.source: str | None = source
         self.special: dict[str, str] = dict(special)
         self.shows_key: Callable[[str, str], bool] = lru_cache(maxsize=256)(self._shows_key)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as RawTokenizer
-from transformers import PreTrainedTokenizerFast
 
 from ..errors import CheckpointError, RequestError
 from .fields import read_object
@@ -55,17 +54,22 @@ class Tokenizer:
     special: dict[str, str]
     has_template: bool
 
-    def __init__(self, tokenizer_json: str, template: str | None, special: Mapping[str, str] | None = None) -> None:
-        # Some files contain the lengths of their author's last batch, which would truncate or pad prompts here.
-        fields = {**json.loads(tokenizer_json), "truncation": None, "padding": None}
-        self.markup = RawTokenizer.from_str(json.dumps(fields))
-        self.markers: tuple[str, ...] = tuple(token["content"] for token in fields.get("added_tokens") or [])
-        self.plain = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": []}))
+    def __init__(
+        self,
+        tokenizer_json: str,
+        template: str | None,
+        special: Mapping[str, str] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`fields`: those of `tokenizer_json`, where they are known already."""
+        known: Mapping[str, Any] = json.loads(tokenizer_json) if fields is None else fields
+        self.markup = _whole_texts(tokenizer_json)
+        self.markers: tuple[str, ...] = tuple(token["content"] for token in known.get("added_tokens") or [])
+        self.plain = _without_markers(self.markup)
         self.special = dict(special or {})
-        chat = PreTrainedTokenizerFast(tokenizer_object=self.markup, chat_template=template)
-        self.template: ChatTemplate = ChatTemplate(chat, template, self.special)
-        self._said = _marker_pattern(fields.get("added_tokens") or [])
-        self._longest = _bytes_of_longest(fields)
+        self.template: ChatTemplate = ChatTemplate(template, self.special)
+        self._said = _marker_pattern(known.get("added_tokens") or [])
+        self._longest = _bytes_of_longest(known)
         self.has_template = template is not None
         self.json = tokenizer_json
         timed = "strftime_now" in (template or "")  # a rendering with the current time must not be cached
@@ -170,6 +174,23 @@ class Tokenizer:
 
     def _template_text(self, text: str) -> Piece:
         return Piece(tuple(self.encode_markup(text)), None)
+
+
+def _whole_texts(tokenizer_json: str) -> RawTokenizer:
+    """Returns the tokenizer without the lengths of its author's last batch, which some files contain and which would
+    truncate or pad prompts."""
+    found = RawTokenizer.from_str(tokenizer_json)
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def _without_markers(markup: RawTokenizer) -> RawTokenizer:
+    """Returns the tokenizer without added tokens. The vocabulary is that of `markup`, in memory once."""
+    found = RawTokenizer(markup.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        setattr(found, part, getattr(markup, part))
+    return found
 
 
 def _ids(raw: RawTokenizer, text: str, special: bool) -> list[int]:

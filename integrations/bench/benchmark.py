@@ -87,9 +87,9 @@ def run(
 ) -> tuple[Readings, dict[str, str]]:
     """Warms up every system and measures it; returns the readings, and why a system ran no step, or some not."""
     found = contenders(others, engine, plan)
-    warm = [next(question for question in questions if question.kind == kind) for kind in kinds(questions)]
-    bar.begin(description="warming up", total=len(warm))
-    measure(found, warm, 1, bar.advance)
+    warm = next((question for question in questions if question.schema is not None), questions[0])
+    bar.begin(description="warming up", total=1)
+    measure(found, [warm], 1, bar.advance)
     bar.begin(description="measuring", total=len(questions) * plan.rounds)
     return measure(found, questions, plan.rounds, bar.advance)
 

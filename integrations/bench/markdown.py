@@ -11,7 +11,7 @@ _Cells = Callable[[Sequence[Row | None]], Iterator[str]]
 
 
 def in_markdown(report: Report) -> Iterator[str]:
-    """Yields the command, a table to the base and one to `ar`, line by line."""
+    """Yields the command, tables to the base and one to `ar`, line by line."""
     base = report.about["base"]
     kinds = list(dict.fromkeys(row.step for row in report.rows))
     yield from ("```", report.about["command"], "```", "")
@@ -19,6 +19,11 @@ def in_markdown(report: Report) -> Iterator[str]:
     first = [f"{kind}: decode tok/s, x {base}" for kind in kinds]
     yield from _table(
         report.rows, kinds, ["contender", *first, f"whole call, x {base}: {listed}", f"ids = {base}"], _to_base
+    )
+    yield ""
+    lengths = " / ".join(f"{kind} ({_prompt_tokens(report.rows, kind):,.0f} tokens)" for kind in kinds)
+    yield from _table(
+        report.rows, kinds, ["contender", f"first token, ms: {lengths}", f"x {base}: {listed}"], _until_first_token
     )
     yield ""
     yield from _table(
@@ -42,6 +47,16 @@ def _to_base(rows: Sequence[Row | None]) -> Iterator[str]:
     yield " / ".join("" if row is None else _number(row.speedup, 2) for row in rows)
     compared = [row for row in rows if row is not None and row.equal_ids is not None]
     yield f"{sum(row.equal_ids or 0 for row in compared)}/{sum(row.n for row in compared)}" if compared else ""
+
+
+def _until_first_token(rows: Sequence[Row | None]) -> Iterator[str]:
+    yield " / ".join("" if row is None else f"{1000 * row.prefill_seconds:,.0f}" for row in rows)
+    yield " / ".join("" if row is None else _number(row.prefill_speedup, 2) for row in rows)
+
+
+def _prompt_tokens(rows: Sequence[Row], kind: str) -> float:
+    """Returns the median length of the prompts of all steps of a kind."""
+    return max((row for row in rows if row.step == kind), key=lambda row: row.n).prompt_tokens
 
 
 def _to_ar(rows: Sequence[Row | None]) -> Iterator[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from tempfile import TemporaryFile
 from typing import IO, Any, Final
@@ -41,6 +43,7 @@ class PeerProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
+            start_new_session=True,  # so that a server which the peer started ends with it
             env={**os.environ, "OMP_NUM_THREADS": str(setup.threads)},
         )
         try:
@@ -63,7 +66,7 @@ class PeerProcess:
             found = int(self._answer("stopped", 10)["resident_bytes"])
         except CannotRun:
             pass
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe is not None:
@@ -92,7 +95,7 @@ class PeerProcess:
             selector.register(out, selectors.EVENT_READ)
             while b"\n" not in self._waiting:
                 if not selector.select(seconds):
-                    self._process.kill()
+                    self._kill()
                     raise CannotRun(f"no answer in {seconds:.0f} s")
                 piece = os.read(out, 1 << 16)
                 if not piece:
@@ -100,6 +103,11 @@ class PeerProcess:
                 self._waiting += piece
         text, _, self._waiting = self._waiting.partition(b"\n")
         return text.decode()
+
+    def _kill(self) -> None:
+        """Ends the process and those that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _ended(self) -> str:
         """How the process ended, and the last that it printed."""

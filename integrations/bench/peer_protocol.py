@@ -58,10 +58,12 @@ class Answered:
 
 
 class PeerEngine(Protocol):
-    """What a module of a peer makes. `version` and `setting` are printed with the results."""
+    """What a module of a peer makes. `version` and `setting` are printed with the results; `pid`: of the process whose
+    memory is."""
 
     version: str
     setting: str
+    pid: int
 
     def run(self, asked: Asked) -> Answered:
         """Raises CannotRun."""

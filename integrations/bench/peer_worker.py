@@ -36,7 +36,7 @@ def answers(setup: protocol.Setup, lines: TextIO) -> Iterator[str]:
     for text in lines:
         kind, fields = protocol.message(text)
         if kind == "stop":
-            yield protocol.line("stopped", {"resident_bytes": resident()})
+            yield protocol.line("stopped", {"resident_bytes": resident(engine.pid)})
             return
         try:
             yield protocol.line("answered", engine.run(protocol.asked_of(fields)))
@@ -47,7 +47,7 @@ def answers(setup: protocol.Setup, lines: TextIO) -> Iterator[str]:
 def started(setup: protocol.Setup) -> protocol.PeerEngine:
     """The peer's engine. Raises CannotRun where it is not installed, or does not load these weights."""
     try:
-        module: Any = import_module(f"{__package__}.with_{setup.peer}")
+        module: Any = import_module(f"{__package__}.with_{setup.peer.replace('-', '_')}")
     except ModuleNotFoundError as error:
         raise protocol.CannotRun(f"{error.name} is not installed: pip install 'trimode[bench]'") from None
     try:
@@ -63,9 +63,9 @@ def short(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def resident() -> int:
-    """Bytes that the process had in memory at most."""
-    status = Path("/proc/self/status")
+def resident(pid: int | None = None) -> int:
+    """Bytes that a process, this one if none is given, had in memory at most."""
+    status = Path(f"/proc/{pid or 'self'}/status")
     fields = status.read_text().splitlines() if status.exists() else []
     return next((int(text.split()[1]) << 10 for text in fields if text.startswith("VmHWM:")), 0)
 

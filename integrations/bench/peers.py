@@ -23,7 +23,7 @@ from .peer_protocol import Answered, Asked, CannotRun, Setup
 from .systems import Question, Reading, SystemUnderTest
 
 HUGGING_FACE: Final = ("hf", "hf-lookup")
-OTHERS: Final = ("llamacpp", "openvino", "ort")
+OTHERS: Final = ("llamacpp", "llamacpp-native", "openvino", "ort")
 """Peers in processes of their own."""
 PEERS: Final = (*HUGGING_FACE, *OTHERS)
 

@@ -25,10 +25,10 @@ class Row:
     """One system under test (`contender`, a JSON key) on one step kind. Times are medians over steps of each step's
     median over rounds.
 
-    `speedup`: median over steps of seconds(base) / seconds; `speedup_sum`: the ratio of the sums; `decode_speedup`: the
-    ratio of `decode_tokens_per_s`; `speedup_ar`, `decode_speedup_ar`: the same to our `ar` without a schema, or with
-    one where this system has one. `equal_ids`, `different_ids`: steps whose ids equal those of the base, and others.
-    None where a number does not apply.
+    `speedup`: median over steps of seconds(base) / seconds; `speedup_sum`: the ratio of the sums; `prefill_speedup`: as
+    `speedup`, until the first token; `decode_speedup`: the ratio of `decode_tokens_per_s`; `speedup_ar`,
+    `decode_speedup_ar`: the same to our `ar` without a schema, or with one where this system has one. `equal_ids`,
+    `different_ids`: steps whose ids equal those of the base, and others. None where a number does not apply.
     """
 
     contender: str
@@ -44,6 +44,7 @@ class Row:
     decode_tokens_per_s: float | None
     speedup: float | None
     speedup_sum: float | None
+    prefill_speedup: float | None
     decode_speedup: float | None
     speedup_ar: float | None
     decode_speedup_ar: float | None
@@ -92,6 +93,7 @@ def row(
         decode_tokens_per_s=_rate(own),
         speedup=_paired(theirs, own),
         speedup_sum=_summed(theirs, own),
+        prefill_speedup=_paired(theirs, own, "prefill_seconds"),
         decode_speedup=_rates(own, theirs),
         speedup_ar=_paired(ar, own),
         decode_speedup_ar=_rates(own, ar),
@@ -118,9 +120,9 @@ def _both(base: Runs, own: Runs) -> tuple[Runs, Runs]:
     return {at: base[at] for at in own if at in same}, {at: own[at] for at in own if at in same}
 
 
-def _paired(base: Runs, own: Runs) -> float | None:
+def _paired(base: Runs, own: Runs, name: str = "seconds") -> float | None:
     """Returns the median over questions of the base's seconds over our own."""
-    theirs, ours = (_median(runs, "seconds") for runs in _both(base, own))
+    theirs, ours = (_median(runs, name) for runs in _both(base, own))
     return median(theirs[at] / ours[at] for at in ours) if ours else None
 
 

@@ -99,7 +99,10 @@ def ours(engine: Engine, name: str, settings: Settings, group: Group) -> SystemU
 
 
 def cold(engine: Engine) -> Engine:
-    """Returns an engine with the same weights and no prefix cache, so that every measured call prefills its prompt."""
+    """Returns an engine with the same weights and grammars and no prefix cache, so that every measured call prefills
+    its prompt and none compiles a grammar that `engine` has."""
     model, tokenizer = engine.tokens.model, engine.tokenizer
     tokens = TokenEngine(model, tokenizer.decode, tokenizer.vocab_size, keep_prefixes=False)
-    return Engine(tokens, tokenizer, engine.checkpoint)
+    found = Engine(tokens, tokenizer, engine.checkpoint)
+    found.grammars = engine.grammars
+    return found

@@ -5,6 +5,7 @@ Knows openvino_genai. Greedy, for latency; arithmetic in fp32 where our weights 
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ def start(setup: Setup) -> OpenVino:
 class OpenVino:
     version: str
     setting: str
+    pid: int
 
     def __init__(self, setup: Setup) -> None:
         hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": setup.threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -39,7 +41,7 @@ class OpenVino:
         self.version = f"openvino-genai {openvino_genai.__version__}"
         precision = hints.get("INFERENCE_PRECISION_HINT", "its own precision")
         drafts = f"prompt lookup, draft {_DRAFT}, match up to {_MATCH}" if setup.drafts else "no drafts"
-        self.setting = f"{precision}, {drafts}"
+        self.setting, self.pid = f"{precision}, {drafts}", os.getpid()
 
     def run(self, asked: Asked) -> Answered:
         ids = np.array([asked.prompt], np.int64)

@@ -7,6 +7,7 @@ blocks run here as the fp32 numbers that they stand for.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ def _build(directory: Path, out: Path, cache: Path) -> None:
 class Ort:
     version: str
     setting: str
+    pid: int
 
     def __init__(self, setup: Setup, built: Path) -> None:
         config = onnxruntime_genai.Config(str(built))
@@ -52,7 +54,7 @@ class Ort:
         config.overlay(json.dumps({"model": {"decoder": options}}))
         self.model = onnxruntime_genai.Model(config)
         self.setup = setup
-        self.version = f"onnxruntime-genai {version('onnxruntime-genai')}"
+        self.version, self.pid = f"onnxruntime-genai {version('onnxruntime-genai')}", os.getpid()
         self.setting = f"fp32, n-gram drafts, match {_MATCH}, draft {_DRAFT}" if setup.drafts else "fp32, no drafts"
 
     def run(self, asked: Asked) -> Answered:

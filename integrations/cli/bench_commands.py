@@ -109,8 +109,9 @@ def bench(
     peers: Annotated[
         str,
         typer.Option(
-            help="Comma-separated peers: hf, hf-lookup, and with the extra `bench` llamacpp, openvino, ort, each with "
-            "and without its n-gram drafts and a schema; empty for none."
+            help="Comma-separated peers: hf, hf-lookup, and with the extra `bench` llamacpp, openvino, ort, and "
+            "llamacpp-native (a llama-server compiled here, which TRIMODE_LLAMA_SERVER names), each with and without "
+            "its n-gram drafts and a schema; empty for none."
         ),
     ] = "hf,hf-lookup",
     modes: Annotated[

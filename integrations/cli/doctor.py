@@ -19,6 +19,8 @@ from .console import Checkpoint, console
 if TYPE_CHECKING:
     from trimode.policy.selection import CostModel
 
+ROUNDED: Final = ("native-bf16", "native-int8")
+"""Kernels that round rows."""
 PACKAGES: Final = (
     "trimode", "torch", "transformers", "tokenizers", "safetensors", "llguidance", "pydantic", "jsonschema",
     "opentelemetry-sdk", "triton", "gguf", "matplotlib",
@@ -28,7 +30,7 @@ PACKAGES: Final = (
 def doctor(
     checkpoint: Checkpoint = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    kernels: Annotated[str, typer.Option(help="As of Engine.load: auto, native, native-bf16, torch, ...")] = "auto",
+    kernels: Annotated[str, typer.Option(help="As of Engine.load: auto, native, native-int8, torch, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Prints what runs here and why: device, torch, threads, kernels, triton, versions, seconds a pass."""
@@ -69,7 +71,7 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
         "cores": os.cpu_count(),
         "kernels": engine.kernels,
         "exactness": exactness,
-        "native-bf16": _bf16_products(),
+        **{name: _rounded_products(name) for name in ROUNDED},
         "graphs": engine.graphs,
         "memory": {name: f"{size / 2**20:.1f} MiB" for name, size in engine.tokens.memory.parts.items()},
         "triton": "yes" if find_spec("triton") else "no",
@@ -82,14 +84,14 @@ def examined(checkpoint: str | None, device: str, kernels: str) -> dict[str, Any
     }
 
 
-def _bf16_products() -> str:
-    """Returns whether the kernels "native-bf16", which "auto" never selects, can run here."""
+def _rounded_products(name: str) -> str:
+    """Returns whether kernels that round rows, which "auto" never selects, can run here."""
     import torch
 
     from trimode.kernels import ops
 
     try:
-        ops.kernels(torch.device("cpu"), torch.float32, "native-bf16")
+        ops.kernels(torch.device("cpu"), torch.float32, name)
     except ops.NativeUnavailable as error:
         return f"cannot run here: {error}"
     return "can run here"

@@ -62,7 +62,10 @@ def adapter(
     measure_every: Annotated[int, typer.Option(min=1, help="Steps between two measurements.")] = 50,
     save_every: Annotated[float, typer.Option(help="Seconds between two savings.")] = 180.0,
     start_from: Annotated[
-        Path | None, typer.Option(help="Adapter whose weights a new run begins with.", file_okay=False, exists=True)
+        Path | None,
+        typer.Option(
+            help="Adapter whose weights a new run begins with; its ranks may be less.", file_okay=False, exists=True
+        ),
     ] = None,
     seed: int = 0,
     dtype: Annotated[str, typer.Option(help="Arithmetic: bfloat16 or float32.")] = "bfloat16",

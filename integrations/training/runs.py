@@ -31,7 +31,7 @@ from .memory import fit, free_bytes
 from .plots import write_plots
 from .processes import Processes
 from .recipe import Recipe
-from .trainable import add_trainable, thaw
+from .trainable import add_trainable, begin_with
 from .trainer import Step, Trainer
 
 Report = Callable[[Step, "float | None", float], object]
@@ -108,10 +108,11 @@ class Run:
     def _adapt(self, model: Transformer) -> None:
         if self.start_from is None:
             return add_trainable(model, self.recipe)
-        if not (self.start_from / DRAFTING).is_file():
+        if not (self.start_from / DRAFTING).is_file() and not model.config.family.masks:
             raise TrainingError(f"--start-from {self.start_from}: no {DRAFTING} there")
         load_adapter(model, self.start_from, torch.float32, self.device)
-        thaw(model)
+        layers = range(model.config.num_hidden_layers)
+        begin_with(model, self.recipe, [model.adapter_terms(layer) for layer in layers])
 
     def _split(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
         """Returns held-out and other samples; where the base wrote some, those are held out."""

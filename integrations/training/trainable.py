@@ -6,13 +6,14 @@ Knows the model's modules. Does not know steps or files.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from trimode.engine.models.model import LowRank, Transformer
 
+from .errors import TrainingError
 from .forward import Terms
 from .recipe import Recipe
 
@@ -28,11 +29,30 @@ def add_trainable(model: Transformer, recipe: Recipe) -> None:
         _replace(term, drawn, torch.zeros(term.lora_B.weight.shape), model.frequencies.device)
 
 
-def thaw(model: Transformer) -> None:
-    """Makes the adapter that `model` has trainable, in fp32."""
-    model.requires_grad_(False)
-    for term in _terms(model):
-        _replace(term, term.lora_A.weight.float(), term.lora_B.weight.float(), model.frequencies.device)
+def begin_with(model: Transformer, recipe: Recipe, given: Sequence[Mapping[str, LowRank]]) -> None:
+    """Adds an adapter whose output is that of the `given` terms of each layer.
+
+    Where the recipe has more ranks or projections, the further ones begin as those of a fresh adapter do. A scale is
+    spread over A and B. Raises TrainingError where the recipe has less.
+    """
+    add_trainable(model, recipe)
+    for at, layer in enumerate(given):
+        mine = model.adapter_terms(at)
+        for name, term in layer.items():
+            rank = term.lora_A.out_features
+            if name not in mine or rank > recipe.rank:
+                raise TrainingError(
+                    f"the adapter to begin with has rank {rank} on {name}, and this run has rank {recipe.rank} on "
+                    f"{', '.join(recipe.projections)}; give --rank {max(rank, recipe.rank)}, or begin without it"
+                )
+            _fill(mine[name], term)
+
+
+@torch.no_grad()
+def _fill(mine: LowRank, given: LowRank) -> None:
+    rank, share = given.lora_A.out_features, math.sqrt(given.scale / mine.scale)
+    mine.lora_A.weight[:rank] = given.lora_A.weight.float() * share
+    mine.lora_B.weight[:, :rank] = given.lora_B.weight.float() * share
 
 
 def parameters(model: Transformer) -> list[nn.Parameter]:

@@ -18,8 +18,8 @@ struct Head {  // one key-value head's view of a pass
 
 constexpr int64_t LINE = 64 / sizeof(float);  // floats of a cache line
 
-// Asks memory for `count` floats at p that are needed soon; none if p is null.
-static inline void ask_for(const float *p, int64_t count) {
+// Asks memory for `count` floats at p that are needed soon; none if p is null. Always inline, as `ask` in formats.h.
+static inline __attribute__((always_inline)) void ask_for(const float *p, int64_t count) {
     if (p) for (int64_t i = 0; i < count; i += LINE) __builtin_prefetch(p + i, 0, 3);
 }
 
@@ -56,9 +56,8 @@ template <int G> static inline void score(const float *q, const float *keys, int
 // acc [G][D] += p [G][width] times values [count][D], in CHAINS sums over keys j, j + CHAINS, ...; DV vectors of D, or a
 // plain loop (DV = 0) if D is no multiple of LANES. A key's chain depends on its own place in its page or branch only. `next`:
 // a page that is needed soon, or null.
-template <int DV, int G> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc, const float *next) {
+template <int DV, int G, int CHAINS> static inline void mix(const float *p, int64_t width, const float *values, int64_t count, int64_t D, float *acc, const float *next) {
     if constexpr (DV > 0) {
-        constexpr int CHAINS = G * DV >= 8 ? 1 : G * DV >= 4 ? 2 : 4;
         V sum[CHAINS][G][DV] = {};
         int64_t j = 0;
         auto add = [&](int64_t key, int c) {
@@ -129,14 +128,32 @@ static void transpose_own(Own &own, const float *x, int64_t t, int64_t T, int64_
 constexpr int QUERIES = 4;     // query heads of one key-value head that share each load of a key or value
 constexpr int LARGEST = 512;   // largest D
 
-// Attends from G queries [G][D] of row t to its pages and its own branch -> out [G][D].
-template <int DV, int G> static void attend(const float *queries, int64_t t, const Head &head, const Rows &rows, const Own &own, std::vector<float> &p, float *out) {
-    const int64_t D = head.D, page = head.page, seen = rows.seen[t], own_count = rows.own_count[t];
-    const int64_t *table = rows.tables + rows.request[t] * rows.tiles;
+// Rows of one request that share each load of a key or value: as many as their queries, of HEADS heads each, have registers.
+constexpr int together(int heads) {
+#ifdef __AVX512F__
+    return heads > 3 ? 1 : 6 / heads;
+#else
+    return heads > 0 ? 1 : 0;
+#endif
+}
+
+// Scores after the first `count` of [width] count as nothing.
+static inline void forget(float *scores, int64_t count, int64_t width) {
+    for (int64_t i = count; i < width; i++) scores[i] = -INFINITY;
+}
+
+// Attends from HEADS queries of each of the R rows from t on, [D] each and `step` floats from row to row, to the pages of
+// their request and their own branch -> out, R times HEADS [D]. What a row does not see adds exactly nothing to its sums.
+template <int DV, int HEADS, int R> static void attend(const float *queries, int64_t step, int64_t t, const Head &head, const Rows &rows, const Own &own, std::vector<float> &p, float *out, int64_t out_step) {
+    constexpr int G = HEADS * R, CHAINS = HEADS * DV >= 8 ? 1 : HEADS * DV >= 4 ? 2 : 4;  // the same for any R
+    const int64_t D = head.D, page = head.page, *table = rows.tables + rows.request[t] * rows.tiles;
+    const int64_t seen = *std::max_element(rows.seen + t, rows.seen + t + R), own_count = *std::max_element(rows.own_count + t, rows.own_count + t + R);
     const int64_t cached = (seen + LANES - 1) / LANES * LANES, width = cached + (own_count + LANES - 1) / LANES * LANES;
     float q[G * LARGEST], acc[G * LARGEST];
     const float scale = 1.0f / std::sqrt((float)D);
-    for (int64_t i = 0; i < G * D; i++) q[i] = queries[i] * scale, acc[i] = 0.0f;
+    for (int r = 0; r < R; r++)
+        for (int64_t i = 0; i < HEADS * D; i++) q[r * HEADS * D + i] = queries[r * step + i] * scale;
+    std::fill(acc, acc + G * D, 0.0f);
     p.resize(G * width);
     for (int64_t at = 0; at < seen; at += page) {
         const float *next = at + page < seen ? head.key_page(table[at / page + 1]) : head.value_page(table[0]);
@@ -144,32 +161,49 @@ template <int DV, int G> static void attend(const float *queries, int64_t t, con
     }
     if (own_count) score<G>(q, own.keys.data(), own.padded, own_count, D, &p[cached], width, nullptr);
     float total[G];
-    for (int g = 0; g < G; g++) total[g] = exponentiate(&p[g * width], width);
+    for (int g = 0; g < G; g++) {
+        forget(&p[g * width], rows.seen[t + g / HEADS], cached);
+        forget(&p[g * width + cached], rows.own_count[t + g / HEADS], width - cached);
+        total[g] = exponentiate(&p[g * width], width);
+    }
     for (int64_t at = 0; at < seen; at += page) {
         const float *next = at + page < seen ? head.value_page(table[at / page + 1]) : nullptr;
-        mix<DV, G>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc, next);
+        mix<DV, G, CHAINS>(&p[at], width, head.value_page(table[at / page]), std::min(page, seen - at), D, acc, next);
     }
-    if (own_count) mix<DV, G>(&p[cached], width, own.values.data(), own_count, D, acc, nullptr);
+    if (own_count) mix<DV, G, CHAINS>(&p[cached], width, own.values.data(), own_count, D, acc, nullptr);
     for (int g = 0; g < G; g++)
-        for (int64_t d = 0; d < D; d++) out[g * D + d] = acc[g * D + d] / total[g];
+        for (int64_t d = 0; d < D; d++) out[g / HEADS * out_step + g % HEADS * D + d] = acc[g * D + d] / total[g];
+}
+
+// Whether rows t and u see the same pages and the same branch, each its part.
+static inline bool alike(const Rows &rows, int64_t t, int64_t u) {
+    return rows.request[t] == rows.request[u] && !rows.own_count[t] == !rows.own_count[u] && (!rows.own_count[t] || rows.own_first[t] == rows.own_first[u]);
+}
+
+template <int DV, int HEADS> static void attend_heads(const float *x, int64_t from, int64_t to, int64_t N, int64_t H, int64_t first, const Head &head, const Rows &rows, std::vector<float> &p, Own &own, float *out) {
+    constexpr int R = together(HEADS);
+    const int64_t D = head.D;
+    for (int64_t t = from, count; t < to; t += count) {
+        if (rows.own_count[t] && own.first != rows.own_first[t]) transpose_own(own, x, t, to, N, H, head, rows);
+        for (count = 1; count < R && t + count < to && alike(rows, t, t + count);) count++;
+        const float *q = x + (t * N + first) * D;
+        float *y = out + (t * H + first) * D;
+        if (count == R) attend<DV, HEADS, R>(q, N * D, t, head, rows, own, p, y, H * D);
+        else for (int64_t r = 0; r < count; r++) attend<DV, HEADS, 1>(q + r * N * D, N * D, t + r, head, rows, own, p, y + r * H * D, H * D);
+    }
 }
 
 template <int DV> static void attend_rows(const float *x, int64_t from, int64_t to, int64_t N, int64_t H, const Head &head, const Rows &rows, float *out) {
-    const int64_t D = head.D, share = H / head.K;
+    const int64_t share = H / head.K;
     std::vector<float> p;
     Own own;
-    for (int64_t t = from; t < to; t++) {
-        if (rows.own_count[t] && own.first != rows.own_first[t]) transpose_own(own, x, t, to, N, H, head, rows);
-        for (int64_t g = 0; g < share; g += QUERIES) {
-            const int64_t h = head.head * share + g;
-            const float *q = x + (t * N + h) * D;
-            float *y = out + (t * H + h) * D;
-            switch (std::min<int64_t>(QUERIES, share - g)) {
-                case 1: attend<DV, 1>(q, t, head, rows, own, p, y); break;
-                case 2: attend<DV, 2>(q, t, head, rows, own, p, y); break;
-                case 3: attend<DV, 3>(q, t, head, rows, own, p, y); break;
-                default: attend<DV, QUERIES>(q, t, head, rows, own, p, y);
-            }
+    for (int64_t g = 0; g < share; g += QUERIES) {
+        const int64_t first = head.head * share + g;
+        switch (std::min<int64_t>(QUERIES, share - g)) {
+            case 1: attend_heads<DV, 1>(x, from, to, N, H, first, head, rows, p, own, out); break;
+            case 2: attend_heads<DV, 2>(x, from, to, N, H, first, head, rows, p, own, out); break;
+            case 3: attend_heads<DV, 3>(x, from, to, N, H, first, head, rows, p, own, out); break;
+            default: attend_heads<DV, QUERIES>(x, from, to, N, H, first, head, rows, p, own, out);
         }
     }
 }
@@ -178,7 +212,8 @@ template <int DV> static void attend_rows(const float *x, int64_t from, int64_t 
 // them -> out [T, H, D].
 extern "C" void attention(const float *x, int64_t T, int64_t N, int64_t H, int64_t K, int64_t D, int64_t page, const float *keys, const float *values, const int64_t *tables, int64_t tiles, const int64_t *request, const int64_t *seen, const int64_t *own_first, const int64_t *own_count, float *out, int threads) {
     Rows rows = {tables, request, seen, own_first, own_count, tiles};
-    const int64_t chunk = 16, chunks = (T + chunk - 1) / chunk;
+    // Rows of an item: few enough that each thread gets two of them, where rows are many enough.
+    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, T * K / (2 * threads))), chunks = (T + chunk - 1) / chunk;
     thread_pool().each(K * chunks, 2 * T * tiles * page * H * D > WORTH ? threads : 1, [&](int64_t part) {
         Head head = {keys, values, K, D, page, part / chunks};
         const int64_t from = part % chunks * chunk, to = std::min(T, from + chunk);

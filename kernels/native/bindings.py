@@ -14,6 +14,7 @@ KINDS: Final[dict[str, Any]] = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": 
 SIGNATURES: Final = {
     "strip_width": "",
     "multiplies_bf16": "",
+    "multiplies_int8": "",
     "packed_bytes": "nnn",
     "pack": "pnnnpi",
     "lookup": "pnnpnpi",

@@ -16,9 +16,17 @@
 
 extern "C" int64_t strip_width() { return BLOCK; }
 
-// Whether this library was compiled with products of ROUNDED matrices.
+// Whether this library was compiled with the instruction for products of rows in bf16, and in int8.
 extern "C" int multiplies_bf16() {
 #ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+extern "C" int multiplies_int8() {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     return 1;
 #else
     return 0;
@@ -139,21 +147,28 @@ struct Pass {
 };
 
 // Adds the terms to y [T, out], for rows of x [T, in] with a flag alone: the others are neither read nor written. low has
-// T * rank floats for the largest rank.
+// MOST_TERMS * T * rank floats for the largest rank. Terms are small: a thread takes a whole one, where there are enough.
 static void add_terms(const Term (&terms)[MOST_TERMS], const Shape *s, const Pass *p, const float *x, int64_t in, float *y, int64_t out, float *low) {
     if (!p->flags) return;
+    int64_t count = 0, ranks[MOST_TERMS + 1] = {};
+    for (; count < MOST_TERMS && terms[count].rank; count++) ranks[count + 1] = ranks[count] + terms[count].rank;
     for (int64_t t = 0, end; t < s->T; t = end + 1) {
         for (end = t; end < s->T && p->flags[end] != 0; end++) {}
-        for (const Term &term : terms) {
-            if (end == t || !term.rank) break;
-            multiply(x + t * in, end - t, term.low, in, term.rank, low, false, s->threads);
-            multiply(low, end - t, term.high, term.rank, term.outputs, y + t * out + term.first, true, s->threads, out);
-        }
+        if (end == t) continue;
+        auto add = [&](int64_t i, int threads) {
+            float *own = low + ranks[i] * s->T;
+            multiply(x + t * in, end - t, terms[i].low, in, terms[i].rank, own, false, threads);
+            multiply(own, end - t, terms[i].high, terms[i].rank, terms[i].outputs, y + t * out + terms[i].first, true, threads, out);
+        };
+        const bool shared = s->threads <= count && (end - t) * in * ranks[count] > WORTH;
+        if (shared) thread_pool().each(count, s->threads, [&](int64_t i) { add(i, 1); });
+        else for (int64_t i = 0; i < count; i++) add(i, s->threads);
     }
 }
 
 // Runs a transformer block, the functions above in order: x [T, E] becomes the next layer's x. `scale`, `flags` and the
-// head norms may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + rank) floats, for the largest rank of all terms.
+// head norms may be null. scratch has T * (E + (2 H + 2 K) D + 3 I + MOST_TERMS * rank)
+// floats, for the largest rank of all terms.
 static void block(const Shape *s, const Weights *w, const Pass *p, float *x, float *keys, float *values, float *scratch) {
     const int64_t T = s->T, E = s->E, N = s->H + 2 * s->K, D = s->D, I = s->I;
     float *h = scratch, *qkv = h + T * E, *mixed = qkv + T * N * D, *both = mixed + T * s->H * D;

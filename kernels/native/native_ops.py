@@ -209,7 +209,7 @@ def _prepared(
     shape = Shape(
         rows, width, heads, groups, dim, inner, PAGE, weights.norm_groups, weights.eps, threads.count()
     )  # fmt: skip
-    scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + rank))
+    scratch = x.new_empty(rows * (width + 2 * (heads + groups) * dim + 3 * inner + MOST_TERMS * rank))
     batch = Pass(
         rotation.cos.data_ptr(), rotation.sin.data_ptr(), _maybe(rotation.scale), _maybe(flags),
         *(column.data_ptr() for column in (layout.tables, layout.request, layout.seen, layout.own_first)),

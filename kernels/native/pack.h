@@ -23,7 +23,8 @@ template <class T> static void interleave(const T *matrix, int64_t rows, int64_t
 // The same for ggml's blocks: rows of [blocks] of a scale, in Q4_1 a minimum, and 32 bytes or 16 bytes of two inputs each,
 // the first sixteen inputs in the lower four bits.
 static void interleave_blocks(const uint8_t *matrix, int64_t rows, int64_t in, int64_t s, int64_t kind, uint8_t *to) {
-    const int64_t blocks = (in + GROUP - 1) / GROUP, heads = kind == Q4_1 ? 2 : 1, body = kind == Q8_0 ? GROUP : GROUP / 2;
+    const bool eights = kind == Q8_0 || kind == Q8_0_INTEGERS;
+    const int64_t blocks = (in + GROUP - 1) / GROUP, heads = kind == Q4_1 || kind == Q4_1_INTEGERS ? 2 : 1, body = eights ? GROUP : GROUP / 2;
     const int64_t size = 2 * heads + body;
     std::memset(to, 0, BLOCK * blocks * size);
     for (int64_t lane = 0; lane < BLOCK && s * BLOCK + lane < rows; lane++)
@@ -32,8 +33,10 @@ static void interleave_blocks(const uint8_t *matrix, int64_t rows, int64_t in, i
             uint8_t *at = to + b * BLOCK * size;
             for (int64_t h = 0; h < heads; h++) std::memcpy(at + (h * BLOCK + lane) * 2, from + 2 * h, 2);
             at += 2 * heads * BLOCK;
-            if (kind == Q8_0) {
-                for (int64_t k = 0; k < GROUP; k++) at[k * BLOCK + lane] = q[k];
+            if (eights) {
+                for (int64_t k = 0; k < GROUP; k++)
+                    if (kind == Q8_0) at[k * BLOCK + lane] = q[k];
+                    else at[(k / 4 * BLOCK + lane) * 4 + k % 4] = q[k] ^ 128;
                 continue;
             }
             for (int64_t word = 0; word < 4; word++) {
@@ -47,27 +50,27 @@ static void interleave_blocks(const uint8_t *matrix, int64_t rows, int64_t in, i
 static int64_t strip_bytes(int64_t kind, int64_t in) {
     switch (kind) {
         case FLOATS: return Floats::before(in);
-        case Q8_0: return Eights::before(in);
-        case Q4_0: return Fours<false>::before(in);
-        case Q4_1: return Fours<true>::before(in);
+        case Q8_0: case Q8_0_INTEGERS: return Eights::before(in);
+        case Q4_0: case Q4_0_INTEGERS: return Fours<false>::before(in);
+        case Q4_1: case Q4_1_INTEGERS: return Fours<true>::before(in);
         default: return Pairs::before(in);
     }
 }
 
-// Packs `rows` rows at `matrix` to strips, the last one padded: floats for FLOATS, bf16 numbers for PAIRS and ROUNDED, ggml's
+// Packs `rows` rows at `matrix` to strips, the last one padded: floats for FLOATS, bf16 numbers for PAIRS and PAIRS_HALVES, ggml's
 // blocks for the others.
 static void pack_rows(const void *matrix, int64_t rows, int64_t in, int64_t kind, char *to, int threads) {
     thread_pool().each((rows + BLOCK - 1) / BLOCK, threads, [&](int64_t s) {
         char *strip = to + s * strip_bytes(kind, in);
         if (kind == FLOATS) interleave((const float *)matrix, rows, in, s, 1, (float *)strip);
-        else if (kind == PAIRS || kind == ROUNDED) interleave((const uint16_t *)matrix, rows, in, s, 2, (uint16_t *)strip);
+        else if (kind == PAIRS || kind == PAIRS_HALVES) interleave((const uint16_t *)matrix, rows, in, s, 2, (uint16_t *)strip);
         else interleave_blocks((const uint8_t *)matrix, rows, in, s, kind, (uint8_t *)strip);
     });
 }
 
 // Writes one output's weights [in] of a strip as floats.
 template <class Format> static void one_output(const char *strip, int64_t in, int64_t lane, float *y) {
-    Format::each(strip, in, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) { y[k] = weight[lane / WIDE][lane % WIDE]; });
+    Format::template each<VECTORS>(strip, 0, in, [&](int64_t k, const F(&weight)[VECTORS]) __attribute__((always_inline)) { y[k] = weight[lane / WIDE][lane % WIDE]; });
 }
 
 static void output_weights(Matrix w, int64_t in, int64_t output, float *y) {
@@ -76,8 +79,9 @@ static void output_weights(Matrix w, int64_t in, int64_t output, float *y) {
     switch (w.kind) {
         case FLOATS: return one_output<Floats>(strip, in, lane, y);
         case Q8_0: return one_output<Eights>(strip, in, lane, y);
-        case Q4_0: return one_output<Fours<false>>(strip, in, lane, y);
-        case Q4_1: return one_output<Fours<true>>(strip, in, lane, y);
+        case Q8_0_INTEGERS: return one_output<Quads>(strip, in, lane, y);
+        case Q4_0: case Q4_0_INTEGERS: return one_output<Fours<false>>(strip, in, lane, y);
+        case Q4_1: case Q4_1_INTEGERS: return one_output<Fours<true>>(strip, in, lane, y);
         default: return one_output<Pairs>(strip, in, lane, y);
     }
 }

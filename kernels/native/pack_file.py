@@ -3,7 +3,8 @@
 Knows bytes, names and digests. Does not know whose matrices they are, or when a file is stale: its name says what it
 was made of. Layout: the matrices, each from a multiple of `ALIGNED` on; an index in JSON; its length, its sha256 and
 `MAGIC`. A file gets its name when it is whole, so none is seen half written, and processes that write at the same time
-replace one whole file by another. What a process leaves that was killed while it wrote, the next one removes.
+replace one whole file by another. What a process leaves that was killed while it wrote, the next one removes. Files
+whose names begin alike are of the same matrices by other builds: of those the last used ones are kept.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MAGIC: Final = b"trimpack"
 ALIGNED: Final = 4096
 _TAIL: Final = 8 + 32 + len(MAGIC)
 _UNFINISHED: Final = "packing-"
+KEPT: Final = 2
+"""Files of the same matrices that are kept: this build's, and that of another one that may take turns with it."""
 
 
 class PackFileUnusable(ValueError):
@@ -43,11 +46,13 @@ class PackFile:
 
     @classmethod
     def open(cls, path: Path, packer: Packer) -> PackFile:
-        """Maps the file and compares every matrix with its digest. Raises FileNotFoundError, OSError,
-        PackFileUnusable."""
+        """Maps the file, notes its use as its time of change, and compares every matrix with its digest. Raises
+        FileNotFoundError, OSError, PackFileUnusable."""
         with path.open("rb") as file:
             index = _index(path, file)
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        with suppress(OSError):  # of a folder that is read-only nothing is removed either
+            os.utime(path)
         whole = torch.frombuffer(data, dtype=torch.uint8)
         found = dict[str, Packed]()
         for name, entry in index.items():
@@ -72,6 +77,19 @@ def write(path: Path, packer: Packer, matrices: Iterable[tuple[str, Packed]]) ->
             with suppress(OSError):
                 Path(file.name).unlink()
             raise
+
+
+def remove_superseded(path: Path) -> None:
+    """Removes files whose names are that of `path` up to the last hyphen, but `path` and the last used others, `KEPT`
+    in all. A process that has one mapped keeps what it maps; one that would open it next packs anew."""
+    used = dict[Path, int]()
+    for other in path.parent.glob(f"{path.name.rpartition('-')[0]}-*{path.suffix}"):
+        with suppress(OSError):
+            used[other] = other.stat().st_mtime_ns
+    used.pop(path, None)
+    for other in sorted(used, key=used.__getitem__, reverse=True)[KEPT - 1 :]:
+        with suppress(OSError):
+            other.unlink()
 
 
 def _write(file: IO[bytes], packer: Packer, matrices: Iterable[tuple[str, Packed]]) -> None:

@@ -7,7 +7,7 @@ expand to the weights that they stand for, to the last bit.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +17,16 @@ from torch import Tensor
 from .. import threads
 from ..blocks import Blocks, Form
 
-FLOATS, PAIRS, ROUNDED = 0, 1, 2
+FLOATS, PAIRS, PAIRS_HALVES = 0, 1, 2
 BLOCKS: Final[dict[Form, int]] = {"Q8_0": 3, "Q4_0": 4, "Q4_1": 5}
-"""The numbers of `Kind` in formats.h."""
-NAMES: Final = {FLOATS: "F32", PAIRS: "BF16", ROUNDED: "BF16", **{kind: form for form, kind in BLOCKS.items()}}
+INTEGERS: Final[dict[Form, int]] = {"Q8_0": 6, "Q4_0": 7, "Q4_1": 8}
+"""The numbers of `Kind` in formats.h; these two for rows in fp32 and for rows in int8."""
+NAMES: Final = {
+    FLOATS: "F32", PAIRS: "BF16", PAIRS_HALVES: "BF16",
+    **{kind: form for kinds in (BLOCKS, INTEGERS) for form, kind in kinds.items()},
+}  # fmt: skip
 """How weights of each kind are stored, for people."""
+NO_OTHERS: Final[Mapping[int, int]] = {}
 _WEIGHTS: Final = 1 << 21
 """Weights that are packed at a time, so that memory never has a second matrix in fp32."""
 
@@ -62,14 +67,18 @@ class Packer:
         """Returns 64 bits that change with any bit of `data`."""
         return int(self._library.digest(data.data_ptr(), data.nbytes))
 
-    def packed(self, weight: Tensor | Blocks) -> Packed:
-        """Packs a matrix [out, in] as it is stored: blocks as blocks, numbers as bf16 if every one of them is one."""
+    def packed(self, weight: Tensor | Blocks, instead: Mapping[int, int] = NO_OTHERS) -> Packed:
+        """Packs a matrix [out, in] as it is stored: blocks as blocks, numbers as bf16 if every one of them is one.
+
+        `instead`: kinds to pack as another kind of the same numbers.
+        """
         outputs, inputs = weight.shape
         if isinstance(weight, Blocks):
-            return self._made(BLOCKS[weight.form], outputs, inputs, self._chunks(weight.data))
+            kind = BLOCKS[weight.form]
+            return self._made(instead.get(kind, kind), outputs, inputs, self._chunks(weight.data))
         if all(_is_bf16(rows) for rows in self._chunks(weight)):
             halves = (rows.to(torch.bfloat16) for rows in self._chunks(weight))
-            return self._made(PAIRS, outputs, inputs, halves)
+            return self._made(instead.get(PAIRS, PAIRS), outputs, inputs, halves)
         return self._made(FLOATS, outputs, inputs, (rows.float() for rows in self._chunks(weight)))
 
     def _chunks(self, weight: Tensor) -> Iterator[Tensor]:

@@ -79,14 +79,14 @@ class Engine(Scorer):
         one that comes with this package for "smollm2", none for others; False: none.
         `kv_bytes`: bytes for keys and values of running calls and of cached prefixes. `queue`: how many calls may wait
         for that memory. `kernels`: "auto" takes the fastest exact ones that run on this machine; "native" (C++, CPU,
-        fp32), "native-bf16" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast" request one;
-        `engine.kernels` tells which is used and why. `quantize`: "int8", "int4" or "fp8" stores the blocks' matrices in
-        eight or four bits, `quantize_head` the LM head's too: the tokens differ from those of the original weights, but
-        are the same in all exact modes; "no" makes matrices whole that a GGUF file has in blocks. `graphs`: runs passes
-        as captured CUDA graphs where their shape fits one (None: on CUDA devices); they are captured here, and
-        `progress(done, all)` is called for each. Raises CheckpointError (what was expected, what was found),
-        RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how much) and
-        RowsDisagree (kernels that are not exact on this machine; "torch-fast" does not promise to be).
+        fp32), "native-bf16" and "native-int8" (rows of products rounded), "triton" (CUDA), "torch" and "torch-fast"
+        request one; `engine.kernels` tells which is used and why. `quantize`: "int8", "int4" or "fp8" stores the
+        blocks' matrices in eight or four bits, `quantize_head` the LM head's too: the tokens differ from those of the
+        original weights, but are the same in all exact modes; "no" makes matrices whole that a GGUF file has in blocks.
+        `graphs`: runs passes as captured CUDA graphs where their shape fits one (None: on CUDA devices); they are
+        captured here, and `progress(done, all)` is called for each. Raises CheckpointError (what was expected, what was
+        found), RequestError (device, dtype, kernels or precision not available), DeviceMemoryExceeded (what needs how
+        much) and RowsDisagree (kernels that are not exact on this machine; "torch-fast" does not promise to be).
         """
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise RequestError(f"dtype={dtype!r}: expected one of {', '.join(_DTYPES)}")

@@ -78,10 +78,9 @@ class Vocabulary:
         texts = [written.decode("utf-8", "replace") for written in self.token_bytes]
         self.texts: list[str] = texts
         self.characters: dict[str, int] = {text: token for token, text in enumerate(texts) if len(text) == 1}
-        self.outside, self.short, self.long = (
-            _ordered(texts, rank) for rank in (_outside_rank, _short_rank, _long_rank)
-        )
-        self.closers = {False: _closers(texts, _outside_rank), True: _closers(texts, _short_rank)}
+        outside, short, long = ([rank(text) for text in texts] for rank in (_outside_rank, _short_rank, _long_rank))
+        self.outside, self.short, self.long = map(_ordered, (outside, short, long))
+        self.closers = {False: _closers(texts, outside), True: _closers(texts, short)}
         plain = (text for text in (texts[token] for token in self.long.ids) if text.isascii() and text.isalpha())
         self.filler: str = next((text for text in plain if text.islower()), "a")
         self.weights: list[int] = [1 if set(text) <= set('{}[]":,') else REPEATS for text in texts]
@@ -119,15 +118,15 @@ class Vocabulary:
         return state
 
 
-def _ordered(texts: Sequence[str], rank: Callable[[str], int]) -> Order:
-    """The order of ids by the rank of their texts, the lowest first."""
-    ids = np.argsort(np.array([rank(text) for text in texts]), kind="stable")
+def _ordered(ranks: Sequence[int]) -> Order:
+    """The order of ids by rank, the lowest first."""
+    ids = np.argsort(np.array(ranks), kind="stable")
     return Order(ids, np.argsort(ids))
 
 
-def _closers(texts: Sequence[str], rank: Callable[[str], int]) -> list[int]:
+def _closers(texts: Sequence[str], ranks: Sequence[int]) -> list[int]:
     """The ids of rank below 0, the shortest text first, because a refused text rules out those that begin with it."""
-    ids = (token for token, text in enumerate(texts) if rank(text) < 0)
+    ids = (token for token, rank in enumerate(ranks) if rank < 0)
     return sorted(ids, key=lambda token: len(texts[token]))
 
 
@@ -147,7 +146,7 @@ def _outside_rank(text: str) -> int:
         return 12
     if text.isascii() and text.isdigit():
         return 10 + len(text) ** 2
-    return 100 * (1 + sum(character in ',:[{-"' for character in text)) + 50 - min(len(text), 50)
+    return 100 * (1 + sum(map(text.count, ',:[{-"'))) + 50 - min(len(text), 50)
 
 
 def _short_rank(text: str) -> int:

@@ -2,6 +2,7 @@
 //
 //     g++ -O3 -march=native -std=c++17 -pthread -w -Ikernels/native scripts/native/measure_pass.cpp -o measure_pass
 //     ./measure_pass THREADS KIND [KIND OF THE HEAD]     # 0 fp32, 1 bf16, 3 Q8_0, 4 Q4_0, 5 Q4_1
+//                                                      # rows rounded: 2 bf16, 6 Q8_0, 7 Q4_0, 8 Q4_1
 //
 // Weights are made up; all of them are read in every pass, so that none is in a cache when it is needed. Medians.
 

@@ -27,7 +27,8 @@ from trimode.policy.selection.settings import Settings
 EPISODES = Path(str(DATA / "episodes.jsonl.gz"))
 ROW = {
     "contender", "group", "step", "n", "rounds", "prompt_tokens", "tokens", "passes", "seconds", "prefill_seconds",
-    "decode_tokens_per_s", "speedup", "speedup_sum", "decode_speedup", "speedup_ar", "decode_speedup_ar", "equal_ids",
+    "decode_tokens_per_s", "speedup", "speedup_sum", "prefill_speedup", "decode_speedup", "speedup_ar",
+    "decode_speedup_ar", "equal_ids",
     "different_ids",
 }  # fmt: skip
 
@@ -206,7 +207,7 @@ def test_errors_are_one_line(
     cases: list[tuple[list[str | Path], str]] = [
         (
             ["bench", EPISODES, "--peers", "hf,vllm"],
-            "--peers: unknown peer 'vllm'; known: hf, hf-lookup, llamacpp, openvino, ort",
+            "--peers: unknown peer 'vllm'; known: hf, hf-lookup, llamacpp, llamacpp-native, openvino, ort",
         ),
         (["bench", EPISODES, "--modes", "ar,turbo"], "--modes: unknown mode 'turbo'"),
         (["bench", EPISODES, "--json", tmp_path / "no" / "rows.json"], "there is no directory"),

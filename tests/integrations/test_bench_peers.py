@@ -51,6 +51,7 @@ class Fake:
     refuses: int = -1
     version: str = "fake 1.0"
     setting: str = "no drafts"
+    pid: int = field(default_factory=os.getpid)
     asked: list[Asked] = field(default_factory=list[Asked])
 
     def run(self, asked: Asked) -> Answered:
@@ -83,7 +84,8 @@ def test_rows_of_a_peer_beside_ours() -> None:
     assert mine is not None
     assert theirs is not None
     assert (mine.n, theirs.n, theirs.passes, mine.passes) == (2, 1, None, 2)
-    assert (mine.speedup, mine.speedup_sum, mine.decode_speedup) == (2.0, 2.0, 2.0), "on the question that both ran"
+    ratios = (mine.speedup, mine.speedup_sum, mine.prefill_speedup, mine.decode_speedup)
+    assert ratios == (2.0, 2.0, 2.0, 2.0), "on the question that both ran"
     assert (mine.equal_ids, mine.different_ids) == (1, 0)
     assert (theirs.speedup_ar, theirs.equal_ids) == (0.5, None)
     assert rows["fake+schema", "plan"] is None
@@ -141,6 +143,12 @@ def test_what_did_not_run_and_what_a_peer_is_are_printed() -> None:
         "| `fake` | 1.0, 1.00 | 1.00 |  |",
         "| `ar` | 2.0, 2.00 | 2.00 | 1/1 |",
         "| `lookup_spec` | 4.0, 4.00 | 4.00 | 0/1 |",
+        "",
+        "| contender | first token, ms: plan (10 tokens) | x fake: plan |",
+        "| --- | --: | --: |",
+        "| `fake` | 1,000 | 1.00 |",
+        "| `ar` | 500 | 2.00 |",
+        "| `lookup_spec` | 250 | 4.00 |",
         "",
         "| contender | whole call, x ar: plan | decode, x ar: plan |",
         "| --- | --: | --: |",

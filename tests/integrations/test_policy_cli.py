@@ -341,6 +341,7 @@ def test_doctor() -> None:
     assert set(found["memory"]) == {"weights", "keys and values", "static buffers", "graphs (estimated)"}
     assert found["memory"]["keys and values"].startswith("1023.9 MiB")
     assert found["native-bf16"].startswith(("can run here", "cannot run here: they need avx512_bf16"))
+    assert found["native-int8"].startswith(("can run here", "cannot run here: they need avx512_vnni or avx_vnni"))
     lines = run("doctor").output.splitlines()
     assert any(line.startswith("kernels") for line in lines)
     assert any(line.startswith("pass 8 rows") for line in lines)

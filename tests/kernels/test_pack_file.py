@@ -103,6 +103,40 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@given(st.lists(st.sampled_from("abc"), max_size=12))
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_of_the_builds_of_the_same_matrices_the_last_used_ones_are_kept(
+    tmp_path_factory: pytest.TempPathFactory, builds: list[str]
+) -> None:
+    """A list of builds, each of which opens its file, or writes it. The naive twin keeps names in the order of use."""
+    folder, used = tmp_path_factory.mktemp("builds"), list[str]()
+    strangers = {folder / "packed-other-a.bin", folder / "native-same.so"}
+    for path in strangers:
+        path.touch()
+    for time, build in enumerate(builds):
+        path = folder / f"packed-same-{build}.bin"
+        if not path.exists():
+            path.touch()
+            pack_file.remove_superseded(path)
+        os.utime(path, ns=(time, time))
+        used = [*(name for name in used if name != build), build][-pack_file.KEPT :]
+    assert set(folder.iterdir()) == strangers | {folder / f"packed-same-{build}.bin" for build in used}
+
+
+def test_opening_notes_the_use_and_what_is_mapped_stays_when_its_file_is_removed(tmp_path: Path) -> None:
+    old, other, new = (tmp_path / f"packed-same-{name}.bin" for name in ("old", "other", "new"))
+    for path in (old, other):
+        pack_file.write(path, PACKER, matrices().items())
+        os.utime(path, ns=(1, 1))
+    mapped = PackFile.open(old, PACKER).matrices
+    assert old.stat().st_mtime_ns > other.stat().st_mtime_ns, "used last"
+    pack_file.write(new, PACKER, matrices().items())
+    pack_file.remove_superseded(new)
+    assert {path.name for path in tmp_path.iterdir()} == {old.name, new.name}
+    old.unlink()
+    assert same(mapped)
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -32,6 +32,7 @@ _MOST_ENTRIES: Final = 1 << 16
 _MOST_STRINGS: Final = 1 << 22
 """In one list. The largest vocabularies have 300,000 tokens; a Python string takes 50 bytes where a file needs 8."""
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
+_LAYOUTS: Final = {form: struct.Struct("<" + form) for form in _SCALARS.values()}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 
@@ -140,10 +141,10 @@ class _Header:
             raise self.error(f"{what} at byte {self.at} cannot be in the {left} bytes that are left")
 
     def number(self, form: str, what: str) -> Any:
-        size = struct.calcsize("<" + form)
-        self.payable(what, 1, size)
-        self.at += size
-        return struct.unpack_from("<" + form, self.data, self.at - size)[0]
+        layout = _LAYOUTS[form]
+        self.payable(what, 1, layout.size)
+        self.at += layout.size
+        return layout.unpack_from(self.data, self.at - layout.size)[0]
 
     def string(self, what: str) -> str:
         length = self.number("Q", what)
@@ -183,11 +184,12 @@ class _Header:
             self.payable(f"{key!r} with {count} strings", count, 8)
             if count > _MOST_STRINGS:
                 raise self.error(f"expected {key!r} to hold at most {_MOST_STRINGS} strings, found {count}")
-            return [self.string(repr(key)) for _ in range(count)]
+            what = repr(key)
+            return [self.string(what) for _ in range(count)]
         form = "B" if kind == _BOOL else _SCALARS.get(kind)
         if form is None:
             raise self.error(f"{key!r} is an array of type {kind}; expected numbers or strings")
-        size = struct.calcsize("<" + form)
+        size = _LAYOUTS[form].size
         self.payable(f"{key!r} with {count} numbers", count, size)
         if count > _MOST_STRINGS:
             raise self.error(f"expected {key!r} to hold at most {_MOST_STRINGS} numbers, found {count}")

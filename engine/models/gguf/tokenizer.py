@@ -8,6 +8,7 @@ alone; SentencePiece vocabularies are refused.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ...errors import CheckpointError
@@ -26,7 +27,8 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer:
     """Raises CheckpointError for a tokenizer that is damaged or not known."""
     fields, special = tokenizer_json(file), _special(file)
     try:
-        return Tokenizer(json.dumps(fields, ensure_ascii=False), file.value("tokenizer.chat_template", str), special)
+        template = file.value("tokenizer.chat_template", str)
+        return Tokenizer(json.dumps(fields, ensure_ascii=False), template, special, fields)
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise file.error(f"the tokenizer in it cannot be used: {error}") from None
 
@@ -120,9 +122,10 @@ def _added(token: str, at: int, kind: int) -> dict[str, Any]:
     return {"id": at, "content": token, **flags, "special": kind != USER}
 
 
-def _merges(file: GgufFile) -> list[list[str]]:
+def _merges(file: GgufFile) -> Sequence[tuple[str, ...]]:
+    """Pairs of tokens. As tuples, because Python's garbage collector would walk over as many lists for 0.1 s."""
     merges: list[str] = file.value(f"{KEY}merges", list, [])
-    pairs = [list(merge.partition(" ")[::2]) if isinstance(merge, str) else [] for merge in merges]
+    pairs = [merge.partition(" ")[::2] if isinstance(merge, str) else () for merge in merges]
     if not pairs or not all(len(pair) == 2 and all(pair) for pair in pairs):
         raise file.error(f"expected {KEY}merges to be pairs of tokens with a blank between, found others")
     return pairs

@@ -84,6 +84,28 @@ def test_any_text_round_trips_without_control_ids(text: str) -> None:
     assert TOKENIZER.decode(ids) == text
 
 
+BARE = RawTokenizer.from_str(json.dumps({**json.loads(JSON), "added_tokens": []}))
+
+
+@given(text=with_markers)
+@EXAMPLES
+def test_caller_text_has_the_ids_of_a_file_without_added_tokens(text: str) -> None:
+    assert TOKENIZER.encode(text) == BARE.encode(text, add_special_tokens=False).ids
+    assert TOKENIZER.encode_prompt(text) == BARE.encode(text).ids
+
+
+def test_lengths_in_the_file_neither_cut_nor_pad() -> None:
+    limits = {
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "<unk>"},
+    }  # fmt: skip
+    limited = Tokenizer(json.dumps({**json.loads(JSON), **limits}), TEMPLATE)
+    for text in CORPUS[:5]:
+        assert limited.encode(text) == TOKENIZER.encode(text)
+        assert limited.encode_markup(text) == TOKENIZER.encode_markup(text)
+
+
 @pytest.mark.parametrize("marker", MARKERS)
 def test_a_typed_marker_stays_text_and_a_template_marker_becomes_control(marker: str) -> None:
     ids = TOKENIZER.encode_chat([user(f"say {marker} twice {marker}")], add_generation_prompt=True)

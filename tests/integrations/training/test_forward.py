@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft_adapters import SEVEN, write_base
+from peft_adapters import write_base
 from torch import Tensor
 
 from trimode.engine.drafting import Drafting, Noise
@@ -21,7 +21,8 @@ from trimode.integrations.training.batches import Batch, Picked, batch_of, trunk
 from trimode.integrations.training.data.samples import Answer, Cut, Sample, cuts
 from trimode.integrations.training.forward import known_rows, slot_rows
 from trimode.integrations.training.objective import FLOOR, OBJECTIVES, scores
-from trimode.integrations.training.trainable import parameters, terms_of, thaw
+from trimode.integrations.training.recipe import Recipe
+from trimode.integrations.training.trainable import add_trainable, parameters, terms_of
 
 CPU = torch.device("cpu")
 CLOSE = 2e-4
@@ -94,8 +95,7 @@ def model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Transformer
     path = tmp_path_factory.mktemp("base") / request.param
     write_base(path, request.param)
     found, _ = locate(path).load(torch.float32, CPU)
-    found.add_adapter(3, 1.5, SEVEN)
-    thaw(found)
+    add_trainable(found, Recipe(noise=(1, 200), rank=3, scale=1.5))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for one in parameters(found):

@@ -22,7 +22,8 @@ static void put_half(uint8_t *to, uint32_t sign) {
 }
 
 static std::vector<char> packed(int64_t kind, int64_t in, int64_t out) {
-    const int64_t blocks = (in + GROUP - 1) / GROUP, heads = kind == Q4_1 ? 2 : 1, size = 2 * heads + (kind == Q8_0 ? 32 : 16);
+    const int64_t blocks = (in + GROUP - 1) / GROUP, heads = kind == Q4_1 || kind == Q4_1_INTEGERS ? 2 : 1;
+    const int64_t size = 2 * heads + (kind == Q8_0 || kind == Q8_0_INTEGERS ? 32 : 16);
     std::vector<uint8_t> rows(kind == FLOATS ? out * in * 4 : kind == PAIRS ? out * in * 2 : out * blocks * size);
     if (kind == FLOATS)
         for (int64_t i = 0; i < out * in; i++) { float x = number(); std::memcpy(&rows[4 * i], &x, 4); }
@@ -42,7 +43,7 @@ static std::vector<char> packed(int64_t kind, int64_t in, int64_t out) {
 int main() {
     const int64_t SIZES[][2] = {{1, 5}, {31, 33}, {64, 64}, {100, 70}, {257, 129}}, T = 41;
     bool same = true;
-    for (int64_t kind : {FLOATS, PAIRS, Q8_0, Q4_0, Q4_1})
+    for (int64_t kind : {FLOATS, PAIRS, Q8_0, Q4_0, Q4_1, Q8_0_INTEGERS, Q4_0_INTEGERS, Q4_1_INTEGERS})
         for (auto [in, out] : SIZES) {
             const std::vector<char> strips = packed(kind, in, out);
             const Matrix w = {strips.data(), kind};

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from trimode.kernels import ops
 from trimode.kernels.layout import LowRank
-from trimode.kernels.native import bf16 as native_bf16
-from trimode.kernels.native.bf16 import FEATURE, NativeBf16
+from trimode.kernels.native import rounding
+from trimode.kernels.native.rounding import NativeRounded
 
 CPU = torch.device("cpu")
+NAME, FEATURE = "native-bf16", "avx512_bf16"
 needs_instruction = pytest.mark.skipif(
     FEATURE not in ops.processor().split(), reason=f"this processor has no {FEATURE}"
 )
@@ -26,10 +27,10 @@ SIZES = [(1, 5), (2, 64), (15, 65), (16, 1), (17, 130), (95, 130), (96, 40), (25
 
 
 @pytest.fixture(params=[1, 2])
-def kernels(request: pytest.FixtureRequest) -> Iterator[NativeBf16]:
+def kernels(request: pytest.FixtureRequest) -> Iterator[NativeRounded]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    yield native_bf16.load()
+    yield rounding.load(NAME)
     torch.set_num_threads(before)
 
 
@@ -62,7 +63,7 @@ def in_order(x: Tensor, weight: Tensor) -> Tensor:
 
 @needs_instruction
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
-def test_products_are_those_of_rounded_rows(kernels: NativeBf16, inputs: int, outputs: int) -> None:
+def test_products_are_those_of_rounded_rows(kernels: NativeRounded, inputs: int, outputs: int) -> None:
     x, weight, base = draw(41, inputs), halves(outputs, inputs), draw(41, outputs, seed=2)
     matrix = kernels.prepare(weight)
     whole = kernels.linear(x, matrix)
@@ -78,7 +79,7 @@ def test_products_are_those_of_rounded_rows(kernels: NativeBf16, inputs: int, ou
 @pytest.mark.parametrize("inputs", [1, 2, 7, 32, 61])
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e-37, 1e-39])
 def test_sums_have_the_documented_order_to_the_last_bit(inputs: int, scale: float) -> None:
-    kernels = native_bf16.load()
+    kernels = rounding.load(NAME)
     x, weight = draw(9, inputs) * scale, halves(70, inputs)
     found = kernels.linear(x, kernels.prepare(weight))
     assert torch.equal(found.view(torch.int32), in_order(x, weight).view(torch.int32))
@@ -86,7 +87,7 @@ def test_sums_have_the_documented_order_to_the_last_bit(inputs: int, scale: floa
 
 @needs_instruction
 def test_rows_are_rounded_to_the_nearest_and_ties_to_even() -> None:
-    kernels, step = native_bf16.load(), 2.0**-7
+    kernels, step = rounding.load(NAME), 2.0**-7
     x = torch.tensor([[1 + step / 2], [1 + 3 * step / 2], [1 + step / 2 + 2.0**-20], [-1 - step / 2]])
     found = kernels.linear(x, kernels.prepare(torch.ones(1, 1)))
     assert found.flatten().tolist() == [1.0, 1 + 2 * step, 1 + step, -1.0]
@@ -126,7 +127,7 @@ def test_other_weights_and_devices_are_refused(options: dict[str, Any], why: str
 
 
 def test_a_processor_without_the_instruction_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_bf16, "processor", lambda: "flags : fpu avx512f avx512_vnni")
+    monkeypatch.setattr(rounding, "processor", lambda: "flags : fpu avx512f avx512_vnni")
     with pytest.raises(ops.NativeUnavailable, match="need avx512_bf16, which this processor has not; 'native' does"):
         ops.kernels(CPU, torch.float32, "native-bf16")
 
@@ -136,7 +137,7 @@ def test_a_compiler_without_the_instruction_is_refused(monkeypatch: pytest.Monke
         def multiplies_bf16(self) -> int:
             return 0
 
-    monkeypatch.setattr(native_bf16, "processor", lambda: f"flags : fpu {FEATURE}")
-    monkeypatch.setattr(native_bf16, "library", Older)
+    monkeypatch.setattr(rounding, "processor", lambda: f"flags : fpu {FEATURE}")
+    monkeypatch.setattr(rounding, "library", Older)
     with pytest.raises(ops.NativeUnavailable, match="the compiler makes no avx512_bf16"):
         ops.kernels(CPU, torch.float32, "native-bf16")

@@ -101,7 +101,7 @@ real: fetch
 	touch $@
 
 test-peers: fetch .peers/.installed
-	PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
+	TRIMODE_LLAMA_SERVER="$(TRIMODE_LLAMA_SERVER)" PYTHONPATH=src .peers/bin/python -m pytest --numprocesses=0 -m peers tests/peers
 
 # The published file is Q4_1 itself.
 .peers/smollm2-q4_1.gguf: fetch .peers/.installed

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "tables"))
 
 from speed_table import to_llamacpp  # noqa: E402
 
@@ -123,7 +123,7 @@ def test_there_are_five_each_with_how_it_was_measured() -> None:
 
 
 def test_the_table_next_to_llamacpp_is_made_of_its_reports() -> None:
-    """`scripts/speed_table.py` over the reports of `make bench-peers` that are kept, the shorter weights last."""
+    """`speed_table.py` over the reports of `make bench-peers` that are kept, the shorter weights last."""
     reports = [measured(path.name) for path in (ROOT / "docs" / "benchmarks").glob("peers-*.json")]
     reports.sort(key=lambda report: -report["floor"]["weight_bytes"])
     assert re.findall(r"^\| SmolLM2-135M, [A-Z].*\|$", README, re.MULTILINE) == list(to_llamacpp(reports))[2:]

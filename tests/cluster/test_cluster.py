@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -177,14 +178,18 @@ def small(**more: Any) -> ClusterSettings:
 
 @pytest.fixture(scope="module")
 def started() -> Generator[None]:
-    """Ray on this machine. It gives itself 30 s to start, too few where others work too: it is tried again."""
-    for left in (2, 1, 0):
+    """Ray on this machine. It gives itself 30 s to start, which is written into it and too few where others work too:
+    it is tried again, once the processes of the attempt have ended, which Ray leaves until this one ends."""
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
             joined(small(replicas=3))
             break
         except Exception:
             ray.shutdown()
-            if not left:
+            for left in import_module("psutil").Process().children(recursive=True):  # Ray brings it
+                left.kill()
+            if time.monotonic() > end:
                 raise
     yield
     ray.shutdown()

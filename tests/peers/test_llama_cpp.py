@@ -5,6 +5,8 @@ Run by `make test-peers`, in an environment with the extra `bench`.
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,17 @@ from trimode.engine.request import DecodeRequest
 from trimode.engine.token_engine import TokenEngine
 from trimode.integrations.bench.peer_process import PeerProcess
 from trimode.integrations.bench.peer_protocol import Asked, CannotRun, Setup
+from trimode.integrations.bench.with_llamacpp_native import VARIABLE
 from trimode.policy.calls.engine import Engine
 
 pytestmark = pytest.mark.peers
 TEXTS = ("I want to book a table for two at seven.", "How many loaves does a baker sell in 3 days?", '{"name":')
 SCHEMA = '{"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}'
+
+
+COMPILED = shutil.which(os.environ.get(VARIABLE) or "llama-server")
+SERVERS = ["llamacpp", *(["llamacpp-native"] if COMPILED else [])]
+"""The wheel's, and one that was compiled for this machine, if there is one (`make llama-server`)."""
 
 
 def setup(path: Path, peer: str = "llamacpp", drafts: bool = False, ends: tuple[int, ...] = (4,), **more: Any) -> Setup:
@@ -67,8 +75,9 @@ def test_texts_have_our_ids(reference: Engine, server: Any) -> None:
 
 
 @pytest.mark.parametrize("drafts", [False, True])
-def test_greedy_ids_are_ours(reference: Engine, bundled: Path, drafts: bool) -> None:
-    process = PeerProcess(setup(bundled, drafts=drafts))
+@pytest.mark.parametrize("peer", SERVERS)
+def test_greedy_ids_are_ours(reference: Engine, bundled: Path, peer: str, drafts: bool) -> None:
+    process = PeerProcess(setup(bundled, peer, drafts))
     for text in TEXTS:
         ours = reference.generate(messages=[{"role": "user", "content": text}], max_tokens=24, mode="ar")
         found = process.run(Asked(prompt=tuple(ours.prompt_ids), max_tokens=24))

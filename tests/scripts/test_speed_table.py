@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "tables"))
 
 import speed_table  # noqa: E402
 
@@ -56,7 +56,7 @@ def test_modes_next_to_ar_by_source_and_on_average(tmp_path: Path) -> None:
     ]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    command = [sys.executable, str(ROOT / "scripts" / "speed_table.py"), "--steps", str(path)]
+    command = [sys.executable, str(ROOT / "scripts" / "tables" / "speed_table.py"), "--steps", str(path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[2:] == [
         "| tm4 | json | 4 | 100 | 1.50 | 1.40 |",
         "| star | tool_call | 4 | 200 | 1.10 |  |",

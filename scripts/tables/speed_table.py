@@ -1,7 +1,7 @@
 """Tables of speed from what `trimode bench` and `trimode eval` wrote, for README.md and docs/benchmarks.md.
 
-    python scripts/speed_table.py peers-f32.json peers-bf16.json peers-q8_0.json peers-q4_1.json
-    python scripts/speed_table.py --steps lookup-cpu.json
+    python scripts/tables/speed_table.py peers-f32.json peers-bf16.json peers-q8_0.json peers-q4_1.json
+    python scripts/tables/speed_table.py --steps lookup-cpu.json
 
 The first form prints a line for each report of `trimode bench --peers llamacpp,llamacpp-native --modes ar,lookup_spec`:
 ratios of times, over the step kinds from the least to the largest, above 1 is faster than llama.cpp. The second one

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,9 +116,8 @@ def run(
         check=check and held_out > 0,
     )
     log = read_logs(logs, lenient)
-    targets = targets_of(named, checkpoint, api_key_env)
     recorded = any(one.name == RECORDED for one in named)
-    with _store(store) as kept, _bars() as advance:
+    with targets_of(named, checkpoint, api_key_env) as targets, _store(store) as kept, _bars() as advance:
         study = studied(log, targets, recorded, plan, kept, advance)
     if policy:
         policy.write_text(routes_text(study, targets), encoding="utf-8")
@@ -173,8 +172,7 @@ def check(
     named = [*(runs_named(others) if others else []), *given.values()]
     plan = Plan(draw=routes.draw, prices=read_prices(prices) if prices else Prices(), concurrency=concurrency)
     sample = drawn(grouped(read_logs(logs, lenient).calls), routes.draw)
-    targets = targets_of(named, checkpoint, api_key_env)
-    with _store(store) as kept, _bars() as advance:
+    with targets_of(named, checkpoint, api_key_env) as targets, _store(store) as kept, _bars() as advance:
         checks = checked_on(sample, routes.promises, targets, plan, kept, advance, routes.level)
     if as_json:
         print(json.dumps([checked_json(one) for one in checks], ensure_ascii=False))
@@ -184,8 +182,12 @@ def check(
         raise typer.Exit(1)
 
 
-def targets_of(named: Sequence[RunName], checkpoint: str | None, api_key_env: str | None = None) -> list[Target]:
-    """Returns the targets of runs; each engine is loaded, or asked what it is, once. Raises TrimodeError."""
+@contextmanager
+def targets_of(
+    named: Sequence[RunName], checkpoint: str | None, api_key_env: str | None = None
+) -> Generator[list[Target]]:
+    """Yields the targets of runs; each engine is loaded, or asked what it is, once. Connections to servers end with the
+    block. Raises TrimodeError."""
     from trimode.policy.calls import Engine
 
     from ..workload.answering.local import LocalTarget
@@ -194,17 +196,19 @@ def targets_of(named: Sequence[RunName], checkpoint: str | None, api_key_env: st
 
     engines: dict[str, Engine] = {}
     found: list[Target] = []
-    for one in named:
-        if one.engine == RECORDED:
-            continue
-        if one.engine not in engines:
+    with ExitStack() as until_end:
+        for one in named:
+            if one.engine == RECORDED:
+                continue
             local = one.engine == LOCAL
-            engines[one.engine] = (
-                Engine.load(checkpoint) if local else Engine.remote(one.url, one.kind, api_key_env=api_key_env)
-            )
-        engine = engines[one.engine]
-        found.append(LocalTarget(engine, one.mode) if one.engine == LOCAL else RemoteTarget(engine, one))
-    return found
+            if one.engine not in engines and local:
+                engines[one.engine] = Engine.load(checkpoint)
+            elif one.engine not in engines:
+                there = Engine.remote(one.url, one.kind, api_key_env=api_key_env)
+                engines[one.engine] = until_end.enter_context(there)
+            engine = engines[one.engine]
+            found.append(LocalTarget(engine, one.mode) if local else RemoteTarget(engine, one))
+        yield found
 
 
 @contextmanager

@@ -112,6 +112,7 @@ MADE: Final[dict[type[Exception], Callable[[], Exception]]] = {
     remote.CircuitOpen: lambda: remote.CircuitOpen("ngram", 5, 3.5),
     remote.EveryPoolFailed: lambda: remote.EveryPoolFailed({}),
     remote.ConstraintNotHeld: lambda: remote.ConstraintNotHeld("ngram", "json", "Hello!"),
+    remote.ScoresNotGiven: lambda: remote.ScoresNotGiven("ngram", "sglang", "no endpoint for it is known"),
     remote.OutputCut: lambda: remote.OutputCut("ngram", 16, '{"n":'),
     remote.NotReported: lambda: remote.NotReported("drafted"),
     NativeUnavailable: lambda: NativeUnavailable("no C++ compiler"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,7 +23,7 @@ OVERFLOWING: Final = """
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
+def chromium() -> Generator[Any]:
     """Yields a running browser. `TRIMODE_BROWSER` names another program than the first that is found."""
     found = os.environ.get("TRIMODE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     with import_module("playwright.sync_api").sync_playwright() as playwright:

@@ -14,12 +14,9 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import trustme  # type: ignore[import-not-found, unused-ignore]
-from hypercorn.asyncio import serve  # type: ignore[import-not-found, unused-ignore]
-from hypercorn.config import Config  # type: ignore[import-not-found, unused-ignore]
 
 import trimode as tm
 from trimode.integrations.server.app import create_app
@@ -46,9 +43,9 @@ class Watched:
         await self.app(scope, receive, send)
 
 
-def certified(folder: Path) -> Config:
+def certified(folder: Path) -> Any:
     """A configuration with a certificate for localhost, which this process trusts."""
-    authority = trustme.CA()
+    authority = import_module("trustme").CA()
     server = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     server.private_key_pem.write_to_path(str(folder / "key.pem"))
@@ -57,7 +54,7 @@ def certified(folder: Path) -> Config:
     os.environ["SSL_CERT_FILE"] = str(folder / "ca.pem")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    config = Config()
+    config = import_module("hypercorn.config").Config()
     config.bind, config.certfile, config.keyfile = (
         [f"localhost:{port}"],
         str(folder / "cert.pem"),
@@ -66,12 +63,12 @@ def certified(folder: Path) -> Config:
     return config
 
 
-def serving(app: App, config: Config) -> Callable[[], None]:
+def serving(app: App, config: Any) -> Callable[[], None]:
     """Starts the server in a thread, and returns what stops it."""
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def run() -> None:
-        await serve(app, config, shutdown_trigger=stop.wait)
+        await import_module("hypercorn.asyncio").serve(app, config, shutdown_trigger=stop.wait)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
     thread.start()

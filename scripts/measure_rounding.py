@@ -83,8 +83,9 @@ def decoded(engine: Engine, files: Sequence[Path], steps: int) -> list[Text]:
 
 
 def row(name: str, checkpoint: str | None, words: dict[str, Any], texts: Sequence[Text]) -> dict[str, Any]:
+    options: dict[str, Any] = {"kernels": "torch", **words}
     try:
-        engine = Engine.load(checkpoint, **{"kernels": "torch", **words})
+        engine = Engine.load(checkpoint, **options)
     except RequestError as error:
         return {"weights": name, "refused": str(error)}
     matches = [agreeing(engine, *text) for text in texts]

@@ -20,6 +20,7 @@ import torch
 HELPERS = (
     "kernels/row_invariance.py",
     "kernels/devices.py",
+    "kernels/native_rows.py",
     "engine/small.py",
     "engine/naive_lookup.py",
     "engine/naive.py",

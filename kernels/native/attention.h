@@ -129,12 +129,11 @@ constexpr int QUERIES = 4;     // query heads of one key-value head that share e
 constexpr int LARGEST = 512;   // largest D
 
 // Rows of one request that share each load of a key or value: as many as their queries, of HEADS heads each, have registers.
-constexpr int together(int heads) {
+constexpr int together([[maybe_unused]] int heads) {
 #ifdef __AVX512F__
-    return heads > 3 ? 1 : 6 / heads;
-#else
-    return heads > 0 ? 1 : 0;
+    if (heads <= 3) return 6 / heads;
 #endif
+    return 1;
 }
 
 // Scores after the first `count` of [width] count as nothing.

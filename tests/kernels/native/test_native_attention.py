@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_rows import with_threads
 from torch import Tensor
 
 from trimode.kernels.layout import PAGE, Layout
@@ -71,9 +72,7 @@ def test_a_row_is_what_it_is_alone(
     def attended(rows: Tensor, part: Layout) -> Tensor:
         return Native.load().attention(rows, heads * shared, keys, values, part)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with with_threads(threads):
         whole = attended(x, layout)
         expected = torch_ops.attention(x, heads * shared, keys, values, layout)
         torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-5)
@@ -82,5 +81,3 @@ def test_a_row_is_what_it_is_alone(
             first = int(layout.own_first[row]) if count else row
             last = max(row + 1, first + count)
             assert torch.equal(attended(x[first:last], part_of(layout, first, last))[row - first], whole[row]), row
-    finally:
-        torch.set_num_threads(before)

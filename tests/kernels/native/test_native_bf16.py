@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from native_rows import with_threads
+from row_invariance import drawn
 from torch import Tensor
 
 from trimode.kernels import ops
@@ -28,18 +30,12 @@ SIZES = [(1, 5), (2, 64), (15, 65), (16, 1), (17, 130), (95, 130), (96, 40), (25
 
 @pytest.fixture(params=[1, 2])
 def kernels(request: pytest.FixtureRequest) -> Iterator[NativeRounded]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield rounding.load(NAME)
-    torch.set_num_threads(before)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    with with_threads(request.param):
+        yield rounding.load(NAME)
 
 
 def halves(*shape: int, seed: int = 1) -> Tensor:
-    return draw(*shape, seed=seed).bfloat16().float()
+    return drawn(*shape, seed=seed).bfloat16().float()
 
 
 def normal(x: Tensor) -> Tensor:
@@ -64,7 +60,7 @@ def in_order(x: Tensor, weight: Tensor) -> Tensor:
 @needs_instruction
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
 def test_products_are_those_of_rounded_rows(kernels: NativeRounded, inputs: int, outputs: int) -> None:
-    x, weight, base = draw(41, inputs), halves(outputs, inputs), draw(41, outputs, seed=2)
+    x, weight, base = drawn(41, inputs), halves(outputs, inputs), drawn(41, outputs, seed=2)
     matrix = kernels.prepare(weight)
     whole = kernels.linear(x, matrix)
     torch.testing.assert_close(whole, x.bfloat16().float() @ weight.T, rtol=1e-4, atol=1e-4)
@@ -80,7 +76,7 @@ def test_products_are_those_of_rounded_rows(kernels: NativeRounded, inputs: int,
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e-37, 1e-39])
 def test_sums_have_the_documented_order_to_the_last_bit(inputs: int, scale: float) -> None:
     kernels = rounding.load(NAME)
-    x, weight = draw(9, inputs) * scale, halves(70, inputs)
+    x, weight = drawn(9, inputs) * scale, halves(70, inputs)
     found = kernels.linear(x, kernels.prepare(weight))
     assert torch.equal(found.view(torch.int32), in_order(x, weight).view(torch.int32))
 
@@ -98,9 +94,9 @@ def test_only_the_products_of_a_model_differ_from_native() -> None:
     kernels, why = ops.kernels(CPU, torch.float32, "native-bf16")
     native, _ = ops.kernels(CPU, torch.float32, "native")
     assert (kernels.name, why) == ("native-bf16", "asked for")
-    x, weight = draw(7, 64), halves(80, 64)
+    x, weight = drawn(7, 64), halves(80, 64)
     assert not torch.equal(kernels.linear(x, kernels.prepare(weight)), native.linear(x, native.prepare(weight)))
-    low = draw(8, 64)
+    low = drawn(8, 64)
     ours, theirs = (made.prepare_adapter([LowRank(0, low, low)], len(low))[0].low for made in (kernels, native))
     assert torch.equal(kernels.linear(x, ours), native.linear(x, theirs))
     assert torch.equal(kernels.swiglu(x), native.swiglu(x))

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from native_rows import check_number_of_rows, with_threads
+from row_invariance import drawn
 
 from trimode.kernels import ops
 from trimode.kernels.blocks import BYTES, FORMS, Blocks, Form, finite, from_blocks, joined_blocks, to_blocks
@@ -28,22 +29,16 @@ HERE: Final = [name for name, feature in SETS.items() if feature in ops.processo
 each_form = pytest.mark.parametrize("form", FORMS)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture(params=[1, 2])
 def native(request: pytest.FixtureRequest) -> Iterator[Native]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield Native.load()
-    torch.set_num_threads(before)
+    with with_threads(request.param):
+        yield Native.load()
 
 
 @each_form
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e4])
 def test_blocks_are_those_of_gguf_and_so_are_whole_weights(form: Form, scale: float) -> None:
-    weight = draw(37, 96) * scale
+    weight = drawn(37, 96) * scale
     weight[3], weight[4, :32], weight[5, 40] = 0, 2.5, 0
     made, kind = to_blocks(weight, form), gguf.GGMLQuantizationType[form]
     np.testing.assert_array_equal(made.data.numpy(), gguf.quantize(weight.numpy(), kind))
@@ -58,8 +53,8 @@ def test_blocks_are_those_of_gguf_and_so_are_whole_weights(form: Form, scale: fl
 @settings(deadline=None, derandomize=True, max_examples=40)
 def test_products_have_the_bits_of_whole_weights(form: Form, seed: int, outputs: int, inputs: int, rows: int) -> None:
     """A whole matrix with one number that is no bf16 number is stored in fp32: another kernel, the same sums."""
-    native, x = Native.load(), draw(rows, inputs, seed=seed)
-    blocks = to_blocks(draw(outputs, inputs, seed=seed + 1), form)
+    native, x = Native.load(), drawn(rows, inputs, seed=seed)
+    blocks = to_blocks(drawn(outputs, inputs, seed=seed + 1), form)
     whole = torch.cat((from_blocks(blocks), torch.full((1, inputs), 1 / 3)))
     packed, exact = native.prepare(blocks), native.prepare(whole)
     assert (packed.form, exact.form) == (form, "F32")
@@ -73,25 +68,20 @@ def test_products_have_the_bits_of_whole_weights(form: Form, seed: int, outputs:
 
 @each_form
 def test_rows_do_not_depend_on_their_number(native: Native, form: Form) -> None:
-    x, matrix = draw(67, 288), native.prepare(to_blocks(draw(200, 288, seed=1), form))
-    whole, base = native.linear(x, matrix), draw(67, 200, seed=2)
-    assert torch.equal(native.linear(x, matrix, base.clone()), base + whole)
-    for rows in (*range(1, 20), 31, 32, 33, 64):
-        assert torch.equal(native.linear(x[:rows], matrix), whole[:rows]), rows
-        assert torch.equal(native.linear(x[67 - rows :], matrix), whole[67 - rows :]), rows
+    check_number_of_rows(native, native.prepare(to_blocks(drawn(200, 288, seed=1), form)))
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e9])
 @each_form
 def test_weights_without_a_finite_scale_are_refused(form: Form, wrong: float) -> None:
-    weight = draw(3, 40)
+    weight = drawn(3, 40)
     weight[1, 2] = wrong
     with pytest.raises(ValueError, match=r"\[3, 40\] has weights that are not finite or too large for a scale in fp16"):
         to_blocks(weight, form)
 
 
 def test_blocks_are_joined_and_their_heads_are_looked_at() -> None:
-    one, other = (to_blocks(draw(rows, 40, seed=rows), "Q4_1") for rows in (3, 5))
+    one, other = (to_blocks(drawn(rows, 40, seed=rows), "Q4_1") for rows in (3, 5))
     both = joined_blocks([one, other])
     assert torch.equal(from_blocks(both), torch.cat((from_blocks(one), from_blocks(other))))
     assert finite(both)

@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_rows import check_number_of_rows, with_threads
+from row_invariance import drawn
 from torch import Tensor
 
 from trimode.kernels import ops
@@ -32,14 +34,8 @@ each_form = pytest.mark.parametrize("form", FORMS)
 
 @pytest.fixture(params=[1, 2])
 def kernels(request: pytest.FixtureRequest) -> Iterator[NativeRounded]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield rounding.load(NAME)
-    torch.set_num_threads(before)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    with with_threads(request.param):
+        yield rounding.load(NAME)
 
 
 def rounded_rows(x: Tensor) -> Tensor:
@@ -57,8 +53,8 @@ def rounded_rows(x: Tensor) -> Tensor:
 @given(seed=st.integers(0, 999), outputs=st.integers(1, 150), inputs=st.integers(1, 140), rows=st.integers(1, 40))
 @settings(deadline=None, derandomize=True, max_examples=40)
 def test_products_are_those_of_rounded_rows(form: Form, seed: int, outputs: int, inputs: int, rows: int) -> None:
-    kernels, x = rounding.load(NAME), draw(rows, inputs, seed=seed)
-    blocks = to_blocks(draw(outputs, inputs, seed=seed + 1), form)
+    kernels, x = rounding.load(NAME), drawn(rows, inputs, seed=seed)
+    blocks = to_blocks(drawn(outputs, inputs, seed=seed + 1), form)
     packed = kernels.prepare(blocks)
     assert packed.form == form
     expected = (rounded_rows(x) @ from_blocks(blocks).double().T).float()
@@ -70,12 +66,7 @@ def test_products_are_those_of_rounded_rows(form: Form, seed: int, outputs: int,
 @needs_instruction
 @each_form
 def test_rows_do_not_depend_on_their_number(kernels: NativeRounded, form: Form) -> None:
-    x, matrix = draw(67, 300), kernels.prepare(to_blocks(draw(200, 300, seed=1), form))
-    whole, base = kernels.linear(x, matrix), draw(67, 200, seed=2)
-    assert torch.equal(kernels.linear(x, matrix, base.clone()), base + whole)
-    for rows in (*range(1, 30), 31, 32, 33, 64):
-        assert torch.equal(kernels.linear(x[:rows], matrix), whole[:rows]), rows
-        assert torch.equal(kernels.linear(x[67 - rows :], matrix), whole[67 - rows :]), rows
+    check_number_of_rows(kernels, kernels.prepare(to_blocks(drawn(200, 300, seed=1), form)))
 
 
 @needs_instruction
@@ -85,7 +76,7 @@ def test_sums_of_a_block_are_exact(form: Form) -> None:
     numbers = np.random.default_rng(0)
     x = torch.from_numpy(numbers.integers(-127, 128, (9, 32))).float()
     x[:, 3] = 127
-    blocks = to_blocks(draw(70, 32, seed=3), form)
+    blocks = to_blocks(drawn(70, 32, seed=3), form)
     exact = x.double() @ from_blocks(blocks).double().T
     found = rounding.load(NAME).linear(x, rounding.load(NAME).prepare(blocks))
     torch.testing.assert_close(found.double(), exact, rtol=3e-6, atol=1e-5)
@@ -94,8 +85,8 @@ def test_sums_of_a_block_are_exact(form: Form) -> None:
 @needs_instruction
 def test_rows_of_zeros_and_rows_of_large_and_small_numbers(kernels: NativeRounded) -> None:
     x = torch.zeros(4, 64)
-    x[1, 5], x[2, 40], x[3] = 1e30, 1e-30, draw(64)
-    blocks = to_blocks(draw(20, 64, seed=4), "Q8_0")
+    x[1, 5], x[2, 40], x[3] = 1e30, 1e-30, drawn(64)
+    blocks = to_blocks(drawn(20, 64, seed=4), "Q8_0")
     found, whole = kernels.linear(x, kernels.prepare(blocks)), from_blocks(blocks)
     assert not found[0].any()
     torch.testing.assert_close(found[1], 1e30 * whole[:, 5], rtol=1e-5, atol=0.0)
@@ -107,7 +98,7 @@ def test_only_products_with_blocks_differ_from_native() -> None:
     kernels, why = ops.kernels(CPU, torch.float32, NAME)
     native, _ = ops.kernels(CPU, torch.float32, "native")
     assert (kernels.name, why) == (NAME, "asked for")
-    x, low = draw(7, 64), draw(8, 64)
+    x, low = drawn(7, 64), drawn(8, 64)
     ours, theirs = (made.prepare_adapter([LowRank(0, low, low)], len(low))[0].low for made in (kernels, native))
     assert torch.equal(kernels.linear(x, ours), native.linear(x, theirs))
     for weight in (low, low.bfloat16()):
